@@ -1,0 +1,104 @@
+//! Generalises keys, so that the access log has few patterns and not many keys.
+//!
+//! `user_123` becomes `user_*`: what varies from key to key is nearly always a number or an
+//! identifier with digits in it.
+
+/// The longest pattern kept, in characters.
+const MAX_CHARS: usize = 128;
+
+/// The pattern of a key: each run of letters and digits that holds a digit becomes `*`, but for
+/// the letters in front of a number at its end (`page12` is `page*`); a UUID becomes one `*`.
+pub fn of(key: &str) -> String {
+    let mut pattern = String::with_capacity(key.len());
+    let mut rest = key;
+    while let Some(first) = rest.chars().next() {
+        if let Some(behind) = strip_uuid(rest) {
+            pattern.push('*');
+            rest = behind;
+            continue;
+        }
+        if !first.is_alphanumeric() {
+            pattern.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        push_word(&mut pattern, word);
+        rest = behind;
+    }
+    if pattern.chars().count() > MAX_CHARS {
+        pattern = pattern.chars().take(MAX_CHARS - 1).chain(['*']).collect();
+    }
+    pattern
+}
+
+/// The pattern that all keys have, `*` when they differ.
+pub fn shared<'k>(mut keys: impl Iterator<Item = &'k str>) -> String {
+    let Some(first) = keys.next().map(of) else { return "*".to_owned() };
+    if keys.all(|key| of(key) == first) { first } else { "*".to_owned() }
+}
+
+fn push_word(pattern: &mut String, word: &str) {
+    match word.find(|c: char| c.is_numeric()) {
+        None => pattern.push_str(word),
+        Some(digits) => {
+            if word[digits..].chars().all(char::is_numeric) {
+                pattern.push_str(&word[..digits]);
+            }
+            pattern.push('*');
+        }
+    }
+}
+
+/// What stands behind the UUID at the front of `text` (8-4-4-4-12 hexadecimal digits).
+fn strip_uuid(text: &str) -> Option<&str> {
+    const LEN: usize = 36;
+    let candidate = text.get(..LEN)?;
+    let is_uuid = candidate.bytes().enumerate().all(|(i, byte)| match i {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    let ends = !text[LEN..].starts_with(char::is_alphanumeric);
+    (is_uuid && ends).then(|| &text[LEN..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_varies_becomes_a_star() {
+        for (key, pattern) in [
+            ("user_123", "user_*"),
+            ("user", "user"),
+            ("a:42:b", "a:*:b"),
+            ("page12", "page*"),
+            ("v2/items/7f3a", "v*/items/*"),
+            ("550e8400-e29b-41d4-a716-446655440000", "*"),
+            ("order-550e8400-e29b-41d4-a716-446655440000-x", "order-*-x"),
+            ("größe_5", "größe_*"),
+            ("12345", "*"),
+            ("*", "*"),
+        ] {
+            assert_eq!(of(key), pattern, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_the_pattern_its_keys_share() {
+        assert_eq!(shared(["user_1", "user_22"].into_iter()), "user_*");
+        assert_eq!(shared(["user_1", "order_1"].into_iter()), "*");
+        assert_eq!(shared(std::iter::empty()), "*");
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_hold_no_digits_and_are_bounded(key in ".{1,300}") {
+            let pattern = of(&key);
+            prop_assert!(!pattern.chars().any(char::is_numeric), "{}", pattern);
+            prop_assert!(pattern.chars().count() <= MAX_CHARS);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The one writer at the end of the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Repository;
+use super::record::{Record, Row};
+use crate::clock::unix_millis;
+use crate::config::AccessLogConfig;
+use crate::metrics::Metrics;
+use crate::model::UnixMillis;
+
+/// Pauses between attempts to write a batch that the database refused.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How often old rows are looked for, and how many go in one statement.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_ROWS: i64 = 5000;
+
+/// Takes records from the queue and writes them in batches.
+pub struct Writer {
+    records: mpsc::Receiver<Record>,
+    repository: Arc<dyn Repository>,
+    config: AccessLogConfig,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        records: mpsc::Receiver<Record>,
+        repository: Arc<dyn Repository>,
+        config: AccessLogConfig,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { records, repository, config, metrics }
+    }
+
+    /// Writes until `shutdown`, then what is still queued, as long as the database takes it.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut batch = Vec::new();
+        // When the oldest record of the batch has waited long enough.
+        let mut due = None;
+        let mut next_prune = Instant::now();
+        loop {
+            let room = self.config.batch_rows - batch.len();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                received = self.records.recv_many(&mut batch, room) => {
+                    if received == 0 {
+                        break;
+                    }
+                    due.get_or_insert_with(|| Instant::now() + self.config.flush);
+                }
+                () = sleep_until(due.unwrap_or(next_prune)), if due.is_some() => {}
+                () = sleep_until(next_prune) => {
+                    next_prune = Instant::now() + PRUNE_INTERVAL;
+                    self.prune().await;
+                }
+            }
+            let full = batch.len() == self.config.batch_rows;
+            if full || due.is_some_and(|due| due <= Instant::now()) {
+                self.write(std::mem::take(&mut batch), &shutdown).await;
+                due = None;
+            }
+        }
+        self.records.close();
+        while !batch.is_empty() || self.records.recv_many(&mut batch, self.config.batch_rows).await > 0 {
+            self.write(std::mem::take(&mut batch), &shutdown).await;
+        }
+    }
+
+    /// Writes one batch, trying again until it is written or the process ends.
+    async fn write(&mut self, batch: Vec<Record>, shutdown: &CancellationToken) {
+        let rows: Vec<Row> = batch.into_iter().map(Row::from).collect();
+        let mut pause = RETRY_MIN;
+        loop {
+            match self.repository.add(&rows).await {
+                Ok(()) => {
+                    self.metrics.access_log_written.increment(rows.len() as u64);
+                    return;
+                }
+                Err(error) if shutdown.is_cancelled() => {
+                    tracing::warn!(%error, rows = rows.len(), "access log rows lost at the end");
+                    self.metrics.access_log_dropped.increment(rows.len() as u64);
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "access log rows not written yet"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+            }
+        }
+    }
+
+    async fn prune(&self) {
+        let Some(retention) = self.config.retention else { return };
+        let before = UnixMillis(unix_millis().0.saturating_sub(retention.as_millis() as u64));
+        loop {
+            match self.repository.prune(before, PRUNE_ROWS).await {
+                Ok(pruned) if pruned == PRUNE_ROWS as u64 => tokio::task::yield_now().await,
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "access log not pruned");
+                    return;
+                }
+            }
+        }
+    }
+}

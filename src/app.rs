@@ -1,0 +1,242 @@
+//! The composition root: the one place where the rooms meet. Builds, spawns, drains.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access_log::AccessLog;
+use crate::cache::{Cache, Near};
+use crate::clock::{Moment, unix_micros};
+use crate::coherence::Coherence;
+use crate::config::{Config, StoreConfig, UpkeepConfig};
+use crate::database::Database;
+use crate::http::{self, App, Server};
+use crate::l1::L1;
+use crate::metrics::Metrics;
+use crate::namespaces::{self, Registry, Synchronizer};
+use crate::stats::ReadCounters;
+use crate::store::embedded::Embedded;
+use crate::store::redis::Redis;
+use crate::store::{InvalidationSink, SharedStore};
+
+/// Namespaces swept for expired entries at one tick.
+const SWEPT_PER_TICK: usize = 100;
+
+/// How often the metrics fold their samples.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Runs the service until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// It cannot listen, or a signal handler cannot be installed.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let listener = http::bind(config.http.listen)
+        .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+
+    let service = Service::start(&config)?;
+    let router = http::router(service.app(&config), &service.instance);
+    let server = Server::new(router, &config.http, service.metrics.clone());
+    announce(address, &config);
+
+    let draining = service.draining.clone();
+    let asked_to_stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: requests under way may finish");
+        draining.cancel();
+    };
+    tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
+    service.stop().await;
+    Ok(())
+}
+
+/// Everything that runs, but for the listener.
+struct Service {
+    /// Names this process towards the shards and in request ids.
+    instance: String,
+    cache: Arc<Cache>,
+    l1: Arc<L1>,
+    database: Arc<Database>,
+    access_log: AccessLog,
+    metrics: Arc<Metrics>,
+    /// Ends the acceptance of requests.
+    draining: CancellationToken,
+    /// Ends the tasks, once no request needs them any more.
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    drain_timeout: Duration,
+}
+
+impl Service {
+    fn start(config: &Config) -> anyhow::Result<Self> {
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let instance = instance_name();
+        let metrics = Arc::new(Metrics::default());
+        let database = Arc::new(Database::new(&config.database));
+
+        let l1 = Arc::new(L1::new(config.l1.max_bytes));
+        let (store, near): (SharedStore, _) = match &config.store {
+            StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
+            StoreConfig::Redis(redis) => {
+                let max_staleness = config.l1.max_staleness;
+                let store = Redis::start(redis).context("SIDECACHE_REDIS_SHARDS")?;
+                let shards = redis.shards.len();
+                let coherence = Arc::new(Coherence::new(l1.clone(), shards, max_staleness, metrics.clone()));
+                let sink: Arc<dyn InvalidationSink> = coherence.clone();
+                store.subscribe(&sink, &instance, max_staleness, &tasks, &shutdown);
+                (Arc::new(store), Some(Near::new(l1.clone(), coherence, metrics.clone())))
+            }
+        };
+
+        let registry = Arc::new(Registry::new(config.namespaces.clone()));
+        let policies = namespaces::repository(database.clone());
+        let synchronizer = Synchronizer {
+            registry: registry.clone(),
+            repository: policies.clone(),
+            refresh: config.namespaces.refresh,
+        };
+        tasks.spawn(synchronizer.run(shutdown.clone()));
+
+        let (access_log, writer) = AccessLog::new(&config.access_log, database.clone(), metrics.clone());
+        tasks.spawn(writer.run(shutdown.clone()));
+
+        let counters = Arc::new(ReadCounters::new(store.clone(), metrics.clone()));
+        let cache = Arc::new(Cache {
+            store: store.clone(),
+            near,
+            registry: registry.clone(),
+            policies,
+            counters,
+            access_log: access_log.clone(),
+            metrics: metrics.clone(),
+            limits: config.limits,
+        });
+        tasks.spawn(upkeep(cache.clone(), store, registry, metrics.clone(), &config.upkeep, shutdown.clone()));
+        Ok(Self {
+            instance,
+            cache,
+            l1,
+            database,
+            access_log,
+            metrics,
+            draining: CancellationToken::new(),
+            shutdown,
+            tasks,
+            drain_timeout: config.http.drain_timeout,
+        })
+    }
+
+    fn app(&self, config: &Config) -> Arc<App> {
+        Arc::new(App {
+            cache: self.cache.clone(),
+            l1: self.l1.clone(),
+            database: self.database.clone(),
+            access_log: self.access_log.clone(),
+            metrics: self.metrics.clone(),
+            started: Moment::now(),
+            draining: self.draining.clone(),
+            request_timeout: config.http.request_timeout,
+            max_body_bytes: config.http.max_body_bytes,
+        })
+    }
+
+    /// Writes what is only in memory, as far as the drain time and what is behind it allow.
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        let settled = async {
+            self.cache.settle().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(self.drain_timeout, settled).await.is_err() {
+            tracing::warn!("stopped before everything in memory was written");
+        }
+        self.database.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Writes counts, takes expired entries out of the books and keeps the metrics small, each at its
+/// own interval.
+fn upkeep(
+    cache: Arc<Cache>,
+    store: SharedStore,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    config: &UpkeepConfig,
+    shutdown: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let ticks = |period| {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut flush, mut sweep, mut fold) =
+        (ticks(config.stats_flush), ticks(config.sweep_interval), ticks(METRICS_UPKEEP));
+    async move {
+        let counting = async {
+            loop {
+                flush.tick().await;
+                cache.settle().await;
+            }
+        };
+        let sweeping = async {
+            let mut turn = 0;
+            loop {
+                sweep.tick().await;
+                let namespaces = registry.all();
+                for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
+                    if let Err(error) = store.sweep(&record.namespace).await {
+                        tracing::debug!(%error, "not swept");
+                    }
+                }
+                turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
+            }
+        };
+        let folding = async {
+            loop {
+                fold.tick().await;
+                metrics.run_upkeep();
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = async { tokio::join!(counting, sweeping, folding); } => {}
+        }
+    }
+}
+
+/// A name that no other process has, as far as chance can promise.
+fn instance_name() -> String {
+    let seed = (std::process::id(), unix_micros());
+    format!("{:016x}", RandomState::new().hash_one(seed))
+}
+
+/// Tells a person where the service is and what to try.
+#[expect(clippy::print_stdout, reason = "the one thing the program says on stdout")]
+fn announce(address: SocketAddr, config: &Config) {
+    let store = match &config.store {
+        StoreConfig::Embedded { .. } => "embedded store".to_owned(),
+        StoreConfig::Redis(redis) => format!("{} Redis shards", redis.shards.len()),
+    };
+    let (version, database) = (env!("CARGO_PKG_VERSION"), config.database.kind.as_str());
+    println!("sidecache {version} listens on http://{address} ({store}, database {database})");
+    println!("try it:");
+    println!(
+        "  curl -i -X PUT http://{address}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'"
+    );
+    println!("  curl -i http://{address}/api/v1/cache/demo/hello");
+}

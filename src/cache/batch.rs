@@ -1,0 +1,157 @@
+//! Many entries in one request.
+
+use std::collections::HashMap;
+
+use super::{Cache, Error};
+use crate::access_log::Subject;
+use crate::clock::Moment;
+use crate::model::{Entry, EntryKey, Namespace, Operation, Write};
+use crate::store::{self, Reads};
+
+/// The answer to an mget, each distinct key once, in the order of the request.
+#[derive(Debug)]
+pub struct MgetAnswer {
+    pub results: Vec<(EntryKey, Fetched)>,
+    pub hits: u64,
+    pub misses: u64,
+    pub errors: u64,
+}
+
+/// One key of an mget.
+#[derive(Debug)]
+pub enum Fetched {
+    Hit(Entry),
+    Miss,
+    Failed(store::Error),
+}
+
+/// The answer to an mset.
+#[derive(Debug)]
+pub struct MsetAnswer {
+    /// Distinct keys stored.
+    pub stored: u64,
+    pub failed: Vec<(EntryKey, store::Error)>,
+}
+
+impl Cache {
+    /// Reads many entries of one namespace.
+    ///
+    /// # Errors
+    /// The batch is too large. A shard that fails fails its own keys only.
+    pub async fn mget(&self, namespace: &Namespace, keys: Vec<EntryKey>) -> Result<MgetAnswer, Error> {
+        let started = Moment::now();
+        self.check_batch(keys.len())?;
+        let keys = distinct(keys);
+        let mut results: Vec<Option<Fetched>> = keys.iter().map(|key| self.near_hit(key, started)).collect();
+        let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
+        for (i, fetched) in self.fetch(&keys, absent).await {
+            results[i] = Some(fetched);
+        }
+        let results: Vec<Fetched> =
+            results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect();
+        let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
+        let reads = Reads {
+            hits: count(|fetched| matches!(fetched, Fetched::Hit(_))),
+            misses: count(|fetched| matches!(fetched, Fetched::Miss)),
+        };
+        self.observe_reads(namespace, &keys, reads, started);
+        let errors = keys.len() as u64 - reads.hits - reads.misses;
+        let results = keys.into_iter().zip(results).collect();
+        Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
+    }
+
+    fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
+        self.near.as_ref()?.get(key, now).ok().map(Fetched::Hit)
+    }
+
+    /// Fetches the keys at `indices` from the store and keeps copies.
+    async fn fetch(&self, keys: &[EntryKey], indices: Vec<usize>) -> Vec<(usize, Fetched)> {
+        if indices.is_empty() {
+            return Vec::new();
+        }
+        let wanted: Vec<EntryKey> = indices.iter().map(|i| keys[*i].clone()).collect();
+        let departures: Option<Vec<_>> =
+            self.near.as_ref().map(|near| wanted.iter().map(|key| near.departure(key, &self.store)).collect());
+        let asked_at = Moment::now();
+        self.metrics.shard_reads.increment(wanted.len() as u64);
+        let answers = self.store.get_many(&wanted).await;
+        let mut fetched = Vec::with_capacity(indices.len());
+        for (n, answer) in answers.into_iter().enumerate() {
+            if let (Ok(Some(entry)), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
+                near.keep(&wanted[n], entry, asked_at, departures[n]);
+            }
+            fetched.push((indices[n], answer.into()));
+        }
+        fetched
+    }
+
+    /// Stores many entries of one namespace. Everything is checked before anything is stored; of
+    /// entries with the same key the last wins.
+    ///
+    /// # Errors
+    /// The batch or one of its entries is refused; nothing was stored.
+    pub async fn mset(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
+        let started = Moment::now();
+        let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
+        let result = self.store_many(namespace, writes).await;
+        self.observe(Operation::Mset, &result, started, || Subject::Batch(namespace.clone(), keys));
+        result
+    }
+
+    async fn store_many(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
+        self.check_batch(writes.len())?;
+        for (index, (key, write)) in writes.iter().enumerate() {
+            self.check_write(key, write).map_err(|error| Error::Entry { index, error: Box::new(error) })?;
+        }
+        if writes.is_empty() {
+            return Ok(MsetAnswer { stored: 0, failed: Vec::new() });
+        }
+        let policy = self.registry.for_write(namespace.as_str())?;
+        let mut last: HashMap<EntryKey, usize> = HashMap::with_capacity(writes.len());
+        for (i, (key, _)) in writes.iter().enumerate() {
+            last.insert(key.clone(), i);
+        }
+        let writes: Vec<(EntryKey, Write)> = writes
+            .into_iter()
+            .enumerate()
+            .filter(|(i, (key, _))| last[key] == *i)
+            .map(|(_, (key, write))| (key, Write { ttl: write.ttl.or(policy.default_ttl), ..write }))
+            .collect();
+        let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
+        let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
+        let answers = self.store.set_many(writes).await;
+        let mut answer = MsetAnswer { stored: 0, failed: Vec::new() };
+        for (key, result) in keys.iter().zip(answers) {
+            match result {
+                Ok(_) => answer.stored += 1,
+                Err(error) => answer.failed.push((key.clone(), error)),
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Whether a batch of this many keys is taken.
+    ///
+    /// # Errors
+    /// [`Error::TooManyKeys`].
+    pub fn check_batch(&self, count: usize) -> Result<(), Error> {
+        let limit = self.limits.batch_keys;
+        if count > limit { Err(Error::TooManyKeys { count, limit }) } else { Ok(()) }
+    }
+}
+
+impl From<Result<Option<Entry>, store::Error>> for Fetched {
+    fn from(answer: Result<Option<Entry>, store::Error>) -> Self {
+        match answer {
+            Ok(Some(entry)) => Self::Hit(entry),
+            Ok(None) => Self::Miss,
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// The keys without repetitions, in the order of their first mention.
+fn distinct(keys: Vec<EntryKey>) -> Vec<EntryKey> {
+    let mut seen = std::collections::HashSet::with_capacity(keys.len());
+    keys.into_iter().filter(|key| seen.insert(key.clone())).collect()
+}

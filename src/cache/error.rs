@@ -1,0 +1,60 @@
+//! Why a verb was not carried out. `http::error` gives each its status and code.
+
+use crate::database;
+use crate::model::Invalid;
+use crate::namespaces::Refusal;
+use crate::store;
+
+/// An error of the cache, whatever protocol asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The entry at `index` of a batch is wrong.
+    #[error("entries[{index}]: {error}")]
+    Entry { index: usize, error: Box<Error> },
+    #[error("the key `stats` is reserved")]
+    ReservedKey,
+    #[error("the value has {size} bytes, at most {limit} are allowed")]
+    ValueTooLarge { size: usize, limit: usize },
+    #[error("the batch has {count} keys, at most {limit} are allowed")]
+    TooManyKeys { count: usize, limit: usize },
+    #[error("the cursor is none that a listing gave")]
+    InvalidCursor,
+    /// A write to a namespace that does not exist and is not created.
+    #[error("the namespace does not exist and is not created by a write")]
+    UnknownNamespace,
+    #[error("there are {limit} namespaces already, which is the most allowed")]
+    TooManyNamespaces { limit: usize },
+    #[error("the namespace has no policy of its own")]
+    NamespaceNotFound,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A flush that reached only part of the shards.
+    #[error("{deleted} entries were deleted, then: {error}")]
+    PartlyFlushed { deleted: u64, error: store::Error },
+    #[error(transparent)]
+    Database(#[from] database::Error),
+}
+
+impl Error {
+    /// Whether the request was wrong, rather than something behind it broken.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Store(_) | Self::PartlyFlushed { .. } | Self::Database(_))
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown => Self::UnknownNamespace,
+            Refusal::TooMany { limit } => Self::TooManyNamespaces { limit },
+        }
+    }
+}
+
+impl From<store::FlushFailure> for Error {
+    fn from(failure: store::FlushFailure) -> Self {
+        Self::PartlyFlushed { deleted: failure.deleted, error: failure.error }
+    }
+}

@@ -1,0 +1,182 @@
+//! Coalescing: concurrent misses of one key share one read of the store.
+//!
+//! A flight is a shared future. Every request that waits for it also drives it, so a first request
+//! that is cancelled strands nobody. A request joins only a flight with its own fence: one that
+//! took off before a write was acknowledged here might land with the value from before it, and
+//! whoever asks after the acknowledgement must not get that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
+
+use crate::l1::{Fence, Stamp};
+use crate::model::{Entry, EntryKey, EntryKeyHasher};
+use crate::store::Error;
+
+/// What a flight brings.
+pub type Landed = Result<Option<Entry>, Error>;
+
+/// The moment in the history of a key at which a flight took off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    pub fence: Fence,
+    pub stamp: Stamp,
+}
+
+/// Whether a request took off or joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+}
+
+type Open = Mutex<HashMap<EntryKey, Flight, EntryKeyHasher>>;
+
+/// The flights under way.
+#[derive(Default)]
+pub struct Flights {
+    open: Arc<Open>,
+}
+
+struct Flight {
+    departure: Departure,
+    /// Tells this flight from a later one of the same key.
+    id: u64,
+    landed: WeakShared<BoxFuture<'static, Landed>>,
+}
+
+/// Takes a flight off the list when it lands or when nobody waits for it any more.
+struct OffTheList {
+    open: Arc<Open>,
+    key: EntryKey,
+    id: u64,
+}
+
+impl Drop for OffTheList {
+    fn drop(&mut self) {
+        let mut open = self.open.lock();
+        if open.get(&self.key).is_some_and(|flight| flight.id == self.id) {
+            open.remove(&self.key);
+        }
+    }
+}
+
+impl Flights {
+    /// Joins the flight of `key` that left at `departure`, or starts one that does `load`.
+    pub async fn join<F>(&self, key: &EntryKey, departure: Departure, load: impl FnOnce() -> F) -> (Landed, Role)
+    where
+        F: Future<Output = Landed> + Send + 'static,
+    {
+        let (flight, role) = self.board(key, departure, load);
+        (flight.await, role)
+    }
+
+    fn board<F>(
+        &self,
+        key: &EntryKey,
+        departure: Departure,
+        load: impl FnOnce() -> F,
+    ) -> (Shared<BoxFuture<'static, Landed>>, Role)
+    where
+        F: Future<Output = Landed> + Send + 'static,
+    {
+        let mut open = self.open.lock();
+        let previous = open.get(key);
+        if let Some(flight) = previous.filter(|flight| flight.departure == departure)
+            && let Some(landed) = flight.landed.upgrade()
+        {
+            return (landed, Role::Follower);
+        }
+        let id = previous.map_or(0, |flight| flight.id + 1);
+        let off_the_list = OffTheList { open: self.open.clone(), key: key.clone(), id };
+        let load = load();
+        let landed = async move {
+            let _off_the_list = off_the_list;
+            load.await
+        };
+        let landed = landed.boxed().shared();
+        // The list never keeps a flight alive: without passengers it ends, and takes itself off.
+        let weak = landed.downgrade().expect("the flight has not been polled");
+        open.insert(key.clone(), Flight { departure, id, landed: weak });
+        (landed, Role::Leader)
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.open.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l1::L1;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use tokio::sync::oneshot;
+
+    fn key() -> EntryKey {
+        EntryKey::parse("n", "k").unwrap()
+    }
+
+    fn departure(l1: &L1) -> Departure {
+        Departure { fence: l1.fence(&key()), stamp: Stamp { shard: 0, epoch: 0 } }
+    }
+
+    fn load(count: &Arc<AtomicUsize>) -> (oneshot::Sender<()>, impl FnOnce() -> BoxFuture<'static, Landed> + use<>) {
+        let (release, released) = oneshot::channel::<()>();
+        let count = count.clone();
+        let load = move || {
+            count.fetch_add(1, SeqCst);
+            async move {
+                let _ = released.await;
+                Ok(None)
+            }
+            .boxed()
+        };
+        (release, load)
+    }
+
+    #[tokio::test]
+    async fn followers_share_the_leaders_read_even_if_it_is_cancelled() {
+        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (release, first) = load(&count);
+        let (leader, role) = flights.board(&key(), departure(&l1), first);
+        assert_eq!(role, Role::Leader);
+        let (_unused, second) = load(&count);
+        let (follower, role) = flights.board(&key(), departure(&l1), second);
+        assert_eq!(role, Role::Follower);
+        drop(leader);
+        release.send(()).unwrap();
+        assert_eq!(follower.await, Ok(None));
+        assert_eq!(count.load(SeqCst), 1);
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_flight_from_before_a_write() {
+        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (_hold, first) = load(&count);
+        let (old, _) = flights.board(&key(), departure(&l1), first);
+        l1.void(&key());
+        let (release, second) = load(&count);
+        let (new, role) = flights.board(&key(), departure(&l1), second);
+        assert_eq!(role, Role::Leader);
+        drop(old);
+        assert!(!flights.is_empty(), "the old flight takes only itself off the list");
+        release.send(()).unwrap();
+        assert_eq!(new.await, Ok(None));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_everybody_left_is_gone() {
+        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (_hold, first) = load(&count);
+        let (flight, _) = flights.board(&key(), departure(&l1), first);
+        drop(flight);
+        assert!(flights.is_empty());
+    }
+}

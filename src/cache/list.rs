@@ -1,0 +1,41 @@
+//! Listing the live keys of a namespace, page by page.
+
+use super::flush::subject;
+use super::{Cache, Error};
+use crate::clock::Moment;
+use crate::model::{Namespace, Operation, Selection};
+use crate::store::{Cursor, Page};
+
+/// A page asked for.
+#[derive(Debug)]
+pub struct Listing {
+    pub selection: Selection,
+    /// As an earlier page gave it.
+    pub cursor: Option<String>,
+    pub limit: usize,
+}
+
+impl Cache {
+    /// One page of the keys that are selected.
+    ///
+    /// # Errors
+    /// The cursor is none of ours, or a shard failed.
+    pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
+        let started = Moment::now();
+        let result = self.page(namespace, listing).await;
+        self.observe(Operation::List, &result, started, || subject(namespace, &listing.selection));
+        result
+    }
+
+    async fn page(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
+        let cursor = match &listing.cursor {
+            None => None,
+            Some(text) => {
+                let shards = self.store.shard_names().len();
+                let known = |cursor: &Cursor| usize::from(cursor.shard) < shards;
+                Some(Cursor::decode(text).filter(known).ok_or(Error::InvalidCursor)?)
+            }
+        };
+        Ok(self.store.list(namespace, &listing.selection, cursor, listing.limit).await?)
+    }
+}

@@ -1,0 +1,108 @@
+//! L1 together with what keeps it true and what shares its misses.
+
+use std::sync::Arc;
+
+use super::flight::{Departure, Flights, Landed, Role};
+use super::read::Skipped;
+use crate::clock::Moment;
+use crate::coherence::{Coherence, Freshness};
+use crate::l1::{Copy, L1};
+use crate::metrics::Metrics;
+use crate::model::{Entry, EntryKey};
+use crate::store::SharedStore;
+
+/// The near side of a remote store.
+pub struct Near {
+    l1: Arc<L1>,
+    coherence: Arc<Coherence>,
+    flights: Flights,
+    metrics: Arc<Metrics>,
+}
+
+impl Near {
+    pub fn new(l1: Arc<L1>, coherence: Arc<Coherence>, metrics: Arc<Metrics>) -> Self {
+        Self { l1, coherence, flights: Flights::default(), metrics }
+    }
+
+    /// The copy of `key`, if there is one that may be served at `now`; else why not.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
+        if !self.l1.is_on() {
+            return Err(Skipped::Off);
+        }
+        let copy = self.l1.get(key, now).ok_or(Skipped::Miss)?;
+        match self.coherence.freshness(copy.stamp, now) {
+            Freshness::Fresh => {
+                self.metrics.l1_hits.increment(1);
+                Ok(entry(copy, now))
+            }
+            Freshness::Void => Err(Skipped::Miss),
+            Freshness::Unproven => {
+                self.metrics.l1_unproven.increment(1);
+                Err(Skipped::Unproven)
+            }
+        }
+    }
+
+    /// The moment before a read of the store, which [`Near::keep`] wants to know.
+    pub fn departure(&self, key: &EntryKey, store: &SharedStore) -> Departure {
+        // The stamp first: an epoch that ends between the two moves on and makes it void.
+        let stamp = self.coherence.stamp(store.shard_of(key));
+        Departure { fence: self.l1.fence(key), stamp }
+    }
+
+    /// Reads `key` from the store, together with whoever else wants it now, and keeps a copy.
+    pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (Landed, Role) {
+        let departure = self.departure(key, store);
+        let load = || {
+            let (key, store, l1, metrics) = (key.clone(), store.clone(), self.l1.clone(), self.metrics.clone());
+            async move {
+                let asked_at = Moment::now();
+                metrics.shard_reads.increment(1);
+                let landed = store.get(&key).await;
+                if let Ok(Some(entry)) = &landed {
+                    l1.insert(&key, copy(entry, asked_at, departure), departure.fence);
+                }
+                landed
+            }
+        };
+        let (landed, role) = self.flights.join(key, departure, load).await;
+        if role == Role::Follower {
+            self.metrics.coalesced_reads.increment(1);
+        }
+        (landed, role)
+    }
+
+    /// Keeps a copy of what the store answered to a question asked at `asked_at`.
+    pub fn keep(&self, key: &EntryKey, entry: &Entry, asked_at: Moment, departure: Departure) {
+        self.l1.insert(key, copy(entry, asked_at, departure), departure.fence);
+    }
+
+    pub fn void(&self, key: &EntryKey) {
+        self.l1.void(key);
+    }
+
+    /// Voids a whole namespace, where it is not known which keys changed.
+    pub fn void_namespace(&self, namespace: &str) {
+        self.l1.void_where(|key| key.namespace() == namespace);
+    }
+}
+
+/// The time left is counted from before the question, so that a copy never outlives its entry.
+fn copy(entry: &Entry, asked_at: Moment, departure: Departure) -> Copy {
+    Copy {
+        value: entry.value.clone(),
+        version: entry.version,
+        created_at: entry.created_at,
+        expires_at: entry.expires_in.map(|left| asked_at + left),
+        stamp: departure.stamp,
+    }
+}
+
+fn entry(copy: Copy, now: Moment) -> Entry {
+    Entry {
+        value: copy.value,
+        version: copy.version,
+        created_at: copy.created_at,
+        expires_in: copy.expires_at.map(|expires_at| expires_at.since(now)),
+    }
+}

@@ -1,0 +1,82 @@
+//! Reading one entry.
+
+use super::flight::Role;
+use super::{Cache, Error};
+use crate::clock::Moment;
+use crate::model::{Entry, EntryKey, Operation};
+use crate::store::ShardIndex;
+
+/// How recent an answer has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Within the staleness bound.
+    Bounded,
+    /// From the owning shard itself.
+    Shard,
+}
+
+/// An answered read.
+#[derive(Debug)]
+pub struct Lookup {
+    /// `None` for a miss.
+    pub entry: Option<Entry>,
+    pub trail: Trail,
+}
+
+/// Which tier answered, and why not a nearer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trail {
+    Embedded,
+    L1,
+    Shard {
+        shard: ShardIndex,
+        skipped: Skipped,
+        /// Another request's read answered this one too.
+        collapsed: bool,
+    },
+}
+
+/// Why L1 did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// It had no copy.
+    Miss,
+    /// The request asked for the shard.
+    Request,
+    /// It was not known recently enough that its copy was still true.
+    Unproven,
+    /// There is no L1.
+    Off,
+}
+
+impl Cache {
+    /// Reads an entry; `operation` says whether as GET or HEAD.
+    ///
+    /// # Errors
+    /// The owning shard failed.
+    pub async fn get(&self, key: &EntryKey, consistency: Consistency, operation: Operation) -> Result<Lookup, Error> {
+        let started = Moment::now();
+        let result = self.look_up(key, consistency, started).await;
+        let hit = result.as_ref().ok().map(|lookup| lookup.entry.is_some());
+        self.observe_read(operation, key, hit, started);
+        result
+    }
+
+    async fn look_up(&self, key: &EntryKey, consistency: Consistency, now: Moment) -> Result<Lookup, Error> {
+        let Some(near) = &self.near else {
+            self.metrics.shard_reads.increment(1);
+            return Ok(Lookup { entry: self.store.get(key).await?, trail: Trail::Embedded });
+        };
+        let trail = |skipped, collapsed| Trail::Shard { shard: self.store.shard_of(key), skipped, collapsed };
+        if consistency == Consistency::Shard {
+            self.metrics.shard_reads.increment(1);
+            return Ok(Lookup { entry: self.store.get(key).await?, trail: trail(Skipped::Request, false) });
+        }
+        let skipped = match near.get(key, now) {
+            Ok(entry) => return Ok(Lookup { entry: Some(entry), trail: Trail::L1 }),
+            Err(skipped) => skipped,
+        };
+        let (landed, role) = near.load(key, &self.store).await;
+        Ok(Lookup { entry: landed?, trail: trail(skipped, role == Role::Follower) })
+    }
+}

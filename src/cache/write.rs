@@ -1,0 +1,79 @@
+//! Writing and deleting one entry.
+
+use super::near::Near;
+use super::{Cache, Error, RESERVED_KEY};
+use crate::access_log::Subject;
+use crate::clock::Moment;
+use crate::model::{EntryKey, Operation, Write};
+use crate::store::Stored;
+
+/// Voids a key's copy when the write is over, however it ended: done, failed with an unknown
+/// outcome, or given up because the client went away.
+pub(super) struct VoidWhenOver<'c> {
+    near: Option<&'c Near>,
+    key: &'c EntryKey,
+}
+
+impl Drop for VoidWhenOver<'_> {
+    fn drop(&mut self) {
+        if let Some(near) = self.near {
+            near.void(self.key);
+        }
+    }
+}
+
+impl Cache {
+    /// Stores an entry. A write without a TTL takes the namespace's.
+    ///
+    /// # Errors
+    /// The write is refused, or the owning shard failed.
+    pub async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+        let started = Moment::now();
+        let result = self.store_one(key, write).await;
+        self.observe(Operation::Set, &result, started, || Subject::Entry(key.clone()));
+        result
+    }
+
+    async fn store_one(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+        self.check_write(key, &write)?;
+        let policy = self.registry.for_write(key.namespace())?;
+        let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
+        let _void = self.void_when_over(key);
+        Ok(self.store.set(key, write).await?)
+    }
+
+    /// What is wrong with a write, whatever the namespace.
+    pub(super) fn check_write(&self, key: &EntryKey, write: &Write) -> Result<(), Error> {
+        if key.key() == RESERVED_KEY {
+            return Err(Error::ReservedKey);
+        }
+        let (size, limit) = (write.value.len(), self.limits.value_bytes);
+        if size > limit {
+            return Err(Error::ValueTooLarge { size, limit });
+        }
+        Ok(())
+    }
+
+    /// Deletes an entry and tells whether it was there.
+    ///
+    /// # Errors
+    /// The key is reserved, or the owning shard failed.
+    pub async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
+        let started = Moment::now();
+        let result = self.delete_one(key).await;
+        self.observe(Operation::Delete, &result, started, || Subject::Entry(key.clone()));
+        result
+    }
+
+    async fn delete_one(&self, key: &EntryKey) -> Result<bool, Error> {
+        if key.key() == RESERVED_KEY {
+            return Err(Error::ReservedKey);
+        }
+        let _void = self.void_when_over(key);
+        Ok(self.store.delete(key).await?)
+    }
+
+    pub(super) fn void_when_over<'c>(&'c self, key: &'c EntryKey) -> VoidWhenOver<'c> {
+        VoidWhenOver { near: self.near.as_ref(), key }
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeps L1 from answering with what is no longer true.
+//!
+//! Three things void a copy: an invalidation of its key; a loss of messages from its shard, which
+//! voids every copy of that shard by moving its epoch; and silence, as copies may only be served
+//! while the shard's watermark (see [`watermark`]) is within the staleness bound. The last one
+//! needs no message to arrive and so holds whatever fails.
+
+mod message;
+mod watermark;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::message::Invalidation;
+use self::watermark::ShardState;
+use crate::clock::Moment;
+use crate::l1::{L1, Stamp};
+use crate::metrics::Metrics;
+use crate::store::{InvalidationSink, ShardIndex};
+
+/// What this instance knows of each shard's writes.
+pub struct Coherence {
+    l1: Arc<L1>,
+    shards: Box<[ShardState]>,
+    max_staleness: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether a copy may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    Fresh,
+    /// Made before a loss of messages.
+    Void,
+    /// The shard was not heard of recently enough.
+    Unproven,
+}
+
+impl Coherence {
+    pub fn new(l1: Arc<L1>, shards: usize, max_staleness: Duration, metrics: Arc<Metrics>) -> Self {
+        let shards = (0..shards).map(|_| ShardState::default()).collect();
+        Self { l1, shards, max_staleness, metrics }
+    }
+
+    /// The stamp for a copy whose fill begins now.
+    pub fn stamp(&self, shard: ShardIndex) -> Stamp {
+        Stamp { shard, epoch: self.shards[usize::from(shard)].epoch() }
+    }
+
+    /// Whether a copy of this stamp may be served at `now`, read after the request came.
+    pub fn freshness(&self, stamp: Stamp, now: Moment) -> Freshness {
+        let shard = &self.shards[usize::from(stamp.shard)];
+        if shard.epoch() != stamp.epoch {
+            Freshness::Void
+        } else if self.is_proven(stamp.shard, now) {
+            Freshness::Fresh
+        } else {
+            Freshness::Unproven
+        }
+    }
+
+    /// Whether copies of this shard may be served at `now`.
+    pub fn is_proven(&self, shard: ShardIndex, now: Moment) -> bool {
+        self.watermark_age(shard, now).is_some_and(|age| age <= self.max_staleness)
+    }
+
+    /// Time since the shard's watermark; `None` before the first.
+    pub fn watermark_age(&self, shard: ShardIndex, now: Moment) -> Option<Duration> {
+        self.shards[usize::from(shard)].watermark().map(|watermark| now.since(watermark))
+    }
+}
+
+impl InvalidationSink for Coherence {
+    fn apply(&self, shard: ShardIndex, payload: &[u8]) {
+        let Some(invalidation) = Invalidation::parse(payload) else {
+            tracing::warn!(shard, "an invalidation that does not parse voids the whole shard");
+            self.lost(shard);
+            return;
+        };
+        for key in invalidation.keys() {
+            self.l1.void(&key);
+            self.metrics.invalidations_received.increment(1);
+        }
+    }
+
+    fn lost(&self, shard: ShardIndex) {
+        self.shards[usize::from(shard)].begin_epoch();
+        self.metrics.subscription_losses.increment(1);
+    }
+
+    fn proven(&self, shard: ShardIndex, moment: Moment) {
+        self.shards[usize::from(shard)].raise_watermark(moment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l1::Copy;
+    use crate::model::{EntryKey, UnixMillis, Version};
+    use bytes::Bytes;
+
+    fn coherence() -> Coherence {
+        Coherence::new(Arc::new(L1::new(1 << 20)), 2, Duration::from_millis(1000), Arc::new(Metrics::default()))
+    }
+
+    fn keep(coherence: &Coherence, key: &EntryKey) {
+        let copy = Copy {
+            value: Bytes::from_static(b"1"),
+            version: Version(1),
+            created_at: UnixMillis(0),
+            expires_at: None,
+            stamp: coherence.stamp(0),
+        };
+        assert!(coherence.l1.insert(key, copy, coherence.l1.fence(key)));
+    }
+
+    #[test]
+    fn a_copy_is_fresh_only_within_the_bound_of_its_own_shards_watermark() {
+        let coherence = coherence();
+        let (stamp, now) = (coherence.stamp(0), Moment::now());
+        assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "before the first proof");
+        coherence.proven(1, now);
+        assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "another shard's proof");
+        coherence.proven(0, now);
+        assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1000)), Freshness::Fresh);
+        assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1001)), Freshness::Unproven);
+    }
+
+    #[test]
+    fn a_loss_voids_the_copies_of_its_shard_alone() {
+        let coherence = coherence();
+        let (first, second, now) = (coherence.stamp(0), coherence.stamp(1), Moment::now());
+        coherence.proven(0, now);
+        coherence.proven(1, now);
+        coherence.lost(0);
+        assert_eq!(coherence.freshness(first, now), Freshness::Void);
+        assert_eq!(coherence.freshness(second, now), Freshness::Fresh);
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made since");
+    }
+
+    #[test]
+    fn an_invalidation_voids_the_keys_it_names() {
+        let coherence = coherence();
+        let keys = ["a", "b", "c"].map(|key| EntryKey::parse("users", key).unwrap());
+        keys.iter().for_each(|key| keep(&coherence, key));
+        coherence.apply(0, b"users\na\nc");
+        let left = keys.map(|key| coherence.l1.get(&key, Moment::now()).is_some());
+        assert_eq!(left, [false, true, false]);
+    }
+
+    #[test]
+    fn an_invalidation_that_does_not_parse_voids_everything_of_the_shard() {
+        for payload in [&b""[..], b"users", b"\xff\n\xff", b"bad namespace\nkey"] {
+            let coherence = coherence();
+            let stamp = coherence.stamp(0);
+            coherence.apply(0, payload);
+            assert_ne!(coherence.stamp(0), stamp, "{payload:?}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Settings that ask for memory, held against what this machine can give.
+
+use super::MIB;
+use super::settings::{Error, Settings};
+
+/// The bytes asked for by the setting `name` (in MiB, at least `low`).
+///
+/// # Errors
+/// It is no number, or more than the machine or its control group has.
+pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
+    let wanted_mb = settings.number(name, low..=u64::MAX / MIB)?;
+    match available_bytes() {
+        Some(available) if wanted_mb * MIB > available => Err(settings
+            .error(name, format!("{wanted_mb} MiB are more than the {} MiB of memory there are", available / MIB))),
+        _ => Ok(wanted_mb * MIB),
+    }
+}
+
+/// Memory of this machine, or of the control group it runs in if that is less; `None` where the
+/// system does not tell (<https://docs.kernel.org/admin-guide/cgroup-v2.html>, `memory.max`).
+fn available_bytes() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = group.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(total);
+    Some(total.min(limit))
+}

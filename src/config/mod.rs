@@ -1,0 +1,258 @@
+//! Settings as meaning: one struct a concern, parsed and checked before anything binds or connects.
+
+mod database;
+mod memory;
+mod redis;
+mod settings;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::model::Policy;
+pub use database::{DatabaseConfig, DatabaseKind};
+pub use redis::{RedisConfig, ShardConfig};
+pub use settings::{CONFIG_VARIABLE, Error, Setting, Settings, all as all_settings};
+
+/// Bytes in a MiB.
+const MIB: u64 = 1 << 20;
+
+/// A day, as the longest sensible wait.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub struct Config {
+    pub http: HttpConfig,
+    pub store: StoreConfig,
+    pub l1: L1Config,
+    pub limits: Limits,
+    pub namespaces: NamespaceConfig,
+    pub database: DatabaseConfig,
+    pub access_log: AccessLogConfig,
+    pub upkeep: UpkeepConfig,
+    pub log: LogConfig,
+}
+
+/// The listener.
+#[derive(Debug)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    pub header_timeout: Duration,
+    pub request_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub max_connections: usize,
+    pub max_body_bytes: usize,
+}
+
+/// Where entries live.
+#[derive(Debug)]
+pub enum StoreConfig {
+    Embedded { max_bytes: u64 },
+    Redis(RedisConfig),
+}
+
+/// L1 and its coherence.
+#[derive(Debug)]
+pub struct L1Config {
+    pub max_bytes: u64,
+    pub max_staleness: Duration,
+}
+
+/// What a request may ask for at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub value_bytes: usize,
+    pub batch_keys: usize,
+}
+
+/// Namespaces nobody configured.
+#[derive(Clone, Debug)]
+pub struct NamespaceConfig {
+    pub default_policy: Policy,
+    pub auto_create: bool,
+    pub max_namespaces: usize,
+    pub refresh: Duration,
+}
+
+/// The access log.
+#[derive(Clone, Debug)]
+pub struct AccessLogConfig {
+    /// 0.0 to 1.0.
+    pub sample_rate: f64,
+    pub queue_rows: usize,
+    pub batch_rows: usize,
+    pub flush: Duration,
+    /// `None` keeps rows for ever.
+    pub retention: Option<Duration>,
+}
+
+/// Work done in the background.
+#[derive(Debug)]
+pub struct UpkeepConfig {
+    pub stats_flush: Duration,
+    pub sweep_interval: Duration,
+}
+
+/// The process's own log.
+#[derive(Debug)]
+pub struct LogConfig {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+impl Config {
+    /// # Errors
+    /// The first wrong setting, named as it was given.
+    pub fn parse(settings: &Settings) -> Result<Self, Error> {
+        let duration = |name: &str, low: u64, high: u64| settings.number(name, low..=high).map(Duration::from_millis);
+        let size = |name: &str, low: usize, high: usize| {
+            settings.number(name, low as u64..=high as u64).map(|number| number as usize)
+        };
+        let http = HttpConfig {
+            listen: settings.parse("listen").map_err(|_| {
+                settings.error("listen", format!("expected <address>:<port>, not {:?}", settings.text("listen")))
+            })?,
+            header_timeout: duration("header_timeout_ms", 10, DAY_MS)?,
+            request_timeout: duration("request_timeout_ms", 10, DAY_MS)?,
+            drain_timeout: duration("drain_timeout_ms", 0, DAY_MS)?,
+            max_connections: size("max_connections", 1, 1_000_000)?,
+            max_body_bytes: size("max_body_bytes", 1024, 1 << 30)?,
+        };
+        let limits = Limits {
+            value_bytes: size("max_value_bytes", 1, 512 << 20)?,
+            batch_keys: size("max_batch_keys", 1, 100_000)?,
+        };
+        if limits.value_bytes > http.max_body_bytes {
+            return Err(settings.error("max_value_bytes", "a value cannot be larger than max_body_bytes"));
+        }
+        let l1 = L1Config {
+            max_bytes: memory::within(settings, "l1_max_mb", 0)?,
+            max_staleness: duration("max_staleness_ms", 20, DAY_MS)?,
+        };
+        let store = match RedisConfig::parse(settings)? {
+            Some(redis) => StoreConfig::Redis(redis),
+            None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
+        };
+        Ok(Self {
+            http,
+            store,
+            l1,
+            limits,
+            namespaces: Self::namespaces(settings)?,
+            database: DatabaseConfig::parse(settings)?,
+            access_log: AccessLogConfig {
+                sample_rate: rate(settings, "access_log_sample_rate")?,
+                queue_rows: size("access_log_queue", 1, 10_000_000)?,
+                batch_rows: size("access_log_batch", 1, 10_000)?,
+                flush: duration("access_log_flush_ms", 1, DAY_MS)?,
+                retention: match settings.number("access_log_retention_days", 0..=36_500)? {
+                    0 => None,
+                    days => Some(Duration::from_secs(days * 24 * 3600)),
+                },
+            },
+            upkeep: UpkeepConfig {
+                stats_flush: duration("stats_flush_ms", 10, DAY_MS)?,
+                sweep_interval: duration("sweep_interval_ms", 10, DAY_MS)?,
+            },
+            log: Self::log(settings)?,
+        })
+    }
+
+    fn namespaces(settings: &Settings) -> Result<NamespaceConfig, Error> {
+        let ttl = settings.number("default_ttl", 0..=crate::model::Ttl::MAX_SECONDS)?;
+        let size = settings.number("default_max_size_mb", 0..=Policy::MAX_SIZE_MB)?;
+        let default_policy = Policy::parse(ttl, size, settings.text("default_eviction_policy"))
+            .map_err(|reason| settings.error("default_eviction_policy", reason))?;
+        Ok(NamespaceConfig {
+            default_policy,
+            auto_create: settings.switch("auto_create_namespaces")?,
+            max_namespaces: settings.number("max_namespaces", 1..=1_000_000)? as usize,
+            refresh: Duration::from_millis(settings.number("namespace_refresh_ms", 10..=DAY_MS)?),
+        })
+    }
+
+    fn log(settings: &Settings) -> Result<LogConfig, Error> {
+        let filter = settings.text("log").to_owned();
+        tracing_subscriber::EnvFilter::try_new(&filter).map_err(|reason| settings.error("log", reason))?;
+        let format = match settings.text("log_format") {
+            "auto" => LogFormat::Auto,
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => return Err(settings.error("log_format", format!("expected auto, text or json, not {other:?}"))),
+        };
+        Ok(LogConfig { filter, format })
+    }
+}
+
+fn rate(settings: &Settings, name: &str) -> Result<f64, Error> {
+    let rate = settings.text(name).trim().parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
+    rate.ok_or_else(|| {
+        settings.error(name, format!("expected a number from 0.0 to 1.0, not {:?}", settings.text(name)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(environment: &[(&str, &str)]) -> Result<Config, Error> {
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse(&Settings::gather(None, pairs, [])?)
+    }
+
+    #[test]
+    fn the_defaults_parse() {
+        let config = parse(&[]).unwrap();
+        assert!(matches!(config.store, StoreConfig::Embedded { max_bytes } if max_bytes == 256 << 20));
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn shards_are_parsed_by_name() {
+        let config = parse(&[(
+            "SIDECACHE_REDIS_SHARDS",
+            "a=redis://127.0.0.1:1, b=redis-sentinel://h:2?sentinelServiceName=m",
+        )]);
+        let StoreConfig::Redis(redis) = config.unwrap().store else { panic!("shards were configured") };
+        assert_eq!(redis.shards.iter().map(|shard| &*shard.name).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_on_one_line_without_its_secrets() {
+        for (name, value) in [
+            ("LISTEN", "8080"),
+            ("REDIS_SHARDS", "a"),
+            ("REDIS_SHARDS", "a=http://127.0.0.1"),
+            ("REDIS_SHARDS", "a=redis://:secret@127.0.0.1:99999"),
+            ("REDIS_SHARDS", "a=redis://127.0.0.1:1,a=redis://127.0.0.1:2"),
+            ("REDIS_SHARDS", "a b=redis://127.0.0.1:1"),
+            ("REDIS_SHARDS", "a=redis-cluster://127.0.0.1:1"),
+            ("DATABASE_URL", "mysql://user:secret@host/db"),
+            ("DATABASE_URL", "postgres://user:secret@host:port/db"),
+            ("L1_MAX_MB", "100000000"),
+            ("L1_MAX_MB", "-1"),
+            ("EMBEDDED_MAX_MB", "0"),
+            ("MAX_STALENESS_MS", "soon"),
+            ("ACCESS_LOG_SAMPLE_RATE", "1.5"),
+            ("AUTO_CREATE_NAMESPACES", "perhaps"),
+            ("DEFAULT_EVICTION_POLICY", "lru"),
+            ("LOG_FORMAT", "xml"),
+            ("LOG", "sidecache=loud"),
+        ] {
+            let variable = format!("SIDECACHE_{name}");
+            let error = parse(&[(&variable, value)]).expect_err(value).to_string();
+            assert!(error.starts_with(&format!("{variable}: ")), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The shards: `a=redis://127.0.0.1:6379,b=redis://127.0.0.1:6380`.
+
+use std::time::Duration;
+
+use fred::types::config::Config as Endpoint;
+
+use super::settings::{Error, Settings};
+
+/// The pool of shards and the rules for all of them.
+#[derive(Debug)]
+pub struct RedisConfig {
+    pub shards: Vec<ShardConfig>,
+    pub timeout: Duration,
+    pub connections: usize,
+    pub max_in_flight: usize,
+}
+
+/// One shard.
+pub struct ShardConfig {
+    /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
+    pub name: String,
+    /// Address, credentials and TLS as the client library has them.
+    pub endpoint: Endpoint,
+}
+
+/// Without the endpoint, which holds the password.
+impl std::fmt::Debug for ShardConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardConfig").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+const SHARDS: &str = "redis_shards";
+
+impl RedisConfig {
+    /// `None` when no shard is configured.
+    pub(super) fn parse(settings: &Settings) -> Result<Option<Self>, Error> {
+        let timeout = Duration::from_millis(settings.number("redis_timeout_ms", 1..=60_000)?);
+        let connections = settings.number("redis_connections", 1..=256)? as usize;
+        let max_in_flight = settings.number("redis_max_in_flight", 1..=1_000_000)? as usize;
+        let text = settings.text(SHARDS).trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut shards: Vec<ShardConfig> = Vec::new();
+        for part in text.split(',') {
+            let shard = shard(part.trim()).map_err(|reason| settings.error(SHARDS, reason))?;
+            if shards.iter().any(|other| other.name == shard.name) {
+                return Err(settings.error(SHARDS, format!("two shards are named {:?}", shard.name)));
+            }
+            shards.push(shard);
+        }
+        Ok(Some(Self { shards, timeout, connections, max_in_flight }))
+    }
+}
+
+/// Parses `name=URL`. A reason never repeats the URL, which may hold a password.
+fn shard(part: &str) -> Result<ShardConfig, String> {
+    let (name, url) = part
+        .split_once('=')
+        .filter(|(_, url)| url.contains("://"))
+        .ok_or("expected name=URL, separated by commas")?;
+    let (name, url) = (name.trim(), url.trim());
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if name.is_empty() || name.len() > 100 || !name.bytes().all(allowed) {
+        return Err(format!("a shard's name is [A-Za-z0-9_.-]{{1,100}}, not {name:?}"));
+    }
+    let scheme = url.split("://").next().unwrap_or_default();
+    let known = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis+unix"];
+    if !known.contains(&scheme) {
+        return Err(format!("shard {name}: the URL begins with one of {}, not {scheme:?}", known.join(", ")));
+    }
+    let mut endpoint = Endpoint::from_url(url)
+        .map_err(|error| format!("shard {name}: the URL does not parse: {}", error.details()))?;
+    // Connect when the shard is there, not only if it is there now.
+    endpoint.fail_fast = false;
+    Ok(ShardConfig { name: name.to_owned(), endpoint })
+}

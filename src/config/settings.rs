@@ -1,0 +1,270 @@
+//! Settings as raw text: which exist, where each value comes from, and how a wrong one is named.
+//!
+//! `default.toml` is the one list of settings: names, defaults and help texts are read from it, so
+//! the file, the environment and the flags cannot drift apart.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::str::FromStr;
+
+/// The commented defaults, as a user may copy them.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// Prefix of the environment variables.
+pub const ENV_PREFIX: &str = "SIDECACHE_";
+
+/// The variable that names a settings file, as `--config` does; not a setting itself.
+pub const CONFIG_VARIABLE: &str = "SIDECACHE_CONFIG";
+
+/// A setting that exists.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub name: String,
+    pub help: String,
+    pub default: String,
+}
+
+impl Setting {
+    /// `SIDECACHE_L1_MAX_MB`.
+    pub fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.to_uppercase())
+    }
+
+    /// `l1-max-mb`, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+/// A wrong setting, on one line that names it where it was given.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {reason}")]
+pub struct Error {
+    pub origin: String,
+    pub reason: String,
+}
+
+impl Error {
+    fn new(origin: impl Into<String>, reason: impl Display) -> Self {
+        // Whatever a library says, one line is promised.
+        let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { origin: origin.into(), reason }
+    }
+}
+
+/// Every setting there is, in the order of the file.
+pub fn all() -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut comment: Vec<&str> = Vec::new();
+    for line in DEFAULT_TOML.lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            comment.push(text.trim());
+        } else if let Some((name, default)) = line.split_once(" = ") {
+            settings.push(Setting {
+                name: name.to_owned(),
+                help: comment.join(" "),
+                default: default.trim_matches('"').to_owned(),
+            });
+        } else {
+            comment.clear();
+        }
+        if !line.starts_with('#') {
+            comment.clear();
+        }
+    }
+    settings
+}
+
+/// The value of every setting, and where it was given.
+#[derive(Debug)]
+pub struct Settings {
+    values: BTreeMap<String, Value>,
+}
+
+#[derive(Debug)]
+struct Value {
+    text: String,
+    origin: String,
+}
+
+impl Settings {
+    /// Layers the defaults, the file, the environment and the flags.
+    ///
+    /// `environment` may hold foreign variables; `flags` are pairs of setting name and value.
+    ///
+    /// # Errors
+    /// An unreadable file, or a name that is no setting.
+    pub fn gather(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let known = all();
+        let defaults = known.iter().map(|setting| {
+            (setting.name.clone(), Value { text: setting.default.clone(), origin: setting.variable() })
+        });
+        let mut values: BTreeMap<String, Value> = defaults.collect();
+        if let Some(path) = file {
+            read_file(path, &known, &mut values)?;
+        }
+        for (variable, text) in environment {
+            if !variable.starts_with(ENV_PREFIX) || variable == CONFIG_VARIABLE {
+                continue;
+            }
+            let Some(setting) = known.iter().find(|setting| setting.variable() == variable) else {
+                let names = known.iter().map(Setting::variable);
+                return Err(unknown(variable.clone(), &variable, names));
+            };
+            values.insert(setting.name.clone(), Value { text, origin: variable });
+        }
+        for (name, text) in flags {
+            let origin = format!("--{}", name.replace('_', "-"));
+            values.insert(name, Value { text, origin });
+        }
+        Ok(Self { values })
+    }
+
+    fn value(&self, name: &str) -> &Value {
+        self.values.get(name).unwrap_or_else(|| panic!("default.toml lists the setting `{name}`"))
+    }
+
+    /// The text of a setting.
+    pub fn text(&self, name: &str) -> &str {
+        &self.value(name).text
+    }
+
+    /// An error about a setting, named as it was given.
+    pub fn error(&self, name: &str, reason: impl Display) -> Error {
+        Error::new(&*self.value(name).origin, reason)
+    }
+
+    /// # Errors
+    /// The setting does not parse.
+    pub fn parse<T>(&self, name: &str) -> Result<T, Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        self.text(name).trim().parse().map_err(|reason| self.error(name, reason))
+    }
+
+    /// A whole number within `range`.
+    ///
+    /// # Errors
+    /// It is none, or out of range.
+    pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, Error> {
+        let text = self.text(name).trim();
+        text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+            let (low, high) = range.into_inner();
+            self.error(name, format!("expected a whole number from {low} to {high}, not {text:?}"))
+        })
+    }
+
+    /// # Errors
+    /// It is neither `true` nor `false`.
+    pub fn switch(&self, name: &str) -> Result<bool, Error> {
+        let text = self.text(name).trim();
+        text.parse().map_err(|_| self.error(name, format!("expected true or false, not {text:?}")))
+    }
+}
+
+fn read_file(path: &Path, known: &[Setting], values: &mut BTreeMap<String, Value>) -> Result<(), Error> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::new(&*shown, error.message()))?;
+    for (name, value) in table {
+        let origin = format!("{shown}: {name}");
+        if !known.iter().any(|setting| setting.name == name) {
+            return Err(unknown(origin, &name, known.iter().map(|setting| setting.name.clone())));
+        }
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            toml::Value::Boolean(switch) => switch.to_string(),
+            _ => return Err(Error::new(origin, "expected a string, a number, true or false")),
+        };
+        values.insert(name, Value { text, origin });
+    }
+    Ok(())
+}
+
+fn unknown(origin: String, name: &str, known: impl Iterator<Item = String>) -> Error {
+    let nearest = known.min_by_key(|candidate| distance(candidate, name));
+    let reason = match nearest {
+        Some(nearest) if distance(&nearest, name) <= name.len() / 3 => {
+            format!("unknown setting, did you mean {nearest}?")
+        }
+        _ => "unknown setting".to_owned(),
+    };
+    Error::new(origin, reason)
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+        of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_setting_has_a_help_text_and_the_file_parses() {
+        let table: toml::Table = DEFAULT_TOML.parse().unwrap();
+        let settings = all();
+        assert_eq!(settings.len(), table.len());
+        for setting in settings {
+            assert!(table.contains_key(&setting.name) && setting.help.len() > 10, "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn the_later_layer_wins() {
+        let file = file("l1_max_mb = 1\nmax_staleness_ms = 1\nlisten = \"[::1]:1\"");
+        let environment = pairs(&[("SIDECACHE_L1_MAX_MB", "2"), ("SIDECACHE_MAX_STALENESS_MS", "2"), ("HOME", "/")]);
+        let settings = Settings::gather(Some(file.path()), environment, pairs(&[("l1_max_mb", "3")])).unwrap();
+        let texts = ["l1_max_mb", "max_staleness_ms", "listen", "redis_timeout_ms"].map(|name| settings.text(name));
+        assert_eq!(texts, ["3", "2", "[::1]:1", "250"]);
+        assert!(settings.error("l1_max_mb", "x").origin == "--l1-max-mb");
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_one_that_was_meant() {
+        let error = Settings::gather(None, pairs(&[("SIDECACHE_L1_MAXMB", "1")]), []).unwrap_err();
+        assert_eq!(error.to_string(), "SIDECACHE_L1_MAXMB: unknown setting, did you mean SIDECACHE_L1_MAX_MB?");
+        let file = file("lisen = 1");
+        let error = Settings::gather(Some(file.path()), [], []).unwrap_err().to_string();
+        assert!(error.ends_with(": lisen: unknown setting, did you mean listen?"), "{error}");
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        let file = file("l1_max_mb = = 3");
+        let error = Settings::gather(Some(file.path()), [], []).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}

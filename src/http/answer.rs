@@ -1,0 +1,24 @@
+//! Answers of JSON.
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+
+pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer of `status` with the JSON of `body`.
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let bytes = serde_json::to_vec(body).expect("answers are structs and maps with text keys");
+    raw_json(status, bytes)
+}
+
+/// An answer of `status` with a body that is JSON already.
+pub fn raw_json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
+    response
+}

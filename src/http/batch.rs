@@ -1,0 +1,140 @@
+//! `POST /api/v1/cache/{ns}/mget` and `/mset`: many entries in one request.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::{Error, store_code, store_status};
+use super::extract::{self, NamespacePath, NoParameters, StrictQuery};
+use super::json::{self, WriteFields};
+use super::{SharedApp, answer};
+use crate::cache::{self, Fetched, MgetAnswer};
+use crate::model::{EntryKey, Key, Namespace, Write};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MgetBody {
+    keys: Vec<String>,
+}
+
+/// `mget`.
+pub async fn mget(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let MgetBody { keys } = json::object(&body)?;
+    app.cache.check_batch(keys.len())?;
+    let keys = extract::keys(&namespace, keys)?;
+    let answer = app.cache.mget(&namespace, keys).await?;
+    Ok(answer::raw_json(StatusCode::OK, mget_body(&answer)))
+}
+
+/// `{"results": {"key": {"value": ..., "found": true}}, "hits": 1, "misses": 0}`.
+fn mget_body(answer: &MgetAnswer) -> Bytes {
+    const FRAME: usize = 48;
+    let size = |(key, fetched): &(EntryKey, Fetched)| match fetched {
+        Fetched::Hit(entry) => key.key().len() + entry.value.len() + FRAME,
+        _ => key.key().len() + FRAME,
+    };
+    let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + FRAME);
+    body.put_slice(br#"{"results":{"#);
+    for (i, (key, fetched)) in answer.results.iter().enumerate() {
+        if i > 0 {
+            body.put_u8(b',');
+        }
+        json::put_string(&mut body, key.key());
+        match fetched {
+            Fetched::Hit(entry) => {
+                body.put_slice(br#":{"value":"#);
+                body.put_slice(&entry.value);
+                body.put_slice(br#","found":true}"#);
+            }
+            Fetched::Miss => body.put_slice(br#":{"value":null,"found":false}"#),
+            Fetched::Failed(error) => {
+                body.put_slice(br#":{"value":null,"found":false,"error":"#);
+                json::put_string(&mut body, store_code(error));
+                body.put_u8(b'}');
+            }
+        }
+    }
+    let mut number = itoa::Buffer::new();
+    body.put_slice(br#"},"hits":"#);
+    body.put_slice(number.format(answer.hits).as_bytes());
+    body.put_slice(br#","misses":"#);
+    body.put_slice(number.format(answer.misses).as_bytes());
+    if answer.errors > 0 {
+        body.put_slice(br#","errors":"#);
+        body.put_slice(number.format(answer.errors).as_bytes());
+    }
+    body.put_u8(b'}');
+    body.freeze()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MsetBody<'b> {
+    #[serde(borrow)]
+    entries: Vec<&'b RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MsetEntry<'b> {
+    key: String,
+    #[serde(borrow)]
+    value: &'b RawValue,
+    #[serde(borrow, default)]
+    ttl: Option<&'b RawValue>,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct MsetAnswer<'k> {
+    success: bool,
+    stored: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<&'k str, &'static str>,
+}
+
+/// `mset`.
+pub async fn mset(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let MsetBody { entries } = json::object(&body)?;
+    app.cache.check_batch(entries.len())?;
+    let parse = |(index, entry)| mset_entry(&namespace, entry, &body).map_err(|error| at(index, error));
+    let writes = entries.into_iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let answer = app.cache.mset(&namespace, writes).await?;
+    let errors: BTreeMap<_, _> = answer.failed.iter().map(|(key, error)| (key.key(), store_code(error))).collect();
+    let status = match answer.failed.first() {
+        Some((_, error)) if answer.stored == 0 => store_status(error),
+        _ => StatusCode::OK,
+    };
+    Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors }))
+}
+
+fn mset_entry(namespace: &Namespace, entry: &RawValue, body: &Bytes) -> Result<(EntryKey, Write), Error> {
+    let MsetEntry { key, value, ttl, tags } = json::object(entry.get().as_bytes())?;
+    let key = EntryKey::new(namespace, &Key::parse(key)?);
+    Ok((key, WriteFields { value, ttl, tags }.parse(body)?))
+}
+
+/// Names the entry that an error is about.
+fn at(index: usize, error: Error) -> Error {
+    match error {
+        Error::Cache(error) => Error::Cache(cache::Error::Entry { index, error: Box::new(error) }),
+        Error::InvalidBody(reason) => Error::InvalidBody(format!("entries[{index}]: {reason}")),
+        other => other,
+    }
+}

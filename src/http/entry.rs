@@ -1,0 +1,159 @@
+//! `/api/v1/cache/{ns}/{key}`: one entry.
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::{Error, key_not_found};
+use super::extract::{EntryPath, NoParameters, StrictQuery};
+use super::json::{self, WriteFields};
+use super::{SharedApp, answer};
+use crate::cache::{Consistency, Skipped, Trail};
+use crate::model::{Operation, Version};
+use crate::store::Outcome;
+
+const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
+const X_CACHE_TTL: HeaderName = HeaderName::from_static("x-cache-ttl");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// `GET` and `HEAD`.
+pub async fn get(
+    State(app): State<SharedApp>,
+    method: Method,
+    EntryPath(key): EntryPath,
+    _: StrictQuery<NoParameters>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let operation = if method == Method::HEAD { Operation::Head } else { Operation::Get };
+    let lookup = app.cache.get(&key, consistency(&headers), operation).await?;
+    let Some(entry) = lookup.entry else {
+        let mut response = key_not_found();
+        response.headers_mut().insert(X_CACHE_HIT, HeaderValue::from_static("false"));
+        response.headers_mut().insert(CACHE_STATUS, cache_status(&app, lookup.trail, Found::No));
+        return Ok(response);
+    };
+    let ttl = json::ttl_remaining(&entry);
+    let etag = etag(entry.version);
+    let mut response = if matches(&headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        answer::raw_json(StatusCode::OK, json::entry(&entry, ttl))
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CACHE_HIT, HeaderValue::from_static("true"));
+    if let Some(ttl) = ttl {
+        headers.insert(X_CACHE_TTL, HeaderValue::from(ttl));
+    }
+    headers.insert(ETAG, etag);
+    headers.insert(CACHE_STATUS, cache_status(&app, lookup.trail, Found::Yes { ttl }));
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetBody<'b> {
+    #[serde(borrow)]
+    value: &'b RawValue,
+    #[serde(borrow, default)]
+    ttl: Option<&'b RawValue>,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct SetAnswer<'k> {
+    success: bool,
+    key: &'k str,
+    created: bool,
+}
+
+/// `PUT`.
+pub async fn put(
+    State(app): State<SharedApp>,
+    EntryPath(key): EntryPath,
+    _: StrictQuery<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let SetBody { value, ttl, tags } = json::object(&body)?;
+    let write = WriteFields { value, ttl, tags }.parse(&body)?;
+    let stored = app.cache.set(&key, write).await?;
+    let created = stored.outcome == Outcome::Created;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = answer::json(status, &SetAnswer { success: true, key: key.key(), created });
+    response.headers_mut().insert(ETAG, etag(stored.version));
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct DeleteAnswer {
+    success: bool,
+    deleted: bool,
+}
+
+/// `DELETE`.
+pub async fn delete(
+    State(app): State<SharedApp>,
+    EntryPath(key): EntryPath,
+    _: StrictQuery<NoParameters>,
+) -> Result<Response, Error> {
+    if app.cache.delete(&key).await? {
+        Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: true }))
+    } else {
+        Ok(key_not_found())
+    }
+}
+
+/// `Cache-Control: no-cache` asks for the shard's own answer (RFC 9111, 5.2.1.4).
+fn consistency(headers: &HeaderMap) -> Consistency {
+    let asks = |value: &HeaderValue| {
+        let directives = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        directives.into_iter().any(|directive| directive.eq_ignore_ascii_case("no-cache"))
+    };
+    if headers.get_all(CACHE_CONTROL).iter().any(asks) { Consistency::Shard } else { Consistency::Bounded }
+}
+
+fn etag(version: Version) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{}\"", version.0)).expect("digits in quotes are a header value")
+}
+
+/// Whether the client has this version (RFC 9110, 13.1.2: weak comparison, or any with `*`).
+fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let is_etag = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.as_bytes();
+    let has = |value: &HeaderValue| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_etag);
+    headers.get_all(IF_NONE_MATCH).iter().any(has)
+}
+
+#[derive(Clone, Copy)]
+enum Found {
+    Yes { ttl: Option<u64> },
+    No,
+}
+
+/// `Cache-Status` (RFC 9211), the tier nearest to the origin first.
+fn cache_status(app: &SharedApp, trail: Trail, found: Found) -> HeaderValue {
+    let outcome = match found {
+        Found::Yes { ttl: Some(ttl) } => format!("hit; ttl={ttl}"),
+        Found::Yes { ttl: None } => "hit".to_owned(),
+        Found::No => "fwd=uri-miss".to_owned(),
+    };
+    let text = match trail {
+        Trail::Embedded => format!("sidecache-embedded; {outcome}"),
+        Trail::L1 => format!("sidecache-l1; {outcome}"),
+        Trail::Shard { shard, skipped, collapsed } => {
+            let why = match skipped {
+                Skipped::Miss => "miss",
+                Skipped::Request => "request",
+                Skipped::Unproven => "stale",
+                Skipped::Off => "bypass",
+            };
+            let collapsed = if collapsed { "; collapsed" } else { "" };
+            let shard = app.cache.shard_name(shard);
+            format!("sidecache-shard; {outcome}; detail={shard}, sidecache-l1; fwd={why}{collapsed}")
+        }
+    };
+    HeaderValue::try_from(text).expect("shard names are header text")
+}

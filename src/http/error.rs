@@ -1,0 +1,171 @@
+//! Errors as clients see them: the only place where an error becomes a status and a code.
+//!
+//! Use [`Error`] in handlers; `cache::Error` and `model::Invalid` turn into it. A 5xx tells a code
+//! and no inside details; the log has the rest, once, written here.
+
+use std::any::Any;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::answer;
+use crate::cache;
+use crate::metrics::Metrics;
+use crate::model::Invalid;
+use crate::store;
+
+/// Whatever ends a request without what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The body is not what the call takes; the text names the field or the place.
+    #[error("{0}")]
+    InvalidBody(String),
+    #[error("{0}")]
+    InvalidQuery(String),
+    /// The path does not decode.
+    #[error("{0}")]
+    InvalidPath(String),
+    #[error("the body has more than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("the body broke off")]
+    BrokenBody,
+    #[error("the request was not answered in time")]
+    DeadlineExceeded,
+    #[error("no such route")]
+    NoSuchRoute,
+    #[error("the route does not take this method")]
+    MethodNotAllowed,
+    #[error("a panic ended the request")]
+    Panic,
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Cache(invalid.into())
+    }
+}
+
+/// The JSON of an error.
+#[derive(Serialize)]
+struct Answer {
+    /// For people.
+    error: &'static str,
+    /// For programs; never changes.
+    code: &'static str,
+    /// What exactly was wrong with the request; absent when the fault is not the client's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// Entries that a failed flush deleted all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_count: Option<u64>,
+}
+
+/// Status, code and text for people.
+type Known = (StatusCode, &'static str, &'static str);
+
+impl Error {
+    fn known(&self) -> Known {
+        match self {
+            Self::Cache(error) => cache_error(error),
+            Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),
+            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "Invalid query"),
+            Self::InvalidPath(_) => (StatusCode::BAD_REQUEST, "invalid_key", "Invalid key"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+            Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time"),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route", "No such route"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed on this route")
+            }
+            Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+        }
+    }
+}
+
+fn cache_error(error: &cache::Error) -> Known {
+    use cache::Error as E;
+    const BAD: StatusCode = StatusCode::BAD_REQUEST;
+    match error {
+        E::Invalid(invalid) => match invalid {
+            Invalid::Namespace(_) => (BAD, "invalid_namespace", "Invalid namespace"),
+            Invalid::Key(_) => (BAD, "invalid_key", "Invalid key"),
+            Invalid::Ttl(_) => (BAD, "invalid_ttl", "Invalid ttl"),
+            Invalid::Tag(_) => (BAD, "invalid_tag", "Invalid tag"),
+            Invalid::Pattern(_) => (BAD, "invalid_pattern", "Invalid pattern"),
+            Invalid::Policy(_) => (BAD, "invalid_policy", "Invalid policy"),
+        },
+        E::Entry { error, .. } => cache_error(error),
+        E::ReservedKey => (BAD, "reserved_key", "Reserved key"),
+        E::ValueTooLarge { .. } => (BAD, "value_too_large", "Value too large"),
+        E::TooManyKeys { .. } => (BAD, "too_many_keys", "Too many keys"),
+        E::InvalidCursor => (BAD, "invalid_cursor", "Invalid cursor"),
+        E::UnknownNamespace | E::TooManyNamespaces { .. } => (BAD, "invalid_namespace", "Invalid namespace"),
+        E::NamespaceNotFound => (StatusCode::NOT_FOUND, "namespace_not_found", "Namespace not found"),
+        E::Store(error) | E::PartlyFlushed { error, .. } => store_error(error),
+        E::Database(_) => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "The database is unavailable"),
+    }
+}
+
+fn store_error(error: &store::Error) -> Known {
+    const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        store::Error::Unavailable { .. } => (UNAVAILABLE, "shard_unavailable", "The key's shard is unavailable"),
+        store::Error::Timeout { .. } => (UNAVAILABLE, "timeout", "The key's shard did not answer in time"),
+        store::Error::OutcomeUnknown { .. } => {
+            (UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened")
+        }
+        store::Error::Overloaded { .. } => (UNAVAILABLE, "overloaded", "Too many requests are under way"),
+        store::Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full", "Cache storage full"),
+        store::Error::Protocol { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+    }
+}
+
+/// The stable code of a store's error, for answers that carry one a key.
+pub fn store_code(error: &store::Error) -> &'static str {
+    store_error(error).1
+}
+
+/// The status that a batch has when nothing of it worked.
+pub fn store_status(error: &store::Error) -> StatusCode {
+    store_error(error).0
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code, error) = self.known();
+        let is_server_error = status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE;
+        if is_server_error {
+            tracing::warn!(status = status.as_u16(), code, reason = %self, "request failed");
+        }
+        let deleted_count = match &self {
+            Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
+            _ => None,
+        };
+        let detail = (!is_server_error).then(|| self.to_string());
+        answer::json(status, &Answer { error, code, detail, deleted_count })
+    }
+}
+
+/// The answer of a read that found nothing.
+pub fn key_not_found() -> Response {
+    let answer = Answer { error: "Key not found", code: "key_not_found", detail: None, deleted_count: None };
+    answer::json(StatusCode::NOT_FOUND, &answer)
+}
+
+pub async fn no_such_route() -> Error {
+    Error::NoSuchRoute
+}
+
+pub async fn method_not_allowed() -> Error {
+    Error::MethodNotAllowed
+}
+
+/// A panic ends its own request with a 500 and no other.
+pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a request panicked");
+    metrics.panics.increment(1);
+    Error::Panic.into_response()
+}

@@ -1,0 +1,101 @@
+//! HTTP: every route on one screen, and what stands around all of them.
+//!
+//! Handlers parse, ask the cache and write the answer; what a verb means is decided in `cache`.
+
+mod answer;
+mod batch;
+mod body;
+mod entry;
+mod error;
+mod extract;
+mod flush;
+mod health;
+mod json;
+mod list;
+mod namespaces;
+mod request_id;
+mod server;
+mod stats;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
+
+use self::error::Error;
+use crate::access_log::AccessLog;
+use crate::cache::Cache;
+use crate::clock::Moment;
+use crate::database::Database;
+use crate::l1::L1;
+use crate::metrics::Metrics;
+
+pub use server::{Server, bind};
+
+/// What the handlers share.
+pub struct App {
+    pub cache: Arc<Cache>,
+    pub l1: Arc<L1>,
+    pub database: Arc<Database>,
+    pub access_log: AccessLog,
+    pub metrics: Arc<Metrics>,
+    pub started: Moment,
+    /// Set when the process is asked to stop: no new work is wanted.
+    pub draining: CancellationToken,
+    pub request_timeout: Duration,
+    pub max_body_bytes: usize,
+}
+
+/// Shared by all requests; cloned per request, so one pointer.
+pub type SharedApp = Arc<App>;
+
+/// Every route there is.
+pub fn router(app: SharedApp, instance: &str) -> Router {
+    let entry = || get(entry::get).put(entry::put).delete(entry::delete);
+    let metrics = app.metrics.clone();
+    Router::new()
+        .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
+        .route("/api/v1/cache/{ns}/stats", get(stats::stats).put(entry::put).delete(entry::delete))
+        .route("/api/v1/cache/{ns}/mget", entry().post(batch::mget))
+        .route("/api/v1/cache/{ns}/mset", entry().post(batch::mset))
+        .route("/api/v1/cache/{ns}/{key}", entry())
+        .route("/api/v1/namespaces", get(namespaces::list))
+        .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(app.clone())
+        .layer(
+            ServiceBuilder::new()
+                .layer(SetRequestIdLayer::x_request_id(request_id::Numbered::new(instance)))
+                .layer(PropagateRequestIdLayer::x_request_id())
+                .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
+                .layer(from_fn_with_state(app, within_deadline)),
+        )
+}
+
+/// Answers within the deadline, whatever happens below; the body is read here, so that its time
+/// counts and an early refusal leaves nothing unread on the connection.
+async fn within_deadline(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
+    let answered = async {
+        match body::read(request, app.max_body_bytes).await {
+            Ok(request) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
+    };
+    tokio::time::timeout(app.request_timeout, answered)
+        .await
+        .unwrap_or_else(|_| Error::DeadlineExceeded.into_response())
+}

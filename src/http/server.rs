@@ -1,0 +1,121 @@
+//! The listener: accepts connections, bounds them, and lets them finish when the process stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::HttpConfig;
+use crate::metrics::Metrics;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// Pause after a failure to accept, such as having no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// The address is in use or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for connections of the last run to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves a router on a listener.
+pub struct Server {
+    router: Router,
+    http: http1::Builder,
+    slots: Arc<Semaphore>,
+    drain_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    pub fn new(router: Router, config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
+        Self {
+            router,
+            http,
+            slots: Arc::new(Semaphore::new(config.max_connections)),
+            drain_timeout: config.drain_timeout,
+            metrics,
+        }
+    }
+
+    /// Accepts until `shutdown`, then lets requests under way finish for the drain time.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => match self.slots.clone().try_acquire_owned() {
+                    Ok(slot) => {
+                        connections.spawn(self.serve(stream, slot, shutdown.clone()));
+                    }
+                    // Dropping the stream closes it at once: better than to let it hang.
+                    Err(_) => self.metrics.connections_refused.increment(1),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        if timeout(self.drain_timeout, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "connections cut at the end of the drain time");
+        }
+    }
+
+    fn serve(
+        &self,
+        stream: TcpStream,
+        slot: OwnedSemaphorePermit,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let service = TowerToHyperService::new(self.router.clone());
+        let (http, metrics) = (self.http.clone(), self.metrics.clone());
+        async move {
+            let _slot = slot;
+            metrics.connections.increment(1.0);
+            // Answers are written whole: waiting for more would only delay them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                // The client went away or sent no HTTP: its own affair.
+                tracing::debug!(%error, "connection ended");
+            }
+            metrics.connections.decrement(1.0);
+        }
+    }
+}

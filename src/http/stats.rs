@@ -1,0 +1,46 @@
+//! `GET /api/v1/cache/{ns}/stats`: the numbers of a namespace.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::error::Error;
+use super::extract::{NamespacePath, NoParameters, StrictQuery};
+use super::{SharedApp, answer};
+
+#[derive(Serialize)]
+struct StatsAnswer<'n> {
+    namespace: &'n str,
+    hits: u64,
+    misses: u64,
+    /// 0 to 1; 0 when nothing was read.
+    hit_rate: f64,
+    total_keys: u64,
+    /// MiB of stored values.
+    memory_used_mb: f64,
+    memory_used_bytes: u64,
+    evictions: u64,
+    expirations: u64,
+}
+
+pub async fn stats(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+) -> Result<Response, Error> {
+    let stats = app.cache.stats(&namespace).await?;
+    let reads = stats.hits + stats.misses;
+    let answer = StatsAnswer {
+        namespace: namespace.as_str(),
+        hits: stats.hits,
+        misses: stats.misses,
+        hit_rate: if reads == 0 { 0.0 } else { stats.hits as f64 / reads as f64 },
+        total_keys: stats.keys,
+        memory_used_mb: stats.bytes as f64 / f64::from(1 << 20),
+        memory_used_bytes: stats.bytes,
+        evictions: stats.evictions,
+        expirations: stats.expirations,
+    };
+    Ok(answer::json(StatusCode::OK, &answer))
+}

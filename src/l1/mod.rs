@@ -1,0 +1,295 @@
+//! L1: copies of hot entries in this process, bounded in bytes, least recently used out first.
+//!
+//! **The fill fence.** A fill that began before an invalidation of its key was applied must not
+//! land after it. The interleaving it prevents:
+//!
+//! 1. a reader misses here and reads v1 from the shard;
+//! 2. a writer stores v2;
+//! 3. the invalidation arrives and finds nothing to void;
+//! 4. the reader, late, stores v1, which would then stay until it expires.
+//!
+//! So a reader takes a [`Fence`] before it asks the shard, every invalidation moves the
+//! fence of its stripe, and an insert whose fence has moved is refused. Fence and entries of a
+//! stripe stand under one lock, so no check can be overtaken.
+//!
+//! Whether a copy may be served at all is not decided here: each carries a [`Stamp`] that the
+//! caller interprets (see `coherence`).
+
+mod stripe;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use self::stripe::Stripe;
+use crate::clock::Moment;
+use crate::model::{EntryKey, UnixMillis, Version};
+
+/// Stripes, each behind its own lock; a power of two.
+const STRIPES: usize = 64;
+
+/// What a copy costs beyond key and value, in bytes: its nodes in the map and the list.
+const OVERHEAD_BYTES: u64 = 160;
+
+/// A copy larger than this part of the whole would push out too much else.
+const LARGEST_PART: u64 = 8;
+
+/// A copy of an entry.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    pub value: Bytes,
+    pub version: Version,
+    pub created_at: UnixMillis,
+    pub expires_at: Option<Moment>,
+    pub stamp: Stamp,
+}
+
+/// Under which knowledge of which shard a copy was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub shard: u16,
+    pub epoch: u64,
+}
+
+/// The state of a key's stripe before a fill; see the module's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence(u64);
+
+/// The cache in front of the shards.
+pub struct L1 {
+    stripes: Box<[Mutex<Stripe>]>,
+    used_bytes: AtomicU64,
+    entries: AtomicU64,
+    max_bytes: u64,
+}
+
+impl L1 {
+    /// An L1 of at most `max_bytes` of keys, values and bookkeeping; 0 keeps nothing.
+    pub fn new(max_bytes: u64) -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            used_bytes: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            max_bytes,
+        }
+    }
+
+    /// Whether anything can be kept.
+    pub fn is_on(&self) -> bool {
+        self.max_bytes > 0
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Relaxed)
+    }
+
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Relaxed)
+    }
+
+    fn stripe(&self, key: &EntryKey) -> &Mutex<Stripe> {
+        // The low bits choose the bucket within the stripe's map, so the stripe takes others.
+        &self.stripes[(key.hash() >> 32) as usize % STRIPES]
+    }
+
+    /// The unexpired copy of `key`, now the most recently used of its stripe.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Option<Copy> {
+        let mut stripe = self.stripe(key).lock();
+        let copy = stripe.get(key)?;
+        if copy.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            let freed = stripe.remove(key);
+            self.forget(freed);
+            return None;
+        }
+        Some(copy.clone())
+    }
+
+    /// The fence to take before asking the shard for `key`.
+    pub fn fence(&self, key: &EntryKey) -> Fence {
+        Fence(self.stripe(key).lock().generation)
+    }
+
+    /// Keeps a copy unless its fence has moved; tells whether it was kept.
+    pub fn insert(&self, key: &EntryKey, copy: Copy, fence: Fence) -> bool {
+        let cost = (key.text().len() + copy.value.len()) as u64 + OVERHEAD_BYTES;
+        if cost > self.max_bytes / LARGEST_PART {
+            return false;
+        }
+        let mut stripe = self.stripe(key).lock();
+        if stripe.generation != fence.0 {
+            return false;
+        }
+        let freed = stripe.insert(key.clone(), copy, cost);
+        self.used_bytes.fetch_add(cost, Relaxed);
+        self.entries.fetch_add(1, Relaxed);
+        self.forget(freed);
+        while self.used_bytes() > self.max_bytes {
+            match stripe.remove_least_recent() {
+                Some(freed) => self.forget(Some(freed)),
+                None => break,
+            }
+        }
+        drop(stripe);
+        self.make_room();
+        true
+    }
+
+    /// Voids the copy of `key` and every fill of it that is under way.
+    pub fn void(&self, key: &EntryKey) {
+        let mut stripe = self.stripe(key).lock();
+        stripe.generation += 1;
+        let freed = stripe.remove(key);
+        drop(stripe);
+        self.forget(freed);
+    }
+
+    /// Voids the copies of all keys that are `meant`, and every fill that is under way. Walks
+    /// over everything: for the rare cases where the keys are not known.
+    pub fn void_where(&self, meant: impl Fn(&EntryKey) -> bool) {
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock();
+            stripe.generation += 1;
+            for freed in stripe.remove_where(&meant) {
+                self.forget(Some(freed));
+            }
+        }
+    }
+
+    /// Evicts from the other stripes while one stripe alone could not make enough room.
+    fn make_room(&self) {
+        for stripe in &self.stripes {
+            while self.used_bytes() > self.max_bytes {
+                let Some(freed) = stripe.lock().remove_least_recent() else { break };
+                self.forget(Some(freed));
+            }
+        }
+    }
+
+    fn forget(&self, freed_bytes: Option<u64>) {
+        if let Some(bytes) = freed_bytes {
+            self.used_bytes.fetch_sub(bytes, Relaxed);
+            self.entries.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn key(i: usize) -> EntryKey {
+        EntryKey::parse("n", &format!("key_{i}")).unwrap()
+    }
+
+    fn copy(bytes: usize) -> Copy {
+        Copy {
+            value: Bytes::from(vec![b'1'; bytes]),
+            version: Version(1),
+            created_at: UnixMillis(0),
+            expires_at: None,
+            stamp: Stamp { shard: 0, epoch: 0 },
+        }
+    }
+
+    fn insert(l1: &L1, key: &EntryKey, copy: Copy) -> bool {
+        l1.insert(key, copy, l1.fence(key))
+    }
+
+    #[test]
+    fn a_copy_is_found_until_it_expires() {
+        let (l1, now) = (L1::new(1 << 20), Moment::now());
+        let expires_at = Some(now + Duration::from_secs(1));
+        assert!(insert(&l1, &key(1), Copy { expires_at, ..copy(10) }));
+        assert!(l1.get(&key(1), now).is_some());
+        assert!(l1.get(&key(1), now + Duration::from_secs(1)).is_none());
+        assert_eq!((l1.entries(), l1.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_fill_that_began_before_an_invalidation_does_not_land() {
+        let l1 = L1::new(1 << 20);
+        let fence = l1.fence(&key(1));
+        l1.void(&key(1));
+        assert!(!l1.insert(&key(1), copy(10), fence));
+        assert!(l1.get(&key(1), Moment::now()).is_none());
+        let fence = l1.fence(&key(1));
+        l1.void_where(|_| false);
+        assert!(!l1.insert(&key(1), copy(10), fence));
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_the_recently_used_stay() {
+        let l1 = L1::new(1 << 20);
+        for i in 0..20_000 {
+            assert!(insert(&l1, &key(i), copy(1000)));
+            assert!(l1.used_bytes() <= 1 << 20);
+            assert!(l1.get(&key(0), Moment::now()).is_some() || i > 0, "the newest is kept");
+        }
+        assert!(l1.entries() > 700, "{}", l1.entries());
+        assert!(l1.get(&key(0), Moment::now()).is_some(), "used all the time");
+        assert!(l1.get(&key(1), Moment::now()).is_none(), "never used again");
+    }
+
+    #[test]
+    fn a_value_too_large_for_its_part_is_not_kept() {
+        let l1 = L1::new(8000);
+        assert!(!insert(&l1, &key(1), copy(1000)));
+        assert!(insert(&l1, &key(1), copy(100)));
+        assert!(!insert(&L1::new(0), &key(1), copy(1)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(usize, usize),
+        Get(usize),
+        Void(usize),
+        VoidOdd,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..30usize, 1..400usize).prop_map(|(key, bytes)| Step::Insert(key, bytes)),
+            (0..30usize).prop_map(Step::Get),
+            (0..30usize).prop_map(Step::Void),
+            Just(Step::VoidOdd),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_agree_with_the_contents(steps in prop::collection::vec(step(), 1..200)) {
+            let l1 = L1::new(10_000);
+            let mut model = std::collections::HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(i, bytes) => {
+                        prop_assert!(insert(&l1, &key(i), copy(bytes)));
+                        model.insert(i, bytes);
+                    }
+                    Step::Get(i) => if let Some(found) = l1.get(&key(i), Moment::now()) {
+                        prop_assert_eq!(Some(&found.value.len()), model.get(&i));
+                    },
+                    Step::Void(i) => { l1.void(&key(i)); model.remove(&i); }
+                    Step::VoidOdd => {
+                        let odd = |k: &EntryKey| k.key().ends_with(['1', '3', '5', '7', '9']);
+                        l1.void_where(odd);
+                        model.retain(|i, _| i % 2 == 0);
+                    }
+                }
+                let mut found = (0, 0);
+                for i in 0..30 {
+                    if let Some(copy) = l1.get(&key(i), Moment::now()) {
+                        prop_assert!(model.contains_key(&i));
+                        found.0 += 1;
+                        found.1 += (key(i).text().len() + copy.value.len()) as u64 + OVERHEAD_BYTES;
+                    }
+                }
+                prop_assert_eq!(found, (l1.entries(), l1.used_bytes()));
+                prop_assert!(l1.used_bytes() <= 10_000);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! sidecache: a cache sidecar. Any program gets a namespaced cache over HTTP; values live in Redis
+//! shards chosen by consistent hashing, or in this process where none are configured.
+//!
+//! In reading order, each using only what stands below it:
+//!
+//! ```text
+//!  main -> cli -> config        settings become meaning before anything binds
+//!            |
+//!           app                 builds, spawns, drains: where the rooms meet
+//!            |
+//!           http                routes, extraction, statuses
+//!            |                       GET /api/v1/cache/users/user_1
+//!            v                       |
+//!          cache                     v
+//!   read write flush list      read --- L1 copy, provably fresh? ----> answer
+//!            |                   | no
+//!            |                 flight --- the same read under way? --> share its answer
+//!            |                   | no
+//!   +--------+--------+        store --- ring -> shard -> script
+//!   v        v        v          |
+//!   l1   coherence  store      fenced insert into L1 ----------------> answer
+//!            |        |          |
+//!         (voids    ring       observe: stats, metrics, access log
+//!           l1)     shards
+//!            v
+//!          model                namespaces, keys, entries: pure
+//! ```
+//!
+//! Beside the road of a request: [`namespaces`] (policies), [`access_log`], [`stats`] and
+//! [`metrics`], with the [`database`] behind the first two.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod telemetry;
+
+pub mod http;
+
+pub mod cache;
+
+pub mod coherence;
+pub mod l1;
+pub mod store;
+
+pub mod access_log;
+pub mod database;
+pub mod metrics;
+pub mod namespaces;
+pub mod stats;
+
+pub mod clock;
+pub mod model;

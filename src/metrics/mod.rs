@@ -1,0 +1,115 @@
+//! What is counted, in one table with its names and help texts, and how it is shown.
+//!
+//! Handles are taken once, at the start: no lookup by name or label happens for a request.
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::model::{Answer, Operation};
+
+/// Upper bounds of the latency histogram's buckets, in seconds: from an L1 hit to a timeout.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    1.0, 5.0,
+];
+
+macro_rules! table {
+    ($($field:ident : $kind:ident, $name:literal, $unit:expr, $help:literal;)*) => {
+        /// Handles of the metrics without labels, and of the operations.
+        pub struct Metrics {
+            $(pub $field: $kind,)*
+            operations: Vec<OperationMetrics>,
+            recorder: PrometheusHandle,
+        }
+
+        impl Metrics {
+            fn with(recorder: &PrometheusRecorder) -> Self {
+                metrics::with_local_recorder(recorder, || {
+                    $(table!(@describe $kind, $name, $unit, $help);)*
+                    Self {
+                        $($field: table!(@handle $kind, $name),)*
+                        operations: Operation::ALL.iter().map(|operation| OperationMetrics::new(*operation)).collect(),
+                        recorder: recorder.handle(),
+                    }
+                })
+            }
+        }
+    };
+    (@describe Counter, $name:literal, $unit:expr, $help:literal) => { metrics::describe_counter!($name, $unit, $help) };
+    (@describe Gauge, $name:literal, $unit:expr, $help:literal) => { metrics::describe_gauge!($name, $unit, $help) };
+    (@handle Counter, $name:literal) => { metrics::counter!($name) };
+    (@handle Gauge, $name:literal) => { metrics::gauge!($name) };
+}
+
+table! {
+    l1_hits: Counter, "sidecache_l1_hits_total", Unit::Count, "Reads answered from L1.";
+    l1_entries: Gauge, "sidecache_l1_entries", Unit::Count, "Copies kept in L1.";
+    l1_bytes: Gauge, "sidecache_l1_bytes", Unit::Bytes, "Bytes of L1 in use, bookkeeping included.";
+    l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that passed by L1 as its shard's watermark was too old.";
+    shard_reads: Counter, "sidecache_shard_reads_total", Unit::Count, "Keys read from the store.";
+    coalesced_reads: Counter, "sidecache_coalesced_reads_total", Unit::Count, "Reads that shared another read's trip to the store.";
+    invalidations_received: Counter, "sidecache_invalidations_received_total", Unit::Count, "Keys voided by invalidation messages.";
+    subscription_losses: Counter, "sidecache_subscription_losses_total", Unit::Count, "Times that all copies of a shard were voided, messages being possibly lost.";
+    stats_lost: Counter, "sidecache_stats_lost_total", Unit::Count, "Hits and misses that may be missing from the stats.";
+    access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
+    access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
+    access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log waiting to be written.";
+    connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
+    connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections closed at once, too many being open.";
+    panics: Counter, "sidecache_panics_total", Unit::Count, "Requests that ended in a panic.";
+}
+
+struct OperationMetrics {
+    /// By [`Answer`].
+    requests: [Counter; Answer::ALL.len()],
+    latency: Histogram,
+}
+
+impl OperationMetrics {
+    fn new(operation: Operation) -> Self {
+        let name = operation.as_str();
+        Self {
+            requests: Answer::ALL.map(|answer| {
+                metrics::counter!("sidecache_requests_total", "operation" => name, "result" => answer.as_str())
+            }),
+            latency: metrics::histogram!("sidecache_request_duration_seconds", "operation" => name),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full("sidecache_request_duration_seconds".to_owned()), &LATENCY_BUCKETS)
+            .expect("the buckets are not empty")
+            .build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::describe_counter!("sidecache_requests_total", Unit::Count, "Operations by kind and result.");
+            metrics::describe_histogram!(
+                "sidecache_request_duration_seconds",
+                Unit::Seconds,
+                "Time an operation took inside this process and its store."
+            );
+        });
+        Self::with(&recorder)
+    }
+}
+
+impl Metrics {
+    /// Counts one operation.
+    pub fn observe(&self, operation: Operation, answer: Answer, seconds: f64) {
+        let metrics = &self.operations[operation as usize];
+        metrics.requests[answer as usize].increment(1);
+        metrics.latency.record(seconds);
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> String {
+        self.recorder.render()
+    }
+
+    /// Folds recorded samples into their buckets; to be called every few seconds.
+    pub fn run_upkeep(&self) {
+        self.recorder.run_upkeep();
+    }
+}

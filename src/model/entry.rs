@@ -1,0 +1,39 @@
+//! An entry: a value and what is known about it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::tag::Tags;
+use super::ttl::Ttl;
+
+/// Milliseconds since the Unix epoch, by the clock of the shard that owns the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+/// Number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
+///
+/// The newest wins; it is the entry's `ETag`. Below 2^53, so a Lua number holds it exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+/// A live entry as a store answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The JSON bytes exactly as they came in.
+    pub value: Bytes,
+    pub version: Version,
+    /// When this value was written.
+    pub created_at: UnixMillis,
+    /// Time left when the store read it; `None` for an entry that never expires.
+    pub expires_in: Option<Duration>,
+}
+
+/// What a write stores under a key.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Valid JSON, byte for byte.
+    pub value: Bytes,
+    pub ttl: Option<Ttl>,
+    pub tags: Tags,
+}

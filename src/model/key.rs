@@ -1,0 +1,172 @@
+//! Keys: what a client names, and the same together with its namespace and hash.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::invalid::{Invalid, quoted};
+use super::namespace::Namespace;
+
+/// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// The longest key, in bytes.
+    pub const MAX_LEN: usize = 512;
+
+    /// # Errors
+    /// [`Invalid::Key`] when the key is empty, too long or holds a control character.
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        Self::check(&text)?;
+        Ok(Self(text))
+    }
+
+    fn check(text: &str) -> Result<(), Invalid> {
+        if text.is_empty() || text.len() > Self::MAX_LEN {
+            return Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Invalid::Key(format!("a key holds no control characters: {}", quoted(text))));
+        }
+        Ok(())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Seed of every key hash; the ring's golden vectors depend on it, so it never changes.
+const HASH_SEED: u64 = 0x7369_6465_6361_6368;
+
+/// The address of one entry: namespace and key in one string, hashed once.
+///
+/// The text is `namespace:key`. A namespace holds no `:`, so it is unambiguous, and the names
+/// stored in a shard are this text behind a prefix. The hash (XXH3 with a fixed seed) serves the
+/// ring, the stripes of L1 and the flights alike. Cheap to clone.
+#[derive(Clone)]
+pub struct EntryKey {
+    text: Arc<str>,
+    /// Bytes of the namespace at the front of `text`; at most [`Namespace::MAX_LEN`].
+    namespace_len: u8,
+    hash: u64,
+}
+
+impl EntryKey {
+    /// # Errors
+    /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
+    pub fn parse(namespace: &str, key: &str) -> Result<Self, Invalid> {
+        Namespace::check(namespace)?;
+        Key::check(key)?;
+        Ok(Self::assemble(namespace, key))
+    }
+
+    pub fn new(namespace: &Namespace, key: &Key) -> Self {
+        Self::assemble(namespace.as_str(), key.as_str())
+    }
+
+    fn assemble(namespace: &str, key: &str) -> Self {
+        let mut text = String::with_capacity(namespace.len() + 1 + key.len());
+        text.push_str(namespace);
+        text.push(':');
+        text.push_str(key);
+        let hash = hash(text.as_bytes());
+        let namespace_len = u8::try_from(namespace.len()).expect("a namespace has at most 100 bytes");
+        Self { text: text.into(), namespace_len, hash }
+    }
+
+    /// `namespace:key`.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.text[..usize::from(self.namespace_len)]
+    }
+
+    pub fn key(&self) -> &str {
+        &self.text[usize::from(self.namespace_len) + 1..]
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// The project's one hash of addresses and ring points: XXH3, 64 bits, fixed seed.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, HASH_SEED)
+}
+
+impl PartialEq for EntryKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for EntryKey {}
+
+impl Hash for EntryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// For maps by [`EntryKey`]: takes the hash that the key already has.
+pub type EntryKeyHasher = BuildHasherDefault<PrecomputedHash>;
+
+/// Passes a key's own hash through.
+#[derive(Default)]
+pub struct PrecomputedHash(u64);
+
+impl Hasher for PrecomputedHash {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only `write_u64` is reached from `EntryKey`; anything else still hashes soundly.
+        self.0 = hash(bytes) ^ self.0.rotate_left(1);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for EntryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EntryKey").field(&self.text).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_key_gives_back_its_parts() {
+        let key = EntryKey::parse("users", "a:b/c d").unwrap();
+        assert_eq!((key.namespace(), key.key(), key.text()), ("users", "a:b/c d", "users:a:b/c d"));
+    }
+
+    #[test]
+    fn keys_are_bounded_in_bytes_and_free_of_control_characters() {
+        assert!(Key::parse("k".repeat(512)).is_ok());
+        assert!(Key::parse("😀".repeat(128)).is_ok());
+        for bad in [String::new(), "k".repeat(513), "a\nb".into(), "\u{7f}".into(), "\u{85}".into()] {
+            assert!(matches!(Key::parse(bad.clone()), Err(Invalid::Key(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_hash_is_frozen() {
+        // Changing it would move every stored key to another shard.
+        assert_eq!(EntryKey::parse("users", "user_123").unwrap().hash(), hash(b"users:user_123"));
+        assert_eq!(hash(b"users:user_123"), 9_927_802_846_002_617_723);
+    }
+}

@@ -1,0 +1,25 @@
+//! The words of the project as types: pure, no I/O, no async, nothing of HTTP, SQL or Redis.
+//!
+//! A constructor that parses is the only way in, so an invalid [`Key`] or [`Ttl`] cannot exist
+//! behind the door of this room.
+
+mod entry;
+mod invalid;
+mod key;
+mod namespace;
+mod operation;
+mod pattern;
+mod policy;
+mod tag;
+mod ttl;
+
+pub use entry::{Entry, UnixMillis, Version, Write};
+pub use invalid::Invalid;
+pub(crate) use key::hash;
+pub use key::{EntryKey, EntryKeyHasher, Key};
+pub use namespace::Namespace;
+pub use operation::{Answer, Operation};
+pub use pattern::{Pattern, Selection};
+pub use policy::{EvictionPolicy, Policy};
+pub use tag::{Tag, Tags};
+pub use ttl::Ttl;

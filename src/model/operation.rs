@@ -1,0 +1,73 @@
+//! What a client can ask of the cache, and how it ended: the labels of metrics and access log.
+
+/// A verb of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Get,
+    Head,
+    Set,
+    Delete,
+    Mget,
+    Mset,
+    Flush,
+    List,
+    Stats,
+}
+
+impl Operation {
+    /// In the order of the discriminants.
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Head,
+        Self::Set,
+        Self::Delete,
+        Self::Mget,
+        Self::Mset,
+        Self::Flush,
+        Self::List,
+        Self::Stats,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::Mget => "mget",
+            Self::Mset => "mset",
+            Self::Flush => "flush",
+            Self::List => "list",
+            Self::Stats => "stats",
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A read found what it asked for; a batch found all of it.
+    Hit,
+    Miss,
+    /// Anything that is not a read went well.
+    Done,
+    /// The request was wrong.
+    Refused,
+    /// The store or the database failed.
+    Failed,
+}
+
+impl Answer {
+    /// In the order of the discriminants.
+    pub const ALL: [Self; 5] = [Self::Hit, Self::Miss, Self::Done, Self::Refused, Self::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Glob patterns over keys, with the meaning they have in Redis.
+//!
+//! `*` any bytes, `?` one byte, `[abc]` and `[a-c]` one of a set, `[^a]` none of a set, `\` takes
+//! the next byte literally. Matching is by bytes, as in Redis (`stringmatchlen` in its util.c,
+//! described at <https://redis.io/docs/latest/commands/keys/>). The shards match with Redis' own
+//! matcher; this one serves the embedded store, and a property test holds it against Redis.
+
+use super::invalid::Invalid;
+use super::tag::Tag;
+
+/// Which entries of a namespace a flush or a listing means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    Matching(Pattern),
+    Tagged(Tag),
+}
+
+/// A glob of 1 to [`Pattern::MAX_LEN`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The longest pattern, in bytes: every byte of the longest key, escaped.
+    pub const MAX_LEN: usize = 1024;
+    /// The most `*` in a pattern; each may multiply the steps of a match.
+    pub const MAX_STARS: usize = 16;
+
+    /// # Errors
+    /// [`Invalid::Pattern`] when empty, too long or with too many `*`.
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        if text.is_empty() || text.len() > Self::MAX_LEN {
+            return Err(Invalid::Pattern(format!(
+                "a pattern has 1 to {} bytes, this one has {}",
+                Self::MAX_LEN,
+                text.len()
+            )));
+        }
+        if text.bytes().filter(|byte| *byte == b'*').count() > Self::MAX_STARS {
+            return Err(Invalid::Pattern(format!("a pattern has at most {} `*`", Self::MAX_STARS)));
+        }
+        Ok(Self(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn matches(&self, key: &str) -> bool {
+        matches(self.0.as_bytes(), key.as_bytes())
+    }
+}
+
+/// Greedy matching that backtracks to the last `*` only: once a later `*` is reached, how the
+/// earlier ones split the text can no longer matter.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where to resume: just behind the last `*`, with one more byte given to it.
+    let mut resume: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            p += 1;
+            resume = Some((p, t));
+            continue;
+        }
+        if let Some(next) = one(pattern, p, text[t]) {
+            (p, t) = (next, t + 1);
+            continue;
+        }
+        let Some((after_star, given)) = resume else { return false };
+        (p, t) = (after_star, given + 1);
+        resume = Some((after_star, given + 1));
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// The position behind the element at `p`, if that element matches `byte`.
+fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+    match *pattern.get(p)? {
+        b'?' => Some(p + 1),
+        b'[' => set(pattern, p + 1, byte),
+        b'\\' if p + 1 < pattern.len() => (pattern[p + 1] == byte).then_some(p + 2),
+        literal => (literal == byte).then_some(p + 1),
+    }
+}
+
+/// Matches a `[...]` whose first byte behind the bracket is at `p`. Like Redis, a set that is
+/// never closed ends with the pattern, and a range may be written backwards.
+fn set(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
+    let negated = pattern.get(p) == Some(&b'^');
+    if negated {
+        p += 1;
+    }
+    let mut found = false;
+    loop {
+        match pattern.get(p) {
+            None => break,
+            Some(b']') => {
+                p += 1;
+                break;
+            }
+            Some(b'\\') if p + 1 < pattern.len() => {
+                found |= pattern[p + 1] == byte;
+                p += 2;
+            }
+            Some(&low) if p + 2 < pattern.len() && pattern[p + 1] == b'-' => {
+                let high = pattern[p + 2];
+                found |= (low.min(high)..=low.max(high)).contains(&byte);
+                p += 3;
+            }
+            Some(&literal) => {
+                found |= literal == byte;
+                p += 1;
+            }
+        }
+    }
+    (found != negated).then_some(p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn glob(pattern: &str, key: &str) -> bool {
+        Pattern::parse(pattern).unwrap().matches(key)
+    }
+
+    #[test]
+    fn the_elements_mean_what_they_mean_in_redis() {
+        for (pattern, key, expected) in [
+            ("user_*", "user_1", true),
+            ("user_*", "user_", true),
+            ("user_*", "users", false),
+            ("h?llo", "hello", true),
+            ("h?llo", "hllo", false),
+            ("h[ae]llo", "hallo", true),
+            ("h[ae]llo", "hillo", false),
+            ("h[^e]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-c]llo", "hbllo", true),
+            ("h[c-a]llo", "hbllo", true),
+            (r"a\*b", "a*b", true),
+            (r"a\*b", "axb", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*ab", "aab", true),
+            ("[a", "a", true),
+            ("a", "ab", false),
+            ("ab", "a", false),
+        ] {
+            assert_eq!(glob(pattern, key), expected, "{pattern} on {key}");
+        }
+    }
+
+    #[test]
+    fn hostile_patterns_are_matched_in_few_steps() {
+        let pattern = format!("{}b", "*a".repeat(16));
+        assert!(!glob(&pattern, &"a".repeat(512)));
+    }
+
+    /// The definition, written without a thought for cost.
+    fn oracle(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.first() {
+            None => text.is_empty(),
+            Some(b'*') => (0..=text.len()).any(|taken| oracle(&pattern[1..], &text[taken..])),
+            Some(_) => match text.first() {
+                None => false,
+                Some(&byte) => one(pattern, 0, byte).is_some_and(|next| oracle(&pattern[next..], &text[1..])),
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_plain_definition(pattern in r"[ab*?\[\]^\\-]{1,8}", key in "[ab-]{0,8}") {
+            prop_assert_eq!(matches(pattern.as_bytes(), key.as_bytes()), oracle(pattern.as_bytes(), key.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Tags: names under which entries can be flushed together.
+
+use super::invalid::{Invalid, quoted};
+
+/// A tag: 1 to 128 bytes of UTF-8 without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    /// The longest tag, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// # Errors
+    /// [`Invalid::Tag`] when empty, too long or with a control character.
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        if text.is_empty() || text.len() > Self::MAX_LEN {
+            return Err(Invalid::Tag(format!("a tag has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Invalid::Tag(format!("a tag holds no control characters: {}", quoted(&text))));
+        }
+        Ok(Self(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The tags of one entry: distinct, at most [`Tags::MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags(Box<[Tag]>);
+
+impl Tags {
+    /// The most tags an entry can have; a write touches one set for each.
+    pub const MAX: usize = 32;
+
+    /// # Errors
+    /// [`Invalid::Tag`] when a tag is invalid or there are too many.
+    pub fn parse(texts: Vec<String>) -> Result<Self, Invalid> {
+        let mut tags = texts.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>()?;
+        tags.sort_unstable();
+        tags.dedup();
+        if tags.len() > Self::MAX {
+            return Err(Invalid::Tag(format!(
+                "an entry has at most {} tags, this one has {}",
+                Self::MAX,
+                tags.len()
+            )));
+        }
+        Ok(Self(tags.into()))
+    }
+
+    pub fn contains(&self, tag: &Tag) -> bool {
+        self.0.binary_search(tag).is_ok()
+    }
+
+    /// The tags separated by line feeds, the stored form: unambiguous, as tags hold none.
+    pub fn joined(&self) -> String {
+        let texts: Vec<&str> = self.0.iter().map(Tag::as_str).collect();
+        texts.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_count_once() {
+        let tags = Tags::parse(vec!["b".into(), "a".into(), "b".into()]).unwrap();
+        assert_eq!(tags.joined(), "a\nb");
+    }
+
+    #[test]
+    fn bad_tags_and_too_many_are_refused() {
+        assert!(Tags::parse(vec![String::new()]).is_err());
+        assert!(Tags::parse(vec!["a\nb".into()]).is_err());
+        assert!(Tags::parse(vec!["t".repeat(129)]).is_err());
+        assert!(Tags::parse((0..33).map(|i| i.to_string()).collect()).is_err());
+    }
+}

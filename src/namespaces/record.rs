@@ -1,0 +1,44 @@
+//! A namespace as it is configured.
+
+use crate::database::Error;
+use crate::model::{Namespace, Policy, UnixMillis};
+
+/// One row of `cache_namespaces`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub namespace: Namespace,
+    pub policy: Policy,
+    pub created_at: UnixMillis,
+    pub updated_at: UnixMillis,
+}
+
+/// A row as both databases give it: name, default TTL (s), quota (MiB), eviction policy, and the
+/// two dates in Unix milliseconds.
+pub(super) type Row = (String, i64, i64, String, i64, i64);
+
+/// Columns for SQL, in the order of [`Row`], dates still in the database's own type.
+impl Record {
+    pub(super) fn from_row((name, ttl, size, eviction, created_at, updated_at): Row) -> Result<Self, Error> {
+        let strange = |reason: String| Error::Row { table: "cache_namespaces", reason };
+        let unsigned = |number: i64| u64::try_from(number).map_err(|error| strange(error.to_string()));
+        Ok(Self {
+            namespace: Namespace::parse(&name).map_err(|error| strange(error.to_string()))?,
+            policy: Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction)
+                .map_err(|error| strange(error.to_string()))?,
+            created_at: UnixMillis(unsigned(created_at)?),
+            updated_at: UnixMillis(unsigned(updated_at)?),
+        })
+    }
+
+    pub(super) fn into_row(self) -> Row {
+        // Every number here was parsed below 2^63.
+        (
+            self.namespace.to_string(),
+            self.policy.default_ttl_seconds() as i64,
+            self.policy.max_size_mb as i64,
+            self.policy.eviction_policy.to_string(),
+            self.created_at.0 as i64,
+            self.updated_at.0 as i64,
+        )
+    }
+}

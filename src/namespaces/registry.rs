@@ -1,0 +1,175 @@
+//! The snapshot of all namespaces that this instance knows.
+
+use std::collections::{BTreeMap, HashSet};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::Record;
+use crate::clock::unix_millis;
+use crate::config::NamespaceConfig;
+use crate::model::{Namespace, Policy};
+
+/// Why a namespace cannot be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It does not exist, and writing does not create any.
+    Unknown,
+    /// It does not exist, and there are as many as there may be.
+    TooMany { limit: usize },
+}
+
+/// Policies by namespace. Reads and writes of the cache ask here and nowhere else.
+pub struct Registry {
+    config: NamespaceConfig,
+    records: RwLock<BTreeMap<String, Record>>,
+    /// Created by a write here and not yet in the database.
+    pending: Mutex<HashSet<String>>,
+}
+
+impl Registry {
+    pub fn new(config: NamespaceConfig) -> Self {
+        Self { config, records: RwLock::default(), pending: Mutex::default() }
+    }
+
+    /// The policy for a write, creating the namespace if that is allowed.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it does not exist and is not created.
+    pub fn for_write(&self, namespace: &str) -> Result<Policy, Refusal> {
+        if let Some(record) = self.records.read().get(namespace) {
+            return Ok(record.policy);
+        }
+        if !self.config.auto_create {
+            return Err(Refusal::Unknown);
+        }
+        self.create(namespace)
+    }
+
+    fn create(&self, namespace: &str) -> Result<Policy, Refusal> {
+        // A name that does not parse cannot reach this place through the cache's door.
+        let namespace = Namespace::parse(namespace).map_err(|_| Refusal::Unknown)?;
+        let mut records = self.records.write();
+        if let Some(record) = records.get(namespace.as_str()) {
+            return Ok(record.policy);
+        }
+        if records.len() >= self.config.max_namespaces {
+            return Err(Refusal::TooMany { limit: self.config.max_namespaces });
+        }
+        let now = unix_millis();
+        let policy = self.config.default_policy;
+        self.pending.lock().insert(namespace.to_string());
+        records.insert(namespace.to_string(), Record { namespace, policy, created_at: now, updated_at: now });
+        Ok(policy)
+    }
+
+    /// The policy of a namespace nobody configured.
+    pub fn default_policy(&self) -> Policy {
+        self.config.default_policy
+    }
+
+    pub fn get(&self, namespace: &Namespace) -> Option<Record> {
+        self.records.read().get(namespace.as_str()).cloned()
+    }
+
+    /// All records, sorted by name.
+    pub fn all(&self) -> Vec<Record> {
+        self.records.read().values().cloned().collect()
+    }
+
+    /// Whether another namespace may be configured.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMany`].
+    pub fn admit(&self, namespace: &Namespace) -> Result<(), Refusal> {
+        let records = self.records.read();
+        if records.len() < self.config.max_namespaces || records.contains_key(namespace.as_str()) {
+            Ok(())
+        } else {
+            Err(Refusal::TooMany { limit: self.config.max_namespaces })
+        }
+    }
+
+    /// Takes over one record that the database has.
+    pub fn put(&self, record: Record) {
+        self.pending.lock().remove(record.namespace.as_str());
+        self.records.write().insert(record.namespace.to_string(), record);
+    }
+
+    /// Drops a record that the database no longer has.
+    pub fn remove(&self, namespace: &Namespace) {
+        self.pending.lock().remove(namespace.as_str());
+        self.records.write().remove(namespace.as_str());
+    }
+
+    /// Records created here that the database does not have yet.
+    pub fn pending(&self) -> Vec<Record> {
+        let pending = self.pending.lock().clone();
+        let records = self.records.read();
+        pending.iter().filter_map(|name| records.get(name).cloned()).collect()
+    }
+
+    /// These are in the database now.
+    pub fn saved(&self, saved: &[Record]) {
+        let mut pending = self.pending.lock();
+        for record in saved {
+            pending.remove(record.namespace.as_str());
+        }
+    }
+
+    /// Takes over what the database has, keeping what it does not have yet.
+    pub fn replace(&self, loaded: Vec<Record>) {
+        let mut records = self.records.write();
+        let pending = self.pending.lock();
+        records.retain(|name, _| pending.contains(name));
+        records.extend(loaded.into_iter().map(|record| (record.namespace.to_string(), record)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn registry(auto_create: bool, max_namespaces: usize) -> Registry {
+        let default_policy = Policy::parse(0, 0, "LRU").unwrap();
+        let refresh = Duration::from_secs(1);
+        Registry::new(NamespaceConfig { default_policy, auto_create, max_namespaces, refresh })
+    }
+
+    fn record(name: &str, ttl: u64) -> Record {
+        Record {
+            namespace: Namespace::parse(name).unwrap(),
+            policy: Policy::parse(ttl, 0, "LRU").unwrap(),
+            created_at: unix_millis(),
+            updated_at: unix_millis(),
+        }
+    }
+
+    #[test]
+    fn a_write_creates_a_namespace_and_the_database_hears_of_it_once() {
+        let registry = registry(true, 10);
+        assert!(registry.for_write("a").is_ok() && registry.for_write("a").is_ok());
+        let pending = registry.pending();
+        assert_eq!(pending.len(), 1);
+        registry.saved(&pending);
+        assert!(registry.pending().is_empty());
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_pending_and_drops_what_is_gone() {
+        let registry = registry(true, 10);
+        registry.put(record("old", 1));
+        registry.for_write("pending").unwrap();
+        registry.replace(vec![record("new", 2)]);
+        let names: Vec<String> = registry.all().into_iter().map(|record| record.namespace.to_string()).collect();
+        assert_eq!(names, ["new", "pending"]);
+    }
+
+    #[test]
+    fn creation_can_be_off_and_is_bounded() {
+        assert_eq!(registry(false, 10).for_write("a"), Err(Refusal::Unknown));
+        let registry = registry(true, 1);
+        registry.for_write("a").unwrap();
+        assert_eq!(registry.for_write("b"), Err(Refusal::TooMany { limit: 1 }));
+    }
+}

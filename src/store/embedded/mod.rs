@@ -1,0 +1,256 @@
+//! The embedded store: entries in this process, nothing to install.
+//!
+//! Each namespace is a [`space::Space`] behind its own lock, exact in its numbers and its LRU
+//! order. Memory is bounded over all of them: when it runs out, the namespace that holds the most
+//! gives up its least recently used entries, so a small namespace never pays for a large one.
+
+mod space;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+
+use self::space::{Removed, Space};
+use super::{Cursor, Error, FlushFailure, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals};
+use crate::model::{Entry, EntryKey, Namespace, Selection, Write};
+
+/// The name by which the one shard of this store is known.
+pub const NAME: &str = "embedded";
+
+/// Entries looked at under one hold of a namespace's lock by a flush, a listing or a sweep.
+const BATCH: usize = 512;
+
+/// An in-process store bounded by memory.
+pub struct Embedded {
+    spaces: RwLock<HashMap<String, Arc<Space>>>,
+    /// Sum of the spaces' costs.
+    used: AtomicU64,
+    limit_bytes: u64,
+    names: [String; 1],
+}
+
+impl Embedded {
+    /// A store that holds about `limit_bytes` of keys, values and bookkeeping.
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { spaces: RwLock::default(), used: AtomicU64::new(0), limit_bytes, names: [NAME.to_owned()] }
+    }
+
+    fn space(&self, namespace: &str) -> Option<Arc<Space>> {
+        self.spaces.read().get(namespace).cloned()
+    }
+
+    fn space_or_new(&self, namespace: &str) -> Arc<Space> {
+        if let Some(space) = self.space(namespace) {
+            return space;
+        }
+        self.spaces.write().entry(namespace.to_owned()).or_default().clone()
+    }
+
+    fn put(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+        let cost = space::cost(key, &write);
+        if cost > self.limit_bytes {
+            return Err(Error::Full { shard: NAME.to_owned() });
+        }
+        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write);
+        self.used.fetch_add(cost, Relaxed);
+        self.release(removed);
+        self.make_room();
+        Ok(stored)
+    }
+
+    fn release(&self, removed: Removed) {
+        self.used.fetch_sub(removed.cost, Relaxed);
+    }
+
+    /// Evicts from the largest namespace until everything fits again.
+    fn make_room(&self) {
+        while self.used.load(Relaxed) > self.limit_bytes {
+            let largest = self.spaces.read().values().max_by_key(|space| space.cost()).cloned();
+            let Some(largest) = largest else { return };
+            let excess = self.used.load(Relaxed).saturating_sub(self.limit_bytes);
+            let removed = largest.evict(excess);
+            if removed.entries == 0 {
+                // Another writer's entry is counted but not yet in its space: it will evict.
+                return;
+            }
+            self.release(removed);
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    fn shard_of(&self, _key: &EntryKey) -> ShardIndex {
+        0
+    }
+
+    fn shard_names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
+        let Some(space) = self.space(key.namespace()) else { return Ok(None) };
+        let (entry, removed) = space.get(key);
+        self.release(removed);
+        Ok(entry)
+    }
+
+    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for key in keys {
+            answers.push(self.get(key).await);
+        }
+        answers
+    }
+
+    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+        self.put(key, write)
+    }
+
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>> {
+        writes.into_iter().map(|(key, write)| self.put(&key, write)).collect()
+    }
+
+    async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
+        let Some(space) = self.space(key.namespace()) else { return Ok(false) };
+        let (deleted, removed) = space.delete(key);
+        self.release(removed);
+        Ok(deleted)
+    }
+
+    async fn flush(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        _on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+    ) -> Result<u64, FlushFailure> {
+        let Some(space) = self.space(namespace.as_str()) else { return Ok(0) };
+        let before = space.last_version();
+        let (mut deleted, mut position) = (0, Some(0));
+        while let Some(from) = position {
+            let batch = space.flush(selection, from, before, BATCH);
+            deleted += batch.deleted;
+            position = batch.next;
+            self.release(batch.removed);
+            tokio::task::yield_now().await;
+        }
+        Ok(deleted)
+    }
+
+    async fn list(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let Some(space) = self.space(namespace.as_str()) else {
+            return Ok(Page { size: 0, keys: Vec::new(), next: None });
+        };
+        self.sweep(namespace).await?;
+        let from = cursor.map_or(0, |cursor| cursor.position);
+        let (keys, next) = space.list(selection, from, limit, BATCH.max(limit));
+        let next = next.map(|position| Cursor { shard: 0, position, after: String::new() });
+        Ok(Page { size: space.totals().keys, keys, next })
+    }
+
+    async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        self.sweep(namespace).await?;
+        Ok(self.space(namespace.as_str()).map(|space| space.totals()).unwrap_or_default())
+    }
+
+    async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
+        for (namespace, reads) in reads {
+            self.space_or_new(namespace.as_str()).record_reads(*reads);
+        }
+        reads.iter().map(|_| Ok(())).collect()
+    }
+
+    async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
+        if let Some(space) = self.space(namespace.as_str()) {
+            space.forget();
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
+        let Some(space) = self.space(namespace.as_str()) else { return Ok(()) };
+        loop {
+            let removed = space.sweep(BATCH);
+            self.release(removed);
+            if removed.entries < BATCH as u64 {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn health(&self) -> Vec<ShardHealth> {
+        vec![ShardHealth {
+            name: NAME.to_owned(),
+            reachable: true,
+            used_bytes: self.used.load(Relaxed),
+            limit_bytes: self.limit_bytes,
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Tags;
+    use bytes::Bytes;
+
+    fn key(namespace: &str, i: usize) -> EntryKey {
+        EntryKey::parse(namespace, &format!("key_{i}")).unwrap()
+    }
+
+    fn kilobyte() -> Write {
+        Write { value: Bytes::from(vec![b'1'; 1024]), ttl: None, tags: Tags::default() }
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_the_largest_namespace_pays() {
+        let store = Embedded::new(1 << 20);
+        for i in 0..10 {
+            store.set(&key("small", i), kilobyte()).await.unwrap();
+        }
+        for i in 0..5000 {
+            store.set(&key("large", i), kilobyte()).await.unwrap();
+            assert!(store.used.load(Relaxed) <= 1 << 20);
+        }
+        let small = store.totals(&Namespace::parse("small").unwrap()).await.unwrap();
+        let large = store.totals(&Namespace::parse("large").unwrap()).await.unwrap();
+        assert_eq!((small.keys, small.evictions), (10, 0));
+        assert_eq!(large.keys + large.evictions, 5000);
+        assert_eq!(large.bytes, large.keys * 1024);
+        assert!(store.get(&key("large", 4999)).await.unwrap().is_some(), "the newest stays");
+        assert!(store.get(&key("large", 0)).await.unwrap().is_none(), "the oldest went");
+    }
+
+    #[tokio::test]
+    async fn the_books_are_empty_when_everything_was_deleted() {
+        let store = Embedded::new(1 << 20);
+        for i in 0..100 {
+            store.set(&key("n", i), kilobyte()).await.unwrap();
+            store.set(&key("n", i), kilobyte()).await.unwrap();
+        }
+        store.delete(&key("n", 1)).await.unwrap();
+        let deleted = store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}).await;
+        assert_eq!(deleted.unwrap(), 99);
+        assert_eq!(store.used.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_value_larger_than_the_store_is_refused() {
+        let store = Embedded::new(1000);
+        assert!(matches!(store.set(&key("n", 1), kilobyte()).await, Err(Error::Full { .. })));
+    }
+}

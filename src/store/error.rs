@@ -1,0 +1,31 @@
+//! How a store operation fails. Only `http::error` turns these into a status.
+
+/// Names the shard so that logs can; clients see the kind alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing was executed: the shard is not connected or refuses commands at present.
+    #[error("shard {shard} is unavailable: {reason}")]
+    Unavailable { shard: String, reason: String },
+    /// No answer to a read in time.
+    #[error("shard {shard} did not answer in time")]
+    Timeout { shard: String },
+    /// A write was sent and no answer came: it may or may not have happened.
+    #[error("the outcome of a write on shard {shard} is unknown: {reason}")]
+    OutcomeUnknown { shard: String, reason: String },
+    /// Too many operations are under way on the shard; nothing was sent.
+    #[error("shard {shard} has too many operations in flight")]
+    Overloaded { shard: String },
+    /// The store has no room for the value.
+    #[error("shard {shard} is full")]
+    Full { shard: String },
+    /// The shard answered something this program does not understand.
+    #[error("shard {shard} answered unexpectedly: {reason}")]
+    Protocol { shard: String, reason: String },
+}
+
+impl Error {
+    /// Whether a write that failed this way may have happened all the same.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown { .. } | Self::Protocol { .. })
+    }
+}

@@ -1,0 +1,163 @@
+//! Where entries live: the trait that every store keeps, and its two implementations.
+//!
+//! A store decides nothing about policy or protocol. It answers for whole operations: a write and
+//! all its bookkeeping happen in one step or not at all.
+
+mod cursor;
+pub mod embedded;
+mod error;
+pub mod redis;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use cursor::Cursor;
+pub use error::Error;
+
+use crate::clock::Moment;
+use crate::model::{Entry, EntryKey, Key, Namespace, Selection, Version, Write};
+
+/// Index of a shard within its store; stable for the life of the process.
+pub type ShardIndex = u16;
+
+/// What a successful write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub outcome: Outcome,
+    pub version: Version,
+}
+
+/// Whether a live entry stood under the key before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Created,
+    Replaced,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Live keys of the whole namespace, whatever the page selects.
+    pub size: u64,
+    pub keys: Vec<String>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// The numbers of one namespace, over all shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub hits: u64,
+    pub misses: u64,
+    pub keys: u64,
+    pub bytes: u64,
+    pub evictions: u64,
+    pub expirations: u64,
+}
+
+/// Reads of one namespace not yet in its stats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    pub hits: u64,
+    pub misses: u64,
+}
+
+/// How one shard is doing.
+#[derive(Clone, Debug)]
+pub struct ShardHealth {
+    pub name: String,
+    pub reachable: bool,
+    /// Bytes in use, where it answered.
+    pub used_bytes: u64,
+    /// The most it may use; 0 when it did not answer.
+    pub limit_bytes: u64,
+}
+
+/// A flush that did not reach everything.
+#[derive(Clone, Debug)]
+pub struct FlushFailure {
+    /// Entries deleted all the same.
+    pub deleted: u64,
+    pub error: Error,
+}
+
+/// Hears from the shards what concerns copies of their entries. See `coherence`.
+pub trait InvalidationSink: Send + Sync + 'static {
+    /// A message of the invalidation channel of `shard`; `payload` as published.
+    fn apply(&self, shard: ShardIndex, payload: &[u8]);
+    /// Messages of `shard` may have been lost: every copy of its entries is void.
+    fn lost(&self, shard: ShardIndex);
+    /// Every invalidation that `shard` published before `moment` has been applied.
+    fn proven(&self, shard: ShardIndex, moment: Moment);
+}
+
+/// A store of entries.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The shard that owns `key`.
+    fn shard_of(&self, key: &EntryKey) -> ShardIndex;
+
+    /// The shards' names, by index.
+    fn shard_names(&self) -> &[String];
+
+    /// Whether entries live in another process, so that copies of them pay and need coherence.
+    fn is_remote(&self) -> bool;
+
+    async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error>;
+
+    /// Reads many entries; the answers stand in the order of `keys`.
+    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>>;
+
+    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error>;
+
+    /// Writes many entries, each whole or not at all. No key stands in `writes` twice; the
+    /// answers stand in its order.
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>>;
+
+    /// Deletes an entry and tells whether it was alive.
+    async fn delete(&self, key: &EntryKey) -> Result<bool, Error>;
+
+    /// Deletes what `selection` means and was written before the call; answers how many live
+    /// entries went. `on_deleted` hears of deleted keys, batch by batch, where the store is remote.
+    ///
+    /// # Errors
+    /// [`FlushFailure`] when a shard failed; the others were flushed all the same.
+    async fn flush(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+    ) -> Result<u64, FlushFailure>;
+
+    /// Lists live keys that `selection` means, about `limit` a page.
+    async fn list(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error>;
+
+    /// The namespace's numbers, expired entries already taken out.
+    async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
+
+    /// Adds reads to the stats of their namespaces; the answers stand in the order of `reads`.
+    async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>>;
+
+    /// Removes the stats of a namespace that holds no keys any more.
+    async fn forget(&self, namespace: &Namespace) -> Result<(), Error>;
+
+    /// Takes expired entries of `namespace` out of the books, a bounded number of them.
+    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error>;
+
+    async fn health(&self) -> Vec<ShardHealth>;
+}
+
+/// A store shared by the whole process.
+pub type SharedStore = Arc<dyn Store>;
+
+/// An entry key from parts that were valid when they were stored; `None` if they are no longer.
+pub(crate) fn entry_key(namespace: &Namespace, key: &str) -> Option<EntryKey> {
+    Key::parse(key).ok().map(|key| EntryKey::new(namespace, &key))
+}

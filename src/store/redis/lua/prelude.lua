@@ -1,0 +1,81 @@
+-- Stands in front of every script that touches entries: names, time, and the books.
+--
+-- ARGV[1] is the namespace. The books of a namespace are read once and written once a script, so
+-- that keys, bytes and the version agree with the entries at every moment another client can see.
+-- Names are built here and not passed as KEYS: a shard is one Redis, never a Redis Cluster.
+
+local ns = ARGV[1]
+local index = 'cache_index:' .. ns
+local stats = 'cache_stats:' .. ns
+local channel = 'sidecache:invalidations'
+
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now_ms = math.floor(now_us / 1000)
+
+-- Lua prints large numbers with 14 digits; ours have up to 16.
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+local books = redis.call('HMGET', stats, 'total_keys', 'total_bytes', 'evictions', 'expirations', 'version')
+for i = 1, 5 do
+  books[i] = tonumber(books[i] or 0)
+end
+local KEYS_TOTAL, BYTES_TOTAL, EVICTIONS, EXPIRATIONS, VERSION = 1, 2, 3, 4, 5
+
+local function save_books()
+  redis.call('HSET', stats,
+    'total_keys', integer(books[KEYS_TOTAL]), 'total_bytes', integer(books[BYTES_TOTAL]),
+    'evictions', integer(books[EVICTIONS]), 'expirations', integer(books[EXPIRATIONS]),
+    'version', integer(books[VERSION]))
+end
+
+-- Versions grow within a namespace and shard even if the clock steps back or a key is deleted.
+local function next_version()
+  books[VERSION] = math.max(books[VERSION] + 1, now_us)
+  return integer(books[VERSION])
+end
+
+local function untag(key, tags)
+  if tags then
+    for tag in string.gmatch(tags, '[^\n]+') do
+      redis.call('SREM', 'cache_tag:' .. ns .. ':' .. tag, key)
+    end
+  end
+end
+
+-- Why an entry that is still in the index has no value any more: its time came, or Redis needed
+-- the memory.
+local function count_loss(score)
+  local why = EVICTIONS
+  if tonumber(score) <= now_ms then
+    why = EXPIRATIONS
+  end
+  books[why] = books[why] + 1
+  return why
+end
+
+-- Takes a key out of everything. Returns whether its value was there, and the score it had in the
+-- index (its expiry), false when it was in no book.
+local function take_out(key)
+  local id = ns .. ':' .. key
+  local alive = redis.call('UNLINK', 'cache:' .. id) == 1
+  local score = redis.call('ZSCORE', index, key)
+  if score then
+    local meta = redis.call('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags')
+    redis.call('UNLINK', 'cache_meta:' .. id)
+    redis.call('ZREM', index, key)
+    untag(key, meta[2])
+    books[KEYS_TOTAL] = books[KEYS_TOTAL] - 1
+    books[BYTES_TOTAL] = books[BYTES_TOTAL] - tonumber(meta[1] or 0)
+  end
+  return alive, score
+end
+
+-- Tells every instance that its copies of these keys are void. Keys hold no control characters.
+local function publish(keys)
+  if #keys > 0 then
+    redis.call('PUBLISH', channel, ns .. '\n' .. table.concat(keys, '\n'))
+  end
+end

@@ -1,0 +1,9 @@
+-- The numbers of a namespace on this shard. ARGV: ns.
+-- Returns {hits, misses, total_keys, total_bytes, evictions, expirations}.
+
+local fields = redis.call('HMGET', 'cache_stats:' .. ARGV[1],
+  'hits', 'misses', 'total_keys', 'total_bytes', 'evictions', 'expirations')
+for i = 1, 6 do
+  fields[i] = tonumber(fields[i] or 0)
+end
+return fields

@@ -1,0 +1,298 @@
+//! The store over Redis shards: the ring chooses the shard, a script does the work there.
+//!
+//! Only this room names the Redis client library. What is stored, and under which names, is
+//! written in `lua/`.
+
+mod reply;
+mod ring;
+mod scripts;
+mod shard;
+mod subscriber;
+mod verbs;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::types::Value;
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::ring::Ring;
+use self::shard::{Effect, Shard};
+use self::subscriber::Subscriber;
+use super::{
+    Cursor, Error, FlushFailure, InvalidationSink, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals,
+    entry_key,
+};
+use crate::config::RedisConfig;
+use crate::model::{Entry, EntryKey, Namespace, Selection, Write};
+
+/// Bounds of one script, so that a shard is never kept from its other clients for long.
+const KEYS_PER_SCRIPT: usize = 100;
+const BYTES_PER_SCRIPT: usize = 1 << 20;
+/// Listing steps taken for one page before it is given as it is, with a cursor.
+const STEPS_PER_PAGE: usize = 20;
+
+/// A pool of Redis shards.
+pub struct Redis {
+    ring: Ring,
+    shards: Vec<Arc<Shard>>,
+    names: Vec<String>,
+}
+
+impl Redis {
+    /// Sets the shards up; they connect in the background, now or when they come up.
+    ///
+    /// # Errors
+    /// A configuration that the client library refuses.
+    pub fn start(config: &RedisConfig) -> Result<Self, fred::error::Error> {
+        let shards = config
+            .shards
+            .iter()
+            .map(|shard| Shard::start(shard, config).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
+        Ok(Self { ring: Ring::new(&names), shards, names })
+    }
+
+    /// Starts listening to the invalidations of every shard.
+    pub fn subscribe(
+        &self,
+        sink: &Arc<dyn InvalidationSink>,
+        instance: &str,
+        max_staleness: Duration,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) {
+        for (index, shard) in (0..).zip(&self.shards) {
+            let subscriber = Subscriber {
+                shard: shard.clone(),
+                index,
+                sink: sink.clone(),
+                instance: instance.to_owned(),
+                max_staleness,
+            };
+            tasks.spawn(subscriber.run(shutdown.clone()));
+        }
+    }
+
+    fn owner(&self, hash: u64) -> &Arc<Shard> {
+        &self.shards[usize::from(self.ring.route(hash))]
+    }
+
+    /// The indices of `keys` by owning shard, in batches that one script may take.
+    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, usize)>) -> Vec<(&Arc<Shard>, Vec<usize>)> {
+        let mut open: Vec<(Vec<usize>, usize)> = vec![Default::default(); self.shards.len()];
+        let mut full = Vec::new();
+        for (i, (key, bytes)) in keys.enumerate() {
+            let shard = usize::from(self.ring.route(key.hash()));
+            let (batch, size) = &mut open[shard];
+            if !batch.is_empty() && (batch.len() == KEYS_PER_SCRIPT || *size + bytes > BYTES_PER_SCRIPT) {
+                full.push((shard, std::mem::take(batch)));
+                *size = 0;
+            }
+            batch.push(i);
+            *size += bytes;
+        }
+        full.extend(open.into_iter().map(|(batch, _)| batch).enumerate().filter(|(_, batch)| !batch.is_empty()));
+        full.into_iter().map(|(shard, batch)| (&self.shards[shard], batch)).collect()
+    }
+}
+
+/// The places of a batch's keys in the request, and the answers in their order.
+type Answered<T> = (Vec<usize>, Result<Vec<T>, Error>);
+
+/// Puts the answers of batches back into the order of the request.
+fn reorder<T>(count: usize, answered: Vec<Answered<T>>) -> Vec<Result<T, Error>> {
+    let mut ordered: Vec<Option<Result<T, Error>>> = Vec::new();
+    ordered.resize_with(count, || None);
+    for (indices, answers) in answered {
+        match answers {
+            Ok(answers) => {
+                for (i, answer) in indices.into_iter().zip(answers) {
+                    ordered[i] = Some(Ok(answer));
+                }
+            }
+            Err(error) => {
+                for i in indices {
+                    ordered[i] = Some(Err(error.clone()));
+                }
+            }
+        }
+    }
+    ordered.into_iter().map(|answer| answer.expect("every index stands in one batch")).collect()
+}
+
+/// Runs `operation` on every shard at once; the first failure stands for all.
+async fn on_all<'s, T, F>(shards: &'s [Arc<Shard>], operation: impl Fn(&'s Shard) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    join_all(shards.iter().map(|shard| operation(shard))).await.into_iter().collect()
+}
+
+/// A batch is only ever asked for keys of one namespace; none has no entries to speak of.
+fn namespace_of(keys: &[EntryKey]) -> &str {
+    keys.first().map_or("", EntryKey::namespace)
+}
+
+#[async_trait]
+impl Store for Redis {
+    fn shard_of(&self, key: &EntryKey) -> ShardIndex {
+        self.ring.route(key.hash())
+    }
+
+    fn shard_names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
+        let mut answers = self.owner(key.hash()).get(key.namespace(), &[key.key()]).await?;
+        Ok(answers.pop().flatten())
+    }
+
+    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
+        let namespace = namespace_of(keys);
+        let asked = self.batches(keys.iter().map(|key| (key, 0))).into_iter().map(|(shard, indices)| async move {
+            let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
+            let answers = shard.get(namespace, &wanted).await;
+            (indices, answers)
+        });
+        reorder(keys.len(), join_all(asked).await)
+    }
+
+    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+        let mut answers = self.owner(key.hash()).set(key.namespace(), &[(key, &write)]).await?;
+        Ok(answers.pop().expect("one entry has one answer"))
+    }
+
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>> {
+        let namespace = writes.first().map_or("", |(key, _)| key.namespace());
+        let sizes = writes.iter().map(|(key, write)| (key, write.value.len()));
+        let asked = self.batches(sizes).into_iter().map(|(shard, indices)| {
+            let writes = &writes;
+            async move {
+                let batch: Vec<(&EntryKey, &Write)> =
+                    indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
+                let answers = shard.set(namespace, &batch).await;
+                (indices, answers)
+            }
+        });
+        let answered = join_all(asked).await;
+        reorder(writes.len(), answered)
+    }
+
+    async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
+        let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
+        let shard = self.owner(key.hash());
+        Ok(shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1)
+    }
+
+    async fn flush(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+    ) -> Result<u64, FlushFailure> {
+        let flushed = join_all(self.shards.iter().map(|shard| async move {
+            let mut deleted = 0;
+            let result = shard.flush(namespace, selection, on_deleted, &mut deleted).await;
+            (deleted, result)
+        }))
+        .await;
+        let deleted = flushed.iter().map(|(deleted, _)| deleted).sum();
+        match flushed.into_iter().find_map(|(_, result)| result.err()) {
+            None => Ok(deleted),
+            Some(error) => Err(FlushFailure { deleted, error }),
+        }
+    }
+
+    async fn list(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let mut place = cursor.unwrap_or(Cursor { shard: 0, position: 0, after: String::new() });
+        let mut keys = Vec::new();
+        for _ in 0..STEPS_PER_PAGE {
+            let Some(shard) = self.shards.get(usize::from(place.shard)) else { break };
+            let (following, mut step) = shard.list(namespace, selection, place.position).await?;
+            // A page may end within a step, and the next one repeats the step: sorted, so that
+            // `after` says how far it came.
+            step.sort_unstable();
+            step.retain(|key| place.after.is_empty() || *key > place.after);
+            let room = limit - keys.len();
+            if step.len() > room {
+                step.truncate(room);
+                keys.extend(step);
+                place.after = keys.last().cloned().unwrap_or_default();
+                break;
+            }
+            keys.extend(step);
+            let shard = if following == 0 { place.shard + 1 } else { place.shard };
+            place = Cursor { shard, position: following, after: String::new() };
+        }
+        let sizes = on_all(&self.shards, |shard| shard.size(namespace)).await?;
+        let next = (usize::from(place.shard) < self.shards.len()).then_some(place);
+        Ok(Page { size: sizes.into_iter().sum(), keys, next })
+    }
+
+    async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        let each = on_all(&self.shards, |shard| async move {
+            shard.sweep(namespace).await?;
+            shard.totals(namespace).await
+        })
+        .await?;
+        Ok(each.into_iter().fold(Totals::default(), |sum, one| Totals {
+            hits: sum.hits + one.hits,
+            misses: sum.misses + one.misses,
+            keys: sum.keys + one.keys,
+            bytes: sum.bytes + one.bytes,
+            evictions: sum.evictions + one.evictions,
+            expirations: sum.expirations + one.expirations,
+        }))
+    }
+
+    async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
+        // Reads of a namespace are kept on one shard, the owner of its empty key.
+        let homes: Vec<EntryKey> =
+            reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
+        let asked = self.batches(homes.iter().map(|key| (key, 0))).into_iter().map(|(shard, indices)| async move {
+            let arguments = || {
+                let fields = indices.iter().flat_map(|i| {
+                    let (namespace, reads) = &reads[*i];
+                    [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
+                });
+                fields.map(Value::from).collect()
+            };
+            let answer = shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await;
+            let answers = answer.map(|_| vec![(); indices.len()]);
+            (indices, answers)
+        });
+        reorder(reads.len(), join_all(asked).await)
+    }
+
+    async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
+        let arguments = || vec![Value::from(namespace.as_str())];
+        on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;
+        Ok(())
+    }
+
+    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
+        on_all(&self.shards, |shard| shard.sweep(namespace)).await?;
+        Ok(())
+    }
+
+    async fn health(&self) -> Vec<ShardHealth> {
+        join_all(self.shards.iter().map(|shard| shard.health())).await
+    }
+}

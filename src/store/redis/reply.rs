@@ -1,0 +1,47 @@
+//! Reads what the scripts answer. A shape that no script of ours gives is an error, not a panic.
+
+use bytes::Bytes;
+use fred::types::Resp3Frame as Frame;
+
+/// What was expected where something else stood.
+pub type Unexpected = &'static str;
+
+pub fn array(frame: Frame) -> Result<Vec<Frame>, Unexpected> {
+    match frame {
+        Frame::Array { data, .. } => Ok(data),
+        _ => Err("an array"),
+    }
+}
+
+/// An array of exactly `N` elements.
+pub fn tuple<const N: usize>(frame: Frame) -> Result<[Frame; N], Unexpected> {
+    array(frame)?.try_into().map_err(|_| "an array of another length")
+}
+
+pub fn bytes(frame: Frame) -> Result<Bytes, Unexpected> {
+    match frame {
+        Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } => Ok(data),
+        _ => Err("a string"),
+    }
+}
+
+pub fn text(frame: Frame) -> Result<String, Unexpected> {
+    String::from_utf8(bytes(frame)?.to_vec()).map_err(|_| "UTF-8")
+}
+
+/// A number, whether Redis sent an integer or Lua its digits.
+pub fn number(frame: Frame) -> Result<i64, Unexpected> {
+    match frame {
+        Frame::Number { data, .. } => Ok(data),
+        other => text(other)?.parse().map_err(|_| "a number"),
+    }
+}
+
+/// A number that is never negative; what drifted below is shown as nothing.
+pub fn count(frame: Frame) -> Result<u64, Unexpected> {
+    Ok(number(frame)?.try_into().unwrap_or(0))
+}
+
+pub fn texts(frame: Frame) -> Result<Vec<String>, Unexpected> {
+    array(frame)?.into_iter().map(text).collect()
+}

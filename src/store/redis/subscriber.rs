@@ -1,0 +1,151 @@
+//! Listens to one shard's invalidations, and proves how recent its knowledge is.
+//!
+//! One connection carries two channels: the invalidations that every script publishes, and a
+//! private channel into which this instance publishes its own clock reading a few times within the
+//! staleness bound. Redis delivers to one connection in order, so when a reading comes back, every
+//! invalidation published before it has come as well. That holds however messages get lost: with
+//! the invalidations, the readings stay away.
+//!
+//! Why every copy is void after a (re)connect, and after the SUBSCRIBE rather than before it:
+//!
+//! 1. the connection breaks;
+//! 2. another instance writes, its message goes nowhere;
+//! 3. a read here fills L1, or its copy stays;
+//! 4. SUBSCRIBE succeeds;
+//! 5. a reading comes back.
+//!
+//! Only voiding between 4 and 5 leaves no copy that the message of 2 was about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::{Message, Value};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::scripts::INVALIDATION_CHANNEL;
+use super::shard::Shard;
+use crate::clock::Moment;
+use crate::store::{InvalidationSink, ShardIndex};
+
+/// Pause between attempts to subscribe.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Readings published within one staleness bound.
+const READINGS_PER_BOUND: u32 = 4;
+
+/// The listener of one shard.
+pub struct Subscriber {
+    pub shard: Arc<Shard>,
+    pub index: ShardIndex,
+    pub sink: Arc<dyn InvalidationSink>,
+    /// Names this instance's private channel.
+    pub instance: String,
+    pub max_staleness: Duration,
+}
+
+/// Why listening stopped.
+enum Ended {
+    /// The connection is another one, or should be.
+    ConnectionLost,
+    ClientGone,
+}
+
+impl Subscriber {
+    /// Listens until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.listen() => {}
+        }
+    }
+
+    async fn listen(&self) {
+        let private_channel = format!("sidecache:watermark:{}", self.instance);
+        let client = &self.shard.subscriber;
+        // Taken before the first SUBSCRIBE, so that no event or message can slip between.
+        let mut messages = client.message_rx();
+        let mut reconnects = client.reconnect_rx();
+        loop {
+            self.sink.lost(self.index);
+            let connected = client.wait_for_connect().await;
+            // Reconnects up to here are over; SUBSCRIBE goes over the connection that came of them.
+            reconnects = reconnects.resubscribe();
+            let channels = vec![INVALIDATION_CHANNEL.to_owned(), private_channel.clone()];
+            if connected.is_err() || client.subscribe(channels).await.is_err() {
+                sleep(RETRY).await;
+                continue;
+            }
+            self.sink.lost(self.index);
+            tracing::info!(shard = %self.shard.name, "subscribed to invalidations");
+            match self.follow(&mut messages, &mut reconnects, &private_channel).await {
+                Ended::ConnectionLost => tracing::warn!(shard = %self.shard.name, "subscription lost"),
+                Ended::ClientGone => return,
+            }
+        }
+    }
+
+    async fn follow(
+        &self,
+        messages: &mut tokio::sync::broadcast::Receiver<Message>,
+        reconnects: &mut tokio::sync::broadcast::Receiver<fred::types::config::Server>,
+        private_channel: &str,
+    ) -> Ended {
+        let mut ticks = interval(self.max_staleness / READINGS_PER_BOUND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let patience = (self.max_staleness * 2).max(Duration::from_secs(2));
+        let mut last_proof = Moment::now();
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Ok(message) if message.channel.as_bytes() == private_channel.as_bytes() => {
+                        if let Some(moment) = reading(&message.value) {
+                            last_proof = Moment::now();
+                            self.sink.proven(self.index, moment);
+                        }
+                    }
+                    Ok(message) => match message.value.as_bytes() {
+                        Some(payload) => self.sink.apply(self.index, payload),
+                        // Not a form that a script of ours publishes: it may have meant anything.
+                        None => self.sink.lost(self.index),
+                    },
+                    Err(RecvError::Lagged(lost)) => {
+                        tracing::warn!(shard = %self.shard.name, lost, "invalidations lost to a full queue");
+                        self.sink.lost(self.index);
+                    }
+                    Err(RecvError::Closed) => return Ended::ClientGone,
+                },
+                event = reconnects.recv() => match event {
+                    Err(RecvError::Closed) => return Ended::ClientGone,
+                    Ok(_) | Err(RecvError::Lagged(_)) => return Ended::ConnectionLost,
+                },
+                _ = ticks.tick() => {
+                    if Moment::now().since(last_proof) > patience {
+                        // A half-open connection: nothing fails, nothing comes. The error, if any,
+                        // shows itself at the next attempt to subscribe.
+                        let _ = self.shard.subscriber.force_reconnection().await;
+                        return Ended::ConnectionLost;
+                    }
+                    self.publish_reading(private_channel.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Sends this instance's clock around. A reading that gets lost proves nothing and harms
+    /// nothing, so nobody waits for it; the shard's timeout bounds how many are under way.
+    fn publish_reading(&self, channel: String) {
+        let shard = self.shard.clone();
+        tokio::spawn(async move {
+            let reading = Moment::now().as_nanos().to_string();
+            shard.read("PUBLISH", vec![Value::from(channel), Value::from(reading)]).await
+        });
+    }
+}
+
+fn reading(value: &Value) -> Option<Moment> {
+    let text = std::str::from_utf8(value.as_bytes()?).ok()?;
+    text.parse().ok().map(Moment::from_nanos)
+}
