@@ -8,8 +8,9 @@
 use crate::model::hash;
 use crate::store::ShardIndex;
 
-/// Virtual nodes a shard. The share of a shard deviates from even by about `1/sqrt(points)`:
-/// 1,024 points keep three shards within 10 % of even where 160 do not.
+/// Virtual nodes a shard. With three shards a share deviates from even by about
+/// `sqrt(2/3 / points)`: one sigma is 6 % with 160 points and 2.6 % with 1,024, which keeps them
+/// within 10 % whatever their names.
 pub const POINTS_PER_SHARD: usize = 1024;
 
 /// Sorted points and the shards they belong to.
