@@ -1,0 +1,22 @@
+# The few words a person needs. CI calls `make test`.
+
+.PHONY: run test lint stack
+
+# Starts the service on the embedded default.
+run:
+	cargo run --release --locked
+
+# Installs what the tests need where it is absent, and passes them.
+test:
+	tests/install-tools.sh
+	$(MAKE) lint
+	cargo test --locked --all-targets
+
+# What a machine can say about the code without running it.
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+
+# nginx, two instances, three shards, PostgreSQL and Prometheus in containers.
+stack:
+	docker compose up -d --build --wait

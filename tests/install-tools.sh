@@ -1,0 +1,48 @@
+#!/bin/sh
+# Installs the servers that the tests start, from Debian's packages, where they are absent.
+# Nothing is started: the tests start their own, on free ports.
+set -eu
+
+missing=""
+need() { # need <package> <command or path>...
+    package=$1
+    shift
+    for candidate in "$@"; do
+        if command -v "$candidate" >/dev/null 2>&1; then
+            return
+        fi
+    done
+    missing="$missing $package"
+}
+
+need redis-server redis-server
+need redis-tools redis-cli
+need nginx-light nginx /usr/sbin/nginx
+need postgresql /usr/lib/postgresql/*/bin/postgres
+need util-linux setpriv
+need gcc cc gcc clang
+
+[ -n "$missing" ] || exit 0
+echo "installing:$missing"
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+        echo "these packages are needed, and neither root nor sudo is there: apt-get install$missing" >&2
+        exit 1
+    }
+    as_root=sudo
+fi
+
+# Debian starts the services of a package when it is installed, unless this file says no
+# (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    trap '$as_root rm -f "$policy"' EXIT
+fi
+
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

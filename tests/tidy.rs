@@ -1,0 +1,184 @@
+//! The walls between the rooms, which one crate cannot have from the compiler, and the habits that
+//! a machine can see.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms each room may use; none of them asks upward.
+const ROOMS: [(&str, &[&str]); 17] = [
+    ("model", &[]),
+    ("clock", &["model"]),
+    ("config", &["model"]),
+    ("metrics", &["model"]),
+    ("l1", &["clock", "model"]),
+    ("store", &["clock", "config", "model"]),
+    ("coherence", &["clock", "l1", "metrics", "model", "store"]),
+    ("database", &["config"]),
+    ("namespaces", &["clock", "config", "database", "model"]),
+    ("access_log", &["clock", "config", "database", "metrics", "model"]),
+    ("stats", &["metrics", "model", "store"]),
+    (
+        "cache",
+        &[
+            "access_log",
+            "clock",
+            "coherence",
+            "config",
+            "database",
+            "l1",
+            "metrics",
+            "model",
+            "namespaces",
+            "stats",
+            "store",
+        ],
+    ),
+    (
+        "http",
+        &["access_log", "cache", "clock", "config", "database", "l1", "metrics", "model", "namespaces", "store"],
+    ),
+    ("telemetry", &["config"]),
+    ("cli", &["config"]),
+    (
+        "app",
+        &[
+            "access_log",
+            "cache",
+            "clock",
+            "coherence",
+            "config",
+            "database",
+            "http",
+            "l1",
+            "metrics",
+            "namespaces",
+            "stats",
+            "store",
+        ],
+    ),
+    ("lib", &[]),
+];
+
+/// Where alone each library may be named.
+const LIBRARIES: [(&str, &[&str]); 6] = [
+    ("fred", &["store/redis/", "config/redis.rs"]),
+    (
+        "sqlx",
+        &[
+            "database/",
+            "namespaces/postgres.rs",
+            "namespaces/sqlite.rs",
+            "access_log/postgres.rs",
+            "access_log/sqlite.rs",
+            "config/database.rs",
+        ],
+    ),
+    ("axum", &["http/"]),
+    ("hyper", &["http/"]),
+    ("tower_http", &["http/"]),
+    ("metrics_exporter_prometheus", &["metrics/"]),
+];
+
+const MAX_LINES: usize = 500;
+
+/// Rust files under `folder` with their text, by path relative to it.
+fn files(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut pending: Vec<PathBuf> = vec![root.clone()];
+    let mut found = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has Rust files");
+    found
+}
+
+/// The room of a file: its folder under `src`, or its own name.
+fn room(path: &str) -> &str {
+    path.split(['/', '.']).next().unwrap()
+}
+
+/// The code of a file: without comments, strings being rare enough here not to matter.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines().map(|line| line.split("//").next().unwrap()))
+}
+
+/// The rooms that a line of code names as `crate::room`.
+fn named(line: &str) -> Vec<&str> {
+    line.match_indices("crate::")
+        .map(|(at, prefix)| {
+            let rest = &line[at + prefix.len()..];
+            &rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())]
+        })
+        .collect()
+}
+
+#[test]
+fn rooms_use_only_the_rooms_below_them() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src") {
+        if path == "main.rs" {
+            continue;
+        }
+        let room = room(&path);
+        let allowed = ROOMS.iter().find(|(name, _)| *name == room);
+        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{path}: the room `{room}` is not in the table"));
+        for (number, line) in code(&text) {
+            assert!(!line.contains("crate::{"), "{path}:{number}: one `use` a room, so that walls can be read");
+            let beyond = named(line).into_iter().filter(|name| *name != room && !allowed.contains(name));
+            wrong.extend(beyond.map(|name| format!("{path}:{number}: `{room}` may not use `{name}`")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn libraries_stay_in_their_rooms() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src") {
+        for (library, places) in LIBRARIES {
+            if places.iter().any(|place| path.starts_with(place)) {
+                continue;
+            }
+            let path_of_library = format!("{library}::");
+            let names = code(&text).filter(|(_, line)| {
+                line.match_indices(&path_of_library)
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))
+            });
+            wrong.extend(names.map(|(number, _)| format!("{path}:{number}: names `{library}`")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_says_first_what_lives_in_it() {
+    for folder in ["src", "tests", "examples"] {
+        for (path, text) in files(folder) {
+            assert!(text.starts_with("//! "), "{folder}/{path} does not open with `//!`");
+        }
+    }
+}
+
+#[test]
+fn files_can_be_read_in_one_sitting() {
+    for (path, text) in files("src") {
+        let lines = text.lines().count();
+        assert!(lines <= MAX_LINES, "src/{path} has {lines} lines: it holds two things");
+    }
+}
+
+#[test]
+fn no_test_is_left_out() {
+    let left_out = ["#[ign", "ore"].concat();
+    for folder in ["src", "tests", "examples"] {
+        for (path, text) in files(folder) {
+            assert!(!text.contains(&left_out), "{folder}/{path} leaves a test out");
+        }
+    }
+}
