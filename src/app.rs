@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +30,10 @@ use crate::store::{InvalidationSink, SharedStore};
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
 
+/// How long the start waits for shards and database, and how often it looks.
+const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP_STEP: Duration = Duration::from_millis(5);
+
 /// How often the metrics fold their samples.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -45,6 +49,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
 
     let service = Service::start(&config)?;
+    service.warm_up().await;
     let router = http::router(service.app(&config), &service.instance);
     let server = Server::new(router, &config.http, service.metrics.clone());
     announce(address, &config);
@@ -139,6 +144,19 @@ impl Service {
         })
     }
 
+    /// Waits a moment for what the service depends on, so that its first answers are no errors.
+    /// What is not there by then may come later.
+    async fn warm_up(&self) {
+        let connected = async {
+            while !self.database.is_connected() || self.cache.health().await.iter().any(|shard| !shard.reachable) {
+                sleep(WARM_UP_STEP).await;
+            }
+        };
+        if timeout(WARM_UP, connected).await.is_err() {
+            tracing::warn!("starting without all shards or without the database");
+        }
+    }
+
     fn app(&self, config: &Config) -> Arc<App> {
         Arc::new(App {
             cache: self.cache.clone(),
@@ -161,7 +179,7 @@ impl Service {
             self.cache.settle().await;
             self.tasks.wait().await;
         };
-        if tokio::time::timeout(self.drain_timeout, settled).await.is_err() {
+        if timeout(self.drain_timeout, settled).await.is_err() {
             tracing::warn!("stopped before everything in memory was written");
         }
         self.database.close().await;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
 
 use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_settings};
@@ -12,12 +13,34 @@ use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_setti
 /// A wrong setting, named as it was given.
 pub fn config() -> Result<Config, Error> {
     let known = all_settings();
-    let matches = command(&known).get_matches();
+    let matches = command(&known).try_get_matches().map_err(|error| wrong_argument(&error))?;
     let file = matches.get_one::<String>("config").map(PathBuf::from);
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
     let settings = Settings::gather(file.as_deref(), environment, flags(&known, &matches))?;
     Config::parse(&settings)
+}
+
+/// A wrong argument on one line, as every wrong setting. Ends the process where `--help` or
+/// `--version` was all that was asked.
+fn wrong_argument(error: &clap::Error) -> Error {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let argument = context(ContextKind::InvalidArg).unwrap_or_else(|| "command line".to_owned());
+    let reason = match error.kind() {
+        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
+            Some(meant) => format!("unknown setting, did you mean {meant}?"),
+            None => "unknown argument; --help lists them".to_owned(),
+        },
+        ErrorKind::InvalidValue => "a value is missing".to_owned(),
+        ErrorKind::ArgumentConflict => "given more than once".to_owned(),
+        _ => error.kind().to_string(),
+    };
+    // An argument that takes a value is named with it: `--listen <VALUE>`.
+    let origin = argument.split_whitespace().next().unwrap_or_default().to_owned();
+    Error { origin, reason }
 }
 
 fn command(known: &[Setting]) -> Command {

@@ -56,9 +56,11 @@ impl Cache {
         self.registry.admit(namespace)?;
         let now = unix_millis();
         let record = Record { namespace: namespace.clone(), policy, created_at: now, updated_at: now };
-        let (record, created) = self.policies.put(record).await?;
+        // One that a write here created may not have reached the database yet.
+        let known = self.registry.get(namespace).is_some();
+        let (record, added) = self.policies.put(record).await?;
         self.registry.put(record.clone());
-        Ok(StoredPolicy { record, created })
+        Ok(StoredPolicy { record, created: added && !known })
     }
 
     /// Removes a policy and flushes the entries; answers how many went.

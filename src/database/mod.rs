@@ -94,6 +94,10 @@ impl Database {
             operation.await
         };
         let result = tokio::time::timeout(self.timeout, within).await.unwrap_or(Err(Error::Timeout));
+        if result.is_err() {
+            // A database that failed may come back as another one, restored or empty.
+            self.migrated.store(false, Relaxed);
+        }
         let connected = !matches!(result, Err(Error::Timeout | Error::Migration(_) | Error::Sql(_)));
         if self.connected.swap(connected, Relaxed) != connected {
             match &result {

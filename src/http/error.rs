@@ -25,9 +25,6 @@ pub enum Error {
     InvalidBody(String),
     #[error("{0}")]
     InvalidQuery(String),
-    /// The path does not decode.
-    #[error("{0}")]
-    InvalidPath(String),
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("the body broke off")]
@@ -72,7 +69,6 @@ impl Error {
             Self::Cache(error) => cache_error(error),
             Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),
             Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "Invalid query"),
-            Self::InvalidPath(_) => (StatusCode::BAD_REQUEST, "invalid_key", "Invalid key"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
             Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route", "No such route"),

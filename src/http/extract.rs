@@ -1,7 +1,10 @@
 //! What handlers take from a request, parsed.
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use std::borrow::Cow;
+
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -51,38 +54,41 @@ impl TryFrom<SelectionQuery> for Selection {
     }
 }
 
-/// The decoded parameter `name` of the path.
-async fn parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<Option<String>, Error> {
-    let parameters = RawPathParams::from_request_parts(parts, state)
-        .await
-        .map_err(|rejection| Error::InvalidPath(format!("the path does not decode: {}", rejection.body_text())))?;
-    Ok(parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_owned()))
+/// Where `{ns}` stands in every path that has one, counted in `/`; `{key}` follows it.
+const NAMESPACE_SEGMENT: usize = 4;
+const KEY_SEGMENT: usize = 5;
+
+/// A segment of the path, decoded; `None` when it is not UTF-8.
+fn segment(parts: &Parts, index: usize) -> Option<Cow<'_, str>> {
+    let raw = parts.uri.path().split('/').nth(index).unwrap_or_default();
+    percent_decode_str(raw).decode_utf8().ok()
 }
 
-/// The namespace of the path; one that does not decode is no namespace.
-async fn namespace<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Namespace, Error> {
-    Ok(Namespace::parse(&parameter(parts, state, "ns").await?.unwrap_or_default())?)
+fn namespace(parts: &Parts) -> Result<Namespace, Error> {
+    let decoded = segment(parts, NAMESPACE_SEGMENT)
+        .ok_or_else(|| Invalid::Namespace("the namespace does not decode to UTF-8".to_owned()))?;
+    Ok(Namespace::parse(&decoded)?)
+}
+
+fn key(parts: &Parts) -> Result<Key, Error> {
+    let decoded =
+        segment(parts, KEY_SEGMENT).ok_or_else(|| Invalid::Key("the key does not decode to UTF-8".to_owned()))?;
+    Ok(Key::parse(decoded)?)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        namespace(parts, state).await.map(Self)
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        namespace(parts).map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        let namespace = namespace(parts, state).await?;
-        let key = match parameter(parts, state, "key").await? {
-            Some(key) => key,
-            // A route of its own name: its last segment stands where the key would.
-            None => parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned(),
-        };
-        Ok(Self(EntryKey::new(&namespace, &Key::parse(key)?)))
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        Ok(Self(EntryKey::new(&namespace(parts)?, &key(parts)?)))
     }
 }
 

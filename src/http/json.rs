@@ -13,11 +13,21 @@ use crate::model::{Entry, Tags, Ttl, Write};
 /// Parses a body that must be one JSON object.
 ///
 /// # Errors
-/// [`Error::InvalidBody`] with what `serde_json` says, which names the field or the place.
+/// [`Error::InvalidBody`] naming the field and the place.
 pub fn object<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Error> {
     // A struct could be read from an array as well, by position; that is nobody's intention.
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => serde_json::from_slice(body).map_err(|error| Error::InvalidBody(error.to_string())),
+        Some(b'{') => {
+            let mut deserializer = serde_json::Deserializer::from_slice(body);
+            let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+                let path = error.path().to_string();
+                // A path of `.` is the body itself.
+                let place = if path == "." { String::new() } else { format!("`{path}`: ") };
+                Error::InvalidBody(format!("{place}{}", error.into_inner()))
+            })?;
+            deserializer.end().map_err(|error| Error::InvalidBody(error.to_string()))?;
+            Ok(parsed)
+        }
         Some(_) => Err(Error::InvalidBody("expected a JSON object".to_owned())),
         None => Err(Error::InvalidBody("the body is empty; expected a JSON object".to_owned())),
     }

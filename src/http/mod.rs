@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -82,7 +82,9 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
                 .layer(SetRequestIdLayer::x_request_id(request_id::Numbered::new(instance)))
                 .layer(PropagateRequestIdLayer::x_request_id())
                 .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
-                .layer(from_fn_with_state(app, within_deadline)),
+                .layer(from_fn_with_state(app, within_deadline))
+                // The limit is that of `body::read`.
+                .layer(DefaultBodyLimit::disable()),
         )
 }
 

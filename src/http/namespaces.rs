@@ -5,13 +5,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::flush::FlushAnswer;
 use super::json::{date, object};
 use super::{SharedApp, answer};
-use crate::model::Policy;
+use crate::model::{Invalid, Policy};
 use crate::namespaces::Record;
 
 #[derive(Serialize)]
@@ -55,9 +56,12 @@ pub async fn get(State(app): State<SharedApp>, NamespacePath(namespace): Namespa
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PolicyBody {
-    default_ttl: Option<u64>,
-    max_size_mb: Option<u64>,
+struct PolicyBody<'b> {
+    #[serde(borrow, default)]
+    default_ttl: Option<&'b RawValue>,
+    #[serde(borrow, default)]
+    max_size_mb: Option<&'b RawValue>,
+    #[serde(default)]
     eviction_policy: Option<String>,
 }
 
@@ -67,16 +71,25 @@ pub async fn put(
     NamespacePath(namespace): NamespacePath,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let body: PolicyBody = object(&body)?;
+    let body: PolicyBody<'_> = object(&body)?;
     let default = app.cache.default_policy();
     let policy = Policy::parse(
-        body.default_ttl.unwrap_or(default.default_ttl_seconds()),
-        body.max_size_mb.unwrap_or(default.max_size_mb),
+        number("default_ttl", body.default_ttl)?.unwrap_or(default.default_ttl_seconds()),
+        number("max_size_mb", body.max_size_mb)?.unwrap_or(default.max_size_mb),
         body.eviction_policy.as_deref().unwrap_or(default.eviction_policy.as_str()),
     )?;
     let stored = app.cache.put_namespace(&namespace, policy).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
+}
+
+/// A whole number, named when it is none.
+fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> {
+    let parse = |text: &RawValue| {
+        let wrong = || Invalid::Policy(format!("`{field}` is a whole number of at least 0, not {text}"));
+        text.get().parse().map_err(|_| wrong())
+    };
+    text.map(parse).transpose()
 }
 
 /// `DELETE`: the policy, and all entries with it.

@@ -26,12 +26,8 @@ const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, \
 const ADD: &str = "INSERT INTO cache_namespaces VALUES \
      ($1, $2, $3, $4, to_timestamp($5 / 1000.0), to_timestamp($6 / 1000.0)) ON CONFLICT (name) DO NOTHING";
 
-// `xmax` is 0 in a row that this statement inserted, and not in one that it updated.
-const PUT: &str = "INSERT INTO cache_namespaces VALUES \
-     ($1, $2, $3, $4, to_timestamp($5 / 1000.0), to_timestamp($6 / 1000.0)) \
-     ON CONFLICT (name) DO UPDATE SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
-     updated_at = to_timestamp($6 / 1000.0) \
-     RETURNING (extract(epoch FROM created_at) * 1000)::bigint, xmax = 0";
+const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
+     updated_at = to_timestamp($5 / 1000.0) WHERE name = $1 RETURNING (extract(epoch FROM created_at) * 1000)::bigint";
 
 #[async_trait]
 impl Repository for Postgres {
@@ -74,12 +70,16 @@ impl Repository for Postgres {
             .run(async {
                 let mut transaction = self.pool.begin().await?;
                 let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
-                let put = sqlx::query_as(PUT).bind(name).bind(ttl).bind(size).bind(eviction);
-                let (created_at, created): (i64, bool) =
-                    put.bind(created_at).bind(updated_at).fetch_one(&mut *transaction).await?;
+                let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                let created = added.rows_affected() > 0;
+                if !created {
+                    let replace = sqlx::query_scalar(REPLACE).bind(name).bind(ttl).bind(size).bind(eviction);
+                    let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
+                    record.created_at.0 = u64::try_from(born).unwrap_or(0);
+                }
                 sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
                 transaction.commit().await?;
-                record.created_at.0 = u64::try_from(created_at).unwrap_or(0);
                 Ok((record, created))
             })
             .await

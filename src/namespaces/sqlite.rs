@@ -24,9 +24,8 @@ const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, crea
 
 const ADD: &str = "INSERT INTO cache_namespaces VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING";
 
-const PUT: &str = "INSERT INTO cache_namespaces VALUES ($1, $2, $3, $4, $5, $6) \
-     ON CONFLICT (name) DO UPDATE SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, updated_at = $6 \
-     RETURNING created_at, created_at = $5 AND updated_at = $5";
+const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
+     updated_at = $5 WHERE name = $1 RETURNING created_at";
 
 #[async_trait]
 impl Repository for Sqlite {
@@ -69,12 +68,16 @@ impl Repository for Sqlite {
             .run(async {
                 let mut transaction = self.pool.begin().await?;
                 let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
-                let put = sqlx::query_as(PUT).bind(name).bind(ttl).bind(size).bind(eviction);
-                let (created_at, created): (i64, bool) =
-                    put.bind(created_at).bind(updated_at).fetch_one(&mut *transaction).await?;
+                let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                let created = added.rows_affected() > 0;
+                if !created {
+                    let replace = sqlx::query_scalar(REPLACE).bind(name).bind(ttl).bind(size).bind(eviction);
+                    let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
+                    record.created_at.0 = u64::try_from(born).unwrap_or(0);
+                }
                 sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
                 transaction.commit().await?;
-                record.created_at.0 = u64::try_from(created_at).unwrap_or(0);
                 Ok((record, created))
             })
             .await

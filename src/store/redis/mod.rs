@@ -224,16 +224,17 @@ impl Store for Redis {
         let mut place = cursor.unwrap_or(Cursor { shard: 0, position: 0, after: String::new() });
         let mut keys = Vec::new();
         for _ in 0..STEPS_PER_PAGE {
-            let Some(shard) = self.shards.get(usize::from(place.shard)) else { break };
+            let room = limit - keys.len();
+            let Some(shard) = self.shards.get(usize::from(place.shard)).filter(|_| room > 0) else { break };
             let (following, mut step) = shard.list(namespace, selection, place.position).await?;
             // A page may end within a step, and the next one repeats the step: sorted, so that
             // `after` says how far it came.
             step.sort_unstable();
             step.retain(|key| place.after.is_empty() || *key > place.after);
-            let room = limit - keys.len();
             if step.len() > room {
                 step.truncate(room);
                 keys.extend(step);
+                // There was room, so the last key is one of this step.
                 place.after = keys.last().cloned().unwrap_or_default();
                 break;
             }
