@@ -67,6 +67,7 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
         &[
             "database/",
             "namespaces/postgres.rs",
+            "namespaces/sql.rs",
             "namespaces/sqlite.rs",
             "access_log/postgres.rs",
             "access_log/sqlite.rs",

@@ -5,6 +5,7 @@ mod postgres;
 mod record;
 mod registry;
 mod repository;
+mod sql;
 mod sqlite;
 mod sync;
 

@@ -1,0 +1,92 @@
+//! Records in either database: one implementation, with the statements of each in `postgres.rs` and
+//! `sqlite.rs`. A macro, as the two libraries' types have no common form that carries a transaction.
+
+/// Moves with every change, in its transaction.
+pub(super) const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET revision = revision + 1";
+
+pub(super) const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
+
+pub(super) const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1";
+
+/// Makes `$name` a repository over `$pool`; `LOAD`, `ADD` and `REPLACE` are the caller's statements.
+macro_rules! repository {
+    ($name:ident, $pool:ty) => {
+        pub(super) struct $name {
+            pub database: Arc<Database>,
+            pub pool: $pool,
+        }
+
+        #[async_trait]
+        impl Repository for $name {
+            async fn revision(&self) -> Result<i64, Error> {
+                self.database.run(async { Ok(sqlx::query_scalar(REVISION).fetch_one(&self.pool).await?) }).await
+            }
+
+            async fn load(&self) -> Result<(i64, Vec<Record>), Error> {
+                self.database
+                    .run(async {
+                        // The revision first: a change in between is then loaded once too often, never missed.
+                        let revision = sqlx::query_scalar(REVISION).fetch_one(&self.pool).await?;
+                        let rows: Vec<Row> = sqlx::query_as(LOAD).fetch_all(&self.pool).await?;
+                        Ok((revision, rows.into_iter().map(Record::from_row).collect::<Result<_, _>>()?))
+                    })
+                    .await
+            }
+
+            async fn add_missing(&self, records: Vec<Record>) -> Result<(), Error> {
+                self.database
+                    .run(async {
+                        let mut transaction = self.pool.begin().await?;
+                        let mut added = 0;
+                        for record in records {
+                            let (name, ttl, size, eviction, created_at, updated_at) = record.into_row();
+                            let add = sqlx::query(ADD).bind(name).bind(ttl).bind(size).bind(eviction);
+                            let done = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                            added += done.rows_affected();
+                        }
+                        if added > 0 {
+                            sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        }
+                        Ok(transaction.commit().await?)
+                    })
+                    .await
+            }
+
+            async fn put(&self, mut record: Record) -> Result<(Record, bool), Error> {
+                self.database
+                    .run(async {
+                        let mut transaction = self.pool.begin().await?;
+                        let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
+                        let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                        let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                        let created = added.rows_affected() > 0;
+                        if !created {
+                            let replace = sqlx::query_scalar(REPLACE).bind(name).bind(ttl).bind(size).bind(eviction);
+                            let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
+                            record.created_at.0 = u64::try_from(born).unwrap_or(0);
+                        }
+                        sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        transaction.commit().await?;
+                        Ok((record, created))
+                    })
+                    .await
+            }
+
+            async fn remove(&self, namespace: &Namespace) -> Result<bool, Error> {
+                self.database
+                    .run(async {
+                        let mut transaction = self.pool.begin().await?;
+                        let delete = sqlx::query(REMOVE).bind(namespace.as_str());
+                        let removed = delete.execute(&mut *transaction).await?.rows_affected() > 0;
+                        if removed {
+                            sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        }
+                        transaction.commit().await?;
+                        Ok(removed)
+                    })
+                    .await
+            }
+        }
+    };
+}
+pub(super) use repository;
