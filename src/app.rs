@@ -2,13 +2,14 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +19,7 @@ use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig};
 use crate::database::Database;
-use crate::http::{self, App, Server};
+use crate::http::{self, App, FailureLog, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
@@ -26,6 +27,7 @@ use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
 use crate::store::{InvalidationSink, SharedStore};
+use crate::telemetry::DroppedLines;
 
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
@@ -41,7 +43,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// It cannot listen, or a signal handler cannot be installed.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, dropped_log_lines: DroppedLines) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let listener = http::bind(config.http.listen)
@@ -50,21 +52,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let service = Service::start(&config)?;
     service.warm_up().await;
-    let router = http::router(service.app(&config), &service.instance);
+    let router = http::router(service.app(&config, dropped_log_lines), &service.instance);
     let server = Server::new(router, &config.http, service.metrics.clone());
     announce(address, &config);
 
-    let draining = service.draining.clone();
-    let asked_to_stop = async move {
+    let asked_to_stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: requests under way may finish");
-        draining.cancel();
+        let stop_by = Instant::now() + config.http.drain_timeout;
+        service.draining.cancel();
+        stop_by
     };
-    tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
-    service.stop().await;
+    let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
+    service.stop(stop_by).await;
     Ok(())
 }
 
@@ -74,15 +77,14 @@ struct Service {
     instance: String,
     cache: Arc<Cache>,
     l1: Arc<L1>,
+    registry: Arc<Registry>,
     database: Arc<Database>,
-    access_log: AccessLog,
     metrics: Arc<Metrics>,
     /// Ends the acceptance of requests.
     draining: CancellationToken,
     /// Ends the tasks, once no request needs them any more.
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    drain_timeout: Duration,
 }
 
 impl Service {
@@ -118,29 +120,35 @@ impl Service {
         let (access_log, writer) = AccessLog::new(&config.access_log, database.clone(), metrics.clone());
         tasks.spawn(writer.run(shutdown.clone()));
 
-        let counters = Arc::new(ReadCounters::new(store.clone(), metrics.clone()));
+        let counters = Arc::new(ReadCounters::new(store.clone(), registry.clone(), metrics.clone()));
         let cache = Arc::new(Cache {
             store: store.clone(),
             near,
             registry: registry.clone(),
             policies,
             counters,
-            access_log: access_log.clone(),
+            access_log,
             metrics: metrics.clone(),
             limits: config.limits,
         });
-        tasks.spawn(upkeep(cache.clone(), store, registry, metrics.clone(), &config.upkeep, shutdown.clone()));
+        tasks.spawn(upkeep(
+            cache.clone(),
+            store,
+            registry.clone(),
+            metrics.clone(),
+            &config.upkeep,
+            shutdown.clone(),
+        ));
         Ok(Self {
             instance,
             cache,
             l1,
+            registry,
             database,
-            access_log,
             metrics,
             draining: CancellationToken::new(),
             shutdown,
             tasks,
-            drain_timeout: config.http.drain_timeout,
         })
     }
 
@@ -148,7 +156,7 @@ impl Service {
     /// What is not there by then may come later.
     async fn warm_up(&self) {
         let connected = async {
-            while !self.database.is_connected() || self.cache.health().await.iter().any(|shard| !shard.reachable) {
+            while !self.registry.is_loaded() || self.cache.health().await.iter().any(|shard| !shard.reachable) {
                 sleep(WARM_UP_STEP).await;
             }
         };
@@ -157,13 +165,14 @@ impl Service {
         }
     }
 
-    fn app(&self, config: &Config) -> Arc<App> {
+    fn app(&self, config: &Config, dropped_log_lines: DroppedLines) -> Arc<App> {
         Arc::new(App {
             cache: self.cache.clone(),
             l1: self.l1.clone(),
             database: self.database.clone(),
-            access_log: self.access_log.clone(),
             metrics: self.metrics.clone(),
+            failures: FailureLog::default(),
+            dropped_log_lines,
             started: Moment::now(),
             draining: self.draining.clone(),
             request_timeout: config.http.request_timeout,
@@ -171,18 +180,18 @@ impl Service {
         })
     }
 
-    /// Writes what is only in memory, as far as the drain time and what is behind it allow.
-    async fn stop(self) {
+    /// Writes what is only in memory, as far as the time and what is behind it allow.
+    async fn stop(self, stop_by: Instant) {
         self.shutdown.cancel();
         self.tasks.close();
         let settled = async {
             self.cache.settle().await;
             self.tasks.wait().await;
+            self.database.close().await;
         };
-        if timeout(self.drain_timeout, settled).await.is_err() {
+        if timeout_at(stop_by, settled).await.is_err() {
             tracing::warn!("stopped before everything in memory was written");
         }
-        self.database.close().await;
         tracing::info!("stopped");
     }
 }
@@ -244,17 +253,19 @@ fn instance_name() -> String {
 }
 
 /// Tells a person where the service is and what to try.
-#[expect(clippy::print_stdout, reason = "the one thing the program says on stdout")]
 fn announce(address: SocketAddr, config: &Config) {
     let store = match &config.store {
         StoreConfig::Embedded { .. } => "embedded store".to_owned(),
         StoreConfig::Redis(redis) => format!("{} Redis shards", redis.shards.len()),
     };
     let (version, database) = (env!("CARGO_PKG_VERSION"), config.database.kind.as_str());
-    println!("sidecache {version} listens on http://{address} ({store}, database {database})");
-    println!("try it:");
-    println!(
-        "  curl -i -X PUT http://{address}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'"
+    let text = format!(
+        "sidecache {version} listens on http://{address} ({store}, database {database})\n\
+         try it:\n  \
+         curl -i -X PUT http://{address}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'\n  \
+         curl -i http://{address}/api/v1/cache/demo/hello\n"
     );
-    println!("  curl -i http://{address}/api/v1/cache/demo/hello");
+    // Whether anybody reads it is not what the service depends on.
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -14,7 +14,7 @@ use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_setti
 pub fn config() -> Result<Config, Error> {
     let known = all_settings();
     let matches = command(&known).try_get_matches().map_err(|error| wrong_argument(&error))?;
-    let file = matches.get_one::<String>("config").map(PathBuf::from);
+    let file = matches.get_one::<String>("config").filter(|path| !path.is_empty()).map(PathBuf::from);
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
     let settings = Settings::gather(file.as_deref(), environment, flags(&known, &matches))?;

@@ -12,9 +12,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    telemetry::start(&config.log);
-    let ran =
-        tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(app::run(config)));
+    let log = telemetry::start(&config.log);
+    let ran = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let ran = runtime.block_on(app::run(config, log.dropped_lines()));
+        // What still blocks, the look-up of a name perhaps, is not waited for.
+        runtime.shutdown_background();
+        ran
+    });
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

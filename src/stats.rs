@@ -3,17 +3,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
 use crate::metrics::Metrics;
 use crate::model::Namespace;
-use crate::store::{Error, Reads, SharedStore};
+use crate::namespaces::Registry;
+use crate::store::{Reads, SharedStore};
 
-/// Namespaces counted apart between two writes. Reads of more are counted as lost: nobody has
-/// that many, but a client may try names at random.
-const MAX_NAMESPACES: usize = 100_000;
+/// Namespaces counted apart at once. Reads of more are counted as lost: a client may try names at
+/// random.
+const MAX_NAMESPACES: usize = 20_000;
+
+/// Writes for which reads of a namespace that nobody wrote yet are kept; then they count as lost.
+const PATIENCE_FLUSHES: u32 = 600;
 
 /// Counts of this instance that are not in the store yet.
 pub struct ReadCounters {
@@ -21,6 +25,7 @@ pub struct ReadCounters {
     /// One write at a time, so that whoever asks for the stats finds none half written.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
+    registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 }
 
@@ -28,6 +33,8 @@ pub struct ReadCounters {
 struct Counts {
     hits: AtomicU64,
     misses: AtomicU64,
+    /// Writes that passed these by, the namespace being unknown.
+    waited_flushes: AtomicU32,
 }
 
 impl Counts {
@@ -35,11 +42,15 @@ impl Counts {
         self.hits.fetch_add(reads.hits, Relaxed);
         self.misses.fetch_add(reads.misses, Relaxed);
     }
+
+    fn take(&self) -> Reads {
+        Reads { hits: self.hits.swap(0, Relaxed), misses: self.misses.swap(0, Relaxed) }
+    }
 }
 
 impl ReadCounters {
-    pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> Self {
-        Self { counts: RwLock::default(), writing: tokio::sync::Mutex::default(), store, metrics }
+    pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        Self { counts: RwLock::default(), writing: tokio::sync::Mutex::default(), store, registry, metrics }
     }
 
     /// Counts reads of a namespace.
@@ -57,7 +68,16 @@ impl ReadCounters {
 
     /// Writes everything counted so far to the store. What the store did not take for certain is
     /// counted again later; what it may have taken is not, as twice would be worse than lost.
-    pub async fn flush(&self) {
+    ///
+    /// Once begun it goes on even if the caller goes away: counts taken out must arrive somewhere.
+    pub async fn flush(self: &Arc<Self>) {
+        let counters = self.clone();
+        if let Err(error) = tokio::spawn(async move { counters.write().await }).await {
+            tracing::error!(%error, "writing the counts of reads failed");
+        }
+    }
+
+    async fn write(&self) {
         let _turn = self.writing.lock().await;
         let reads = self.take();
         if reads.is_empty() {
@@ -66,27 +86,37 @@ impl ReadCounters {
         for ((namespace, reads), result) in reads.iter().zip(self.store.record_reads(&reads).await) {
             match result {
                 Ok(()) => {}
-                Err(error) if error.may_have_happened() => self.lost(*reads, &error),
+                Err(error) if error.may_have_happened() => {
+                    tracing::warn!(%error, %namespace, hits = reads.hits, misses = reads.misses, "counts may be lost");
+                    self.metrics.stats_lost.increment(reads.hits + reads.misses);
+                }
                 Err(_) => self.add(namespace.as_str(), *reads),
             }
         }
     }
 
-    fn lost(&self, reads: Reads, error: &Error) {
-        tracing::warn!(%error, hits = reads.hits, misses = reads.misses, "counts of reads may be lost");
-        self.metrics.stats_lost.increment(reads.hits + reads.misses);
-    }
-
-    /// Takes all counts out, and forgets the namespaces that nobody reads any more.
+    /// Takes the counts of known namespaces out, and forgets those that nobody reads any more.
+    ///
+    /// Reads of a namespace that does not exist wait for its first write, which a program that
+    /// looks before it stores is about to do; the store keeps nothing for names tried at random.
     fn take(&self) -> Vec<(Namespace, Reads)> {
         let mut taken = Vec::new();
-        self.counts.write().retain(|namespace, counts| {
-            let reads = Reads { hits: counts.hits.swap(0, Relaxed), misses: counts.misses.swap(0, Relaxed) };
-            let idle = reads == Reads::default();
-            if let (false, Ok(namespace)) = (idle, Namespace::parse(namespace)) {
-                taken.push((namespace, reads));
+        self.counts.write().retain(|name, counts| {
+            let Ok(namespace) = Namespace::parse(name) else { return false };
+            if self.registry.get(&namespace).is_some() {
+                let reads = counts.take();
+                let idle = reads == Reads::default();
+                if !idle {
+                    taken.push((namespace, reads));
+                }
+                return !idle;
             }
-            !idle
+            let waits = counts.waited_flushes.fetch_add(1, Relaxed) < PATIENCE_FLUSHES;
+            if !waits {
+                let reads = counts.take();
+                self.metrics.stats_lost.increment(reads.hits + reads.misses);
+            }
+            waits
         });
         taken
     }
@@ -95,13 +125,45 @@ impl ReadCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::NamespaceConfig;
+    use crate::model::Policy;
     use crate::store::Store as _;
     use crate::store::embedded::Embedded;
+    use std::time::Duration;
+
+    fn counters(store: &Arc<Embedded>) -> Arc<ReadCounters> {
+        let config = NamespaceConfig {
+            default_policy: Policy::parse(0, 0, "LRU").unwrap(),
+            auto_create: true,
+            max_namespaces: 10,
+            refresh: Duration::from_secs(1),
+        };
+        let registry = Arc::new(Registry::new(config));
+        Arc::new(ReadCounters::new(store.clone(), registry, Arc::new(Metrics::default())))
+    }
+
+    async fn totals(store: &Embedded) -> (u64, u64) {
+        let totals = store.totals(&Namespace::parse("n").unwrap()).await.unwrap();
+        (totals.hits, totals.misses)
+    }
+
+    #[tokio::test]
+    async fn reads_from_before_the_first_write_count_once_it_came() {
+        let store = Arc::new(Embedded::new(1 << 20));
+        let counters = counters(&store);
+        counters.add("n", Reads { hits: 0, misses: 1 });
+        counters.flush().await;
+        assert_eq!(totals(&store).await, (0, 0), "nobody wrote it yet");
+        counters.registry.for_write("n").unwrap();
+        counters.flush().await;
+        assert_eq!(totals(&store).await, (0, 1));
+    }
 
     #[tokio::test]
     async fn no_read_is_lost_or_counted_twice_while_counts_are_written() {
         let store = Arc::new(Embedded::new(1 << 20));
-        let counters = Arc::new(ReadCounters::new(store.clone(), Arc::new(Metrics::default())));
+        let counters = counters(&store);
+        counters.registry.for_write("n").unwrap();
         let readers: Vec<_> = (0..4)
             .map(|_| {
                 let counters = counters.clone();
@@ -118,7 +180,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         counters.flush().await;
-        let totals = store.totals(&Namespace::parse("n").unwrap()).await.unwrap();
-        assert_eq!((totals.hits, totals.misses), (20_000, 40_000));
+        assert_eq!(totals(&store).await, (20_000, 40_000));
     }
 }

@@ -1,21 +1,52 @@
 //! The process's own log: to stderr, as text on a terminal and as JSON elsewhere.
+//!
+//! A thread of its own writes it, behind a bounded queue: whoever reads stderr may stop reading, and
+//! that must not stop the service. Lines that find the queue full are dropped and counted.
 
 use std::io::{IsTerminal as _, stderr};
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::{LogConfig, LogFormat};
 
+/// Lines that may wait to be written.
+const QUEUE_LINES: usize = 8192;
+
+/// Tells how many lines were dropped so far.
+pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The log while it runs; what is queued is written when this is dropped.
+pub struct Log {
+    dropped: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    pub fn dropped_lines(&self) -> DroppedLines {
+        let dropped = self.dropped.clone();
+        Arc::new(move || dropped.dropped_lines() as u64)
+    }
+}
+
 /// Starts logging; called once, before anything logs.
-pub fn start(config: &LogConfig) {
+pub fn start(config: &LogConfig) -> Log {
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr());
+    let dropped = writer.error_counter();
     // The filter was checked when the settings were parsed.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = fmt().with_env_filter(filter).with_writer(stderr);
+    let log = fmt().with_env_filter(filter).with_writer(writer);
     let as_text = match config.format {
         LogFormat::Text => true,
         LogFormat::Json => false,
         LogFormat::Auto => stderr().is_terminal(),
     };
-    if as_text { log.with_ansi(stderr().is_terminal()).init() } else { log.json().init() }
+    if as_text {
+        log.with_ansi(stderr().is_terminal()).init();
+    } else {
+        log.json().init();
+    }
+    Log { dropped, _writer: guard }
 }

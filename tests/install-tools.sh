@@ -20,7 +20,8 @@ need redis-tools redis-cli
 need nginx-light nginx /usr/sbin/nginx
 need postgresql /usr/lib/postgresql/*/bin/postgres
 need util-linux setpriv
-need gcc cc gcc clang
+need build-essential cc gcc clang
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 
 [ -n "$missing" ] || exit 0
 echo "installing:$missing"
@@ -41,6 +42,7 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
     $as_root chmod 755 "$policy"
     trap '$as_root rm -f "$policy"' EXIT
+    trap 'exit 1' INT TERM HUP
 fi
 
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq

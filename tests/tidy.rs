@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("database", &["config"]),
     ("namespaces", &["clock", "config", "database", "model"]),
     ("access_log", &["clock", "config", "database", "metrics", "model"]),
-    ("stats", &["metrics", "model", "store"]),
+    ("stats", &["config", "metrics", "model", "namespaces", "store"]),
     (
         "cache",
         &[
@@ -33,10 +33,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "store",
         ],
     ),
-    (
-        "http",
-        &["access_log", "cache", "clock", "config", "database", "l1", "metrics", "model", "namespaces", "store"],
-    ),
+    ("http", &["cache", "clock", "config", "database", "l1", "metrics", "model", "namespaces", "store", "telemetry"]),
     ("telemetry", &["config"]),
     ("cli", &["config"]),
     (
@@ -54,6 +51,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "namespaces",
             "stats",
             "store",
+            "telemetry",
         ],
     ),
     ("lib", &[]),

@@ -42,14 +42,15 @@ impl AccessLog {
 
     /// Leaves a record, if this operation is one of the sample; never waits.
     pub fn record(&self, record: impl FnOnce() -> Record) {
-        if self.sampler.takes() && self.queue.try_send(record()).is_err() {
+        if !self.sampler.takes() {
+            return;
+        }
+        // Counted first: the writer may be done with it at once.
+        self.metrics.access_log_queued.increment(1.0);
+        if self.queue.try_send(record()).is_err() {
+            self.metrics.access_log_queued.decrement(1.0);
             self.metrics.access_log_dropped.increment(1);
         }
-    }
-
-    /// Records waiting to be written.
-    pub fn queued(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,10 @@ use crate::model::UnixMillis;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// How often old rows are looked for, and how many go in one statement.
+/// How often old rows are looked for, how many go in one statement, and the pause for new rows
+/// between two statements.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 const PRUNE_ROWS: i64 = 5000;
 
 /// Takes records from the queue and writes them in batches.
@@ -58,8 +61,8 @@ impl Writer {
                 }
                 () = sleep_until(due.unwrap_or(next_prune)), if due.is_some() => {}
                 () = sleep_until(next_prune) => {
-                    next_prune = Instant::now() + PRUNE_INTERVAL;
-                    self.prune().await;
+                    let is_done = self.prune().await;
+                    next_prune = Instant::now() + if is_done { PRUNE_INTERVAL } else { PRUNE_PAUSE };
                 }
             }
             let full = batch.len() == self.config.batch_rows;
@@ -77,38 +80,46 @@ impl Writer {
     /// Writes one batch, trying again until it is written or the process ends.
     async fn write(&mut self, batch: Vec<Record>, shutdown: &CancellationToken) {
         let rows: Vec<Row> = batch.into_iter().map(Row::from).collect();
+        // A batch that the database will never take is halved until the row is alone.
+        let mut parts: Vec<&[Row]> = vec![&rows];
         let mut pause = RETRY_MIN;
-        loop {
-            match self.repository.add(&rows).await {
-                Ok(()) => {
-                    self.metrics.access_log_written.increment(rows.len() as u64);
-                    return;
+        while let Some(part) = parts.pop() {
+            match self.repository.add(part).await {
+                Ok(()) => self.finished(part, &self.metrics.access_log_written),
+                Err(error) if error.is_refused_data() && part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
-                Err(error) if shutdown.is_cancelled() => {
-                    tracing::warn!(%error, rows = rows.len(), "access log rows lost at the end");
-                    self.metrics.access_log_dropped.increment(rows.len() as u64);
-                    return;
+                Err(error) if error.is_refused_data() || shutdown.is_cancelled() => {
+                    tracing::warn!(%error, rows = part.len(), "access log rows dropped");
+                    self.finished(part, &self.metrics.access_log_dropped);
                 }
-                Err(error) => tracing::debug!(%error, "access log rows not written yet"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+                Err(error) => {
+                    tracing::debug!(%error, "access log rows not written yet");
+                    parts.push(part);
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+                    }
+                }
             }
         }
     }
 
-    async fn prune(&self) {
-        let Some(retention) = self.config.retention else { return };
+    fn finished(&self, rows: &[Row], counter: &Counter) {
+        counter.increment(rows.len() as u64);
+        self.metrics.access_log_queued.decrement(rows.len() as f64);
+    }
+
+    /// Deletes some old rows; tells whether there are none left.
+    async fn prune(&self) -> bool {
+        let Some(retention) = self.config.retention else { return true };
         let before = UnixMillis(unix_millis().0.saturating_sub(retention.as_millis() as u64));
-        loop {
-            match self.repository.prune(before, PRUNE_ROWS).await {
-                Ok(pruned) if pruned == PRUNE_ROWS as u64 => tokio::task::yield_now().await,
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "access log not pruned");
-                    return;
-                }
+        match self.repository.prune(before, PRUNE_ROWS).await {
+            Ok(pruned) => pruned < PRUNE_ROWS as u64,
+            Err(error) => {
+                tracing::debug!(%error, "access log not pruned");
+                true
             }
         }
     }

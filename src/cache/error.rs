@@ -24,6 +24,8 @@ pub enum Error {
     /// A write to a namespace that does not exist and is not created.
     #[error("the namespace does not exist and is not created by a write")]
     UnknownNamespace,
+    #[error("the policies could not be read from the database yet")]
+    PoliciesNotLoaded,
     #[error("there are {limit} namespaces already, which is the most allowed")]
     TooManyNamespaces { limit: usize },
     #[error("the namespace has no policy of its own")]
@@ -40,7 +42,7 @@ pub enum Error {
 impl Error {
     /// Whether the request was wrong, rather than something behind it broken.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::PartlyFlushed { .. } | Self::Database(_))
+        !matches!(self, Self::Store(_) | Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded)
     }
 }
 
@@ -48,6 +50,7 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unknown => Self::UnknownNamespace,
+            Refusal::NotLoaded => Self::PoliciesNotLoaded,
             Refusal::TooMany { limit } => Self::TooManyNamespaces { limit },
         }
     }

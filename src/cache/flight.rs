@@ -7,11 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 
+use crate::clock::Moment;
 use crate::l1::{Fence, Stamp};
 use crate::model::{Entry, EntryKey, EntryKeyHasher};
 use crate::store::Error;
@@ -36,15 +39,19 @@ pub enum Role {
 type Open = Mutex<HashMap<EntryKey, Flight, EntryKeyHasher>>;
 
 /// The flights under way.
-#[derive(Default)]
 pub struct Flights {
     open: Arc<Open>,
+    next_id: AtomicU64,
+    /// A flight this old is not joined any more: it may bring what was true when it took off, and
+    /// a process that was paused may find its answer waiting.
+    max_age: Duration,
 }
 
 struct Flight {
     departure: Departure,
-    /// Tells this flight from a later one of the same key.
+    /// Tells this flight from every other.
     id: u64,
+    took_off: Moment,
     landed: WeakShared<BoxFuture<'static, Landed>>,
 }
 
@@ -65,6 +72,11 @@ impl Drop for OffTheList {
 }
 
 impl Flights {
+    /// No flights yet; none will be joined when it is older than `max_age`.
+    pub fn new(max_age: Duration) -> Self {
+        Self { open: Arc::default(), next_id: AtomicU64::new(0), max_age }
+    }
+
     /// Joins the flight of `key` that left at `departure`, or starts one that does `load`.
     pub async fn join<F>(&self, key: &EntryKey, departure: Departure, load: impl FnOnce() -> F) -> (Landed, Role)
     where
@@ -83,14 +95,13 @@ impl Flights {
     where
         F: Future<Output = Landed> + Send + 'static,
     {
+        let now = Moment::now();
         let mut open = self.open.lock();
-        let previous = open.get(key);
-        if let Some(flight) = previous.filter(|flight| flight.departure == departure)
-            && let Some(landed) = flight.landed.upgrade()
-        {
+        let joins = |flight: &&Flight| flight.departure == departure && now.since(flight.took_off) < self.max_age;
+        if let Some(landed) = open.get(key).filter(joins).and_then(|flight| flight.landed.upgrade()) {
             return (landed, Role::Follower);
         }
-        let id = previous.map_or(0, |flight| flight.id + 1);
+        let id = self.next_id.fetch_add(1, Relaxed);
         let off_the_list = OffTheList { open: self.open.clone(), key: key.clone(), id };
         let load = load();
         let landed = async move {
@@ -100,7 +111,7 @@ impl Flights {
         let landed = landed.boxed().shared();
         // The list never keeps a flight alive: without passengers it ends, and takes itself off.
         let weak = landed.downgrade().expect("the flight has not been polled");
-        open.insert(key.clone(), Flight { departure, id, landed: weak });
+        open.insert(key.clone(), Flight { departure, id, took_off: now, landed: weak });
         (landed, Role::Leader)
     }
 
@@ -141,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn followers_share_the_leaders_read_even_if_it_is_cancelled() {
-        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
         let (leader, role) = flights.board(&key(), departure(&l1), first);
         assert_eq!(role, Role::Leader);
@@ -157,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_joins_a_flight_from_before_a_write() {
-        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
         let (old, _) = flights.board(&key(), departure(&l1), first);
         l1.void(&key());
@@ -172,8 +183,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_joins_a_flight_that_is_too_old() {
+        let (flights, l1, count) = (Flights::new(Duration::ZERO), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (_hold, first) = load(&count);
+        let (_old, _) = flights.board(&key(), departure(&l1), first);
+        let (_release, second) = load(&count);
+        let (_new, role) = flights.board(&key(), departure(&l1), second);
+        assert_eq!(role, Role::Leader);
+    }
+
+    #[tokio::test]
     async fn a_flight_that_everybody_left_is_gone() {
-        let (flights, l1, count) = (Flights::default(), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
         let (flight, _) = flights.board(&key(), departure(&l1), first);
         drop(flight);

@@ -33,14 +33,18 @@ impl Cache {
     }
 
     /// All configured namespaces, sorted by name.
-    pub fn namespaces(&self) -> Vec<Record> {
-        self.registry.all()
+    ///
+    /// # Errors
+    /// The database could not be read yet.
+    pub fn namespaces(&self) -> Result<Vec<Record>, Error> {
+        if self.registry.is_loaded() { Ok(self.registry.all()) } else { Err(Error::PoliciesNotLoaded) }
     }
 
     /// # Errors
-    /// It is not configured.
+    /// It is not configured, or the database could not be read yet.
     pub fn namespace(&self, namespace: &Namespace) -> Result<Record, Error> {
-        self.registry.get(namespace).ok_or(Error::NamespaceNotFound)
+        let absent = || if self.registry.is_loaded() { Error::NamespaceNotFound } else { Error::PoliciesNotLoaded };
+        self.registry.get(namespace).ok_or_else(absent)
     }
 
     /// The policy of namespaces nobody configured.
@@ -53,6 +57,7 @@ impl Cache {
     /// # Errors
     /// There are too many namespaces, or the database failed and nothing changed.
     pub async fn put_namespace(&self, namespace: &Namespace, policy: Policy) -> Result<StoredPolicy, Error> {
+        let _turn = self.registry.turn().await;
         self.registry.admit(namespace)?;
         let now = unix_millis();
         let record = Record { namespace: namespace.clone(), policy, created_at: now, updated_at: now };
@@ -69,12 +74,15 @@ impl Cache {
     /// It is not configured, or the store or the database failed.
     pub async fn delete_namespace(&self, namespace: &Namespace) -> Result<u64, Error> {
         self.namespace(namespace)?;
-        // The entries first: if something fails, the policy is still there and asking again
-        // finishes the work.
+        // Nothing is deleted for a policy that then cannot be.
+        self.policies.revision().await?;
+        // The policy last: if something fails, asking again finishes the work.
         let deleted = self.flush(namespace, &Selection::All).await?;
+        self.counters.flush().await;
+        self.store.forget(namespace).await?;
+        let _turn = self.registry.turn().await;
         self.policies.remove(namespace).await?;
         self.registry.remove(namespace);
-        self.store.forget(namespace).await?;
         Ok(deleted)
     }
 }

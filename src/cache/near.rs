@@ -21,7 +21,8 @@ pub struct Near {
 
 impl Near {
     pub fn new(l1: Arc<L1>, coherence: Arc<Coherence>, metrics: Arc<Metrics>) -> Self {
-        Self { l1, coherence, flights: Flights::default(), metrics }
+        let flights = Flights::new(coherence.max_staleness());
+        Self { l1, coherence, flights, metrics }
     }
 
     /// The copy of `key`, if there is one that may be served at `now`; else why not.

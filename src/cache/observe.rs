@@ -33,10 +33,11 @@ impl Cache {
             self.counters.add(namespace.as_str(), reads);
         }
         let all = reads.hits == keys.len() as u64;
-        let answer = match reads.hits + reads.misses {
-            0 if !keys.is_empty() => Answer::Failed,
-            _ if all => Answer::Hit,
-            _ => Answer::Miss,
+        let is_answered = reads.hits + reads.misses == keys.len() as u64;
+        let answer = match (is_answered, all) {
+            (false, _) => Answer::Failed,
+            (true, true) => Answer::Hit,
+            (true, false) => Answer::Miss,
         };
         let subject = || Subject::Batch(namespace.clone(), keys.to_vec());
         self.note(Operation::Mget, answer, Some(all), started, subject);

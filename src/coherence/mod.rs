@@ -42,6 +42,10 @@ impl Coherence {
         Self { l1, shards, max_staleness, metrics }
     }
 
+    pub fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
     /// The stamp for a copy whose fill begins now.
     pub fn stamp(&self, shard: ShardIndex) -> Stamp {
         Stamp { shard, epoch: self.shards[usize::from(shard)].epoch() }

@@ -73,7 +73,8 @@ impl DatabaseConfig {
 /// Creates the folder of the file, and sees that the file can be written.
 fn prepare_folder(options: &SqliteConnectOptions) -> Result<(), String> {
     let path = options.get_filename();
-    if path.as_os_str().is_empty() || path.to_string_lossy().starts_with(":memory:") || path.starts_with("file:") {
+    let text = path.to_string_lossy();
+    if text.is_empty() || text.starts_with(":memory:") || text.starts_with("file:") {
         return Ok(());
     }
     if let Some(folder) = path.parent() {

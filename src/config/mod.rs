@@ -138,10 +138,15 @@ impl Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
             max_staleness: duration("max_staleness_ms", 20, DAY_MS)?,
         };
-        let store = match RedisConfig::parse(settings)? {
-            Some(redis) => StoreConfig::Redis(redis),
-            None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
-        };
+        let max_bytes = memory::within(settings, "embedded_max_mb", 1)?;
+        let store = RedisConfig::parse(settings)?.map_or(StoreConfig::Embedded { max_bytes }, StoreConfig::Redis);
+        if let StoreConfig::Redis(redis) = &store
+            && redis.timeout >= http.request_timeout
+        {
+            return Err(
+                settings.error("redis_timeout_ms", "a shard's deadline must be shorter than request_timeout_ms")
+            );
+        }
         Ok(Self {
             http,
             store,

@@ -3,9 +3,11 @@
 //! Nothing here is on the path of a cache request. The service starts without its database and
 //! goes on when it is lost; what needs it says so or waits in a bounded queue.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
@@ -31,7 +33,8 @@ pub struct Database {
     pool: Pool,
     kind: &'static str,
     timeout: Duration,
-    migrated: AtomicBool,
+    migrated: Arc<AtomicBool>,
+    migrating: Arc<tokio::sync::Mutex<()>>,
     connected: AtomicBool,
 }
 
@@ -53,10 +56,13 @@ impl Database {
                     .acquire_timeout(config.timeout)
                     .connect_lazy_with((**options).clone()),
             ),
-            // SQLite has one writer; a second connection would only wait for it.
+            // SQLite has one writer; a second connection would only wait for it. The one is kept, as
+            // a database in memory lives and dies with it.
             DatabaseKind::Sqlite(options) => Pool::Sqlite(
                 SqlitePoolOptions::new()
                     .max_connections(1)
+                    .idle_timeout(None)
+                    .max_lifetime(None)
                     .acquire_timeout(config.timeout)
                     .connect_lazy_with((**options).clone()),
             ),
@@ -65,7 +71,8 @@ impl Database {
             pool,
             kind,
             timeout: config.timeout,
-            migrated: AtomicBool::new(false),
+            migrated: Arc::default(),
+            migrating: Arc::default(),
             connected: AtomicBool::new(false),
         }
     }
@@ -94,11 +101,11 @@ impl Database {
             operation.await
         };
         let result = tokio::time::timeout(self.timeout, within).await.unwrap_or(Err(Error::Timeout));
-        if result.is_err() {
-            // A database that failed may come back as another one, restored or empty.
+        if result.as_ref().is_err_and(Error::is_missing_table) {
+            // Another database than the one that was migrated: restored, or empty.
             self.migrated.store(false, Relaxed);
         }
-        let connected = !matches!(result, Err(Error::Timeout | Error::Migration(_) | Error::Sql(_)));
+        let connected = !result.as_ref().is_err_and(Error::is_outage);
         if self.connected.swap(connected, Relaxed) != connected {
             match &result {
                 Err(error) => tracing::warn!(%error, "database lost"),
@@ -109,16 +116,28 @@ impl Database {
     }
 
     /// Brings the schema up to date once a process; instances that start together take turns.
+    ///
+    /// A task of its own, as a migration that is given up half way would leave its lock with the
+    /// connection, and the connection with the pool.
     async fn migrate(&self) -> Result<(), Error> {
         if self.migrated.load(Relaxed) {
             return Ok(());
         }
-        match &self.pool {
-            Pool::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await?,
-            Pool::Sqlite(pool) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
+        let turn = self.migrating.clone().lock_owned().await;
+        if self.migrated.load(Relaxed) {
+            return Ok(());
         }
-        self.migrated.store(true, Relaxed);
-        Ok(())
+        let (pool, migrated) = (self.pool.clone(), self.migrated.clone());
+        let migration = tokio::spawn(async move {
+            let _turn = turn;
+            match &pool {
+                Pool::Postgres(pool) => migrator(sqlx::migrate!("migrations/postgres")).run(pool).await?,
+                Pool::Sqlite(pool) => migrator(sqlx::migrate!("migrations/sqlite")).run(pool).await?,
+            }
+            migrated.store(true, Relaxed);
+            Ok(())
+        });
+        migration.await.unwrap_or(Err(Error::Timeout))
     }
 
     /// Closes the pool; connections in use are waited for within the deadline.
@@ -131,6 +150,42 @@ impl Database {
         };
         if tokio::time::timeout(self.timeout, closed).await.is_err() {
             tracing::warn!("the database pool did not close in time");
+        }
+    }
+}
+
+/// During a rolling upgrade an older instance meets migrations that it does not know.
+fn migrator(mut migrator: Migrator) -> Migrator {
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+impl Error {
+    /// Whether the database could not be reached or used, rather than disliked what it was given.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Timeout | Self::Migration(_) => true,
+            Self::Sql(_) => !self.is_refused_data(),
+            Self::Row { .. } => false,
+        }
+    }
+
+    /// Whether the data given was what the database disliked: to try again is of no use.
+    /// SQLSTATE classes 22 and 23 (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    pub fn is_refused_data(&self) -> bool {
+        self.sql_state().is_some_and(|state| state.len() == 5 && (state.starts_with("22") || state.starts_with("23")))
+    }
+
+    fn is_missing_table(&self) -> bool {
+        // PostgreSQL has a code for it; SQLite has only the words.
+        let words = matches!(self, Self::Sql(error) if error.to_string().contains("no such table"));
+        words || self.sql_state().as_deref() == Some("42P01")
+    }
+
+    fn sql_state(&self) -> Option<String> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.code().map(Into::into),
+            _ => None,
         }
     }
 }

@@ -151,8 +151,10 @@ fn cache_status(app: &SharedApp, trail: Trail, found: Found) -> HeaderValue {
                 Skipped::Off => "bypass",
             };
             let collapsed = if collapsed { "; collapsed" } else { "" };
-            let shard = app.cache.shard_name(shard);
-            format!("sidecache-shard; {outcome}; detail={shard}, sidecache-l1; fwd={why}{collapsed}")
+            // A token of RFC 8941 begins with a letter; any other name is a string.
+            let name = app.cache.shard_name(shard);
+            let quote = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };
+            format!("sidecache-shard; {outcome}; detail={quote}{name}{quote}, sidecache-l1; fwd={why}{collapsed}")
         }
     };
     HeaderValue::try_from(text).expect("shard names are header text")

@@ -1,7 +1,7 @@
 //! Errors as clients see them: the only place where an error becomes a status and a code.
 //!
 //! Use [`Error`] in handlers; `cache::Error` and `model::Invalid` turn into it. A 5xx tells a code
-//! and no inside details; the log has the rest, once, written here.
+//! and no inside details; the log has the rest, once, see `failure_log`.
 
 use std::any::Any;
 
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::answer;
+use super::failure_log::Failure;
 use crate::cache;
 use crate::metrics::Metrics;
 use crate::model::Invalid;
@@ -29,8 +30,11 @@ pub enum Error {
     BodyTooLarge { limit: usize },
     #[error("the body broke off")]
     BrokenBody,
+    #[error("the body did not arrive in time")]
+    SlowBody,
+    /// A write may have happened all the same.
     #[error("the request was not answered in time")]
-    DeadlineExceeded,
+    DeadlineExceeded { may_write: bool },
     #[error("no such route")]
     NoSuchRoute,
     #[error("the route does not take this method")]
@@ -63,6 +67,9 @@ struct Answer {
 /// Status, code and text for people.
 type Known = (StatusCode, &'static str, &'static str);
 
+const OUTCOME_UNKNOWN: Known =
+    (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened");
+
 impl Error {
     fn known(&self) -> Known {
         match self {
@@ -70,7 +77,11 @@ impl Error {
             Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),
             Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "Invalid query"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
-            Self::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time"),
+            Self::DeadlineExceeded { may_write: false } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time")
+            }
+            Self::DeadlineExceeded { may_write: true } => OUTCOME_UNKNOWN,
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route", "No such route"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed on this route")
@@ -100,7 +111,9 @@ fn cache_error(error: &cache::Error) -> Known {
         E::UnknownNamespace | E::TooManyNamespaces { .. } => (BAD, "invalid_namespace", "Invalid namespace"),
         E::NamespaceNotFound => (StatusCode::NOT_FOUND, "namespace_not_found", "Namespace not found"),
         E::Store(error) | E::PartlyFlushed { error, .. } => store_error(error),
-        E::Database(_) => (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "The database is unavailable"),
+        E::Database(_) | E::PoliciesNotLoaded => {
+            (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "The database is unavailable")
+        }
     }
 }
 
@@ -109,9 +122,7 @@ fn store_error(error: &store::Error) -> Known {
     match error {
         store::Error::Unavailable { .. } => (UNAVAILABLE, "shard_unavailable", "The key's shard is unavailable"),
         store::Error::Timeout { .. } => (UNAVAILABLE, "timeout", "The key's shard did not answer in time"),
-        store::Error::OutcomeUnknown { .. } => {
-            (UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened")
-        }
+        store::Error::OutcomeUnknown { .. } => OUTCOME_UNKNOWN,
         store::Error::Overloaded { .. } => (UNAVAILABLE, "overloaded", "Too many requests are under way"),
         store::Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full", "Cache storage full"),
         store::Error::Protocol { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
@@ -132,15 +143,16 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, code, error) = self.known();
         let is_server_error = status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE;
-        if is_server_error {
-            tracing::warn!(status = status.as_u16(), code, reason = %self, "request failed");
-        }
         let deleted_count = match &self {
             Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
             _ => None,
         };
         let detail = (!is_server_error).then(|| self.to_string());
-        answer::json(status, &Answer { error, code, detail, deleted_count })
+        let mut response = answer::json(status, &Answer { error, code, detail, deleted_count });
+        if is_server_error {
+            response.extensions_mut().insert(Failure { code, reason: self.to_string() });
+        }
+        response
     }
 }
 

@@ -43,7 +43,8 @@ struct StatusAnswer {
     status: &'static str,
 }
 
-/// Everything this instance depends on, asked now.
+/// Everything this instance depends on: the shards are asked now, the database is as its last
+/// statement found it, which is at most a refresh ago.
 pub async fn health(State(app): State<SharedApp>) -> Response {
     let shards = app.cache.health().await;
     let reachable = shards.iter().filter(|shard| shard.reachable).count();
@@ -109,8 +110,8 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.l1_entries.set(app.l1.entries() as f64);
+    app.metrics.log_lines_dropped.set((app.dropped_log_lines)() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
-    app.metrics.access_log_queued.set(app.access_log.queued() as f64);
     let mut response = app.metrics.render().into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);

@@ -8,6 +8,7 @@ mod body;
 mod entry;
 mod error;
 mod extract;
+mod failure_log;
 mod flush;
 mod health;
 mod json;
@@ -23,22 +24,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use self::error::Error;
-use crate::access_log::AccessLog;
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::database::Database;
 use crate::l1::L1;
 use crate::metrics::Metrics;
+use crate::telemetry::DroppedLines;
 
+pub use failure_log::FailureLog;
 pub use server::{Server, bind};
 
 /// What the handlers share.
@@ -46,8 +50,9 @@ pub struct App {
     pub cache: Arc<Cache>,
     pub l1: Arc<L1>,
     pub database: Arc<Database>,
-    pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
+    pub failures: FailureLog,
+    pub dropped_log_lines: DroppedLines,
     pub started: Moment,
     /// Set when the process is asked to stop: no new work is wanted.
     pub draining: CancellationToken,
@@ -91,13 +96,20 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
 /// Answers within the deadline, whatever happens below; the body is read here, so that its time
 /// counts and an early refusal leaves nothing unread on the connection.
 async fn within_deadline(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
-    let answered = async {
-        match body::read(request, app.max_body_bytes).await {
-            Ok(request) => next.run(request).await,
-            Err(error) => error.into_response(),
-        }
+    let deadline = Instant::now() + app.request_timeout;
+    let request_id = request.headers().get(X_REQUEST_ID).cloned();
+    // mget is a POST that only reads.
+    let may_write =
+        !matches!(*request.method(), Method::GET | Method::HEAD) && !request.uri().path().ends_with("/mget");
+    let read = timeout_at(deadline, body::read(request, app.max_body_bytes));
+    let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
+        Err(error) => error.into_response(),
+        Ok(request) => timeout_at(deadline, next.run(request))
+            .await
+            .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
     };
-    tokio::time::timeout(app.request_timeout, answered)
-        .await
-        .unwrap_or_else(|_| Error::DeadlineExceeded.into_response())
+    app.failures.note(&response, request_id.as_ref());
+    response
 }
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

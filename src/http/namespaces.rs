@@ -44,13 +44,17 @@ impl From<Record> for NamespaceAnswer {
 }
 
 /// `GET` of all.
-pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Response {
-    let namespaces = app.cache.namespaces().into_iter().map(NamespaceAnswer::from).collect();
-    answer::json(StatusCode::OK, &NamespacesAnswer { namespaces })
+pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
+    let namespaces = app.cache.namespaces()?.into_iter().map(NamespaceAnswer::from).collect();
+    Ok(answer::json(StatusCode::OK, &NamespacesAnswer { namespaces }))
 }
 
 /// `GET` of one.
-pub async fn get(State(app): State<SharedApp>, NamespacePath(namespace): NamespacePath) -> Result<Response, Error> {
+pub async fn get(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+) -> Result<Response, Error> {
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(app.cache.namespace(&namespace)?)))
 }
 
@@ -69,6 +73,7 @@ struct PolicyBody<'b> {
 pub async fn put(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
     let body: PolicyBody<'_> = object(&body)?;
@@ -96,6 +101,7 @@ fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> 
 pub async fn delete(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
 ) -> Result<Response, Error> {
     let deleted_count = app.cache.delete_namespace(&namespace).await?;
     Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))

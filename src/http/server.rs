@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,10 @@ const BACKLOG: u32 = 4096;
 
 /// Pause after a failure to accept, such as having no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long requests that were sent before the process was asked to stop are still taken: a
+/// connection told to finish before its request was read would be closed unanswered.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Opens the listening socket.
 ///
@@ -43,6 +48,8 @@ pub struct Server {
     http: http1::Builder,
     slots: Arc<Semaphore>,
     drain_timeout: Duration,
+    /// How long a write may make no progress.
+    write_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -55,16 +62,24 @@ impl Server {
             http,
             slots: Arc::new(Semaphore::new(config.max_connections)),
             drain_timeout: config.drain_timeout,
+            write_timeout: config.request_timeout,
             metrics,
         }
     }
 
-    /// Accepts until `shutdown`, then lets requests under way finish for the drain time.
+    /// Accepts until `shutdown` and a moment longer, then lets requests under way finish for most of
+    /// the drain time; the rest is for what the process has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let enough = async {
+            shutdown.cancelled().await;
+            // Who connected before the signal may still be waiting to be accepted.
+            sleep(GRACE.min(self.drain_timeout)).await;
+        };
+        let mut enough = pin!(enough);
         loop {
             let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = &mut enough => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -83,7 +98,7 @@ impl Server {
         }
         drop(listener);
         connections.close();
-        if timeout(self.drain_timeout, connections.wait()).await.is_err() {
+        if timeout(self.drain_timeout * 3 / 4, connections.wait()).await.is_err() {
             tracing::warn!(connections = connections.len(), "connections cut at the end of the drain time");
         }
     }
@@ -95,7 +110,7 @@ impl Server {
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
         let service = TowerToHyperService::new(self.router.clone());
-        let (http, metrics) = (self.http.clone(), self.metrics.clone());
+        let (http, metrics, write_timeout) = (self.http.clone(), self.metrics.clone(), self.write_timeout);
         async move {
             let _slot = slot;
             metrics.connections.increment(1.0);
@@ -103,19 +118,31 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
+            // A client that does not read its answer must not hold its connection for ever.
+            let mut stream = Box::pin(TimeoutStream::new(stream));
+            stream.as_mut().set_write_timeout_pinned(Some(write_timeout));
             let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
             let result = tokio::select! {
                 result = connection.as_mut() => result,
-                () = shutdown.cancelled() => {
+                () = async { shutdown.cancelled().await; sleep(GRACE).await } => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
             };
             if let Err(error) = result {
-                // The client went away or sent no HTTP: its own affair.
+                // The client went away, sent no HTTP or did not read: its own affair.
                 tracing::debug!(%error, "connection ended");
+                if is_stalled(&error) {
+                    metrics.connections_stalled.increment(1);
+                }
             }
             metrics.connections.decrement(1.0);
         }
     }
+}
+
+/// Whether a connection ended as its client did not read.
+fn is_stalled(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }

@@ -88,9 +88,13 @@ impl L1 {
         self.entries.load(Relaxed)
     }
 
-    fn stripe(&self, key: &EntryKey) -> &Mutex<Stripe> {
+    fn stripe_index(&self, key: &EntryKey) -> usize {
         // The low bits choose the bucket within the stripe's map, so the stripe takes others.
-        &self.stripes[(key.hash() >> 32) as usize % STRIPES]
+        (key.hash() >> 32) as usize % STRIPES
+    }
+
+    fn stripe(&self, key: &EntryKey) -> &Mutex<Stripe> {
+        &self.stripes[self.stripe_index(key)]
     }
 
     /// The unexpired copy of `key`, now the most recently used of its stripe.
@@ -124,14 +128,13 @@ impl L1 {
         self.used_bytes.fetch_add(cost, Relaxed);
         self.entries.fetch_add(1, Relaxed);
         self.forget(freed);
-        while self.used_bytes() > self.max_bytes {
-            match stripe.remove_least_recent() {
-                Some(freed) => self.forget(Some(freed)),
-                None => break,
-            }
+        // Never the copy just made: a stripe that has few or large copies would keep none.
+        while self.used_bytes() > self.max_bytes && stripe.len() > 1 {
+            let freed = stripe.remove_least_recent();
+            self.forget(freed);
         }
         drop(stripe);
-        self.make_room();
+        self.make_room(key);
         true
     }
 
@@ -156,9 +159,12 @@ impl L1 {
         }
     }
 
-    /// Evicts from the other stripes while one stripe alone could not make enough room.
-    fn make_room(&self) {
-        for stripe in &self.stripes {
+    /// Evicts from the other stripes where that of `key` could not make enough room, its
+    /// neighbours first, so that all are asked alike.
+    fn make_room(&self, key: &EntryKey) {
+        let own = self.stripe_index(key);
+        for i in 1..=STRIPES {
+            let stripe = &self.stripes[(own + i) % STRIPES];
             while self.used_bytes() > self.max_bytes {
                 let Some(freed) = stripe.lock().remove_least_recent() else { break };
                 self.forget(Some(freed));
@@ -231,6 +237,18 @@ mod tests {
         assert!(l1.entries() > 700, "{}", l1.entries());
         assert!(l1.get(&key(0), Moment::now()).is_some(), "used all the time");
         assert!(l1.get(&key(1), Moment::now()).is_none(), "never used again");
+    }
+
+    #[test]
+    fn regression_an_empty_stripe_of_a_full_l1_keeps_a_new_copy() {
+        // An insert evicted from its own stripe alone, and so the very copy it made, when the
+        // stripe held no other: its keys could never be kept again.
+        let l1 = L1::new(1 << 20);
+        for i in 0..200 {
+            insert(&l1, &key(i), copy(100_000));
+            assert!(l1.get(&key(i), Moment::now()).is_some(), "key {i}");
+            assert!(l1.used_bytes() <= 1 << 20);
+        }
     }
 
     #[test]

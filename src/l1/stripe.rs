@@ -31,6 +31,10 @@ impl Stripe {
         self.entries.pop(key).map(|(_, cost)| cost)
     }
 
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub fn remove_least_recent(&mut self) -> Option<u64> {
         self.entries.pop_lru().map(|(_, (_, cost))| cost)
     }

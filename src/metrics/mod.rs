@@ -53,9 +53,11 @@ table! {
     stats_lost: Counter, "sidecache_stats_lost_total", Unit::Count, "Hits and misses that may be missing from the stats.";
     access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
     access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
-    access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log waiting to be written.";
+    access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log not yet written or dropped.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections closed at once, too many being open.";
+    connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
+    log_lines_dropped: Gauge, "sidecache_log_lines_dropped", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests that ended in a panic.";
 }
 

@@ -56,6 +56,14 @@ impl Tags {
         self.0.binary_search(tag).is_ok()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The tags separated by line feeds, the stored form: unambiguous, as tags hold none.
     pub fn joined(&self) -> String {
         let texts: Vec<&str> = self.0.iter().map(Tag::as_str).collect();

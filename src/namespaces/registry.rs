@@ -1,8 +1,10 @@
 //! The snapshot of all namespaces that this instance knows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::MutexGuard;
 
 use super::Record;
 use crate::clock::unix_millis;
@@ -14,6 +16,8 @@ use crate::model::{Namespace, Policy};
 pub enum Refusal {
     /// It does not exist, and writing does not create any.
     Unknown,
+    /// It is not known here, and the database could not be asked yet.
+    NotLoaded,
     /// It does not exist, and there are as many as there may be.
     TooMany { limit: usize },
 }
@@ -23,12 +27,23 @@ pub struct Registry {
     config: NamespaceConfig,
     records: RwLock<BTreeMap<String, Record>>,
     /// Created by a write here and not yet in the database.
-    pending: Mutex<HashSet<String>>,
+    /// Sorted, so that instances saving the same names take their rows' locks in one order.
+    pending: Mutex<BTreeSet<String>>,
+    /// Whether the database was read at least once; before that, what is not here may exist.
+    is_loaded: AtomicBool,
+    /// Held by whoever changes database and snapshot together, so that none undoes the other.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Registry {
     pub fn new(config: NamespaceConfig) -> Self {
-        Self { config, records: RwLock::default(), pending: Mutex::default() }
+        Self {
+            config,
+            records: RwLock::default(),
+            pending: Mutex::default(),
+            is_loaded: AtomicBool::new(false),
+            changing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The policy for a write, creating the namespace if that is allowed.
@@ -40,7 +55,7 @@ impl Registry {
             return Ok(record.policy);
         }
         if !self.config.auto_create {
-            return Err(Refusal::Unknown);
+            return Err(if self.is_loaded() { Refusal::Unknown } else { Refusal::NotLoaded });
         }
         self.create(namespace)
     }
@@ -60,6 +75,16 @@ impl Registry {
         self.pending.lock().insert(namespace.to_string());
         records.insert(namespace.to_string(), Record { namespace, policy, created_at: now, updated_at: now });
         Ok(policy)
+    }
+
+    /// Whether the database was read at least once.
+    pub fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Relaxed)
+    }
+
+    /// The turn to change database and snapshot together.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The policy of a namespace nobody configured.
@@ -122,6 +147,7 @@ impl Registry {
         let pending = self.pending.lock();
         records.retain(|name, _| pending.contains(name));
         records.extend(loaded.into_iter().map(|record| (record.namespace.to_string(), record)));
+        self.is_loaded.store(true, Relaxed);
     }
 }
 
@@ -167,7 +193,10 @@ mod tests {
 
     #[test]
     fn creation_can_be_off_and_is_bounded() {
-        assert_eq!(registry(false, 10).for_write("a"), Err(Refusal::Unknown));
+        let closed = registry(false, 10);
+        assert_eq!(closed.for_write("a"), Err(Refusal::NotLoaded), "the database may know it");
+        closed.replace(Vec::new());
+        assert_eq!(closed.for_write("a"), Err(Refusal::Unknown));
         let registry = registry(true, 1);
         registry.for_write("a").unwrap();
         assert_eq!(registry.for_write("b"), Err(Refusal::TooMany { limit: 1 }));

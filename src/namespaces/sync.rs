@@ -44,6 +44,7 @@ impl Synchronizer {
     }
 
     async fn step(&self, known: &mut Option<i64>) -> Result<(), Error> {
+        let _turn = self.registry.turn().await;
         self.save().await?;
         if *known != Some(self.repository.revision().await?) {
             let (revision, records) = self.repository.load().await?;

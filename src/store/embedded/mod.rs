@@ -54,8 +54,9 @@ impl Embedded {
         if cost > self.limit_bytes {
             return Err(Error::Full { shard: NAME.to_owned() });
         }
-        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write);
+        // Counted before it is there: whoever deletes it must find it in the sum.
         self.used.fetch_add(cost, Relaxed);
+        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write);
         self.release(removed);
         self.make_room();
         Ok(stored)
@@ -135,7 +136,7 @@ impl Store for Embedded {
         let before = space.last_version();
         let (mut deleted, mut position) = (0, Some(0));
         while let Some(from) = position {
-            let batch = space.flush(selection, from, before, BATCH);
+            let batch = space.flush(selection, from, before, selection.step(BATCH));
             deleted += batch.deleted;
             position = batch.next;
             self.release(batch.removed);
@@ -156,7 +157,7 @@ impl Store for Embedded {
         };
         self.sweep(namespace).await?;
         let from = cursor.map_or(0, |cursor| cursor.position);
-        let (keys, next) = space.list(selection, from, limit, BATCH.max(limit));
+        let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
         let next = next.map(|position| Cursor { shard: 0, position, after: String::new() });
         Ok(Page { size: space.totals().keys, keys, next })
     }

@@ -200,12 +200,18 @@ impl Space {
 
     /// Evicts the least recently used entries until `bytes` of cost are free.
     pub fn evict(&self, bytes: u64) -> Removed {
+        let now = Moment::now();
         self.change(|inner| {
             let mut removed = Removed::default();
             while removed.cost < bytes {
-                let Some(key) = inner.entries.peek_lru().map(|(key, _)| key.clone()) else { break };
-                removed.add(inner.remove(&key));
-                inner.totals.evictions += 1;
+                let oldest = inner.entries.peek_lru().map(|(key, item)| (key.clone(), item.is_expired(now)));
+                let Some((key, is_expired)) = oldest else { break };
+                if is_expired {
+                    removed.add(inner.remove_expired(&key));
+                } else {
+                    removed.add(inner.remove(&key));
+                    inner.totals.evictions += 1;
+                }
             }
             removed
         })

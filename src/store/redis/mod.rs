@@ -33,6 +33,9 @@ use crate::model::{Entry, EntryKey, Namespace, Selection, Write};
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
 const KEYS_PER_SCRIPT: usize = 100;
 const BYTES_PER_SCRIPT: usize = 1 << 20;
+/// Scripts one after another for one namespace on one shard in a sweep.
+const SCRIPTS_PER_SWEEP: usize = 50;
+
 /// Listing steps taken for one page before it is given as it is, with a cursor.
 const STEPS_PER_PAGE: usize = 20;
 
@@ -84,21 +87,39 @@ impl Redis {
     }
 
     /// The indices of `keys` by owning shard, in batches that one script may take.
-    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, usize)>) -> Vec<(&Arc<Shard>, Vec<usize>)> {
-        let mut open: Vec<(Vec<usize>, usize)> = vec![Default::default(); self.shards.len()];
+    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<usize>)> {
+        let mut open: Vec<(Vec<usize>, Load)> = vec![Default::default(); self.shards.len()];
         let mut full = Vec::new();
-        for (i, (key, bytes)) in keys.enumerate() {
+        for (i, (key, load)) in keys.enumerate() {
             let shard = usize::from(self.ring.route(key.hash()));
-            let (batch, size) = &mut open[shard];
-            if !batch.is_empty() && (batch.len() == KEYS_PER_SCRIPT || *size + bytes > BYTES_PER_SCRIPT) {
+            let (batch, sum) = &mut open[shard];
+            let next = Load { keys: sum.keys + load.keys, bytes: sum.bytes + load.bytes };
+            if !batch.is_empty() && (next.keys > KEYS_PER_SCRIPT || next.bytes > BYTES_PER_SCRIPT) {
                 full.push((shard, std::mem::take(batch)));
-                *size = 0;
+                *sum = load;
+            } else {
+                *sum = next;
             }
             batch.push(i);
-            *size += bytes;
         }
         full.extend(open.into_iter().map(|(batch, _)| batch).enumerate().filter(|(_, batch)| !batch.is_empty()));
         full.into_iter().map(|(shard, batch)| (&self.shards[shard], batch)).collect()
+    }
+}
+
+/// What an entry adds to a script.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    /// Keys touched: the entry's own and its tags'.
+    keys: usize,
+    bytes: usize,
+}
+
+impl Load {
+    const READ: Self = Self { keys: 1, bytes: 0 };
+
+    fn of(write: &Write) -> Self {
+        Self { keys: 1 + write.tags.len(), bytes: write.value.len() }
     }
 }
 
@@ -160,11 +181,12 @@ impl Store for Redis {
 
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
         let namespace = namespace_of(keys);
-        let asked = self.batches(keys.iter().map(|key| (key, 0))).into_iter().map(|(shard, indices)| async move {
-            let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
-            let answers = shard.get(namespace, &wanted).await;
-            (indices, answers)
-        });
+        let asked =
+            self.batches(keys.iter().map(|key| (key, Load::READ))).into_iter().map(|(shard, indices)| async move {
+                let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
+                let answers = shard.get(namespace, &wanted).await;
+                (indices, answers)
+            });
         reorder(keys.len(), join_all(asked).await)
     }
 
@@ -175,8 +197,8 @@ impl Store for Redis {
 
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>> {
         let namespace = writes.first().map_or("", |(key, _)| key.namespace());
-        let sizes = writes.iter().map(|(key, write)| (key, write.value.len()));
-        let asked = self.batches(sizes).into_iter().map(|(shard, indices)| {
+        let loads = writes.iter().map(|(key, write)| (key, Load::of(write)));
+        let asked = self.batches(loads).into_iter().map(|(shard, indices)| {
             let writes = &writes;
             async move {
                 let batch: Vec<(&EntryKey, &Write)> =
@@ -249,7 +271,7 @@ impl Store for Redis {
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
         let each = on_all(&self.shards, |shard| async move {
-            shard.sweep(namespace).await?;
+            while shard.sweep(namespace, SCRIPTS_PER_SWEEP).await? {}
             shard.totals(namespace).await
         })
         .await?;
@@ -264,21 +286,22 @@ impl Store for Redis {
     }
 
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
-        // Reads of a namespace are kept on one shard, the owner of its empty key.
+        // Reads of a namespace are kept on one shard, the owner of its reserved key.
         let homes: Vec<EntryKey> =
             reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
-        let asked = self.batches(homes.iter().map(|key| (key, 0))).into_iter().map(|(shard, indices)| async move {
-            let arguments = || {
-                let fields = indices.iter().flat_map(|i| {
-                    let (namespace, reads) = &reads[*i];
-                    [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
-                });
-                fields.map(Value::from).collect()
-            };
-            let answer = shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await;
-            let answers = answer.map(|_| vec![(); indices.len()]);
-            (indices, answers)
-        });
+        let asked =
+            self.batches(homes.iter().map(|key| (key, Load::READ))).into_iter().map(|(shard, indices)| async move {
+                let arguments = || {
+                    let fields = indices.iter().flat_map(|i| {
+                        let (namespace, reads) = &reads[*i];
+                        [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
+                    });
+                    fields.map(Value::from).collect()
+                };
+                let answer = shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await;
+                let answers = answer.map(|_| vec![(); indices.len()]);
+                (indices, answers)
+            });
         reorder(reads.len(), join_all(asked).await)
     }
 
@@ -289,7 +312,7 @@ impl Store for Redis {
     }
 
     async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
-        on_all(&self.shards, |shard| shard.sweep(namespace)).await?;
+        on_all(&self.shards, |shard| shard.sweep(namespace, SCRIPTS_PER_SWEEP)).await?;
         Ok(())
     }
 

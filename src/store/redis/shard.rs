@@ -1,19 +1,25 @@
 //! One shard: its connections, and the rules under which commands go over them.
 //!
 //! What is true here keeps the traps of the client library out of the rest of the project: a
-//! command is sent at most once, never waits for a lost connection to come back, never waits longer
-//! than the shard's timeout, and never joins more than a bounded number of others in flight.
+//! command is sent at most once, is refused where the connection is known to be lost, never waits
+//! longer than the shard's timeout, and never joins more than a bounded number of others. A
+//! connection that stopped answering gets no more commands and is replaced (see [`Lane`]): its
+//! commands would pile up in the library, and its silence would pass for the shard's.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use fred::clients::Client;
+use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
 use fred::types::config::{ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{Builder, ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
 use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use super::scripts::Script;
+use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::store::Error;
 
@@ -35,7 +41,7 @@ pub enum Effect {
 /// A named Redis endpoint.
 pub struct Shard {
     pub name: String,
-    clients: Vec<Client>,
+    lanes: Vec<Arc<Lane>>,
     /// Receives pub/sub messages; carries no other command.
     pub subscriber: Client,
     next: AtomicUsize,
@@ -48,10 +54,11 @@ impl Shard {
     /// # Errors
     /// A configuration that the client library refuses.
     pub fn start(config: &ShardConfig, common: &RedisConfig) -> Result<Self, fred::error::Error> {
-        let clients = (0..common.connections).map(|_| connect(config, common)).collect::<Result<Vec<_>, _>>()?;
+        let lanes =
+            (0..common.connections).map(|_| connect(config, common).map(|client| Arc::new(Lane::new(client))));
         Ok(Self {
             name: config.name.clone(),
-            clients,
+            lanes: lanes.collect::<Result<_, _>>()?,
             subscriber: connect(config, common)?,
             next: AtomicUsize::new(0),
             in_flight: Semaphore::new(common.max_in_flight),
@@ -87,24 +94,33 @@ impl Shard {
 
     async fn command(&self, name: &'static str, effect: Effect, arguments: Vec<Value>) -> Result<Frame, Refusal> {
         let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let client = self.client().ok_or_else(|| Refusal::NotSent("not connected".to_owned()))?;
+        let lane = self.lane().ok_or_else(|| Refusal::NotSent("not connected".to_owned()))?;
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-        match client.custom_raw(command, arguments).await {
-            Ok(Frame::SimpleError { data, .. }) => Err(refused(&data)),
-            Ok(Frame::BlobError { data, .. }) => Err(refused(&String::from_utf8_lossy(&data))),
-            Ok(frame) => Ok(frame),
-            Err(error) if effect == Effect::Read && *error.kind() != fred::error::ErrorKind::Timeout => {
-                Err(Refusal::NotSent(error.to_string()))
+        let answer = lane.client.custom_raw(command, arguments).await;
+        match answer {
+            Err(error) if *error.kind() == ErrorKind::Timeout => {
+                lane.missed_an_answer();
+                Err(Refusal::NoAnswer(error.to_string()))
             }
+            // Nothing of a read that broke off matters; a write may have been carried out.
+            Err(error) if effect == Effect::Read => Err(Refusal::NotSent(error.to_string())),
             Err(error) => Err(Refusal::NoAnswer(error.to_string())),
+            Ok(frame) => {
+                lane.got_an_answer();
+                match frame {
+                    Frame::SimpleError { data, .. } => Err(refused(&data)),
+                    Frame::BlobError { data, .. } => Err(refused(&String::from_utf8_lossy(&data))),
+                    frame => Ok(frame),
+                }
+            }
         }
     }
 
-    /// The next connected client in turn.
-    fn client(&self) -> Option<&Client> {
+    /// The next usable lane in turn.
+    fn lane(&self) -> Option<&Arc<Lane>> {
         let start = self.next.fetch_add(1, Relaxed);
-        let count = self.clients.len();
-        (0..count).map(|i| &self.clients[(start + i) % count]).find(|client| client.is_connected())
+        let count = self.lanes.len();
+        (0..count).map(|i| &self.lanes[(start + i) % count]).find(|lane| lane.is_usable())
     }
 
     fn error(&self, refusal: Refusal, effect: Effect) -> Error {
@@ -117,6 +133,67 @@ impl Shard {
             Refusal::Full => Error::Full { shard },
             Refusal::NoScript => Error::Protocol { shard, reason: "NOSCRIPT for EVAL".to_owned() },
             Refusal::Strange(reason) => Error::Protocol { shard, reason },
+        }
+    }
+}
+
+/// How long commands may time out on a connection without any answer before it is replaced.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long a new connection is waited for before the next is asked for, and how often it is looked
+/// for meanwhile.
+const REVIVAL: Duration = Duration::from_secs(5);
+const REVIVAL_STEP: Duration = Duration::from_millis(100);
+
+/// One connection for commands.
+struct Lane {
+    client: Client,
+    /// When the first of the commands timed out that had no answer after them; 0 for none. In
+    /// nanoseconds of [`Moment`].
+    silent_since: AtomicU64,
+    /// Whether a task is replacing the connection.
+    is_reviving: AtomicBool,
+}
+
+impl Lane {
+    fn new(client: Client) -> Self {
+        Self { client, silent_since: AtomicU64::new(0), is_reviving: AtomicBool::new(false) }
+    }
+
+    fn is_usable(&self) -> bool {
+        self.client.is_connected() && !self.is_reviving.load(Relaxed)
+    }
+
+    fn got_an_answer(&self) {
+        if self.silent_since.load(Relaxed) != 0 {
+            self.silent_since.store(0, Relaxed);
+        }
+    }
+
+    fn missed_an_answer(self: &Arc<Self>) {
+        let now = Moment::now();
+        let first = self.silent_since.compare_exchange(0, now.as_nanos(), Relaxed, Relaxed).err();
+        let silence = first.map_or(Duration::ZERO, |nanos| now.since(Moment::from_nanos(nanos)));
+        if silence >= SILENCE && !self.is_reviving.swap(true, Relaxed) {
+            tokio::spawn(self.clone().revive());
+        }
+    }
+
+    /// Replaces the connection, again and again until it answers; nothing else is sent meanwhile.
+    async fn revive(self: Arc<Self>) {
+        while timeout(REVIVAL, self.reconnect()).await.is_err() {}
+        self.silent_since.store(0, Relaxed);
+        self.is_reviving.store(false, Relaxed);
+    }
+
+    async fn reconnect(&self) {
+        // Where the library is stuck in writing this does not end; its own check for silence then
+        // breaks the connection, as nothing more is written.
+        if let Ok(Err(error)) = timeout(SILENCE, self.client.force_reconnection()).await {
+            tracing::debug!(%error, "not reconnected yet");
+        }
+        while !self.client.is_connected() || self.client.ping::<()>(None).await.is_err() {
+            sleep(REVIVAL_STEP).await;
         }
     }
 }

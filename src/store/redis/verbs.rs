@@ -11,7 +11,7 @@ use crate::model::{Entry, EntryKey, Namespace, Selection, UnixMillis, Version, W
 use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
-const FLUSHED_PER_SCRIPT: usize = 200;
+const FLUSHED_PER_SCRIPT: usize = 100;
 const LISTED_PER_SCRIPT: usize = 250;
 const SWEPT_PER_SCRIPT: u64 = 200;
 
@@ -31,14 +31,24 @@ impl Shard {
         })
     }
 
+    /// Reads entries, in as many scripts as their size asks for.
     pub async fn get(&self, namespace: &str, keys: &[&str]) -> Result<Vec<Option<Entry>>, Error> {
-        let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
-        let expected = keys.len();
-        self.ask(&scripts::GET, Effect::Read, arguments, move |frame| {
-            let entries = reply::array(frame)?.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-            if entries.len() == expected { Ok(entries) } else { Err("one answer a key") }
-        })
-        .await
+        let mut entries = Vec::with_capacity(keys.len());
+        while entries.len() < keys.len() {
+            let wanted = &keys[entries.len()..];
+            let arguments = || [namespace].into_iter().chain(wanted.iter().copied()).map(Value::from).collect();
+            let read = |frame| {
+                let answers = reply::array(frame)?;
+                if answers.len() != wanted.len() {
+                    return Err("one answer a key");
+                }
+                let given = answers.into_iter().take_while(|answer| !matches!(answer, Frame::Number { .. }));
+                let entries = given.map(entry).collect::<Result<Vec<_>, _>>()?;
+                if entries.is_empty() { Err("at least one entry") } else { Ok(entries) }
+            };
+            entries.extend(self.ask(&scripts::GET, Effect::Read, arguments, read).await?);
+        }
+        Ok(entries)
     }
 
     pub async fn set(&self, namespace: &str, writes: &[(&EntryKey, &Write)]) -> Result<Vec<Stored>, Error> {
@@ -72,7 +82,7 @@ impl Shard {
         let (kind, argument) = selector(selection);
         let (mut cursor, mut before) = ("0".to_owned(), String::new());
         loop {
-            let count = FLUSHED_PER_SCRIPT.to_string();
+            let count = selection.step(FLUSHED_PER_SCRIPT).to_string();
             let arguments = || {
                 let all = [namespace.as_str(), &cursor, &count, &before, kind, argument];
                 all.into_iter().map(Value::from).collect()
@@ -100,7 +110,7 @@ impl Shard {
         position: u64,
     ) -> Result<(u64, Vec<String>), Error> {
         let (kind, argument) = selector(selection);
-        let (position, count) = (position.to_string(), LISTED_PER_SCRIPT.to_string());
+        let (position, count) = (position.to_string(), selection.step(LISTED_PER_SCRIPT).to_string());
         let arguments = || {
             let all = [namespace.as_str(), &position, &count, kind, argument];
             all.into_iter().map(Value::from).collect()
@@ -118,10 +128,16 @@ impl Shard {
         self.ask(&scripts::SIZE, Effect::Read, arguments, reply::count).await
     }
 
-    pub async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
+    /// Takes expired entries out of the books, at most [`SWEPT_PER_SCRIPT`] in each of `scripts`
+    /// scripts; tells whether there may be more.
+    pub async fn sweep(&self, namespace: &Namespace, scripts: usize) -> Result<bool, Error> {
         let arguments = || vec![Value::from(namespace.as_str()), Value::from(SWEPT_PER_SCRIPT.to_string())];
-        while self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::count).await? == SWEPT_PER_SCRIPT {}
-        Ok(())
+        for _ in 0..scripts {
+            if self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::count).await? < SWEPT_PER_SCRIPT {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
