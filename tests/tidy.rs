@@ -1,6 +1,8 @@
 //! The walls between the rooms, which one crate cannot have from the compiler, and the habits that
 //! a machine can see.
 
+#![expect(clippy::unwrap_used, reason = "a test of files that must be there")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use cursor::Cursor;
+pub use cursor::{Cursor, Cut};
 pub use error::Error;
 
 use crate::clock::Moment;

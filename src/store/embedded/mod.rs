@@ -158,7 +158,7 @@ impl Store for Embedded {
         self.sweep(namespace).await?;
         let from = cursor.map_or(0, |cursor| cursor.position);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
-        let next = next.map(|position| Cursor { shard: 0, position, after: String::new() });
+        let next = next.map(|position| Cursor { position, ..Cursor::start_of(0) });
         Ok(Page { size: space.totals().keys, keys, next })
     }
 

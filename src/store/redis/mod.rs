@@ -24,7 +24,7 @@ use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
-    Cursor, Error, FlushFailure, InvalidationSink, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals,
+    Cursor, Cut, Error, FlushFailure, InvalidationSink, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals,
     entry_key,
 };
 use crate::config::RedisConfig;
@@ -243,26 +243,31 @@ impl Store for Redis {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let mut place = cursor.unwrap_or(Cursor { shard: 0, position: 0, after: String::new() });
+        let mut place = cursor.unwrap_or(Cursor::start_of(0));
         let mut keys = Vec::new();
         for _ in 0..STEPS_PER_PAGE {
             let room = limit - keys.len();
             let Some(shard) = self.shards.get(usize::from(place.shard)).filter(|_| room > 0) else { break };
-            let (following, mut step) = shard.list(namespace, selection, place.position).await?;
-            // A page may end within a step, and the next one repeats the step: sorted, so that
-            // `after` says how far it came.
+            let cut = place.cut.take();
+            let count = cut.as_ref().map_or_else(|| verbs::list_count(selection, room), |cut| cut.count);
+            let (following, mut step) = shard.list(namespace, selection, place.position, count).await?;
             step.sort_unstable();
-            step.retain(|key| place.after.is_empty() || *key > place.after);
+            step.dedup();
+            if let Some(cut) = cut.filter(|cut| cut.following == following) {
+                step.retain(|key| *key > cut.after);
+            }
             if step.len() > room {
                 step.truncate(room);
+                let after = step.last().cloned().unwrap_or_default();
                 keys.extend(step);
-                // There was room, so the last key is one of this step.
-                place.after = keys.last().cloned().unwrap_or_default();
+                place.cut = Some(Cut { count, following, after });
                 break;
             }
             keys.extend(step);
-            let shard = if following == 0 { place.shard + 1 } else { place.shard };
-            place = Cursor { shard, position: following, after: String::new() };
+            place = match following {
+                0 => Cursor::start_of(place.shard + 1),
+                position => Cursor { position, ..place },
+            };
         }
         let sizes = on_all(&self.shards, |shard| shard.size(namespace)).await?;
         let next = (usize::from(place.shard) < self.shards.len()).then_some(place);

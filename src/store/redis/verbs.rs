@@ -102,15 +102,16 @@ impl Shard {
         }
     }
 
-    /// One step of a listing: the position to go on from (0 at the end) and the step's live keys.
+    /// One step of a listing over `count` entries: the position to go on from (0 at the end) and the step's live keys.
     pub async fn list(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         position: u64,
+        count: usize,
     ) -> Result<(u64, Vec<String>), Error> {
         let (kind, argument) = selector(selection);
-        let (position, count) = (position.to_string(), selection.step(LISTED_PER_SCRIPT).to_string());
+        let (position, count) = (position.to_string(), count.to_string());
         let arguments = || {
             let all = [namespace.as_str(), &position, &count, kind, argument];
             all.into_iter().map(Value::from).collect()
@@ -170,6 +171,15 @@ impl Shard {
             used_bytes: field("used_memory").unwrap_or(0),
             limit_bytes: configured.or_else(|| field("total_system_memory")).unwrap_or(0),
         }
+    }
+}
+
+/// How many entries a step of a listing looks at when `room` more keys are wanted.
+pub fn list_count(selection: &Selection, room: usize) -> usize {
+    match selection {
+        // Few of the entries may match.
+        Selection::Matching(_) => selection.step(LISTED_PER_SCRIPT),
+        Selection::All | Selection::Tagged(_) => room.min(LISTED_PER_SCRIPT),
     }
 }
 

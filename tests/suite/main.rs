@@ -1,0 +1,35 @@
+//! The tests of the service from outside: the real binary, real servers, real HTTP. Nothing in here
+//! looks into the crate; what holds is what the contract says.
+//!
+//! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
+//! - [`keys`], [`input`]: what is accepted, and how the rest is refused
+//! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
+//! - [`stored_form`]: what lies in Redis
+//! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
+//! - [`access_log`], [`metrics`]: what is recorded of all that
+//! - [`startup`], [`outage`]: settings, signals, and servers that are away
+//! - [`regressions`]: bugs that were, each as it was found
+//! - [`nginx`]: the load-balancing front
+//! - [`replay`]: the example, on a generated workload and on a real trace
+//! - [`support`]: what the tests stand on
+
+mod support;
+
+mod access_log;
+mod batch;
+mod coherence;
+mod concurrency;
+mod exact_bytes;
+mod flush;
+mod functional;
+mod input;
+mod keys;
+mod listing;
+mod metrics;
+mod namespaces;
+mod nginx;
+mod outage;
+mod regressions;
+mod replay;
+mod startup;
+mod stored_form;

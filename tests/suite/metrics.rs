@@ -1,0 +1,138 @@
+//! `/metrics`: text that parses, families that are described, and counters that move.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use serde_json::json;
+
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::{Client, namespace};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::service::{Service, Settings, Store};
+
+on_both_stores! {
+    every_sample_belongs_to_a_described_family,
+    requests_are_counted_by_operation,
+}
+
+async fn every_sample_belongs_to_a_described_family(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("metrics"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    cache.get(&ns, "k").await.expect(200);
+    cache.get(&ns, "absent").await.expect(404);
+    let answer = cache.fetch("/metrics").await.expect(200);
+    let content_type = answer.header("content-type").unwrap_or("").to_owned();
+    assert!(content_type.starts_with("text/plain"), "{content_type}");
+    let metrics = cache.metrics().await;
+    let mut seen = BTreeMap::new();
+    for sample in metrics.samples() {
+        let described = metrics.described_type(sample);
+        assert!(described.is_some(), "{} has no HELP or no TYPE", sample.name);
+        assert!(sample.name.starts_with("sidecache_"), "{}", sample.name);
+        if described == Some("counter") {
+            assert!(sample.name.ends_with("_total"), "the counter {}", sample.name);
+            assert!(sample.value >= 0.0);
+        }
+        let twice = seen.insert((sample.name.clone(), sample.labels.clone()), ());
+        assert!(twice.is_none(), "{sample:?} twice");
+    }
+    // Names of namespaces and keys come from outside and are unbounded: they are no labels.
+    assert!(!answer.text().contains(&ns));
+    assert!(!metrics.samples().is_empty());
+}
+
+async fn requests_are_counted_by_operation(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("metrics"));
+    let count = async |operation: &str| {
+        cache.metrics().await.total_with("sidecache_requests_total", &[("operation", operation)])
+    };
+    // Other tests use the service, too: counters have grown by at least what this one did.
+    for operation in ["set", "get", "head", "delete", "mget", "mset", "flush", "list", "stats"] {
+        let before = count(operation).await;
+        for _ in 0..3 {
+            call(&cache, &ns, operation).await;
+        }
+        eventually(SOON, async || {
+            let grown = count(operation).await - before;
+            ensure!(grown >= 3.0, "{operation} has grown by {grown}");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+async fn call(cache: &Client, ns: &str, operation: &str) {
+    match operation {
+        "set" => cache.set(ns, "k", "1").await,
+        "get" => cache.get(ns, "k").await,
+        "head" => cache.head(ns, "k").await,
+        "delete" => cache.delete(ns, "k").await,
+        "mget" => cache.mget(ns, &["k"]).await,
+        "mset" => cache.mset(ns, &json!([{"key": "k", "value": 1}])).await,
+        "flush" => cache.flush(ns, &[]).await,
+        "list" => cache.list(ns, &[]).await,
+        _ => cache.stats(ns).await,
+    };
+}
+
+#[tokio::test]
+async fn results_are_told_apart_and_add_up() {
+    for store in [Store::Embedded, Store::Shards] {
+        let service = Service::start(store.settings());
+        let cache = service.client();
+        cache.set("metrics", "k", "1").await.expect(201);
+        for _ in 0..7 {
+            cache.get("metrics", "k").await.expect(200);
+        }
+        for _ in 0..4 {
+            cache.get("metrics", "absent").await.expect(404);
+        }
+        let metrics = cache.metrics().await;
+        let gets = |labels: &[(&str, &str)]| metrics.total_with("sidecache_requests_total", labels);
+        assert!((gets(&[("operation", "get")]) - 11.0).abs() < 0.1, "{metrics:?}");
+        let results: Vec<f64> = metrics
+            .samples()
+            .iter()
+            .filter(|sample| sample.name == "sidecache_requests_total")
+            .filter(|sample| sample.labels.get("operation").is_some_and(|operation| operation == "get"))
+            .filter(|sample| sample.labels.contains_key("result") && sample.value > 0.0)
+            .map(|sample| sample.value)
+            .collect();
+        assert!(results.contains(&7.0) && results.contains(&4.0), "hits and misses have results: {results:?}");
+        eventually(SOON, async || {
+            let written = cache.metrics().await.total("sidecache_access_log_written_total");
+            ensure!((written - 12.0).abs() < 0.1, "{written} written");
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_tiers_are_told_apart() {
+    let settings = Settings::shards();
+    let (a, b) = (Service::start(settings.clone()), Service::start(settings));
+    let (one, other, ns) = (a.client(), b.client(), namespace("metrics"));
+    one.set(&ns, "k", "1").await.expect(201);
+    let before = other.metrics().await;
+    eventually(LATER, async || {
+        let answer = other.get(&ns, "k").await.expect(200);
+        ensure!(answer.is_l1_hit(), "{:?}", answer.header("cache-status"));
+        Ok(())
+    })
+    .await;
+    other.mget(&ns, &["k", "x", "y"]).await.expect(200);
+    let after = other.metrics().await;
+    let grown = |name: &str| after.total(name) - before.total(name);
+    assert!(grown("sidecache_l1_hits_total") >= 1.0, "{after:?}");
+    assert!(grown("sidecache_shard_reads_total") >= 3.0, "{after:?}");
+
+    let before = other.metrics().await.total("sidecache_invalidations_received_total");
+    one.set(&ns, "k", "2").await.expect(200);
+    eventually(SOON, async || {
+        let received = other.metrics().await.total("sidecache_invalidations_received_total") - before;
+        ensure!(received >= 1.0, "{received} received");
+        Ok(())
+    })
+    .await;
+}

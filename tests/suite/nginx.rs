@@ -1,0 +1,188 @@
+//! The project's nginx configuration in a real nginx, in front of two real instances.
+//!
+//! Only addresses are put in place of those in the files: the port nginx listens on, and the instances
+//! of the upstream.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::client::{Client, cache_path, encoded, key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::nginx::Nginx;
+use crate::support::service::{Service, Settings};
+use crate::support::wire;
+
+/// Requests to the instances in turn.
+const IN_TURN: &str = "upstream.conf";
+/// Each URI to the same instance.
+const BY_URI: &str = "upstream-hash.conf";
+
+/// A front for these instances. The files name two; a third one would need a change in them.
+fn front(upstream: &str, instances: [SocketAddr; 2]) -> Nginx {
+    Nginx::start(|port| {
+        let mut upstream = file(upstream);
+        for (name, address) in ["sidecache-1:8080", "sidecache-2:8080"].into_iter().zip(instances) {
+            upstream = replaced(&upstream, &format!("server {name}"), &format!("server {address}"));
+        }
+        let server = replaced(&file("sidecache.conf"), "listen 8080;", &format!("listen 127.0.0.1:{port};"));
+        format!("{upstream}\n{server}")
+    })
+}
+
+/// A file of the project's `nginx/` folder.
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("nginx").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn replaced(text: &str, old: &str, new: &str) -> String {
+    assert_eq!(text.matches(old).count(), 1, "{old} stands in the file once");
+    text.replace(old, new)
+}
+
+fn two() -> (Service, Service) {
+    let settings = Settings::shards();
+    (Service::start(settings.clone()), Service::start(settings))
+}
+
+/// How many GETs an instance has answered, asked behind nginx's back.
+async fn gets(instance: &Client) -> f64 {
+    instance.metrics().await.total_with("sidecache_requests_total", &[("operation", "get")])
+}
+
+#[tokio::test]
+async fn requests_are_spread_over_both_instances() {
+    let (a, b) = two();
+    let nginx = front(IN_TURN, [a.address(), b.address()]);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    for _ in 0..40 {
+        cache.get(&ns, "k").await.expect(200);
+    }
+    for instance in [&a, &b] {
+        let share = gets(&instance.client()).await;
+        assert!((10.0..=30.0).contains(&share), "{share} of 40");
+    }
+    for path in ["/health", "/livez", "/readyz", "/metrics", "/api/v1/namespaces"] {
+        cache.fetch(path).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn every_call_and_every_byte_passes_through() {
+    let (a, b) = two();
+    let nginx = front(IN_TURN, [a.address(), b.address()]);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    let keys = [
+        "a/b", "/", "//a//", "%2F", "%", "a b", "a:b", "?q=1&r", "#f", "+", "ключ", "😀", "a\\b", "\"", "a/../b",
+        "mget", "x/mget",
+    ];
+    for (index, key) in keys.iter().enumerate() {
+        let value = format!("{{\"n\": {index}, \"big\": 9223372036854775809}}");
+        let created = cache.set(&ns, key, &value).await;
+        created.expect_json(201, &json!({"success": true, "key": key, "created": true}));
+        // Twice through nginx: once from each instance. And once past it.
+        for from in [&cache, &cache, &a.client(), &b.client()] {
+            assert_eq!(from.get(&ns, key).await.expect(200).value(), value, "{key}");
+        }
+        cache.head(&ns, key).await.expect(200);
+    }
+    let mut expected = keys.to_vec();
+    expected.sort_unstable();
+    assert_eq!(cache.all_keys(&ns).await, expected);
+    assert_eq!(cache.mget(&ns, &keys).await.expect(200).number("hits"), keys.len() as u64);
+    for key in keys {
+        cache.delete(&ns, key).await.expect(200);
+    }
+    // Other spellings of a path reach the service as they are, too.
+    cache.set(&ns, "a/b", "1").await.expect(201);
+    for spelling in ["a%2Fb", "a%2fb", "%61%2F%62"] {
+        let path = format!("{}/{spelling}", cache_path(&ns));
+        assert_eq!(wire::request(nginx.address(), "GET", &path, "").await.expect(200).value(), "1", "{spelling}");
+    }
+
+    let large = format!("\"{}\"", "large ".repeat(200_000));
+    cache.set(&ns, "large", &large).await.expect(201);
+    assert!(cache.get(&ns, "large").await.expect(200).value() == large);
+    let entries = json!([{"key": "x", "value": 1}, {"key": "y", "value": 2}]);
+    cache.mset(&ns, &entries).await.expect_json(200, &json!({"success": true, "stored": 2}));
+    cache.flush(&ns, &[("pattern", "[xy]")]).await.expect_json(200, &json!({"success": true, "deleted_count": 2}));
+
+    // Errors and headers are the service's own.
+    cache.get(&ns, "absent").await.expect_error(404, "key_not_found");
+    cache.put(&ns, "k", "{").await.expect_error(400, "invalid_body");
+    cache.set("bad namespace", "k", "1").await.expect_error(400, "invalid_namespace");
+    let path = key_path(&ns, "a/b");
+    let answer = cache.send(reqwest::Method::GET, &path, &[("x-request-id", "from-outside")], None).await.expect(200);
+    assert_eq!(answer.header("x-request-id"), Some("from-outside"));
+    let etag = answer.header("etag").expect("an ETag").to_owned();
+    cache.get_with(&ns, "a/b", &[("if-none-match", &etag)]).await.expect(304);
+}
+
+#[tokio::test]
+async fn reads_go_on_when_an_instance_is_killed_under_load() {
+    let (mut a, b) = two();
+    let nginx = front(IN_TURN, [a.address(), b.address()]);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let readers = (0..8).map(|_| {
+        let (cache, ns) = (cache.clone(), ns.clone());
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    // Killed in the middle of it: some of the reads are done, most are still to come.
+    let instance = a.client();
+    eventually(SOON, async || {
+        let done = gets(&instance).await;
+        ensure!(done >= 40.0, "{done} reads");
+        Ok(())
+    })
+    .await;
+    a.kill();
+    for reader in join_all(readers).await {
+        reader.expect("every read answers 200");
+    }
+    // Writes that nobody has seen yet may go to the other one, too.
+    for round in 0..20 {
+        cache.set(&ns, "k", &round.to_string()).await.expect(200);
+        assert_eq!(cache.get(&ns, "k").await.expect(200).value(), round.to_string());
+        cache.mget(&ns, &["k"]).await.expect(200);
+        cache.fill(&ns, &json!([{"key": "m", "value": 1}])).await;
+    }
+    drop(b);
+    let answer = cache.get(&ns, "k").await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    answer.expect_error(502, "no_upstream");
+}
+
+#[tokio::test]
+async fn the_hash_variant_sends_each_uri_to_one_instance() {
+    let (a, b) = two();
+    let nginx = front(BY_URI, [a.address(), b.address()]);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    let (one, other) = (a.client(), b.client());
+    let (mut to_one, mut to_other) = (0, 0);
+    for number in 0..24 {
+        let key = format!("user/{number}");
+        cache.set(&ns, &key, "1").await.expect(201);
+        let (before_one, before_other) = (gets(&one).await, gets(&other).await);
+        for _ in 0..5 {
+            cache.get(&ns, &key).await.expect(200);
+        }
+        let grown = (gets(&one).await - before_one, gets(&other).await - before_other);
+        match grown {
+            (5.0, 0.0) => to_one += 1,
+            (0.0, 5.0) => to_other += 1,
+            _ => panic!("{} went to both: {grown:?}", encoded(&key)),
+        }
+    }
+    assert!(to_one >= 3 && to_other >= 3, "{to_one} keys at one, {to_other} at the other");
+}

@@ -1,0 +1,313 @@
+//! Starting and ending: wrong settings, the precedence of right ones, what is printed, and SIGTERM.
+//!
+//! Servers that are not there yet are in `outage.rs`.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::client::{key_path, namespace};
+use crate::support::process::Signal;
+use crate::support::scratch;
+use crate::support::service::{Finished, Service, Settings, run, variable};
+use crate::support::wire;
+
+/// Every setting, as it is called in the TOML file.
+const SETTINGS: &[&str] = &[
+    "listen",
+    "redis_shards",
+    "database_url",
+    "l1_max_mb",
+    "max_staleness_ms",
+    "redis_timeout_ms",
+    "redis_connections",
+    "redis_max_in_flight",
+    "embedded_max_mb",
+    "default_ttl",
+    "default_max_size_mb",
+    "default_eviction_policy",
+    "auto_create_namespaces",
+    "max_namespaces",
+    "namespace_refresh_ms",
+    "max_value_bytes",
+    "max_body_bytes",
+    "max_batch_keys",
+    "header_timeout_ms",
+    "request_timeout_ms",
+    "max_connections",
+    "drain_timeout_ms",
+    "access_log_sample_rate",
+    "access_log_queue",
+    "access_log_batch",
+    "access_log_flush_ms",
+    "access_log_retention_days",
+    "database_timeout_ms",
+    "stats_flush_ms",
+    "sweep_interval_ms",
+    "log",
+    "log_format",
+];
+
+/// The run ended with status 2 and one line, which this returns.
+#[track_caller]
+fn refused(settings: &Settings) -> String {
+    let Finished { status, stdout, stderr } = run(settings);
+    assert_eq!(status.code(), Some(2), "stdout:\n{stdout}\nstderr:\n{stderr}");
+    assert_eq!(stdout, "", "nothing is announced");
+    let lines: Vec<&str> = stderr.lines().collect();
+    let [line] = lines[..] else { panic!("one line expected:\n{stderr}") };
+    assert!(line.starts_with("sidecache: "), "{line}");
+    line.to_owned()
+}
+
+const WRONG: &[(&str, &str)] = &[
+    ("listen", "nonsense"),
+    ("listen", "127.0.0.1"),
+    ("listen", "127.0.0.1:99999"),
+    ("listen", "localhost:http"),
+    ("redis_shards", "nonsense"),
+    ("redis_shards", "redis://127.0.0.1:6379"),
+    ("redis_shards", "a=http://127.0.0.1:6379"),
+    ("redis_shards", "a=redis://127.0.0.1:port"),
+    ("redis_shards", "a=redis://127.0.0.1:6379,b"),
+    ("redis_shards", "=redis://127.0.0.1:6379"),
+    ("redis_shards", "a=redis://127.0.0.1:6379,b=redis://127.0.0.1:6380,a=redis://127.0.0.1:6381"),
+    ("database_url", "mysql://127.0.0.1/x"),
+    ("database_url", "nonsense"),
+    ("l1_max_mb", "100000000"),
+    ("l1_max_mb", "-1"),
+    ("l1_max_mb", "1.5"),
+    ("l1_max_mb", "abc"),
+    ("l1_max_mb", "64MB"),
+    ("l1_max_mb", "18446744073709551616"),
+    ("embedded_max_mb", "-5"),
+    ("max_staleness_ms", "1s"),
+    ("redis_timeout_ms", "0"),
+    ("redis_connections", "0"),
+    ("default_ttl", "-1"),
+    ("default_eviction_policy", "MRU"),
+    ("auto_create_namespaces", "maybe"),
+    ("max_value_bytes", "4 MiB"),
+    ("max_batch_keys", "many"),
+    ("request_timeout_ms", "-1"),
+    ("access_log_sample_rate", "1.5"),
+    ("access_log_sample_rate", "-0.1"),
+    ("access_log_sample_rate", "nan"),
+    ("access_log_queue", "x"),
+    ("log_format", "xml"),
+];
+
+#[test]
+fn a_wrong_value_stops_the_start_with_a_line_that_names_the_setting() {
+    for (name, value) in WRONG {
+        let line = refused(&Settings::none().set(name, value));
+        assert!(line.starts_with(&format!("sidecache: {}: ", variable(name))), "{name}={value}: {line}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_or_line_of_the_file_is_named_as_it_was_given() {
+    let line = refused(&Settings::none().argument("--l1-max-mb=abc"));
+    assert!(line.starts_with("sidecache: --l1-max-mb: "), "{line}");
+    let line = refused(&Settings::none().argument("--l1-max-mb").argument("100000000"));
+    assert!(line.starts_with("sidecache: --l1-max-mb: "), "{line}");
+
+    let folder = scratch::folder("config");
+    for (text, name) in [
+        ("l1_max_mb = \"abc\"\n", "l1_max_mb"),
+        ("l1_max_mb = -1\n", "l1_max_mb"),
+        ("l1_max_mb = 100000000\n", "l1_max_mb"),
+        ("listen = \"127.0.0.1:0\"\naccess_log_sample_rate = 7\n", "access_log_sample_rate"),
+        ("redis_shards = \"a=http://127.0.0.1\"\n", "redis_shards"),
+    ] {
+        let path = scratch::file(folder.path(), "sidecache.toml", text);
+        let line = refused(&Settings::none().argument("--config").argument(path.display()));
+        assert!(line.starts_with(&format!("sidecache: {}: {name}: ", path.display())), "{text}: {line}");
+    }
+}
+
+#[test]
+fn two_shards_of_one_name_are_told() {
+    let line = refused(&Settings::none().set("redis_shards", "first=redis://127.0.0.1:1,first=redis://127.0.0.1:2"));
+    assert!(line.contains("SIDECACHE_REDIS_SHARDS") && line.contains("first"), "{line}");
+}
+
+#[test]
+fn a_password_in_a_url_is_not_repeated() {
+    for (name, value) in [
+        ("redis_shards", "a=redis://:hunter2secret@127.0.0.1:port"),
+        ("redis_shards", "a=http://user:hunter2secret@127.0.0.1:1"),
+        ("database_url", "mysql://user:hunter2secret@127.0.0.1/x"),
+    ] {
+        let line = refused(&Settings::none().set(name, value));
+        assert!(!line.contains("hunter2secret"), "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_told_with_the_one_that_was_meant() {
+    let line = refused(&Settings::none().set("l1_maxmb", 1));
+    assert_eq!(line, "sidecache: SIDECACHE_L1_MAXMB: unknown setting, did you mean SIDECACHE_L1_MAX_MB?");
+    let line = refused(&Settings::none().set("redis_shard", "a=redis://127.0.0.1:1"));
+    assert_eq!(line, "sidecache: SIDECACHE_REDIS_SHARD: unknown setting, did you mean SIDECACHE_REDIS_SHARDS?");
+    // Nothing is near enough to this one.
+    let line = refused(&Settings::none().set("zzzzzzzzzzzzzzzz", 1));
+    assert!(line.starts_with("sidecache: SIDECACHE_ZZZZZZZZZZZZZZZZ: unknown setting"), "{line}");
+
+    let line = refused(&Settings::none().argument("--l1-maxmb=1"));
+    assert!(line.contains("--l1-maxmb"), "{line}");
+    let line = refused(&Settings::none().argument("surplus"));
+    assert!(line.contains("surplus"), "{line}");
+
+    let folder = scratch::folder("config");
+    let path = scratch::file(folder.path(), "sidecache.toml", "l1_maxmb = 1\n");
+    let line = refused(&Settings::none().argument("--config").argument(path.display()));
+    assert!(line.contains(&path.display().to_string()) && line.contains("l1_maxmb"), "{line}");
+    assert!(line.contains("l1_max_mb"), "{line}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = scratch::folder("config");
+    let absent = folder.path().join("absent.toml");
+    let broken = scratch::file(folder.path(), "broken.toml", "listen = \n[[[\n");
+    for path in [absent, broken] {
+        let by_flag = refused(&Settings::none().argument("--config").argument(path.display()));
+        assert!(by_flag.contains(&path.display().to_string()), "{by_flag}");
+        let by_environment = refused(&Settings::none().set("config", path.display()));
+        assert!(by_environment.contains(&path.display().to_string()), "{by_environment}");
+    }
+}
+
+#[test]
+fn a_port_in_use_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let Finished { status, stdout, stderr } = run(&Settings::embedded().set("listen", &address));
+    assert!(matches!(status.code(), Some(1 | 2)), "{status}");
+    assert!(!stdout.contains("listens on"), "{stdout}");
+    let last = stderr.lines().last().unwrap_or_default();
+    assert!(last.contains(&address) || last.contains("SIDECACHE_LISTEN"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[tokio::test]
+async fn settings_come_from_defaults_then_the_file_then_the_environment_then_flags() {
+    let folder = scratch::folder("config");
+    let path = scratch::file(folder.path(), "sidecache.toml", "max_batch_keys = 5\n");
+    let by_default = Settings::embedded();
+    let by_file = by_default.clone().argument("--config").argument(path.display());
+    let by_named_file = by_default.clone().set("config", path.display());
+    let by_environment = by_file.clone().set("max_batch_keys", 7);
+    let by_flag = by_environment.clone().argument("--max-batch-keys=3");
+    let by_flag_alone = by_default.clone().argument("--max-batch-keys").argument("4");
+    for (settings, limit) in
+        [(by_default, 1_000), (by_file, 5), (by_named_file, 5), (by_environment, 7), (by_flag, 3), (by_flag_alone, 4)]
+    {
+        let service = Service::start(settings);
+        let cache = service.client();
+        let keys: Vec<String> = (0..=limit).map(|number| format!("k{number}")).collect();
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        cache.mget("limits", &names[..limit]).await.expect(200);
+        cache.mget("limits", &names).await.expect_error(400, "too_many_keys");
+    }
+}
+
+#[tokio::test]
+async fn limits_are_settings() {
+    let settings = Settings::embedded().set("max_value_bytes", 10).set("max_body_bytes", 2_000);
+    let service = Service::start(settings);
+    let cache = service.client();
+    cache.set("limits", "k", "\"12345678\"").await.expect(201);
+    cache.set("limits", "k", "\"123456789\"").await.expect_error(400, "value_too_large");
+    let answer = cache.put("limits", "k", format!("{}{{\"value\":1}}", " ".repeat(2_000))).await;
+    answer.expect_error(413, "body_too_large");
+}
+
+#[test]
+fn help_mentions_every_setting() {
+    let Finished { status, stdout, stderr } = run(&Settings::none().argument("--help"));
+    assert!(status.success(), "{stderr}");
+    for name in SETTINGS.iter().chain(&["config"]) {
+        let flag = format!("--{}", name.replace('_', "-"));
+        assert!(stdout.contains(&flag), "{flag} is not in the help:\n{stdout}");
+    }
+}
+
+#[test]
+fn every_setting_has_a_flag_and_a_variable() {
+    // The last flag is wrong on purpose: were one before it unknown, that one would be named.
+    for name in SETTINGS {
+        let wrong = run(&Settings::none().set(name, "\u{1}"));
+        assert!(!wrong.stderr.contains("unknown setting"), "{name}: {}", wrong.stderr);
+    }
+}
+
+#[test]
+fn version_is_the_package_s() {
+    let Finished { status, stdout, stderr } = run(&Settings::none().argument("--version"));
+    assert!(status.success(), "{stderr}");
+    assert_eq!(stdout.trim_end(), concat!("sidecache ", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn the_start_prints_where_it_listens_and_lines_to_try() {
+    let service = Service::start(Settings::embedded());
+    let address = service.address();
+    service.client().fetch("/livez").await.expect(200);
+    let stdout = service.stdout();
+    let lines: Vec<&str> = stdout.lines().collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let greeting = format!("sidecache {version} listens on http://{address} (embedded store, database sqlite)");
+    assert_eq!(lines.first(), Some(&greeting.as_str()));
+    let curls: Vec<&&str> = lines.iter().filter(|line| line.trim_start().starts_with("curl ")).collect();
+    assert_eq!(curls.len(), 2, "{stdout}");
+    assert!(curls.iter().all(|line| line.contains(&format!("http://{address}/api/v1/cache/"))), "{stdout}");
+    assert!(service.folder().join("data/sidecache.db").is_file(), "the database lies where the default says");
+}
+
+#[tokio::test]
+async fn sigterm_and_sigint_end_it_with_success() {
+    for settings in [Settings::embedded(), Settings::shards()] {
+        for signal in [Signal::Term, Signal::Int] {
+            let mut service = Service::start(settings.clone());
+            // An idle connection is not waited for.
+            service.client().fetch("/livez").await.expect(200);
+            let cache = service.client();
+            cache.fetch("/livez").await.expect(200);
+            service.signal(signal);
+            let status = service.ended();
+            assert_eq!(status.code(), Some(0), "{signal:?}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sigterm_lets_requests_under_way_finish() {
+    let mut service = Service::start(Settings::embedded());
+    let path = key_path(&namespace("drain"), "k");
+    let body = r#"{"value":"written while draining"}"#;
+    let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.expect("the head is taken");
+    // The interim answer proves that the request has begun.
+    let mut interim = [0; 25];
+    tokio::time::timeout(wire::PATIENCE, tokio::io::AsyncReadExt::read_exact(&mut stream, &mut interim))
+        .await
+        .expect("an interim answer in time")
+        .expect("an interim answer");
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    service.signal(Signal::Term);
+    // It has noticed the signal when it takes no new connections.
+    let refused = crate::support::eventually::eventually(Duration::from_secs(10), async || {
+        anyhow::ensure!(TcpStream::connect(service.address()).await.is_err(), "still accepting");
+        Ok(())
+    });
+    refused.await;
+    stream.write_all(body.as_bytes()).await.expect("the body is taken");
+    wire::read_answer(&mut stream).await.expect(201);
+    assert_eq!(service.ended().code(), Some(0));
+}

@@ -1,0 +1,236 @@
+//! What lies in the shards, seen with another tool: the names and types are a contract with people
+//! who look into Redis.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::redis::{self, Connection, Reply};
+use crate::support::service::Store;
+
+/// A connection to each of the three shards.
+fn shards() -> Vec<Connection> {
+    redis::shared().iter().map(redis::Redis::connect).collect()
+}
+
+/// The shard that holds `key`; exactly one does.
+fn shard_of<'a>(shards: &'a mut [Connection], ns: &str, key: &str) -> &'a mut Connection {
+    let name = format!("cache:{ns}:{key}");
+    let mut holding: Vec<&mut Connection> = shards
+        .iter_mut()
+        .filter_map(|shard| (shard.command(&["EXISTS", &name]).integer() == 1).then_some(shard))
+        .collect();
+    assert_eq!(holding.len(), 1, "{name} lies on one shard");
+    holding.remove(0)
+}
+
+/// The sum of a field of `cache_stats` over the shards.
+fn sum(shards: &mut [Connection], ns: &str, field: &str) -> i64 {
+    let values = shards.iter_mut().map(|shard| shard.command(&["HGET", &format!("cache_stats:{ns}"), field]));
+    values.map(|value| if value == Reply::Bulk(None) { 0 } else { value.integer() }).sum()
+}
+
+/// Every Redis key that has the namespace in its name, on all shards, but for the statistics.
+fn left_over(shards: &mut [Connection], ns: &str) -> Vec<String> {
+    let keys = shards.iter_mut().flat_map(|shard| shard.keys(&format!("*{ns}*")));
+    keys.filter(|key| *key != format!("cache_stats:{ns}")).collect()
+}
+
+fn service_client() -> Client {
+    Store::Shards.shared_service().client()
+}
+
+#[tokio::test]
+async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    let before = SystemTime::now();
+    cache.put(&ns, "user_1", r#"{"value": {"a": 0.10} ,"ttl":100,"tags":["red","b l:u/e"]}"#).await.expect(201);
+    cache.set(&ns, "ever", "1").await.expect(201);
+    let etag = cache.get(&ns, "user_1").await.header("etag").expect("an ETag").to_owned();
+
+    let shard = shard_of(&mut shards, &ns, "user_1");
+    let (value, meta) = (format!("cache:{ns}:user_1"), format!("cache_meta:{ns}:user_1"));
+    let (index, stats) = (format!("cache_index:{ns}"), format!("cache_stats:{ns}"));
+    for (name, kind) in [(&value, "string"), (&meta, "hash"), (&index, "zset"), (&stats, "hash")] {
+        assert_eq!(shard.command(&["TYPE", name]).text(), kind, "{name}");
+    }
+    assert_eq!(shard.command(&["GET", &value]).text(), r#"{"a": 0.10}"#, "the bytes that went in");
+    let left = shard.command(&["PTTL", &value]).integer();
+    assert!((90_000..=100_000).contains(&left), "{value} expires in {left} ms");
+    // The sweeper needs the size of what expired: the metadata may outlive the value.
+    let meta_left = shard.command(&["PTTL", &meta]).integer();
+    assert!(meta_left == -1 || meta_left >= left - 10, "{meta} expires in {meta_left} ms");
+    for field in ["created_at", "access_count", "last_accessed", "size_bytes", "version"] {
+        assert_ne!(shard.command(&["HGET", &meta, field]), Reply::Bulk(None), "{field}");
+    }
+    assert_eq!(shard.command(&["HGET", &meta, "size_bytes"]).integer(), 11);
+    assert_eq!(format!("\"{}\"", shard.command(&["HGET", &meta, "version"]).text()), etag, "the version is the ETag");
+
+    let expiry: f64 = shard.command(&["ZSCORE", &index, "user_1"]).text().parse().expect("a score");
+    let expected = before.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970") + Duration::from_secs(100);
+    assert!((expiry / 1_000.0 - expected.as_secs_f64()).abs() < 10.0, "the score is the expiry in ms: {expiry}");
+    for tag in ["red", "b l:u/e"] {
+        let name = format!("cache_tag:{ns}:{tag}");
+        let members = match shard.command(&["TYPE", &name]).text().as_str() {
+            "set" => shard.command(&["SMEMBERS", &name]),
+            "zset" => shard.command(&["ZRANGE", &name, "0", "-1"]),
+            other => panic!("{name} is a {other}"),
+        };
+        assert_eq!(members.sorted(), ["user_1"]);
+    }
+
+    let shard = shard_of(&mut shards, &ns, "ever");
+    assert_eq!(shard.command(&["ZSCORE", &index, "ever"]).text(), "inf");
+    assert_eq!(shard.command(&["PTTL", &format!("cache:{ns}:ever")]).integer(), -1);
+    assert_eq!((sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes")), (2, 12));
+}
+
+#[tokio::test]
+async fn keys_spread_over_all_three_shards() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    let entries: Vec<Value> =
+        (0..900).map(|number| json!({"key": format!("user_{number}"), "value": number})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    let counts: Vec<i64> =
+        shards.iter_mut().map(|shard| shard.command(&["ZCARD", &format!("cache_index:{ns}")]).integer()).collect();
+    assert_eq!(counts.iter().sum::<i64>(), 900);
+    assert!(counts.iter().all(|count| (200..400).contains(count)), "{counts:?}");
+    for (shard, count) in shards.iter_mut().zip(&counts) {
+        assert_eq!(shard.keys(&format!("cache:{ns}:*")).len() as i64, *count);
+        assert_eq!(shard.keys(&format!("cache_meta:{ns}:*")).len() as i64, *count);
+        assert_eq!(shard.command(&["HGET", &format!("cache_stats:{ns}"), "total_keys"]).integer(), *count);
+    }
+    cache.flush(&ns, &[]).await.expect(200);
+}
+
+#[tokio::test]
+async fn nothing_but_the_statistics_is_left_after_deletes_and_flushes() {
+    let (cache, mut shards) = (service_client(), shards());
+    let fill = async |ns: &str| {
+        let entries: Vec<Value> = (0..60)
+            .map(|number| match number % 3 {
+                0 => {
+                    json!({"key": format!("k{number}"), "value": "x".repeat(number), "ttl": 100, "tags": ["t", "u"]})
+                }
+                1 => json!({"key": format!("k{number}"), "value": number, "tags": ["t"]}),
+                _ => json!({"key": format!("k{number}"), "value": number}),
+            })
+            .collect();
+        cache.fill(ns, &json!(entries)).await;
+        for number in (0..60).step_by(4) {
+            cache.get(ns, &format!("k{number}")).await.expect(200);
+        }
+    };
+    let ways: [&[(&str, &str)]; 3] = [&[], &[("pattern", "k*")], &[("pattern", "*")]];
+    for query in ways {
+        let ns = namespace("stored");
+        fill(&ns).await;
+        assert_eq!(cache.flush(&ns, query).await.expect(200).number("deleted_count"), 60);
+        nothing_is_left(&mut shards, &ns).await;
+    }
+    let ns = namespace("stored");
+    fill(&ns).await;
+    for number in 0..60 {
+        cache.delete(&ns, &format!("k{number}")).await.expect(200);
+    }
+    nothing_is_left(&mut shards, &ns).await;
+}
+
+/// `eventually`: access counts are written behind, and must not bring a deleted entry's hash back.
+async fn nothing_is_left(shards: &mut [Connection], ns: &str) {
+    eventually(SOON, async || {
+        let left = left_over(shards, ns);
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!((sum(shards, ns, "total_keys"), sum(shards, ns, "total_bytes")), (0, 0));
+}
+
+#[tokio::test]
+async fn reads_written_behind_bring_no_deleted_entry_back() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    cache.set(&ns, "witness", "1").await.expect(201);
+    for round in 0..20 {
+        let key = format!("k{round}");
+        cache.set(&ns, &key, "1").await.expect(201);
+        cache.get(&ns, &key).await.expect(200);
+        cache.delete(&ns, &key).await.expect(200);
+    }
+    cache.get(&ns, "witness").await.expect(200);
+    // Once the last read has been counted in Redis, the earlier ones have been, too.
+    eventually(SOON, async || {
+        let hits = sum(&mut shards, &ns, "hits");
+        ensure!(hits == 21, "{hits} hits");
+        Ok(())
+    })
+    .await;
+    let mut left = left_over(&mut shards, &ns);
+    left.sort();
+    assert_eq!(
+        left,
+        [format!("cache:{ns}:witness"), format!("cache_index:{ns}"), format!("cache_meta:{ns}:witness")]
+    );
+}
+
+#[tokio::test]
+async fn overwriting_with_another_size_keeps_the_totals_exact() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    for size in [10, 1_000, 1, 100_000, 2, 2] {
+        cache.set(&ns, "k", &format!("\"{}\"", "x".repeat(size))).await;
+        assert_eq!((sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes")), (1, size as i64 + 2));
+        let shard = shard_of(&mut shards, &ns, "k");
+        assert_eq!(shard.command(&["HGET", &format!("cache_meta:{ns}:k"), "size_bytes"]).integer(), size as i64 + 2);
+        assert_eq!(shard.command(&["STRLEN", &format!("cache:{ns}:k")]).integer(), size as i64 + 2);
+    }
+}
+
+#[tokio::test]
+async fn overwriting_replaces_tags_and_ttl() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    cache.put(&ns, "k", r#"{"value":1,"ttl":100,"tags":["old","both"]}"#).await.expect(201);
+    cache.put(&ns, "k", r#"{"value":1,"tags":["both","new"]}"#).await.expect(200);
+    let shard = shard_of(&mut shards, &ns, "k");
+    assert_eq!(shard.keys(&format!("cache_tag:{ns}:*")), ["both", "new"].map(|tag| format!("cache_tag:{ns}:{tag}")));
+    for name in [format!("cache:{ns}:k"), format!("cache_meta:{ns}:k")] {
+        assert_eq!(shard.command(&["PTTL", &name]).integer(), -1, "{name}");
+    }
+    assert_eq!(shard.command(&["ZSCORE", &format!("cache_index:{ns}"), "k"]).text(), "inf");
+    cache.set(&ns, "k", "1").await.expect(200);
+    assert_eq!(shard.keys(&format!("cache_tag:{ns}:*")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn expiry_leaves_the_totals_right() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    let entries: Vec<Value> = (0..30)
+        .map(|number| json!({"key": format!("short {number}"), "value": "xxxx", "ttl": 1, "tags": ["t"]}))
+        .chain((0..3).map(|number| json!({"key": format!("ever {number}"), "value": "yy"})))
+        .collect();
+    cache.fill(&ns, &json!(entries)).await;
+    // One of them is rewritten just as it expires or after: either way it counts once.
+    cache.set(&ns, "short 0", "1").await.expect(200);
+    eventually(SOON, async || {
+        let totals = (sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes"));
+        ensure!(totals == (4, 13), "{totals:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(sum(&mut shards, &ns, "expirations"), 29);
+    let stats = cache.stats(&ns).await.expect(200);
+    assert_eq!(
+        (stats.number("total_keys"), stats.number("memory_used_bytes"), stats.number("expirations")),
+        (4, 13, 29)
+    );
+    eventually(SOON, async || {
+        let tags: Vec<String> = left_over(&mut shards, &ns).into_iter().filter(|key| key.contains("tag")).collect();
+        ensure!(tags.is_empty(), "{tags:?}");
+        Ok(())
+    })
+    .await;
+    cache.flush(&ns, &[]).await.expect(200);
+    nothing_is_left(&mut shards, &ns).await;
+}

@@ -1,0 +1,49 @@
+//! One test body, two stores: `embedded::<name>` and `shards::<name>`.
+
+/// Makes two tests of every body named, on the services that all tests share:
+/// `async fn body(service: &Service)`.
+macro_rules! on_both_stores {
+    ($($body:ident),+ $(,)?) => {
+        mod embedded {
+            $(crate::support::both_stores::on_shared_service!($body, Embedded);)+
+        }
+        mod shards {
+            $(crate::support::both_stores::on_shared_service!($body, Shards);)+
+        }
+    };
+}
+
+/// Makes two tests of every body named, with settings for services of their own:
+/// `async fn body(settings: Settings)`.
+macro_rules! on_own_services {
+    ($($body:ident),+ $(,)?) => {
+        mod embedded {
+            $(crate::support::both_stores::on_own_service!($body, Embedded);)+
+        }
+        mod shards {
+            $(crate::support::both_stores::on_own_service!($body, Shards);)+
+        }
+    };
+}
+
+macro_rules! on_shared_service {
+    ($body:ident, $store:ident) => {
+        #[tokio::test]
+        async fn $body() {
+            let service = crate::support::service::Store::$store.shared_service();
+            let _log = service.log_on_failure();
+            super::$body(service).await;
+        }
+    };
+}
+
+macro_rules! on_own_service {
+    ($body:ident, $store:ident) => {
+        #[tokio::test]
+        async fn $body() {
+            super::$body(crate::support::service::Store::$store.settings()).await;
+        }
+    };
+}
+
+pub(crate) use {on_both_stores, on_own_service, on_own_services, on_shared_service};

@@ -1,0 +1,355 @@
+//! The real sidecache binary as a child process, with its settings.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::process::{self, Process, Signal};
+use super::redis::{self, Redis};
+use super::{postgres, scratch};
+
+/// How long the service may take to listen, and to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The two stores every functional promise is kept on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// The in-process store with SQLite.
+    Embedded,
+    /// Three Redis shards with PostgreSQL.
+    Shards,
+}
+
+impl Store {
+    /// Settings for a service of one's own, with a database of its own.
+    pub fn settings(self) -> Settings {
+        match self {
+            Store::Embedded => Settings::embedded(),
+            Store::Shards => Settings::shards(),
+        }
+    }
+
+    /// The service that the tests of this process share; its namespaces tell them apart.
+    pub fn shared_service(self) -> &'static Service {
+        static EMBEDDED: OnceLock<Service> = OnceLock::new();
+        static SHARDS: OnceLock<Service> = OnceLock::new();
+        let service = match self {
+            Store::Embedded => &EMBEDDED,
+            Store::Shards => &SHARDS,
+        };
+        service.get_or_init(|| Service::start(self.settings()))
+    }
+}
+
+/// What the binary is started with.
+#[derive(Clone)]
+pub struct Settings {
+    store: Store,
+    environment: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    folder: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Nothing but a free port.
+    pub fn none() -> Settings {
+        let none =
+            Settings { store: Store::Embedded, environment: BTreeMap::new(), arguments: Vec::new(), folder: None };
+        none.set("listen", "127.0.0.1:0")
+    }
+
+    /// The embedded store, with SQLite where it lies by default: in the working folder, which is new.
+    pub fn embedded() -> Settings {
+        Settings::none().patient()
+    }
+
+    /// The three shared Redis servers and a fresh database of the shared PostgreSQL.
+    pub fn shards() -> Settings {
+        Settings::on(redis::shared())
+    }
+
+    /// These Redis servers, and a fresh database of the shared PostgreSQL.
+    pub fn on(servers: &[Redis]) -> Settings {
+        let settings = Settings { store: Store::Shards, ..Settings::none() };
+        settings
+            .patient()
+            .set("redis_shards", redis::shards(servers))
+            .set("database_url", postgres::shared().fresh_database())
+    }
+
+    /// A setting by its name in the TOML file, given through the environment.
+    pub fn set(mut self, name: &str, value: impl Display) -> Settings {
+        self.environment.insert(variable(name), value.to_string());
+        self
+    }
+
+    /// Back to the default of a setting.
+    pub fn unset(mut self, name: &str) -> Settings {
+        self.environment.remove(&variable(name));
+        self
+    }
+
+    /// A word on the command line.
+    pub fn argument(mut self, word: impl Display) -> Settings {
+        self.arguments.push(word.to_string());
+        self
+    }
+
+    /// The working folder, for services that are started again on what they left.
+    pub fn folder(mut self, folder: &Path) -> Settings {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
+    fn patient(self) -> Settings {
+        self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_sidecache"));
+        let mut command = process::dying_with_us(program, Signal::Kill);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SIDECACHE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(&self.arguments)
+            .envs(&self.environment)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// The environment variable of a setting.
+pub fn variable(name: &str) -> String {
+    format!("SIDECACHE_{}", name.to_uppercase())
+}
+
+/// A running service, killed when dropped. Its log is shown when the test that owns it fails.
+pub struct Service {
+    process: Process,
+    address: SocketAddr,
+    settings: Settings,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    folder: PathBuf,
+    _own_folder: Option<TempDir>,
+}
+
+impl Service {
+    /// Starts the binary and waits until it says that it is healthy: it listens before its shards and
+    /// its database are connected.
+    pub fn start(settings: Settings) -> Service {
+        let mut service = Service::launch(settings);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match health(service.address) {
+                Ok(answer) if answer.contains("\"healthy\"") => return service,
+                seen => {
+                    let ended = service.process.exited();
+                    let log = text_of(&service.stderr);
+                    assert!(
+                        ended.is_none() && Instant::now() < deadline,
+                        "sidecache does not become healthy (ended: {ended:?}): {seen:?}; it said:\n{log}"
+                    );
+                    thread::sleep(process::TICK);
+                }
+            }
+        }
+    }
+
+    /// Starts the binary and waits for the line that says where it listens, and for nothing else.
+    pub fn launch(settings: Settings) -> Service {
+        let own_folder = settings.folder.is_none().then(|| scratch::folder("service"));
+        let folder = match (&settings.folder, &own_folder) {
+            (Some(folder), _) => folder.clone(),
+            (None, own) => own.as_ref().expect("made when none was given").path().to_owned(),
+        };
+        let mut process = Process::spawn(settings.command(&folder), Signal::Kill);
+        let child = process.child();
+        let (lines, said) = mpsc::channel();
+        let stdout = gather(child.stdout.take().expect("stdout is piped"), Some(lines));
+        let stderr = gather(child.stderr.take().expect("stderr is piped"), None);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(address) = listening_address(&line) {
+                        return Service {
+                            process,
+                            address,
+                            settings,
+                            stdout,
+                            stderr,
+                            folder,
+                            _own_folder: own_folder,
+                        };
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = process.wait(PATIENCE);
+                    panic!("sidecache ended with {status:?} instead of listening; it said:\n{}", text_of(&stderr));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("sidecache does not listen within {PATIENCE:?}; it said:\n{}", text_of(&stderr));
+                }
+            }
+        }
+    }
+
+    /// A client of this service; one per test, since it belongs to the test's runtime.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn store(&self) -> Store {
+        self.settings.store
+    }
+
+    /// The working folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        text_of(&self.stdout)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::Term);
+        self.ended()
+    }
+
+    /// Waits for the end that a signal has asked for.
+    pub fn ended(&mut self) -> ExitStatus {
+        self.process.wait(PATIENCE).unwrap_or_else(|| panic!("sidecache does not end within {PATIENCE:?}"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Shows the log of a shared service when the test that holds the guard fails.
+    pub fn log_on_failure(&self) -> LogOnFailure<'_> {
+        LogOnFailure(self)
+    }
+
+    fn show_log(&self) {
+        let log = text_of(&self.stderr);
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(60)..];
+        eprintln!("--- sidecache at {} said last:\n{}\n---", self.address, last.join("\n"));
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_log();
+        }
+    }
+}
+
+/// See [`Service::log_on_failure`].
+pub struct LogOnFailure<'a>(&'a Service);
+
+impl Drop for LogOnFailure<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.show_log();
+        }
+    }
+}
+
+/// How a run that was to end by itself ended.
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the binary with settings that let it end by itself.
+#[track_caller]
+pub fn run(settings: &Settings) -> Finished {
+    let folder = scratch::folder("run");
+    let place = settings.folder.clone().unwrap_or_else(|| folder.path().to_owned());
+    let mut process = Process::spawn(settings.command(&place), Signal::Kill);
+    let child = process.child();
+    let (lines, end_of_stdout) = mpsc::channel();
+    let stdout = gather(child.stdout.take().expect("stdout is piped"), Some(lines));
+    let (lines, end_of_stderr) = mpsc::channel();
+    let stderr = gather(child.stderr.take().expect("stderr is piped"), Some(lines));
+    let Some(status) = process.wait(PATIENCE) else {
+        panic!("sidecache should have ended by itself; stdout:\n{}\nstderr:\n{}", text_of(&stdout), text_of(&stderr));
+    };
+    // The process is gone, so both pipes end, and with them both channels.
+    end_of_stdout.iter().for_each(drop);
+    end_of_stderr.iter().for_each(drop);
+    Finished { status, stdout: text_of(&stdout), stderr: text_of(&stderr) }
+}
+
+/// The answer of `/health`, without an asynchronous runtime around it.
+fn health(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listens on http://")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+fn text_of(text: &Mutex<String>) -> String {
+    text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Gathers all lines of a pipe, and passes each on while somebody listens.
+fn gather(pipe: impl Read + Send + 'static, lines: Option<mpsc::Sender<String>>) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let gathered = Arc::clone(&text);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            {
+                let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+                gathered.push_str(&line);
+                gathered.push('\n');
+            }
+            if let Some(lines) = &lines {
+                // Nobody listens any more once the service has started.
+                let _ = lines.send(line);
+            }
+        }
+    });
+    text
+}
