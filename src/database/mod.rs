@@ -3,11 +3,12 @@
 //! Nothing here is on the path of a cache request. The service starts without its database and
 //! goes on when it is lost; what needs it says so or waits in a bounded queue.
 
+mod migrations;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
@@ -131,8 +132,8 @@ impl Database {
         let migration = tokio::spawn(async move {
             let _turn = turn;
             match &pool {
-                Pool::Postgres(pool) => migrator(sqlx::migrate!("migrations/postgres")).run(pool).await?,
-                Pool::Sqlite(pool) => migrator(sqlx::migrate!("migrations/sqlite")).run(pool).await?,
+                Pool::Postgres(pool) => migrations::postgres().run(pool).await?,
+                Pool::Sqlite(pool) => migrations::sqlite().run(pool).await?,
             }
             migrated.store(true, Relaxed);
             Ok(())
@@ -152,12 +153,6 @@ impl Database {
             tracing::warn!("the database pool did not close in time");
         }
     }
-}
-
-/// During a rolling upgrade an older instance meets migrations that it does not know.
-fn migrator(mut migrator: Migrator) -> Migrator {
-    migrator.set_ignore_missing(true);
-    migrator
 }
 
 impl Error {

@@ -1,0 +1,50 @@
+//! The schema's history, part of the program. Each step stands once for each database, under the
+//! same number; one that was released is never edited.
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// Number, name, and the SQL for PostgreSQL and for SQLite.
+const STEPS: [(i64, &str, &str, &str); 1] = [(
+    1,
+    "foundation",
+    include_str!("../../migrations/postgres/0001_foundation.sql"),
+    include_str!("../../migrations/sqlite/0001_foundation.sql"),
+)];
+
+pub fn postgres() -> Migrator {
+    migrator(STEPS.map(|(number, name, sql, _)| (number, name, sql)))
+}
+
+pub fn sqlite() -> Migrator {
+    migrator(STEPS.map(|(number, name, _, sql)| (number, name, sql)))
+}
+
+fn migrator<const N: usize>(steps: [(i64, &'static str, &'static str); N]) -> Migrator {
+    let migration = |(number, name, sql): (i64, &'static str, &'static str)| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations(steps.into_iter().map(migration).collect());
+    // During a rolling upgrade an older instance meets migrations that it does not know.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::STEPS;
+
+    #[test]
+    fn every_file_of_the_folder_is_a_step() {
+        for folder in ["postgres", "sqlite"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut files: Vec<String> = names.collect();
+            files.sort();
+            assert_eq!(files, STEPS.map(|(number, name, ..)| format!("{number:04}_{name}.sql")));
+        }
+    }
+}
