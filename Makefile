@@ -6,11 +6,13 @@
 run:
 	cargo run --release --locked
 
-# Installs what the tests need where it is absent, and passes them.
+# Installs what the tests need where it is absent, and passes them. The first `cargo test` also
+# builds the examples as the programs that tests/suite runs; the second runs their own tests.
 test:
 	tests/install-tools.sh
 	$(MAKE) lint
-	cargo test --locked --all-targets
+	cargo test --locked
+	cargo test --locked --examples
 
 # What a machine can say about the code without running it.
 lint:

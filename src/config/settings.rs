@@ -194,7 +194,7 @@ fn read_file(path: &Path, known: &[Setting], values: &mut BTreeMap<String, Value
 fn unknown(origin: String, name: &str, known: impl Iterator<Item = String>) -> Error {
     let nearest = known.min_by_key(|candidate| distance(candidate, name));
     let reason = match nearest {
-        Some(nearest) if distance(&nearest, name) <= name.len() / 3 => {
+        Some(nearest) if distance(&nearest, name) <= name.trim_start_matches(ENV_PREFIX).len() / 3 => {
             format!("unknown setting, did you mean {nearest}?")
         }
         _ => "unknown setting".to_owned(),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{Message, Value};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::scripts::INVALIDATION_CHANNEL;
@@ -34,6 +34,9 @@ use crate::store::{InvalidationSink, ShardIndex};
 
 /// Pause between attempts to subscribe.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a reconnection that was asked for is waited for.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// Readings published within one staleness bound.
 const READINGS_PER_BOUND: u32 = 4;
@@ -137,7 +140,7 @@ impl Subscriber {
                     if Moment::now().since(last_proof) > patience {
                         // A half-open connection: nothing fails, nothing comes. The error, if any,
                         // shows itself at the next attempt to subscribe.
-                        let _ = self.shard.subscriber.force_reconnection().await;
+                        let _ = timeout(RECONNECT, self.shard.subscriber.force_reconnection()).await;
                         return Ended::ConnectionLost;
                     }
                     self.publish_reading(private_channel.to_owned());
