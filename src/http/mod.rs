@@ -98,9 +98,7 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
 async fn within_deadline(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
     let deadline = Instant::now() + app.request_timeout;
     let request_id = request.headers().get(X_REQUEST_ID).cloned();
-    // mget is a POST that only reads.
-    let may_write =
-        !matches!(*request.method(), Method::GET | Method::HEAD) && !request.uri().path().ends_with("/mget");
+    let may_write = may_write(request.method(), request.uri().path());
     let read = timeout_at(deadline, body::read(request, app.max_body_bytes));
     let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
         Err(error) => error.into_response(),
@@ -112,4 +110,30 @@ async fn within_deadline(State(app): State<SharedApp>, request: Request, next: N
     response
 }
 
+/// Whether a request may change something: all but reads, of which mget is a POST. A key may be
+/// named `mget` as well, so the path alone does not tell.
+fn may_write(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET | Method::HEAD => false,
+        Method::POST => !path.ends_with("/mget"),
+        _ => true,
+    }
+}
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_write_of_the_key_mget_may_write() {
+        // A PUT of the key `mget` that met the deadline was answered with `timeout`, as a read.
+        let path = "/api/v1/cache/users/mget";
+        for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
+            assert_eq!(may_write(&method, path), expected, "{method}");
+        }
+        assert!(may_write(&Method::POST, "/api/v1/cache/users/mset"));
+        assert!(!may_write(&Method::GET, "/api/v1/cache/users/k"));
+    }
+}
