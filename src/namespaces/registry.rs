@@ -182,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn regression_what_is_pending_is_saved_in_one_order() {
+        // Two instances saving the same new names in their own order waited for each other's rows.
+        let registry = registry(true, 100);
+        for i in [7, 3, 9, 1, 8, 2, 6, 4, 5, 0] {
+            registry.for_write(&format!("n{i}")).unwrap();
+        }
+        let names: Vec<String> = registry.pending().iter().map(|record| record.namespace.to_string()).collect();
+        assert!(names.is_sorted() && names.len() == 10, "{names:?}");
+    }
+
+    #[test]
     fn a_reload_keeps_what_is_pending_and_drops_what_is_gone() {
         let registry = registry(true, 10);
         registry.put(record("old", 1));
