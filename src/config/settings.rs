@@ -126,6 +126,8 @@ impl Settings {
         Ok(Self { values })
     }
 
+    /// The value of a setting that `name` stands for in this program's own text; no input chooses it,
+    /// and every name is asked for at every start, by the tests of `config` too.
     fn value(&self, name: &str) -> &Value {
         self.values.get(name).unwrap_or_else(|| panic!("default.toml lists the setting `{name}`"))
     }
