@@ -22,6 +22,7 @@ use crate::database::Database;
 use crate::http::{self, App, FailureLog, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
+use crate::model::Namespace;
 use crate::namespaces::{self, Registry, Synchronizer};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
@@ -99,11 +100,12 @@ impl Service {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
-                let store = Redis::start(redis).context("SIDECACHE_REDIS_SHARDS")?;
+                let store = Redis::start(redis, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
                 let shards = redis.shards.len();
                 let coherence = Arc::new(Coherence::new(l1.clone(), shards, max_staleness, metrics.clone()));
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, &instance, max_staleness, &tasks, &shutdown);
+                store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
                 (Arc::new(store), Some(Near::new(l1.clone(), coherence, metrics.clone())))
             }
         };
@@ -211,8 +213,8 @@ fn upkeep(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut flush, mut sweep, mut fold) =
-        (ticks(config.stats_flush), ticks(config.sweep_interval), ticks(METRICS_UPKEEP));
+    let (mut flush, mut sweep) = (ticks(config.stats_flush), ticks(config.sweep_interval));
+    let (mut walk, mut fold) = (ticks(config.sweep_interval), ticks(METRICS_UPKEEP));
     async move {
         let counting = async {
             loop {
@@ -226,11 +228,20 @@ fn upkeep(
                 sweep.tick().await;
                 let namespaces = registry.all();
                 for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
-                    if let Err(error) = store.sweep(&record.namespace).await {
+                    if let Err(error) = store.sweep(&record.namespace, record.policy.quota()).await {
                         tracing::debug!(%error, "not swept");
                     }
                 }
                 turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
+            }
+        };
+        let walking = async {
+            loop {
+                walk.tick().await;
+                let namespaces: Vec<Namespace> = registry.all().into_iter().map(|record| record.namespace).collect();
+                if let Err(error) = store.find_evicted(&namespaces).await {
+                    tracing::debug!(%error, "evicted entries not looked for");
+                }
             }
         };
         let folding = async {
@@ -241,7 +252,7 @@ fn upkeep(
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, folding); } => {}
+            () = async { tokio::join!(counting, sweeping, walking, folding); } => {}
         }
     }
 }

@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("config", &["model"]),
     ("metrics", &["model"]),
     ("l1", &["clock", "model"]),
-    ("store", &["clock", "config", "model"]),
+    ("store", &["clock", "config", "metrics", "model"]),
     ("coherence", &["clock", "l1", "metrics", "model", "store"]),
     ("database", &["config"]),
     ("namespaces", &["clock", "config", "database", "model"]),

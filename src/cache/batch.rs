@@ -54,6 +54,9 @@ impl Cache {
             hits: count(|fetched| matches!(fetched, Fetched::Hit(_))),
             misses: count(|fetched| matches!(fetched, Fetched::Miss)),
         };
+        for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| matches!(fetched, Fetched::Hit(_))) {
+            self.store.accessed(key);
+        }
         self.observe_reads(namespace, &keys, reads, started);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
@@ -119,7 +122,7 @@ impl Cache {
             .collect();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
-        let answers = self.store.set_many(writes).await;
+        let answers = self.store.set_many(writes, policy.quota()).await;
         let mut answer = MsetAnswer { stored: 0, failed: Vec::new() };
         for (key, result) in keys.iter().zip(answers) {
             match result {

@@ -19,6 +19,9 @@ impl Cache {
         if hit.is_some() {
             self.counters.add(key.namespace(), reads);
         }
+        if hit == Some(true) {
+            self.store.accessed(key);
+        }
         let answer = match hit {
             Some(true) => Answer::Hit,
             Some(false) => Answer::Miss,

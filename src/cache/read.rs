@@ -3,7 +3,7 @@
 use super::flight::Role;
 use super::{Cache, Error};
 use crate::clock::Moment;
-use crate::model::{Entry, EntryKey, Operation};
+use crate::model::{Details, Entry, EntryKey, Operation};
 use crate::store::ShardIndex;
 
 /// How recent an answer has to be.
@@ -60,6 +60,22 @@ impl Cache {
         let hit = result.as_ref().ok().map(|lookup| lookup.entry.is_some());
         self.observe_read(operation, key, hit, started);
         result
+    }
+
+    /// Reads an entry with all that is known about it, from where it lives.
+    ///
+    /// # Errors
+    /// The owning shard failed.
+    pub async fn describe(&self, key: &EntryKey, operation: Operation) -> Result<(Lookup, Option<Details>), Error> {
+        let started = Moment::now();
+        self.metrics.shard_reads.increment(1);
+        let result = self.store.describe(key).await;
+        let hit = result.as_ref().ok().map(Option::is_some);
+        self.observe_read(operation, key, hit, started);
+        let shard = Trail::Shard { shard: self.store.shard_of(key), skipped: Skipped::Request, collapsed: false };
+        let trail = if self.near.is_some() { shard } else { Trail::Embedded };
+        let (entry, details) = result?.unzip();
+        Ok((Lookup { entry, trail }, details))
     }
 
     async fn look_up(&self, key: &EntryKey, consistency: Consistency, now: Moment) -> Result<Lookup, Error> {

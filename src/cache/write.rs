@@ -39,10 +39,10 @@ impl Cache {
         let policy = self.registry.for_write(key.namespace())?;
         let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
         let _void = self.void_when_over(key);
-        Ok(self.store.set(key, write).await?)
+        Ok(self.store.set(key, write, policy.quota()).await?)
     }
 
-    /// What is wrong with a write, whatever the namespace.
+    /// What is wrong with a write, before its namespace comes into being.
     pub(super) fn check_write(&self, key: &EntryKey, write: &Write) -> Result<(), Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
@@ -51,7 +51,13 @@ impl Cache {
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
         }
-        Ok(())
+        let quota = self.registry.policy(key.namespace()).quota();
+        match quota.max_bytes {
+            Some(limit) if !quota.admits(size) => {
+                Err(Error::ValueTooLarge { size, limit: usize::try_from(limit.get()).unwrap_or(usize::MAX) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Deletes an entry and tells whether it was there.

@@ -20,16 +20,27 @@ const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
 const X_CACHE_TTL: HeaderName = HeaderName::from_static("x-cache-ttl");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetQuery {
+    /// `full` for all that is known about the entry, from its shard.
+    metadata: Option<String>,
+}
+
 /// `GET` and `HEAD`.
 pub async fn get(
     State(app): State<SharedApp>,
     method: Method,
     EntryPath(key): EntryPath,
-    _: StrictQuery<NoParameters>,
+    StrictQuery(query): StrictQuery<GetQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let operation = if method == Method::HEAD { Operation::Head } else { Operation::Get };
-    let lookup = app.cache.get(&key, consistency(&headers), operation).await?;
+    let (lookup, details) = match query.metadata.as_deref() {
+        None => (app.cache.get(&key, consistency(&headers), operation).await?, None),
+        Some("full") => app.cache.describe(&key, operation).await?,
+        Some(other) => return Err(Error::InvalidQuery(format!("`metadata` is `full` or absent, not {other:?}"))),
+    };
     let Some(entry) = lookup.entry else {
         let mut response = key_not_found();
         response.headers_mut().insert(X_CACHE_HIT, HeaderValue::from_static("false"));
@@ -41,7 +52,7 @@ pub async fn get(
     let mut response = if matches(&headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        answer::raw_json(StatusCode::OK, json::entry(&entry, ttl))
+        answer::raw_json(StatusCode::OK, json::entry(&entry, ttl, details.as_ref()))
     };
     let headers = response.headers_mut();
     headers.insert(X_CACHE_HIT, HeaderValue::from_static("true"));

@@ -4,11 +4,12 @@
 //! into answers the same; it is checked to be JSON and never read into anything else.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
-use crate::model::{Entry, Tags, Ttl, Write};
+use crate::clock::unix_millis;
+use crate::model::{Details, Entry, Tag, Tags, Ttl, Write};
 
 /// Parses a body that must be one JSON object.
 ///
@@ -58,8 +59,19 @@ pub fn ttl_remaining(entry: &Entry) -> Option<u64> {
     entry.expires_in.map(|left| u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
 
+/// The part of the metadata that only `?metadata=full` shows.
+#[derive(Serialize)]
+struct FullMetadata<'t> {
+    expires_at: Option<String>,
+    last_accessed: String,
+    access_count: u64,
+    size_bytes: usize,
+    version: u64,
+    tags: Vec<&'t str>,
+}
+
 /// The body of a GET: `{"value": ..., "metadata": {...}}`.
-pub fn entry(entry: &Entry, ttl_remaining: Option<u64>) -> Bytes {
+pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) -> Bytes {
     const FRAME: usize = 96;
     let mut body = BytesMut::with_capacity(entry.value.len() + FRAME);
     body.put_slice(br#"{"value":"#);
@@ -71,7 +83,24 @@ pub fn entry(entry: &Entry, ttl_remaining: Option<u64>) -> Bytes {
     }
     body.put_slice(br#","created_at":""#);
     body.put_slice(date(entry.created_at.0).as_bytes());
-    body.put_slice(br#""}}"#);
+    body.put_u8(b'"');
+    if let Some(details) = details {
+        let full = FullMetadata {
+            expires_at: entry.expires_in.map(|left| date(unix_millis().0.saturating_add(left.as_millis() as u64))),
+            last_accessed: date(details.last_accessed.0),
+            access_count: details.access_count,
+            size_bytes: entry.value.len(),
+            version: entry.version.0,
+            tags: details.tags.iter().map(Tag::as_str).collect(),
+        };
+        let full = serde_json::to_vec(&full).expect("text and numbers are written as JSON");
+        body.put_u8(b',');
+        // Without its opening brace: these are further fields of the same object.
+        body.put_slice(&full[1..]);
+    } else {
+        body.put_u8(b'}');
+    }
+    body.put_u8(b'}');
     body.freeze()
 }
 
@@ -105,7 +134,7 @@ mod tests {
         let left = ttl_remaining(&stored);
         let expected =
             r#"{"value":[1e400, 0.10],"metadata":{"ttl_remaining":60,"created_at":"2024-01-01T00:00:00Z"}}"#;
-        assert_eq!(entry(&stored, left), expected);
+        assert_eq!(entry(&stored, left, None), expected);
         stored.expires_in = None;
         assert_eq!(ttl_remaining(&stored), None);
     }

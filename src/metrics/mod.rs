@@ -51,6 +51,7 @@ table! {
     invalidations_received: Counter, "sidecache_invalidations_received_total", Unit::Count, "Keys voided by invalidation messages.";
     subscription_losses: Counter, "sidecache_subscription_losses_total", Unit::Count, "Times that all copies of a shard were voided, messages being possibly lost.";
     stats_lost: Counter, "sidecache_stats_lost_total", Unit::Count, "Hits and misses that may be missing from the stats.";
+    accesses_lost: Counter, "sidecache_accesses_lost_total", Unit::Count, "Reads that may be missing from the metadata of their entries.";
     access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
     access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
     access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log not yet written or dropped.";

@@ -29,6 +29,16 @@ pub struct Entry {
     pub expires_in: Option<Duration>,
 }
 
+/// What is known about an entry beyond what every read of it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// The last read that found it, or its first write.
+    pub last_accessed: UnixMillis,
+    /// Reads that found it since it came into being; overwriting goes on counting.
+    pub access_count: u64,
+    pub tags: Tags,
+}
+
 /// What a write stores under a key.
 #[derive(Clone, Debug)]
 pub struct Write {

@@ -13,13 +13,13 @@ mod policy;
 mod tag;
 mod ttl;
 
-pub use entry::{Entry, UnixMillis, Version, Write};
+pub use entry::{Details, Entry, UnixMillis, Version, Write};
 pub use invalid::Invalid;
 pub(crate) use key::hash;
 pub use key::{EntryKey, EntryKeyHasher, Key};
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};
 pub use pattern::{Pattern, Selection};
-pub use policy::{EvictionPolicy, Policy};
+pub use policy::{EvictionPolicy, Policy, Quota};
 pub use tag::{Tag, Tags};
 pub use ttl::Ttl;

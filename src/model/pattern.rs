@@ -2,8 +2,8 @@
 //!
 //! `*` any bytes, `?` one byte, `[abc]` and `[a-c]` one of a set, `[^a]` none of a set, `\` takes
 //! the next byte literally. Matching is by bytes, as in Redis (`stringmatchlen` in its util.c,
-//! described at <https://redis.io/docs/latest/commands/keys/>). The shards match with Redis' own
-//! matcher; this one serves the embedded store, and a property test holds it against Redis.
+//! described at <https://redis.io/docs/latest/commands/keys/>). Every store matches with this one
+//! implementation, and a property test holds it against Redis' own.
 
 use super::invalid::{Invalid, quoted};
 use super::tag::Tag;
@@ -17,6 +17,14 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// Whether a key of the selection's tag, if it has one, is meant.
+    pub fn matches(&self, key: &str) -> bool {
+        match self {
+            Self::All | Self::Tagged(_) => true,
+            Self::Matching(pattern) => pattern.matches(key),
+        }
+    }
+
     /// How many of the `most` entries of a bounded step may be looked at: matching takes time with
     /// the length of the pattern and of the key, so a long pattern makes short steps.
     pub fn step(&self, most: usize) -> usize {

@@ -1,6 +1,7 @@
 //! What a namespace promises about its entries.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use super::invalid::{Invalid, quoted};
@@ -43,9 +44,36 @@ impl Policy {
         Ok(Self { default_ttl, max_size_mb, eviction_policy: eviction_policy.parse()? })
     }
 
+    /// What the entries of a namespace may take, and who goes when that is not enough.
+    pub fn quota(&self) -> Quota {
+        let max_bytes = NonZeroU64::new(self.max_size_mb << 20);
+        Quota { max_bytes, eviction_policy: self.eviction_policy }
+    }
+
     /// `default_ttl` in seconds, 0 for never.
     pub fn default_ttl_seconds(&self) -> u64 {
         self.default_ttl.map_or(0, Ttl::as_seconds)
+    }
+}
+
+/// The part of a policy that a store enforces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of values; `None` for as many as fit.
+    pub max_bytes: Option<NonZeroU64>,
+    pub eviction_policy: EvictionPolicy,
+}
+
+impl Quota {
+    /// Whether a value of `size` bytes can ever be stored.
+    pub fn admits(&self, size: usize) -> bool {
+        self.max_bytes.is_none_or(|max| size as u64 <= max.get())
+    }
+
+    /// The bytes that each of `shards` grants; 0 for as many as fit. Rounded down, so that the
+    /// shards together never grant more than there is.
+    pub fn share(&self, shards: usize) -> u64 {
+        self.max_bytes.map_or(0, |max| (max.get() / shards.max(1) as u64).max(1))
     }
 }
 
@@ -55,11 +83,11 @@ pub enum EvictionPolicy {
     /// The least recently used.
     #[default]
     Lru,
-    /// The least frequently used.
+    /// The least frequently used: the fewest reads; of equals the least recently used.
     Lfu,
-    /// The oldest.
+    /// The one written the longest ago.
     Fifo,
-    /// The one nearest to its expiry.
+    /// The one nearest to its expiry; of equals the least recently used.
     Ttl,
     /// None: a write that does not fit is refused.
     None,

@@ -64,6 +64,10 @@ impl Tags {
         self.0.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Tag> {
+        self.0.iter()
+    }
+
     /// The tags separated by line feeds, the stored form: unambiguous, as tags hold none.
     pub fn joined(&self) -> String {
         let texts: Vec<&str> = self.0.iter().map(Tag::as_str).collect();

@@ -87,6 +87,11 @@ impl Registry {
         self.changing.lock().await
     }
 
+    /// The policy that a namespace has or would come into being with.
+    pub fn policy(&self, namespace: &str) -> Policy {
+        self.records.read().get(namespace).map_or(self.config.default_policy, |record| record.policy)
+    }
+
     /// The policy of a namespace nobody configured.
     pub fn default_policy(&self) -> Policy {
         self.config.default_policy

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use cursor::{Cursor, Cut};
+pub use cursor::Cursor;
 pub use error::Error;
 
 use crate::clock::Moment;
-use crate::model::{Entry, EntryKey, Key, Namespace, Selection, Version, Write};
+use crate::model::{Details, Entry, EntryKey, Key, Namespace, Quota, Selection, Version, Write};
 
 /// Index of a shard within its store; stable for the life of the process.
 pub type ShardIndex = u16;
@@ -109,11 +109,23 @@ pub trait Store: Send + Sync + 'static {
     /// Reads many entries; the answers stand in the order of `keys`.
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>>;
 
-    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error>;
+    /// Reads an entry with what is counted about it, this process's latest reads included. Counts
+    /// as no read itself.
+    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
-    /// Writes many entries, each whole or not at all. No key stands in `writes` twice; the
-    /// answers stand in its order.
-    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>>;
+    /// Notes that a read found the entry of `key`, for stores that do not see all reads. Others count
+    /// in [`Store::get`] and [`Store::describe`].
+    fn accessed(&self, _key: &EntryKey) {}
+
+    /// Stores an entry, after making room as `quota` says.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there is no room; nothing changed.
+    async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
+
+    /// Writes many entries of one namespace, each whole or not at all. No key stands in `writes`
+    /// twice; the answers stand in its order.
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
     /// Deletes an entry and tells whether it was alive.
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error>;
@@ -148,8 +160,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the stats of a namespace that holds no keys any more.
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error>;
 
-    /// Takes expired entries of `namespace` out of the books, a bounded number of them.
-    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error>;
+    /// Takes expired entries of `namespace` out of the books, and by its eviction policy those that
+    /// are too many for `quota`; a bounded number of them.
+    async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error>;
+
+    /// Takes entries out of the books that the store lost of itself, if it lost any since it was
+    /// last asked; without haste.
+    async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error>;
 
     async fn health(&self) -> Vec<ShardHealth>;
 }

@@ -35,8 +35,16 @@ fn sum(shards: &mut [Connection], ns: &str, field: &str) -> i64 {
 
 /// Every Redis key that has the namespace in its name, on all shards, but for the statistics.
 fn left_over(shards: &mut [Connection], ns: &str) -> Vec<String> {
-    let keys = shards.iter_mut().flat_map(|shard| shard.keys(&format!("*{ns}*")));
-    keys.filter(|key| *key != format!("cache_stats:{ns}")).collect()
+    let keys = shards.iter_mut().flat_map(|shard| shard.keys(&format!("*:{ns}*")));
+    // `users-1` is not `users-10`.
+    let is_of = |key: &str| key.split(':').nth(1) == Some(ns);
+    keys.filter(|key| is_of(key) && *key != format!("cache_stats:{ns}")).collect()
+}
+
+/// How many keys each bucket of the index holds.
+fn buckets(shard: &mut Connection, ns: &str) -> Vec<i64> {
+    let names = shard.keys(&format!("cache_index:{ns}:*"));
+    names.iter().map(|name| shard.command(&["ZCARD", name]).integer()).collect()
 }
 
 fn service_client() -> Client {
@@ -53,7 +61,7 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
 
     let shard = shard_of(&mut shards, &ns, "user_1");
     let (value, meta) = (format!("cache:{ns}:user_1"), format!("cache_meta:{ns}:user_1"));
-    let (index, stats) = (format!("cache_index:{ns}"), format!("cache_stats:{ns}"));
+    let (index, stats) = (format!("cache_index:{ns}:0"), format!("cache_stats:{ns}"));
     for (name, kind) in [(&value, "string"), (&meta, "hash"), (&index, "zset"), (&stats, "hash")] {
         assert_eq!(shard.command(&["TYPE", name]).text(), kind, "{name}");
     }
@@ -74,16 +82,11 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
     assert!((expiry / 1_000.0 - expected.as_secs_f64()).abs() < 10.0, "the score is the expiry in ms: {expiry}");
     for tag in ["red", "b l:u/e"] {
         let name = format!("cache_tag:{ns}:{tag}");
-        let members = match shard.command(&["TYPE", &name]).text().as_str() {
-            "set" => shard.command(&["SMEMBERS", &name]),
-            "zset" => shard.command(&["ZRANGE", &name, "0", "-1"]),
-            other => panic!("{name} is a {other}"),
-        };
-        assert_eq!(members.sorted(), ["user_1"]);
+        assert_eq!(shard.command(&["ZRANGE", &name, "0", "-1"]).sorted(), ["user_1"]);
     }
 
     let shard = shard_of(&mut shards, &ns, "ever");
-    assert_eq!(shard.command(&["ZSCORE", &index, "ever"]).text(), "inf");
+    assert_eq!(shard.command(&["ZSCORE", &format!("cache_index:{ns}:0"), "ever"]).text(), "inf");
     assert_eq!(shard.command(&["PTTL", &format!("cache:{ns}:ever")]).integer(), -1);
     assert_eq!((sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes")), (2, 12));
 }
@@ -94,8 +97,7 @@ async fn keys_spread_over_all_three_shards() {
     let entries: Vec<Value> =
         (0..900).map(|number| json!({"key": format!("user_{number}"), "value": number})).collect();
     cache.fill(&ns, &json!(entries)).await;
-    let counts: Vec<i64> =
-        shards.iter_mut().map(|shard| shard.command(&["ZCARD", &format!("cache_index:{ns}")]).integer()).collect();
+    let counts: Vec<i64> = shards.iter_mut().map(|shard| buckets(shard, &ns).iter().sum()).collect();
     assert_eq!(counts.iter().sum::<i64>(), 900);
     assert!(counts.iter().all(|count| (200..400).contains(count)), "{counts:?}");
     for (shard, count) in shards.iter_mut().zip(&counts) {
@@ -104,6 +106,36 @@ async fn keys_spread_over_all_three_shards() {
         assert_eq!(shard.command(&["HGET", &format!("cache_stats:{ns}"), "total_keys"]).integer(), *count);
     }
     cache.flush(&ns, &[]).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_buckets_of_the_index_stay_small_while_the_namespace_grows_and_shrinks() {
+    let (cache, ns, mut shards) = (service_client(), namespace("buckets"), shards());
+    let entry = |number: usize| json!({"key": format!("user_{number}"), "value": 1, "ttl": 1000 + number});
+    for first in (0..12_000).step_by(1000) {
+        cache.fill(&ns, &(first..first + 1000).map(entry).collect()).await;
+    }
+    let mut keys = 12_000;
+    for pattern in ["user_*[1-9]", "user_*[1-9]0", "user_*"] {
+        for shard in &mut shards {
+            let sizes = buckets(shard, &ns);
+            let (count, most) = (sizes.len() as i64, sizes.iter().max().copied().unwrap_or(0));
+            let on_shard: i64 = sizes.iter().sum();
+            assert_eq!(shard.command(&["HGET", &format!("cache_stats:{ns}"), "total_keys"]).integer(), on_shard);
+            // Beyond 128 members Redis would keep a skip list, three times as large.
+            assert!(most <= 128 && on_shard <= 32 * count, "{on_shard} keys in {count} buckets, {most} in one");
+            assert!(count <= on_shard / 2, "{on_shard} keys in {count} buckets");
+            for name in shard.keys(&format!("cache_index:{ns}:*")) {
+                assert_eq!(shard.command(&["OBJECT", "ENCODING", &name]).text(), "listpack");
+            }
+        }
+        assert_eq!(cache.all_keys(&ns).await.len(), keys);
+        let deleted = cache.flush(&ns, &[("pattern", pattern)]).await.expect(200).number("deleted_count") as usize;
+        keys -= deleted;
+        assert_eq!(cache.stats(&ns).await.number("total_keys") as usize, keys, "after {pattern}");
+    }
+    assert_eq!(keys, 0);
+    nothing_is_left(&mut shards, &ns).await;
 }
 
 #[tokio::test]
@@ -172,7 +204,7 @@ async fn reads_written_behind_bring_no_deleted_entry_back() {
     left.sort();
     assert_eq!(
         left,
-        [format!("cache:{ns}:witness"), format!("cache_index:{ns}"), format!("cache_meta:{ns}:witness")]
+        [format!("cache:{ns}:witness"), format!("cache_index:{ns}:0"), format!("cache_meta:{ns}:witness")]
     );
 }
 
@@ -198,7 +230,7 @@ async fn overwriting_replaces_tags_and_ttl() {
     for name in [format!("cache:{ns}:k"), format!("cache_meta:{ns}:k")] {
         assert_eq!(shard.command(&["PTTL", &name]).integer(), -1, "{name}");
     }
-    assert_eq!(shard.command(&["ZSCORE", &format!("cache_index:{ns}"), "k"]).text(), "inf");
+    assert_eq!(shard.command(&["ZSCORE", &format!("cache_index:{ns}:0"), "k"]).text(), "inf");
     cache.set(&ns, "k", "1").await.expect(200);
     assert_eq!(shard.keys(&format!("cache_tag:{ns}:*")), Vec::<String>::new());
 }

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use self::space::{Removed, Space};
 use super::{Cursor, Error, FlushFailure, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals};
-use crate::model::{Entry, EntryKey, Namespace, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, Namespace, Quota, Selection, Write};
 
 /// The name by which the one shard of this store is known.
 pub const NAME: &str = "embedded";
@@ -49,17 +49,38 @@ impl Embedded {
         self.spaces.write().entry(namespace.to_owned()).or_default().clone()
     }
 
-    fn put(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
+    fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
+        let full = || Error::Full { shard: NAME.to_owned() };
         let cost = space::cost(key, &write);
         if cost > self.limit_bytes {
-            return Err(Error::Full { shard: NAME.to_owned() });
+            return Err(full());
         }
         // Counted before it is there: whoever deletes it must find it in the sum.
         self.used.fetch_add(cost, Relaxed);
-        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write);
+        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write, quota);
         self.release(removed);
+        if stored.is_none() {
+            self.used.fetch_sub(cost, Relaxed);
+        }
         self.make_room();
-        Ok(stored)
+        stored.ok_or_else(full)
+    }
+
+    /// Repeats a step that takes out up to [`BATCH`] entries until there is nothing left to do.
+    async fn take_out(&self, namespace: &Namespace, step: impl Fn(&Space) -> Removed + Send) {
+        let Some(space) = self.space(namespace.as_str()) else { return };
+        loop {
+            let removed = step(&space);
+            self.release(removed);
+            if removed.entries < BATCH as u64 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn sweep_expired(&self, namespace: &Namespace) {
+        self.take_out(namespace, |space| space.sweep_expired(BATCH)).await;
     }
 
     fn release(&self, removed: Removed) {
@@ -111,12 +132,19 @@ impl Store for Embedded {
         answers
     }
 
-    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
-        self.put(key, write)
+    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+        let Some(space) = self.space(key.namespace()) else { return Ok(None) };
+        let (description, removed) = space.describe(key);
+        self.release(removed);
+        Ok(description)
     }
 
-    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>> {
-        writes.into_iter().map(|(key, write)| self.put(&key, write)).collect()
+    async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
+        self.put(key, write, quota)
+    }
+
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>> {
+        writes.into_iter().map(|(key, write)| self.put(&key, write, quota)).collect()
     }
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
@@ -155,15 +183,15 @@ impl Store for Embedded {
         let Some(space) = self.space(namespace.as_str()) else {
             return Ok(Page { size: 0, keys: Vec::new(), next: None });
         };
-        self.sweep(namespace).await?;
-        let from = cursor.map_or(0, |cursor| cursor.position);
+        self.sweep_expired(namespace).await;
+        let from = cursor.map_or(0, |cursor| cursor.place);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
-        let next = next.map(|position| Cursor { position, ..Cursor::start_of(0) });
+        let next = next.map(|place| Cursor::at(0, place));
         Ok(Page { size: space.totals().keys, keys, next })
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        self.sweep(namespace).await?;
+        self.sweep_expired(namespace).await;
         Ok(self.space(namespace.as_str()).map(|space| space.totals()).unwrap_or_default())
     }
 
@@ -181,16 +209,13 @@ impl Store for Embedded {
         Ok(())
     }
 
-    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
-        let Some(space) = self.space(namespace.as_str()) else { return Ok(()) };
-        loop {
-            let removed = space.sweep(BATCH);
-            self.release(removed);
-            if removed.entries < BATCH as u64 {
-                return Ok(());
-            }
-            tokio::task::yield_now().await;
-        }
+    async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error> {
+        self.take_out(namespace, |space| space.sweep(BATCH, quota)).await;
+        Ok(())
+    }
+
+    async fn find_evicted(&self, _namespaces: &[Namespace]) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn health(&self) -> Vec<ShardHealth> {
@@ -221,10 +246,10 @@ mod tests {
     async fn memory_is_bounded_and_the_largest_namespace_pays() {
         let store = Embedded::new(1 << 20);
         for i in 0..10 {
-            store.set(&key("small", i), kilobyte()).await.unwrap();
+            store.set(&key("small", i), kilobyte(), Quota::default()).await.unwrap();
         }
         for i in 0..5000 {
-            store.set(&key("large", i), kilobyte()).await.unwrap();
+            store.set(&key("large", i), kilobyte(), Quota::default()).await.unwrap();
             assert!(store.used.load(Relaxed) <= 1 << 20);
         }
         let small = store.totals(&Namespace::parse("small").unwrap()).await.unwrap();
@@ -240,8 +265,8 @@ mod tests {
     async fn the_books_are_empty_when_everything_was_deleted() {
         let store = Embedded::new(1 << 20);
         for i in 0..100 {
-            store.set(&key("n", i), kilobyte()).await.unwrap();
-            store.set(&key("n", i), kilobyte()).await.unwrap();
+            store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
+            store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
         }
         store.delete(&key("n", 1)).await.unwrap();
         let deleted = store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}).await;
@@ -252,6 +277,6 @@ mod tests {
     #[tokio::test]
     async fn a_value_larger_than_the_store_is_refused() {
         let store = Embedded::new(1000);
-        assert!(matches!(store.set(&key("n", 1), kilobyte()).await, Err(Error::Full { .. })));
+        assert!(matches!(store.set(&key("n", 1), kilobyte(), Quota::default()).await, Err(Error::Full { .. })));
     }
 }

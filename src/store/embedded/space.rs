@@ -1,5 +1,5 @@
-//! One namespace of the embedded store: its entries, their order of use, of birth and of expiry,
-//! and its numbers, all under one lock so that they agree at every moment.
+//! One namespace of the embedded store: its entries, their order of use, of birth, of expiry and of
+//! eviction, and its numbers, all under one lock so that they agree at every moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -9,12 +9,14 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::clock::{Moment, unix_micros};
-use crate::model::{Entry, EntryKey, EntryKeyHasher, Selection, Tags, UnixMillis, Version, Write};
+use crate::clock::{Moment, unix_micros, unix_millis};
+use crate::model::{
+    Details, Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version, Write,
+};
 use crate::store::{Outcome, Reads, Stored, Totals};
 
-/// What one entry costs beyond key and value: its nodes in the map and the three orders.
-const OVERHEAD_BYTES: u64 = 320;
+/// What one entry costs beyond key and value: its nodes in the map and the orders.
+const OVERHEAD_BYTES: u64 = 384;
 
 /// The memory that an entry is charged for, in bytes.
 pub fn cost(key: &EntryKey, write: &Write) -> u64 {
@@ -51,11 +53,18 @@ struct Inner {
     births: BTreeMap<u64, EntryKey>,
     /// By expiry, of the entries that expire.
     expiries: BTreeSet<(Moment, u64)>,
+    /// By the policy that was in force last, where that is neither use nor expiry; the first goes.
+    ranks: BTreeSet<(Rank, u64)>,
+    policy: EvictionPolicy,
     next_birth: u64,
+    next_use: u64,
     last_version: u64,
     cost: u64,
     totals: Totals,
 }
+
+/// What decides between two entries, the second number where the first is the same.
+type Rank = (u64, u64);
 
 struct Item {
     value: Bytes,
@@ -65,6 +74,10 @@ struct Item {
     tags: Tags,
     birth: u64,
     cost: u64,
+    access_count: u64,
+    last_accessed: UnixMillis,
+    /// Number of the latest read or write.
+    last_use: u64,
 }
 
 impl Default for Inner {
@@ -73,7 +86,10 @@ impl Default for Inner {
             entries: LruCache::unbounded_with_hasher(EntryKeyHasher::default()),
             births: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            ranks: BTreeSet::new(),
+            policy: EvictionPolicy::default(),
             next_birth: 1,
+            next_use: 0,
             last_version: 0,
             cost: 0,
             totals: Totals::default(),
@@ -88,9 +104,26 @@ impl Item {
 
     fn is_selected(&self, key: &EntryKey, selection: &Selection) -> bool {
         match selection {
-            Selection::All => true,
-            Selection::Matching(pattern) => pattern.matches(key.key()),
             Selection::Tagged(tag) => self.tags.contains(tag),
+            Selection::All | Selection::Matching(_) => selection.matches(key.key()),
+        }
+    }
+
+    /// Its place in the order of eviction; `None` where another order has it already.
+    fn rank(&self, policy: EvictionPolicy) -> Option<(Rank, u64)> {
+        match policy {
+            EvictionPolicy::Lfu => Some(((self.access_count, self.last_use), self.birth)),
+            EvictionPolicy::Fifo => Some(((self.version.0, 0), self.birth)),
+            EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::None => None,
+        }
+    }
+
+    fn entry(&self, now: Moment) -> Entry {
+        Entry {
+            value: self.value.clone(),
+            version: self.version,
+            created_at: self.created_at,
+            expires_in: self.expires_at.map(|expires_at| expires_at.since(now)),
         }
     }
 }
@@ -100,6 +133,9 @@ impl Inner {
     fn remove(&mut self, key: &EntryKey) -> Removed {
         let Some(item) = self.entries.pop(key) else { return Removed::default() };
         self.births.remove(&item.birth);
+        if let Some(rank) = item.rank(self.policy) {
+            self.ranks.remove(&rank);
+        }
         if let Some(expires_at) = item.expires_at {
             self.expiries.remove(&(expires_at, item.birth));
         }
@@ -112,6 +148,89 @@ impl Inner {
     fn remove_expired(&mut self, key: &EntryKey) -> Removed {
         self.totals.expirations += 1;
         self.remove(key)
+    }
+
+    fn remove_evicted(&mut self, key: &EntryKey) -> Removed {
+        self.totals.evictions += 1;
+        self.remove(key)
+    }
+
+    /// Takes one expired entry out, if there is one.
+    fn remove_an_expired(&mut self, now: Moment) -> Option<Removed> {
+        let &(expires_at, birth) = self.expiries.first()?;
+        if expires_at > now {
+            return None;
+        }
+        let key = self.births[&birth].clone();
+        Some(self.remove_expired(&key))
+    }
+
+    /// Puts the entries in the order of `policy`; a pass over all of them when it has changed.
+    fn order_by(&mut self, policy: EvictionPolicy) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.ranks = self.entries.iter().filter_map(|(_, item)| item.rank(policy)).collect();
+        }
+    }
+
+    /// The entry that the policy gives up, `spared` excepted. Where memory itself is short, policy
+    /// `NONE` gives up as `LRU` does.
+    fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
+        let may_go = |key: &&EntryKey| Some(*key) != spared;
+        let mut by_use = self.entries.iter().rev().map(|(key, _)| key);
+        let victim = match self.policy {
+            EvictionPolicy::Lru | EvictionPolicy::None => by_use.find(may_go),
+            EvictionPolicy::Lfu | EvictionPolicy::Fifo => {
+                self.ranks.iter().map(|(_, birth)| &self.births[birth]).find(may_go)
+            }
+            EvictionPolicy::Ttl => {
+                let mut by_expiry = self.expiries.iter().map(|(_, birth)| &self.births[birth]);
+                by_expiry.find(may_go).or_else(|| by_use.find(may_go))
+            }
+        };
+        victim.cloned()
+    }
+
+    /// Makes room for `size` bytes under `key`, expired entries first; false when there is none. An
+    /// entry always fits where it would be alone.
+    fn make_room(&mut self, key: &EntryKey, size: u64, quota: Quota, now: Moment, removed: &mut Removed) -> bool {
+        let Some(limit) = quota.max_bytes else { return true };
+        let own = self.entries.peek(key).map_or(0, |item| item.value.len() as u64);
+        loop {
+            let others = self.totals.bytes - own;
+            if others == 0 || others + size <= limit.get() {
+                return true;
+            }
+            if let Some(expired) = self.remove_an_expired(now) {
+                removed.add(expired);
+                continue;
+            }
+            if quota.eviction_policy == EvictionPolicy::None {
+                return false;
+            }
+            let Some(victim) = self.victim(Some(key)) else { return false };
+            removed.add(self.remove_evicted(&victim));
+        }
+    }
+
+    /// The live entry under `key`, used now.
+    fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
+        if self.entries.peek(key).is_some_and(|item| item.is_expired(now)) {
+            return Err(self.remove_expired(key));
+        }
+        let Some(item) = self.entries.get_mut(key) else { return Err(Removed::default()) };
+        let before = item.rank(self.policy);
+        item.access_count += 1;
+        item.last_accessed = unix_millis();
+        item.last_use = self.next_use;
+        self.next_use += 1;
+        if let (Some(before), Some(after)) = (before, item.rank(self.policy))
+            && before != after
+        {
+            self.ranks.remove(&before);
+            self.ranks.insert(after);
+        }
+        Ok(item)
     }
 
     fn next_version(&mut self, now_micros: u64) -> Version {
@@ -141,39 +260,59 @@ impl Space {
         result
     }
 
+    /// Reads an entry and counts that.
     pub fn get(&self, key: &EntryKey) -> (Option<Entry>, Removed) {
         let now = Moment::now();
-        self.change(|inner| {
-            let Some(item) = inner.entries.get(key) else { return (None, Removed::default()) };
-            if item.is_expired(now) {
-                return (None, inner.remove_expired(key));
-            }
-            let entry = Entry {
-                value: item.value.clone(),
-                version: item.version,
-                created_at: item.created_at,
-                expires_in: item.expires_at.map(|expires_at| expires_at.since(now)),
-            };
-            (Some(entry), Removed::default())
+        self.change(|inner| match inner.access(key, now) {
+            Ok(item) => (Some(item.entry(now)), Removed::default()),
+            Err(removed) => (None, removed),
         })
     }
 
-    /// Stores an entry whose cost the caller has added already; answers what it replaced.
-    pub fn set(&self, key: &EntryKey, write: Write) -> (Stored, Removed) {
+    /// Reads an entry with what is counted about it; the read itself counts only afterwards.
+    pub fn describe(&self, key: &EntryKey) -> (Option<(Entry, Details)>, Removed) {
+        let now = Moment::now();
+        self.change(|inner| {
+            let counted = inner.entries.peek(key).map(|item| (item.last_accessed, item.access_count));
+            match (inner.access(key, now), counted) {
+                (Ok(item), Some((last_accessed, access_count))) => {
+                    let details = Details { last_accessed, access_count, tags: item.tags.clone() };
+                    (Some((item.entry(now), details)), Removed::default())
+                }
+                (Ok(_), None) => (None, Removed::default()),
+                (Err(removed), _) => (None, removed),
+            }
+        })
+    }
+
+    /// Stores an entry whose cost the caller has added already; `None` where the quota has no room.
+    /// Answers what it took out as well.
+    pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> (Option<Stored>, Removed) {
         let (now, now_micros) = (Moment::now(), unix_micros());
         let cost = cost(key, &write);
         // A value that is a slice of a request would keep the whole request alive.
         let value = Bytes::copy_from_slice(&write.value);
         self.change(|inner| {
-            let previous = inner.entries.peek(key).map(|item| (item.birth, item.is_expired(now)));
-            let (removed, outcome, birth) = match previous {
-                Some((birth, false)) => (inner.remove(key), Outcome::Replaced, birth),
-                Some((_, true)) => (inner.remove_expired(key), Outcome::Created, inner.next_birth),
-                None => (Removed::default(), Outcome::Created, inner.next_birth),
+            inner.order_by(quota.eviction_policy);
+            let mut removed = Removed::default();
+            if inner.entries.peek(key).is_some_and(|item| item.is_expired(now)) {
+                removed.add(inner.remove_expired(key));
+            }
+            if !inner.make_room(key, value.len() as u64, quota, now, &mut removed) {
+                return (None, removed);
+            }
+            let created_at = UnixMillis(now_micros / 1000);
+            let previous = inner.entries.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
+            let (outcome, (birth, access_count, last_accessed)) = match previous {
+                Some(previous) => (Outcome::Replaced, previous),
+                None => (Outcome::Created, (inner.next_birth, 0, created_at)),
             };
+            removed.add(inner.remove(key));
             inner.next_birth = inner.next_birth.max(birth + 1);
             let version = inner.next_version(now_micros);
             let expires_at = write.ttl.map(|ttl| now + ttl.as_duration());
+            let last_use = inner.next_use;
+            inner.next_use += 1;
             inner.births.insert(birth, key.clone());
             if let Some(expires_at) = expires_at {
                 inner.expiries.insert((expires_at, birth));
@@ -181,10 +320,22 @@ impl Space {
             inner.cost += cost;
             inner.totals.keys += 1;
             inner.totals.bytes += value.len() as u64;
-            let created_at = UnixMillis(now_micros / 1000);
-            let item = Item { value, version, created_at, expires_at, tags: write.tags, birth, cost };
+            let tags = write.tags;
+            let item = Item {
+                value,
+                version,
+                created_at,
+                expires_at,
+                tags,
+                birth,
+                cost,
+                access_count,
+                last_accessed,
+                last_use,
+            };
+            inner.ranks.extend(item.rank(inner.policy));
             inner.entries.put(key.clone(), item);
-            (Stored { outcome, version }, removed)
+            (Some(Stored { outcome, version }), removed)
         })
     }
 
@@ -198,37 +349,50 @@ impl Space {
         })
     }
 
-    /// Evicts the least recently used entries until `bytes` of cost are free.
+    /// Evicts entries until `bytes` of cost are free.
     pub fn evict(&self, bytes: u64) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
             let mut removed = Removed::default();
             while removed.cost < bytes {
-                let oldest = inner.entries.peek_lru().map(|(key, item)| (key.clone(), item.is_expired(now)));
-                let Some((key, is_expired)) = oldest else { break };
-                if is_expired {
-                    removed.add(inner.remove_expired(&key));
-                } else {
-                    removed.add(inner.remove(&key));
-                    inner.totals.evictions += 1;
-                }
+                let expired = inner.remove_an_expired(now);
+                let gone = expired.or_else(|| inner.victim(None).map(|victim| inner.remove_evicted(&victim)));
+                let Some(gone) = gone else { break };
+                removed.add(gone);
             }
             removed
         })
     }
 
     /// Takes up to `limit` expired entries out.
-    pub fn sweep(&self, limit: usize) -> Removed {
+    pub fn sweep_expired(&self, limit: usize) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
             let mut removed = Removed::default();
             while removed.entries < limit as u64 {
-                let Some(&(expires_at, birth)) = inner.expiries.first() else { break };
-                if expires_at > now {
-                    break;
-                }
-                let key = inner.births[&birth].clone();
-                removed.add(inner.remove_expired(&key));
+                let Some(expired) = inner.remove_an_expired(now) else { break };
+                removed.add(expired);
+            }
+            removed
+        })
+    }
+
+    /// Takes up to `limit` entries out that are expired, or too many for `quota`.
+    pub fn sweep(&self, limit: usize, quota: Quota) -> Removed {
+        let now = Moment::now();
+        self.change(|inner| {
+            inner.order_by(quota.eviction_policy);
+            let mut removed = Removed::default();
+            while removed.entries < limit as u64 {
+                let too_much = quota.eviction_policy != EvictionPolicy::None
+                    && inner.totals.keys > 1
+                    && quota.max_bytes.is_some_and(|limit| inner.totals.bytes > limit.get());
+                let gone = inner.remove_an_expired(now).or_else(|| {
+                    let victim = too_much.then(|| inner.victim(None)).flatten()?;
+                    Some(inner.remove_evicted(&victim))
+                });
+                let Some(gone) = gone else { break };
+                removed.add(gone);
             }
             removed
         })
@@ -305,17 +469,26 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Namespace, Pattern};
+    use crate::model::{Namespace, Pattern, Ttl};
     use crate::store::entry_key;
+    use std::num::NonZeroU64;
 
     fn key(i: usize) -> EntryKey {
         entry_key(&Namespace::parse("n").unwrap(), &format!("key_{i}")).unwrap()
     }
 
+    fn write(value: &'static str) -> Write {
+        Write { value: Bytes::from_static(value.as_bytes()), ttl: None, tags: Tags::default() }
+    }
+
+    fn set(space: &Space, i: usize) -> Stored {
+        space.set(&key(i), write("1"), Quota::default()).0.unwrap()
+    }
+
     fn filled(count: usize) -> Space {
         let space = Space::default();
         for i in 0..count {
-            space.set(&key(i), Write { value: Bytes::from_static(b"1"), ttl: None, tags: Tags::default() });
+            set(&space, i);
         }
         space
     }
@@ -330,7 +503,7 @@ mod tests {
             seen.extend(keys);
             after = next;
             // Overwriting keeps a key's place.
-            space.set(&key(3), Write { value: Bytes::from_static(b"2"), ttl: None, tags: Tags::default() });
+            set(&space, 3);
         }
         seen.sort();
         let mut expected: Vec<String> = (0..25).map(|i| format!("key_{i}")).collect();
@@ -342,7 +515,7 @@ mod tests {
     fn a_flush_spares_what_was_written_after_it_began() {
         let space = filled(5);
         let before = space.last_version();
-        space.set(&key(2), Write { value: Bytes::from_static(b"2"), ttl: None, tags: Tags::default() });
+        set(&space, 2);
         let pattern = Selection::Matching(Pattern::parse("key_*").unwrap());
         let batch = space.flush(&pattern, 0, before, 100);
         assert_eq!((batch.deleted, batch.next), (4, None));
@@ -354,7 +527,54 @@ mod tests {
         let space = filled(1);
         let first = space.last_version();
         space.delete(&key(0));
-        let (stored, _) = space.set(&key(0), Write { value: Bytes::new(), ttl: None, tags: Tags::default() });
-        assert!(stored.version > first);
+        assert!(set(&space, 0).version > first);
+    }
+
+    /// Fills a space with three entries, uses them, and tells which one a fourth pushes out.
+    fn pushed_out(eviction_policy: EvictionPolicy, ttls: [Option<u64>; 3], reads: &[usize]) -> Option<usize> {
+        let (space, quota) = (Space::default(), Quota { max_bytes: NonZeroU64::new(3), eviction_policy });
+        for (i, ttl) in ttls.into_iter().enumerate() {
+            let ttl = ttl.map(|seconds| Ttl::from_seconds(seconds).unwrap());
+            space.set(&key(i), Write { ttl, ..write("1") }, quota).0.unwrap();
+        }
+        for i in reads {
+            space.get(&key(*i)).0.unwrap();
+        }
+        let (stored, _) = space.set(&key(3), write("1"), quota);
+        let totals = space.totals();
+        assert_eq!((totals.keys, totals.bytes, totals.evictions), (3, 3, u64::from(stored.is_some())));
+        (0..3).find(|i| space.get(&key(*i)).0.is_none())
+    }
+
+    #[test]
+    fn each_policy_gives_up_its_own_entry() {
+        use EvictionPolicy as P;
+        let never = [None; 3];
+        assert_eq!(pushed_out(P::Lru, never, &[0, 2]), Some(1));
+        assert_eq!(pushed_out(P::Lfu, never, &[0, 0, 1, 1, 2]), Some(2));
+        assert_eq!(pushed_out(P::Lfu, never, &[0, 1, 2]), Some(0), "the least recently used of equals");
+        assert_eq!(pushed_out(P::Fifo, never, &[0, 0]), Some(0));
+        assert_eq!(pushed_out(P::Ttl, [Some(50), Some(40), None], &[1]), Some(1));
+        assert_eq!(pushed_out(P::Ttl, never, &[0]), Some(1), "the least recently used when none expires");
+        assert_eq!(pushed_out(P::None, never, &[]), None);
+    }
+
+    #[test]
+    fn a_new_policy_puts_the_old_entries_in_its_order() {
+        let (space, quota) = (filled(3), Quota { max_bytes: NonZeroU64::new(3), ..Quota::default() });
+        for i in [1, 2, 2] {
+            space.get(&key(i)).0.unwrap();
+        }
+        let quota = Quota { eviction_policy: EvictionPolicy::Lfu, ..quota };
+        space.set(&key(3), write("1"), quota).0.unwrap();
+        assert!(space.get(&key(0)).0.is_none());
+    }
+
+    #[test]
+    fn an_entry_larger_than_what_is_left_by_others_pushes_them_all_out() {
+        let (space, quota) = (filled(3), Quota { max_bytes: NonZeroU64::new(3), ..Quota::default() });
+        space.set(&key(1), write("123"), quota).0.unwrap();
+        let totals = space.totals();
+        assert_eq!((totals.keys, totals.bytes, totals.evictions), (1, 3, 2));
     }
 }

@@ -3,6 +3,10 @@
 //! Only this room names the Redis client library. What is stored, and under which names, is
 //! written in `lua/`.
 
+mod accesses;
+mod evicted;
+mod listing;
+mod place;
 mod reply;
 mod ring;
 mod scripts;
@@ -24,20 +28,18 @@ use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
-    Cursor, Cut, Error, FlushFailure, InvalidationSink, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals,
-    entry_key,
+    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
+    Totals, entry_key,
 };
 use crate::config::RedisConfig;
-use crate::model::{Entry, EntryKey, Namespace, Selection, Write};
+use crate::metrics::Metrics;
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Namespace, Quota, Selection, Write};
 
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
 const KEYS_PER_SCRIPT: usize = 100;
 const BYTES_PER_SCRIPT: usize = 1 << 20;
 /// Scripts one after another for one namespace on one shard in a sweep.
-const SCRIPTS_PER_SWEEP: usize = 50;
-
-/// Listing steps taken for one page before it is given as it is, with a cursor.
-const STEPS_PER_PAGE: usize = 20;
+const SCRIPTS_PER_SWEEP: usize = 500;
 
 /// A pool of Redis shards.
 pub struct Redis {
@@ -51,11 +53,11 @@ impl Redis {
     ///
     /// # Errors
     /// A configuration that the client library refuses.
-    pub fn start(config: &RedisConfig) -> Result<Self, fred::error::Error> {
+    pub fn start(config: &RedisConfig, metrics: &Arc<Metrics>) -> Result<Self, fred::error::Error> {
         let shards = config
             .shards
             .iter()
-            .map(|shard| Shard::start(shard, config).map(Arc::new))
+            .map(|shard| Shard::start(shard, config, metrics.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
         Ok(Self { ring: Ring::new(&names), shards, names })
@@ -79,6 +81,13 @@ impl Redis {
                 max_staleness,
             };
             tasks.spawn(subscriber.run(shutdown.clone()));
+        }
+    }
+
+    /// Starts writing reads into the metadata of their entries every `period`.
+    pub fn record_accesses(&self, period: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        for shard in &self.shards {
+            tasks.spawn(shard.clone().run_accesses(period, shutdown.clone()));
         }
     }
 
@@ -190,31 +199,57 @@ impl Store for Redis {
         reorder(keys.len(), join_all(asked).await)
     }
 
-    async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
-        let mut answers = self.owner(key.hash()).set(key.namespace(), &[(key, &write)]).await?;
-        Ok(answers.pop().expect("one entry has one answer"))
+    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+        let shard = self.owner(key.hash());
+        shard.record_accesses_of(key).await?;
+        shard.describe(key).await
     }
 
-    async fn set_many(&self, writes: Vec<(EntryKey, Write)>) -> Vec<Result<Stored, Error>> {
+    fn accessed(&self, key: &EntryKey) {
+        self.owner(key.hash()).accesses.add(key);
+    }
+
+    async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
+        let shard = self.owner(key.hash());
+        let share = quota.share(self.shards.len());
+        let mut answers = shard.set(key.namespace(), &[(key, &write)], share, quota.eviction_policy).await?;
+        let stored = answers.pop().expect("one entry has one answer")?;
+        if stored.outcome == Outcome::Created {
+            shard.accesses.forget(key);
+        }
+        Ok(stored)
+    }
+
+    async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>> {
         let namespace = writes.first().map_or("", |(key, _)| key.namespace());
         let loads = writes.iter().map(|(key, write)| (key, Load::of(write)));
+        let share = quota.share(self.shards.len());
         let asked = self.batches(loads).into_iter().map(|(shard, indices)| {
             let writes = &writes;
             async move {
                 let batch: Vec<(&EntryKey, &Write)> =
                     indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
-                let answers = shard.set(namespace, &batch).await;
+                let answers = shard.set(namespace, &batch, share, quota.eviction_policy).await;
                 (indices, answers)
             }
         });
         let answered = join_all(asked).await;
-        reorder(writes.len(), answered)
+        let answers: Vec<Result<Stored, Error>> =
+            reorder(writes.len(), answered).into_iter().map(|answer| answer.and_then(|stored| stored)).collect();
+        for ((key, _), answer) in writes.iter().zip(&answers) {
+            if matches!(answer, Ok(stored) if stored.outcome == Outcome::Created) {
+                self.owner(key.hash()).accesses.forget(key);
+            }
+        }
+        answers
     }
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
         let shard = self.owner(key.hash());
-        Ok(shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1)
+        let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
+        shard.accesses.forget(key);
+        Ok(deleted)
     }
 
     async fn flush(
@@ -243,40 +278,13 @@ impl Store for Redis {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let mut place = cursor.unwrap_or(Cursor::start_of(0));
-        let mut keys = Vec::new();
-        for _ in 0..STEPS_PER_PAGE {
-            let room = limit - keys.len();
-            let Some(shard) = self.shards.get(usize::from(place.shard)).filter(|_| room > 0) else { break };
-            let cut = place.cut.take();
-            let count = cut.as_ref().map_or_else(|| verbs::list_count(selection, room), |cut| cut.count);
-            let (following, mut step) = shard.list(namespace, selection, place.position, count).await?;
-            step.sort_unstable();
-            step.dedup();
-            if let Some(cut) = cut.filter(|cut| cut.following == following) {
-                step.retain(|key| *key > cut.after);
-            }
-            if step.len() > room {
-                step.truncate(room);
-                let after = step.last().cloned().unwrap_or_default();
-                keys.extend(step);
-                place.cut = Some(Cut { count, following, after });
-                break;
-            }
-            keys.extend(step);
-            place = match following {
-                0 => Cursor::start_of(place.shard + 1),
-                position => Cursor { position, ..place },
-            };
-        }
-        let sizes = on_all(&self.shards, |shard| shard.size(namespace)).await?;
-        let next = (usize::from(place.shard) < self.shards.len()).then_some(place);
-        Ok(Page { size: sizes.into_iter().sum(), keys, next })
+        let (keys, next) = self.page(namespace, selection, cursor.unwrap_or(Cursor::at(0, 0)), limit).await?;
+        Ok(Page { size: self.totals(namespace).await?.keys, keys, next })
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
         let each = on_all(&self.shards, |shard| async move {
-            while shard.sweep(namespace, SCRIPTS_PER_SWEEP).await? {}
+            while shard.sweep(namespace, SCRIPTS_PER_SWEEP, 0, EvictionPolicy::None).await? {}
             shard.totals(namespace).await
         })
         .await?;
@@ -312,12 +320,20 @@ impl Store for Redis {
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
         let arguments = || vec![Value::from(namespace.as_str())];
+        // Expired entries are in the books until then.
+        self.totals(namespace).await?;
         on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;
         Ok(())
     }
 
-    async fn sweep(&self, namespace: &Namespace) -> Result<(), Error> {
-        on_all(&self.shards, |shard| shard.sweep(namespace, SCRIPTS_PER_SWEEP)).await?;
+    async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error> {
+        let share = quota.share(self.shards.len());
+        on_all(&self.shards, |shard| shard.sweep(namespace, SCRIPTS_PER_SWEEP, share, quota.eviction_policy)).await?;
+        Ok(())
+    }
+
+    async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
+        on_all(&self.shards, |shard| shard.find_evicted(namespaces)).await?;
         Ok(())
     }
 

@@ -18,9 +18,11 @@ use fred::types::{Builder, ClusterHash, CustomCommand, Resp3Frame as Frame, Valu
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::accesses::Accesses;
 use super::scripts::Script;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
+use crate::metrics::Metrics;
 use crate::store::Error;
 
 /// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
@@ -46,6 +48,7 @@ pub struct Shard {
     pub subscriber: Client,
     next: AtomicUsize,
     in_flight: Semaphore,
+    pub accesses: Accesses,
 }
 
 impl Shard {
@@ -53,7 +56,11 @@ impl Shard {
     ///
     /// # Errors
     /// A configuration that the client library refuses.
-    pub fn start(config: &ShardConfig, common: &RedisConfig) -> Result<Self, fred::error::Error> {
+    pub fn start(
+        config: &ShardConfig,
+        common: &RedisConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, fred::error::Error> {
         let lanes =
             (0..common.connections).map(|_| connect(config, common).map(|client| Arc::new(Lane::new(client))));
         Ok(Self {
@@ -62,6 +69,7 @@ impl Shard {
             subscriber: connect(config, common)?,
             next: AtomicUsize::new(0),
             in_flight: Semaphore::new(common.max_in_flight),
+            accesses: Accesses::new(metrics),
         })
     }
 
@@ -90,6 +98,16 @@ impl Shard {
     /// Sends one command that reads or that may be lost.
     pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
         self.command(name, Effect::Read, arguments).await.map_err(|refusal| self.error(refusal, Effect::Read))
+    }
+
+    /// Sends one command that changes something.
+    pub async fn write(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
+        self.command(name, Effect::Write, arguments).await.map_err(|refusal| self.error(refusal, Effect::Write))
+    }
+
+    /// The shard answered something else than what `expected` says.
+    pub fn unexpected(&self, expected: &str) -> Error {
+        Error::Protocol { shard: self.name.clone(), reason: format!("{expected} was expected") }
     }
 
     async fn command(&self, name: &'static str, effect: Effect, arguments: Vec<Value>) -> Result<Frame, Refusal> {

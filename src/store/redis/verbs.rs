@@ -4,16 +4,21 @@ use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
 use std::time::Duration;
 
+use super::place::PLACES;
 use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Shard};
-use crate::model::{Entry, EntryKey, Namespace, Selection, UnixMillis, Version, Write};
+use crate::model::{
+    Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
+};
 use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FLUSHED_PER_SCRIPT: usize = 100;
-const LISTED_PER_SCRIPT: usize = 250;
-const SWEPT_PER_SCRIPT: u64 = 200;
+const SWEPT_PER_SCRIPT: u64 = 100;
+
+/// Scripts in which a write makes room at most, 100 entries each; a request's deadline ends first.
+const MOST_ROUNDS: usize = 10_000;
 
 impl Shard {
     /// Runs a script and reads its answer with `read`.
@@ -25,10 +30,7 @@ impl Shard {
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
         let frame = self.run(script, effect, arguments).await?;
-        read(frame).map_err(|expected| Error::Protocol {
-            shard: self.name.clone(),
-            reason: format!("{expected} was expected"),
-        })
+        read(frame).map_err(|expected| self.unexpected(expected))
     }
 
     /// Reads entries, in as many scripts as their size asks for.
@@ -51,24 +53,64 @@ impl Shard {
         Ok(entries)
     }
 
-    pub async fn set(&self, namespace: &str, writes: &[(&EntryKey, &Write)]) -> Result<Vec<Stored>, Error> {
-        let arguments = || {
-            let mut all = Vec::with_capacity(1 + 4 * writes.len());
-            all.push(Value::from(namespace));
-            for (key, write) in writes {
-                all.push(Value::from(key.key()));
-                all.push(Value::from(write.value.clone()));
-                all.push(Value::from(write.ttl.map_or_else(String::new, |ttl| ttl.as_millis().to_string())));
-                all.push(Value::from(write.tags.joined()));
+    /// Reads an entry with its metadata.
+    pub async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+        let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
+        self.ask(&scripts::DESCRIBE, Effect::Read, arguments, description).await
+    }
+
+    /// Writes entries, in as many scripts as making room asks for.
+    pub async fn set(
+        &self,
+        namespace: &str,
+        writes: &[(&EntryKey, &Write)],
+        limit_bytes: u64,
+        policy: EvictionPolicy,
+    ) -> Result<Vec<Result<Stored, Error>>, Error> {
+        let mut answers = Vec::with_capacity(writes.len());
+        for _ in 0..MOST_ROUNDS {
+            let rest = &writes[answers.len()..];
+            let arguments = || {
+                let mut all = Vec::with_capacity(3 + 4 * rest.len());
+                all.extend([namespace, &limit_bytes.to_string(), policy.as_str()].map(Value::from));
+                for (key, write) in rest {
+                    all.push(Value::from(key.key()));
+                    all.push(Value::from(write.value.clone()));
+                    all.push(Value::from(write.ttl.map_or_else(String::new, |ttl| ttl.as_millis().to_string())));
+                    all.push(Value::from(write.tags.joined()));
+                }
+                all
+            };
+            let read = |frame| {
+                let [answers, taken_out] = reply::tuple(frame)?;
+                let answers = reply::array(answers)?.into_iter().map(written).collect::<Result<Vec<_>, _>>()?;
+                if reply::number(taken_out)? > 0 {
+                    self.accesses.note_eviction();
+                }
+                if answers.len() == rest.len() { Ok(answers) } else { Err("one answer an entry") }
+            };
+            let step = self.ask(&scripts::SET, Effect::Write, arguments, read).await;
+            // What an earlier round stored is stored: only the rest has failed.
+            let step = match step {
+                Err(error) if !answers.is_empty() => {
+                    answers.resize(writes.len(), Err(error));
+                    return Ok(answers);
+                }
+                step => step?,
+            };
+            for answer in step {
+                match answer {
+                    Written::Stored(stored) => answers.push(Ok(stored)),
+                    Written::NoRoom => answers.push(Err(Error::Full { shard: self.name.clone() })),
+                    Written::AskAgain => break,
+                }
             }
-            all
-        };
-        let expected = writes.len();
-        self.ask(&scripts::SET, Effect::Write, arguments, move |frame| {
-            let answers = reply::array(frame)?.into_iter().map(stored).collect::<Result<Vec<_>, _>>()?;
-            if answers.len() == expected { Ok(answers) } else { Err("one answer an entry") }
-        })
-        .await
+            if answers.len() == writes.len() {
+                return Ok(answers);
+            }
+        }
+        answers.resize(writes.len(), Err(Error::Overloaded { shard: self.name.clone() }));
+        Ok(answers)
     }
 
     /// Flushes step by step; counts into `deleted`, so that a failure keeps what was done.
@@ -79,62 +121,82 @@ impl Shard {
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         deleted: &mut u64,
     ) -> Result<(), Error> {
-        let (kind, argument) = selector(selection);
-        let (mut cursor, mut before) = ("0".to_owned(), String::new());
+        let count = selection.step(FLUSHED_PER_SCRIPT);
+        let mut part = self.part(namespace, selection, 0, count).await?;
+        // What is written from now on stays.
+        let before = part.version;
         loop {
-            let count = selection.step(FLUSHED_PER_SCRIPT).to_string();
-            let arguments = || {
-                let all = [namespace.as_str(), &cursor, &count, &before, kind, argument];
-                all.into_iter().map(Value::from).collect()
+            part.keys.retain(|key| selection.matches(key));
+            let delete = async {
+                for keys in part.keys.chunks(FLUSHED_PER_SCRIPT) {
+                    let (live, gone) = self.delete_older(namespace, keys, before).await?;
+                    *deleted += live;
+                    gone.iter().for_each(|key| on_deleted(key));
+                }
+                Ok(())
             };
-            let (next, step, moment, keys) = self
-                .ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
-                    let [next, step, moment, keys] = reply::tuple(frame)?;
-                    Ok((reply::text(next)?, reply::count(step)?, reply::text(moment)?, reply::texts(keys)?))
-                })
-                .await?;
-            *deleted += step;
-            keys.iter().for_each(|key| on_deleted(key));
-            if next == "0" {
-                return Ok(());
+            if part.next >= PLACES {
+                return delete.await;
             }
-            (cursor, before) = (next, moment);
+            // Places stay what they are, so the next part can be fetched meanwhile.
+            let (done, next) = tokio::join!(delete, self.part(namespace, selection, part.next, count));
+            done?;
+            part = next?;
         }
     }
 
-    /// One step of a listing over `count` entries: the position to go on from (0 at the end) and the step's live keys.
-    pub async fn list(
+    /// Deletes those of `keys` whose version is at most `before`: how many were alive, and which
+    /// are gone.
+    async fn delete_older(
         &self,
         namespace: &Namespace,
-        selection: &Selection,
-        position: u64,
-        count: usize,
+        keys: &[String],
+        before: u64,
     ) -> Result<(u64, Vec<String>), Error> {
-        let (kind, argument) = selector(selection);
-        let (position, count) = (position.to_string(), count.to_string());
+        let before = before.to_string();
         let arguments = || {
-            let all = [namespace.as_str(), &position, &count, kind, argument];
-            all.into_iter().map(Value::from).collect()
+            let all = [namespace.as_str(), &before].into_iter().chain(keys.iter().map(String::as_str));
+            all.map(Value::from).collect()
         };
-        self.ask(&scripts::LIST, Effect::Read, arguments, |frame| {
-            let [next, keys] = reply::tuple(frame)?;
-            Ok((reply::text(next)?.parse().map_err(|_| "a cursor")?, reply::texts(keys)?))
+        self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
+            let [deleted, gone] = reply::tuple(frame)?;
+            Ok((reply::count(deleted)?, reply::texts(gone)?))
         })
         .await
     }
 
-    /// Live keys of the namespace.
-    pub async fn size(&self, namespace: &Namespace) -> Result<u64, Error> {
-        let arguments = || vec![Value::from(namespace.as_str())];
-        self.ask(&scripts::SIZE, Effect::Read, arguments, reply::count).await
+    /// Live keys from `place` on, about `count` of them; of a selection by tag those that have it, of
+    /// one by pattern all.
+    pub async fn part(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        place: u64,
+        count: usize,
+    ) -> Result<Part, Error> {
+        let tag = if let Selection::Tagged(tag) = selection { tag.as_str() } else { "" };
+        let (place, count) = (place.to_string(), count.to_string());
+        let arguments = || [namespace.as_str(), &place, &count, tag].map(Value::from).to_vec();
+        self.ask(&scripts::LIST, Effect::Read, arguments, |frame| {
+            let [next, version, keys] = reply::tuple(frame)?;
+            Ok(Part { next: reply::count(next)?, version: reply::count(version)?, keys: reply::texts(keys)? })
+        })
+        .await
     }
 
-    /// Takes expired entries out of the books, at most [`SWEPT_PER_SCRIPT`] in each of `scripts`
-    /// scripts; tells whether there may be more.
-    pub async fn sweep(&self, namespace: &Namespace, scripts: usize) -> Result<bool, Error> {
-        let arguments = || vec![Value::from(namespace.as_str()), Value::from(SWEPT_PER_SCRIPT.to_string())];
+    /// Takes expired entries out of the books, and by `policy` those that are too many, a bounded
+    /// number in each of `scripts` scripts; tells whether there may be more.
+    pub async fn sweep(
+        &self,
+        namespace: &Namespace,
+        scripts: usize,
+        limit_bytes: u64,
+        policy: EvictionPolicy,
+    ) -> Result<bool, Error> {
+        let (most, limit) = (SWEPT_PER_SCRIPT.to_string(), limit_bytes.to_string());
+        let arguments = || [namespace.as_str(), &most, &limit, policy.as_str()].map(Value::from).to_vec();
         for _ in 0..scripts {
-            if self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::count).await? < SWEPT_PER_SCRIPT {
+            if self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::number).await? == 0 {
                 return Ok(false);
             }
         }
@@ -174,22 +236,13 @@ impl Shard {
     }
 }
 
-/// How many entries a step of a listing looks at when `room` more keys are wanted.
-pub fn list_count(selection: &Selection, room: usize) -> usize {
-    match selection {
-        // Few of the entries may match.
-        Selection::Matching(_) => selection.step(LISTED_PER_SCRIPT),
-        Selection::All | Selection::Tagged(_) => room.min(LISTED_PER_SCRIPT),
-    }
-}
-
-/// The words by which the scripts know a selection.
-fn selector(selection: &Selection) -> (&'static str, &str) {
-    match selection {
-        Selection::All => ("all", ""),
-        Selection::Matching(pattern) => ("match", pattern.as_str()),
-        Selection::Tagged(tag) => ("tag", tag.as_str()),
-    }
+/// A part of a namespace's keys.
+pub struct Part {
+    /// The place to go on from; [`PLACES`] at the end.
+    pub next: u64,
+    /// No key of this part was written with a greater one.
+    pub version: u64,
+    pub keys: Vec<String>,
 }
 
 fn entry(frame: Frame) -> Result<Option<Entry>, Unexpected> {
@@ -207,8 +260,34 @@ fn entry(frame: Frame) -> Result<Option<Entry>, Unexpected> {
     }))
 }
 
-fn stored(frame: Frame) -> Result<Stored, Unexpected> {
+fn description(frame: Frame) -> Result<Option<(Entry, Details)>, Unexpected> {
+    if matches!(frame, Frame::Null) {
+        return Ok(None);
+    }
+    let [value, version, created_at, remaining, last_accessed, access_count, tags] = reply::tuple(frame)?;
+    let known = Frame::Array { data: vec![value, version, created_at, remaining], attributes: None };
+    let entry = entry(known)?.ok_or("an entry")?;
+    let tags = reply::text(tags)?.split_terminator('\n').map(str::to_owned).collect();
+    let details = Details {
+        last_accessed: UnixMillis(reply::count(last_accessed)?),
+        access_count: reply::count(access_count)?,
+        tags: Tags::parse(tags).map_err(|_| "tags")?,
+    };
+    Ok(Some((entry, details)))
+}
+
+/// What became of one entry of a write.
+enum Written {
+    Stored(Stored),
+    NoRoom,
+    AskAgain,
+}
+
+fn written(frame: Frame) -> Result<Written, Unexpected> {
+    if let Frame::Number { data, .. } = frame {
+        return Ok(if data == 0 { Written::AskAgain } else { Written::NoRoom });
+    }
     let [created, version] = reply::tuple(frame)?;
     let outcome = if reply::number(created)? == 1 { Outcome::Created } else { Outcome::Replaced };
-    Ok(Stored { outcome, version: Version(reply::count(version)?) })
+    Ok(Written::Stored(Stored { outcome, version: Version(reply::count(version)?) }))
 }

@@ -18,7 +18,7 @@ for i = 2, #ARGV do
     answers[i - 1] = 0
   else
     -- A plain miss writes nothing.
-    if redis.call('ZSCORE', index, key) then
+    if redis.call('ZSCORE', bucket_of(key), key) then
       local _, score = take_out(key)
       changed = true
       if count_loss(score) == EVICTIONS then

@@ -1,48 +1,68 @@
--- Writes entries. ARGV: ns, then for each entry key, value, TTL in ms ('' for none), tags
--- separated by line feeds.
--- Returns for each entry {1 when new or 0 when replaced, version}.
+-- Writes entries. ARGV: ns, the bytes that its entries may take on this shard (0: any number), its
+-- eviction policy, then for each entry key, value, TTL in ms ('' for none), tags separated by line
+-- feeds.
+-- Returns {answers, how many others went to make room}. The answers are for each entry {1 when new
+-- or 0 when replaced, version}, -1 when there is no room for it, or 0 from the first one on that is
+-- to be asked for again: making room is done in bounded steps.
 
-local answers, keys = {}, {}
-for i = 2, #ARGV, 4 do
+local limit, policy = tonumber(ARGV[2]), ARGV[3]
+local answers, changed = {}, {}
+for i = 4, #ARGV, 4 do
   local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id = ns .. ':' .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
-  local alive = redis.call('EXISTS', value_key) == 1
-  local previous = redis.call('HMGET', meta_key, 'size_bytes', 'tags')
-
-  -- The first write of all: where memory is short it fails, and nothing has happened yet.
-  local score = '+inf'
-  if ttl == '' then
-    redis.call('SET', value_key, value)
+  local room = limit == 0 and 'fits' or make_room(limit, policy, key, #value, changed)
+  if room == 'again' then
+    for _ = i, #ARGV, 4 do
+      answers[#answers + 1] = 0
+    end
+    break
+  elseif room == 'full' then
+    answers[#answers + 1] = -1
   else
-    score = integer(now_ms + ttl)
-    redis.call('SET', value_key, value, 'PXAT', score)
-  end
+    local alive = redis.call('EXISTS', value_key) == 1
+    local previous = redis.call('HMGET', meta_key, 'size_bytes', 'tags')
+    local place = place_of(key)
+    local start = bucket_at(place)
 
-  if previous[1] and not alive then
-    count_loss(redis.call('ZSCORE', index, key) or '+inf')
-  end
-  local version = next_version()
-  redis.call('HSET', meta_key, 'created_at', integer(now_ms), 'size_bytes', #value, 'version', version)
-  if not alive then
-    redis.call('HSET', meta_key, 'access_count', 0, 'last_accessed', integer(now_ms))
-  end
-  if (previous[2] or '') ~= tags then
-    untag(key, previous[2])
-    if tags == '' then
-      redis.call('HDEL', meta_key, 'tags')
+    -- The first write of all, if nothing had to go: where memory is short it fails, and nothing
+    -- has happened yet.
+    local score = '+inf'
+    if ttl == '' then
+      redis.call('SET', value_key, value)
     else
-      redis.call('HSET', meta_key, 'tags', tags)
-      for tag in string.gmatch(tags, '[^\n]+') do
-        redis.call('SADD', 'cache_tag:' .. ns .. ':' .. tag, key)
+      score = integer(now_ms + ttl)
+      redis.call('SET', value_key, value, 'PXAT', score)
+      redis.call('ZADD', due, 'LT', score, integer(start))
+    end
+
+    if previous[1] and not alive then
+      count_loss(redis.call('ZSCORE', index .. start, key) or '+inf')
+    end
+    local version = next_version()
+    redis.call('HSET', meta_key, 'created_at', integer(now_ms), 'size_bytes', #value, 'version', version)
+    if not alive then
+      redis.call('HSET', meta_key, 'access_count', 0, 'last_accessed', integer(now_ms))
+    end
+    if (previous[2] or '') ~= tags then
+      untag(key, previous[2])
+      if tags == '' then
+        redis.call('HDEL', meta_key, 'tags')
+      else
+        redis.call('HSET', meta_key, 'tags', tags)
+        for tag in string.gmatch(tags, '[^\n]+') do
+          redis.call('ZADD', 'cache_tag:' .. ns .. ':' .. tag, place, key)
+        end
       end
     end
+    books[KEYS_TOTAL] = books[KEYS_TOTAL] + redis.call('ZADD', index .. start, score, key)
+    books[BYTES_TOTAL] = books[BYTES_TOTAL] + #value - tonumber(previous[1] or 0)
+    changed[#changed + 1] = key
+    answers[#answers + 1] = { alive and 0 or 1, version }
   end
-  books[KEYS_TOTAL] = books[KEYS_TOTAL] + redis.call('ZADD', index, score, key)
-  books[BYTES_TOTAL] = books[BYTES_TOTAL] + #value - tonumber(previous[1] or 0)
-  keys[#keys + 1] = key
-  answers[#answers + 1] = { alive and 0 or 1, version }
 end
-save_books()
-publish(keys)
-return answers
+if #changed > 0 or budget < BUDGET then
+  save_books()
+  publish(changed)
+end
+return { answers, BUDGET - budget }

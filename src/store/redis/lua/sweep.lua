@@ -1,12 +1,27 @@
--- Takes expired entries out of the books. ARGV: ns, at most how many. Returns how many it took.
--- Copies elsewhere expire by themselves, so nothing is published.
+-- Takes expired entries out of the books, and others by the policy while there is too much.
+-- ARGV: ns, at most how many, the bytes that its entries may take on this shard (0: any number),
+-- its eviction policy. Returns 1 when there may be more to do, else 0.
+-- Copies elsewhere expire by themselves, so only what was evicted is published.
 
-local due = redis.call('ZRANGEBYSCORE', index, '-inf', integer(now_ms), 'LIMIT', 0, ARGV[2])
-for _, key in ipairs(due) do
+local most, limit, policy = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local taken, more = take_expired(most)
+local evicted = {}
+while limit > 0 and policy ~= 'NONE' and books[BYTES_TOTAL] > limit and books[KEYS_TOTAL] > 1 do
+  if taken >= most then
+    more = true
+    break
+  end
+  local key = victim(policy)
+  if not key then
+    break
+  end
   local _, score = take_out(key)
   count_loss(score)
+  evicted[#evicted + 1] = key
+  taken = taken + 1
 end
-if #due > 0 then
+if taken > 0 then
   save_books()
+  publish(evicted)
 end
-return #due
+return more and 1 or 0

@@ -1,0 +1,185 @@
+//! Reads of entries, counted in memory and written into their metadata in batches: a read never
+//! causes a write of its own.
+//!
+//! Eviction by use decides on what is in the metadata. While a shard evicts, a batch is therefore
+//! written as soon as a few reads have come together and not only once in an interval: what a
+//! namespace holds may be turned over several times a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use fred::types::Value;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::reply;
+use super::scripts;
+use super::shard::{Effect, Shard};
+use crate::clock::unix_millis;
+use crate::metrics::Metrics;
+use crate::model::{EntryKey, EntryKeyHasher, UnixMillis};
+use crate::store::Error;
+
+/// Entries whose reads are kept at once; reads of more are dropped and counted.
+const MAX_ENTRIES: usize = 65_536;
+
+/// So many entries are written before the interval is over.
+const MANY_ENTRIES: usize = 16_384;
+
+/// So many are written at once while the shard evicts by use.
+const FEW_ENTRIES: usize = 32;
+
+/// Entries that one script writes to.
+const ENTRIES_PER_SCRIPT: usize = 100;
+
+/// Reads of the entries of one shard that are not in their metadata yet.
+pub struct Accesses {
+    pending: Mutex<HashMap<EntryKey, Access, EntryKeyHasher>>,
+    /// Wakes the task that writes.
+    due: Notify,
+    /// Whether entries were evicted by use since the last interval began.
+    is_evicting: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+/// Reads of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access {
+    reads: u64,
+    last: UnixMillis,
+}
+
+impl Accesses {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { pending: Mutex::default(), due: Notify::new(), is_evicting: AtomicBool::new(false), metrics }
+    }
+
+    /// Counts a read of `key` now.
+    pub fn add(&self, key: &EntryKey) {
+        let pending = self.merge(key, Access { reads: 1, last: unix_millis() });
+        let threshold = if self.is_evicting.load(Relaxed) { FEW_ENTRIES } else { MANY_ENTRIES };
+        if pending >= threshold {
+            self.due.notify_one();
+        }
+    }
+
+    /// Adds to what is pending; answers for how many entries something is.
+    fn merge(&self, key: &EntryKey, access: Access) -> usize {
+        let mut pending = self.pending.lock();
+        if let Some(known) = pending.get_mut(key) {
+            known.reads += access.reads;
+            known.last = known.last.max(access.last);
+        } else if pending.len() < MAX_ENTRIES {
+            pending.insert(key.clone(), access);
+        } else {
+            self.metrics.accesses_lost.increment(access.reads);
+        }
+        pending.len()
+    }
+
+    /// Drops the reads of an entry that is gone: another one under its name starts anew.
+    pub fn forget(&self, key: &EntryKey) {
+        self.pending.lock().remove(key);
+    }
+
+    /// Entries are being evicted: who goes must be decided on what was read just now.
+    pub fn note_eviction(&self) {
+        if !self.is_evicting.swap(true, Relaxed) {
+            self.due.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<(EntryKey, Access)> {
+        std::mem::take(&mut *self.pending.lock()).into_iter().collect()
+    }
+
+    fn take_one(&self, key: &EntryKey) -> Option<(EntryKey, Access)> {
+        self.pending.lock().remove_entry(key)
+    }
+}
+
+impl Shard {
+    /// Writes what is pending every `period` and whenever much is, until `shutdown`, and then once more.
+    pub async fn run_accesses(self: Arc<Self>, period: Duration, shutdown: CancellationToken) {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut went_well = true;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = ticks.tick() => self.accesses.is_evicting.store(false, Relaxed),
+                () = self.accesses.due.notified(), if went_well => {}
+            }
+            went_well = self.record_accesses(&self.accesses.take()).await.is_ok();
+        }
+        if let Err(error) = self.record_accesses(&self.accesses.take()).await {
+            tracing::warn!(%error, "the latest reads are missing from the metadata of their entries");
+        }
+    }
+
+    /// Writes the pending reads of one entry.
+    pub async fn record_accesses_of(&self, key: &EntryKey) -> Result<(), Error> {
+        let pending: Vec<(EntryKey, Access)> = self.accesses.take_one(key).into_iter().collect();
+        self.record_accesses(&pending).await
+    }
+
+    /// Writes reads. What was not written for certain is pending again; what may have been is not,
+    /// as twice would be worse than lost.
+    async fn record_accesses(&self, accesses: &[(EntryKey, Access)]) -> Result<(), Error> {
+        let mut result = Ok(());
+        for batch in accesses.chunks(ENTRIES_PER_SCRIPT) {
+            let arguments = || {
+                let all = batch.iter().flat_map(|(key, access)| {
+                    [key.text().to_owned(), access.reads.to_string(), access.last.0.to_string()]
+                });
+                all.map(Value::from).collect()
+            };
+            let written = self.ask(&scripts::RECORD_ACCESSES, Effect::Write, arguments, reply::number).await;
+            let Err(error) = written else { continue };
+            for (key, access) in batch {
+                if error.may_have_happened() {
+                    self.accesses.metrics.accesses_lost.increment(access.reads);
+                } else {
+                    self.accesses.merge(key, *access);
+                }
+            }
+            result = Err(error);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(i: usize) -> EntryKey {
+        EntryKey::parse("n", &format!("key_{i}")).unwrap()
+    }
+
+    #[test]
+    fn reads_of_one_entry_are_counted_together_until_it_is_forgotten() {
+        let accesses = Accesses::new(Arc::default());
+        for _ in 0..3 {
+            accesses.add(&key(1));
+        }
+        accesses.add(&key(2));
+        accesses.forget(&key(2));
+        let pending = accesses.take();
+        assert_eq!(pending.iter().map(|(key, access)| (key.key(), access.reads)).collect::<Vec<_>>(), [("key_1", 3)]);
+        assert!(accesses.take().is_empty());
+    }
+
+    #[test]
+    fn reads_of_ever_new_keys_take_bounded_memory() {
+        let accesses = Accesses::new(Arc::default());
+        for i in 0..MAX_ENTRIES + 1000 {
+            accesses.add(&key(i));
+        }
+        assert_eq!(accesses.take().len(), MAX_ENTRIES);
+    }
+}

@@ -1,0 +1,85 @@
+//! Finds what Redis evicted of itself, so that the books follow.
+//!
+//! An evicted value leaves its metadata and its place in the index behind. The next read of the
+//! key notices; for keys that nobody reads there is a walk over the index, only when the shard's
+//! own count of evictions has moved since the last one, by one instance at a time, and without
+//! haste: it rests much longer than it works.
+
+use std::time::Duration;
+
+use fred::types::{Resp3Frame as Frame, Value};
+use tokio::time::sleep;
+
+use super::place::PLACES;
+use super::reply;
+use super::scripts;
+use super::shard::{Effect, Shard};
+use crate::clock::Moment;
+use crate::model::Namespace;
+use crate::store::Error;
+
+/// The shard's count of evictions when the last walk over it began.
+const WALKED: &str = "sidecache:walked";
+
+/// Held by the instance that walks, and for how long if it dies; it is renewed while it walks.
+const WALKER: &str = "sidecache:walker";
+const WALKER_TTL_MS: u64 = 30_000;
+
+/// Keys that one script looks at, and how long to rest after it, in times of its own duration.
+const KEYS_PER_SCRIPT: usize = 200;
+const REST: u32 = 4;
+const REST_MAX: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// Walks over the namespaces if values were evicted since the last walk and nobody else does.
+    pub async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
+        let evicted = self.evicted_keys().await?;
+        if evicted == self.walked().await? || !self.become_walker("NX").await? {
+            return Ok(());
+        }
+        for namespace in namespaces {
+            self.find_evicted_of(namespace).await?;
+            self.become_walker("XX").await?;
+        }
+        self.write("SET", vec![Value::from(WALKED), Value::from(evicted.to_string())]).await?;
+        self.write("DEL", vec![Value::from(WALKER)]).await?;
+        Ok(())
+    }
+
+    async fn find_evicted_of(&self, namespace: &Namespace) -> Result<(), Error> {
+        let mut place = 0;
+        while place < PLACES {
+            let (from, looks) = (place.to_string(), KEYS_PER_SCRIPT.to_string());
+            let arguments = || [namespace.as_str(), &from, &looks].map(Value::from).to_vec();
+            let started = Moment::now();
+            place = self.ask(&scripts::FIND_EVICTED, Effect::Write, arguments, reply::count).await?;
+            if place < PLACES {
+                sleep((Moment::now().since(started) * REST).min(REST_MAX)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn evicted_keys(&self) -> Result<u64, Error> {
+        let info = self.read("INFO", vec![Value::from("stats")]).await?;
+        let count = reply::text(info).ok().and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("evicted_keys:"))?;
+            line.trim().parse().ok()
+        });
+        count.ok_or_else(|| self.unexpected("`evicted_keys` in INFO"))
+    }
+
+    async fn walked(&self) -> Result<u64, Error> {
+        match self.read("GET", vec![Value::from(WALKED)]).await? {
+            Frame::Null => Ok(0),
+            frame => reply::count(frame).map_err(|expected| self.unexpected(expected)),
+        }
+    }
+
+    /// Takes the right to walk (`NX`) or keeps it (`XX`); tells whether that worked.
+    async fn become_walker(&self, condition: &str) -> Result<bool, Error> {
+        let ttl = WALKER_TTL_MS.to_string();
+        let arguments = [WALKER, "1", "PX", &ttl, condition].map(Value::from).to_vec();
+        Ok(!matches!(self.write("SET", arguments).await?, Frame::Null))
+    }
+}

@@ -1,3 +1,0 @@
--- Live keys of a namespace on this shard. ARGV: ns.
-
-return redis.call('ZCOUNT', index, '(' .. integer(now_ms), '+inf')
