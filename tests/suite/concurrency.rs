@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use anyhow::ensure;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::{Client, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
 on_both_stores! {
@@ -171,22 +175,40 @@ async fn counts_stay_exact_under_concurrent_writes(service: &Service) {
 #[tokio::test]
 async fn concurrent_misses_of_one_key_read_the_shard_once_for_many() {
     const READERS: usize = 200;
-    let (writer, reader) = (Service::start(Settings::shards()), Service::start(Settings::shards()));
+    let server = Redis::start();
+    let proxy = Proxy::in_front_of(&server);
+    // The reader's first question is held up until all have asked, however long that takes.
+    let patient = Settings::on(std::slice::from_ref(&server))
+        .set("redis_shards", format!("a={}", proxy.url()))
+        .set("redis_timeout_ms", 20_000)
+        .set("request_timeout_ms", 25_000)
+        .set("max_staleness_ms", 20_000);
+    let (writer, reader) = (Service::start(Settings::on(std::slice::from_ref(&server))), Service::start(patient));
     let ns = namespace("concurrency");
     let value = format!("\"{}\"", "0123456789abcdef".repeat(62_500));
     writer.client().set(&ns, "cold", &value).await.expect(201);
 
     let cache = reader.client();
     let before = cache.metrics().await;
-    let answers = join_all((0..READERS).map(|_| {
+    proxy.hold("cold");
+    let all_asked = eventually(SOON, async || {
+        let open = reader.client().metrics().await.total("sidecache_http_connections");
+        ensure!(open > READERS as f64, "{open} connections");
+        Ok(())
+    });
+    let release = async {
+        all_asked.await;
+        proxy.release();
+    };
+    let readers = join_all((0..READERS).map(|_| {
         let (cache, ns, value) = (cache.clone(), ns.clone(), value.as_str());
         async move {
             let answer = cache.get(&ns, "cold").await.expect(200);
             assert!(answer.value() == value, "every reader gets the whole value");
             answer.header("cache-status").is_some_and(|status| status.contains("collapsed"))
         }
-    }))
-    .await;
+    }));
+    let (answers, ()) = tokio::join!(readers, release);
     let after = cache.metrics().await;
     let grown = |name: &str| after.total(name) - before.total(name);
     let (shard_reads, coalesced) = (grown("sidecache_shard_reads_total"), grown("sidecache_coalesced_reads_total"));

@@ -27,21 +27,23 @@ macro_rules! script {
     };
 }
 
-/// A script that works on entries: the shared prelude, then its own files.
-macro_rules! on_entries {
+/// A script that puts entries in or takes some out: what that needs, then its own files.
+macro_rules! change {
     ($($file:literal),+) => {
-        script!("lua/prelude.lua", $($file),+)
+        script!("lua/prelude.lua", "lua/index.lua", "lua/removal.lua", $($file),+)
     };
 }
 
-pub static GET: LazyLock<Script> = on_entries!("lua/get.lua");
+pub static GET: LazyLock<Script> = script!("lua/get.lua");
+pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
 pub static DESCRIBE: LazyLock<Script> = script!("lua/describe.lua");
-pub static SET: LazyLock<Script> = on_entries!("lua/quota.lua", "lua/set.lua");
-pub static DELETE: LazyLock<Script> = on_entries!("lua/delete.lua");
-pub static FLUSH: LazyLock<Script> = on_entries!("lua/flush.lua");
-pub static LIST: LazyLock<Script> = on_entries!("lua/list.lua");
-pub static SWEEP: LazyLock<Script> = on_entries!("lua/quota.lua", "lua/sweep.lua");
-pub static FIND_EVICTED: LazyLock<Script> = on_entries!("lua/find_evicted.lua");
+pub static SET: LazyLock<Script> = script!("lua/prelude.lua", "lua/index.lua", "lua/no_quota.lua", "lua/set.lua");
+pub static SET_WITHIN_QUOTA: LazyLock<Script> = change!("lua/quota.lua", "lua/set.lua");
+pub static DELETE: LazyLock<Script> = change!("lua/delete.lua");
+pub static FLUSH: LazyLock<Script> = change!("lua/flush.lua");
+pub static LIST: LazyLock<Script> = script!("lua/prelude.lua", "lua/index.lua", "lua/list.lua");
+pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
+pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
 pub static TOTALS: LazyLock<Script> = script!("lua/totals.lua");
 pub static RECORD_READS: LazyLock<Script> = script!("lua/record_reads.lua");
 pub static RECORD_ACCESSES: LazyLock<Script> = script!("lua/record_accesses.lua");

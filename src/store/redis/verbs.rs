@@ -35,7 +35,7 @@ impl Shard {
 
     /// Reads entries, in as many scripts as their size asks for.
     pub async fn get(&self, namespace: &str, keys: &[&str]) -> Result<Vec<Option<Entry>>, Error> {
-        let mut entries = Vec::with_capacity(keys.len());
+        let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         while entries.len() < keys.len() {
             let wanted = &keys[entries.len()..];
             let arguments = || [namespace].into_iter().chain(wanted.iter().copied()).map(Value::from).collect();
@@ -44,13 +44,35 @@ impl Shard {
                 if answers.len() != wanted.len() {
                     return Err("one answer a key");
                 }
-                let given = answers.into_iter().take_while(|answer| !matches!(answer, Frame::Number { .. }));
-                let entries = given.map(entry).collect::<Result<Vec<_>, _>>()?;
-                if entries.is_empty() { Err("at least one entry") } else { Ok(entries) }
+                let answers = answers.into_iter().map(found).collect::<Result<Vec<_>, _>>()?;
+                let given = answers.into_iter().take_while(|answer| !matches!(answer, Found::AskAgain));
+                let given: Vec<Found> = given.collect();
+                if given.is_empty() { Err("at least one entry") } else { Ok(given) }
             };
-            entries.extend(self.ask(&scripts::GET, Effect::Read, arguments, read).await?);
+            let given = self.ask(&scripts::GET, Effect::Read, arguments, read).await?;
+            for (key, found) in wanted.iter().zip(given) {
+                match found {
+                    Found::Entry(entry) => entries.push(Some(entry)),
+                    Found::Nothing | Found::AskAgain => entries.push(None),
+                    Found::Lost => {
+                        entries.push(None);
+                        lost.push(*key);
+                    }
+                }
+            }
+        }
+        if !lost.is_empty() {
+            self.notice_lost(namespace, &lost).await;
         }
         Ok(entries)
+    }
+
+    /// Brings the books up to what a read saw. Whoever asked has his answer either way.
+    async fn notice_lost(&self, namespace: &str, keys: &[&str]) {
+        let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
+        if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
+            tracing::debug!(%error, "the books do not know yet what expired or was evicted");
+        }
     }
 
     /// Reads an entry with its metadata.
@@ -67,6 +89,7 @@ impl Shard {
         limit_bytes: u64,
         policy: EvictionPolicy,
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
+        let script = if limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
         let mut answers = Vec::with_capacity(writes.len());
         for _ in 0..MOST_ROUNDS {
             let rest = &writes[answers.len()..];
@@ -89,7 +112,7 @@ impl Shard {
                 }
                 if answers.len() == rest.len() { Ok(answers) } else { Err("one answer an entry") }
             };
-            let step = self.ask(&scripts::SET, Effect::Write, arguments, read).await;
+            let step = self.ask(script, Effect::Write, arguments, read).await;
             // What an earlier round stored is stored: only the rest has failed.
             let step = match step {
                 Err(error) if !answers.is_empty() => {
@@ -245,19 +268,33 @@ pub struct Part {
     pub keys: Vec<String>,
 }
 
-fn entry(frame: Frame) -> Result<Option<Entry>, Unexpected> {
-    if matches!(frame, Frame::Null) {
-        return Ok(None);
+/// What stands under one key.
+enum Found {
+    Entry(Entry),
+    Nothing,
+    /// Nothing, and the books do not know yet.
+    Lost,
+    AskAgain,
+}
+
+fn found(frame: Frame) -> Result<Found, Unexpected> {
+    match frame {
+        Frame::Null => Ok(Found::Nothing),
+        Frame::Number { data: 0, .. } => Ok(Found::AskAgain),
+        Frame::Number { .. } => Ok(Found::Lost),
+        frame => Ok(Found::Entry(entry(reply::tuple(frame)?)?)),
     }
-    let [value, version, created_at, remaining] = reply::tuple(frame)?;
+}
+
+fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, Unexpected> {
     let remaining = reply::number(remaining)?;
-    Ok(Some(Entry {
+    Ok(Entry {
         // A reply's bytes are a slice of a read buffer, which a kept value must not pin.
         value: Bytes::copy_from_slice(&reply::bytes(value)?),
         version: Version(reply::count(version)?),
         created_at: UnixMillis(reply::count(created_at)?),
         expires_in: u64::try_from(remaining).ok().map(Duration::from_millis),
-    }))
+    })
 }
 
 fn description(frame: Frame) -> Result<Option<(Entry, Details)>, Unexpected> {
@@ -265,8 +302,7 @@ fn description(frame: Frame) -> Result<Option<(Entry, Details)>, Unexpected> {
         return Ok(None);
     }
     let [value, version, created_at, remaining, last_accessed, access_count, tags] = reply::tuple(frame)?;
-    let known = Frame::Array { data: vec![value, version, created_at, remaining], attributes: None };
-    let entry = entry(known)?.ok_or("an entry")?;
+    let entry = entry([value, version, created_at, remaining])?;
     let tags = reply::text(tags)?.split_terminator('\n').map(str::to_owned).collect();
     let details = Details {
         last_accessed: UnixMillis(reply::count(last_accessed)?),

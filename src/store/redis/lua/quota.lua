@@ -1,25 +1,31 @@
 -- Stands behind the prelude where entries make room for others.
 
 local SAMPLE = 10
-math.randomseed(now_us % 2147483647)
 
 -- What decides between two entries under each policy: the smaller first number goes, then the
 -- smaller second. A write is a use, too.
-local function used_at(meta)
-  return math.max(tonumber(meta[1] or 0), tonumber(meta[3] or 0))
+local function rank(policy, meta, score)
+  local used_at = math.max(tonumber(meta[1] or 0), tonumber(meta[3] or 0))
+  if policy == 'LFU' then
+    return tonumber(meta[2] or 0), used_at
+  elseif policy == 'FIFO' then
+    return tonumber(meta[4] or 0), 0
+  elseif policy == 'TTL' then
+    return tonumber(score), used_at
+  end
+  return used_at, 0
 end
-local RANKS = {
-  LRU = function(meta) return used_at(meta), 0 end,
-  LFU = function(meta) return tonumber(meta[2] or 0), used_at(meta) end,
-  FIFO = function(meta) return tonumber(meta[4] or 0), 0 end,
-  TTL = function(meta, score) return tonumber(score), used_at(meta) end,
-}
+
+local is_random = false
 
 -- The entry that the policy gives up, out of a sample, as Redis itself does
 -- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru); nil when there is none but
 -- `spared`. Keys lie in the buckets by their hash, so those of a bucket are a sample already.
 local function victim(policy, spared)
-  local rank = RANKS[policy]
+  if not is_random then
+    math.randomseed(now_us % 2147483647)
+    is_random = true
+  end
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
@@ -36,7 +42,7 @@ local function victim(policy, spared)
     if key ~= spared then
       local meta = redis.call('HMGET', 'cache_meta:' .. ns .. ':' .. key,
         'last_accessed', 'access_count', 'created_at', 'version')
-      local a, b = rank(meta, sample[i + 1])
+      local a, b = rank(policy, meta, sample[i + 1])
       if not chosen or a < first or (a == first and b < second) then
         chosen, first, second = key, a, b
       end

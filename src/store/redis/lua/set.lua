@@ -11,7 +11,7 @@ for i = 4, #ARGV, 4 do
   local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id = ns .. ':' .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
-  local room = limit == 0 and 'fits' or make_room(limit, policy, key, #value, changed)
+  local room = make_room and make_room(limit, policy, key, #value, changed) or 'fits'
   if room == 'again' then
     for _ = i, #ARGV, 4 do
       answers[#answers + 1] = 0

@@ -1,0 +1,108 @@
+-- Stands behind the prelude where keys come and go: the index.
+--
+-- Every key has a place, the first 32 bits of its SHA-1, which never changes. The places are divided
+-- into buckets, each a sorted set of its keys by expiry in ms ('+inf': never) under the name of its
+-- first place. Small sorted sets are compact (a listpack up to 128 members,
+-- https://redis.io/docs/latest/operate/oss_and_stack/management/optimization/memory-optimization/),
+-- so there are as many buckets as keep them small: linear hashing (Litwin 1980), over the high bits,
+-- which leaves the keys in the order of their places whatever the number of buckets.
+
+local PLACES = 4294967296
+local FULL_BUCKET, SPARSE_BUCKET = 32, 4
+local index = 'cache_index:' .. ns .. ':'
+
+-- Buckets whose keys expire, each by a moment before which none of them does.
+local due = 'cache_due:' .. ns
+
+local function place_of(key)
+  return tonumber(string.sub(redis.sha1hex(key), 1, 8), 16)
+end
+
+-- The width of buckets at the start of the present round of splits, and where the next is.
+local function frontier(buckets)
+  local _, exponent = math.frexp(buckets)
+  local whole = 2 ^ (exponent - 1)
+  local width = PLACES / whole
+  return width, (buckets - whole) * width
+end
+
+-- First place and width of the bucket around a place.
+local function bucket_at(place)
+  local width, split_below = frontier(books[BUCKETS])
+  if place < split_below then
+    width = width / 2
+  end
+  return math.floor(place / width) * width, width
+end
+
+-- Keeps the number of buckets in step with that of keys, a few at a time.
+local function fit_buckets()
+  local function is_full()
+    return books[KEYS_TOTAL] > books[BUCKETS] * FULL_BUCKET
+  end
+  local function is_sparse()
+    return books[BUCKETS] > 1 and books[KEYS_TOTAL] < books[BUCKETS] * SPARSE_BUCKET
+  end
+  if books[KEYS_TOTAL] == 0 then
+    books[BUCKETS] = 1
+    redis.call('UNLINK', due)
+    return
+  elseif not is_full() and not is_sparse() then
+    return
+  end
+
+  -- Moves members, a list of member and score in turn, from one bucket to another.
+  local function move(members, from, to)
+    for first = 1, #members, 1000 do
+      local gone, come = {}, {}
+      for i = first, math.min(first + 999, #members), 2 do
+        gone[#gone + 1] = members[i]
+        come[#come + 1] = members[i + 1]
+        come[#come + 1] = members[i]
+      end
+      redis.call('ZREM', index .. from, unpack(gone))
+      redis.call('ZADD', index .. to, unpack(come))
+    end
+    local first = redis.call('ZRANGE', index .. to, 0, 0, 'WITHSCORES')
+    if first[2] and first[2] ~= 'inf' then
+      redis.call('ZADD', due, first[2], integer(to))
+    end
+  end
+
+  for _ = 1, FULL_BUCKET do
+    if is_full() then
+      local width, start = frontier(books[BUCKETS])
+      local middle = start + width / 2
+      local all, upper = redis.call('ZRANGE', index .. start, 0, -1, 'WITHSCORES'), {}
+      for i = 1, #all, 2 do
+        if place_of(all[i]) >= middle then
+          upper[#upper + 1] = all[i]
+          upper[#upper + 1] = all[i + 1]
+        end
+      end
+      move(upper, start, middle)
+      books[BUCKETS] = books[BUCKETS] + 1
+    elseif is_sparse() then
+      books[BUCKETS] = books[BUCKETS] - 1
+      local width, start = frontier(books[BUCKETS])
+      local middle = start + width / 2
+      move(redis.call('ZRANGE', index .. middle, 0, -1, 'WITHSCORES'), middle, start)
+      redis.call('ZREM', due, integer(middle))
+    else
+      return
+    end
+  end
+end
+
+local evictions_before, expirations_before, buckets_before = books[EVICTIONS], books[EXPIRATIONS], books[BUCKETS]
+
+local function save_books()
+  fit_buckets()
+  redis.call('HSET', stats, 'total_keys', integer(books[KEYS_TOTAL]),
+    'total_bytes', integer(books[BYTES_TOTAL]), 'version', integer(books[VERSION]))
+  if books[EVICTIONS] ~= evictions_before or books[EXPIRATIONS] ~= expirations_before
+    or books[BUCKETS] ~= buckets_before then
+    redis.call('HSET', stats, 'evictions', integer(books[EVICTIONS]),
+      'expirations', integer(books[EXPIRATIONS]), 'buckets', books[BUCKETS])
+  end
+end
