@@ -96,30 +96,53 @@ impl Redis {
     }
 
     /// The indices of `keys` by owning shard, in batches that one script may take.
-    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<usize>)> {
-        let mut open: Vec<(Vec<usize>, Load)> = vec![Default::default(); self.shards.len()];
-        let mut full = Vec::new();
+    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<Vec<usize>>)> {
+        let mut batches: Vec<(Vec<Vec<usize>>, Load)> = vec![Default::default(); self.shards.len()];
         for (i, (key, load)) in keys.enumerate() {
-            let shard = usize::from(self.ring.route(key.hash()));
-            let (batch, sum) = &mut open[shard];
-            let next = Load { keys: sum.keys + load.keys, bytes: sum.bytes + load.bytes };
-            if !batch.is_empty() && (next.keys > KEYS_PER_SCRIPT || next.bytes > BYTES_PER_SCRIPT) {
-                full.push((shard, std::mem::take(batch)));
-                *sum = load;
-            } else {
-                *sum = next;
+            let (batches, sum) = &mut batches[usize::from(self.ring.route(key.hash()))];
+            *sum = Load { keys: sum.keys + load.keys, bytes: sum.bytes + load.bytes };
+            match batches.last_mut() {
+                Some(last) if sum.keys <= KEYS_PER_SCRIPT && sum.bytes <= BYTES_PER_SCRIPT => last.push(i),
+                _ => {
+                    batches.push(vec![i]);
+                    *sum = load;
+                }
             }
-            batch.push(i);
         }
-        full.extend(open.into_iter().map(|(batch, _)| batch).enumerate().filter(|(_, batch)| !batch.is_empty()));
-        full.into_iter().map(|(shard, batch)| (&self.shards[shard], batch)).collect()
+        let batches = self.shards.iter().zip(batches).map(|(shard, (batches, _))| (shard, batches));
+        batches.filter(|(_, batches)| !batches.is_empty()).collect()
+    }
+
+    /// Asks every shard for its batches of `keys`; the answers stand in the order of `keys`.
+    ///
+    /// One batch of a request is under way on a shard at a time: a large request leaves others room
+    /// between its scripts, and none of them waits out its deadline behind its own siblings.
+    async fn ask_each<'s, T, F>(
+        &'s self,
+        keys: impl Iterator<Item = (&EntryKey, Load)>,
+        ask: impl Fn(&'s Shard, Vec<usize>) -> F,
+    ) -> Vec<Result<T, Error>>
+    where
+        F: Future<Output = Result<Vec<T>, Error>>,
+    {
+        let (count, _) = keys.size_hint();
+        let ask = &ask;
+        let asked = self.batches(keys).into_iter().map(|(shard, batches)| async move {
+            let mut answered: Vec<Answered<T>> = Vec::with_capacity(batches.len());
+            for batch in batches {
+                let answers = ask(shard, batch.clone()).await;
+                answered.push((batch, answers));
+            }
+            answered
+        });
+        reorder(count, join_all(asked).await.into_iter().flatten())
     }
 }
 
 /// What an entry adds to a script.
 #[derive(Clone, Copy, Default)]
 struct Load {
-    /// Keys touched: the entry's own and its tags'.
+    /// Redis keys touched, about.
     keys: usize,
     bytes: usize,
 }
@@ -127,8 +150,9 @@ struct Load {
 impl Load {
     const READ: Self = Self { keys: 1, bytes: 0 };
 
+    /// A write touches value, metadata and index besides its tags.
     fn of(write: &Write) -> Self {
-        Self { keys: 1 + write.tags.len(), bytes: write.value.len() }
+        Self { keys: 3 + write.tags.len(), bytes: write.value.len() }
     }
 }
 
@@ -136,7 +160,7 @@ impl Load {
 type Answered<T> = (Vec<usize>, Result<Vec<T>, Error>);
 
 /// Puts the answers of batches back into the order of the request.
-fn reorder<T>(count: usize, answered: Vec<Answered<T>>) -> Vec<Result<T, Error>> {
+fn reorder<T>(count: usize, answered: impl Iterator<Item = Answered<T>>) -> Vec<Result<T, Error>> {
     let mut ordered: Vec<Option<Result<T, Error>>> = Vec::new();
     ordered.resize_with(count, || None);
     for (indices, answers) in answered {
@@ -190,13 +214,12 @@ impl Store for Redis {
 
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
         let namespace = namespace_of(keys);
-        let asked =
-            self.batches(keys.iter().map(|key| (key, Load::READ))).into_iter().map(|(shard, indices)| async move {
-                let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
-                let answers = shard.get(namespace, &wanted).await;
-                (indices, answers)
-            });
-        reorder(keys.len(), join_all(asked).await)
+        let loads = keys.iter().map(|key| (key, Load::READ));
+        self.ask_each(loads, |shard, indices| async move {
+            let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
+            shard.get(namespace, &wanted).await
+        })
+        .await
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
@@ -224,18 +247,13 @@ impl Store for Redis {
         let namespace = writes.first().map_or("", |(key, _)| key.namespace());
         let loads = writes.iter().map(|(key, write)| (key, Load::of(write)));
         let share = quota.share(self.shards.len());
-        let asked = self.batches(loads).into_iter().map(|(shard, indices)| {
-            let writes = &writes;
-            async move {
-                let batch: Vec<(&EntryKey, &Write)> =
-                    indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
-                let answers = shard.set(namespace, &batch, share, quota.eviction_policy).await;
-                (indices, answers)
-            }
+        let writes = &writes;
+        let answers = self.ask_each(loads, |shard, indices| async move {
+            let batch: Vec<(&EntryKey, &Write)> = indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
+            shard.set(namespace, &batch, share, quota.eviction_policy).await
         });
-        let answered = join_all(asked).await;
         let answers: Vec<Result<Stored, Error>> =
-            reorder(writes.len(), answered).into_iter().map(|answer| answer.and_then(|stored| stored)).collect();
+            answers.await.into_iter().map(|answer| answer.and_then(|stored| stored)).collect();
         for ((key, _), answer) in writes.iter().zip(&answers) {
             if matches!(answer, Ok(stored) if stored.outcome == Outcome::Created) {
                 self.owner(key.hash()).accesses.forget(key);
@@ -302,20 +320,19 @@ impl Store for Redis {
         // Reads of a namespace are kept on one shard, the owner of its reserved key.
         let homes: Vec<EntryKey> =
             reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
-        let asked =
-            self.batches(homes.iter().map(|key| (key, Load::READ))).into_iter().map(|(shard, indices)| async move {
-                let arguments = || {
-                    let fields = indices.iter().flat_map(|i| {
-                        let (namespace, reads) = &reads[*i];
-                        [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
-                    });
-                    fields.map(Value::from).collect()
-                };
-                let answer = shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await;
-                let answers = answer.map(|_| vec![(); indices.len()]);
-                (indices, answers)
-            });
-        reorder(reads.len(), join_all(asked).await)
+        let loads = homes.iter().map(|key| (key, Load::READ));
+        self.ask_each(loads, |shard, indices| async move {
+            let arguments = || {
+                let fields = indices.iter().flat_map(|i| {
+                    let (namespace, reads) = &reads[*i];
+                    [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
+                });
+                fields.map(Value::from).collect()
+            };
+            shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await?;
+            Ok(vec![(); indices.len()])
+        })
+        .await
     }
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {

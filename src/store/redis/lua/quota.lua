@@ -1,27 +1,52 @@
 -- Stands behind the prelude where entries make room for others.
 
-local SAMPLE = 10
+local SAMPLE = 16
 
--- What decides between two entries under each policy: the smaller first number goes, then the
--- smaller second. A write is a use, too.
-local function rank(policy, meta, score)
+-- What decides between two entries of a sample under each policy: the smaller first number goes,
+-- then the smaller second. A write is a use, too.
+local function rank(policy, meta)
   local used_at = math.max(tonumber(meta[1] or 0), tonumber(meta[3] or 0))
   if policy == 'LFU' then
     return tonumber(meta[2] or 0), used_at
   elseif policy == 'FIFO' then
     return tonumber(meta[4] or 0), 0
-  elseif policy == 'TTL' then
-    return tonumber(score), used_at
   end
   return used_at, 0
 end
 
+-- The entry that expires next, `spared` excepted; nil when none does, or none was found soon.
+local function next_to_expire(spared)
+  local number = 0
+  for _ = 1, SAMPLE do
+    local bucket = redis.call('ZRANGE', due, number, number, 'WITHSCORES')
+    if not bucket[1] then
+      return nil
+    end
+    local soonest = redis.call('ZRANGEBYSCORE', index .. bucket[1], '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+    if soonest[2] ~= bucket[2] then
+      -- It was noted too early, which happens; too late would not.
+      refresh_due(bucket[1])
+    elseif soonest[1] ~= spared then
+      return soonest[1]
+    elseif soonest[3] then
+      return soonest[3]
+    else
+      number = number + 1
+    end
+  end
+end
+
 local is_random = false
 
--- The entry that the policy gives up, out of a sample, as Redis itself does
--- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru); nil when there is none but
--- `spared`. Keys lie in the buckets by their hash, so those of a bucket are a sample already.
+-- The entry that the policy gives up; nil when there is none but `spared`. By expiry it is known,
+-- otherwise it is the best out of a sample, as with Redis itself
+-- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys lie in the buckets by
+-- their hash, so those of a bucket are a sample already.
 local function victim(policy, spared)
+  local next_out = policy == 'TTL' and next_to_expire(spared)
+  if next_out then
+    return next_out
+  end
   if not is_random then
     math.randomseed(now_us % 2147483647)
     is_random = true
@@ -30,19 +55,18 @@ local function victim(policy, spared)
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
   for _ = 1, books[BUCKETS] do
-    sample = redis.call('ZRANDMEMBER', index .. start, SAMPLE, 'WITHSCORES')
-    if #sample > 2 or (#sample == 2 and sample[1] ~= spared) then
+    sample = redis.call('ZRANDMEMBER', index .. start, SAMPLE)
+    if #sample > 1 or (#sample == 1 and sample[1] ~= spared) then
       break
     end
     start, width = bucket_at((start + width) % PLACES)
   end
   local chosen, first, second
-  for i = 1, #sample, 2 do
-    local key = sample[i]
+  for _, key in ipairs(sample) do
     if key ~= spared then
       local meta = redis.call('HMGET', 'cache_meta:' .. ns .. ':' .. key,
         'last_accessed', 'access_count', 'created_at', 'version')
-      local a, b = rank(policy, meta, sample[i + 1])
+      local a, b = rank(policy, meta)
       if not chosen or a < first or (a == first and b < second) then
         chosen, first, second = key, a, b
       end
