@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
+use crate::audit::Audit;
 use crate::cache::{Cache, Near};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
@@ -119,7 +120,9 @@ impl Service {
         };
         tasks.spawn(synchronizer.run(shutdown.clone()));
 
-        let (access_log, writer) = AccessLog::new(&config.access_log, database.clone(), metrics.clone());
+        let (access_log, writer) = AccessLog::new(&config.access_log, &instance, database.clone(), &metrics);
+        tasks.spawn(writer.run(shutdown.clone()));
+        let (audit, writer) = Audit::new(&config.audit, &instance, database.clone(), &metrics);
         tasks.spawn(writer.run(shutdown.clone()));
 
         let counters = Arc::new(ReadCounters::new(store.clone(), registry.clone(), metrics.clone()));
@@ -130,6 +133,7 @@ impl Service {
             policies,
             counters,
             access_log,
+            audit,
             metrics: metrics.clone(),
             limits: config.limits,
         });

@@ -26,8 +26,9 @@
 //!          model                namespaces, keys, entries: pure
 //! ```
 //!
-//! Beside the road of a request: [`namespaces`] (policies), [`access_log`], [`stats`] and
-//! [`metrics`], with the [`database`] behind the first two.
+//! Beside the road of a request: [`namespaces`] (policies), [`access_log`] and [`audit`] with the
+//! [`journal`] that both write through, [`stats`] and [`metrics`]; the [`database`] is behind the
+//! first three.
 
 pub mod app;
 pub mod cli;
@@ -43,7 +44,9 @@ pub mod l1;
 pub mod store;
 
 pub mod access_log;
+pub mod audit;
 pub mod database;
+pub mod journal;
 pub mod metrics;
 pub mod namespaces;
 pub mod stats;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
@@ -16,13 +16,16 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("store", &["clock", "config", "metrics", "model"]),
     ("coherence", &["clock", "l1", "metrics", "model", "store"]),
     ("database", &["config"]),
-    ("namespaces", &["clock", "config", "database", "model"]),
-    ("access_log", &["clock", "config", "database", "metrics", "model"]),
+    ("journal", &["clock", "config", "database", "model"]),
+    ("audit", &["clock", "config", "database", "journal", "metrics", "model"]),
+    ("namespaces", &["audit", "clock", "config", "database", "model"]),
+    ("access_log", &["config", "database", "journal", "metrics", "model"]),
     ("stats", &["config", "metrics", "model", "namespaces", "store"]),
     (
         "cache",
         &[
             "access_log",
+            "audit",
             "clock",
             "coherence",
             "config",
@@ -35,13 +38,30 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "store",
         ],
     ),
-    ("http", &["cache", "clock", "config", "database", "l1", "metrics", "model", "namespaces", "store", "telemetry"]),
+    (
+        "http",
+        &[
+            "access_log",
+            "audit",
+            "cache",
+            "clock",
+            "config",
+            "database",
+            "l1",
+            "metrics",
+            "model",
+            "namespaces",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("telemetry", &["config"]),
     ("cli", &["config"]),
     (
         "app",
         &[
             "access_log",
+            "audit",
             "cache",
             "clock",
             "coherence",
@@ -69,6 +89,11 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
             "namespaces/postgres.rs",
             "namespaces/sql.rs",
             "namespaces/sqlite.rs",
+            "journal/postgres.rs",
+            "journal/sqlite.rs",
+            "audit/postgres.rs",
+            "audit/sql.rs",
+            "audit/sqlite.rs",
             "access_log/postgres.rs",
             "access_log/sqlite.rs",
             "config/database.rs",

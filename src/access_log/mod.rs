@@ -1,56 +1,72 @@
-//! The access log: one row an operation, written in batches behind a bounded queue.
+//! The access log: one row an operation, a journal in the background.
 //!
 //! A request hands its record over and goes on. When the queue is full the record is dropped and
 //! counted: the cache never waits for its log.
 
 mod key_pattern;
+mod page;
 mod postgres;
 mod record;
 mod sqlite;
-mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
-pub use record::{Record, Subject};
-pub use writer::Writer;
+pub use page::{Cursor, Line, Page, Query};
+pub use record::{Record, Row, Subject};
 
-use self::record::Row;
 use crate::config::AccessLogConfig;
 use crate::database::{Database, Error, Pool};
+use crate::journal::{self, Journal, Meters};
 use crate::metrics::Metrics;
-use crate::model::UnixMillis;
+use crate::model::Namespace;
 
-/// Where requests leave their records. Cheap to clone.
+/// The writer at the end of the queue.
+pub type Writer = journal::Writer<Record, Row>;
+
+/// Where requests leave their records, and where they are found again. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
-    queue: mpsc::Sender<Record>,
+    journal: Journal<Record>,
     sampler: Arc<Sampler>,
-    metrics: Arc<Metrics>,
+    repository: Arc<dyn Repository>,
 }
 
 impl AccessLog {
-    /// The handle, and the writer at the other end of its queue.
-    pub fn new(config: &AccessLogConfig, database: Arc<Database>, metrics: Arc<Metrics>) -> (Self, Writer) {
-        let (queue, records) = mpsc::channel(config.queue_rows);
-        let writer = Writer::new(records, repository(database), config.clone(), metrics.clone());
-        (Self { queue, sampler: Arc::new(Sampler::new(config.sample_rate)), metrics }, writer)
+    /// The handle, and the writer at the other end of its queue. `instance` is a name that no other
+    /// process has.
+    pub fn new(
+        config: &AccessLogConfig,
+        instance: &str,
+        database: Arc<Database>,
+        metrics: &Metrics,
+    ) -> (Self, Writer) {
+        let meters = Meters {
+            written: metrics.access_log_written.clone(),
+            dropped: metrics.access_log_dropped.clone(),
+            queued: metrics.access_log_queued.clone(),
+        };
+        let repository = repository(database);
+        let name = format!("access_log-{instance}");
+        let (journal, writer) = Journal::new(name, &config.journal, repository.clone(), meters);
+        (Self { journal, sampler: Arc::new(Sampler::new(config.sample_rate)), repository }, writer)
     }
 
     /// Leaves a record, if this operation is one of the sample; never waits.
     pub fn record(&self, record: impl FnOnce() -> Record) {
-        if !self.sampler.takes() {
-            return;
+        if self.sampler.takes() {
+            self.journal.leave(record());
         }
-        // Counted first: the writer may be done with it at once.
-        self.metrics.access_log_queued.increment(1.0);
-        if self.queue.try_send(record()).is_err() {
-            self.metrics.access_log_queued.decrement(1.0);
-            self.metrics.access_log_dropped.increment(1);
-        }
+    }
+
+    /// What is written of `namespace`, the newest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
+        self.repository.page(namespace, query).await
     }
 }
 
@@ -78,14 +94,10 @@ impl Sampler {
     }
 }
 
-/// Rows in a database.
+/// Rows in a database, which can be read as well.
 #[async_trait]
-pub(crate) trait Repository: Send + Sync + 'static {
-    /// Adds rows, all or none.
-    async fn add(&self, rows: &[Row]) -> Result<(), Error>;
-
-    /// Deletes up to `limit` rows older than `before`; answers how many.
-    async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
+trait Repository: journal::Repository<Row> {
+    async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error>;
 }
 
 fn repository(database: Arc<Database>) -> Arc<dyn Repository> {

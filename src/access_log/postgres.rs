@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::PgPool;
 
-use super::Repository;
+use super::page::{Found, Page, Parameters, Query};
 use super::record::Row;
 use crate::database::{Database, Error};
-use crate::model::UnixMillis;
+use crate::journal::{self, Batch};
+use crate::model::{Namespace, UnixMillis};
 
 pub(super) struct Postgres {
     pub database: Arc<Database>,
@@ -21,12 +22,24 @@ const ADD: &str = "INSERT INTO cache_access_logs (namespace, key_pattern, operat
      FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::float8[], $6::bigint[]) \
      AS row (namespace, key_pattern, operation, hit, latency_ms, timestamp_ms)";
 
-const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN \
-     (SELECT id FROM cache_access_logs WHERE timestamp < to_timestamp($1 / 1000.0) LIMIT $2)";
+// The oldest rows are those with the lowest ids.
+const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
+     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) AS oldest WHERE timestamp < to_timestamp($1 / 1000.0))";
+
+// The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
+const PAGE: &str = "SELECT id, (extract(epoch FROM timestamp) * 1000)::bigint, operation, key_pattern, hit, \
+     latency_ms, place FROM \
+     (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
+     (SELECT * FROM cache_access_logs \
+     WHERE namespace = $1 AND timestamp >= to_timestamp($2 / 1000.0) AND timestamp <= to_timestamp($3 / 1000.0) \
+     AND (timestamp < to_timestamp($3 / 1000.0) OR id < $4) \
+     ORDER BY timestamp DESC, id DESC LIMIT $5) AS looked_at) AS numbered \
+     WHERE $6::text IS NULL OR operation = $6 OR place = $5 ORDER BY place LIMIT $7";
 
 #[async_trait]
-impl Repository for Postgres {
-    async fn add(&self, rows: &[Row]) -> Result<(), Error> {
+impl journal::Repository<Row> for Postgres {
+    async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error> {
+        let rows = batch.rows;
         let insert = sqlx::query(ADD)
             .bind(rows.iter().map(|row| row.namespace.as_str()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.key_pattern.as_str()).collect::<Vec<_>>())
@@ -36,8 +49,11 @@ impl Repository for Postgres {
             .bind(rows.iter().map(|row| row.timestamp_ms).collect::<Vec<_>>());
         self.database
             .run(async {
-                insert.execute(&self.pool).await?;
-                Ok(())
+                let mut transaction = self.pool.begin().await?;
+                if journal::postgres::advance(&mut transaction, batch.writer, batch.number).await? {
+                    insert.execute(&mut *transaction).await?;
+                }
+                Ok(transaction.commit().await?)
             })
             .await
     }
@@ -46,5 +62,17 @@ impl Repository for Postgres {
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
         let delete = sqlx::query(PRUNE).bind(before).bind(limit);
         self.database.run(async { Ok(delete.execute(&self.pool).await?.rows_affected()) }).await
+    }
+}
+
+#[async_trait]
+impl super::Repository for Postgres {
+    async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
+        let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
+        // Planned for these very numbers each time: a plan for any limit may choose to sort the table.
+        let select = sqlx::query_as(PAGE).persistent(false).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
+        let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
+        let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
+        Ok(query.page(found))
     }
 }

@@ -27,7 +27,7 @@ pub enum Subject {
 
 /// A record as the databases take it.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub struct Row {
     pub namespace: String,
     pub key_pattern: String,
     pub operation: &'static str,

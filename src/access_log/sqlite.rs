@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
-use super::Repository;
+use super::page::{Found, Page, Parameters, Query};
 use super::record::Row;
 use crate::database::{Database, Error};
-use crate::model::UnixMillis;
+use crate::journal::{self, Batch};
+use crate::model::{Namespace, UnixMillis};
 
 pub(super) struct Sqlite {
     pub database: Arc<Database>,
@@ -18,19 +19,29 @@ pub(super) struct Sqlite {
 const ADD: &str = "INSERT INTO cache_access_logs (namespace, key_pattern, operation, hit, latency_ms, timestamp) \
      VALUES ($1, $2, $3, $4, $5, $6)";
 
-const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN \
-     (SELECT id FROM cache_access_logs WHERE timestamp < $1 LIMIT $2)";
+// The oldest rows are those with the lowest ids.
+const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
+     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) WHERE timestamp < $1)";
+
+// The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
+const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, place FROM \
+     (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
+     (SELECT * FROM cache_access_logs WHERE namespace = $1 AND timestamp >= $2 AND timestamp <= $3 \
+     AND (timestamp < $3 OR id < $4) ORDER BY timestamp DESC, id DESC LIMIT $5)) \
+     WHERE $6 IS NULL OR operation = $6 OR place = $5 ORDER BY place LIMIT $7";
 
 #[async_trait]
-impl Repository for Sqlite {
-    async fn add(&self, rows: &[Row]) -> Result<(), Error> {
+impl journal::Repository<Row> for Sqlite {
+    async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error> {
         self.database
             .run(async {
                 let mut transaction = self.pool.begin().await?;
-                for row in rows {
-                    let insert = sqlx::query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
-                    let insert = insert.bind(row.hit).bind(row.latency_ms).bind(row.timestamp_ms);
-                    insert.execute(&mut *transaction).await?;
+                if journal::sqlite::advance(&mut transaction, batch.writer, batch.number).await? {
+                    for row in batch.rows {
+                        let insert = sqlx::query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
+                        let insert = insert.bind(row.hit).bind(row.latency_ms).bind(row.timestamp_ms);
+                        insert.execute(&mut *transaction).await?;
+                    }
                 }
                 Ok(transaction.commit().await?)
             })
@@ -41,5 +52,16 @@ impl Repository for Sqlite {
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
         let delete = sqlx::query(PRUNE).bind(before).bind(limit);
         self.database.run(async { Ok(delete.execute(&self.pool).await?.rows_affected()) }).await
+    }
+}
+
+#[async_trait]
+impl super::Repository for Sqlite {
+    async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
+        let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
+        let select = sqlx::query_as(PAGE).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
+        let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
+        let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
+        Ok(query.page(found))
     }
 }

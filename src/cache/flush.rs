@@ -2,15 +2,24 @@
 
 use super::{Cache, Error};
 use crate::access_log::Subject;
+use crate::audit::Outcome;
 use crate::clock::Moment;
-use crate::model::{EntryKey, Key, Namespace, Operation, Selection};
+use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
 
 impl Cache {
     /// Deletes what `selection` means and was written before; answers how many entries went.
     ///
     /// # Errors
     /// A shard failed; what could be deleted elsewhere was.
-    pub async fn flush(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
+    pub async fn flush(&self, namespace: &Namespace, selection: &Selection, origin: &Origin) -> Result<u64, Error> {
+        let mut note = self.audit.flush(namespace, selection, origin);
+        let result = self.flush_selected(namespace, selection).await;
+        note.ended(outcome(&result));
+        result
+    }
+
+    /// The same without a row in the audit trail, for callers that see to it.
+    pub(super) async fn flush_selected(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
         let started = Moment::now();
         let result = self.flush_all_shards(namespace, selection).await;
         self.observe(Operation::Flush, &result, started, || subject(namespace, selection));
@@ -29,6 +38,15 @@ impl Cache {
             near.void_namespace(namespace.as_str());
         }
         Ok(result?)
+    }
+}
+
+/// What the audit trail says of a flush.
+pub(super) fn outcome(result: &Result<u64, Error>) -> Outcome {
+    match result {
+        Ok(deleted) => Outcome::Complete { deleted: *deleted },
+        Err(Error::PartlyFlushed { deleted, .. }) => Outcome::Partial { deleted: *deleted },
+        Err(_) => Outcome::Partial { deleted: 0 },
     }
 }
 

@@ -7,6 +7,7 @@ mod batch;
 mod error;
 mod flight;
 mod flush;
+mod history;
 mod list;
 mod namespace;
 mod near;
@@ -18,12 +19,14 @@ use std::sync::Arc;
 
 pub use batch::{Fetched, MgetAnswer, MsetAnswer};
 pub use error::Error;
+pub use history::LogQuery;
 pub use list::Listing;
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
 pub use read::{Consistency, Lookup, Skipped, Trail};
 
 use crate::access_log::AccessLog;
+use crate::audit::Audit;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::namespaces::{Registry, Repository};
@@ -42,6 +45,7 @@ pub struct Cache {
     pub(crate) policies: Arc<dyn Repository>,
     pub(crate) counters: Arc<ReadCounters>,
     pub(crate) access_log: AccessLog,
+    pub(crate) audit: Audit,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
 }

@@ -1,10 +1,11 @@
 //! What concerns a namespace as a whole: its numbers and its policy.
 
+use super::flush::outcome;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Namespace, Operation, Policy, Selection};
-use crate::namespaces::Record;
+use crate::model::{Namespace, Operation, Origin, Policy, Selection};
+use crate::namespaces::{Asked, Record};
 use crate::store::Totals;
 
 /// The numbers of a namespace.
@@ -56,32 +57,48 @@ impl Cache {
     ///
     /// # Errors
     /// There are too many namespaces, or the database failed and nothing changed.
-    pub async fn put_namespace(&self, namespace: &Namespace, policy: Policy) -> Result<StoredPolicy, Error> {
+    pub async fn put_namespace(
+        &self,
+        namespace: &Namespace,
+        policy: Policy,
+        origin: &Origin,
+    ) -> Result<StoredPolicy, Error> {
         let _turn = self.registry.turn().await;
         self.registry.admit(namespace)?;
         let now = unix_millis();
-        let record = Record { namespace: namespace.clone(), policy, created_at: now, updated_at: now };
         // One that a write here created may not have reached the database yet.
-        let known = self.registry.get(namespace).is_some();
-        let (record, added) = self.policies.put(record).await?;
+        let unsaved = self.registry.unsaved(namespace);
+        let created_at = unsaved.as_ref().map_or(now, |record| record.created_at);
+        let record = Record { namespace: namespace.clone(), policy, created_at, updated_at: now };
+        let asked = Asked { origin, unsaved: unsaved.map(|record| record.policy) };
+        let (record, created) = self.policies.put(record, &asked).await?;
+        self.metrics.audit_written.increment(1);
         self.registry.put(record.clone());
-        Ok(StoredPolicy { record, created: added && !known })
+        Ok(StoredPolicy { record, created })
     }
 
     /// Removes a policy and flushes the entries; answers how many went.
     ///
     /// # Errors
     /// It is not configured, or the store or the database failed.
-    pub async fn delete_namespace(&self, namespace: &Namespace) -> Result<u64, Error> {
+    pub async fn delete_namespace(&self, namespace: &Namespace, origin: &Origin) -> Result<u64, Error> {
         self.namespace(namespace)?;
         // Nothing is deleted for a policy that then cannot be.
         self.policies.revision().await?;
-        // The policy last: if something fails, asking again finishes the work.
-        let deleted = self.flush(namespace, &Selection::All).await?;
+        // The policy last: if something fails, asking again finishes the work. Until it is gone, the
+        // audit trail has a flush to tell of.
+        let mut note = self.audit.flush(namespace, &Selection::All, origin);
+        let flushed = self.flush_selected(namespace, &Selection::All).await;
+        note.ended(outcome(&flushed));
+        let deleted = flushed?;
         self.counters.flush().await;
         self.store.forget(namespace).await?;
         let _turn = self.registry.turn().await;
-        self.policies.remove(namespace).await?;
+        let unsaved = self.registry.unsaved(namespace).map(|record| record.policy);
+        if self.policies.remove(namespace, deleted, &Asked { origin, unsaved }).await? {
+            note.discard();
+            self.metrics.audit_written.increment(1);
+        }
         self.registry.remove(namespace);
         Ok(deleted)
     }

@@ -19,6 +19,10 @@ const MIB: u64 = 1 << 20;
 /// A day, as the longest sensible wait.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
+/// Flushes are few and their rows looked for soon: small batches, written at once for a person.
+const AUDIT_BATCH_ROWS: usize = 500;
+const AUDIT_FLUSH: Duration = Duration::from_millis(50);
+
 /// Everything that can be set.
 #[derive(Debug)]
 pub struct Config {
@@ -29,6 +33,7 @@ pub struct Config {
     pub namespaces: NamespaceConfig,
     pub database: DatabaseConfig,
     pub access_log: AccessLogConfig,
+    pub audit: JournalConfig,
     pub upkeep: UpkeepConfig,
     pub log: LogConfig,
 }
@@ -79,8 +84,17 @@ pub struct NamespaceConfig {
 pub struct AccessLogConfig {
     /// 0.0 to 1.0.
     pub sample_rate: f64,
+    pub journal: JournalConfig,
+}
+
+/// Rows written in the background.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// Rows that may wait for the database.
     pub queue_rows: usize,
+    /// Rows written at once at most.
     pub batch_rows: usize,
+    /// How long a row waits for others to be written with.
     pub flush: Duration,
     /// `None` keeps rows for ever.
     pub retention: Option<Duration>,
@@ -156,13 +170,18 @@ impl Config {
             database: DatabaseConfig::parse(settings)?,
             access_log: AccessLogConfig {
                 sample_rate: rate(settings, "access_log_sample_rate")?,
-                queue_rows: size("access_log_queue", 1, 10_000_000)?,
-                batch_rows: size("access_log_batch", 1, 10_000)?,
-                flush: duration("access_log_flush_ms", 1, DAY_MS)?,
-                retention: match settings.number("access_log_retention_days", 0..=36_500)? {
-                    0 => None,
-                    days => Some(Duration::from_secs(days * 24 * 3600)),
+                journal: JournalConfig {
+                    queue_rows: size("access_log_queue", 1, 10_000_000)?,
+                    batch_rows: size("access_log_batch", 1, 10_000)?,
+                    flush: duration("access_log_flush_ms", 1, DAY_MS)?,
+                    retention: retention(settings, "access_log_retention_days")?,
                 },
+            },
+            audit: JournalConfig {
+                queue_rows: size("audit_queue", 1, 1_000_000)?,
+                batch_rows: AUDIT_BATCH_ROWS,
+                flush: AUDIT_FLUSH,
+                retention: retention(settings, "audit_retention_days")?,
             },
             upkeep: UpkeepConfig {
                 stats_flush: duration("stats_flush_ms", 10, DAY_MS)?,
@@ -196,6 +215,12 @@ impl Config {
         };
         Ok(LogConfig { filter, format })
     }
+}
+
+/// How long rows are kept; `None` for ever.
+fn retention(settings: &Settings, name: &str) -> Result<Option<Duration>, Error> {
+    let days = settings.number(name, 0..=36_500)?;
+    Ok((days > 0).then(|| Duration::from_secs(days * 24 * 3600)))
 }
 
 fn rate(settings: &Settings, name: &str) -> Result<f64, Error> {

@@ -4,12 +4,17 @@ use std::borrow::Cow;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::X_REQUEST_ID;
 use super::error::Error;
-use crate::model::{EntryKey, Invalid, Key, Namespace, Pattern, Selection, Tag};
+use super::server::Peer;
+use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The namespace of the path.
 pub struct NamespacePath(pub Namespace);
@@ -19,6 +24,9 @@ pub struct EntryPath(pub EntryKey);
 
 /// Query parameters; one that is unknown is refused, as a slip in a flush would delete too much.
 pub struct StrictQuery<Q>(pub Q);
+
+/// Who asks, for requests that may change something.
+pub struct RequestOrigin(pub Origin);
 
 /// A query without parameters.
 #[derive(Deserialize)]
@@ -52,6 +60,20 @@ impl TryFrom<SelectionQuery> for Selection {
     fn try_from(query: SelectionQuery) -> Result<Self, Error> {
         selection(query.pattern, query.tag)
     }
+}
+
+/// Rows of a page when the request does not say, and at most.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// `?limit=`.
+///
+/// # Errors
+/// It is not a number of the range.
+pub fn limit(text: Option<&str>) -> Result<usize, Error> {
+    let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
+    let wrong = || Error::InvalidQuery(format!("`limit` is a whole number from 1 to {MAX_LIMIT}, not {text:?}"));
+    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(wrong)
 }
 
 /// Where `{ns}` stands in every path that has one, counted in `/`; `{key}` follows it.
@@ -90,6 +112,23 @@ impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
         Ok(Self(EntryKey::new(&namespace(parts)?, &key(parts)?)))
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestOrigin {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        let Peer(client) = parts.extensions.get().expect("the server notes the peer of what may change something");
+        // Several headers of the name are one list (RFC 9110, 5.3).
+        let claims: Vec<_> = parts.headers.get_all(X_FORWARDED_FOR).iter().map(|claim| text(claim)).collect();
+        let forwarded_for = (!claims.is_empty()).then(|| claims.join(", "));
+        let request_id = parts.headers.get(X_REQUEST_ID).map(text).unwrap_or_default();
+        Ok(Self(Origin::new(*client, forwarded_for.as_deref(), &request_id)))
+    }
+}
+
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }
 
 impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for StrictQuery<Q> {

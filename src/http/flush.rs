@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::error::Error;
-use super::extract::{NamespacePath, SelectionQuery, StrictQuery};
+use super::extract::{NamespacePath, RequestOrigin, SelectionQuery, StrictQuery};
 use super::{SharedApp, answer};
 
 /// What a flush did.
@@ -20,7 +20,8 @@ pub async fn flush(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
     StrictQuery(query): StrictQuery<SelectionQuery>,
+    RequestOrigin(origin): RequestOrigin,
 ) -> Result<Response, Error> {
-    let deleted_count = app.cache.flush(&namespace, &query.try_into()?).await?;
+    let deleted_count = app.cache.flush(&namespace, &query.try_into()?, &origin).await?;
     Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
 }

@@ -3,13 +3,18 @@
 //! A value is taken from the request as the exact slice of it that is the JSON value, and written
 //! into answers the same; it is checked to be JSON and never read into anything else.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, Tag, Tags, Ttl, Write};
+use crate::model::{Details, Entry, Tag, Tags, Ttl, UnixMillis, Write};
+
+/// The formatter of dates ends with the year 9999; a stored number may be anything.
+const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 /// Parses a body that must be one JSON object.
 ///
@@ -106,10 +111,42 @@ pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details
 
 /// Unix milliseconds as RFC 3339 in UTC, to the second.
 pub fn date(millis: u64) -> String {
-    // The formatter ends with the year 9999; a stored number may be anything.
-    const LAST_SECOND: u64 = 253_402_300_799;
-    let seconds = std::time::Duration::from_secs((millis / 1000).min(LAST_SECOND));
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + seconds).to_string()
+    let date = Duration::from_millis(millis.min(LAST_MILLISECOND));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + date).to_string()
+}
+
+/// A date as RFC 3339 in UTC, to the millisecond.
+pub fn date_to_the_millisecond(date: UnixMillis) -> String {
+    let date = Duration::from_millis(date.0.min(LAST_MILLISECOND));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + date).to_string()
+}
+
+/// The date in a text of RFC 3339, at any offset from UTC; rounded up to the millisecond, so that what
+/// was before it stays before it.
+pub fn parse_date(text: &str) -> Option<UnixMillis> {
+    let (local, offset_minutes) = match text.strip_suffix(['Z', 'z']) {
+        Some(local) => (local, 0),
+        None => {
+            let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+            (local, offset_minutes(offset)?)
+        }
+    };
+    let local = humantime::parse_rfc3339(&format!("{}Z", local.replacen(['t', ' '], "T", 1))).ok()?;
+    let millis = local.duration_since(UNIX_EPOCH).ok()?.as_nanos().div_ceil(1_000_000);
+    // Dates before 1970 are before everything.
+    let utc = i64::try_from(millis).ok()?.saturating_sub(offset_minutes * 60_000).max(0);
+    u64::try_from(utc).ok().map(UnixMillis)
+}
+
+/// `+02:00` as minutes.
+fn offset_minutes(text: &str) -> Option<i64> {
+    let [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = *text.as_bytes() else { return None };
+    let number = |tens: u8, ones: u8| {
+        (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+    };
+    let (hours, minutes) = (number(h1, h2)?, number(m1, m2)?);
+    let east = (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)?;
+    Some(if sign == b'+' { east } else { -east })
 }
 
 /// Text as a JSON string, quotes included.
@@ -120,8 +157,7 @@ pub fn put_string(body: &mut BytesMut, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{UnixMillis, Version};
-    use std::time::Duration;
+    use crate::model::Version;
 
     #[test]
     fn an_entry_is_written_with_its_value_untouched() {
@@ -142,5 +178,30 @@ mod tests {
     #[test]
     fn dates_far_off_do_not_panic() {
         assert_eq!(date(u64::MAX), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn dates_are_read_at_any_offset() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:01Z", 1000),
+            ("1970-01-01t00:00:01.5z", 1500),
+            ("1970-01-01T00:00:00.0011Z", 2),
+            ("1970-01-01T02:00:01+02:00", 1000),
+            ("1970-01-01T00:00:00+14:00", 0),
+        ] {
+            assert_eq!(parse_date(text), Some(UnixMillis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "soon",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T00:00:00+2:00",
+            "ä0:00",
+        ] {
+            assert_eq!(parse_date(text), None, "{text}");
+        }
+        assert_eq!(date_to_the_millisecond(UnixMillis(1_704_067_200_042)), "2024-01-01T00:00:00.042Z");
     }
 }

@@ -11,6 +11,7 @@ mod extract;
 mod failure_log;
 mod flush;
 mod health;
+mod history;
 mod json;
 mod list;
 mod namespaces;
@@ -75,6 +76,8 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
         .route("/api/v1/cache/{ns}/{key}", entry())
         .route("/api/v1/namespaces", get(namespaces::list))
         .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
+        .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
+        .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

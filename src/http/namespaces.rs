@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
-use super::extract::{NamespacePath, NoParameters, StrictQuery};
+use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
 use super::flush::FlushAnswer;
 use super::json::{date, object};
 use super::{SharedApp, answer};
@@ -74,6 +74,7 @@ pub async fn put(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
     _: StrictQuery<NoParameters>,
+    RequestOrigin(origin): RequestOrigin,
     body: Bytes,
 ) -> Result<Response, Error> {
     let body: PolicyBody<'_> = object(&body)?;
@@ -83,7 +84,7 @@ pub async fn put(
         number("max_size_mb", body.max_size_mb)?.unwrap_or(default.max_size_mb),
         body.eviction_policy.as_deref().unwrap_or(default.eviction_policy.as_str()),
     )?;
-    let stored = app.cache.put_namespace(&namespace, policy).await?;
+    let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
 }
@@ -102,7 +103,8 @@ pub async fn delete(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
     _: StrictQuery<NoParameters>,
+    RequestOrigin(origin): RequestOrigin,
 ) -> Result<Response, Error> {
-    let deleted_count = app.cache.delete_namespace(&namespace).await?;
+    let deleted_count = app.cache.delete_namespace(&namespace, &origin).await?;
     Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
 }

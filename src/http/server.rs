@@ -1,21 +1,24 @@
 //! The listener: accepts connections, bounds them, and lets them finish when the process stops.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service as _;
 
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
@@ -29,6 +32,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How long requests that were sent before the process was asked to stop are still taken: a
 /// connection told to finish before its request was read would be closed unanswered.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// The other end of a connection, noted with requests that may change something.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// Opens the listening socket.
 ///
@@ -83,9 +90,9 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match self.slots.clone().try_acquire_owned() {
+                Ok((stream, peer)) => match self.slots.clone().try_acquire_owned() {
                     Ok(slot) => {
-                        connections.spawn(self.serve(stream, slot, shutdown.clone()));
+                        connections.spawn(self.serve(stream, peer, slot, shutdown.clone()));
                     }
                     // Dropping the stream closes it at once: better than to let it hang.
                     Err(_) => self.metrics.connections_refused.increment(1),
@@ -106,10 +113,18 @@ impl Server {
     fn serve(
         &self,
         stream: TcpStream,
+        peer: SocketAddr,
         slot: OwnedSemaphorePermit,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = self.router.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            // Reads need nobody's name, and pay nothing for it.
+            if !request.method().is_safe() {
+                request.extensions_mut().insert(Peer(peer.ip()));
+            }
+            router.clone().call(request)
+        });
         let (http, metrics, write_timeout) = (self.http.clone(), self.metrics.clone(), self.write_timeout);
         async move {
             let _slot = slot;

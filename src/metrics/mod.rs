@@ -55,6 +55,9 @@ table! {
     access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
     access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
     access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log not yet written or dropped.";
+    audit_written: Counter, "sidecache_audit_written_total", Unit::Count, "Rows of the audit trail written to the database.";
+    audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped, the queue being full or the process ending.";
+    audit_queued: Gauge, "sidecache_audit_queued", Unit::Count, "Rows of the audit trail not yet written or dropped.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections closed at once, too many being open.";
     connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";

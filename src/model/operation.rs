@@ -28,6 +28,11 @@ impl Operation {
         Self::Stats,
     ];
 
+    /// The operation with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",

@@ -11,5 +11,5 @@ mod sync;
 
 pub use record::Record;
 pub use registry::{Refusal, Registry};
-pub use repository::{Repository, repository};
+pub use repository::{Asked, Repository, repository};
 pub use sync::Synchronizer;

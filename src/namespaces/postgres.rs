@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::PgPool;
 
-use super::record::Row;
+use super::record::{PolicyRow, Row, policy_from_row};
 use super::sql::{MOVE_REVISION, REMOVE, REVISION, repository};
-use super::{Record, Repository};
+use super::{Asked, Record, Repository};
+use crate::audit::{self, Change};
 use crate::database::{Database, Error};
 use crate::model::Namespace;
 
@@ -18,7 +19,10 @@ const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, \
 const ADD: &str = "INSERT INTO cache_namespaces VALUES \
      ($1, $2, $3, $4, to_timestamp($5 / 1000.0), to_timestamp($6 / 1000.0)) ON CONFLICT (name) DO NOTHING";
 
+const BEFORE: &str =
+    "SELECT default_ttl, max_size_mb, eviction_policy FROM cache_namespaces WHERE name = $1 FOR UPDATE";
+
 const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
      updated_at = to_timestamp($5 / 1000.0) WHERE name = $1 RETURNING (extract(epoch FROM created_at) * 1000)::bigint";
 
-repository!(Postgres, PgPool);
+repository!(Postgres, PgPool, audit::postgres::add);

@@ -16,15 +16,27 @@ pub struct Record {
 /// two dates in Unix milliseconds.
 pub(super) type Row = (String, i64, i64, String, i64, i64);
 
+/// The part of a [`Row`] that is the policy.
+pub(super) type PolicyRow = (i64, i64, String);
+
+pub(super) fn policy_from_row((ttl, size, eviction): PolicyRow) -> Result<Policy, Error> {
+    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction).map_err(|error| strange(&error))
+}
+
+fn unsigned(number: i64) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|error| strange(&error))
+}
+
+fn strange(reason: &dyn std::error::Error) -> Error {
+    Error::Row { table: "cache_namespaces", reason: reason.to_string() }
+}
+
 /// Columns for SQL, in the order of [`Row`], dates still in the database's own type.
 impl Record {
     pub(super) fn from_row((name, ttl, size, eviction, created_at, updated_at): Row) -> Result<Self, Error> {
-        let strange = |reason: String| Error::Row { table: "cache_namespaces", reason };
-        let unsigned = |number: i64| u64::try_from(number).map_err(|error| strange(error.to_string()));
         Ok(Self {
-            namespace: Namespace::parse(&name).map_err(|error| strange(error.to_string()))?,
-            policy: Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction)
-                .map_err(|error| strange(error.to_string()))?,
+            namespace: Namespace::parse(&name).map_err(|error| strange(&error))?,
+            policy: policy_from_row((ttl, size, eviction))?,
             created_at: UnixMillis(unsigned(created_at)?),
             updated_at: UnixMillis(unsigned(updated_at)?),
         })

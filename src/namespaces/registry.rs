@@ -131,6 +131,12 @@ impl Registry {
         self.records.write().remove(namespace.as_str());
     }
 
+    /// The record of a namespace, if a write here created it and the database does not have it yet.
+    pub fn unsaved(&self, namespace: &Namespace) -> Option<Record> {
+        let is_pending = self.pending.lock().contains(namespace.as_str());
+        if is_pending { self.get(namespace) } else { None }
+    }
+
     /// Records created here that the database does not have yet.
     pub fn pending(&self) -> Vec<Record> {
         let pending = self.pending.lock().clone();

@@ -8,7 +8,7 @@ use super::Record;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use crate::database::{Database, Error, Pool};
-use crate::model::Namespace;
+use crate::model::{Namespace, Origin, Policy};
 
 /// Records in a database. The revision moves with every change.
 #[async_trait]
@@ -22,11 +22,21 @@ pub trait Repository: Send + Sync + 'static {
     async fn add_missing(&self, records: Vec<Record>) -> Result<(), Error>;
 
     /// Creates or replaces a record; the date of birth of one that is there stays. Answers what
-    /// is stored now, and whether it is new.
-    async fn put(&self, record: Record) -> Result<(Record, bool), Error>;
+    /// is stored now, and whether it is new. The change and its row in the audit trail are there
+    /// together or not at all.
+    async fn put(&self, record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error>;
 
-    /// Removes a record and tells whether it was there.
-    async fn remove(&self, namespace: &Namespace) -> Result<bool, Error>;
+    /// Removes a record and tells whether it was there; if it was, the audit trail says so, and that
+    /// `deleted` entries went with it.
+    async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error>;
+}
+
+/// Who asked for a change, and what only the instance that was asked knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub origin: &'a Origin,
+    /// The policy that a write gave the namespace and the database has not heard of yet.
+    pub unsaved: Option<Policy>,
 }
 
 /// The repository in `database`.

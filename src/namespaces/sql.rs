@@ -6,11 +6,13 @@ pub(super) const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET rev
 
 pub(super) const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
 
-pub(super) const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1";
+pub(super) const REMOVE: &str =
+    "DELETE FROM cache_namespaces WHERE name = $1 RETURNING default_ttl, max_size_mb, eviction_policy";
 
-/// Makes `$name` a repository over `$pool`; `LOAD`, `ADD` and `REPLACE` are the caller's statements.
+/// Makes `$name` a repository over `$pool`; `LOAD`, `ADD`, `BEFORE` and `REPLACE` are the caller's
+/// statements, `$audit` adds a row to the audit trail.
 macro_rules! repository {
-    ($name:ident, $pool:ty) => {
+    ($name:ident, $pool:ty, $audit:path) => {
         pub(super) struct $name {
             pub database: Arc<Database>,
             pub pool: $pool,
@@ -52,37 +54,61 @@ macro_rules! repository {
                     .await
             }
 
-            async fn put(&self, mut record: Record) -> Result<(Record, bool), Error> {
+            async fn put(&self, mut record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error> {
                 self.database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
                         let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
-                        let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
-                        let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
-                        let created = added.rows_affected() > 0;
-                        if !created {
-                            let replace = sqlx::query_scalar(REPLACE).bind(name).bind(ttl).bind(size).bind(eviction);
+                        let before = loop {
+                            let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                            let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                            if added.rows_affected() > 0 {
+                                break by.unsaved;
+                            }
+                            let before = sqlx::query_as(BEFORE).bind(&name).fetch_optional(&mut *transaction);
+                            let before: Option<PolicyRow> = before.await?;
+                            // None: somebody else removed it between the two, and it can be added now.
+                            let Some(before) = before else { continue };
+                            let replace =
+                                sqlx::query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
                             let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
                             record.created_at.0 = u64::try_from(born).unwrap_or(0);
-                        }
+                            break Some(policy_from_row(before)?);
+                        };
+                        let after = record.policy;
+                        let change = match before {
+                            None => Change::PolicyCreated { after },
+                            Some(before) => Change::PolicyReplaced { before, after },
+                        };
+                        let row = audit::Record::new(&record.namespace, by.origin, change).into();
+                        $audit(&mut transaction, &row).await?;
                         sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
                         transaction.commit().await?;
-                        Ok((record, created))
+                        Ok((record, before.is_none()))
                     })
                     .await
             }
 
-            async fn remove(&self, namespace: &Namespace) -> Result<bool, Error> {
+            async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error> {
                 self.database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
-                        let delete = sqlx::query(REMOVE).bind(namespace.as_str());
-                        let removed = delete.execute(&mut *transaction).await?.rows_affected() > 0;
-                        if removed {
-                            sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        let delete = sqlx::query_as(REMOVE).bind(namespace.as_str());
+                        let stored: Option<PolicyRow> = delete.fetch_optional(&mut *transaction).await?;
+                        let before = match stored {
+                            Some(stored) => {
+                                sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                                Some(policy_from_row(stored)?)
+                            }
+                            None => by.unsaved,
+                        };
+                        if let Some(before) = before {
+                            let change = Change::PolicyDeleted { before, deleted };
+                            $audit(&mut transaction, &audit::Record::new(namespace, by.origin, change).into())
+                                .await?;
                         }
                         transaction.commit().await?;
-                        Ok(removed)
+                        Ok(before.is_some())
                     })
                     .await
             }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
-use super::record::Row;
+use super::record::{PolicyRow, Row, policy_from_row};
 use super::sql::{MOVE_REVISION, REMOVE, REVISION, repository};
-use super::{Record, Repository};
+use super::{Asked, Record, Repository};
+use crate::audit::{self, Change};
 use crate::database::{Database, Error};
 use crate::model::Namespace;
 
@@ -16,7 +17,9 @@ const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, crea
 
 const ADD: &str = "INSERT INTO cache_namespaces VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING";
 
+const BEFORE: &str = "SELECT default_ttl, max_size_mb, eviction_policy FROM cache_namespaces WHERE name = $1";
+
 const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
      updated_at = $5 WHERE name = $1 RETURNING created_at";
 
-repository!(Sqlite, SqlitePool);
+repository!(Sqlite, SqlitePool, audit::sqlite::add);

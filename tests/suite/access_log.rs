@@ -3,17 +3,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
-use tempfile::TempDir;
+use sqlx::{Connection, PgConnection, Row, SqliteConnection};
 
 use crate::support::client::{Client, namespace};
+use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
-use crate::support::postgres::{self, Postgres};
-use crate::support::scratch;
+use crate::support::postgres::Postgres;
 use crate::support::service::{Service, Settings};
+
+const TABLE: &str = "cache_access_logs";
 
 /// A row, without its latency and its time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,84 +27,42 @@ fn row(operation: &str, key_pattern: &str, hit: Option<bool>) -> LogRow {
     LogRow { operation: operation.into(), key_pattern: key_pattern.into(), hit }
 }
 
-/// Where a service writes its log.
-enum Database {
-    /// In this working folder, at its default place.
-    Sqlite(TempDir),
-    Postgres(String),
-}
-
-impl Database {
-    /// The rows of a namespace, sorted, with their times and latencies checked against `since`.
-    async fn rows(&self, ns: &str, since: SystemTime) -> anyhow::Result<Vec<LogRow>> {
-        let mut found: Vec<(LogRow, f64, i64)> = match self {
-            Database::Sqlite(folder) => {
-                let mut connection = open(folder).await?;
-                let sql = "SELECT operation, key_pattern, hit, latency_ms, timestamp FROM cache_access_logs WHERE namespace = ?";
-                let rows = sqlx::query(sql).bind(ns).fetch_all(&mut connection).await?;
-                let parsed = rows.iter().map(|row| {
-                    let log =
-                        LogRow { operation: row.try_get(0)?, key_pattern: row.try_get(1)?, hit: row.try_get(2)? };
-                    anyhow::Ok((log, row.try_get(3)?, row.try_get(4)?))
-                });
-                parsed.collect::<anyhow::Result<_>>()?
-            }
-            Database::Postgres(url) => {
-                let mut connection = PgConnection::connect(url).await?;
-                let sql = "SELECT operation, key_pattern, hit, latency_ms,
-                           (extract(epoch FROM timestamp) * 1000)::bigint
-                           FROM cache_access_logs WHERE namespace = $1";
-                let rows = sqlx::query(sql).bind(ns).fetch_all(&mut connection).await?;
-                let parsed = rows.iter().map(|row| {
-                    let log =
-                        LogRow { operation: row.try_get(0)?, key_pattern: row.try_get(1)?, hit: row.try_get(2)? };
-                    anyhow::Ok((log, row.try_get(3)?, row.try_get(4)?))
-                });
-                parsed.collect::<anyhow::Result<_>>()?
-            }
-        };
-        let (since, now) = (unix_ms(since), unix_ms(SystemTime::now()));
-        for (log, latency_ms, timestamp) in &found {
-            assert!((0.0..60_000.0).contains(latency_ms), "{log:?} took {latency_ms} ms");
-            assert!((since..=now).contains(timestamp), "{log:?} at {timestamp}, not in {since}..={now}");
+/// The rows of a namespace, sorted, with their times and latencies checked against `since`.
+async fn rows(database: &Database, ns: &str, since: SystemTime) -> anyhow::Result<Vec<LogRow>> {
+    let mut found: Vec<(LogRow, f64, i64)> = match database {
+        Database::Sqlite(_) => {
+            let sql = "SELECT operation, key_pattern, hit, latency_ms, timestamp FROM cache_access_logs WHERE namespace = ?";
+            let rows = sqlx::query(sql).bind(ns).fetch_all(&mut database.sqlite().await?).await?;
+            let parsed = rows.iter().map(|row| {
+                let log = LogRow { operation: row.try_get(0)?, key_pattern: row.try_get(1)?, hit: row.try_get(2)? };
+                anyhow::Ok((log, row.try_get(3)?, row.try_get(4)?))
+            });
+            parsed.collect::<anyhow::Result<_>>()?
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(found.into_iter().map(|(log, _, _)| log).collect())
+        Database::Postgres(_) => {
+            let sql = "SELECT operation, key_pattern, hit, latency_ms,
+                       (extract(epoch FROM timestamp) * 1000)::bigint
+                       FROM cache_access_logs WHERE namespace = $1";
+            let rows = sqlx::query(sql).bind(ns).fetch_all(&mut database.postgres().await?).await?;
+            let parsed = rows.iter().map(|row| {
+                let log = LogRow { operation: row.try_get(0)?, key_pattern: row.try_get(1)?, hit: row.try_get(2)? };
+                anyhow::Ok((log, row.try_get(3)?, row.try_get(4)?))
+            });
+            parsed.collect::<anyhow::Result<_>>()?
+        }
+    };
+    let (since, now) = (unix_ms(since), unix_ms(SystemTime::now()));
+    for (log, latency_ms, timestamp) in &found {
+        assert!((0.0..60_000.0).contains(latency_ms), "{log:?} took {latency_ms} ms");
+        assert!((since..=now).contains(timestamp), "{log:?} at {timestamp}, not in {since}..={now}");
     }
-
-    /// The number of rows of all namespaces.
-    async fn count(&self) -> anyhow::Result<i64> {
-        let sql = "SELECT count(*) FROM cache_access_logs";
-        Ok(match self {
-            Database::Sqlite(folder) => sqlx::query_scalar(sql).fetch_one(&mut open(folder).await?).await?,
-            Database::Postgres(url) => {
-                sqlx::query_scalar(sql).fetch_one(&mut PgConnection::connect(url).await?).await?
-            }
-        })
-    }
-}
-
-async fn open(folder: &TempDir) -> anyhow::Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(folder.path().join("data/sidecache.db"))
-        .busy_timeout(Duration::from_secs(10))
-        .disable_statement_logging();
-    options.connect().await.context("the SQLite file")
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found.into_iter().map(|(log, _, _)| log).collect())
 }
 
 fn unix_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     i64::try_from(since.as_millis()).expect("the present fits")
-}
-
-/// A service on each database, with these settings added, and where its log is. The database outlives
-/// the service.
-fn both(change: impl Fn(Settings) -> Settings) -> [(Service, Database); 2] {
-    let folder = scratch::folder("log");
-    let embedded = Service::start(change(Settings::embedded()).folder(folder.path()));
-    let url = postgres::shared().fresh_database();
-    let shards = Service::start(change(Settings::shards().set("database_url", &url)));
-    [(embedded, Database::Sqlite(folder)), (shards, Database::Postgres(url))]
 }
 
 async fn counted(cache: &Client) -> (u64, u64) {
@@ -116,7 +74,7 @@ async fn counted(cache: &Client) -> (u64, u64) {
 #[tokio::test]
 async fn every_operation_leaves_its_row() {
     const ID: &str = "0b5e7c6a-9f3d-4c1e-8b2a-6d4f0e1c2b3a";
-    for (service, database) in both(|settings| settings.set("access_log_flush_ms", 50)) {
+    for (service, database) in database::both(|settings| settings.set("access_log_flush_ms", 50)) {
         let since = SystemTime::now() - Duration::from_secs(1);
         let (cache, ns) = (service.client(), namespace("log"));
         cache.set(&ns, "user_123", "1").await.expect(201);
@@ -165,7 +123,7 @@ async fn every_operation_leaves_its_row() {
         ];
         expected.sort();
         eventually(SOON, async || {
-            let rows = database.rows(&ns, since).await?;
+            let rows = rows(&database, &ns, since).await?;
             ensure!(rows.len() == expected.len(), "{} rows of {}", rows.len(), expected.len());
             assert_eq!(rows, expected);
             Ok(())
@@ -182,29 +140,29 @@ async fn every_operation_leaves_its_row() {
 
 #[tokio::test]
 async fn columns_have_their_types() {
-    for (service, database) in both(|settings| settings.set("access_log_flush_ms", 50)) {
+    for (service, database) in database::both(|settings| settings.set("access_log_flush_ms", 50)) {
         let cache = service.client();
         cache.set("types", "k", "1").await.expect(201);
         cache.get("types", "k").await.expect(200);
         eventually(SOON, async || {
-            let count = database.count().await?;
+            let count = database.count(TABLE).await?;
             ensure!(count == 2, "{count} rows");
             Ok(())
         })
         .await;
-        match database {
-            Database::Sqlite(folder) => {
+        match &database {
+            Database::Sqlite(_) => {
                 let sql = "SELECT typeof(id), typeof(namespace), typeof(key_pattern), typeof(operation), typeof(hit),
                            typeof(latency_ms), typeof(timestamp) FROM cache_access_logs WHERE operation = 'get'";
-                let row =
-                    sqlx::query(sql).fetch_one(&mut open(&folder).await.expect("the file")).await.expect("the row");
+                let mut connection = database.sqlite().await.expect("the file");
+                let row = sqlx::query(sql).fetch_one(&mut connection).await.expect("the row");
                 let types: Vec<String> = (0..7).map(|column| row.get(column)).collect();
                 assert_eq!(types, ["integer", "text", "text", "text", "integer", "real", "integer"]);
             }
-            Database::Postgres(url) => {
+            Database::Postgres(_) => {
                 let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns
                            WHERE table_name = 'cache_access_logs' ORDER BY ordinal_position";
-                let mut connection = PgConnection::connect(&url).await.expect("the database");
+                let mut connection = database.postgres().await.expect("the database");
                 let rows: Vec<(String, String)> =
                     sqlx::query_as(sql).fetch_all(&mut connection).await.expect("the columns");
                 for (name, kind) in [
@@ -223,20 +181,20 @@ async fn columns_have_their_types() {
 #[tokio::test]
 async fn a_service_that_stops_writes_what_is_queued() {
     // Far from the next flush: only the drain can have written these.
-    for (service, database) in both(|settings| settings.set("access_log_flush_ms", 60_000)) {
+    for (service, database) in database::both(|settings| settings.set("access_log_flush_ms", 60_000)) {
         let cache = service.client();
         for number in 0..250 {
             cache.get("drained", &format!("k{number}")).await.expect(404);
         }
         assert!(service.stop().success());
-        assert_eq!(database.count().await.expect("the table"), 250);
+        assert_eq!(database.count(TABLE).await.expect("the table"), 250);
     }
 }
 
 #[tokio::test]
 async fn a_sampling_rate_of_0_writes_nothing_and_of_a_half_about_half() {
     for (rate, expected) in [(0.0, 0..=0), (0.5, 800..=1_200)] {
-        for (service, database) in both(|settings| settings.set("access_log_sample_rate", rate)) {
+        for (service, database) in database::both(|settings| settings.set("access_log_sample_rate", rate)) {
             let cache = service.client();
             for number in 0..2_000 {
                 cache.get("sampled", &format!("k{}", number % 10)).await.expect(404);
@@ -244,7 +202,7 @@ async fn a_sampling_rate_of_0_writes_nothing_and_of_a_half_about_half() {
             let (_, dropped) = counted(&cache).await;
             assert_eq!(dropped, 0, "what is not sampled is not dropped");
             assert!(service.stop().success());
-            let count = database.count().await.expect("the table");
+            let count = database.count(TABLE).await.expect("the table");
             assert!(expected.contains(&count), "{count} rows of 2,000 at a rate of {rate}");
         }
     }
@@ -282,7 +240,7 @@ async fn a_queue_that_is_full_drops_and_counts() {
     eventually(LATER, async || {
         let (written, dropped) = counted(&cache).await;
         ensure!(written + dropped == 201, "{written} written, {dropped} dropped");
-        let count = database.count().await?;
+        let count = database.count(TABLE).await?;
         ensure!(count == written as i64, "{count} rows, {written} counted");
         Ok(())
     })
@@ -299,7 +257,7 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
     let (cache, ns, database) = (service.client(), namespace("log"), Database::Postgres(url));
     cache.set(&ns, "k", "1").await.expect(201);
     eventually(SOON, async || {
-        let count = database.count().await?;
+        let count = database.count(TABLE).await?;
         ensure!(count == 1, "{count} rows");
         Ok(())
     })
@@ -331,7 +289,7 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
     eventually(LATER, async || {
         let (written, dropped) = counted(&cache).await;
         ensure!(written + dropped == 202, "{written} written, {dropped} dropped");
-        let count = database.count().await?;
+        let count = database.count(TABLE).await?;
         ensure!(count == written as i64, "{count} rows, {written} counted: none twice, none missing");
         ensure!(count > 100, "what was queued while the database was away arrives: {count} rows");
         Ok(())
@@ -344,4 +302,82 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
         Ok(())
     })
     .await;
+}
+
+/// Connections of its own that hold a lock on the log, so that no row can be written meanwhile.
+async fn lock(database: &Database) -> Lock {
+    match database {
+        Database::Sqlite(_) => {
+            let mut connection = database.sqlite().await.expect("the file");
+            sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.expect("the lock");
+            Lock::Sqlite(connection)
+        }
+        Database::Postgres(_) => {
+            let mut connection = database.postgres().await.expect("the server");
+            let sql = "BEGIN; LOCK TABLE cache_access_logs IN ACCESS EXCLUSIVE MODE";
+            sqlx::raw_sql(sql).execute(&mut connection).await.expect("the lock");
+            Lock::Postgres(connection)
+        }
+    }
+}
+
+enum Lock {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Lock {
+    async fn release(self) {
+        let closed = match self {
+            Lock::Sqlite(connection) => connection.close().await,
+            Lock::Postgres(connection) => connection.close().await,
+        };
+        closed.expect("the lock goes with its connection");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_the_queue_is_accounted_for_to_the_last_operation() {
+    const CLIENTS: i64 = 8;
+    const CALLS: i64 = 500;
+    const QUEUE: i64 = 100;
+    const BATCH: i64 = 40;
+    let settings = |settings: Settings| {
+        let settings = settings.set("access_log_queue", QUEUE).set("access_log_batch", BATCH);
+        settings.set("access_log_flush_ms", 20)
+    };
+    for (service, database) in database::both(settings) {
+        let ns = namespace("burst");
+        let cache = service.client();
+        let burst = async || {
+            let calls = (0..CLIENTS).map(async |client| {
+                for number in 0..CALLS {
+                    let answer = cache.get(&ns, &format!("k{client}-{number}")).await;
+                    answer.expect(404);
+                }
+            });
+            futures_util::future::join_all(calls).await;
+        };
+        // As fast as it goes; then with nothing being written, so that most of it has no room.
+        burst().await;
+        let locked = lock(&database).await;
+        let (_, before) = counted(&cache).await;
+        burst().await;
+        let (_, dropped) = counted(&cache).await;
+        let least = (CLIENTS * CALLS - 2 * (QUEUE + BATCH)) as u64;
+        assert!(dropped - before >= least, "{} dropped, {least} at least had no room", dropped - before);
+        locked.release().await;
+        let operations = 2 * CLIENTS * CALLS;
+        eventually(LATER, async || {
+            let metrics = cache.metrics().await;
+            assert_eq!(metrics.total_with("sidecache_requests_total", &[("operation", "get")]) as i64, operations);
+            let (written, dropped) = counted(&cache).await;
+            ensure!((written + dropped) as i64 == operations, "{written} written, {dropped} dropped");
+            let rows = database.count(TABLE).await?;
+            ensure!(rows == written as i64, "{rows} rows, {written} counted");
+            assert_eq!(metrics.total("sidecache_access_log_queued"), 0.0);
+            Ok(())
+        })
+        .await;
+    }
 }

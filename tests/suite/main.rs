@@ -6,8 +6,8 @@
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`stored_form`]: what lies in Redis
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
-//! - [`access_log`], [`metrics`]: what is recorded of all that
-//! - [`startup`], [`outage`]: settings, signals, and servers that are away
+//! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
+//! - [`startup`], [`outage`], [`database_outage`]: settings, signals, and servers that are away
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
@@ -16,15 +16,18 @@
 mod support;
 
 mod access_log;
+mod audit;
 mod batch;
 mod coherence;
 mod concurrency;
+mod database_outage;
 mod exact_bytes;
 mod flush;
 mod functional;
 mod input;
 mod keys;
 mod listing;
+mod logs;
 mod metrics;
 mod namespaces;
 mod nginx;

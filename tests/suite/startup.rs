@@ -43,6 +43,8 @@ const SETTINGS: &[&str] = &[
     "access_log_batch",
     "access_log_flush_ms",
     "access_log_retention_days",
+    "audit_queue",
+    "audit_retention_days",
     "database_timeout_ms",
     "stats_flush_ms",
     "sweep_interval_ms",
@@ -96,6 +98,8 @@ const WRONG: &[(&str, &str)] = &[
     ("access_log_sample_rate", "-0.1"),
     ("access_log_sample_rate", "nan"),
     ("access_log_queue", "x"),
+    ("audit_queue", "0"),
+    ("audit_retention_days", "-1"),
     ("log_format", "xml"),
 ];
 

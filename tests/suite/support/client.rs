@@ -196,6 +196,16 @@ impl Client {
         self.send(Method::DELETE, &policy_path(namespace), &[], None).await
     }
 
+    /// A page of the audit trail.
+    pub async fn audit(&self, namespace: &str, query: &[(&str, &str)]) -> Answer {
+        self.fetch(&with_query(format!("{}/audit", policy_path(namespace)), query)).await
+    }
+
+    /// A page of the access log.
+    pub async fn logs(&self, namespace: &str, query: &[(&str, &str)]) -> Answer {
+        self.fetch(&with_query(format!("{}/logs", policy_path(namespace)), query)).await
+    }
+
     /// GET of a path that is none of the above.
     pub async fn fetch(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], None).await

@@ -9,12 +9,14 @@
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
 //! - [`metric`]: the Prometheus text, parsed strictly
+//! - [`database`]: a look into what a service wrote, on either database
 //! - [`eventually`]: waiting without guessing
 //! - [`both_stores`]: one test body, two stores
 
 pub mod answer;
 pub mod both_stores;
 pub mod client;
+pub mod database;
 pub mod eventually;
 pub mod metric;
 pub mod nginx;

@@ -74,6 +74,17 @@ impl Postgres {
         }
     }
 
+    /// Stops the server and all its children in the middle of whatever they do, until the guard goes.
+    pub fn pause(&self) -> Paused {
+        let server = self.process.as_ref().expect("a PostgreSQL that runs can be paused").id();
+        // The server first: it makes no children any more.
+        process::signal(&[server], Signal::Stop);
+        let mut processes = process::children(server);
+        process::signal(&processes, Signal::Stop);
+        processes.push(server);
+        Paused(processes)
+    }
+
     /// The URL of a database of this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
@@ -150,6 +161,15 @@ impl Postgres {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+/// See [`Postgres::pause`].
+pub struct Paused(Vec<u32>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        process::signal(&self.0, Signal::Cont);
     }
 }
 

@@ -66,12 +66,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        // The shell's own `kill`: /bin/kill is not on every machine, and std has only SIGKILL.
-        let status = Command::new("sh")
-            .args(["-c", "kill -s \"$0\" \"$1\"", signal.name(), &self.id().to_string()])
-            .status()
-            .expect("sh is on every Debian machine");
-        assert!(status.success(), "SIG{} to process {} failed", signal.name(), self.id());
+        self::signal(&[self.id()], signal);
     }
 
     /// The exit status, or `None` while it runs.
@@ -119,6 +114,30 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Signals processes that the tests started.
+pub fn signal(processes: &[u32], signal: Signal) {
+    // The shell's own `kill`: /bin/kill is not on every machine, and std has only SIGKILL.
+    let status = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$@\"", signal.name()])
+        .args(processes.iter().map(u32::to_string))
+        .status()
+        .expect("sh is on every Debian machine");
+    assert!(status.success(), "SIG{} to processes {processes:?} failed", signal.name());
+}
+
+/// The processes that `parent` started and that still run.
+pub fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc can be read");
+    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |id: &u32| {
+        // The fields behind the name, which may hold anything: state, then the parent.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let behind = stat.rsplit_once(") ").map_or("", |(_, behind)| behind);
+        behind.split(' ').nth(1).and_then(|id| id.parse().ok()) == Some(parent)
+    };
+    ids.filter(is_child).collect()
 }
 
 /// A command for `program` that receives `signal` when the test process dies.

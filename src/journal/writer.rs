@@ -1,4 +1,4 @@
-//! The one writer at the end of the queue.
+//! The one writer at the end of a queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Repository;
-use super::record::{Record, Row};
+use super::{Batch, Meters, Repository};
 use crate::clock::unix_millis;
-use crate::config::AccessLogConfig;
-use crate::metrics::Metrics;
+use crate::config::JournalConfig;
 use crate::model::UnixMillis;
 
 /// Pauses between attempts to write a batch that the database refused.
@@ -26,21 +24,25 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 const PRUNE_ROWS: i64 = 5000;
 
 /// Takes records from the queue and writes them in batches.
-pub struct Writer {
-    records: mpsc::Receiver<Record>,
-    repository: Arc<dyn Repository>,
-    config: AccessLogConfig,
-    metrics: Arc<Metrics>,
+pub struct Writer<R, Row> {
+    name: String,
+    records: mpsc::Receiver<R>,
+    repository: Arc<dyn Repository<Row>>,
+    config: JournalConfig,
+    meters: Meters,
+    /// The number of the latest batch.
+    batch: i64,
 }
 
-impl Writer {
+impl<R, Row: From<R> + 'static> Writer<R, Row> {
     pub(super) fn new(
-        records: mpsc::Receiver<Record>,
-        repository: Arc<dyn Repository>,
-        config: AccessLogConfig,
-        metrics: Arc<Metrics>,
+        name: String,
+        records: mpsc::Receiver<R>,
+        repository: Arc<dyn Repository<Row>>,
+        config: JournalConfig,
+        meters: Meters,
     ) -> Self {
-        Self { records, repository, config, metrics }
+        Self { name, records, repository, config, meters, batch: 0 }
     }
 
     /// Writes until `shutdown`, then what is still queued, as long as the database takes it.
@@ -78,25 +80,27 @@ impl Writer {
     }
 
     /// Writes one batch, trying again until it is written or the process ends.
-    async fn write(&mut self, batch: Vec<Record>, shutdown: &CancellationToken) {
+    async fn write(&mut self, batch: Vec<R>, shutdown: &CancellationToken) {
         let rows: Vec<Row> = batch.into_iter().map(Row::from).collect();
         // A batch that the database will never take is halved until the row is alone.
-        let mut parts: Vec<&[Row]> = vec![&rows];
+        // A part is numbered at its first attempt, as numbers have to grow in the order of writing.
+        let mut parts = vec![(None, rows.as_slice())];
         let mut pause = RETRY_MIN;
-        while let Some(part) = parts.pop() {
-            match self.repository.add(part).await {
-                Ok(()) => self.finished(part, &self.metrics.access_log_written),
+        while let Some((number, part)) = parts.pop() {
+            let number = number.unwrap_or_else(|| self.next_number());
+            match self.repository.add(Batch { writer: &self.name, number, rows: part }).await {
+                Ok(()) => self.finished(part, &self.meters.written),
                 Err(error) if error.is_refused_data() && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
+                    parts.extend([(None, second), (None, first)]);
                 }
                 Err(error) if error.is_refused_data() || shutdown.is_cancelled() => {
-                    tracing::warn!(%error, rows = part.len(), "access log rows dropped");
-                    self.finished(part, &self.metrics.access_log_dropped);
+                    tracing::warn!(%error, writer = self.name, rows = part.len(), "rows dropped");
+                    self.finished(part, &self.meters.dropped);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "access log rows not written yet");
-                    parts.push(part);
+                    tracing::debug!(%error, writer = self.name, "rows not written yet");
+                    parts.push((Some(number), part));
                     tokio::select! {
                         () = shutdown.cancelled() => {}
                         () = sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
@@ -106,9 +110,14 @@ impl Writer {
         }
     }
 
+    fn next_number(&mut self) -> i64 {
+        self.batch += 1;
+        self.batch
+    }
+
     fn finished(&self, rows: &[Row], counter: &Counter) {
         counter.increment(rows.len() as u64);
-        self.metrics.access_log_queued.decrement(rows.len() as f64);
+        self.meters.queued.decrement(rows.len() as f64);
     }
 
     /// Deletes some old rows; tells whether there are none left.
@@ -118,7 +127,7 @@ impl Writer {
         match self.repository.prune(before, PRUNE_ROWS).await {
             Ok(pruned) => pruned < PRUNE_ROWS as u64,
             Err(error) => {
-                tracing::debug!(%error, "access log not pruned");
+                tracing::debug!(%error, writer = self.name, "not pruned");
                 true
             }
         }

@@ -1,0 +1,161 @@
+//! Rows found again, page by page.
+
+use crate::journal;
+use crate::model::{Operation, UnixMillis};
+
+/// Rows looked at for one page when only some operations are wanted: a page ends there, however few
+/// it found, so that none takes long.
+const MAX_SCANNED: i64 = 20_000;
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Query {
+    /// Nothing older.
+    pub since: Option<UnixMillis>,
+    pub operation: Option<Operation>,
+    pub cursor: Option<Cursor>,
+    pub limit: usize,
+}
+
+/// Behind which row a listing goes on: time and number of the last one seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    timestamp_ms: i64,
+    id: i64,
+}
+
+/// Some rows, the newest first.
+#[derive(Debug)]
+pub struct Page {
+    pub lines: Vec<Line>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// One operation, as it was logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub at: UnixMillis,
+    pub operation: String,
+    pub key_pattern: String,
+    pub hit: Option<bool>,
+    pub latency_ms: f64,
+}
+
+impl Cursor {
+    /// Tells this form from later ones.
+    const FORM: &str = "log1";
+    /// In front of every row. The end of the year 9999: dates of databases have an end, too.
+    const START: Self = Self { timestamp_ms: 253_402_300_799_999, id: i64::MAX };
+
+    pub fn encode(self) -> String {
+        journal::encode(Self::FORM, &[self.timestamp_ms, self.id])
+    }
+
+    /// The cursor in `text`; `None` when no listing gave it.
+    pub fn decode(text: &str) -> Option<Self> {
+        let [timestamp_ms, id] = journal::decode(Self::FORM, text)?;
+        (timestamp_ms <= Self::START.timestamp_ms).then_some(Self { timestamp_ms, id })
+    }
+}
+
+/// The parameters of the statement `PAGE`: rows of a namespace from `since` on and behind the
+/// cursor, the newest `scanned` of them, of which those of `operation` are given and the very last,
+/// so that the place is known where the look ended.
+pub(super) struct Parameters {
+    pub since_ms: i64,
+    pub before_ms: i64,
+    pub before_id: i64,
+    pub scanned: i64,
+    pub operation: Option<&'static str>,
+    /// One more than are wanted tells whether there are more.
+    pub limit: i64,
+}
+
+/// A row as both databases give it: id, time (Unix ms), operation, pattern, hit, latency, and its place
+/// among the rows looked at, from 1.
+pub(super) type Found = (i64, i64, String, String, Option<bool>, f64, i64);
+
+impl Query {
+    pub(super) fn parameters(&self) -> Parameters {
+        let before = self.cursor.unwrap_or(Cursor::START);
+        let limit = self.limit as i64 + 1;
+        Parameters {
+            since_ms: self
+                .since
+                .map_or(0, |since| i64::try_from(since.0).unwrap_or(i64::MAX))
+                .min(Cursor::START.timestamp_ms),
+            before_ms: before.timestamp_ms,
+            before_id: before.id,
+            scanned: if self.operation.is_some() { MAX_SCANNED } else { limit },
+            operation: self.operation.map(Operation::as_str),
+            limit,
+        }
+    }
+
+    /// The page that the rows found make.
+    pub(super) fn page(&self, found: Vec<Found>) -> Page {
+        let scanned = self.parameters().scanned;
+        let mut page = Page { lines: Vec::new(), next: None };
+        let mut last = None;
+        for (id, timestamp_ms, operation, key_pattern, hit, latency_ms, place) in found {
+            let here = Cursor { timestamp_ms, id };
+            let is_wanted = self.operation.is_none_or(|wanted| wanted.as_str() == operation);
+            if is_wanted && page.lines.len() == self.limit {
+                page.next = last;
+                return page;
+            }
+            if is_wanted {
+                let at = UnixMillis(u64::try_from(timestamp_ms).unwrap_or(0));
+                page.lines.push(Line { at, operation, key_pattern, hit, latency_ms });
+            }
+            last = Some(here);
+            if place == scanned {
+                // The look ended here, and there may be more behind.
+                page.next = last;
+            }
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(operation: Option<Operation>, limit: usize) -> Query {
+        Query { since: None, operation, cursor: None, limit }
+    }
+
+    fn found(id: i64, operation: &str, place: i64) -> Found {
+        (id, 1000 + id, operation.to_owned(), "*".to_owned(), None, 0.1, place)
+    }
+
+    fn at(id: i64) -> Option<Cursor> {
+        Some(Cursor { timestamp_ms: 1000 + id, id })
+    }
+
+    #[test]
+    fn a_page_ends_where_it_is_full_or_the_look_ended() {
+        let all = query(None, 2);
+        let rows = |ids: &[i64]| (1..).zip(ids).map(|(place, id)| found(*id, "get", place)).collect::<Vec<_>>();
+        assert_eq!(all.page(rows(&[9, 8])).next, None);
+        let page = all.page(rows(&[9, 8, 7]));
+        assert_eq!((page.lines.len(), page.next), (2, at(8)));
+
+        let some = query(Some(Operation::Flush), 2);
+        let page = some.page(vec![found(9, "flush", 4), found(3, "get", MAX_SCANNED)]);
+        assert_eq!((page.lines.len(), page.next), (1, at(3)), "few were found, and there may be more");
+        let page = some.page(vec![found(9, "flush", 4), found(3, "flush", MAX_SCANNED)]);
+        assert_eq!((page.lines.len(), page.next), (2, at(3)));
+        let page = some.page(vec![found(9, "flush", 4), found(3, "flush", 5), found(2, "get", MAX_SCANNED)]);
+        assert_eq!((page.lines.len(), page.next), (2, at(2)));
+        assert_eq!(some.page(vec![found(9, "flush", 4)]).next, None);
+    }
+
+    #[test]
+    fn cursors_of_no_date_are_refused() {
+        assert_eq!(Cursor::decode(&Cursor::START.encode()), Some(Cursor::START));
+        assert_eq!(Cursor::decode(&Cursor { timestamp_ms: i64::MAX, id: 1 }.encode()), None);
+    }
+}

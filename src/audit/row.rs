@@ -1,0 +1,160 @@
+//! A record as the databases take and give it.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Change, Outcome, Record};
+use crate::database::Error;
+use crate::model::{Policy, Selection, UnixMillis};
+
+/// One row of `cache_audit`, but for its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub namespace: String,
+    pub at: UnixMillis,
+    pub client: String,
+    pub forwarded_for: Option<String>,
+    pub request_id: String,
+    pub action: String,
+    pub before: Option<Policy>,
+    pub after: Option<Policy>,
+    pub pattern: Option<String>,
+    pub tag: Option<String>,
+    /// `None` where no entries are meant, or their number is unknown.
+    pub deleted_count: Option<u64>,
+    /// False for a flush that failed or was given up on the way.
+    pub is_complete: bool,
+}
+
+impl From<Record> for Row {
+    fn from(Record { namespace, at, origin, change }: Record) -> Self {
+        let mut row = Self {
+            namespace: namespace.to_string(),
+            at,
+            client: origin.client().to_string(),
+            forwarded_for: origin.forwarded_for().map(str::to_owned),
+            request_id: origin.request_id().to_owned(),
+            action: String::new(),
+            before: None,
+            after: None,
+            pattern: None,
+            tag: None,
+            deleted_count: None,
+            is_complete: true,
+        };
+        let action = match change {
+            Change::PolicyCreated { after } => {
+                row.after = Some(after);
+                "policy_created"
+            }
+            Change::PolicyReplaced { before, after } => {
+                (row.before, row.after) = (Some(before), Some(after));
+                "policy_replaced"
+            }
+            Change::PolicyDeleted { before, deleted } => {
+                (row.before, row.deleted_count) = (Some(before), Some(deleted));
+                "policy_deleted"
+            }
+            Change::Flush { selection, outcome } => {
+                match selection {
+                    Selection::All => {}
+                    Selection::Matching(pattern) => row.pattern = Some(pattern.as_str().to_owned()),
+                    Selection::Tagged(tag) => row.tag = Some(tag.as_str().to_owned()),
+                }
+                (row.deleted_count, row.is_complete) = match outcome {
+                    Outcome::Complete { deleted } => (Some(deleted), true),
+                    Outcome::Partial { deleted } => (Some(deleted), false),
+                    Outcome::Abandoned => (None, false),
+                };
+                "flush"
+            }
+        };
+        row.action = action.to_owned();
+        row
+    }
+}
+
+/// A policy as it stands in a row, in JSON.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    default_ttl: u64,
+    max_size_mb: u64,
+    eviction_policy: String,
+}
+
+pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
+    let stored = |policy: &Policy| Stored {
+        default_ttl: policy.default_ttl_seconds(),
+        max_size_mb: policy.max_size_mb,
+        eviction_policy: policy.eviction_policy.to_string(),
+    };
+    policy.map(|policy| serde_json::to_string(&stored(policy)).expect("a struct of numbers and text"))
+}
+
+fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
+    let parse = |text: String| {
+        let stored: Stored = serde_json::from_str(&text).map_err(|error| strange(&error))?;
+        Policy::parse(stored.default_ttl, stored.max_size_mb, &stored.eviction_policy)
+            .map_err(|error| strange(&error))
+    };
+    text.map(parse).transpose()
+}
+
+fn strange(reason: &dyn std::error::Error) -> Error {
+    Error::Row { table: "cache_audit", reason: reason.to_string() }
+}
+
+/// A row as both databases give it: id, time (Unix ms), client, `forwarded_for`, request id, action,
+/// before, after, pattern, tag, `deleted_count`, complete.
+pub(super) type Found = (
+    i64,
+    i64,
+    String,
+    Option<String>,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    bool,
+);
+
+impl Row {
+    /// The row's id, and the row.
+    pub(super) fn from_found(namespace: &str, found: Found) -> Result<(i64, Self), Error> {
+        let (id, at, client, forwarded_for, request_id, action, before, after, pattern, tag, deleted, is_complete) =
+            found;
+        let unsigned = |number: i64| u64::try_from(number).map_err(|error| strange(&error));
+        let row = Self {
+            namespace: namespace.to_owned(),
+            at: UnixMillis(unsigned(at)?),
+            client,
+            forwarded_for,
+            request_id,
+            action,
+            before: policy_from_json(before)?,
+            after: policy_from_json(after)?,
+            pattern,
+            tag,
+            deleted_count: deleted.map(unsigned).transpose()?,
+            is_complete,
+        };
+        Ok((id, row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_round_trip() {
+        let policy = Policy::parse(60, 5, "LFU").unwrap();
+        assert_eq!(policy_from_json(policy_to_json(Some(&policy))).unwrap(), Some(policy));
+        assert_eq!(policy_from_json(policy_to_json(None)).unwrap(), None);
+        for text in ["", "{}", r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"MRU"}"#] {
+            assert!(policy_from_json(Some(text.to_owned())).is_err(), "{text}");
+        }
+    }
+}

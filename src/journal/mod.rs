@@ -1,0 +1,88 @@
+//! Rows that the database gets in the background: a bounded queue, and the one writer at its end.
+//! The access log and the audit trail of flushes are journals.
+//!
+//! Whoever leaves a record never waits. A record that finds the queue full is dropped and counted;
+//! one that was taken is written once, as batches are numbered and the database keeps, in the same
+//! transaction, how far each writer has come.
+
+mod cursor;
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+mod writer;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use metrics::{Counter, Gauge};
+use tokio::sync::mpsc;
+
+pub(crate) use cursor::{decode, encode};
+pub use writer::Writer;
+
+use crate::config::JournalConfig;
+use crate::database::Error;
+use crate::model::UnixMillis;
+
+/// Where records are left. Cheap to clone.
+pub(crate) struct Journal<R> {
+    queue: mpsc::Sender<R>,
+    meters: Meters,
+}
+
+impl<R> Clone for Journal<R> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), meters: self.meters.clone() }
+    }
+}
+
+/// What becomes of the records.
+#[derive(Clone)]
+pub(crate) struct Meters {
+    pub written: Counter,
+    pub dropped: Counter,
+    /// Neither yet.
+    pub queued: Gauge,
+}
+
+impl<R> Journal<R> {
+    /// The handle, and the writer at the other end of its queue; `name` is one that no other writer
+    /// to the same database has.
+    pub fn new<Row: From<R> + 'static>(
+        name: String,
+        config: &JournalConfig,
+        repository: Arc<dyn Repository<Row>>,
+        meters: Meters,
+    ) -> (Self, Writer<R, Row>) {
+        let (queue, records) = mpsc::channel(config.queue_rows);
+        let writer = Writer::new(name, records, repository, config.clone(), meters.clone());
+        (Self { queue, meters }, writer)
+    }
+
+    /// Leaves a record; never waits.
+    pub fn leave(&self, record: R) {
+        // Counted first: the writer may be done with it at once.
+        self.meters.queued.increment(1.0);
+        if self.queue.try_send(record).is_err() {
+            self.meters.queued.decrement(1.0);
+            self.meters.dropped.increment(1);
+        }
+    }
+}
+
+/// Rows that go together.
+pub(crate) struct Batch<'r, Row> {
+    pub writer: &'r str,
+    /// Grows from batch to batch of a writer; stays when the batch is tried again.
+    pub number: i64,
+    pub rows: &'r [Row],
+}
+
+/// Rows in a database.
+#[async_trait]
+pub(crate) trait Repository<Row>: Send + Sync + 'static {
+    /// Adds the rows of a batch, all or none, unless they are there already.
+    async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error>;
+
+    /// Deletes up to `limit` rows older than `before`; answers how many.
+    async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
+}

@@ -1,0 +1,21 @@
+//! How far a writer has come, in PostgreSQL.
+
+use sqlx::PgConnection;
+
+use crate::database::Error;
+
+const ADVANCE: &str = "INSERT INTO cache_journal_positions AS position VALUES ($1, $2, now()) \
+     ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, updated_at = now() \
+     WHERE position.batch < EXCLUDED.batch";
+
+const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < now() - interval '1 day'";
+
+/// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
+/// time. The first batch of a writer tidies up after those that are gone.
+pub(crate) async fn advance(connection: &mut PgConnection, writer: &str, batch: i64) -> Result<bool, Error> {
+    if batch == 1 {
+        sqlx::query(FORGET).execute(&mut *connection).await?;
+    }
+    let advance = sqlx::query(ADVANCE).bind(writer).bind(batch);
+    Ok(advance.execute(connection).await?.rows_affected() > 0)
+}

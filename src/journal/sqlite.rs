@@ -1,0 +1,25 @@
+//! How far a writer has come, in SQLite.
+
+use sqlx::SqliteConnection;
+
+use crate::clock::unix_millis;
+use crate::database::Error;
+
+const ADVANCE: &str = "INSERT INTO cache_journal_positions VALUES ($1, $2, $3) \
+     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at \
+     WHERE batch < excluded.batch";
+
+const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < $1";
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
+/// time. The first batch of a writer tidies up after those that are gone.
+pub(crate) async fn advance(connection: &mut SqliteConnection, writer: &str, batch: i64) -> Result<bool, Error> {
+    let now = i64::try_from(unix_millis().0).unwrap_or(i64::MAX);
+    if batch == 1 {
+        sqlx::query(FORGET).bind(now - DAY_MS).execute(&mut *connection).await?;
+    }
+    let advance = sqlx::query(ADVANCE).bind(writer).bind(batch).bind(now);
+    Ok(advance.execute(connection).await?.rows_affected() > 0)
+}

@@ -1,0 +1,284 @@
+//! The access log as a client reads it: newest first, filtered, page by page. On SQLite and on
+//! PostgreSQL.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::{Client, namespace};
+use crate::support::database::{self, Database};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::postgres::{self, Postgres};
+use crate::support::service::{Service, Settings};
+
+on_both_stores! {
+    operations_are_shown_the_newest_first,
+    since_and_operation_select,
+    wrong_parameters_are_refused_by_name,
+}
+
+/// One page: its lines, and the cursor of the next.
+async fn page(cache: &Client, ns: &str, query: &[(&str, &str)]) -> (Vec<Value>, Option<String>) {
+    let page = cache.logs(ns, query).await.expect(200).json();
+    let lines = page["logs"].as_array().expect("a list of lines").clone();
+    (lines, page["cursor"].as_str().map(str::to_owned))
+}
+
+/// Every line that `query` selects, page by page.
+async fn all(cache: &Client, ns: &str, query: &[(&str, &str)]) -> Vec<Value> {
+    let (mut found, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let mut query = query.to_vec();
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let (lines, next) = page(cache, ns, &query).await;
+        found.extend(lines);
+        match next {
+            Some(next) => cursor = Some(next),
+            None => return found,
+        }
+    }
+}
+
+/// All lines, once there are `count`.
+async fn settled(cache: &Client, ns: &str, count: usize) -> Vec<Value> {
+    eventually(SOON, async || {
+        let lines = all(cache, ns, &[]).await;
+        ensure!(lines.len() == count, "{} lines of {count}", lines.len());
+        Ok(lines)
+    })
+    .await
+}
+
+fn time(line: &Value) -> SystemTime {
+    humantime::parse_rfc3339(line["at"].as_str().expect("a time is text")).expect("RFC 3339 in UTC")
+}
+
+async fn operations_are_shown_the_newest_first(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("logs"));
+    cache.logs(&ns, &[]).await.expect_json(200, &json!({"logs": [], "cursor": null}));
+    cache.set(&ns, "user_1", "1").await.expect(201);
+    cache.get(&ns, "user_1").await.expect(200);
+    cache.get(&ns, "user_2").await.expect(404);
+    cache.flush(&ns, &[]).await.expect(200);
+    let lines = settled(&cache, &ns, 4).await;
+    assert!(lines.iter().map(time).rev().is_sorted(), "{lines:?}");
+    for line in &lines {
+        let age = SystemTime::now().duration_since(time(line)).expect("a time that was");
+        assert!(age < Duration::from_secs(300), "{line}");
+        assert!(line["latency_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{line}");
+        assert_eq!(line.as_object().map(serde_json::Map::len), Some(5), "{line}");
+    }
+    let shown = |line: &Value| json!([line["operation"], line["key_pattern"], line["hit"]]);
+    let mut shown: Vec<String> = lines.iter().map(|line| shown(line).to_string()).collect();
+    // Operations of one millisecond have no order among each other.
+    shown.sort();
+    let expected = [
+        r#"["flush","*",null]"#,
+        r#"["get","user_*",false]"#,
+        r#"["get","user_*",true]"#,
+        r#"["set","user_*",null]"#,
+    ];
+    assert_eq!(shown, expected);
+}
+
+async fn since_and_operation_select(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("logs"));
+    for number in 0..5 {
+        cache.get(&ns, &format!("k{number}")).await.expect(404);
+        cache.delete(&ns, "k").await.expect(404);
+    }
+    let lines = settled(&cache, &ns, 10).await;
+    for (operation, count) in [("get", 5), ("delete", 5), ("mget", 0)] {
+        let found = all(&cache, &ns, &[("operation", operation), ("limit", "2")]).await;
+        assert_eq!(found.len(), count, "{operation}");
+        assert!(found.iter().all(|line| line["operation"] == operation), "{found:?}");
+    }
+    // Inclusive, at any offset from UTC.
+    let middle = lines[4]["at"].as_str().expect("a time");
+    let expected = lines.iter().filter(|line| time(line) >= time(&lines[4])).count();
+    assert_eq!(all(&cache, &ns, &[("since", middle)]).await.len(), expected);
+    let local = humantime::format_rfc3339_millis(time(&lines[4]) + Duration::from_secs(5400)).to_string();
+    assert_eq!(all(&cache, &ns, &[("since", &local.replace('Z', "+01:30"))]).await.len(), expected);
+    assert_eq!(all(&cache, &ns, &[("since", "2099-01-01T00:00:00Z")]).await.len(), 0);
+    assert_eq!(all(&cache, &ns, &[("since", "1970-01-01T00:00:00Z")]).await.len(), 10);
+}
+
+async fn wrong_parameters_are_refused_by_name(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("logs"));
+    for (name, value) in [
+        ("since", "yesterday"),
+        ("since", ""),
+        ("since", "2026-01-01"),
+        ("since", "2026-01-01T00:00:00"),
+        ("since", "2026-01-01T25:00:00Z"),
+        ("since", "1700000000"),
+        ("operation", "GET"),
+        ("operation", "put"),
+        ("operation", ""),
+        ("limit", "0"),
+        ("limit", "1001"),
+        ("limit", "many"),
+        ("untill", "2026-01-01T00:00:00Z"),
+    ] {
+        let problem = cache.logs(&ns, &[(name, value)]).await.expect_error(400, "invalid_query");
+        assert!(problem.contains(name), "{name}={value}: {problem}");
+    }
+    cache.flush(&ns, &[]).await.expect(200);
+    for cursor in ["", "x", "!!!", "MQ", "YXVkaXQxCjU"] {
+        cache.logs(&ns, &[("cursor", cursor)]).await.expect_error(400, "invalid_cursor");
+    }
+    cache.logs("a b", &[]).await.expect_error(400, "invalid_namespace");
+}
+
+#[tokio::test]
+async fn pages_hold_every_line_once_while_lines_are_added() {
+    for (service, _database) in database::both(|settings| settings.set("access_log_flush_ms", 20)) {
+        let (cache, ns) = (service.client(), namespace("logs"));
+        for number in 0..50 {
+            cache.get(&ns, &format!("before{}", number % 10)).await.expect(404);
+        }
+        settled(&cache, &ns, 50).await;
+        let (mut seen, mut added, mut cursor) = (0, 0, None::<String>);
+        loop {
+            let mut query = vec![("limit", "7")];
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let (lines, next) = page(&cache, &ns, &query).await;
+            assert!(lines.len() <= 7);
+            seen += lines.iter().filter(|line| line["key_pattern"] == "before*").count();
+            for _ in 0..5 {
+                cache.delete(&ns, "added").await.expect(404);
+                added += 1;
+            }
+            // So that the next page is asked for among more lines than this one.
+            eventually(SOON, async || {
+                let found = all(&cache, &ns, &[("operation", "delete")]).await.len();
+                ensure!(found == added, "{found} lines of {added}");
+                Ok(())
+            })
+            .await;
+            match next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, 50, "each once");
+    }
+}
+
+/// Lines of a namespace, a millisecond apart, at whole milliseconds as the service's own:
+/// `(sqlite, postgres)`.
+fn insert(ns: &str, operation: &str, count: usize, hours_ago: u32) -> (String, String) {
+    let columns = "(namespace, key_pattern, operation, hit, latency_ms, timestamp)";
+    let sqlite = format!(
+        "WITH RECURSIVE line (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM line WHERE n < {count})
+         INSERT INTO cache_access_logs {columns}
+         SELECT '{ns}', '*', '{operation}', NULL, 0.1, (unixepoch() - {hours_ago} * 3600) * 1000 - n FROM line"
+    );
+    let postgres = format!(
+        "INSERT INTO cache_access_logs {columns}
+         SELECT '{ns}', '*', '{operation}', NULL, 0.1,
+         date_trunc('second', now()) - interval '{hours_ago} hours' - n * interval '1 millisecond' FROM generate_series(1, {count}) AS n"
+    );
+    (sqlite, postgres)
+}
+
+#[tokio::test]
+async fn rare_operations_are_found_among_many_others() {
+    for (service, database) in database::both(|settings| settings) {
+        let cache = service.client();
+        cache.get("rare", "k").await.expect(404);
+        settled(&cache, "rare", 1).await;
+        for (operation, count, hours_ago) in [("flush", 3, 1), ("get", 50_000, 2), ("flush", 4, 3)] {
+            let (sqlite, postgres) = insert("rare", operation, count, hours_ago);
+            database.execute(&sqlite, &postgres).await;
+        }
+        let (first, cursor) = page(&cache, "rare", &[("operation", "flush"), ("limit", "1000")]).await;
+        assert_eq!(first.len(), 3, "the look ends before it takes long");
+        assert!(cursor.is_some(), "and says that there may be more");
+        let found = all(&cache, "rare", &[("operation", "flush"), ("limit", "5")]).await;
+        assert_eq!(found.len(), 7);
+        assert!(found.iter().map(time).rev().is_sorted(), "{found:?}");
+        assert_eq!(all(&cache, "rare", &[("operation", "get"), ("limit", "1000")]).await.len(), 50_001);
+    }
+}
+
+#[tokio::test]
+async fn postgres_finds_lines_by_its_index() {
+    let url = postgres::shared().fresh_database();
+    let service = Service::start(Settings::shards().set("database_url", &url));
+    let (cache, database) = (service.client(), Database::Postgres(url));
+    cache.get("index", "k").await.expect(404);
+    settled(&cache, "index", 1).await;
+    let (_, sql) = insert("index", "get", 60_000, 1);
+    database.execute("", &sql).await;
+    database.execute("", "ANALYZE cache_access_logs").await;
+    let scans = async || {
+        // PostgreSQL's own counts of how often it used each way.
+        let all = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'cache_access_logs'";
+        let index = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'cache_access_logs_namespace'";
+        anyhow::Ok((database.number(all).await?, database.number(index).await?))
+    };
+    let (all_before, index_before) = scans().await.expect("the counts");
+    // More than five: then PostgreSQL thinks of a plan for any parameters.
+    for _ in 0..5 {
+        for query in [&[][..], &[("operation", "flush")], &[("since", "2001-01-01T00:00:00Z"), ("limit", "1000")]] {
+            page(&cache, "index", query).await;
+        }
+    }
+    let (_, cursor) = page(&cache, "index", &[("limit", "1000")]).await;
+    page(&cache, "index", &[("cursor", &cursor.expect("there are more"))]).await;
+    eventually(LATER, async || {
+        let (all, index) = scans().await?;
+        ensure!(index - index_before >= 17, "the index was used {} times", index - index_before);
+        assert_eq!(all, all_before, "the table was read from end to end");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lines_go_when_they_are_old_enough_and_stay_if_they_are_to() {
+    for (days, expected) in [(2, 11), (0, 6_011)] {
+        for (settings, database) in database::both_settings() {
+            // The first run makes the tables.
+            assert!(Service::start(settings.clone()).stop().success());
+            // More than go in one step.
+            for (count, hours_ago) in [(6_000, 72), (10, 24)] {
+                let (sqlite, postgres) = insert("old", "get", count, hours_ago);
+                database.execute(&sqlite, &postgres).await;
+            }
+            let service = Service::start(settings.set("access_log_retention_days", days));
+            service.client().get("old", "k").await.expect(404);
+            eventually(SOON, async || {
+                let count = database.count("cache_access_logs").await?;
+                ensure!(count == expected, "{count} rows kept at {days} days");
+                Ok(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_its_database_the_history_is_unavailable() {
+    let mut server = Postgres::start();
+    let settings = Settings::shards().set("database_url", server.fresh_database()).unset("database_timeout_ms");
+    let service = Service::start(settings);
+    let cache = service.client();
+    cache.get("away", "k").await.expect(404);
+    settled(&cache, "away", 1).await;
+    server.kill();
+    cache.logs("away", &[]).await.expect_error(503, "database_unavailable");
+    cache.audit("away", &[]).await.expect_error(503, "database_unavailable");
+    // What is wrong with the request is said all the same.
+    cache.logs("away", &[("operation", "x")]).await.expect_error(400, "invalid_query");
+    server.run();
+    eventually(LATER, async || {
+        let status = cache.logs("away", &[]).await.status;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await;
+}
