@@ -45,3 +45,6 @@ step 'list what is left' "$cache"
 step 'stats: reads so far, keys and bytes now' "$cache/stats"
 
 step 'flush the whole namespace' -X DELETE "$cache"
+
+step 'who changed what, the newest first (a flush shows up within a moment)' \
+    "${url%/}/api/v1/namespaces/curl_demo/audit?limit=3"

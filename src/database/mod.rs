@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use crate::config::{DatabaseConfig, DatabaseKind};
@@ -49,12 +50,13 @@ pub enum Pool {
 impl Database {
     /// Sets the pool up without connecting.
     pub fn new(config: &DatabaseConfig) -> Self {
-        let kind = config.kind.as_str();
+        let (kind, timeout) = (config.kind.as_str(), config.timeout);
         let pool = match &config.kind {
             DatabaseKind::Postgres(options) => Pool::Postgres(
                 PgPoolOptions::new()
                     .max_connections(4)
                     .acquire_timeout(config.timeout)
+                    .after_release(move |connection, _| Box::pin(still_answers(connection, timeout)))
                     .connect_lazy_with((**options).clone()),
             ),
             // SQLite has one writer; a second connection would only wait for it. The one is kept, as
@@ -71,7 +73,7 @@ impl Database {
         Self {
             pool,
             kind,
-            timeout: config.timeout,
+            timeout,
             migrated: Arc::default(),
             migrating: Arc::default(),
             connected: AtomicBool::new(false),
@@ -152,6 +154,16 @@ impl Database {
         if tokio::time::timeout(self.timeout, closed).await.is_err() {
             tracing::warn!("the database pool did not close in time");
         }
+    }
+}
+
+/// Tells a connection that can be used again. The pool asks the same, but waits for an answer without
+/// an end: a few statements whose connection went silent would use it up for good.
+async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(timeout, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        // As an error: then the connection is closed without asking the other side.
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 

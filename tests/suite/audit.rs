@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::ensure;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -13,7 +14,7 @@ use crate::support::both_stores::on_both_stores;
 use crate::support::client::{Client, cache_path, namespace};
 use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{self, Postgres};
 use crate::support::process::Signal;
 use crate::support::redis::{self, Redis};
 use crate::support::service::{Service, Settings};
@@ -381,6 +382,40 @@ async fn a_queue_that_is_full_drops_rows_and_counts_them() {
         ensure!(written + dropped == 602, "{written} written, {dropped} dropped");
         let count = database.count(TABLE).await?;
         ensure!(count == written, "{count} rows, {written} counted");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_that_the_database_refuses_cost_no_others() {
+    const FLUSHES: usize = 64;
+    let url = postgres::shared().fresh_database();
+    let service = Service::start(Settings::shards().set("database_url", &url));
+    let (cache, database) = (service.client(), Database::Postgres(url));
+    cache.flush("first", &[]).await.expect(200);
+    trail(&cache, "first", 1).await;
+    database.execute("", "ALTER TABLE cache_audit ADD CHECK (pattern <> 'poison')").await;
+    // Nothing is written while the table is locked, so all of these come in one batch or two.
+    let mut lock = database.postgres().await.expect("the server");
+    sqlx::raw_sql("BEGIN; LOCK TABLE cache_audit").execute(&mut lock).await.expect("the lock");
+    let poison = |number: usize| [3, 4, 17, 40, 63].contains(&number);
+    for number in 0..FLUSHES {
+        let harmless = format!("p{number}");
+        let pattern = if poison(number) { "poison" } else { &harmless };
+        cache.flush("mixed", &[("pattern", pattern)]).await.expect(200);
+    }
+    lock.close().await.expect("the lock goes with its connection");
+    let rows = trail(&cache, "mixed", FLUSHES - 5).await;
+    let patterns: Vec<&str> = rows.iter().rev().map(|row| row["pattern"].as_str().expect("a pattern")).collect();
+    let expected: Vec<String> =
+        (0..FLUSHES).filter(|number| !poison(*number)).map(|number| format!("p{number}")).collect();
+    assert_eq!(patterns, expected, "each once, in the order of the flushes");
+    eventually(SOON, async || {
+        let metrics = cache.metrics().await;
+        let counted = |name: &str| metrics.total(name) as usize;
+        let (written, dropped) = (counted("sidecache_audit_written_total"), counted("sidecache_audit_dropped_total"));
+        ensure!((written, dropped) == (1 + FLUSHES - 5, 5), "{written} written, {dropped} dropped");
         Ok(())
     })
     .await;

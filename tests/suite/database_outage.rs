@@ -9,13 +9,14 @@ use serde_json::json;
 use crate::support::client::{Client, namespace};
 use crate::support::database::Database;
 use crate::support::eventually::{LATER, eventually};
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{self, Postgres};
+use crate::support::proxy::Proxy;
 use crate::support::service::{Service, Settings};
 
 /// No call may take longer while the database is away. A call that waited for it would take
 /// [`DATABASE_TIMEOUT`]; the rest is for a loaded machine.
-const QUICKLY: Duration = Duration::from_secs(1);
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(4);
+const QUICKLY: Duration = Duration::from_secs(2);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(6);
 
 const ROUNDS: i64 = 100;
 /// Operations of a round, one of them a flush.
@@ -39,6 +40,15 @@ async fn round(cache: &Client, ns: &str) {
     }
 }
 
+/// [`ROUNDS`] of them in five namespaces, and the time they took.
+async fn rounds(cache: &Client, ns: &str) -> Duration {
+    let started = Instant::now();
+    for number in 0..ROUNDS {
+        round(cache, &format!("{ns}-{}", number % 5)).await;
+    }
+    started.elapsed()
+}
+
 async fn disconnected(cache: &Client) {
     eventually(LATER, async || {
         let health = cache.health().await.expect(200).json();
@@ -48,10 +58,11 @@ async fn disconnected(cache: &Client) {
     .await;
 }
 
-/// Rounds before, while `away` keeps the database away, and after; nothing is unaccounted for.
+/// Rounds before, while `away` keeps the database away (it answers how long they took), and after;
+/// nothing is unaccounted for.
 async fn nothing_waits_and_nothing_is_unaccounted_for(
     mut server: Postgres,
-    away: impl AsyncFnOnce(&mut Postgres, &Client, &str),
+    away: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration,
 ) {
     let url = server.fresh_database();
     let settings = Settings::shards()
@@ -62,19 +73,16 @@ async fn nothing_waits_and_nothing_is_unaccounted_for(
         .set("access_log_flush_ms", 20);
     let service = Service::start(settings);
     let (cache, database, ns) = (service.client(), Database::Postgres(url), namespace("away"));
-    for number in 0..ROUNDS {
-        round(&cache, &format!("{ns}-before-{}", number % 5)).await;
-    }
-    away(&mut server, &cache, &ns).await;
+    let before = rounds(&cache, &format!("{ns}-before")).await;
+    let meanwhile = away(&mut server, &cache, &format!("{ns}-away")).await;
+    assert!(meanwhile < 5 * before + QUICKLY, "{meanwhile:?} without the database, {before:?} with it");
     eventually(LATER, async || {
         let health = cache.health().await.expect(200).json();
         ensure!(health["database"]["state"] == "connected", "{health}");
         Ok(())
     })
     .await;
-    for number in 0..ROUNDS {
-        round(&cache, &format!("{ns}-after-{}", number % 5)).await;
-    }
+    rounds(&cache, &format!("{ns}-after")).await;
     let (operations, flushes) = (3 * ROUNDS * OPERATIONS, 3 * ROUNDS);
     eventually(LATER, async || {
         let metrics = cache.metrics().await;
@@ -104,11 +112,10 @@ async fn a_postgres_that_is_stopped_changes_no_call_and_loses_nothing_uncounted(
         // In the middle of statements: what was sent to it is carried out when it goes on, also where
         // its answer is no longer waited for.
         let paused = server.pause();
-        for number in 0..ROUNDS {
-            round(cache, &format!("{ns}-away-{}", number % 5)).await;
-        }
+        let took = rounds(cache, ns).await;
         disconnected(cache).await;
         drop(paused);
+        took
     };
     nothing_waits_and_nothing_is_unaccounted_for(Postgres::start(), stopped).await;
 }
@@ -117,11 +124,49 @@ async fn a_postgres_that_is_stopped_changes_no_call_and_loses_nothing_uncounted(
 async fn a_postgres_that_is_killed_changes_no_call_and_loses_nothing_uncounted() {
     let killed = async |server: &mut Postgres, cache: &Client, ns: &str| {
         server.kill();
-        for number in 0..ROUNDS {
-            round(cache, &format!("{ns}-away-{}", number % 5)).await;
-        }
+        let took = rounds(cache, ns).await;
         disconnected(cache).await;
         server.run();
+        took
     };
     nothing_waits_and_nothing_is_unaccounted_for(Postgres::start(), killed).await;
+}
+
+#[tokio::test]
+async fn rows_whose_commit_was_not_answered_are_there_once() {
+    const ROUNDS: i64 = 20;
+    let url = postgres::shared().fresh_database();
+    let proxy = Proxy::in_front_of_postgres(postgres::shared());
+    let far = url.replace(&postgres::shared().address().to_string(), &proxy.address().to_string());
+    let settings = Settings::shards().set("database_url", far).set("database_timeout_ms", 500);
+    let service = Service::start(settings.set("access_log_flush_ms", 20));
+    let (cache, database, ns) = (service.client(), Database::Postgres(url), namespace("unanswered"));
+    round(&cache, &ns).await;
+    let counted = async |table: &str, metric: &str, expected: i64| {
+        eventually(LATER, async || {
+            let written = cache.metrics().await.total(&format!("sidecache_{metric}_written_total")) as i64;
+            let rows = database.count(table).await?;
+            ensure!((written, rows) == (expected, expected), "{written} written, {rows} rows of {expected}");
+            Ok(())
+        })
+        .await;
+    };
+    counted("cache_access_logs", "access_log", OPERATIONS).await;
+    counted("cache_audit", "audit", 1).await;
+
+    // Every commit from here on is carried out, and nobody hears of it.
+    proxy.mute("COMMIT");
+    for _ in 0..ROUNDS {
+        round(&cache, &ns).await;
+    }
+    // More connections than the pool has, each silent for ever.
+    eventually(LATER, async || {
+        let muted = proxy.muted();
+        ensure!(muted >= 8, "{muted} commits were not answered");
+        Ok(())
+    })
+    .await;
+    proxy.unmute();
+    counted("cache_access_logs", "access_log", (ROUNDS + 1) * OPERATIONS).await;
+    counted("cache_audit", "audit", ROUNDS + 1).await;
 }

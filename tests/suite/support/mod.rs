@@ -5,7 +5,7 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
-//! - [`proxy`]: a TCP proxy in front of a Redis, which can hold, swallow and cut
+//! - [`proxy`]: a TCP proxy in front of a server, which can hold, mute, swallow and cut
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
 //! - [`metric`]: the Prometheus text, parsed strictly

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of one Redis, for what a network does to a connection: bytes that come late,
+//! A TCP proxy in front of one server, for what a network does to a connection: bytes that come late,
 //! peers that are gone without a word, cuts.
 //!
 //! It runs on a thread of its own, so it passes bytes on while a test blocks its own thread. What it does
@@ -9,13 +9,14 @@ use std::future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::postgres::Postgres;
 use super::redis::Redis;
 
 pub struct Proxy {
@@ -26,12 +27,14 @@ pub struct Proxy {
 }
 
 struct Shared {
-    redis: SocketAddr,
+    server: SocketAddr,
     orders: watch::Sender<Orders>,
     /// Connections accepted so far; the next one has this number.
     accepted: AtomicU64,
     /// How often a connection has been held up so far.
     held: AtomicU64,
+    /// How many connections lost their answers so far.
+    muted: AtomicU64,
 }
 
 /// What is done to connections. The default is to pass everything on.
@@ -43,6 +46,8 @@ struct Orders {
     swallow_below: u64,
     /// A connection whose client sends this is held from there on.
     hold: Option<&'static str>,
+    /// A connection whose client sends this hears nothing from then on; what it sends arrives.
+    mute: Option<&'static str>,
 }
 
 impl Proxy {
@@ -50,12 +55,20 @@ impl Proxy {
     pub fn in_front_of(redis: &Redis) -> Proxy {
         let url = redis.url();
         let redis = url.strip_prefix("redis://").and_then(|address| address.parse().ok());
-        let redis = redis.unwrap_or_else(|| panic!("{url} has an address"));
+        Proxy::to(redis.unwrap_or_else(|| panic!("{url} has an address")))
+    }
+
+    /// The same in front of a PostgreSQL; see [`Proxy::address`].
+    pub fn in_front_of_postgres(postgres: &Postgres) -> Proxy {
+        Proxy::to(postgres.address())
+    }
+
+    fn to(server: SocketAddr) -> Proxy {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         let address = listener.local_addr().expect("a listener has an address");
-        let (accepted, held) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { redis, orders: watch::Sender::default(), accepted, held });
+        let (accepted, held, muted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { server, orders: watch::Sender::default(), accepted, held, muted });
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("proxy").enable_all().build();
         let runtime = runtime.expect("a thread can be started");
         runtime.spawn(accept(listener, Arc::clone(&shared)));
@@ -70,6 +83,26 @@ impl Proxy {
     /// new, in this direction alone. Until [`Proxy::release`].
     pub fn hold(&self, needle: &'static str) {
         self.shared.orders.send_modify(|orders| orders.hold = Some(needle));
+    }
+
+    /// Where the proxy listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From the moment on at which a client sends `needle`, its connection loses the answers, for good.
+    /// Until [`Proxy::unmute`] for those that did not send it by then.
+    pub fn mute(&self, needle: &'static str) {
+        self.shared.orders.send_modify(|orders| orders.mute = Some(needle));
+    }
+
+    pub fn unmute(&self) {
+        self.shared.orders.send_modify(|orders| orders.mute = None);
+    }
+
+    /// How many connections have lost their answers so far.
+    pub fn muted(&self) -> u64 {
+        self.shared.muted.load(Ordering::SeqCst)
     }
 
     /// Passes on everything that is held, late but whole and in order, and holds nothing any more.
@@ -123,15 +156,16 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
 
 /// Serves one connection until either side ends it or it is cut.
 async fn pass(mut client: TcpStream, number: u64, shared: &Shared) -> io::Result<()> {
-    let mut server = TcpStream::connect(shared.redis).await?;
+    let mut server = TcpStream::connect(shared.server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let mut orders = shared.orders.subscribe();
+    let muted = AtomicBool::new(false);
     tokio::select! {
-        ended = pump(&mut from_client, &mut to_server, number, shared, Direction::ToServer) => ended,
-        ended = pump(&mut from_server, &mut to_client, number, shared, Direction::ToClient) => ended,
+        ended = pump(&mut from_client, &mut to_server, number, shared, &muted, Direction::ToServer) => ended,
+        ended = pump(&mut from_server, &mut to_client, number, shared, &muted, Direction::ToClient) => ended,
         _ = orders.wait_for(|orders| number < orders.cut_below) => Ok(()),
     }
 }
@@ -147,6 +181,7 @@ async fn pump(
     to: &mut (impl AsyncWrite + Unpin),
     number: u64,
     shared: &Shared,
+    muted: &AtomicBool,
     direction: Direction,
 ) -> io::Result<()> {
     let mut orders = shared.orders.subscribe();
@@ -169,6 +204,10 @@ async fn pump(
         };
         if direction == Direction::ToServer {
             before.extend_from_slice(bytes);
+            let needle = orders.borrow().mute;
+            if needle.is_some_and(|needle| contains(&before, needle)) && !muted.swap(true, Ordering::SeqCst) {
+                shared.muted.fetch_add(1, Ordering::SeqCst);
+            }
             let needle = orders.borrow().hold;
             if needle.is_some_and(|needle| contains(&before, needle)) {
                 shared.held.fetch_add(1, Ordering::SeqCst);
@@ -177,6 +216,8 @@ async fn pump(
                 }
             }
             before.drain(..before.len().saturating_sub(32));
+        } else if muted.load(Ordering::SeqCst) {
+            continue;
         }
         to.write_all(bytes).await?;
     }
