@@ -1,10 +1,14 @@
 //! The tests of the service from outside: the real binary, real servers, real HTTP. Nothing in here
-//! looks into the crate; what holds is what the contract says.
+//! looks into the crate, but for [`glob`]; what holds is what the contract says.
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
 //! - [`keys`], [`input`]: what is accepted, and how the rest is refused
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
+//! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
+//! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
+//! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
+//! - [`scale`]: a million entries
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`startup`], [`outage`], [`database_outage`]: settings, signals, and servers that are away
@@ -16,14 +20,21 @@
 mod support;
 
 mod access_log;
+mod access_metadata;
 mod audit;
 mod batch;
 mod coherence;
 mod concurrency;
 mod database_outage;
+mod eviction;
 mod exact_bytes;
+mod exact_numbers;
+mod exact_under_load;
+mod expiry;
 mod flush;
 mod functional;
+mod glob;
+mod hit_ratio;
 mod input;
 mod keys;
 mod listing;
@@ -32,7 +43,10 @@ mod metrics;
 mod namespaces;
 mod nginx;
 mod outage;
+mod quotas;
 mod regressions;
 mod replay;
+mod scale;
 mod startup;
 mod stored_form;
+mod tag;

@@ -95,6 +95,12 @@ impl Answer {
         answer
     }
 
+    /// A 200 with a body that is exactly `json`, where the headers were not kept.
+    #[track_caller]
+    pub fn expect_json_body(self, json: &Value) {
+        assert_eq!(&self.expect(200).json(), json);
+    }
+
     /// An error in the shape of the contract; returns its texts for people, `error` and `detail`.
     #[track_caller]
     pub fn expect_error(self, status: u16, code: &str) -> String {

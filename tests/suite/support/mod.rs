@@ -6,11 +6,14 @@
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, mute, swallow and cut
+//! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
+//! - [`line`]: the same over one connection, for very many requests
 //! - [`metric`]: the Prometheus text, parsed strictly
 //! - [`database`]: a look into what a service wrote, on either database
 //! - [`eventually`]: waiting without guessing
+//! - [`random`]: random numbers that can be had again
 //! - [`both_stores`]: one test body, two stores
 
 pub mod answer;
@@ -18,13 +21,17 @@ pub mod both_stores;
 pub mod client;
 pub mod database;
 pub mod eventually;
+pub mod line;
 pub mod metric;
 pub mod nginx;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod random;
 pub mod redis;
 pub mod scratch;
 pub mod service;
+pub mod slowlog;
+pub mod walk;
 pub mod wire;

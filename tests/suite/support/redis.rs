@@ -19,6 +19,25 @@ pub struct Redis {
     port: u16,
     process: Option<Process>,
     folder: TempDir,
+    options: Options,
+}
+
+/// Times of a thread since it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns {
+    /// On a CPU.
+    pub ran: Duration,
+    /// Ready to run, while no CPU was free for it.
+    pub waited: Duration,
+}
+
+/// How a server of one's own differs from the others.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    /// Words behind the usual ones on the command line.
+    arguments: Vec<String>,
+    /// Whether the kernel is asked to prefer it to other processes.
+    preferred: bool,
 }
 
 /// The three shards of the shared services, in the order of their names `a`, `b`, `c`.
@@ -30,13 +49,31 @@ pub fn shared() -> &'static [Redis; 3] {
 impl Redis {
     /// Starts a server on a free port and waits until it answers.
     pub fn start() -> Redis {
+        Redis::start_with(&Options::default())
+    }
+
+    fn start_with(options: &Options) -> Redis {
         for _ in 0..10 {
-            let mut redis = Redis::reserved();
+            let mut redis = Redis { options: options.clone(), ..Redis::reserved() };
             if redis.try_run() {
                 return redis;
             }
         }
         panic!("redis-server found no free port in ten attempts");
+    }
+
+    /// Three servers with further words on their command lines, such as `--maxmemory`, `8mb`.
+    pub fn three_with(arguments: &[&str]) -> [Redis; 3] {
+        let options =
+            Options { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), preferred: false };
+        [0; 3].map(|_| Redis::start_with(&options))
+    }
+
+    /// Three servers whose times are to be measured: where the kernel allows it, they wait for no
+    /// other process. [`Redis::turns`] tells how long they did all the same.
+    pub fn three_preferred() -> [Redis; 3] {
+        let options = Options { arguments: Vec::new(), preferred: true };
+        [0; 3].map(|_| Redis::start_with(&options))
     }
 
     /// Three servers of one's own.
@@ -46,7 +83,7 @@ impl Redis {
 
     /// A port on which nothing runs until [`Redis::run`].
     pub fn reserved() -> Redis {
-        Redis { port: ports::free(), process: None, folder: scratch::folder("redis") }
+        Redis { port: ports::free(), process: None, folder: scratch::folder("redis"), options: Options::default() }
     }
 
     /// Starts the server on its port, again or for the first time.
@@ -69,16 +106,38 @@ impl Redis {
     }
 
     pub fn connect(&self) -> Connection {
-        Connection::open(self.port).expect("the Redis accepts connections")
+        let mut connection = Connection::open(self.port).expect("the Redis accepts connections");
+        connection.command(&["CLIENT", "SETNAME", OBSERVER]);
+        connection
+    }
+
+    /// What the kernel says of the thread that runs the commands.
+    pub fn turns(&self) -> Turns {
+        let process = self.process.as_ref().expect("the Redis runs");
+        let id = process.id();
+        let path = format!("/proc/{id}/task/{id}/schedstat");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // Nanoseconds on a CPU, nanoseconds waiting for one, number of turns.
+        let numbers: Vec<u64> = text.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        let [ran, waited, _] = numbers.as_slice() else { panic!("{path} says {text:?}") };
+        Turns { ran: Duration::from_nanos(*ran), waited: Duration::from_nanos(*waited) }
     }
 
     fn try_run(&mut self) -> bool {
         let program = process::program_named("redis-server", "redis-server");
-        let mut command = process::dying_with_us(&program, Signal::Kill);
+        let mut command = if self.options.preferred {
+            // Where it may not, `nice` says so and runs the program all the same.
+            let mut command = process::dying_with_us(&process::program_named("nice", "coreutils"), Signal::Kill);
+            command.args(["-n", "-10"]).arg(program);
+            command
+        } else {
+            process::dying_with_us(&program, Signal::Kill)
+        };
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(self.folder.path())
+            .args(&self.options.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -96,6 +155,9 @@ impl Redis {
         false
     }
 }
+
+/// The name under which the tests' own connections are known to Redis.
+pub const OBSERVER: &str = "tests";
 
 /// The setting `redis_shards` for these servers, named `a`, `b`, `c` and so on.
 pub fn shards(servers: &[Redis]) -> String {
@@ -143,14 +205,34 @@ impl Reply {
         }
     }
 
+    #[track_caller]
+    pub fn items(&self) -> &[Reply] {
+        let Reply::Array(items) = self else { panic!("{self:?} is no array") };
+        items
+    }
+
+    /// The texts of an array.
+    #[track_caller]
+    pub fn texts(&self) -> Vec<String> {
+        self.items().iter().map(Reply::text).collect()
+    }
+
     /// The texts of an array, sorted.
     #[track_caller]
     pub fn sorted(&self) -> Vec<String> {
-        let Reply::Array(items) = self else { panic!("{self:?} is no array") };
-        let mut texts: Vec<String> = items.iter().map(Reply::text).collect();
+        let mut texts = self.texts();
         texts.sort();
         texts
     }
+}
+
+/// A command as it goes over the wire.
+fn encoded(words: &[&str]) -> Vec<u8> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    request
 }
 
 /// A connection that sends a command and waits for its reply.
@@ -182,12 +264,57 @@ impl Connection {
         self.command(&["KEYS", pattern]).sorted()
     }
 
-    fn try_command(&mut self, words: &[&str]) -> io::Result<Reply> {
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    /// Sends many commands at once and waits for all replies; an error reply fails the test.
+    #[track_caller]
+    pub fn pipeline<'w>(&mut self, commands: impl IntoIterator<Item = Vec<&'w str>>) -> Vec<Reply> {
+        /// So few that neither side's buffers fill up while nobody reads.
+        const AT_ONCE: usize = 500;
+        let commands: Vec<Vec<&str>> = commands.into_iter().collect();
+        let mut replies = Vec::with_capacity(commands.len());
+        for some in commands.chunks(AT_ONCE) {
+            let request: Vec<u8> = some.iter().flat_map(|words| encoded(words)).collect();
+            self.stream.get_mut().write_all(&request).expect("the Redis takes commands");
+            for words in some {
+                match self.read_reply() {
+                    Ok(Reply::Error(error)) => panic!("Redis answers {words:?} with {error}"),
+                    Ok(reply) => replies.push(reply),
+                    Err(error) => panic!("Redis does not answer {words:?}: {error}"),
+                }
+            }
         }
-        self.stream.get_mut().write_all(&request)?;
+        replies
+    }
+
+    /// Every key that matches `pattern`, found in steps that hold up nobody, sorted.
+    pub fn scan(&mut self, pattern: &str) -> Vec<String> {
+        let (mut keys, mut cursor) = (Vec::new(), "0".to_owned());
+        loop {
+            let reply = self.command(&["SCAN", &cursor, "MATCH", pattern, "COUNT", "1000"]);
+            let Reply::Array(parts) = reply else { panic!("{reply:?} is no answer to SCAN") };
+            keys.extend(parts[1].texts());
+            cursor = parts[0].text();
+            if cursor == "0" {
+                break;
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// A field of `INFO`, 0 when it is not there.
+    pub fn info(&mut self, section: &str, field: &str) -> u64 {
+        let text = self.command(&["INFO", section]).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.map_or(0, |number| number.trim().parse().unwrap_or_else(|_| panic!("{field} is {number:?}")))
+    }
+
+    pub fn configure(&mut self, name: &str, value: &str) {
+        self.command(&["CONFIG", "SET", name, value]);
+    }
+
+    fn try_command(&mut self, words: &[&str]) -> io::Result<Reply> {
+        self.stream.get_mut().write_all(&encoded(words))?;
         self.read_reply()
     }
 

@@ -217,6 +217,11 @@ impl Service {
         Client::new(self.address)
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
