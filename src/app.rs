@@ -23,7 +23,6 @@ use crate::database::Database;
 use crate::http::{self, App, FailureLog, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
-use crate::model::Namespace;
 use crate::namespaces::{self, Registry, Synchronizer};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
@@ -101,11 +100,11 @@ impl Service {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
-                let store = Redis::start(redis, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
+                let store = Redis::start(redis, &instance, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
                 let shards = redis.shards.len();
                 let coherence = Arc::new(Coherence::new(l1.clone(), shards, max_staleness, metrics.clone()));
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
-                store.subscribe(&sink, &instance, max_staleness, &tasks, &shutdown);
+                store.subscribe(&sink, max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
                 (Arc::new(store), Some(Near::new(l1.clone(), coherence, metrics.clone())))
             }
@@ -242,8 +241,7 @@ fn upkeep(
         let walking = async {
             loop {
                 walk.tick().await;
-                let namespaces: Vec<Namespace> = registry.all().into_iter().map(|record| record.namespace).collect();
-                if let Err(error) = store.find_evicted(&namespaces).await {
+                if let Err(error) = store.find_evicted(&registry.names()).await {
                     tracing::debug!(%error, "evicted entries not looked for");
                 }
             }

@@ -3,7 +3,8 @@
 //! `*` any bytes, `?` one byte, `[abc]` and `[a-c]` one of a set, `[^a]` none of a set, `\` takes
 //! the next byte literally. Matching is by bytes, as in Redis (`stringmatchlen` in its util.c,
 //! described at <https://redis.io/docs/latest/commands/keys/>). Every store matches with this one
-//! implementation, and a property test holds it against Redis' own.
+//! implementation, and a property test holds it against Redis' own. The ends of a range are bytes from 0
+//! to 255; Redis takes them for `char`, so where that has a sign, ranges beyond ASCII mean something else.
 
 use super::invalid::{Invalid, quoted};
 use super::tag::Tag;

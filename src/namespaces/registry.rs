@@ -106,6 +106,11 @@ impl Registry {
         self.records.read().values().cloned().collect()
     }
 
+    /// The names of all records, sorted.
+    pub fn names(&self) -> Vec<Namespace> {
+        self.records.read().values().map(|record| record.namespace.clone()).collect()
+    }
+
     /// Whether another namespace may be configured.
     ///
     /// # Errors

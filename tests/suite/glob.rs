@@ -12,10 +12,10 @@ const PATTERNS: usize = 60;
 const TEXTS: usize = 60;
 
 /// What patterns are made of, the special characters more often than the others.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 39] = [
     "*", "*", "*", "**", "?", "?", "??", "[", "[", "[", "]", "]", "[^", "[^", "^", "^", "-", "-", "\\", "\\", "\\\\",
     "\\*", "\\]", "[a-c]", "[c-a]", "[^b-]", "[-b]", "[\\]]", "[]", "[^]", "a", "a", "b", "b", "c", "x", "ü", "€",
-    "[ä-ü]", "😀",
+    "😀",
 ];
 
 /// What texts are made of.
@@ -48,6 +48,13 @@ fn the_matcher_agrees_with_redis_on_random_patterns() {
                 }
                 _ => made_of(&mut random, &PIECES, 1, 8),
             })
+            // Redis compares the ends of a range as `char`, which has a sign on some machines and none on
+            // others; ours has none. So a range from or to a letter beyond ASCII is nobody's to rely on.
+            .map(
+                |pattern: String| {
+                    if pattern.contains('[') { pattern.replace(|c: char| !c.is_ascii(), "b") } else { pattern }
+                },
+            )
             .collect();
         let replies = connection.pipeline(patterns.iter().map(|pattern| vec!["KEYS", pattern]));
         for (text, reply) in patterns.iter().zip(replies) {

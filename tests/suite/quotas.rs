@@ -343,11 +343,12 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
     let (one, other) = (Service::start(settings.clone()), Service::start(settings));
     let (cache, second) = (one.client(), other.client());
     let ns = with_policy(&cache, 1, "FIFO").await;
-    let entries: Vec<Value> = (0..80)
+    // Far fewer than fit, however unevenly they lie on the shards.
+    let entries: Vec<Value> = (0..45)
         .map(|number| json!({"key": format!("old{number}"), "value": "x".repeat(9_998), "tags": ["old", "all"]}))
         .collect();
     cache.fill(&ns, &json!(entries)).await;
-    for number in 0..80 {
+    for number in 0..45 {
         let key = format!("old{number}");
         eventually(SOON, async || {
             let answer = second.get(&ns, &key).await.expect(200);
@@ -362,9 +363,9 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
     cache.fill(&ns, &json!(entries)).await;
     // The oldest have left the shards; within a second they have left every copy.
     let walk = eventually(SOON, async || agreed(&[&cache, &second], &servers, &ns).await).await;
-    let gone: Vec<String> = (0..80).map(|n| format!("old{n}")).filter(|key| !walk.sizes.contains_key(key)).collect();
-    assert!(gone.len() >= 60, "{} of 80 are gone", gone.len());
-    assert_eq!(walk.books.keys + walk.books.evictions, 230);
+    let gone: Vec<String> = (0..45).map(|n| format!("old{n}")).filter(|key| !walk.sizes.contains_key(key)).collect();
+    assert!(gone.len() >= 35, "{} of 45 are gone", gone.len());
+    assert_eq!(walk.books.keys + walk.books.evictions, 195);
     for key in &gone {
         eventually(std::time::Duration::from_secs(1), async || {
             let status = second.get(&ns, key).await.status;
@@ -377,13 +378,19 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
     assert_eq!(walk.tags.get("old").map_or(0, std::collections::BTreeSet::len), old);
     assert_eq!(walk.tags["all"].len(), walk.sizes.len());
 
-    // The other instance keeps the same limit, and evicts as well.
+    // The other instance keeps the same limit once it has heard of it, and evicts as well.
+    eventually(SOON, async || {
+        let answer = second.policy(&ns).await;
+        ensure!(answer.status == 200 && answer.number("max_size_mb") == 1, "{}", answer.text());
+        Ok(())
+    })
+    .await;
     let entries: Vec<Value> =
         (0..100).map(|number| json!({"key": format!("other{number}"), "value": "x".repeat(9_998)})).collect();
     second.fill(&ns, &json!(entries)).await;
     let walk = eventually(SOON, async || agreed(&[&cache, &second], &servers, &ns).await).await;
     assert!(walk.bytes() <= MIB, "{:?}", walk.books);
-    assert_eq!(walk.books.keys + walk.books.evictions, 330);
+    assert_eq!(walk.books.keys + walk.books.evictions, 295);
 }
 
 #[tokio::test]

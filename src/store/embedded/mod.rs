@@ -4,6 +4,7 @@
 //! order. Memory is bounded over all of them: when it runs out, the namespace that holds the most
 //! gives up its least recently used entries, so a small namespace never pays for a large one.
 
+mod entries;
 mod space;
 
 use std::collections::HashMap;
@@ -13,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use self::space::{Removed, Space};
+use self::entries::Removed;
+use self::space::Space;
 use super::{Cursor, Error, FlushFailure, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals};
 use crate::model::{Details, Entry, EntryKey, Namespace, Quota, Selection, Write};
 

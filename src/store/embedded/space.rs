@@ -1,18 +1,15 @@
-//! One namespace of the embedded store: its entries, their order of use, of birth, of expiry and of
-//! eviction, and its numbers, all under one lock so that they agree at every moment.
+//! One namespace of the embedded store: its [`Entries`] under one lock, so that they and their numbers
+//! agree at every moment.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::clock::{Moment, unix_micros, unix_millis};
-use crate::model::{
-    Details, Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version, Write,
-};
+use super::entries::{Entries, Item, Removed};
+use crate::clock::{Moment, unix_micros};
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write};
 use crate::store::{Outcome, Reads, Stored, Totals};
 
 /// What one entry costs beyond key and value: its nodes in the map and the orders.
@@ -21,13 +18,6 @@ const OVERHEAD_BYTES: u64 = 384;
 /// The memory that an entry is charged for, in bytes.
 pub fn cost(key: &EntryKey, write: &Write) -> u64 {
     (key.text().len() + write.value.len() + write.tags.joined().len()) as u64 + OVERHEAD_BYTES
-}
-
-/// What an operation took out of the space, for the books of the whole store.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Removed {
-    pub entries: u64,
-    pub cost: u64,
 }
 
 /// One bounded step of a flush.
@@ -41,209 +31,9 @@ pub struct FlushBatch {
 /// The entries of one namespace.
 #[derive(Default)]
 pub struct Space {
-    inner: Mutex<Inner>,
+    inner: Mutex<Entries>,
     /// Copy of `inner.cost`, readable without the lock.
     cost: AtomicU64,
-}
-
-struct Inner {
-    /// By recency of use.
-    entries: LruCache<EntryKey, Item, EntryKeyHasher>,
-    /// By birth: a key keeps its number while it lives, so listings have a stable order.
-    births: BTreeMap<u64, EntryKey>,
-    /// By expiry, of the entries that expire.
-    expiries: BTreeSet<(Moment, u64)>,
-    /// By the policy that was in force last, where that is neither use nor expiry; the first goes.
-    ranks: BTreeSet<(Rank, u64)>,
-    policy: EvictionPolicy,
-    next_birth: u64,
-    next_use: u64,
-    last_version: u64,
-    cost: u64,
-    totals: Totals,
-}
-
-/// What decides between two entries, the second number where the first is the same.
-type Rank = (u64, u64);
-
-struct Item {
-    value: Bytes,
-    version: Version,
-    created_at: UnixMillis,
-    expires_at: Option<Moment>,
-    tags: Tags,
-    birth: u64,
-    cost: u64,
-    access_count: u64,
-    last_accessed: UnixMillis,
-    /// Number of the latest read or write.
-    last_use: u64,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            entries: LruCache::unbounded_with_hasher(EntryKeyHasher::default()),
-            births: BTreeMap::new(),
-            expiries: BTreeSet::new(),
-            ranks: BTreeSet::new(),
-            policy: EvictionPolicy::default(),
-            next_birth: 1,
-            next_use: 0,
-            last_version: 0,
-            cost: 0,
-            totals: Totals::default(),
-        }
-    }
-}
-
-impl Item {
-    fn is_expired(&self, now: Moment) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
-    }
-
-    fn is_selected(&self, key: &EntryKey, selection: &Selection) -> bool {
-        match selection {
-            Selection::Tagged(tag) => self.tags.contains(tag),
-            Selection::All | Selection::Matching(_) => selection.matches(key.key()),
-        }
-    }
-
-    /// Its place in the order of eviction; `None` where another order has it already.
-    fn rank(&self, policy: EvictionPolicy) -> Option<(Rank, u64)> {
-        match policy {
-            EvictionPolicy::Lfu => Some(((self.access_count, self.last_use), self.birth)),
-            EvictionPolicy::Fifo => Some(((self.version.0, 0), self.birth)),
-            EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::None => None,
-        }
-    }
-
-    fn entry(&self, now: Moment) -> Entry {
-        Entry {
-            value: self.value.clone(),
-            version: self.version,
-            created_at: self.created_at,
-            expires_in: self.expires_at.map(|expires_at| expires_at.since(now)),
-        }
-    }
-}
-
-impl Inner {
-    /// Takes an entry out of every book; the caller counts why.
-    fn remove(&mut self, key: &EntryKey) -> Removed {
-        let Some(item) = self.entries.pop(key) else { return Removed::default() };
-        self.births.remove(&item.birth);
-        if let Some(rank) = item.rank(self.policy) {
-            self.ranks.remove(&rank);
-        }
-        if let Some(expires_at) = item.expires_at {
-            self.expiries.remove(&(expires_at, item.birth));
-        }
-        self.cost -= item.cost;
-        self.totals.keys -= 1;
-        self.totals.bytes -= item.value.len() as u64;
-        Removed { entries: 1, cost: item.cost }
-    }
-
-    fn remove_expired(&mut self, key: &EntryKey) -> Removed {
-        self.totals.expirations += 1;
-        self.remove(key)
-    }
-
-    fn remove_evicted(&mut self, key: &EntryKey) -> Removed {
-        self.totals.evictions += 1;
-        self.remove(key)
-    }
-
-    /// Takes one expired entry out, if there is one.
-    fn remove_an_expired(&mut self, now: Moment) -> Option<Removed> {
-        let &(expires_at, birth) = self.expiries.first()?;
-        if expires_at > now {
-            return None;
-        }
-        let key = self.births[&birth].clone();
-        Some(self.remove_expired(&key))
-    }
-
-    /// Puts the entries in the order of `policy`; a pass over all of them when it has changed.
-    fn order_by(&mut self, policy: EvictionPolicy) {
-        if self.policy != policy {
-            self.policy = policy;
-            self.ranks = self.entries.iter().filter_map(|(_, item)| item.rank(policy)).collect();
-        }
-    }
-
-    /// The entry that the policy gives up, `spared` excepted. Where memory itself is short, policy
-    /// `NONE` gives up as `LRU` does.
-    fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
-        let may_go = |key: &&EntryKey| Some(*key) != spared;
-        let mut by_use = self.entries.iter().rev().map(|(key, _)| key);
-        let victim = match self.policy {
-            EvictionPolicy::Lru | EvictionPolicy::None => by_use.find(may_go),
-            EvictionPolicy::Lfu | EvictionPolicy::Fifo => {
-                self.ranks.iter().map(|(_, birth)| &self.births[birth]).find(may_go)
-            }
-            EvictionPolicy::Ttl => {
-                let mut by_expiry = self.expiries.iter().map(|(_, birth)| &self.births[birth]);
-                by_expiry.find(may_go).or_else(|| by_use.find(may_go))
-            }
-        };
-        victim.cloned()
-    }
-
-    /// Makes room for `size` bytes under `key`, expired entries first; false when there is none. An
-    /// entry always fits where it would be alone.
-    fn make_room(&mut self, key: &EntryKey, size: u64, quota: Quota, now: Moment, removed: &mut Removed) -> bool {
-        let Some(limit) = quota.max_bytes else { return true };
-        let own = self.entries.peek(key).map_or(0, |item| item.value.len() as u64);
-        loop {
-            let others = self.totals.bytes - own;
-            if others == 0 || others + size <= limit.get() {
-                return true;
-            }
-            if let Some(expired) = self.remove_an_expired(now) {
-                removed.add(expired);
-                continue;
-            }
-            if quota.eviction_policy == EvictionPolicy::None {
-                return false;
-            }
-            let Some(victim) = self.victim(Some(key)) else { return false };
-            removed.add(self.remove_evicted(&victim));
-        }
-    }
-
-    /// The live entry under `key`, used now.
-    fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
-        if self.entries.peek(key).is_some_and(|item| item.is_expired(now)) {
-            return Err(self.remove_expired(key));
-        }
-        let Some(item) = self.entries.get_mut(key) else { return Err(Removed::default()) };
-        let before = item.rank(self.policy);
-        item.access_count += 1;
-        item.last_accessed = unix_millis();
-        item.last_use = self.next_use;
-        self.next_use += 1;
-        if let (Some(before), Some(after)) = (before, item.rank(self.policy))
-            && before != after
-        {
-            self.ranks.remove(&before);
-            self.ranks.insert(after);
-        }
-        Ok(item)
-    }
-
-    fn next_version(&mut self, now_micros: u64) -> Version {
-        self.last_version = now_micros.max(self.last_version + 1);
-        Version(self.last_version)
-    }
-}
-
-impl Removed {
-    fn add(&mut self, other: Self) {
-        self.entries += other.entries;
-        self.cost += other.cost;
-    }
 }
 
 impl Space {
@@ -253,7 +43,7 @@ impl Space {
     }
 
     /// Runs `change` under the lock and keeps the readable copy of the cost true.
-    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let mut inner = self.inner.lock();
         let result = change(&mut inner);
         self.cost.store(inner.cost, Relaxed);
@@ -273,7 +63,7 @@ impl Space {
     pub fn describe(&self, key: &EntryKey) -> (Option<(Entry, Details)>, Removed) {
         let now = Moment::now();
         self.change(|inner| {
-            let counted = inner.entries.peek(key).map(|item| (item.last_accessed, item.access_count));
+            let counted = inner.by_use.peek(key).map(|item| (item.last_accessed, item.access_count));
             match (inner.access(key, now), counted) {
                 (Ok(item), Some((last_accessed, access_count))) => {
                     let details = Details { last_accessed, access_count, tags: item.tags.clone() };
@@ -295,14 +85,14 @@ impl Space {
         self.change(|inner| {
             inner.order_by(quota.eviction_policy);
             let mut removed = Removed::default();
-            if inner.entries.peek(key).is_some_and(|item| item.is_expired(now)) {
+            if inner.by_use.peek(key).is_some_and(|item| item.is_expired(now)) {
                 removed.add(inner.remove_expired(key));
             }
             if !inner.make_room(key, value.len() as u64, quota, now, &mut removed) {
                 return (None, removed);
             }
             let created_at = UnixMillis(now_micros / 1000);
-            let previous = inner.entries.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
+            let previous = inner.by_use.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
             let (outcome, (birth, access_count, last_accessed)) = match previous {
                 Some(previous) => (Outcome::Replaced, previous),
                 None => (Outcome::Created, (inner.next_birth, 0, created_at)),
@@ -334,7 +124,7 @@ impl Space {
                 last_use,
             };
             inner.ranks.extend(item.rank(inner.policy));
-            inner.entries.put(key.clone(), item);
+            inner.by_use.put(key.clone(), item);
             (Some(Stored { outcome, version }), removed)
         })
     }
@@ -342,7 +132,7 @@ impl Space {
     /// Deletes an entry and tells whether it was alive.
     pub fn delete(&self, key: &EntryKey) -> (bool, Removed) {
         let now = Moment::now();
-        self.change(|inner| match inner.entries.peek(key).map(|item| item.is_expired(now)) {
+        self.change(|inner| match inner.by_use.peek(key).map(|item| item.is_expired(now)) {
             None => (false, Removed::default()),
             Some(true) => (false, inner.remove_expired(key)),
             Some(false) => (true, inner.remove(key)),
@@ -413,7 +203,7 @@ impl Space {
             let next = (looked_at.len() == limit).then(|| looked_at[limit - 1].0 + 1);
             let mut batch = FlushBatch { deleted: 0, removed: Removed::default(), next };
             for (_, key) in looked_at {
-                let item = inner.entries.peek(&key).expect("every birth has its entry");
+                let item = inner.by_use.peek(&key).expect("every birth has its entry");
                 if item.version > before || !item.is_selected(&key, selection) {
                     continue;
                 }
@@ -440,7 +230,7 @@ impl Space {
                 break;
             }
             last = Some(*birth);
-            let item = inner.entries.peek(key).expect("every birth has its entry");
+            let item = inner.by_use.peek(key).expect("every birth has its entry");
             if !item.is_expired(now) && item.is_selected(key, selection) {
                 keys.push(key.key().to_owned());
             }
@@ -469,7 +259,7 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Namespace, Pattern, Ttl};
+    use crate::model::{Namespace, Pattern, Tags, Ttl};
     use crate::store::entry_key;
     use std::num::NonZeroU64;
 

@@ -21,7 +21,7 @@ use crate::store::Error;
 /// The shard's count of evictions when the last walk over it began.
 const WALKED: &str = "sidecache:walked";
 
-/// Held by the instance that walks, and for how long if it dies; it is renewed while it walks.
+/// Who walks, see `lua/become_walker.lua`, and for how long if it dies; it is renewed while it walks.
 const WALKER: &str = "sidecache:walker";
 const WALKER_TTL_MS: u64 = 30_000;
 
@@ -32,14 +32,17 @@ const REST_MAX: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// Walks over the namespaces if values were evicted since the last walk and nobody else does.
-    pub async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
+    pub async fn find_evicted(&self, instance: &str, namespaces: &[Namespace]) -> Result<(), Error> {
         let evicted = self.evicted_keys().await?;
-        if evicted == self.walked().await? || !self.become_walker("NX").await? {
+        if evicted == self.walked().await? || !self.become_walker(instance).await? {
             return Ok(());
         }
         for namespace in namespaces {
             self.find_evicted_of(namespace).await?;
-            self.become_walker("XX").await?;
+            if !self.become_walker(instance).await? {
+                // This process stood still for so long that another one took over.
+                return Ok(());
+            }
         }
         self.write("SET", vec![Value::from(WALKED), Value::from(evicted.to_string())]).await?;
         self.write("DEL", vec![Value::from(WALKER)]).await?;
@@ -76,10 +79,9 @@ impl Shard {
         }
     }
 
-    /// Takes the right to walk (`NX`) or keeps it (`XX`); tells whether that worked.
-    async fn become_walker(&self, condition: &str) -> Result<bool, Error> {
-        let ttl = WALKER_TTL_MS.to_string();
-        let arguments = [WALKER, "1", "PX", &ttl, condition].map(Value::from).to_vec();
-        Ok(!matches!(self.write("SET", arguments).await?, Frame::Null))
+    /// Takes or keeps the right to walk; tells whether that worked.
+    async fn become_walker(&self, name: &str) -> Result<bool, Error> {
+        let arguments = || vec![Value::from(name), Value::from(WALKER_TTL_MS.to_string())];
+        Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

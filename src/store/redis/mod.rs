@@ -46,6 +46,8 @@ pub struct Redis {
     ring: Ring,
     shards: Vec<Arc<Shard>>,
     names: Vec<String>,
+    /// Tells this process from the others on the same shards.
+    instance: String,
 }
 
 impl Redis {
@@ -53,21 +55,20 @@ impl Redis {
     ///
     /// # Errors
     /// A configuration that the client library refuses.
-    pub fn start(config: &RedisConfig, metrics: &Arc<Metrics>) -> Result<Self, fred::error::Error> {
+    pub fn start(config: &RedisConfig, instance: &str, metrics: &Arc<Metrics>) -> Result<Self, fred::error::Error> {
         let shards = config
             .shards
             .iter()
             .map(|shard| Shard::start(shard, config, metrics.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
-        Ok(Self { ring: Ring::new(&names), shards, names })
+        Ok(Self { ring: Ring::new(&names), shards, names, instance: instance.to_owned() })
     }
 
     /// Starts listening to the invalidations of every shard.
     pub fn subscribe(
         &self,
         sink: &Arc<dyn InvalidationSink>,
-        instance: &str,
         max_staleness: Duration,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
@@ -77,7 +78,7 @@ impl Redis {
                 shard: shard.clone(),
                 index,
                 sink: sink.clone(),
-                instance: instance.to_owned(),
+                instance: self.instance.clone(),
                 max_staleness,
             };
             tasks.spawn(subscriber.run(shutdown.clone()));
@@ -350,7 +351,7 @@ impl Store for Redis {
     }
 
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
-        on_all(&self.shards, |shard| shard.find_evicted(namespaces)).await?;
+        on_all(&self.shards, |shard| shard.find_evicted(&self.instance, namespaces)).await?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
 use std::time::Duration;
 
-use super::place::PLACES;
+use super::place::{self, PLACES};
 use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Shard};
@@ -14,7 +14,8 @@ use crate::model::{
 use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
-const FLUSHED_PER_SCRIPT: usize = 100;
+const FETCHED_PER_SCRIPT: usize = 100;
+const FLUSHED_PER_SCRIPT: usize = 25;
 const SWEPT_PER_SCRIPT: u64 = 100;
 
 /// Scripts in which a write makes room at most, 100 entries each; a request's deadline ends first.
@@ -144,7 +145,7 @@ impl Shard {
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         deleted: &mut u64,
     ) -> Result<(), Error> {
-        let count = selection.step(FLUSHED_PER_SCRIPT);
+        let count = selection.step(FETCHED_PER_SCRIPT);
         let mut part = self.part(namespace, selection, 0, count).await?;
         // What is written from now on stays.
         let before = part.version;
@@ -177,9 +178,10 @@ impl Shard {
         before: u64,
     ) -> Result<(u64, Vec<String>), Error> {
         let before = before.to_string();
+        let places: Vec<String> = keys.iter().map(|key| place::of(key).to_string()).collect();
         let arguments = || {
-            let all = [namespace.as_str(), &before].into_iter().chain(keys.iter().map(String::as_str));
-            all.map(Value::from).collect()
+            let keys = keys.iter().zip(&places).flat_map(|(key, place)| [key.as_str(), place]);
+            [namespace.as_str(), &before].into_iter().chain(keys).map(Value::from).collect()
         };
         self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
             let [deleted, gone] = reply::tuple(frame)?;

@@ -65,8 +65,16 @@ impl Process {
         &mut self.child
     }
 
+    /// Sends a signal; a process that is stopped stands still when this returns.
     pub fn signal(&self, signal: Signal) {
         self::signal(&[self.id()], signal);
+        if signal == Signal::Stop {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !stands_still(self.id()) {
+                assert!(Instant::now() < deadline, "process {} does not stop", self.id());
+                thread::sleep(TICK);
+            }
+        }
     }
 
     /// The exit status, or `None` while it runs.
@@ -125,6 +133,17 @@ pub fn signal(processes: &[u32], signal: Signal) {
         .status()
         .expect("sh is on every Debian machine");
     assert!(status.success(), "SIG{} to processes {processes:?} failed", signal.name());
+}
+
+/// Whether every thread of a process is stopped.
+fn stands_still(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process is there");
+    let mut stats = threads.map(|thread| {
+        let path = thread.expect("the process is there").path().join("stat");
+        std::fs::read_to_string(path).unwrap_or_default()
+    });
+    // The state stands behind the name, which may hold anything.
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, behind)| behind.starts_with('T')))
 }
 
 /// The processes that `parent` started and that still run.

@@ -3,9 +3,9 @@
 local key = ARGV[2]
 local alive, score = take_out(key)
 if score then
-  if not alive then
-    count_loss(score)
-  end
+  count_loss(score)
+end
+if alive or score then
   save_books()
 end
 publish({ key })

@@ -5,7 +5,7 @@ local place, looks = tonumber(ARGV[2]), tonumber(ARGV[3])
 local lost = {}
 while place < PLACES and looks > 0 do
   local start, width = bucket_at(place)
-  local live = redis.call('ZRANGEBYSCORE', index .. start, '(' .. integer(now_ms), '+inf')
+  local live = redis.call('ZRANGEBYSCORE', name_of(start), '(' .. now_text, '+inf')
   for _, key in ipairs(live) do
     if redis.call('EXISTS', 'cache:' .. ns .. ':' .. key) == 0 then
       lost[#lost + 1] = key

@@ -35,6 +35,17 @@ local function bucket_at(place)
   return math.floor(place / width) * width, width
 end
 
+-- Lua writes a number slowly, and the keys of one bucket often come together.
+local last_start, last_name
+
+-- The Redis key of the bucket that begins at a place.
+local function name_of(start)
+  if start ~= last_start then
+    last_start, last_name = start, index .. integer(start)
+  end
+  return last_name
+end
+
 -- Keeps the number of buckets in step with that of keys, a few at a time.
 local function fit_buckets()
   local function is_full()
@@ -60,10 +71,10 @@ local function fit_buckets()
         come[#come + 1] = members[i + 1]
         come[#come + 1] = members[i]
       end
-      redis.call('ZREM', index .. from, unpack(gone))
-      redis.call('ZADD', index .. to, unpack(come))
+      redis.call('ZREM', name_of(from), unpack(gone))
+      redis.call('ZADD', name_of(to), unpack(come))
     end
-    local first = redis.call('ZRANGE', index .. to, 0, 0, 'WITHSCORES')
+    local first = redis.call('ZRANGE', name_of(to), 0, 0, 'WITHSCORES')
     if first[2] and first[2] ~= 'inf' then
       redis.call('ZADD', due, first[2], integer(to))
     end
@@ -73,7 +84,7 @@ local function fit_buckets()
     if is_full() then
       local width, start = frontier(books[BUCKETS])
       local middle = start + width / 2
-      local all, upper = redis.call('ZRANGE', index .. start, 0, -1, 'WITHSCORES'), {}
+      local all, upper = redis.call('ZRANGE', name_of(start), 0, -1, 'WITHSCORES'), {}
       for i = 1, #all, 2 do
         if place_of(all[i]) >= middle then
           upper[#upper + 1] = all[i]
@@ -86,7 +97,7 @@ local function fit_buckets()
       books[BUCKETS] = books[BUCKETS] - 1
       local width, start = frontier(books[BUCKETS])
       local middle = start + width / 2
-      move(redis.call('ZRANGE', index .. middle, 0, -1, 'WITHSCORES'), middle, start)
+      move(redis.call('ZRANGE', name_of(middle), 0, -1, 'WITHSCORES'), middle, start)
       redis.call('ZREM', due, integer(middle))
     else
       return
@@ -103,6 +114,6 @@ local function save_books()
   if books[EVICTIONS] ~= evictions_before or books[EXPIRATIONS] ~= expirations_before
     or books[BUCKETS] ~= buckets_before then
     redis.call('HSET', stats, 'evictions', integer(books[EVICTIONS]),
-      'expirations', integer(books[EXPIRATIONS]), 'buckets', books[BUCKETS])
+      'expirations', integer(books[EXPIRATIONS]), 'buckets', integer(books[BUCKETS]))
   end
 end

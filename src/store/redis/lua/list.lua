@@ -10,7 +10,7 @@ if tag ~= '' then
   local function add(members)
     for i = 1, #members, 2 do
       local start = bucket_at(tonumber(members[i + 1]))
-      if tonumber(redis.call('ZSCORE', index .. start, members[i]) or 0) > now_ms then
+      if tonumber(redis.call('ZSCORE', name_of(start), members[i]) or 0) > now_ms then
         keys[#keys + 1] = members[i]
       end
     end
@@ -33,7 +33,7 @@ else
   local looks = count
   while place < PLACES and #keys < count and looks > 0 do
     local start, width = bucket_at(place)
-    for _, key in ipairs(redis.call('ZRANGEBYSCORE', index .. start, '(' .. integer(now_ms), '+inf')) do
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', name_of(start), '(' .. now_text, '+inf')) do
       keys[#keys + 1] = key
     end
     place = start + width

@@ -22,7 +22,7 @@ local function next_to_expire(spared)
     if not bucket[1] then
       return nil
     end
-    local soonest = redis.call('ZRANGEBYSCORE', index .. bucket[1], '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+    local soonest = redis.call('ZRANGEBYSCORE', name_of(bucket[1]), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
     if soonest[2] ~= bucket[2] then
       -- It was noted too early, which happens; too late would not.
       refresh_due(bucket[1])
@@ -55,7 +55,7 @@ local function victim(policy, spared)
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
   for _ = 1, books[BUCKETS] do
-    sample = redis.call('ZRANDMEMBER', index .. start, SAMPLE)
+    sample = redis.call('ZRANDMEMBER', name_of(start), SAMPLE)
     if #sample > 1 or (#sample == 1 and sample[1] ~= spared) then
       break
     end
@@ -73,6 +73,15 @@ local function victim(policy, spared)
     end
   end
   return chosen
+end
+
+local function evict(key)
+  local alive, score = take_out(key)
+  if alive then
+    books[EVICTIONS] = books[EVICTIONS] + 1
+  elseif score then
+    count_loss(score)
+  end
 end
 
 -- Entries that one script may take out to make room.
@@ -101,8 +110,7 @@ local function make_room(limit, policy, key, size, evicted)
     if not out then
       return 'full'
     end
-    local _, score = take_out(out)
-    count_loss(score)
+    evict(out)
     evicted[#evicted + 1] = out
     budget = budget - 1
   end

@@ -37,12 +37,12 @@ for i = 4, #ARGV, 4 do
     end
 
     if previous[1] and not alive then
-      count_loss(redis.call('ZSCORE', index .. start, key) or '+inf')
+      count_loss(redis.call('ZSCORE', name_of(start), key) or '+inf')
     end
     local version = next_version()
-    redis.call('HSET', meta_key, 'created_at', integer(now_ms), 'size_bytes', #value, 'version', version)
+    redis.call('HSET', meta_key, 'created_at', now_text, 'size_bytes', integer(#value), 'version', version)
     if not alive then
-      redis.call('HSET', meta_key, 'access_count', 0, 'last_accessed', integer(now_ms))
+      redis.call('HSET', meta_key, 'access_count', '0', 'last_accessed', now_text)
     end
     if (previous[2] or '') ~= tags then
       untag(key, previous[2])
@@ -51,11 +51,11 @@ for i = 4, #ARGV, 4 do
       else
         redis.call('HSET', meta_key, 'tags', tags)
         for tag in string.gmatch(tags, '[^\n]+') do
-          redis.call('ZADD', 'cache_tag:' .. ns .. ':' .. tag, place, key)
+          redis.call('ZADD', 'cache_tag:' .. ns .. ':' .. tag, integer(place), key)
         end
       end
     end
-    books[KEYS_TOTAL] = books[KEYS_TOTAL] + redis.call('ZADD', index .. start, score, key)
+    books[KEYS_TOTAL] = books[KEYS_TOTAL] + redis.call('ZADD', name_of(start), score, key)
     books[BYTES_TOTAL] = books[BYTES_TOTAL] + #value - tonumber(previous[1] or 0)
     changed[#changed + 1] = key
     answers[#answers + 1] = { alive and 0 or 1, version }

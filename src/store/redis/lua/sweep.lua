@@ -15,8 +15,7 @@ while limit > 0 and policy ~= 'NONE' and books[BYTES_TOTAL] > limit and books[KE
   if not key then
     break
   end
-  local _, score = take_out(key)
-  count_loss(score)
+  evict(key)
   evicted[#evicted + 1] = key
   taken = taken + 1
 end

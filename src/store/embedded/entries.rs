@@ -1,0 +1,227 @@
+//! The books of one namespace of the embedded store: its entries in their orders of use, of birth, of
+//! expiry and of eviction, and its numbers. What is put in or taken out is so everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use crate::clock::{Moment, unix_millis};
+use crate::model::{Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version};
+use crate::store::Totals;
+
+/// What an operation took out of the space, for the books of the whole store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Removed {
+    pub entries: u64,
+    pub cost: u64,
+}
+
+/// The entries of a namespace, not yet behind a lock.
+pub struct Entries {
+    /// By recency of use.
+    pub(super) by_use: LruCache<EntryKey, Item, EntryKeyHasher>,
+    /// By birth: a key keeps its number while it lives, so listings have a stable order.
+    pub(super) births: BTreeMap<u64, EntryKey>,
+    /// By expiry, of the entries that expire.
+    pub(super) expiries: BTreeSet<(Moment, u64)>,
+    /// By the policy that was in force last, where that is neither use nor expiry; the first goes.
+    pub(super) ranks: BTreeSet<(Rank, u64)>,
+    pub(super) policy: EvictionPolicy,
+    pub(super) next_birth: u64,
+    pub(super) next_use: u64,
+    pub(super) last_version: u64,
+    pub(super) cost: u64,
+    pub(super) totals: Totals,
+}
+
+/// What decides between two entries, the second number where the first is the same.
+pub(super) type Rank = (u64, u64);
+
+/// One entry.
+pub struct Item {
+    pub(super) value: Bytes,
+    pub(super) version: Version,
+    pub(super) created_at: UnixMillis,
+    pub(super) expires_at: Option<Moment>,
+    pub(super) tags: Tags,
+    pub(super) birth: u64,
+    pub(super) cost: u64,
+    pub(super) access_count: u64,
+    pub(super) last_accessed: UnixMillis,
+    /// Number of the latest read or write.
+    pub(super) last_use: u64,
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            by_use: LruCache::unbounded_with_hasher(EntryKeyHasher::default()),
+            births: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            ranks: BTreeSet::new(),
+            policy: EvictionPolicy::default(),
+            next_birth: 1,
+            next_use: 0,
+            last_version: 0,
+            cost: 0,
+            totals: Totals::default(),
+        }
+    }
+}
+
+impl Item {
+    pub(super) fn is_expired(&self, now: Moment) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    pub(super) fn is_selected(&self, key: &EntryKey, selection: &Selection) -> bool {
+        match selection {
+            Selection::Tagged(tag) => self.tags.contains(tag),
+            Selection::All | Selection::Matching(_) => selection.matches(key.key()),
+        }
+    }
+
+    /// Its place in the order of eviction; `None` where another order has it already.
+    pub(super) fn rank(&self, policy: EvictionPolicy) -> Option<(Rank, u64)> {
+        match policy {
+            EvictionPolicy::Lfu => Some(((self.access_count, self.last_use), self.birth)),
+            EvictionPolicy::Fifo => Some(((self.version.0, 0), self.birth)),
+            EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::None => None,
+        }
+    }
+
+    pub(super) fn entry(&self, now: Moment) -> Entry {
+        Entry {
+            value: self.value.clone(),
+            version: self.version,
+            created_at: self.created_at,
+            expires_in: self.expires_at.map(|expires_at| expires_at.since(now)),
+        }
+    }
+}
+
+impl Entries {
+    /// Takes an entry out of every book; the caller counts why.
+    pub(super) fn remove(&mut self, key: &EntryKey) -> Removed {
+        let Some(item) = self.by_use.pop(key) else { return Removed::default() };
+        self.births.remove(&item.birth);
+        if let Some(rank) = item.rank(self.policy) {
+            self.ranks.remove(&rank);
+        }
+        if let Some(expires_at) = item.expires_at {
+            self.expiries.remove(&(expires_at, item.birth));
+        }
+        self.cost -= item.cost;
+        self.totals.keys -= 1;
+        self.totals.bytes -= item.value.len() as u64;
+        Removed { entries: 1, cost: item.cost }
+    }
+
+    pub(super) fn remove_expired(&mut self, key: &EntryKey) -> Removed {
+        self.totals.expirations += 1;
+        self.remove(key)
+    }
+
+    pub(super) fn remove_evicted(&mut self, key: &EntryKey) -> Removed {
+        self.totals.evictions += 1;
+        self.remove(key)
+    }
+
+    /// Takes one expired entry out, if there is one.
+    pub(super) fn remove_an_expired(&mut self, now: Moment) -> Option<Removed> {
+        let &(expires_at, birth) = self.expiries.first()?;
+        if expires_at > now {
+            return None;
+        }
+        let key = self.births[&birth].clone();
+        Some(self.remove_expired(&key))
+    }
+
+    /// Puts the entries in the order of `policy`; a pass over all of them when it has changed.
+    pub(super) fn order_by(&mut self, policy: EvictionPolicy) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.ranks = self.by_use.iter().filter_map(|(_, item)| item.rank(policy)).collect();
+        }
+    }
+
+    /// The entry that the policy gives up, `spared` excepted. Where memory itself is short, policy
+    /// `NONE` gives up as `LRU` does.
+    pub(super) fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
+        let may_go = |key: &&EntryKey| Some(*key) != spared;
+        let mut by_use = self.by_use.iter().rev().map(|(key, _)| key);
+        let victim = match self.policy {
+            EvictionPolicy::Lru | EvictionPolicy::None => by_use.find(may_go),
+            EvictionPolicy::Lfu | EvictionPolicy::Fifo => {
+                self.ranks.iter().map(|(_, birth)| &self.births[birth]).find(may_go)
+            }
+            EvictionPolicy::Ttl => {
+                let mut by_expiry = self.expiries.iter().map(|(_, birth)| &self.births[birth]);
+                by_expiry.find(may_go).or_else(|| by_use.find(may_go))
+            }
+        };
+        victim.cloned()
+    }
+
+    /// Makes room for `size` bytes under `key`, expired entries first; false when there is none. An
+    /// entry always fits where it would be alone.
+    pub(super) fn make_room(
+        &mut self,
+        key: &EntryKey,
+        size: u64,
+        quota: Quota,
+        now: Moment,
+        removed: &mut Removed,
+    ) -> bool {
+        let Some(limit) = quota.max_bytes else { return true };
+        let own = self.by_use.peek(key).map_or(0, |item| item.value.len() as u64);
+        loop {
+            let others = self.totals.bytes - own;
+            if others == 0 || others + size <= limit.get() {
+                return true;
+            }
+            if let Some(expired) = self.remove_an_expired(now) {
+                removed.add(expired);
+                continue;
+            }
+            if quota.eviction_policy == EvictionPolicy::None {
+                return false;
+            }
+            let Some(victim) = self.victim(Some(key)) else { return false };
+            removed.add(self.remove_evicted(&victim));
+        }
+    }
+
+    /// The live entry under `key`, used now.
+    pub(super) fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
+        if self.by_use.peek(key).is_some_and(|item| item.is_expired(now)) {
+            return Err(self.remove_expired(key));
+        }
+        let Some(item) = self.by_use.get_mut(key) else { return Err(Removed::default()) };
+        let before = item.rank(self.policy);
+        item.access_count += 1;
+        item.last_accessed = unix_millis();
+        item.last_use = self.next_use;
+        self.next_use += 1;
+        if let (Some(before), Some(after)) = (before, item.rank(self.policy))
+            && before != after
+        {
+            self.ranks.remove(&before);
+            self.ranks.insert(after);
+        }
+        Ok(item)
+    }
+
+    pub(super) fn next_version(&mut self, now_micros: u64) -> Version {
+        self.last_version = now_micros.max(self.last_version + 1);
+        Version(self.last_version)
+    }
+}
+
+impl Removed {
+    pub(super) fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.cost += other.cost;
+    }
+}
