@@ -31,9 +31,8 @@ impl Cache {
         let cursor = match &listing.cursor {
             None => None,
             Some(text) => {
-                let shards = self.store.shard_names().len();
-                let known = |cursor: &Cursor| usize::from(cursor.shard) < shards;
-                Some(Cursor::decode(text).filter(known).ok_or(Error::InvalidCursor)?)
+                let cursor = Cursor::decode(text).filter(|cursor| self.store.gave(cursor));
+                Some(cursor.ok_or(Error::InvalidCursor)?)
             }
         };
         Ok(self.store.list(namespace, &listing.selection, cursor, listing.limit).await?)

@@ -49,7 +49,8 @@ pub async fn get(
     };
     let ttl = json::ttl_remaining(&entry);
     let etag = etag(entry.version);
-    let mut response = if matches(&headers, &etag) {
+    // The ETag is that of the value: it does not move with what is counted about it.
+    let mut response = if details.is_none() && matches(&headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         answer::raw_json(StatusCode::OK, json::entry(&entry, ttl, details.as_ref()))

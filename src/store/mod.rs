@@ -113,6 +113,11 @@ pub trait Store: Send + Sync + 'static {
     /// as no read itself.
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
+    /// Whether a listing of this store can have given `cursor`.
+    fn gave(&self, cursor: &Cursor) -> bool {
+        usize::from(cursor.shard) < self.shard_names().len()
+    }
+
     /// Notes that a read found the entry of `key`, for stores that do not see all reads. Others count
     /// in [`Store::get`] and [`Store::describe`].
     fn accessed(&self, _key: &EntryKey) {}
@@ -120,7 +125,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores an entry, after making room as `quota` says.
     ///
     /// # Errors
-    /// [`Error::Full`] when there is no room; nothing changed.
+    /// [`Error::Full`] when there is no room; what stood under the key stays.
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
 
     /// Writes many entries of one namespace, each whole or not at all. No key stands in `writes`

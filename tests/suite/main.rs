@@ -9,6 +9,7 @@
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
 //! - [`scale`]: a million entries
+//! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`startup`], [`outage`], [`database_outage`]: settings, signals, and servers that are away
@@ -32,6 +33,7 @@ mod exact_numbers;
 mod exact_under_load;
 mod expiry;
 mod flush;
+mod full_memory;
 mod functional;
 mod glob;
 mod hit_ratio;

@@ -1,8 +1,8 @@
 //! The embedded store: entries in this process, nothing to install.
 //!
-//! Each namespace is a [`space::Space`] behind its own lock, exact in its numbers and its LRU
-//! order. Memory is bounded over all of them: when it runs out, the namespace that holds the most
-//! gives up its least recently used entries, so a small namespace never pays for a large one.
+//! Each namespace is a [`space::Space`] behind its own lock, exact in its numbers and in its order of
+//! eviction. Memory is bounded over all of them: when it runs out, the namespace that holds the most
+//! gives up entries by its policy, so a small namespace never pays for a large one.
 
 mod entries;
 mod space;
@@ -64,7 +64,7 @@ impl Embedded {
         if stored.is_none() {
             self.used.fetch_sub(cost, Relaxed);
         }
-        self.make_room();
+        self.make_room(key);
         stored.ok_or_else(full)
     }
 
@@ -89,13 +89,13 @@ impl Embedded {
         self.used.fetch_sub(removed.cost, Relaxed);
     }
 
-    /// Evicts from the largest namespace until everything fits again.
-    fn make_room(&self) {
+    /// Evicts from the largest namespace until everything fits again; what was just written goes last.
+    fn make_room(&self, written: &EntryKey) {
         while self.used.load(Relaxed) > self.limit_bytes {
             let largest = self.spaces.read().values().max_by_key(|space| space.cost()).cloned();
             let Some(largest) = largest else { return };
             let excess = self.used.load(Relaxed).saturating_sub(self.limit_bytes);
-            let removed = largest.evict(excess);
+            let removed = largest.evict(excess, written);
             if removed.entries == 0 {
                 // Another writer's entry is counted but not yet in its space: it will evict.
                 return;

@@ -63,14 +63,14 @@ impl Space {
     pub fn describe(&self, key: &EntryKey) -> (Option<(Entry, Details)>, Removed) {
         let now = Moment::now();
         self.change(|inner| {
-            let counted = inner.by_use.peek(key).map(|item| (item.last_accessed, item.access_count));
-            match (inner.access(key, now), counted) {
-                (Ok(item), Some((last_accessed, access_count))) => {
-                    let details = Details { last_accessed, access_count, tags: item.tags.clone() };
-                    (Some((item.entry(now), details)), Removed::default())
-                }
-                (Ok(_), None) => (None, Removed::default()),
-                (Err(removed), _) => (None, removed),
+            let details = inner.by_use.peek(key).map(|item| Details {
+                last_accessed: item.last_accessed,
+                access_count: item.access_count,
+                tags: item.tags.clone(),
+            });
+            match inner.access(key, now) {
+                Ok(item) => (Some(item.entry(now)).zip(details), Removed::default()),
+                Err(removed) => (None, removed),
             }
         })
     }
@@ -139,14 +139,17 @@ impl Space {
         })
     }
 
-    /// Evicts entries until `bytes` of cost are free.
-    pub fn evict(&self, bytes: u64) -> Removed {
+    /// Evicts entries until `bytes` of cost are free, `spared` only when there is no other.
+    pub fn evict(&self, bytes: u64, spared: &EntryKey) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
             let mut removed = Removed::default();
             while removed.cost < bytes {
                 let expired = inner.remove_an_expired(now);
-                let gone = expired.or_else(|| inner.victim(None).map(|victim| inner.remove_evicted(&victim)));
+                let gone = expired.or_else(|| {
+                    let victim = inner.victim(Some(spared)).or_else(|| inner.victim(None))?;
+                    Some(inner.remove_evicted(&victim))
+                });
                 let Some(gone) = gone else { break };
                 removed.add(gone);
             }

@@ -21,7 +21,7 @@ use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::clock::unix_millis;
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, EntryKeyHasher, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, EntryKeyHasher, UnixMillis};
 use crate::store::Error;
 
 /// Entries whose reads are kept at once; reads of more are dropped and counted.
@@ -43,6 +43,8 @@ pub struct Accesses {
     due: Notify,
     /// Whether entries were evicted by use since the last interval began.
     is_evicting: AtomicBool,
+    /// Held while a batch is under way.
+    writing: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -55,7 +57,13 @@ struct Access {
 
 impl Accesses {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { pending: Mutex::default(), due: Notify::new(), is_evicting: AtomicBool::new(false), metrics }
+        Self {
+            pending: Mutex::default(),
+            due: Notify::new(),
+            is_evicting: AtomicBool::new(false),
+            writing: tokio::sync::Mutex::default(),
+            metrics,
+        }
     }
 
     /// Counts a read of `key` now.
@@ -86,6 +94,11 @@ impl Accesses {
         self.pending.lock().remove(key);
     }
 
+    /// The reads of `key` that are pending.
+    fn of(&self, key: &EntryKey) -> Option<Access> {
+        self.pending.lock().get(key).copied()
+    }
+
     /// Entries are being evicted: who goes must be decided on what was read just now.
     pub fn note_eviction(&self) {
         if !self.is_evicting.swap(true, Relaxed) {
@@ -93,12 +106,11 @@ impl Accesses {
         }
     }
 
-    fn take(&self) -> Vec<(EntryKey, Access)> {
-        std::mem::take(&mut *self.pending.lock()).into_iter().collect()
-    }
-
-    fn take_one(&self, key: &EntryKey) -> Option<(EntryKey, Access)> {
-        self.pending.lock().remove_entry(key)
+    /// Takes some of what is pending.
+    fn take(&self, most: usize) -> Vec<(EntryKey, Access)> {
+        let mut pending = self.pending.lock();
+        let keys: Vec<EntryKey> = pending.keys().take(most).cloned().collect();
+        keys.iter().filter_map(|key| pending.remove_entry(key)).collect()
     }
 }
 
@@ -114,24 +126,33 @@ impl Shard {
                 _ = ticks.tick() => self.accesses.is_evicting.store(false, Relaxed),
                 () = self.accesses.due.notified(), if went_well => {}
             }
-            went_well = self.record_accesses(&self.accesses.take()).await.is_ok();
+            went_well = self.record_accesses().await.is_ok();
         }
-        if let Err(error) = self.record_accesses(&self.accesses.take()).await {
+        if let Err(error) = self.record_accesses().await {
             tracing::warn!(%error, "the latest reads are missing from the metadata of their entries");
         }
     }
 
-    /// Writes the pending reads of one entry.
-    pub async fn record_accesses_of(&self, key: &EntryKey) -> Result<(), Error> {
-        let pending: Vec<(EntryKey, Access)> = self.accesses.take_one(key).into_iter().collect();
-        self.record_accesses(&pending).await
+    /// Reads an entry with its metadata, the pending reads counted in.
+    pub async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+        // While a batch is under way, its reads are in neither place for certain.
+        let _quiet = self.accesses.writing.lock().await;
+        let pending = self.accesses.of(key);
+        let mut described = self.describe_stored(key).await?;
+        if let (Some((_, details)), Some(access)) = (&mut described, pending) {
+            details.access_count += access.reads;
+            details.last_accessed = details.last_accessed.max(access.last);
+        }
+        Ok(described)
     }
 
-    /// Writes reads. What was not written for certain is pending again; what may have been is not,
-    /// as twice would be worse than lost.
-    async fn record_accesses(&self, accesses: &[(EntryKey, Access)]) -> Result<(), Error> {
-        let mut result = Ok(());
-        for batch in accesses.chunks(ENTRIES_PER_SCRIPT) {
+    /// Writes all that was pending at the call. What was not written for certain is pending again; what
+    /// may have been is not, as twice would be worse than lost.
+    async fn record_accesses(&self) -> Result<(), Error> {
+        let batches = self.accesses.pending.lock().len().div_ceil(ENTRIES_PER_SCRIPT);
+        for _ in 0..batches {
+            let _writing = self.accesses.writing.lock().await;
+            let batch = self.accesses.take(ENTRIES_PER_SCRIPT);
             let arguments = || {
                 let all = batch.iter().flat_map(|(key, access)| {
                     [key.text().to_owned(), access.reads.to_string(), access.last.0.to_string()]
@@ -140,16 +161,16 @@ impl Shard {
             };
             let written = self.ask(&scripts::RECORD_ACCESSES, Effect::Write, arguments, reply::number).await;
             let Err(error) = written else { continue };
-            for (key, access) in batch {
+            for (key, access) in &batch {
                 if error.may_have_happened() {
                     self.accesses.metrics.accesses_lost.increment(access.reads);
                 } else {
                     self.accesses.merge(key, *access);
                 }
             }
-            result = Err(error);
+            return Err(error);
         }
-        result
+        Ok(())
     }
 }
 
@@ -169,9 +190,9 @@ mod tests {
         }
         accesses.add(&key(2));
         accesses.forget(&key(2));
-        let pending = accesses.take();
+        let pending = accesses.take(10);
         assert_eq!(pending.iter().map(|(key, access)| (key.key(), access.reads)).collect::<Vec<_>>(), [("key_1", 3)]);
-        assert!(accesses.take().is_empty());
+        assert!(accesses.take(10).is_empty());
     }
 
     #[test]
@@ -180,6 +201,6 @@ mod tests {
         for i in 0..MAX_ENTRIES + 1000 {
             accesses.add(&key(i));
         }
-        assert_eq!(accesses.take().len(), MAX_ENTRIES);
+        assert_eq!(accesses.take(usize::MAX).len(), MAX_ENTRIES);
     }
 }

@@ -21,12 +21,14 @@ use crate::store::Error;
 /// The shard's count of evictions when the last walk over it began.
 const WALKED: &str = "sidecache:walked";
 
-/// Who walks, see `lua/become_walker.lua`, and for how long if it dies; it is renewed while it walks.
-const WALKER: &str = "sidecache:walker";
+/// For how long an instance has the right to walk if it dies, and how often it renews it while it walks.
 const WALKER_TTL_MS: u64 = 30_000;
+const RENEWAL: Duration = Duration::from_secs(5);
 
-/// Keys that one script looks at, and how long to rest after it, in times of its own duration.
+/// Keys that one script looks at, the work it may do on those that are gone (see `lua/prelude.lua`), and
+/// how long to rest after it, in times of its own duration.
 const KEYS_PER_SCRIPT: usize = 200;
+const WORK_PER_SCRIPT: usize = 100;
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(100);
 
@@ -37,30 +39,35 @@ impl Shard {
         if evicted == self.walked().await? || !self.become_walker(instance).await? {
             return Ok(());
         }
+        let mut renewed = Moment::now();
         for namespace in namespaces {
-            self.find_evicted_of(namespace).await?;
-            if !self.become_walker(instance).await? {
-                // This process stood still for so long that another one took over.
-                return Ok(());
-            }
-        }
-        self.write("SET", vec![Value::from(WALKED), Value::from(evicted.to_string())]).await?;
-        self.write("DEL", vec![Value::from(WALKER)]).await?;
-        Ok(())
-    }
-
-    async fn find_evicted_of(&self, namespace: &Namespace) -> Result<(), Error> {
-        let mut place = 0;
-        while place < PLACES {
-            let (from, looks) = (place.to_string(), KEYS_PER_SCRIPT.to_string());
-            let arguments = || [namespace.as_str(), &from, &looks].map(Value::from).to_vec();
-            let started = Moment::now();
-            place = self.ask(&scripts::FIND_EVICTED, Effect::Write, arguments, reply::count).await?;
-            if place < PLACES {
+            let mut place = 0;
+            while place < PLACES {
+                let started = Moment::now();
+                if started.since(renewed) >= RENEWAL {
+                    if !self.become_walker(instance).await? {
+                        // This process stood still for so long that another one took over.
+                        return Ok(());
+                    }
+                    renewed = started;
+                }
+                place = self.find_evicted_from(namespace, place).await?;
                 sleep((Moment::now().since(started) * REST).min(REST_MAX)).await;
             }
         }
+        let arguments = || vec![Value::from(evicted.to_string())];
+        self.ask(&scripts::END_WALK, Effect::Write, arguments, reply::number).await?;
         Ok(())
+    }
+
+    /// One step over a namespace; answers the place to go on from.
+    async fn find_evicted_from(&self, namespace: &Namespace, place: u64) -> Result<u64, Error> {
+        let numbers = [place.to_string(), KEYS_PER_SCRIPT.to_string(), WORK_PER_SCRIPT.to_string()];
+        let arguments = || {
+            let all = [namespace.as_str()].into_iter().chain(numbers.iter().map(String::as_str));
+            all.map(Value::from).collect()
+        };
+        self.ask(&scripts::FIND_EVICTED, Effect::Write, arguments, reply::count).await
     }
 
     async fn evicted_keys(&self) -> Result<u64, Error> {

@@ -24,6 +24,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::place::PLACES;
 use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
@@ -224,9 +225,11 @@ impl Store for Redis {
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        let shard = self.owner(key.hash());
-        shard.record_accesses_of(key).await?;
-        shard.describe(key).await
+        self.owner(key.hash()).describe(key).await
+    }
+
+    fn gave(&self, cursor: &Cursor) -> bool {
+        usize::from(cursor.shard) < self.shards.len() && cursor.place < PLACES
     }
 
     fn accessed(&self, key: &EntryKey) {

@@ -1,4 +1,4 @@
-//! Where a key stands in the index of its namespace; the same as in `lua/prelude.lua`.
+//! Where a key stands in the index of its namespace; the same as in `lua/index.lua`.
 
 use fred::util::sha1_hash;
 

@@ -45,6 +45,7 @@ pub static LIST: LazyLock<Script> = script!("lua/prelude.lua", "lua/index.lua", 
 pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
 pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
 pub static BECOME_WALKER: LazyLock<Script> = script!("lua/become_walker.lua");
+pub static END_WALK: LazyLock<Script> = script!("lua/end_walk.lua");
 pub static TOTALS: LazyLock<Script> = script!("lua/totals.lua");
 pub static RECORD_READS: LazyLock<Script> = script!("lua/record_reads.lua");
 pub static RECORD_ACCESSES: LazyLock<Script> = script!("lua/record_accesses.lua");

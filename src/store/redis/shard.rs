@@ -100,11 +100,6 @@ impl Shard {
         self.command(name, Effect::Read, arguments).await.map_err(|refusal| self.error(refusal, Effect::Read))
     }
 
-    /// Sends one command that changes something.
-    pub async fn write(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
-        self.command(name, Effect::Write, arguments).await.map_err(|refusal| self.error(refusal, Effect::Write))
-    }
-
     /// The shard answered something else than what `expected` says.
     pub fn unexpected(&self, expected: &str) -> Error {
         Error::Protocol { shard: self.name.clone(), reason: format!("{expected} was expected") }

@@ -16,9 +16,11 @@ use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FETCHED_PER_SCRIPT: usize = 100;
 const FLUSHED_PER_SCRIPT: usize = 25;
-const SWEPT_PER_SCRIPT: u64 = 100;
 
-/// Scripts in which a write makes room at most, 100 entries each; a request's deadline ends first.
+/// Work of one script of a sweep, in the units of `lua/prelude.lua`.
+const WORK_PER_SWEEP: u64 = 100;
+
+/// Scripts in which a write makes room at most; a request's deadline ends first.
 const MOST_ROUNDS: usize = 10_000;
 
 impl Shard {
@@ -76,10 +78,17 @@ impl Shard {
         }
     }
 
-    /// Reads an entry with its metadata.
-    pub async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+    /// Reads an entry with its metadata, as far as that is stored.
+    pub async fn describe_stored(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
         let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
-        self.ask(&scripts::DESCRIBE, Effect::Read, arguments, description).await
+        match self.ask(&scripts::DESCRIBE, Effect::Read, arguments, described).await? {
+            Described::Entry(entry, details) => Ok(Some((entry, details))),
+            Described::Nothing => Ok(None),
+            Described::Lost => {
+                self.notice_lost(key.namespace(), &[key.key()]).await;
+                Ok(None)
+            }
+        }
     }
 
     /// Writes entries, in as many scripts as making room asks for.
@@ -218,7 +227,7 @@ impl Shard {
         limit_bytes: u64,
         policy: EvictionPolicy,
     ) -> Result<bool, Error> {
-        let (most, limit) = (SWEPT_PER_SCRIPT.to_string(), limit_bytes.to_string());
+        let (most, limit) = (WORK_PER_SWEEP.to_string(), limit_bytes.to_string());
         let arguments = || [namespace.as_str(), &most, &limit, policy.as_str()].map(Value::from).to_vec();
         for _ in 0..scripts {
             if self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::number).await? == 0 {
@@ -299,9 +308,19 @@ fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, U
     })
 }
 
-fn description(frame: Frame) -> Result<Option<(Entry, Details)>, Unexpected> {
-    if matches!(frame, Frame::Null) {
-        return Ok(None);
+/// What stands under one key, in detail.
+enum Described {
+    Entry(Entry, Details),
+    Nothing,
+    /// Nothing, and the books do not know yet.
+    Lost,
+}
+
+fn described(frame: Frame) -> Result<Described, Unexpected> {
+    match frame {
+        Frame::Null => return Ok(Described::Nothing),
+        Frame::Number { .. } => return Ok(Described::Lost),
+        _ => {}
     }
     let [value, version, created_at, remaining, last_accessed, access_count, tags] = reply::tuple(frame)?;
     let entry = entry([value, version, created_at, remaining])?;
@@ -311,7 +330,7 @@ fn description(frame: Frame) -> Result<Option<(Entry, Details)>, Unexpected> {
         access_count: reply::count(access_count)?,
         tags: Tags::parse(tags).map_err(|_| "tags")?,
     };
-    Ok(Some((entry, details)))
+    Ok(Described::Entry(entry, details))
 }
 
 /// What became of one entry of a write.

@@ -7,5 +7,7 @@ local holder = redis.call('HMGET', 'sidecache:walker', 'name', 'until_ms')
 if holder[1] and holder[1] ~= ARGV[1] and tonumber(holder[2]) > now_ms then
   return 0
 end
+-- A deletion first, see `removal.lua`: the walk is what frees a Redis that is out of memory.
+redis.call('UNLINK', 'sidecache:walker')
 redis.call('HSET', 'sidecache:walker', 'name', ARGV[1], 'until_ms', string.format('%d', now_ms + ARGV[2]))
 return 1

@@ -1,3 +1,3 @@
 -- Stands in place of `quota.lua` for namespaces without a quota.
 
-local BUDGET, budget, make_room = 0, 0, nil
+local made_room, make_room = 0, nil

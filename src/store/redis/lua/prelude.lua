@@ -1,4 +1,4 @@
--- Stands in front of every script that changes entries: names, time and the books.
+-- Stands in front of the scripts that work with the books of a namespace: names, time, the books.
 --
 -- ARGV[1] is the namespace. The books of a namespace are read once and written once a script, so
 -- that keys, bytes and the version agree with the entries at every moment another client can see.
@@ -36,10 +36,14 @@ local function next_version()
   return integer(books[VERSION])
 end
 
+-- What a script has done so far, in units of about 10 us, where it must stop in time.
+local work = 0
+
 local function untag(key, tags)
   if tags then
     for tag in string.gmatch(tags, '[^\n]+') do
       redis.call('ZREM', 'cache_tag:' .. ns .. ':' .. tag, key)
+      work = work + 0.2
     end
   end
 end

@@ -1,4 +1,4 @@
--- Stands behind the prelude where entries make room for others.
+-- Stands behind the removal where entries make room for others.
 
 local SAMPLE = 16
 
@@ -14,26 +14,30 @@ local function rank(policy, meta)
   return used_at, 0
 end
 
--- The entry that expires next, `spared` excepted; nil when none does, or none was found soon.
+-- The entry that expires next, `spared` excepted; nil when none does, or when too many buckets were
+-- noted too early.
 local function next_to_expire(spared)
-  local number = 0
-  for _ = 1, SAMPLE do
+  local number, best, best_score = 0, nil, nil
+  for _ = 1, 100 do
+    work = work + 0.2
     local bucket = redis.call('ZRANGE', due, number, number, 'WITHSCORES')
-    if not bucket[1] then
-      return nil
+    if not bucket[1] or (best and tonumber(bucket[2]) >= best_score) then
+      return best
     end
     local soonest = redis.call('ZRANGEBYSCORE', name_of(bucket[1]), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
     if soonest[2] ~= bucket[2] then
-      -- It was noted too early, which happens; too late would not.
       refresh_due(bucket[1])
     elseif soonest[1] ~= spared then
       return soonest[1]
-    elseif soonest[3] then
-      return soonest[3]
     else
       number = number + 1
+      local score = tonumber(soonest[4])
+      if score and (not best or score < best_score) then
+        best, best_score = soonest[3], score
+      end
     end
   end
+  return best
 end
 
 local is_random = false
@@ -51,6 +55,7 @@ local function victim(policy, spared)
     math.randomseed(now_us % 2147483647)
     is_random = true
   end
+  work = work + 5
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
@@ -75,6 +80,9 @@ local function victim(policy, spared)
   return chosen
 end
 
+-- Entries that went to make room.
+local made_room = 0
+
 local function evict(key)
   local alive, score = take_out(key)
   if alive then
@@ -82,28 +90,32 @@ local function evict(key)
   elseif score then
     count_loss(score)
   end
+  made_room = made_room + 1
 end
 
--- Entries that one script may take out to make room.
-local BUDGET = 100
-local budget = BUDGET
+-- The work that one script may do to make room.
+local MOST_WORK = 150
 
 -- Makes room for `size` bytes under `key`. Expired entries go first, then those that the policy
--- names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when the
--- budget is spent. An entry always fits where it would be alone.
+-- names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when enough work
+-- is done. An entry always fits where it would be alone.
 local function make_room(limit, policy, key, size, evicted)
+  local meta_key = 'cache_meta:' .. ns .. ':' .. key
+  local own = tonumber(redis.call('HGET', meta_key, 'size_bytes') or 0)
   local function fits()
-    local own = tonumber(redis.call('HGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes') or 0)
     local others = books[BYTES_TOTAL] - own
     return others <= 0 or others + size <= limit
   end
   if fits() then
     return 'fits'
   end
-  local taken, more = take_expired(budget)
-  budget = budget - taken
+  local taken, more = take_expired(MOST_WORK)
+  if taken > 0 then
+    made_room = made_room + taken
+    own = tonumber(redis.call('HGET', meta_key, 'size_bytes') or 0)
+  end
   while not fits() do
-    if budget <= 0 or more then
+    if more or work >= MOST_WORK then
       return 'again'
     end
     local out = policy ~= 'NONE' and victim(policy, key)
@@ -112,7 +124,6 @@ local function make_room(limit, policy, key, size, evicted)
     end
     evict(out)
     evicted[#evicted + 1] = out
-    budget = budget - 1
   end
   return 'fits'
 end

@@ -61,8 +61,8 @@ for i = 4, #ARGV, 4 do
     answers[#answers + 1] = { alive and 0 or 1, version }
   end
 end
-if #changed > 0 or budget < BUDGET then
+if #changed > 0 or made_room > 0 then
   save_books()
   publish(changed)
 end
-return { answers, BUDGET - budget }
+return { answers, made_room }

@@ -1,0 +1,134 @@
+//! Redis or the embedded store without memory: what has nothing to do with a write goes on, and what
+//! frees memory works without any.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::redis::{Connection, Redis};
+use crate::support::service::{Service, Settings};
+
+/// A service on one Redis of its own, and a connection to that.
+fn on_one_shard(settings: &[(&str, u64)]) -> (Redis, Connection, Service) {
+    let server = Redis::start();
+    let own = Settings::on(std::slice::from_ref(&server)).set("l1_max_mb", 0);
+    let own = settings.iter().fold(own, |own, (name, value)| own.set(name, *value));
+    let service = Service::start(own);
+    let connection = server.connect();
+    (server, connection, service)
+}
+
+/// From now on Redis refuses whatever may need memory.
+fn exhaust(connection: &mut Connection, policy: &str) {
+    connection.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
+    connection.command(&["CONFIG", "SET", "maxmemory", "1"]);
+}
+
+/// The bug: the sweep noted again by when to look at the index, as its first write, before it deleted
+/// anything. With Redis out of memory that was refused, and with it every call that sweeps: stats and
+/// listings were 507. So was `metadata=full`, which wrote pending reads first.
+#[tokio::test]
+async fn regression_a_redis_without_memory_answers_all_that_is_no_write() {
+    let (_server, mut connection, service) = on_one_shard(&[("stats_flush_ms", 600_000)]);
+    let (cache, ns) = (service.client(), namespace("memory"));
+    // Two that expire soon, of which one is written anew: its bucket is noted too early then.
+    cache.set_for(&ns, "renewed", "1", 1).await.expect(201);
+    cache.set_for(&ns, "long", "1", 600).await.expect(201);
+    cache.set_for(&ns, "renewed", "1", 600).await.expect(200);
+    cache.set_for(&ns, "short", "1", 2).await.expect(201);
+    cache.get(&ns, "long").await.expect(200);
+    exhaust(&mut connection, "noeviction");
+    cache.set(&ns, "new", "1").await.expect_error(507, "storage_full");
+    eventually(SOON, async || {
+        let stats = cache.stats(&ns).await.expect(200);
+        ensure!((stats.number("total_keys"), stats.number("expirations")) == (2, 1), "{}", stats.text());
+        Ok(())
+    })
+    .await;
+    assert_eq!(cache.all_keys(&ns).await, ["long", "renewed"]);
+    let full = cache.fetch(&format!("{}?metadata=full", key_path(&ns, "long"))).await.expect(200).json();
+    assert_eq!(full["metadata"]["access_count"], 1, "{full}");
+    assert_eq!(cache.flush(&ns, &[]).await.expect(200).number("deleted_count"), 2);
+}
+
+/// The bug: the right to walk over what Redis evicted was taken by a write that a Redis out of memory
+/// refuses, though the walk is what frees the metadata of all that was evicted.
+#[tokio::test]
+async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
+    const KEYS: u64 = 3_000;
+    let (_server, mut connection, service) = on_one_shard(&[]);
+    let (cache, ns) = (service.client(), namespace("memory"));
+    let entries = |from: u64| (from..from + 500).map(|n| json!({"key": format!("k{n}"), "value": n, "ttl": 10_000}));
+    for from in (0..KEYS).step_by(500) {
+        cache.fill(&ns, &json!(entries(from).collect::<Vec<Value>>())).await;
+    }
+    // Every value has a TTL, so Redis gives all of them up and has still too much.
+    exhaust(&mut connection, "volatile-lru");
+    cache.set(&ns, "new", "1").await.expect_error(507, "storage_full");
+    eventually(LATER, async || {
+        let stats = cache.stats(&ns).await.expect(200);
+        ensure!((stats.number("total_keys"), stats.number("evictions")) == (0, KEYS), "{}", stats.text());
+        Ok(())
+    })
+    .await;
+    assert!(connection.keys(&format!("cache_meta:{ns}:*")).is_empty());
+}
+
+/// Overwrites the entry that expires next by one that is larger, so that exactly one has to go.
+#[tokio::test]
+async fn regression_the_next_to_expire_goes_even_if_the_very_next_is_being_written() {
+    let (_server, _connection, service) = on_one_shard(&[]);
+    let (cache, ns) = (service.client(), namespace("memory"));
+    cache.put_policy(&ns, r#"{"max_size_mb": 1, "eviction_policy": "TTL"}"#).await;
+    let value = |size: usize| format!("\"{}\"", "x".repeat(size - 2));
+    for number in 0..104 {
+        cache.set_for(&ns, &format!("k{number}"), &value(10_000), 1_000 + number).await.expect(201);
+    }
+    cache.set_for(&ns, "k0", &value(20_000), 1_000).await.expect(200);
+    // The bug: the second of the same bucket went, whatever expired before it in another one.
+    let keys = cache.all_keys(&ns).await;
+    let gone: Vec<String> = (0..104).map(|n| format!("k{n}")).filter(|key| !keys.contains(key)).collect();
+    assert_eq!(gone, ["k1"]);
+}
+
+/// Fills the embedded store until something goes.
+async fn overfull(cache: &Client, ns: &str) -> u64 {
+    let mut number = 0;
+    while cache.stats(ns).await.number("evictions") == 0 {
+        for _ in 0..100 {
+            cache.set(ns, &format!("k{number}"), "\"0123456789\"").await.expect(201);
+            number += 1;
+        }
+    }
+    number
+}
+
+/// The bug: the entry just written had the fewest reads of all and was itself given up at once.
+#[tokio::test]
+async fn regression_a_full_embedded_store_keeps_what_it_was_just_given() {
+    let service = Service::start(Settings::embedded().set("embedded_max_mb", 1));
+    let (cache, ns) = (service.client(), namespace("memory"));
+    cache.put_policy(&ns, r#"{"eviction_policy": "LFU"}"#).await;
+    overfull(&cache, &ns).await;
+    for key in cache.all_keys(&ns).await {
+        cache.get(&ns, &key).await.expect(200);
+    }
+    for number in 0..6 {
+        let key = format!("new{number}");
+        cache.set(&ns, &key, "1").await.expect(201);
+        cache.get(&ns, &key).await.expect(200);
+    }
+}
+
+/// The bug: a place beyond the last one wrapped around, and the listing began again.
+#[tokio::test]
+async fn regression_a_cursor_beyond_the_end_is_refused() {
+    let (_server, _connection, service) = on_one_shard(&[]);
+    let (cache, ns) = (service.client(), namespace("memory"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    // "2\n0\n18446744073709551615\n", and the first place behind the last.
+    for cursor in ["MgowCjE4NDQ2NzQ0MDczNzA5NTUxNjE1Cg", "MgowCjQyOTQ5NjcyOTYK"] {
+        cache.list(&ns, &[("cursor", cursor)]).await.expect_error(400, "invalid_cursor");
+    }
+}
