@@ -1,5 +1,8 @@
 -- Who changed what: one row a change of a policy, in the change's own transaction, and one a flush.
 
+-- Dropping an index waits for whoever reads the table, and others wait behind it: rather try again later.
+SET LOCAL lock_timeout = '2s';
+
 CREATE TABLE cache_audit (
     id            BIGINT GENERATED ALWAYS AS IDENTITY,
     namespace     TEXT COLLATE "C" NOT NULL,

@@ -22,9 +22,10 @@ const ADD: &str = "INSERT INTO cache_access_logs (namespace, key_pattern, operat
      FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::float8[], $6::bigint[]) \
      AS row (namespace, key_pattern, operation, hit, latency_ms, timestamp_ms)";
 
-// The oldest rows are those with the lowest ids.
+// The oldest rows are those with the lowest ids. Those with a date to come are of a wrong clock, and would
+// keep their place at the head for as long.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
-     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) AS oldest WHERE timestamp < to_timestamp($1 / 1000.0))";
+     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) AS oldest WHERE timestamp < to_timestamp($1 / 1000.0) OR timestamp > now() + interval '1 day')";
 
 // The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, (extract(epoch FROM timestamp) * 1000)::bigint, operation, key_pattern, hit, \

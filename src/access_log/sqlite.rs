@@ -21,7 +21,8 @@ const ADD: &str = "INSERT INTO cache_access_logs (namespace, key_pattern, operat
 
 // The oldest rows are those with the lowest ids.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
-     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) WHERE timestamp < $1)";
+     (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) \
+     WHERE timestamp < $1 OR timestamp > (unixepoch() + 86400) * 1000)";
 
 // The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, place FROM \

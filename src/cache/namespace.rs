@@ -56,7 +56,8 @@ impl Cache {
     /// Creates or replaces a policy; in force here at once, elsewhere within a refresh.
     ///
     /// # Errors
-    /// There are too many namespaces, or the database failed and nothing changed.
+    /// There are too many namespaces, or the database failed: nothing changed, unless the error says that
+    /// this is unknown.
     pub async fn put_namespace(
         &self,
         namespace: &Namespace,

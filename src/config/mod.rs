@@ -19,8 +19,9 @@ const MIB: u64 = 1 << 20;
 /// A day, as the longest sensible wait.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// Flushes are few and their rows looked for soon: small batches, written at once for a person.
-const AUDIT_BATCH_ROWS: usize = 500;
+/// Rows of the audit trail in one transaction. Each is a round trip, and all of them must fit into one
+/// deadline of the database, however far away it is.
+const AUDIT_BATCH_ROWS: usize = 20;
 const AUDIT_FLUSH: Duration = Duration::from_millis(50);
 
 /// Everything that can be set.

@@ -24,6 +24,9 @@ pub enum Error {
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// A change was sent and not answered: it may or may not have happened.
+    #[error("the outcome of a change is unknown: {0}")]
+    OutcomeUnknown(Box<Error>),
     /// A row that this program would not have written.
     #[error("a row of {table} cannot be understood: {reason}")]
     Row { table: &'static str, reason: String },
@@ -168,10 +171,16 @@ async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Resu
 }
 
 impl Error {
+    /// What the error means once the change was being committed.
+    pub(crate) fn of_commit(self, is_committing: &AtomicBool) -> Self {
+        if is_committing.load(Relaxed) { Self::OutcomeUnknown(Box::new(self)) } else { self }
+    }
+
     /// Whether the database could not be reached or used, rather than disliked what it was given.
     fn is_outage(&self) -> bool {
         match self {
             Self::Timeout | Self::Migration(_) => true,
+            Self::OutcomeUnknown(error) => error.is_outage(),
             Self::Sql(_) => !self.is_refused_data(),
             Self::Row { .. } => false,
         }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::answer;
 use super::failure_log::Failure;
 use crate::cache;
+use crate::database;
 use crate::metrics::Metrics;
 use crate::model::Invalid;
 use crate::store;
@@ -111,6 +112,7 @@ fn cache_error(error: &cache::Error) -> Known {
         E::UnknownNamespace | E::TooManyNamespaces { .. } => (BAD, "invalid_namespace", "Invalid namespace"),
         E::NamespaceNotFound => (StatusCode::NOT_FOUND, "namespace_not_found", "Namespace not found"),
         E::Store(error) | E::PartlyFlushed { error, .. } => store_error(error),
+        E::Database(database::Error::OutcomeUnknown(_)) => OUTCOME_UNKNOWN,
         E::Database(_) | E::PoliciesNotLoaded => {
             (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "The database is unavailable")
         }

@@ -132,8 +132,8 @@ pub fn parse_date(text: &str) -> Option<UnixMillis> {
         }
     };
     let local = humantime::parse_rfc3339(&format!("{}Z", local.replacen(['t', ' '], "T", 1))).ok()?;
-    let millis = local.duration_since(UNIX_EPOCH).ok()?.as_nanos().div_ceil(1_000_000);
     // Dates before 1970 are before everything.
+    let millis = local.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().div_ceil(1_000_000);
     let utc = i64::try_from(millis).ok()?.saturating_sub(offset_minutes * 60_000).max(0);
     u64::try_from(utc).ok().map(UnixMillis)
 }

@@ -8,7 +8,7 @@ const ADVANCE: &str = "INSERT INTO cache_journal_positions AS position VALUES ($
      ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, updated_at = now() \
      WHERE position.batch < EXCLUDED.batch";
 
-const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < now() - interval '1 day'";
+const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < now() - interval '30 days'";
 
 /// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
 /// time. The first batch of a writer tidies up after those that are gone.

@@ -11,14 +11,14 @@ const ADVANCE: &str = "INSERT INTO cache_journal_positions VALUES ($1, $2, $3) \
 
 const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < $1";
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
 /// time. The first batch of a writer tidies up after those that are gone.
 pub(crate) async fn advance(connection: &mut SqliteConnection, writer: &str, batch: i64) -> Result<bool, Error> {
     let now = i64::try_from(unix_millis().0).unwrap_or(i64::MAX);
     if batch == 1 {
-        sqlx::query(FORGET).bind(now - DAY_MS).execute(&mut *connection).await?;
+        sqlx::query(FORGET).bind(now - MONTH_MS).execute(&mut *connection).await?;
     }
     let advance = sqlx::query(ADVANCE).bind(writer).bind(batch).bind(now);
     Ok(advance.execute(connection).await?.rows_affected() > 0)

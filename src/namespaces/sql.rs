@@ -55,7 +55,9 @@ macro_rules! repository {
             }
 
             async fn put(&self, mut record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error> {
-                self.database
+                let is_committing = AtomicBool::new(false);
+                let result = self
+                    .database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
                         let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
@@ -73,7 +75,8 @@ macro_rules! repository {
                                 sqlx::query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
                             let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
                             record.created_at.0 = u64::try_from(born).unwrap_or(0);
-                            break Some(policy_from_row(before)?);
+                            // One that this version does not understand can still be replaced.
+                            break policy_from_row(before).ok();
                         };
                         let after = record.policy;
                         let change = match before {
@@ -83,14 +86,18 @@ macro_rules! repository {
                         let row = audit::Record::new(&record.namespace, by.origin, change).into();
                         $audit(&mut transaction, &row).await?;
                         sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        is_committing.store(true, Relaxed);
                         transaction.commit().await?;
                         Ok((record, before.is_none()))
                     })
-                    .await
+                    .await;
+                result.map_err(|error| error.of_commit(&is_committing))
             }
 
             async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error> {
-                self.database
+                let is_committing = AtomicBool::new(false);
+                let result = self
+                    .database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
                         let delete = sqlx::query_as(REMOVE).bind(namespace.as_str());
@@ -107,10 +114,12 @@ macro_rules! repository {
                             $audit(&mut transaction, &audit::Record::new(namespace, by.origin, change).into())
                                 .await?;
                         }
+                        is_committing.store(true, Relaxed);
                         transaction.commit().await?;
                         Ok(before.is_some())
                     })
-                    .await
+                    .await;
+                result.map_err(|error| error.of_commit(&is_committing))
             }
         }
     };

@@ -1,6 +1,7 @@
 //! The statements for SQLite; what is done with them is in `sql.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;

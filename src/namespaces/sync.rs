@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Registry, Repository};
 use crate::database::Error;
 
-/// Records created here that are saved in one transaction at most.
-const BATCH: usize = 500;
+/// Records created here that are saved in one transaction at most. Each is a round trip, and all of them
+/// must fit into one deadline of the database, however far away it is.
+const BATCH: usize = 20;
 
 /// The task between registry and database.
 pub struct Synchronizer {
@@ -45,13 +46,14 @@ impl Synchronizer {
 
     async fn step(&self, known: &mut Option<i64>) -> Result<(), Error> {
         let _turn = self.registry.turn().await;
-        self.save().await?;
+        // What cannot be saved stays pending, and keeps nobody from hearing of changes elsewhere.
+        let saved = self.save().await;
         if *known != Some(self.repository.revision().await?) {
             let (revision, records) = self.repository.load().await?;
             self.registry.replace(records);
             *known = Some(revision);
         }
-        Ok(())
+        saved
     }
 
     async fn save(&self) -> Result<(), Error> {

@@ -65,6 +65,13 @@ async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
     }
     // Every value has a TTL, so Redis gives all of them up and has still too much.
     exhaust(&mut connection, "volatile-lru");
+    // It does so bit by bit, and lets writes pass meanwhile.
+    eventually(SOON, async || {
+        let gone = connection.info("stats", "evicted_keys");
+        ensure!(gone == KEYS, "{gone} evicted");
+        Ok(())
+    })
+    .await;
     cache.set(&ns, "new", "1").await.expect_error(507, "storage_full");
     eventually(LATER, async || {
         let stats = cache.stats(&ns).await.expect(200);
