@@ -103,8 +103,9 @@ impl Cache {
 
     async fn store_many(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
         self.check_batch(writes.len())?;
+        let quota = self.registry.policy(namespace.as_str()).quota();
         for (index, (key, write)) in writes.iter().enumerate() {
-            self.check_write(key, write).map_err(|error| Error::Entry { index, error: Box::new(error) })?;
+            self.check_write(key, write, quota).map_err(|error| Error::Entry { index, error: Box::new(error) })?;
         }
         if writes.is_empty() {
             return Ok(MsetAnswer { stored: 0, failed: Vec::new() });

@@ -4,7 +4,7 @@ use super::near::Near;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{EntryKey, Operation, Write};
+use crate::model::{EntryKey, Operation, Quota, Write};
 use crate::store::Stored;
 
 /// Voids a key's copy when the write is over, however it ended: done, failed with an unknown
@@ -35,7 +35,7 @@ impl Cache {
     }
 
     async fn store_one(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
-        self.check_write(key, &write)?;
+        self.check_write(key, &write, self.registry.policy(key.namespace()).quota())?;
         let policy = self.registry.for_write(key.namespace())?;
         let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
         let _void = self.void_when_over(key);
@@ -43,7 +43,7 @@ impl Cache {
     }
 
     /// What is wrong with a write, before its namespace comes into being.
-    pub(super) fn check_write(&self, key: &EntryKey, write: &Write) -> Result<(), Error> {
+    pub(super) fn check_write(&self, key: &EntryKey, write: &Write, quota: Quota) -> Result<(), Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }
@@ -51,7 +51,6 @@ impl Cache {
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
         }
-        let quota = self.registry.policy(key.namespace()).quota();
         match quota.max_bytes {
             Some(limit) if !quota.admits(size) => {
                 Err(Error::ValueTooLarge { size, limit: usize::try_from(limit.get()).unwrap_or(usize::MAX) })

@@ -1,6 +1,6 @@
 -- One entry and all that is known about it. ARGV: ns, key.
--- Returns false, 1 where the value is gone without the books knowing, or {value, version, created_at ms, remaining ms or -1, last_accessed ms,
--- access_count, tags separated by line feeds}.
+-- Returns false, 1 where the value is gone without the books knowing, or {value, version, created_at
+-- ms, remaining ms or -1, last_accessed ms, access_count, tags separated by line feeds}.
 
 local id = ARGV[1] .. ':' .. ARGV[2]
 local value = redis.call('GET', 'cache:' .. id)
