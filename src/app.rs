@@ -18,7 +18,7 @@ use crate::audit::Audit;
 use crate::cache::{Cache, Near};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
-use crate::config::{Config, StoreConfig, UpkeepConfig};
+use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
 use crate::database::Database;
 use crate::http::{self, App, FailureLog, Server};
 use crate::l1::L1;
@@ -95,14 +95,21 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let database = Arc::new(Database::new(&config.database));
 
-        let l1 = Arc::new(L1::new(config.l1.max_bytes));
+        let without = config.l1.without;
+        if without != Without::Nothing {
+            tracing::warn!(?without, "answers may be stale: test_without is set");
+        }
+        let l1 = L1::new(config.l1.max_bytes);
+        let l1 = Arc::new(if without == Without::Fence { l1.without_fence() } else { l1 });
         let (store, near): (SharedStore, _) = match &config.store {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
                 let store = Redis::start(redis, &instance, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
                 let shards = redis.shards.len();
-                let coherence = Arc::new(Coherence::new(l1.clone(), shards, max_staleness, metrics.clone()));
+                let coherence = Coherence::new(l1.clone(), shards, max_staleness, metrics.clone());
+                let without_watermark = without == Without::Watermark;
+                let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);

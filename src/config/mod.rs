@@ -62,6 +62,17 @@ pub enum StoreConfig {
 pub struct L1Config {
     pub max_bytes: u64,
     pub max_staleness: Duration,
+    pub without: Without,
+}
+
+/// What a test of the tests has switched off: the tests must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    Nothing,
+    /// Fills land whatever was invalidated meanwhile.
+    Fence,
+    /// Copies are served whether they are proven or not, and survive a loss of messages.
+    Watermark,
 }
 
 /// What a request may ask for at most.
@@ -152,6 +163,7 @@ impl Config {
         let l1 = L1Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
             max_staleness: duration("max_staleness_ms", 20, DAY_MS)?,
+            without: Self::without(settings)?,
         };
         let max_bytes = memory::within(settings, "embedded_max_mb", 1)?;
         let store = RedisConfig::parse(settings)?.map_or(StoreConfig::Embedded { max_bytes }, StoreConfig::Redis);
@@ -190,6 +202,17 @@ impl Config {
             },
             log: Self::log(settings)?,
         })
+    }
+
+    fn without(settings: &Settings) -> Result<Without, Error> {
+        match settings.text("test_without") {
+            "" => Ok(Without::Nothing),
+            "fence" => Ok(Without::Fence),
+            "watermark" => Ok(Without::Watermark),
+            other => {
+                Err(settings.error("test_without", format!("expected fence, watermark or nothing, not {other:?}")))
+            }
+        }
     }
 
     fn namespaces(settings: &Settings) -> Result<NamespaceConfig, Error> {
@@ -276,6 +299,7 @@ mod tests {
             ("ACCESS_LOG_SAMPLE_RATE", "1.5"),
             ("AUTO_CREATE_NAMESPACES", "perhaps"),
             ("DEFAULT_EVICTION_POLICY", "lru"),
+            ("TEST_WITHOUT", "everything"),
             ("LOG_FORMAT", "xml"),
             ("LOG", "sidecache=loud"),
         ] {
