@@ -2,8 +2,14 @@
 //!
 //! Handles are taken once, at the start: no lookup by name or label happens for a request.
 
+mod shard;
+
+use std::sync::Arc;
+
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub use shard::ShardMetrics;
 
 use crate::model::{Answer, Operation};
 
@@ -19,17 +25,20 @@ macro_rules! table {
         pub struct Metrics {
             $(pub $field: $kind,)*
             operations: Vec<OperationMetrics>,
-            recorder: PrometheusHandle,
+            /// Makes further handles, at the start.
+            recorder: Arc<PrometheusRecorder>,
+            handle: PrometheusHandle,
         }
 
         impl Metrics {
-            fn with(recorder: &PrometheusRecorder) -> Self {
-                metrics::with_local_recorder(recorder, || {
+            fn with(recorder: Arc<PrometheusRecorder>) -> Self {
+                metrics::with_local_recorder(&*recorder.clone(), || {
                     $(table!(@describe $kind, $name, $unit, $help);)*
                     Self {
                         $($field: table!(@handle $kind, $name),)*
                         operations: Operation::ALL.iter().map(|operation| OperationMetrics::new(*operation)).collect(),
-                        recorder: recorder.handle(),
+                        handle: recorder.handle(),
+                        recorder,
                     }
                 })
             }
@@ -96,8 +105,9 @@ impl Default for Metrics {
                 Unit::Seconds,
                 "Time an operation took inside this process and its store."
             );
+            shard::describe();
         });
-        Self::with(&recorder)
+        Self::with(Arc::new(recorder))
     }
 }
 
@@ -111,11 +121,16 @@ impl Metrics {
 
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
-        self.recorder.render()
+        self.handle.render()
     }
 
     /// Folds recorded samples into their buckets; to be called every few seconds.
     pub fn run_upkeep(&self) {
-        self.recorder.run_upkeep();
+        self.handle.run_upkeep();
+    }
+
+    /// Handles of what is counted for the shard `name`; to be taken once, at the start.
+    pub fn shard(&self, name: &str) -> ShardMetrics {
+        metrics::with_local_recorder(&*self.recorder, || ShardMetrics::new(name))
     }
 }
