@@ -65,6 +65,11 @@ impl Cache {
         &self.store.shard_names()[usize::from(shard)]
     }
 
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    pub fn refresh_gauges(&self) {
+        self.store.refresh_gauges();
+    }
+
     /// How each shard is doing, asked now.
     pub async fn health(&self) -> Vec<ShardHealth> {
         self.store.health().await

@@ -5,7 +5,8 @@
 
 use std::any::Any;
 
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -67,6 +68,9 @@ struct Answer {
 
 /// Status, code and text for people.
 type Known = (StatusCode, &'static str, &'static str);
+
+/// What is away or overloaded is asked for again within a second, see `store::redis`.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 const OUTCOME_UNKNOWN: Known =
     (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened");
@@ -151,6 +155,10 @@ impl IntoResponse for Error {
         };
         let detail = (!is_server_error).then(|| self.to_string());
         let mut response = answer::json(status, &Answer { error, code, detail, deleted_count });
+        // Not after a write that may have happened: sending that again is not to be advised.
+        if status == StatusCode::SERVICE_UNAVAILABLE && code != OUTCOME_UNKNOWN.1 {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
         if is_server_error {
             response.extensions_mut().insert(Failure { code, reason: self.to_string() });
         }

@@ -109,6 +109,7 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
 /// The metrics in the Prometheus text format
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
+    app.cache.refresh_gauges();
     app.metrics.l1_entries.set(app.l1.entries() as f64);
     app.metrics.log_lines_dropped.set((app.dropped_log_lines)() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);

@@ -174,6 +174,9 @@ pub trait Store: Send + Sync + 'static {
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error>;
 
     async fn health(&self) -> Vec<ShardHealth>;
+
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    fn refresh_gauges(&self) {}
 }
 
 /// A store shared by the whole process.

@@ -12,7 +12,7 @@
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
-//! - [`startup`], [`outage`], [`database_outage`]: settings, signals, and servers that are away
+//! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
@@ -24,6 +24,7 @@ mod access_log;
 mod access_metadata;
 mod audit;
 mod batch;
+mod breaker;
 mod coherence;
 mod concurrency;
 mod database_outage;

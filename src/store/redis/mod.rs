@@ -4,12 +4,15 @@
 //! written in `lua/`.
 
 mod accesses;
+mod breaker;
 mod evicted;
+mod lane;
 mod listing;
 mod place;
 mod reply;
 mod ring;
 mod scripts;
+mod sentinel;
 mod shard;
 mod subscriber;
 mod verbs;
@@ -83,6 +86,16 @@ impl Redis {
                 max_staleness,
             };
             tasks.spawn(subscriber.run(shutdown.clone()));
+        }
+    }
+
+    /// Starts asking the Sentinels, of shards that have any, who is their primary, several times in
+    /// `max_staleness`.
+    pub fn watch_primaries(&self, max_staleness: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        for shard in &self.shards {
+            if let Some(sentinels) = &shard.sentinels {
+                tasks.spawn(sentinel::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
+            }
         }
     }
 
@@ -356,6 +369,10 @@ impl Store for Redis {
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
         on_all(&self.shards, |shard| shard.find_evicted(&self.instance, namespaces)).await?;
         Ok(())
+    }
+
+    fn refresh_gauges(&self) {
+        self.shards.iter().for_each(|shard| shard.refresh_gauges());
     }
 
     async fn health(&self) -> Vec<ShardHealth> {

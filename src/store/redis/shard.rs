@@ -2,27 +2,35 @@
 //!
 //! What is true here keeps the traps of the client library out of the rest of the project: a
 //! command is sent at most once, is refused where the connection is known to be lost, never waits
-//! longer than the shard's timeout, and never joins more than a bounded number of others. A
-//! connection that stopped answering gets no more commands and is replaced (see [`Lane`]): its
-//! commands would pile up in the library, and its silence would pass for the shard's.
+//! longer than the shard's timeout, and never joins more than a bounded number of others. A shard
+//! that does not answer is given up for a moment (see [`Breaker`]), a connection that does not is
+//! replaced (see [`Lane`]).
+//!
+//! Only a read is tried again, and only where its connection broke: a shard that is too slow is not
+//! helped by asking it twice. It is tried within its own deadline, after a pause by chance, and by a
+//! bounded number of reads at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
-use fred::types::config::{ReconnectPolicy, TcpConfig, UnresponsiveConfig};
+use fred::types::config::{Config as Endpoint, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{Builder, ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
+use super::breaker::{Breaker, Failure, State};
+use super::lane::Lane;
 use super::scripts::Script;
+use super::sentinel::Sentinels;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ShardMetrics};
 use crate::store::Error;
 
 /// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
@@ -32,6 +40,19 @@ const RECONNECT_MAX_MS: u32 = 500;
 
 /// Messages and events that may wait for a slow listener before it is told that it lost some.
 const BROADCAST_CAPACITY: usize = 16 * 1024;
+
+/// Reads that may wait for a new connection at a time; more are refused at once.
+const MAX_RETRYING: usize = 256;
+
+/// How often the connections of a shard that was given up are looked at.
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Pauses between the attempts of a read, each up to twice as long by chance: a connection that
+/// broke is back after [`RECONNECT_MIN_MS`] at the earliest.
+fn pauses() -> impl Iterator<Item = Duration> {
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(15)).with_factor(2.0);
+    pauses.with_max_times(3).with_jitter().build()
+}
 
 /// Whether a command that got no answer may have changed something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +64,19 @@ pub enum Effect {
 /// A named Redis endpoint.
 pub struct Shard {
     pub name: String,
-    lanes: Vec<Arc<Lane>>,
+    pub lanes: Vec<Arc<Lane>>,
+    pub sentinels: Option<Arc<Sentinels>>,
     /// Receives pub/sub messages; carries no other command.
     pub subscriber: Client,
     next: AtomicUsize,
     in_flight: Semaphore,
+    max_in_flight: usize,
+    breaker: Arc<Breaker>,
+    retrying: Semaphore,
+    /// Deadline of one operation.
+    timeout: Duration,
     pub accesses: Accesses,
+    pub metrics: ShardMetrics,
 }
 
 impl Shard {
@@ -61,14 +89,21 @@ impl Shard {
         common: &RedisConfig,
         metrics: Arc<Metrics>,
     ) -> Result<Self, fred::error::Error> {
-        let lanes =
-            (0..common.connections).map(|_| connect(config, common).map(|client| Arc::new(Lane::new(client))));
+        let sentinels = Sentinels::of(config, common)?;
+        let lanes = (0..common.connections)
+            .map(|_| connect(config.endpoint.clone(), common).map(|client| Lane::new(client, sentinels.clone())));
         Ok(Self {
             name: config.name.clone(),
             lanes: lanes.collect::<Result<_, _>>()?,
-            subscriber: connect(config, common)?,
+            sentinels,
+            subscriber: connect(config.endpoint.clone(), common)?,
             next: AtomicUsize::new(0),
             in_flight: Semaphore::new(common.max_in_flight),
+            max_in_flight: common.max_in_flight,
+            breaker: Arc::new(Breaker::new(common.timeout)),
+            retrying: Semaphore::new(MAX_RETRYING),
+            timeout: common.timeout,
+            metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
         })
     }
@@ -80,6 +115,17 @@ impl Shard {
         effect: Effect,
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Frame, Error> {
+        let attempt = || self.try_run(script, effect, &arguments);
+        let result = if effect == Effect::Read { self.again_if_broken(attempt).await } else { attempt().await };
+        result.map_err(|refusal| self.error(refusal, effect))
+    }
+
+    async fn try_run(
+        &self,
+        script: &Script,
+        effect: Effect,
+        arguments: &(impl Fn() -> Vec<Value> + Send + Sync),
+    ) -> Result<Frame, Refusal> {
         let call = |first: Value| {
             let mut all = Vec::with_capacity(16);
             all.extend([first, Value::from("0")]);
@@ -88,11 +134,36 @@ impl Shard {
         };
         match self.command("EVALSHA", effect, call(Value::from(script.sha1.as_str()))).await {
             // The shard restarted and nothing was executed: EVAL runs the script and loads it.
-            Err(Refusal::NoScript) => {
-                self.command("EVAL", effect, call(Value::from(script.body))).await.map_err(|r| self.error(r, effect))
-            }
-            answer => answer.map_err(|refusal| self.error(refusal, effect)),
+            Err(Refusal::NoScript) => self.command("EVAL", effect, call(Value::from(script.body))).await,
+            answer => answer,
         }
+    }
+
+    /// Makes the attempt, and more of them where the connection broke or is not back yet.
+    async fn again_if_broken<F>(&self, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
+    where
+        F: Future<Output = Result<Frame, Refusal>>,
+    {
+        let started = Moment::now();
+        let mut result = attempt().await;
+        if !matches!(result, Err(Refusal::NotConnected(_))) {
+            return result;
+        }
+        let Ok(_place) = self.retrying.try_acquire() else { return result };
+        for pause in pauses() {
+            let left = self.timeout.saturating_sub(Moment::now().since(started));
+            if pause >= left || self.breaker.state() != State::Closed {
+                break;
+            }
+            sleep(pause).await;
+            self.metrics.retries.increment(1);
+            let late = |_| Err(Refusal::NoAnswer("sent again, and not answered in the time left".to_owned()));
+            result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
+            if !matches!(result, Err(Refusal::NotConnected(_))) {
+                break;
+            }
+        }
+        result
     }
 
     /// Sends one command that reads or that may be lost.
@@ -106,41 +177,78 @@ impl Shard {
     }
 
     async fn command(&self, name: &'static str, effect: Effect, arguments: Vec<Value>) -> Result<Frame, Refusal> {
-        let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let lane = self.lane().ok_or_else(|| Refusal::NotSent("not connected".to_owned()))?;
+        let refused = |refusal: Refusal| {
+            self.metrics.refused.increment(1);
+            refusal
+        };
+        let _permit = self.in_flight.try_acquire().map_err(|_| refused(Refusal::Overloaded))?;
+        let _admission = self.breaker.admit().ok_or_else(|| refused(Refusal::GivenUp))?;
+        let Some(lane) = self.lane() else {
+            self.failed(Failure::NotConnected);
+            return Err(refused(Refusal::NotConnected("not connected".to_owned())));
+        };
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
         let answer = lane.client.custom_raw(command, arguments).await;
         match answer {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
-                lane.missed_an_answer();
+                lane.doubt();
+                self.metrics.silent.increment(1);
+                self.failed(Failure::Silent);
                 Err(Refusal::NoAnswer(error.to_string()))
             }
-            // Nothing of a read that broke off matters; a write may have been carried out.
-            Err(error) if effect == Effect::Read => Err(Refusal::NotSent(error.to_string())),
-            Err(error) => Err(Refusal::NoAnswer(error.to_string())),
+            Err(error) => {
+                lane.doubt();
+                self.failed(Failure::NotConnected);
+                let reason = error.to_string();
+                // Nothing of a read that broke off matters; a write may have been carried out.
+                Err(if effect == Effect::Read { Refusal::NotConnected(reason) } else { Refusal::NoAnswer(reason) })
+            }
             Ok(frame) => {
-                lane.got_an_answer();
+                self.breaker.answered();
                 match frame {
-                    Frame::SimpleError { data, .. } => Err(refused(&data)),
-                    Frame::BlobError { data, .. } => Err(refused(&String::from_utf8_lossy(&data))),
+                    Frame::SimpleError { data, .. } => Err(refused_by(&data)),
+                    Frame::BlobError { data, .. } => Err(refused_by(&String::from_utf8_lossy(&data))),
                     frame => Ok(frame),
                 }
             }
         }
     }
 
-    /// The next usable lane in turn.
+    /// Tells the breaker, and sees that an open one is opened again for probes.
+    fn failed(&self, failure: Failure) {
+        let Some(left) = self.breaker.failed(failure, Moment::now()) else { return };
+        self.metrics.breaker_openings.increment(1);
+        if left == State::Closed {
+            tracing::warn!(shard = %self.name, "the shard does not answer and is not asked for now");
+        }
+        tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
+    }
+
+    /// The next usable lane in turn, one that answers before one that may not.
     fn lane(&self) -> Option<&Arc<Lane>> {
         let start = self.next.fetch_add(1, Relaxed);
         let count = self.lanes.len();
-        (0..count).map(|i| &self.lanes[(start + i) % count]).find(|lane| lane.is_usable())
+        let in_turn = || (0..count).map(|i| &self.lanes[(start + i) % count]);
+        in_turn().find(|lane| lane.is_sure()).or_else(|| in_turn().find(|lane| lane.is_usable()))
+    }
+
+    /// Brings the gauges up to now.
+    pub fn refresh_gauges(&self) {
+        let in_flight = self.max_in_flight - self.in_flight.available_permits();
+        self.metrics.in_flight.set(in_flight as f64);
+        self.metrics.breaker_open.set(match self.breaker.state() {
+            State::Closed => 0.0,
+            State::HalfOpen => 0.5,
+            State::Open => 1.0,
+        });
     }
 
     fn error(&self, refusal: Refusal, effect: Effect) -> Error {
         let shard = self.name.clone();
         match refusal {
             Refusal::Overloaded => Error::Overloaded { shard },
-            Refusal::NotSent(reason) => Error::Unavailable { shard, reason },
+            Refusal::GivenUp => Error::Unavailable { shard, reason: "it did not answer lately".to_owned() },
+            Refusal::NotConnected(reason) | Refusal::NotExecuted(reason) => Error::Unavailable { shard, reason },
             Refusal::NoAnswer(_) if effect == Effect::Read => Error::Timeout { shard },
             Refusal::NoAnswer(reason) => Error::OutcomeUnknown { shard, reason },
             Refusal::Full => Error::Full { shard },
@@ -150,71 +258,24 @@ impl Shard {
     }
 }
 
-/// How long commands may time out on a connection without any answer before it is replaced.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// How long a new connection is waited for before the next is asked for, and how often it is looked
-/// for meanwhile.
-const REVIVAL: Duration = Duration::from_secs(5);
-const REVIVAL_STEP: Duration = Duration::from_millis(100);
-
-/// One connection for commands.
-struct Lane {
-    client: Client,
-    /// When the first of the commands timed out that had no answer after them; 0 for none. In
-    /// nanoseconds of [`Moment`].
-    silent_since: AtomicU64,
-    /// Whether a task is replacing the connection.
-    is_reviving: AtomicBool,
-}
-
-impl Lane {
-    fn new(client: Client) -> Self {
-        Self { client, silent_since: AtomicU64::new(0), is_reviving: AtomicBool::new(false) }
+/// Opens the way to the shard again as soon as one of its connections answers.
+async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Lane>>) {
+    // The connections ask for themselves, see `lane`; here it is only noticed.
+    while !lanes.iter().any(|lane| lane.is_sure()) {
+        sleep(PROBE_PAUSE).await;
     }
-
-    fn is_usable(&self) -> bool {
-        self.client.is_connected() && !self.is_reviving.load(Relaxed)
-    }
-
-    fn got_an_answer(&self) {
-        if self.silent_since.load(Relaxed) != 0 {
-            self.silent_since.store(0, Relaxed);
-        }
-    }
-
-    fn missed_an_answer(self: &Arc<Self>) {
-        let now = Moment::now();
-        let first = self.silent_since.compare_exchange(0, now.as_nanos(), Relaxed, Relaxed).err();
-        let silence = first.map_or(Duration::ZERO, |nanos| now.since(Moment::from_nanos(nanos)));
-        if silence >= SILENCE && !self.is_reviving.swap(true, Relaxed) {
-            tokio::spawn(self.clone().revive());
-        }
-    }
-
-    /// Replaces the connection, again and again until it answers; nothing else is sent meanwhile.
-    async fn revive(self: Arc<Self>) {
-        while timeout(REVIVAL, self.reconnect()).await.is_err() {}
-        self.silent_since.store(0, Relaxed);
-        self.is_reviving.store(false, Relaxed);
-    }
-
-    async fn reconnect(&self) {
-        // Where the library is stuck in writing this does not end; its own check for silence then
-        // breaks the connection, as nothing more is written.
-        if let Ok(Err(error)) = timeout(SILENCE, self.client.force_reconnection()).await {
-            tracing::debug!(%error, "not reconnected yet");
-        }
-        while !self.client.is_connected() || self.client.ping::<()>(None).await.is_err() {
-            sleep(REVIVAL_STEP).await;
-        }
-    }
+    breaker.try_again();
 }
 
 /// Why a command has no result.
 enum Refusal {
     Overloaded,
-    NotSent(String),
+    /// The breaker is open.
+    GivenUp,
+    /// Not sent, or a read that broke off.
+    NotConnected(String),
+    /// The shard answered that it does not carry out commands at present.
+    NotExecuted(String),
     NoAnswer(String),
     Full,
     NoScript,
@@ -222,7 +283,7 @@ enum Refusal {
 }
 
 /// Reads an error reply. Redis opens each with a code in capitals.
-fn refused(reply: &str) -> Refusal {
+fn refused_by(reply: &str) -> Refusal {
     // A failure inside a script is told as `ERR ... @user_script` or with the inner code in front.
     let code = reply.split_whitespace().next().unwrap_or_default();
     match code {
@@ -230,14 +291,15 @@ fn refused(reply: &str) -> Refusal {
         "OOM" => Refusal::Full,
         // Not executed: loading its data, a replica, without its disk or without rights.
         "LOADING" | "READONLY" | "MISCONF" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH" | "NOPERM"
-        | "NOREPLICAS" => Refusal::NotSent(reply.to_owned()),
+        | "NOREPLICAS" => Refusal::NotExecuted(reply.to_owned()),
         _ => Refusal::Strange(reply.to_owned()),
     }
 }
 
-fn connect(config: &ShardConfig, common: &RedisConfig) -> Result<Client, fred::error::Error> {
+/// A client that connects in the background, now or when its server comes up.
+pub fn connect(endpoint: Endpoint, common: &RedisConfig) -> Result<Client, fred::error::Error> {
     let timeout = common.timeout;
-    let client = Builder::from_config(config.endpoint.clone())
+    let client = Builder::from_config(endpoint)
         .with_performance_config(|performance| {
             performance.default_command_timeout = timeout;
             performance.broadcast_channel_capacity = BROADCAST_CAPACITY;

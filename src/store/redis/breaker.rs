@@ -1,0 +1,234 @@
+//! The circuit breaker of one shard: who does not answer is not asked, but for a probe now and then.
+//!
+//! ```text
+//!            silent again and again                  a PING was answered
+//!   Closed ------------------------> Open ---------------------------> HalfOpen
+//!     ^  ^                             ^                                  |  |
+//!     |  |                             +---------- silent once -----------+  |
+//!     |  +------------------- a few operations were answered ----------------+
+//! ```
+//!
+//! Without it every operation on a shard that stands still waits out its deadline, and thousands of
+//! them at once hold memory and connections for an error that is known beforehand. The PINGs are the
+//! connections' own, see `lane`: no client's request is spent on finding out.
+//!
+//! Silence is what counts: a shard that answers with an error is there.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Moment;
+
+/// Operations without an answer, one after the other, that open the breaker.
+const SILENT_IN_A_ROW: u32 = 5;
+
+/// Operations let through at once while it is half open, and answers that close it.
+const TRIALS: u32 = 8;
+
+/// What the breaker does with operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+/// The breaker; see the module's text.
+pub struct Breaker {
+    state: AtomicU8,
+    /// Silences since the last answer.
+    silent: AtomicU32,
+    /// When the first thing failed that nothing was answered after; 0 for none. In nanoseconds of
+    /// [`Moment`].
+    failing_since: AtomicU64,
+    /// While half open: operations under way, and answers so far.
+    trials: AtomicU32,
+    answers: AtomicU32,
+    /// How long the shard may give no sign of life, however few ask it.
+    patience: Duration,
+    /// Held for every change of the state.
+    change: Mutex<()>,
+}
+
+/// How an operation failed, as far as the breaker cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It was sent, and its time went by.
+    Silent,
+    /// There was no connection, or it broke.
+    NotConnected,
+}
+
+/// The right to send one operation.
+pub struct Admission<'b> {
+    breaker: &'b Breaker,
+    is_trial: bool,
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if self.is_trial {
+            self.breaker.trials.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Breaker {
+    /// A closed breaker for a shard that may be silent for `patience`.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            state: AtomicU8::new(State::Closed as u8),
+            silent: AtomicU32::new(0),
+            failing_since: AtomicU64::new(0),
+            trials: AtomicU32::new(0),
+            answers: AtomicU32::new(0),
+            patience,
+            change: Mutex::new(()),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            0 => State::Closed,
+            1 => State::Open,
+            _ => State::HalfOpen,
+        }
+    }
+
+    /// Whether an operation may be sent now; one load where all is well.
+    pub fn admit(&self) -> Option<Admission<'_>> {
+        match self.state() {
+            State::Closed => Some(Admission { breaker: self, is_trial: false }),
+            State::Open => None,
+            State::HalfOpen => {
+                let taken = self.trials.fetch_add(1, Relaxed);
+                // Dropped where there were too many, which gives the place back.
+                let admission = Admission { breaker: self, is_trial: true };
+                (taken < TRIALS).then_some(admission)
+            }
+        }
+    }
+
+    /// The shard answered.
+    pub fn answered(&self) {
+        if self.failing_since.load(Relaxed) != 0 && self.state() == State::Closed {
+            self.forgive();
+        }
+        if self.state() == State::HalfOpen && self.answers.fetch_add(1, Relaxed) + 1 >= TRIALS {
+            let _change = self.change.lock();
+            if self.state() == State::HalfOpen {
+                self.forgive();
+                self.enter(State::Closed);
+            }
+        }
+    }
+
+    /// An operation failed at `now`; tells which state that ended, if it opened the breaker.
+    pub fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
+        let first = self.failing_since.compare_exchange(0, now.as_nanos(), Relaxed, Relaxed).err();
+        let failing = first.map_or(Duration::ZERO, |nanos| now.since(Moment::from_nanos(nanos)));
+        let silent = match failure {
+            Failure::Silent => self.silent.fetch_add(1, Relaxed) + 1,
+            Failure::NotConnected => 0,
+        };
+        let _change = self.change.lock();
+        let state = self.state();
+        let opens = match state {
+            State::Closed => silent >= SILENT_IN_A_ROW || failing >= self.patience,
+            State::HalfOpen => true,
+            State::Open => false,
+        };
+        if opens {
+            self.enter(State::Open);
+        }
+        opens.then_some(state)
+    }
+
+    /// A probe was answered.
+    pub fn try_again(&self) {
+        let _change = self.change.lock();
+        if self.state() == State::Open {
+            self.forgive();
+            self.answers.store(0, Relaxed);
+            self.enter(State::HalfOpen);
+        }
+    }
+
+    fn forgive(&self) {
+        self.silent.store(0, Relaxed);
+        self.failing_since.store(0, Relaxed);
+    }
+
+    fn enter(&self, state: State) {
+        self.state.store(state as u8, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(250);
+
+    fn open() -> (Breaker, Moment) {
+        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let opened = (0..SILENT_IN_A_ROW).filter_map(|_| breaker.failed(Failure::Silent, now)).count();
+        assert_eq!((opened, breaker.state()), (1, State::Open), "told once");
+        (breaker, now)
+    }
+
+    #[test]
+    fn silence_again_and_again_opens_it() {
+        let (breaker, _) = open();
+        assert!(breaker.admit().is_none());
+    }
+
+    #[test]
+    fn an_answer_in_between_keeps_it_closed() {
+        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        for _ in 0..20 {
+            for _ in 1..SILENT_IN_A_ROW {
+                assert_eq!(breaker.failed(Failure::Silent, now), None);
+            }
+            breaker.answered();
+        }
+        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.failed(Failure::Silent, now + PATIENCE * 10), None, "a new row begins");
+    }
+
+    #[test]
+    fn a_connection_that_stays_away_opens_it_and_one_that_broke_does_not() {
+        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        for _ in 0..1000 {
+            assert_eq!(breaker.failed(Failure::NotConnected, now), None, "many at once are one break");
+        }
+        assert_eq!(breaker.failed(Failure::NotConnected, now + PATIENCE), Some(State::Closed));
+    }
+
+    #[test]
+    fn half_open_it_lets_a_few_through_and_closes_when_they_are_answered() {
+        let (breaker, _) = open();
+        breaker.try_again();
+        let under_way: Vec<_> = (0..TRIALS).map(|_| breaker.admit().expect("one of the few")).collect();
+        assert!(breaker.admit().is_none());
+        drop(under_way);
+        for _ in 0..TRIALS {
+            assert_eq!(breaker.state(), State::HalfOpen);
+            let _trial = breaker.admit().expect("their places are free again");
+            breaker.answered();
+        }
+        assert_eq!(breaker.state(), State::Closed);
+        assert!(breaker.admit().is_some());
+    }
+
+    #[test]
+    fn silence_while_half_open_opens_it_at_once() {
+        let (breaker, now) = open();
+        breaker.try_again();
+        assert_eq!(breaker.failed(Failure::Silent, now), Some(State::HalfOpen));
+        assert!(breaker.admit().is_none());
+    }
+}
