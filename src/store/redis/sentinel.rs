@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::reply;
-use super::shard::{Shard, connect};
+use super::shard::{EVENTS, Shard, connect};
 use crate::config::{RedisConfig, ShardConfig};
 
 /// Questions within one staleness bound.
@@ -68,7 +68,7 @@ impl Sentinels {
                 fail_fast: false,
                 ..Config::default()
             };
-            connect(endpoint, common)
+            connect(endpoint, common, EVENTS)
         });
         let clients = clients.collect::<Result<_, _>>()?;
         Ok(Some(Arc::new(Self { clients, service_name: service_name.clone() })))

@@ -38,8 +38,10 @@ use crate::store::Error;
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
 
-/// Messages and events that may wait for a slow listener before it is told that it lost some.
-const BROADCAST_CAPACITY: usize = 16 * 1024;
+/// Messages that may wait for a slow listener before it is told that it lost some, and events of
+/// connections that have no messages. The library sets the memory aside at once.
+const MESSAGES: usize = 16 * 1024;
+pub const EVENTS: usize = 32;
 
 /// Reads that may wait for a new connection at a time; more are refused at once.
 const MAX_RETRYING: usize = 256;
@@ -90,13 +92,14 @@ impl Shard {
         metrics: Arc<Metrics>,
     ) -> Result<Self, fred::error::Error> {
         let sentinels = Sentinels::of(config, common)?;
-        let lanes = (0..common.connections)
-            .map(|_| connect(config.endpoint.clone(), common).map(|client| Lane::new(client, sentinels.clone())));
+        let lanes = (0..common.connections).map(|_| {
+            connect(config.endpoint.clone(), common, EVENTS).map(|client| Lane::new(client, sentinels.clone()))
+        });
         Ok(Self {
             name: config.name.clone(),
             lanes: lanes.collect::<Result<_, _>>()?,
             sentinels,
-            subscriber: connect(config.endpoint.clone(), common)?,
+            subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
             next: AtomicUsize::new(0),
             in_flight: Semaphore::new(common.max_in_flight),
             max_in_flight: common.max_in_flight,
@@ -296,13 +299,14 @@ fn refused_by(reply: &str) -> Refusal {
     }
 }
 
-/// A client that connects in the background, now or when its server comes up.
-pub fn connect(endpoint: Endpoint, common: &RedisConfig) -> Result<Client, fred::error::Error> {
+/// A client that connects in the background, now or when its server comes up; `capacity` messages and
+/// events may wait for who listens.
+pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Result<Client, fred::error::Error> {
     let timeout = common.timeout;
     let client = Builder::from_config(endpoint)
         .with_performance_config(|performance| {
             performance.default_command_timeout = timeout;
-            performance.broadcast_channel_capacity = BROADCAST_CAPACITY;
+            performance.broadcast_channel_capacity = capacity;
         })
         .with_connection_config(|connection| {
             connection.connection_timeout = Duration::from_secs(2);
