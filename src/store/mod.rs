@@ -104,6 +104,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whether entries live in another process, so that copies of them pay and need coherence.
     fn is_remote(&self) -> bool;
 
+    /// A short text that is the same in all processes that look for a key on the same shard.
+    fn ring_version(&self) -> &str;
+
+    /// The part of all keys' hashes that each shard owns, by index; together 1.
+    fn shares(&self) -> Vec<f64>;
+
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error>;
 
     /// Reads many entries; the answers stand in the order of `keys`.

@@ -119,6 +119,14 @@ impl Store for Embedded {
         false
     }
 
+    fn ring_version(&self) -> &str {
+        NAME
+    }
+
+    fn shares(&self) -> Vec<f64> {
+        vec![1.0]
+    }
+
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
         let Some(space) = self.space(key.namespace()) else { return Ok(None) };
         let (entry, removed) = space.get(key);

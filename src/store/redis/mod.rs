@@ -222,6 +222,14 @@ impl Store for Redis {
         true
     }
 
+    fn ring_version(&self) -> &str {
+        self.ring.version()
+    }
+
+    fn shares(&self) -> Vec<f64> {
+        self.ring.shares()
+    }
+
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
         let mut answers = self.owner(key.hash()).get(key.namespace(), &[key.key()]).await?;
         Ok(answers.pop().flatten())

@@ -19,6 +19,7 @@ pub struct Ring {
     /// Sorted by hash, then by name, so that even equal hashes give every instance one answer.
     hashes: Box<[u64]>,
     owners: Box<[ShardIndex]>,
+    version: String,
 }
 
 impl Ring {
@@ -33,7 +34,30 @@ impl Ring {
         Self {
             hashes: points.iter().map(|point| point.0).collect(),
             owners: points.iter().map(|point| point.2).collect(),
+            version: version(names),
         }
+    }
+
+    /// Sixteen hexadecimal digits that are the same for all rings that route the same way.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The part of all hashes that each shard owns, by index; together 1.
+    pub fn shares(&self) -> Vec<f64> {
+        let shards = self.owners.iter().max().map_or(0, |last| usize::from(*last) + 1);
+        let mut owned = vec![0u128; shards];
+        let mut behind = None;
+        for (hash, owner) in self.hashes.iter().zip(&self.owners) {
+            // A point owns the hashes behind the point before it, up to and with its own.
+            let count = behind.map_or(u128::from(*hash) + 1, |behind| u128::from(*hash - behind));
+            owned[usize::from(*owner)] += count;
+            behind = Some(*hash);
+        }
+        if let (Some(last), Some(first)) = (behind, self.owners.first()) {
+            owned[usize::from(*first)] += u128::from(u64::MAX - last);
+        }
+        owned.into_iter().map(|count| count as f64 / 2f64.powi(64)).collect()
     }
 
     /// The shard that owns a key with this hash.
@@ -42,6 +66,15 @@ impl Ring {
         // Behind the last point the ring closes at its first.
         self.owners[if behind == self.owners.len() { 0 } else { behind }]
     }
+}
+
+/// What decides how a ring routes, in a few letters: the names in any order, and this module's ways.
+fn version<N: AsRef<str>>(names: &[N]) -> String {
+    let mut names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    names.sort_unstable();
+    // No name holds a line feed.
+    let text = format!("xxh3 name#i {POINTS_PER_SHARD}\n{}", names.join("\n"));
+    format!("{:016x}", hash(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -99,6 +132,35 @@ mod tests {
             }
             let share = moved as f64 / KEYS as f64;
             assert!(share <= 1.0 / (n + 1) as f64 + 0.05, "{share} of the keys moved to shard {n}");
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_the_hashes() {
+        for names in [&["a"] as &[_], &["a", "b", "c"], &["eu", "us", "asia", "africa"]] {
+            let ring = Ring::new(names);
+            let shares = ring.shares();
+            assert_eq!(shares.len(), names.len());
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{shares:?}");
+            let mut counts = vec![0usize; names.len()];
+            for i in 0..KEYS {
+                counts[usize::from(ring.route(hash(&i.to_le_bytes())))] += 1;
+            }
+            for (share, count) in shares.iter().zip(counts) {
+                assert!((share - count as f64 / KEYS as f64).abs() < 0.01, "{share} of all hashes, {count} keys");
+            }
+        }
+    }
+
+    #[test]
+    fn versions_tell_sets_of_names_apart() {
+        let version = |names: &[&str]| Ring::new(names).version().to_owned();
+        // Frozen: instances of different releases compare them.
+        assert_eq!(version(&["a", "b", "c"]), "8ed8a2bd733d051a");
+        assert_eq!(version(&["c", "a", "b"]), version(&["a", "b", "c"]));
+        let others = [&["a"] as &[_], &["a", "b"], &["a", "b", "d"], &["a", "b", "c", "d"], &["ab", "c"]];
+        for names in others {
+            assert_ne!(version(names), version(&["a", "b", "c"]), "{names:?}");
         }
     }
 
