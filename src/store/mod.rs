@@ -6,6 +6,7 @@
 mod cursor;
 pub mod embedded;
 mod error;
+mod presence;
 pub mod redis;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 
 pub use cursor::Cursor;
 pub use error::Error;
+pub use presence::{Neighbour, Presence, RingCount, Role, Survey};
 
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, Key, Namespace, Quota, Selection, Version, Write};
@@ -94,7 +96,7 @@ pub trait InvalidationSink: Send + Sync + 'static {
 
 /// A store of entries.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Presence {
     /// The shard that owns `key`.
     fn shard_of(&self, key: &EntryKey) -> ShardIndex;
 

@@ -10,13 +10,17 @@ mod space;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
 use self::entries::Removed;
 use self::space::Space;
-use super::{Cursor, Error, FlushFailure, Page, Reads, ShardHealth, ShardIndex, Store, Stored, Totals};
+use super::{
+    Cursor, Error, FlushFailure, Neighbour, Page, Presence, Reads, RingCount, Role, ShardHealth, ShardIndex, Store,
+    Stored, Survey, Totals,
+};
 use crate::model::{Details, Entry, EntryKey, Namespace, Quota, Selection, Write};
 
 /// The name by which the one shard of this store is known.
@@ -235,6 +239,28 @@ impl Store for Embedded {
             used_bytes: self.used.load(Relaxed),
             limit_bytes: self.limit_bytes,
         }]
+    }
+}
+
+/// Nobody else can be on this store.
+#[async_trait]
+impl Presence for Embedded {
+    async fn beat(&self, _: ShardIndex, _: &str, _: &str, _: Duration) -> Result<Vec<RingCount>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn leave(&self, _: ShardIndex, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn neighbours(&self, _: Duration) -> Vec<Result<Vec<Neighbour>, Error>> {
+        Vec::new()
+    }
+
+    async fn survey(&self, _: Option<&[Namespace]>) -> Vec<Survey> {
+        let keys = self.spaces.read().values().map(|space| space.totals().keys).sum();
+        let one = |health| Survey { health, role: Some(Role::Primary), keys: Some(keys) };
+        self.health().await.into_iter().map(one).collect()
     }
 }
 

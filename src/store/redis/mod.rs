@@ -9,6 +9,7 @@ mod evicted;
 mod lane;
 mod listing;
 mod place;
+mod presence;
 mod reply;
 mod ring;
 mod scripts;

@@ -50,6 +50,10 @@ pub static TOTALS: LazyLock<Script> = script!("lua/totals.lua");
 pub static RECORD_READS: LazyLock<Script> = script!("lua/record_reads.lua");
 pub static RECORD_ACCESSES: LazyLock<Script> = script!("lua/record_accesses.lua");
 pub static FORGET: LazyLock<Script> = script!("lua/forget.lua");
+pub static BEAT: LazyLock<Script> = script!("lua/living.lua", "lua/beat.lua");
+pub static LEAVE: LazyLock<Script> = script!("lua/living.lua", "lua/leave.lua");
+pub static NEIGHBOURS: LazyLock<Script> = script!("lua/living.lua", "lua/neighbours.lua");
+pub static COUNT_KEYS: LazyLock<Script> = script!("lua/count_keys.lua");
 
 /// Channel on which the scripts publish the keys whose copies are void; see `prelude.lua`.
 pub const INVALIDATION_CHANNEL: &str = "sidecache:invalidations";

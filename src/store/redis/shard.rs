@@ -76,7 +76,7 @@ pub struct Shard {
     breaker: Arc<Breaker>,
     retrying: Semaphore,
     /// Deadline of one operation.
-    timeout: Duration,
+    pub timeout: Duration,
     pub accesses: Accesses,
     pub metrics: ShardMetrics,
 }
