@@ -20,6 +20,7 @@ use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
 use crate::database::Database;
+use crate::fleet::{Fleet, Sources, advertised};
 use crate::http::{self, App, FailureLog, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
@@ -51,7 +52,7 @@ pub async fn run(config: Config, dropped_log_lines: DroppedLines) -> anyhow::Res
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
-    let service = Service::start(&config)?;
+    let service = Service::start(&config, address)?;
     service.warm_up().await;
     let router = http::router(service.app(&config, dropped_log_lines), &service.instance);
     let server = Server::new(router, &config.http, service.metrics.clone());
@@ -77,6 +78,7 @@ struct Service {
     /// Names this process towards the shards and in request ids.
     instance: String,
     cache: Arc<Cache>,
+    fleet: Arc<Fleet>,
     l1: Arc<L1>,
     registry: Arc<Registry>,
     database: Arc<Database>,
@@ -89,7 +91,7 @@ struct Service {
 }
 
 impl Service {
-    fn start(config: &Config) -> anyhow::Result<Self> {
+    fn start(config: &Config, listening: SocketAddr) -> anyhow::Result<Self> {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let instance = instance_name();
         let metrics = Arc::new(Metrics::default());
@@ -101,7 +103,7 @@ impl Service {
         }
         let l1 = L1::new(config.l1.max_bytes);
         let l1 = Arc::new(if without == Without::Fence { l1.without_fence() } else { l1 });
-        let (store, near): (SharedStore, _) = match &config.store {
+        let (store, coherence): (SharedStore, _) = match &config.store {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
@@ -114,9 +116,10 @@ impl Service {
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
                 store.watch_primaries(max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
-                (Arc::new(store), Some(Near::new(l1.clone(), coherence, metrics.clone())))
+                (Arc::new(store), Some(coherence))
             }
         };
+        let near = coherence.clone().map(|coherence| Near::new(l1.clone(), coherence, metrics.clone()));
 
         let registry = Arc::new(Registry::new(config.namespaces.clone()));
         let policies = namespaces::repository(database.clone());
@@ -146,15 +149,21 @@ impl Service {
         });
         tasks.spawn(upkeep(
             cache.clone(),
-            store,
+            store.clone(),
             registry.clone(),
             metrics.clone(),
             &config.upkeep,
             shutdown.clone(),
         ));
+        let sources =
+            Sources { store, l1: l1.clone(), coherence, registry: registry.clone(), metrics: metrics.clone() };
+        let fleet = Fleet::new(&instance, advertised(config.http.advertise.as_deref(), listening), sources);
+        let fleet = Arc::new(fleet);
+        tasks.spawn(fleet.clone().run(shutdown.clone()));
         Ok(Self {
             instance,
             cache,
+            fleet,
             l1,
             registry,
             database,
@@ -181,6 +190,7 @@ impl Service {
     fn app(&self, config: &Config, dropped_log_lines: DroppedLines) -> Arc<App> {
         Arc::new(App {
             cache: self.cache.clone(),
+            fleet: self.fleet.clone(),
             l1: self.l1.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),

@@ -26,9 +26,9 @@
 //!          model                namespaces, keys, entries: pure
 //! ```
 //!
-//! Beside the road of a request: [`namespaces`] (policies), [`access_log`] and [`audit`] with the
-//! [`journal`] that both write through, [`stats`] and [`metrics`]; the [`database`] is behind the
-//! first three.
+//! Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
+//! and [`audit`] with the [`journal`] that both write through, [`stats`] and [`metrics`]; the [`database`]
+//! is behind policies, log and trail.
 
 pub mod app;
 pub mod cli;
@@ -38,6 +38,7 @@ pub mod telemetry;
 pub mod http;
 
 pub mod cache;
+pub mod fleet;
 
 pub mod coherence;
 pub mod l1;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("model", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("audit", &["clock", "config", "database", "journal", "metrics", "model"]),
     ("namespaces", &["audit", "clock", "config", "database", "model"]),
     ("access_log", &["config", "database", "journal", "metrics", "model"]),
+    ("fleet", &["clock", "coherence", "l1", "metrics", "model", "namespaces", "store"]),
     ("stats", &["config", "metrics", "model", "namespaces", "store"]),
     (
         "cache",
@@ -47,6 +48,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "clock",
             "config",
             "database",
+            "fleet",
             "l1",
             "metrics",
             "model",
@@ -67,6 +69,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "coherence",
             "config",
             "database",
+            "fleet",
             "http",
             "l1",
             "metrics",

@@ -5,7 +5,8 @@ mod memory;
 mod redis;
 mod settings;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::model::Policy;
@@ -43,6 +44,8 @@ pub struct Config {
 #[derive(Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// Where others reach it, if that is not where it listens; `host:port`.
+    pub advertise: Option<String>,
     pub header_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_timeout: Duration,
@@ -147,6 +150,7 @@ impl Config {
             listen: settings.parse("listen").map_err(|_| {
                 settings.error("listen", format!("expected <address>:<port>, not {:?}", settings.text("listen")))
             })?,
+            advertise: Self::advertise(settings)?,
             header_timeout: duration("header_timeout_ms", 10, DAY_MS)?,
             request_timeout: duration("request_timeout_ms", 10, DAY_MS)?,
             drain_timeout: duration("drain_timeout_ms", 0, DAY_MS)?,
@@ -212,6 +216,27 @@ impl Config {
             other => {
                 Err(settings.error("test_without", format!("expected fence, watermark or nothing, not {other:?}")))
             }
+        }
+    }
+
+    fn advertise(settings: &Settings) -> Result<Option<String>, Error> {
+        let text = settings.text("advertise").trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let is_host = |host: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            let within_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            (1..=253).contains(&host.len())
+                && match within_brackets {
+                    Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+                    None => host.bytes().all(plain),
+                }
+        };
+        let is_port = |port: &str| port.parse::<NonZeroU16>().is_ok();
+        match text.rsplit_once(':') {
+            Some((host, port)) if is_host(host) && is_port(port) => Ok(Some(text.to_owned())),
+            _ => Err(settings.error("advertise", format!("expected <host>:<port>, not {text:?}"))),
         }
     }
 
@@ -284,6 +309,10 @@ mod tests {
     fn a_wrong_setting_is_named_on_one_line_without_its_secrets() {
         for (name, value) in [
             ("LISTEN", "8080"),
+            ("ADVERTISE", "cache-1"),
+            ("ADVERTISE", "http://cache-1:80"),
+            ("ADVERTISE", "::1:80"),
+            ("ADVERTISE", "cache-1:0"),
             ("REDIS_SHARDS", "a"),
             ("REDIS_SHARDS", "a=http://127.0.0.1"),
             ("REDIS_SHARDS", "a=redis://:secret@127.0.0.1:99999"),

@@ -22,6 +22,17 @@ struct HealthAnswer {
     uptime_seconds: u64,
     shards: Vec<ShardAnswer>,
     database: DatabaseAnswer,
+    ring: RingAnswer,
+    /// For people: what is wrong that no state above tells.
+    warnings: Vec<String>,
+}
+
+/// Which shard owns a key, in short.
+#[derive(Serialize)]
+pub struct RingAnswer {
+    pub version: String,
+    /// Whether all instances have the same.
+    pub agreed: bool,
 }
 
 #[derive(Serialize)]
@@ -44,14 +55,16 @@ struct StatusAnswer {
 }
 
 /// Everything this instance depends on: the shards are asked now, the database is as its last
-/// statement found it, which is at most a refresh ago.
+/// statement found it, which is at most a refresh ago, and the other instances are as the last beats
+/// heard of them.
 pub async fn health(State(app): State<SharedApp>) -> Response {
     let shards = app.cache.health().await;
     let reachable = shards.iter().filter(|shard| shard.reachable).count();
     let database = app.database.is_connected();
+    let agreement = app.fleet.agreement();
     let status = match reachable {
         0 => "unhealthy",
-        n if n < shards.len() || !database => "degraded",
+        n if n < shards.len() || !database || !agreement.is_agreed() => "degraded",
         _ => "healthy",
     };
     let redis = match reachable {
@@ -69,6 +82,8 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
         uptime_seconds: Moment::now().since(app.started).as_secs(),
         shards: shards.into_iter().map(ShardAnswer::from).collect(),
         database: DatabaseAnswer { kind: app.database.kind(), state: state(database) },
+        ring: RingAnswer { version: app.fleet.ring_version().to_owned(), agreed: agreement.is_agreed() },
+        warnings: agreement.warnings(),
     };
     answer::json(if reachable == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &body)
 }
@@ -77,7 +92,7 @@ fn percent_used(shard: &ShardHealth) -> u64 {
     (shard.used_bytes * 100).checked_div(shard.limit_bytes).unwrap_or(0)
 }
 
-fn state(connected: bool) -> &'static str {
+pub fn state(connected: bool) -> &'static str {
     if connected { "connected" } else { "disconnected" }
 }
 
@@ -112,6 +127,9 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();
     app.metrics.l1_entries.set(app.l1.entries() as f64);
     app.metrics.log_lines_dropped.set((app.dropped_log_lines)() as f64);
+    let agreement = app.fleet.agreement();
+    app.metrics.fleet_instances.set(agreement.instances() as f64);
+    app.metrics.ring_disagreements.set(agreement.disagreeing() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
     let mut response = app.metrics.render().into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -5,6 +5,7 @@
 mod answer;
 mod batch;
 mod body;
+mod cluster;
 mod entry;
 mod error;
 mod extract;
@@ -39,6 +40,7 @@ use self::error::Error;
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::database::Database;
+use crate::fleet::Fleet;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::telemetry::DroppedLines;
@@ -49,6 +51,7 @@ pub use server::{Server, bind};
 /// What the handlers share.
 pub struct App {
     pub cache: Arc<Cache>,
+    pub fleet: Arc<Fleet>,
     pub l1: Arc<L1>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
@@ -78,6 +81,7 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
         .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
         .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
+        .route("/api/v1/cluster", get(cluster::cluster))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -88,6 +88,10 @@ impl L1 {
         self.max_bytes > 0
     }
 
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Relaxed)
     }

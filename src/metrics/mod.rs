@@ -3,6 +3,7 @@
 //! Handles are taken once, at the start: no lookup by name or label happens for a request.
 
 mod shard;
+mod tally;
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use shard::ShardMetrics;
+pub use tally::Tally;
 
 use crate::model::{Answer, Operation};
 
@@ -45,13 +47,15 @@ macro_rules! table {
         }
     };
     (@describe Counter, $name:literal, $unit:expr, $help:literal) => { metrics::describe_counter!($name, $unit, $help) };
+    (@describe Tally, $name:literal, $unit:expr, $help:literal) => { metrics::describe_counter!($name, $unit, $help) };
     (@describe Gauge, $name:literal, $unit:expr, $help:literal) => { metrics::describe_gauge!($name, $unit, $help) };
     (@handle Counter, $name:literal) => { metrics::counter!($name) };
+    (@handle Tally, $name:literal) => { Tally::new(metrics::counter!($name)) };
     (@handle Gauge, $name:literal) => { metrics::gauge!($name) };
 }
 
 table! {
-    l1_hits: Counter, "sidecache_l1_hits_total", Unit::Count, "Reads answered from L1.";
+    l1_hits: Tally, "sidecache_l1_hits_total", Unit::Count, "Reads answered from L1.";
     l1_entries: Gauge, "sidecache_l1_entries", Unit::Count, "Copies kept in L1.";
     l1_bytes: Gauge, "sidecache_l1_bytes", Unit::Bytes, "Bytes of L1 in use, bookkeeping included.";
     l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that passed by L1 as its shard's watermark was too old.";
@@ -70,6 +74,8 @@ table! {
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections closed at once, too many being open.";
     connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
+    fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
+    ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";
     log_lines_dropped: Gauge, "sidecache_log_lines_dropped", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests that ended in a panic.";
 }
@@ -121,6 +127,7 @@ impl Metrics {
 
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
+        self.l1_hits.show();
         self.handle.render()
     }
 

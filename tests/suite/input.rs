@@ -261,6 +261,7 @@ async fn unknown_routes_and_methods_are_answered_in_json(service: &Service) {
         (Method::DELETE, "/metrics", "GET"),
         (Method::PUT, "/livez", "GET"),
         (Method::POST, "/api/v1/namespaces", "GET"),
+        (Method::POST, "/api/v1/cluster", "GET"),
         (Method::POST, "/api/v1/namespaces/x", "PUT"),
     ] {
         let answer = cache.send(method.clone(), path, &[], Some(b"{}".to_vec())).await;

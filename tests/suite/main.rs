@@ -12,6 +12,7 @@
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
+//! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
@@ -33,6 +34,7 @@ mod exact_bytes;
 mod exact_numbers;
 mod exact_under_load;
 mod expiry;
+mod fleet;
 mod flush;
 mod full_memory;
 mod functional;

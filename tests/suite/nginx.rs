@@ -67,7 +67,7 @@ async fn requests_are_spread_over_both_instances() {
         let share = gets(&instance.client()).await;
         assert!((10.0..=30.0).contains(&share), "{share} of 40");
     }
-    for path in ["/health", "/livez", "/readyz", "/metrics", "/api/v1/namespaces"] {
+    for path in ["/health", "/livez", "/readyz", "/metrics", "/api/v1/namespaces", "/api/v1/cluster"] {
         cache.fetch(path).await.expect(200);
     }
 }

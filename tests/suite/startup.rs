@@ -17,6 +17,7 @@ use crate::support::wire;
 /// Every setting, as it is called in the TOML file.
 const SETTINGS: &[&str] = &[
     "listen",
+    "advertise",
     "redis_shards",
     "database_url",
     "l1_max_mb",
@@ -69,6 +70,8 @@ const WRONG: &[(&str, &str)] = &[
     ("listen", "127.0.0.1"),
     ("listen", "127.0.0.1:99999"),
     ("listen", "localhost:http"),
+    ("advertise", "nonsense"),
+    ("advertise", "cache-1:port"),
     ("redis_shards", "nonsense"),
     ("redis_shards", "redis://127.0.0.1:6379"),
     ("redis_shards", "a=http://127.0.0.1:6379"),

@@ -240,6 +240,11 @@ impl Service {
         text_of(&self.stdout)
     }
 
+    /// What it has written to its log so far.
+    pub fn log(&self) -> String {
+        text_of(&self.stderr)
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

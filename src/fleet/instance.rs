@@ -1,0 +1,107 @@
+//! An instance, as it tells of itself and as others see it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::UnixMillis;
+use crate::store::Neighbour;
+
+/// L1 in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct L1Figures {
+    pub entries: u64,
+    pub bytes: u64,
+    /// 0 where it is off.
+    pub max_bytes: u64,
+    /// Reads it answered since the instance started.
+    pub hits: u64,
+}
+
+/// What an instance writes of itself into the shards, as JSON. Others may be of another release: what they
+/// do not say has its default, and what is not known here is passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line {
+    pub address: String,
+    pub version: String,
+    pub started_at_ms: u64,
+    pub ring_version: String,
+    pub l1: L1Figures,
+}
+
+impl Line {
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers are written as JSON")
+    }
+}
+
+/// An instance that lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub id: String,
+    pub address: String,
+    pub version: String,
+    pub started_at: UnixMillis,
+    pub ring_version: String,
+    pub l1: L1Figures,
+    /// Since its last beat.
+    pub last_seen: Duration,
+    /// Whether it is the one that answers.
+    pub is_here: bool,
+}
+
+impl Instance {
+    /// The one that answers.
+    pub fn here(id: String, line: Line) -> Self {
+        Self::new(id, line, Duration::ZERO, true)
+    }
+
+    /// Another one; `None` if what it says of itself is no object of JSON.
+    pub fn of(neighbour: Neighbour) -> Option<Self> {
+        let line = serde_json::from_slice(&neighbour.line).ok()?;
+        Some(Self::new(neighbour.id, line, neighbour.age, false))
+    }
+
+    fn new(id: String, line: Line, last_seen: Duration, is_here: bool) -> Self {
+        Self {
+            id,
+            address: line.address,
+            version: line.version,
+            started_at: UnixMillis(line.started_at_ms),
+            ring_version: line.ring_version,
+            l1: line.l1,
+            last_seen,
+            is_here,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn seen(line: &'static str) -> Option<Instance> {
+        let line = Bytes::from_static(line.as_bytes());
+        Instance::of(Neighbour { id: "x".to_owned(), age: Duration::from_millis(7), line })
+    }
+
+    #[test]
+    fn what_an_instance_says_of_itself_is_read_as_it_was_said() {
+        let l1 = L1Figures { entries: 1, bytes: 2, max_bytes: 3, hits: 4 };
+        let line =
+            Line { address: "a:1".to_owned(), ring_version: "r".to_owned(), started_at_ms: 5, l1, ..Line::default() };
+        assert_eq!(serde_json::from_str::<Line>(&line.to_text()).unwrap(), line);
+    }
+
+    #[test]
+    fn another_release_may_say_more_or_less() {
+        let instance = seen(r#"{"address": "a:1", "mood": "good", "l1": {"hits": 4, "misses": 1}}"#).unwrap();
+        assert_eq!((instance.address.as_str(), instance.l1.hits, instance.l1.entries), ("a:1", 4, 0));
+        assert_eq!(instance.last_seen, Duration::from_millis(7));
+        assert_eq!(seen(""), None);
+        assert_eq!(seen("[1"), None);
+    }
+}

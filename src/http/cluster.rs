@@ -1,0 +1,102 @@
+//! `GET /api/v1/cluster`: every instance on these shards, and the shards.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::error::Error;
+use super::extract::{NoParameters, StrictQuery};
+use super::health::{RingAnswer, state};
+use super::{SharedApp, answer, json};
+use crate::fleet::{Instance, L1Figures, ShardView};
+use crate::store::Role;
+
+#[derive(Serialize)]
+struct ClusterAnswer {
+    ring: RingAnswer,
+    instances: Vec<InstanceAnswer>,
+    shards: Vec<ShardAnswer>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct InstanceAnswer {
+    id: String,
+    address: String,
+    version: String,
+    started_at: String,
+    last_seen_ms: u64,
+    ring_version: String,
+    /// Whether it is the one that answers.
+    #[serde(rename = "self")]
+    is_here: bool,
+    l1: L1Figures,
+}
+
+/// Numbers are null where the shard did not tell.
+#[derive(Serialize)]
+struct ShardAnswer {
+    name: String,
+    state: &'static str,
+    role: Option<&'static str>,
+    used_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+    keys: Option<u64>,
+    /// 0 to 1.
+    ring_share: f64,
+    watermark_age_ms: Option<u64>,
+}
+
+pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
+    let cluster = app.fleet.cluster().await;
+    let mut warnings = cluster.agreement.warnings();
+    for ShardView { survey, .. } in &cluster.shards {
+        if !survey.health.reachable {
+            warnings.push(format!("shard {} does not answer", survey.health.name));
+        } else if survey.role == Some(Role::Replica) {
+            warnings.push(format!("shard {} is a replica and refuses writes", survey.health.name));
+        }
+    }
+    let answer = ClusterAnswer {
+        ring: RingAnswer { version: cluster.ring_version, agreed: cluster.agreement.is_agreed() },
+        instances: cluster.instances.into_iter().map(InstanceAnswer::from).collect(),
+        shards: cluster.shards.into_iter().map(ShardAnswer::from).collect(),
+        warnings,
+    };
+    Ok(answer::json(StatusCode::OK, &answer))
+}
+
+impl From<Instance> for InstanceAnswer {
+    fn from(instance: Instance) -> Self {
+        Self {
+            id: instance.id,
+            address: instance.address,
+            version: instance.version,
+            started_at: json::date_to_the_millisecond(instance.started_at),
+            last_seen_ms: instance.last_seen.as_millis() as u64,
+            ring_version: instance.ring_version,
+            is_here: instance.is_here,
+            l1: instance.l1,
+        }
+    }
+}
+
+impl From<ShardView> for ShardAnswer {
+    fn from(shard: ShardView) -> Self {
+        let health = shard.survey.health;
+        Self {
+            state: state(health.reachable),
+            role: shard.survey.role.map(|role| match role {
+                Role::Primary => "primary",
+                Role::Replica => "replica",
+            }),
+            used_bytes: health.reachable.then_some(health.used_bytes),
+            limit_bytes: health.reachable.then_some(health.limit_bytes),
+            name: health.name,
+            keys: shard.survey.keys,
+            ring_share: shard.ring_share,
+            watermark_age_ms: shard.watermark_age.map(|age| age.as_millis() as u64),
+        }
+    }
+}
