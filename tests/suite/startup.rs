@@ -5,10 +5,12 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use anyhow::ensure;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::client::{key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
 use crate::support::process::Signal;
 use crate::support::scratch;
 use crate::support::service::{Finished, Service, Settings, run, variable};
@@ -22,6 +24,7 @@ const SETTINGS: &[&str] = &[
     "database_url",
     "l1_max_mb",
     "max_staleness_ms",
+    "test_without",
     "redis_timeout_ms",
     "redis_connections",
     "redis_max_in_flight",
@@ -264,7 +267,13 @@ async fn the_start_prints_where_it_listens_and_lines_to_try() {
     let service = Service::start(Settings::embedded());
     let address = service.address();
     service.client().fetch("/livez").await.expect(200);
-    let stdout = service.stdout();
+    // A thread reads it line by line, and may still be at the first.
+    let stdout = eventually(SOON, async || {
+        let stdout = service.stdout();
+        ensure!(stdout.lines().count() >= 4, "{stdout}");
+        Ok(stdout)
+    })
+    .await;
     let lines: Vec<&str> = stdout.lines().collect();
     let version = env!("CARGO_PKG_VERSION");
     let greeting = format!("sidecache {version} listens on http://{address} (embedded store, database sqlite)");
@@ -309,7 +318,7 @@ async fn sigterm_lets_requests_under_way_finish() {
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     service.signal(Signal::Term);
     // It has noticed the signal when it takes no new connections.
-    let refused = crate::support::eventually::eventually(Duration::from_secs(10), async || {
+    let refused = eventually(Duration::from_secs(10), async || {
         anyhow::ensure!(TcpStream::connect(service.address()).await.is_err(), "still accepting");
         Ok(())
     });
