@@ -60,12 +60,15 @@ impl Coherence {
 
     /// Whether a copy of this stamp may be served at `now`, read after the request came.
     pub fn freshness(&self, stamp: Stamp, now: Moment) -> Freshness {
-        let shard = &self.shards[usize::from(stamp.shard)];
         if !self.is_watched {
-            Freshness::Fresh
-        } else if shard.epoch() != stamp.epoch {
+            return Freshness::Fresh;
+        }
+        // The watermark first: seen after the epoch, it may be the proof of the next epoch, which says
+        // nothing of a copy from this one.
+        let is_proven = self.is_proven(stamp.shard, now);
+        if self.shards[usize::from(stamp.shard)].epoch() != stamp.epoch {
             Freshness::Void
-        } else if self.is_proven(stamp.shard, now) {
+        } else if is_proven {
             Freshness::Fresh
         } else {
             Freshness::Unproven
@@ -138,6 +141,34 @@ mod tests {
         coherence.proven(0, now);
         assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1000)), Freshness::Fresh);
         assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1001)), Freshness::Unproven);
+    }
+
+    #[test]
+    fn regression_the_proof_of_a_new_epoch_is_none_for_copies_of_the_last() {
+        // The epoch was looked at before the watermark. (1) A reader sees its copy's epoch; (2) the
+        // subscription stands again: everything is void, and proven from now on; (3) the reader sees
+        // that proof, and takes it for its copy's, which nothing had proven for long.
+        let metrics = Arc::new(Metrics::default());
+        for _ in 0..300 {
+            let coherence = Coherence::new(Arc::new(L1::new(0)), 1, Duration::from_secs(3600), metrics.clone());
+            let (stamp, now) = (coherence.stamp(0), Moment::now());
+            let gate = std::sync::Barrier::new(2);
+            let seen = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    gate.wait();
+                    coherence.lost(0);
+                    coherence.proven(0, now);
+                });
+                gate.wait();
+                loop {
+                    match coherence.freshness(stamp, now) {
+                        Freshness::Unproven => {}
+                        seen => break seen,
+                    }
+                }
+            });
+            assert_eq!(seen, Freshness::Void);
+        }
     }
 
     #[test]
