@@ -80,8 +80,8 @@ impl Cache {
         let answers = self.store.get_many(&wanted).await;
         let mut fetched = Vec::with_capacity(indices.len());
         for (n, answer) in answers.into_iter().enumerate() {
-            if let (Ok(Some(entry)), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
-                near.keep(&wanted[n], entry, asked_at, departures[n]);
+            if let (Ok(found), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
+                near.learn(&wanted[n], found.as_ref(), asked_at, departures[n]);
             }
             fetched.push((indices[n], answer.into()));
         }

@@ -115,6 +115,12 @@ impl Flights {
         (landed, Role::Leader)
     }
 
+    /// Lets nobody join the flight of `key` any more: what it brings may be older than what the shard has
+    /// answered since. Those who have boarded began before that.
+    pub fn close(&self, key: &EntryKey) {
+        self.open.lock().remove(key);
+    }
+
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.open.lock().is_empty()
@@ -180,6 +186,22 @@ mod tests {
         release.send(()).unwrap();
         assert_eq!(new.await, Ok(None));
         assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn regression_nobody_joins_a_flight_behind_a_later_answer() {
+        // A batch read was answered meanwhile and could not be kept in L1: a read after it that joined
+        // would go back to what the flight read before it.
+        let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (release, first) = load(&count);
+        let (early, _) = flights.board(&key(), departure(&l1), first);
+        flights.close(&key());
+        let (_hold, second) = load(&count);
+        let (_late, role) = flights.board(&key(), departure(&l1), second);
+        assert_eq!(role, Role::Leader);
+        release.send(()).unwrap();
+        assert_eq!(early.await, Ok(None));
+        assert!(!flights.is_empty(), "a flight takes only itself off the list");
     }
 
     #[tokio::test]

@@ -44,7 +44,7 @@ impl Near {
         }
     }
 
-    /// The moment before a read of the store, which [`Near::keep`] wants to know.
+    /// The moment before a read of the store, which [`Near::learn`] wants to know.
     pub fn departure(&self, key: &EntryKey, store: &SharedStore) -> Departure {
         // The stamp first: an epoch that ends between the two moves on and makes it void.
         let stamp = self.coherence.stamp(store.shard_of(key));
@@ -60,8 +60,8 @@ impl Near {
                 let asked_at = Moment::now();
                 metrics.shard_reads.increment(1);
                 let landed = store.get(&key).await;
-                if let Ok(Some(entry)) = &landed {
-                    l1.insert(&key, copy(entry, asked_at, departure), departure.fence);
+                if let Ok(found) = &landed {
+                    learn(&l1, &key, found.as_ref(), asked_at, departure);
                 }
                 landed
             }
@@ -73,9 +73,11 @@ impl Near {
         (landed, role)
     }
 
-    /// Keeps a copy of what the store answered to a question asked at `asked_at`.
-    pub fn keep(&self, key: &EntryKey, entry: &Entry, asked_at: Moment, departure: Departure) {
-        self.l1.insert(key, copy(entry, asked_at, departure), departure.fence);
+    /// Notes what the store answered to a question that was asked at `asked_at` and is no flight: from
+    /// now on nobody is answered with what is older.
+    pub fn learn(&self, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
+        learn(&self.l1, key, found, asked_at, departure);
+        self.flights.close(key);
     }
 
     pub fn void(&self, key: &EntryKey) {
@@ -85,6 +87,16 @@ impl Near {
     /// Voids a whole namespace, where it is not known which keys changed.
     pub fn void_namespace(&self, namespace: &str) {
         self.l1.void_where(|key| key.namespace() == namespace);
+    }
+}
+
+/// Keeps a copy of what was found; where nothing was, there is none to keep.
+fn learn(l1: &L1, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
+    match found {
+        Some(entry) => {
+            l1.insert(key, copy(entry, asked_at, departure), departure.fence);
+        }
+        None => l1.void(key),
     }
 }
 

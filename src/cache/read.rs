@@ -68,8 +68,13 @@ impl Cache {
     /// The owning shard failed.
     pub async fn describe(&self, key: &EntryKey, operation: Operation) -> Result<(Lookup, Option<Details>), Error> {
         let started = Moment::now();
+        let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
+        let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
         let result = self.store.describe(key).await;
+        if let (Ok(found), Some(near), Some(departure)) = (&result, &self.near, departure) {
+            near.learn(key, found.as_ref().map(|(entry, _)| entry), asked_at, departure);
+        }
         let hit = result.as_ref().ok().map(Option::is_some);
         self.observe_read(operation, key, hit, started);
         let shard = Trail::Shard { shard: self.store.shard_of(key), skipped: Skipped::Request, collapsed: false };
@@ -85,8 +90,12 @@ impl Cache {
         };
         let trail = |skipped, collapsed| Trail::Shard { shard: self.store.shard_of(key), skipped, collapsed };
         if consistency == Consistency::Shard {
+            let departure = near.departure(key, &self.store);
+            let asked_at = Moment::now();
             self.metrics.shard_reads.increment(1);
-            return Ok(Lookup { entry: self.store.get(key).await?, trail: trail(Skipped::Request, false) });
+            let entry = self.store.get(key).await?;
+            near.learn(key, entry.as_ref(), asked_at, departure);
+            return Ok(Lookup { entry, trail: trail(Skipped::Request, false) });
         }
         let skipped = match near.get(key, now) {
             Ok(entry) => return Ok(Lookup { entry: Some(entry), trail: Trail::L1 }),

@@ -9,8 +9,15 @@
 //! 4. the reader, late, stores v1, which would then stay until it expires.
 //!
 //! So a reader takes a [`Fence`] before it asks the shard, every invalidation moves the
-//! fence of its stripe, and an insert whose fence has moved is refused. Fence and entries of a
+//! fence of its key, and an insert whose fence has moved is refused. Fence and entries of a
 //! stripe stand under one lock, so no check can be overtaken.
+//!
+//! **The order of versions.** Until the invalidation comes, two reads may be under way that bring v1 and
+//! v2, and v2 may be answered first. Nothing here goes back behind it:
+//!
+//! - an insert does not replace what has a higher version under the same stamp, or a later stamp;
+//! - what was read and cannot be kept leaves a *mark* instead, which has its version and no value;
+//! - a copy or mark that goes moves the fence, and so does a read that found nothing ([`L1::void`]).
 //!
 //! Whether a copy may be served at all is not decided here: each carries a [`Stamp`] that the
 //! caller interprets (see `coherence`).
@@ -22,22 +29,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use self::stripe::Stripe;
+use self::stripe::{Stripe, cost};
 use crate::clock::Moment;
 use crate::model::{EntryKey, UnixMillis, Version};
 
 /// Stripes, each behind its own lock; a power of two.
 const STRIPES: usize = 64;
 
-/// What a copy costs beyond key and value, in bytes: its nodes in the map and the list.
-const OVERHEAD_BYTES: u64 = 160;
-
 /// A copy larger than this part of the whole would push out too much else.
 const LARGEST_PART: u64 = 8;
 
-/// A copy of an entry.
+/// A copy of an entry; or a mark, which has no value and is never served.
 #[derive(Clone, Debug)]
 pub struct Copy {
+    /// JSON, and so never empty, but for a mark.
     pub value: Bytes,
     pub version: Version,
     pub created_at: UnixMillis,
@@ -52,7 +57,19 @@ pub struct Stamp {
     pub epoch: u64,
 }
 
-/// The state of a key's stripe before a fill; see the module's text.
+impl Copy {
+    fn is_mark(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// Whether another copy or mark of the same entry is known to be newer.
+    fn is_older_than(&self, other: &Self) -> bool {
+        let age = |copy: &Self| (copy.stamp.epoch, copy.version);
+        self.stamp.shard == other.stamp.shard && age(self) < age(other)
+    }
+}
+
+/// The state of a key before a fill; see the module's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(u64);
 
@@ -113,6 +130,9 @@ impl L1 {
     pub fn get(&self, key: &EntryKey, now: Moment) -> Option<Copy> {
         let mut stripe = self.stripe(key).lock();
         let copy = stripe.get(key)?;
+        if copy.is_mark() {
+            return None;
+        }
         if copy.expires_at.is_some_and(|expires_at| expires_at <= now) {
             let freed = stripe.remove(key);
             self.forget(freed);
@@ -123,20 +143,32 @@ impl L1 {
 
     /// The fence to take before asking the shard for `key`.
     pub fn fence(&self, key: &EntryKey) -> Fence {
-        Fence(self.stripe(key).lock().generation)
+        Fence(self.stripe(key).lock().generation(key))
     }
 
-    /// Keeps a copy unless its fence has moved; tells whether it was kept.
+    /// Keeps a copy unless its fence has moved or a newer one is here; tells whether it was kept.
     pub fn insert(&self, key: &EntryKey, copy: Copy, fence: Fence) -> bool {
-        let cost = (key.text().len() + copy.value.len()) as u64 + OVERHEAD_BYTES;
-        if cost > self.max_bytes / LARGEST_PART {
+        if !self.is_on() {
             return false;
         }
+        let is_too_large = cost(key, &copy) > self.max_bytes / LARGEST_PART;
         let mut stripe = self.stripe(key).lock();
-        if self.is_fenced && stripe.generation != fence.0 {
+        let mut kept = !is_too_large;
+        if self.is_fenced {
+            if stripe.peek(key).is_some_and(|there| copy.is_older_than(there)) {
+                return false;
+            }
+            kept = kept && stripe.generation(key) == fence.0;
+        }
+        let copy = if kept { copy } else { Copy { value: Bytes::new(), ..copy } };
+        let cost = cost(key, &copy);
+        if cost > self.max_bytes / LARGEST_PART {
+            let freed = stripe.remove(key);
+            drop(stripe);
+            self.forget(freed);
             return false;
         }
-        let freed = stripe.insert(key.clone(), copy, cost);
+        let freed = stripe.insert(key.clone(), copy);
         self.used_bytes.fetch_add(cost, Relaxed);
         self.entries.fetch_add(1, Relaxed);
         self.forget(freed);
@@ -147,15 +179,12 @@ impl L1 {
         }
         drop(stripe);
         self.make_room(key);
-        true
+        kept
     }
 
     /// Voids the copy of `key` and every fill of it that is under way.
     pub fn void(&self, key: &EntryKey) {
-        let mut stripe = self.stripe(key).lock();
-        stripe.generation += 1;
-        let freed = stripe.remove(key);
-        drop(stripe);
+        let freed = self.stripe(key).lock().remove(key);
         self.forget(freed);
     }
 
@@ -163,9 +192,7 @@ impl L1 {
     /// over everything: for the rare cases where the keys are not known.
     pub fn void_where(&self, meant: impl Fn(&EntryKey) -> bool) {
         for stripe in &self.stripes {
-            let mut stripe = stripe.lock();
-            stripe.generation += 1;
-            for freed in stripe.remove_where(&meant) {
+            for freed in stripe.lock().remove_where(&meant) {
                 self.forget(Some(freed));
             }
         }
@@ -194,6 +221,7 @@ impl L1 {
 
 #[cfg(test)]
 mod tests {
+    use super::stripe::OVERHEAD_BYTES;
     use super::*;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -236,6 +264,74 @@ mod tests {
         let fence = l1.fence(&key(1));
         l1.void_where(|_| false);
         assert!(!l1.insert(&key(1), copy(10), fence));
+    }
+
+    /// A copy of this version, told apart by its length.
+    fn version(number: u64) -> Copy {
+        Copy { version: Version(number), ..copy(number as usize) }
+    }
+
+    fn kept_version(l1: &L1) -> Option<u64> {
+        l1.get(&key(1), Moment::now()).map(|copy| copy.version.0)
+    }
+
+    #[test]
+    fn regression_an_older_version_does_not_replace_a_newer_one() {
+        // Two reads left before the write was heard of; the one that read first lands last.
+        let l1 = L1::new(1 << 20);
+        let (slow, fast) = (l1.fence(&key(1)), l1.fence(&key(1)));
+        assert!(l1.insert(&key(1), version(2), fast));
+        assert!(!l1.insert(&key(1), version(1), slow));
+        assert_eq!(kept_version(&l1), Some(2));
+        // After a loss versions may begin anew, and what is stamped so replaces all from before.
+        let later = Stamp { shard: 0, epoch: 1 };
+        assert!(insert(&l1, &key(1), Copy { stamp: later, ..version(1) }));
+        assert!(!insert(&l1, &key(1), version(3)), "of the last epoch");
+        assert_eq!(kept_version(&l1), Some(1));
+    }
+
+    #[test]
+    fn regression_what_could_not_be_kept_is_not_forgotten() {
+        for newer in [version(2), Copy { version: Version(2), ..copy(1 << 18) }] {
+            let l1 = L1::new(1 << 20);
+            let early = l1.fence(&key(1));
+            l1.void(&key(1));
+            let slow = l1.fence(&key(1));
+            // It was answered, though it came over a fence that had moved, or is too large.
+            let fence = if newer.value.len() > 2 { slow } else { early };
+            assert!(!l1.insert(&key(1), newer, fence));
+            assert!(!l1.insert(&key(1), version(1), slow), "behind what was answered");
+            assert_eq!(kept_version(&l1), None);
+            assert!(insert(&l1, &key(1), version(3)));
+            assert_eq!(kept_version(&l1), Some(3));
+        }
+    }
+
+    #[test]
+    fn regression_a_copy_that_goes_takes_the_older_fills_with_it() {
+        let l1 = L1::new(1 << 20);
+        let slow = l1.fence(&key(1));
+        let now = Moment::now();
+        assert!(insert(&l1, &key(1), Copy { expires_at: Some(now), ..version(2) }));
+        assert!(l1.get(&key(1), now).is_none());
+        assert!(!l1.insert(&key(1), version(1), slow), "after an expiry");
+
+        let slow = l1.fence(&key(0));
+        assert!(insert(&l1, &key(0), version(2)));
+        for i in 2..5_000 {
+            insert(&l1, &key(i), copy(1000));
+        }
+        assert!(l1.get(&key(0), now).is_none(), "evicted");
+        assert!(!l1.insert(&key(0), version(1), slow), "after an eviction");
+    }
+
+    #[test]
+    fn voiding_a_key_hardly_ever_refuses_a_fill_of_another() {
+        let l1 = L1::new(1 << 20);
+        let fences: Vec<Fence> = (0..1000).map(|i| l1.fence(&key(i))).collect();
+        l1.void(&key(1000));
+        let refused = (0..1000).filter(|i| l1.fence(&key(*i)) != fences[*i]).count();
+        assert!(refused < 10, "{refused} of 1000");
     }
 
     #[test]

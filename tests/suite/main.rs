@@ -11,6 +11,7 @@
 //! - [`scale`]: a million entries
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
+//! - [`order`]: reads of one instance that overtake each other
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
@@ -47,6 +48,7 @@ mod logs;
 mod metrics;
 mod namespaces;
 mod nginx;
+mod order;
 mod outage;
 mod quotas;
 mod regressions;

@@ -6,6 +6,7 @@
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, mute, swallow and cut
+//! - [`gate`]: a TCP gate that holds up single answers
 //! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
@@ -21,6 +22,7 @@ pub mod both_stores;
 pub mod client;
 pub mod database;
 pub mod eventually;
+pub mod gate;
 pub mod line;
 pub mod metric;
 pub mod nginx;

@@ -1,0 +1,133 @@
+//! No client of one instance sees time go back while nothing is broken: also not between a write elsewhere
+//! and the arrival of its invalidation, which are held up here for as long as it takes to look.
+
+use anyhow::ensure;
+
+use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::gate::Gate;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+
+/// In every message of an invalidation, as it comes from Redis.
+const INVALIDATIONS: &str = "sidecache:invalidations";
+
+/// Two instances, the second behind a gate: its bound is long enough for L1 to be proven throughout, and
+/// it has connections enough for one to be held.
+struct Stage {
+    _redis: Redis,
+    gate: Gate,
+    _writer: Service,
+    _reader: Service,
+    one: Client,
+    other: Client,
+    ns: String,
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let redis = Redis::start();
+        let gate = Gate::in_front_of(&redis);
+        let settings = Settings::on(std::slice::from_ref(&redis));
+        let writer = Service::start(settings.clone());
+        let settings = settings
+            .set("redis_shards", format!("a={}", gate.url()))
+            .set("redis_connections", 8)
+            .set("redis_timeout_ms", 20_000)
+            .set("request_timeout_ms", 25_000)
+            .set("max_staleness_ms", 20_000)
+            .set("stats_flush_ms", 60_000)
+            .set("sweep_interval_ms", 60_000);
+        let reader = Service::start(settings);
+        let (one, other, ns) = (writer.client(), reader.client(), namespace("order"));
+        one.set(&ns, "canary", "1").await.expect(201);
+        in_memory(&other, &ns, "canary").await;
+        Stage { _redis: redis, gate, _writer: writer, _reader: reader, one, other, ns }
+    }
+
+    /// What a plain read through the second instance says.
+    async fn said(&self, key: &str) -> Option<String> {
+        let answer = self.other.get(&self.ns, key).await;
+        (answer.status != 404).then(|| answer.expect(200).value().to_owned())
+    }
+
+    async fn held(&self, connections: u64) {
+        eventually(SOON, async || {
+            ensure!(self.gate.held() >= connections, "{} connections held", self.gate.held());
+            Ok(())
+        })
+        .await;
+    }
+}
+
+async fn in_memory(cache: &Client, ns: &str, key: &str) {
+    eventually(LATER, async || {
+        let answer = cache.get(ns, key).await;
+        ensure!(answer.is_l1_hit(), "{:?}", answer.header("cache-status"));
+        Ok(())
+    })
+    .await;
+}
+
+/// The bug: the answer of a slow read took the place of a newer copy, which a batch had brought meanwhile;
+/// and where the batch had found nothing, it brought the entry back.
+#[tokio::test]
+async fn regression_a_slow_read_does_not_bring_the_past_back() {
+    for (number, new) in [(0, Some("\"the new one\"")), (1, None)] {
+        let stage = Stage::set().await;
+        let (one, other, ns) = (&stage.one, &stage.other, &stage.ns);
+        one.set(ns, "k", "\"the old one\"").await.expect(201);
+        // Its own write's invalidation goes through, so that only the one that follows is held.
+        in_memory(other, ns, "canary").await;
+        stage.gate.hold(INVALIDATIONS);
+        stage.gate.hold("the old one");
+        let slow = async { other.get(ns, "k").await.expect(200).value().to_owned() };
+        let meanwhile = async {
+            stage.held(1).await;
+            match new {
+                Some(new) => one.set(ns, "k", new).await.expect(200),
+                None => one.delete(ns, "k").await.expect(200),
+            };
+            stage.held(2).await;
+            let batch = other.mget(ns, &["k"]).await.expect(200).json();
+            assert_eq!(batch["hits"], u64::from(new.is_some()), "{batch}");
+            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, while it is under way");
+            stage.gate.release("the old one");
+        };
+        let (slow, ()) = tokio::join!(slow, meanwhile);
+        // It was asked before all that.
+        assert_eq!(slow, "\"the old one\"");
+        for _ in 0..3 {
+            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, after it landed");
+        }
+    }
+}
+
+/// The bug: a read that asked the shard itself was answered, and the next one, from L1, with what had been
+/// before.
+#[tokio::test]
+async fn regression_what_the_shard_was_asked_for_is_not_taken_back() {
+    let stage = Stage::set().await;
+    let (one, other, ns) = (&stage.one, &stage.other, &stage.ns);
+    let keys = ["fresh", "full", "gone fresh", "gone full"];
+    for key in keys {
+        one.set(ns, key, "1").await.expect(201);
+        in_memory(other, ns, key).await;
+    }
+    stage.gate.hold(INVALIDATIONS);
+    for key in keys {
+        if key.starts_with("gone") { one.delete(ns, key).await } else { one.set(ns, key, "2").await }.expect(200);
+        assert_eq!(stage.said(key).await.as_deref(), Some("1"), "{key}: nothing was heard of it yet");
+        let asked = if key.ends_with("full") {
+            other.fetch(&format!("{}?metadata=full", key_path(ns, key))).await
+        } else {
+            other.get_with(ns, key, &[("cache-control", "no-cache")]).await
+        };
+        let new = if key.starts_with("gone") { None } else { Some("2") };
+        assert_eq!(asked.status, if new.is_some() { 200 } else { 404 }, "{key}");
+        assert_eq!(stage.said(key).await.as_deref(), new, "{key}");
+        if new.is_some() {
+            assert!(other.get(ns, key).await.is_l1_hit(), "{key} is kept as it was found");
+        }
+    }
+}
