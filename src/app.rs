@@ -28,7 +28,7 @@ use crate::namespaces::{self, Registry, Synchronizer};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
-use crate::store::{InvalidationSink, SharedStore};
+use crate::store::{InvalidationSink, SharedStore, Store as _};
 use crate::telemetry::DroppedLines;
 
 /// Namespaces swept for expired entries at one tick.
@@ -108,8 +108,7 @@ impl Service {
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
                 let store = Redis::start(redis, &instance, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
-                let shards = redis.shards.len();
-                let coherence = Coherence::new(l1.clone(), shards, max_staleness, metrics.clone());
+                let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
                 let without_watermark = without == Without::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();

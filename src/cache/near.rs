@@ -36,7 +36,10 @@ impl Near {
                 self.metrics.l1_hits.increment(1);
                 Ok(entry(copy, now))
             }
-            Freshness::Void => Err(Skipped::Miss),
+            Freshness::Void => {
+                self.metrics.l1_void.increment(1);
+                Err(Skipped::Void)
+            }
             Freshness::Unproven => {
                 self.metrics.l1_unproven.increment(1);
                 Err(Skipped::Unproven)
@@ -78,6 +81,11 @@ impl Near {
     pub fn learn(&self, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
         learn(&self.l1, key, found, asked_at, departure);
         self.flights.close(key);
+    }
+
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    pub fn refresh_gauges(&self) {
+        self.coherence.refresh_gauges();
     }
 
     pub fn void(&self, key: &EntryKey) {

@@ -43,6 +43,8 @@ pub enum Skipped {
     Miss,
     /// The request asked for the shard.
     Request,
+    /// Its copy was from before a loss of messages.
+    Void,
     /// It was not known recently enough that its copy was still true.
     Unproven,
     /// There is no L1.

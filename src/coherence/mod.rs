@@ -15,13 +15,16 @@ use self::message::Invalidation;
 use self::watermark::ShardState;
 use crate::clock::Moment;
 use crate::l1::{L1, Stamp};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ShardMetrics};
 use crate::store::{InvalidationSink, ShardIndex};
 
 /// What this instance knows of each shard's writes.
 pub struct Coherence {
     l1: Arc<L1>,
     shards: Box<[ShardState]>,
+    /// By shard, as above.
+    gauges: Box<[ShardMetrics]>,
+    started: Moment,
     max_staleness: Duration,
     is_watched: bool,
     metrics: Arc<Metrics>,
@@ -38,9 +41,11 @@ pub enum Freshness {
 }
 
 impl Coherence {
-    pub fn new(l1: Arc<L1>, shards: usize, max_staleness: Duration, metrics: Arc<Metrics>) -> Self {
-        let shards = (0..shards).map(|_| ShardState::default()).collect();
-        Self { l1, shards, max_staleness, is_watched: true, metrics }
+    /// Nothing is known yet of the shards of these names, which stand in the order of their indices.
+    pub fn new(l1: Arc<L1>, shards: &[String], max_staleness: Duration, metrics: Arc<Metrics>) -> Self {
+        let gauges = shards.iter().map(|name| metrics.shard(name)).collect();
+        let shards = shards.iter().map(|_| ShardState::default()).collect();
+        Self { l1, shards, gauges, started: Moment::now(), max_staleness, is_watched: true, metrics }
     }
 
     /// The same, but calling every copy fresh: for tests that must notice it.
@@ -84,6 +89,15 @@ impl Coherence {
     pub fn watermark_age(&self, shard: ShardIndex, now: Moment) -> Option<Duration> {
         self.shards[usize::from(shard)].watermark().map(|watermark| now.since(watermark))
     }
+
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    pub fn refresh_gauges(&self) {
+        let now = Moment::now();
+        for (shard, gauges) in self.shards.iter().zip(&self.gauges) {
+            let since = shard.watermark().unwrap_or(self.started);
+            gauges.watermark_age.set(now.since(since).as_secs_f64());
+        }
+    }
 }
 
 impl InvalidationSink for Coherence {
@@ -117,7 +131,8 @@ mod tests {
     use bytes::Bytes;
 
     fn coherence() -> Coherence {
-        Coherence::new(Arc::new(L1::new(1 << 20)), 2, Duration::from_millis(1000), Arc::new(Metrics::default()))
+        let names = ["a", "b"].map(str::to_owned);
+        Coherence::new(Arc::new(L1::new(1 << 20)), &names, Duration::from_millis(1000), Arc::new(Metrics::default()))
     }
 
     fn keep(coherence: &Coherence, key: &EntryKey) {
@@ -150,7 +165,8 @@ mod tests {
         // that proof, and takes it for its copy's, which nothing had proven for long.
         let metrics = Arc::new(Metrics::default());
         for _ in 0..300 {
-            let coherence = Coherence::new(Arc::new(L1::new(0)), 1, Duration::from_secs(3600), metrics.clone());
+            let (l1, names) = (Arc::new(L1::new(0)), ["a".to_owned()]);
+            let coherence = Coherence::new(l1, &names, Duration::from_secs(3600), metrics.clone());
             let (stamp, now) = (coherence.stamp(0), Moment::now());
             let gate = std::sync::Barrier::new(2);
             let seen = std::thread::scope(|scope| {

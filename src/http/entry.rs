@@ -156,17 +156,20 @@ fn cache_status(app: &SharedApp, trail: Trail, found: Found) -> HeaderValue {
         Trail::Embedded => format!("sidecache-embedded; {outcome}"),
         Trail::L1 => format!("sidecache-l1; {outcome}"),
         Trail::Shard { shard, skipped, collapsed } => {
-            let why = match skipped {
-                Skipped::Miss => "miss",
-                Skipped::Request => "request",
-                Skipped::Unproven => "stale",
-                Skipped::Off => "bypass",
+            let (why, detail) = match skipped {
+                Skipped::Miss => ("miss", ""),
+                Skipped::Request => ("request", ""),
+                Skipped::Void => ("stale", "; detail=lost-messages"),
+                Skipped::Unproven => ("stale", "; detail=unproven"),
+                Skipped::Off => ("bypass", ""),
             };
             let collapsed = if collapsed { "; collapsed" } else { "" };
             // A token of RFC 8941 begins with a letter; any other name is a string.
             let name = app.cache.shard_name(shard);
             let quote = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };
-            format!("sidecache-shard; {outcome}; detail={quote}{name}{quote}, sidecache-l1; fwd={why}{collapsed}")
+            format!(
+                "sidecache-shard; {outcome}; detail={quote}{name}{quote}, sidecache-l1; fwd={why}{collapsed}{detail}"
+            )
         }
     };
     HeaderValue::try_from(text).expect("shard names are header text")

@@ -11,6 +11,7 @@
 //! - [`scale`]: a million entries
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
+//! - [`cache_status`]: which tier answered, and why not a nearer one
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
@@ -27,6 +28,7 @@ mod access_metadata;
 mod audit;
 mod batch;
 mod breaker;
+mod cache_status;
 mod coherence;
 mod concurrency;
 mod database_outage;
