@@ -133,7 +133,7 @@ mod tests {
 
     fn counters(store: &Arc<Embedded>) -> Arc<ReadCounters> {
         let config = NamespaceConfig {
-            default_policy: Policy::parse(0, 0, "LRU").unwrap(),
+            default_policy: Policy::parse(0, 0, "LRU", 0).unwrap(),
             auto_create: true,
             max_namespaces: 10,
             refresh: Duration::from_secs(1),

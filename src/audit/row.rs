@@ -79,6 +79,9 @@ struct Stored {
     default_ttl: u64,
     max_size_mb: u64,
     eviction_policy: String,
+    /// Absent in rows from before there was such a field.
+    #[serde(default)]
+    stale_if_error: u64,
 }
 
 pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
@@ -86,6 +89,7 @@ pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
         default_ttl: policy.default_ttl_seconds(),
         max_size_mb: policy.max_size_mb,
         eviction_policy: policy.eviction_policy.to_string(),
+        stale_if_error: policy.stale_if_error_seconds(),
     };
     policy.map(|policy| serde_json::to_string(&stored(policy)).expect("a struct of numbers and text"))
 }
@@ -93,7 +97,7 @@ pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
 fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     let parse = |text: String| {
         let stored: Stored = serde_json::from_str(&text).map_err(|error| strange(&error))?;
-        Policy::parse(stored.default_ttl, stored.max_size_mb, &stored.eviction_policy)
+        Policy::parse(stored.default_ttl, stored.max_size_mb, &stored.eviction_policy, stored.stale_if_error)
             .map_err(|error| strange(&error))
     };
     text.map(parse).transpose()
@@ -150,9 +154,12 @@ mod tests {
 
     #[test]
     fn policies_round_trip() {
-        let policy = Policy::parse(60, 5, "LFU").unwrap();
+        let policy = Policy::parse(60, 5, "LFU", 30).unwrap();
         assert_eq!(policy_from_json(policy_to_json(Some(&policy))).unwrap(), Some(policy));
         assert_eq!(policy_from_json(policy_to_json(None)).unwrap(), None);
+        let old = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#.to_owned();
+        let without = Policy { stale_if_error: None, ..policy };
+        assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row from before");
         for text in ["", "{}", r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"MRU"}"#] {
             assert!(policy_from_json(Some(text.to_owned())).is_err(), "{text}");
         }

@@ -243,7 +243,8 @@ impl Config {
     fn namespaces(settings: &Settings) -> Result<NamespaceConfig, Error> {
         let ttl = settings.number("default_ttl", 0..=crate::model::Ttl::MAX_SECONDS)?;
         let size = settings.number("default_max_size_mb", 0..=Policy::MAX_SIZE_MB)?;
-        let default_policy = Policy::parse(ttl, size, settings.text("default_eviction_policy"))
+        let stale = settings.number("default_stale_if_error", 0..=crate::model::Ttl::MAX_SECONDS)?;
+        let default_policy = Policy::parse(ttl, size, settings.text("default_eviction_policy"), stale)
             .map_err(|reason| settings.error("default_eviction_policy", reason))?;
         Ok(NamespaceConfig {
             default_policy,

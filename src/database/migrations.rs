@@ -5,7 +5,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 2] = [
+const STEPS: [(i64, &str, &str, &str); 3] = [
     (
         1,
         "foundation",
@@ -17,6 +17,12 @@ const STEPS: [(i64, &str, &str, &str); 2] = [
         "audit",
         include_str!("../../migrations/postgres/0002_audit.sql"),
         include_str!("../../migrations/sqlite/0002_audit.sql"),
+    ),
+    (
+        3,
+        "stale_if_error",
+        include_str!("../../migrations/postgres/0003_stale_if_error.sql"),
+        include_str!("../../migrations/sqlite/0003_stale_if_error.sql"),
     ),
 ];
 

@@ -47,6 +47,7 @@ struct PolicyAnswer {
     default_ttl: u64,
     max_size_mb: u64,
     eviction_policy: &'static str,
+    stale_if_error: u64,
 }
 
 impl From<Policy> for PolicyAnswer {
@@ -55,6 +56,7 @@ impl From<Policy> for PolicyAnswer {
             default_ttl: policy.default_ttl_seconds(),
             max_size_mb: policy.max_size_mb,
             eviction_policy: policy.eviction_policy.as_str(),
+            stale_if_error: policy.stale_if_error_seconds(),
         }
     }
 }

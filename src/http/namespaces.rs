@@ -21,6 +21,7 @@ struct NamespaceAnswer {
     default_ttl: u64,
     max_size_mb: u64,
     eviction_policy: &'static str,
+    stale_if_error: u64,
     created_at: String,
     updated_at: String,
 }
@@ -37,6 +38,7 @@ impl From<Record> for NamespaceAnswer {
             default_ttl: record.policy.default_ttl_seconds(),
             max_size_mb: record.policy.max_size_mb,
             eviction_policy: record.policy.eviction_policy.as_str(),
+            stale_if_error: record.policy.stale_if_error_seconds(),
             created_at: date(record.created_at.0),
             updated_at: date(record.updated_at.0),
         }
@@ -67,6 +69,8 @@ struct PolicyBody<'b> {
     max_size_mb: Option<&'b RawValue>,
     #[serde(default)]
     eviction_policy: Option<String>,
+    #[serde(borrow, default)]
+    stale_if_error: Option<&'b RawValue>,
 }
 
 /// `PUT`: create or replace; what is absent takes the default.
@@ -83,6 +87,7 @@ pub async fn put(
         number("default_ttl", body.default_ttl)?.unwrap_or(default.default_ttl_seconds()),
         number("max_size_mb", body.max_size_mb)?.unwrap_or(default.max_size_mb),
         body.eviction_policy.as_deref().unwrap_or(default.eviction_policy.as_str()),
+        number("stale_if_error", body.stale_if_error)?.unwrap_or(default.stale_if_error_seconds()),
     )?;
     let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };

@@ -15,33 +15,33 @@ pub struct Policy {
     /// The quota in MiB (2^20 bytes) of stored values; 0 for none of its own.
     pub max_size_mb: u64,
     pub eviction_policy: EvictionPolicy,
+    /// For how long copies may stand in past their time, while their shard cannot answer; `None` never.
+    pub stale_if_error: Option<Ttl>,
 }
 
 impl Policy {
     /// 1 PiB; a quota beyond it is a typing error.
     pub const MAX_SIZE_MB: u64 = 1 << 30;
 
-    /// Parses the three fields as they stand in a request, a setting or a row.
+    /// Parses the four fields as they stand in a request, a setting or a row.
     ///
     /// # Errors
     /// [`Invalid::Policy`] naming the field.
-    pub fn parse(default_ttl: u64, max_size_mb: u64, eviction_policy: &str) -> Result<Self, Invalid> {
-        let default_ttl = match default_ttl {
-            0 => None,
-            seconds => Some(Ttl::from_seconds(seconds).map_err(|_| {
-                Invalid::Policy(format!(
-                    "`default_ttl` is 0 (never expires) to {} seconds, not {seconds}",
-                    Ttl::MAX_SECONDS
-                ))
-            })?),
-        };
+    pub fn parse(
+        default_ttl: u64,
+        max_size_mb: u64,
+        eviction_policy: &str,
+        stale_if_error: u64,
+    ) -> Result<Self, Invalid> {
+        let default_ttl = seconds("default_ttl", "never expires", default_ttl)?;
+        let stale_if_error = seconds("stale_if_error", "never stale", stale_if_error)?;
         if max_size_mb > Self::MAX_SIZE_MB {
             return Err(Invalid::Policy(format!(
                 "`max_size_mb` is 0 (no limit) to {}, not {max_size_mb}",
                 Self::MAX_SIZE_MB
             )));
         }
-        Ok(Self { default_ttl, max_size_mb, eviction_policy: eviction_policy.parse()? })
+        Ok(Self { default_ttl, max_size_mb, eviction_policy: eviction_policy.parse()?, stale_if_error })
     }
 
     /// What the entries of a namespace may take, and who goes when that is not enough.
@@ -54,6 +54,20 @@ impl Policy {
     pub fn default_ttl_seconds(&self) -> u64 {
         self.default_ttl.map_or(0, Ttl::as_seconds)
     }
+
+    /// `stale_if_error` in seconds, 0 for never.
+    pub fn stale_if_error_seconds(&self) -> u64 {
+        self.stale_if_error.map_or(0, Ttl::as_seconds)
+    }
+}
+
+/// A number of seconds in which 0 has a meaning of its own.
+fn seconds(field: &str, zero: &str, seconds: u64) -> Result<Option<Ttl>, Invalid> {
+    if seconds == 0 {
+        return Ok(None);
+    }
+    let wrong = || format!("`{field}` is 0 ({zero}) to {} seconds, not {seconds}", Ttl::MAX_SECONDS);
+    Ttl::from_seconds(seconds).map(Some).map_err(|_| Invalid::Policy(wrong()))
 }
 
 /// The part of a policy that a store enforces.
@@ -137,12 +151,13 @@ mod tests {
 
     #[test]
     fn wrong_fields_are_named() {
-        for (ttl, size, name, field) in [
-            (Ttl::MAX_SECONDS + 1, 0, "LRU", "default_ttl"),
-            (0, Policy::MAX_SIZE_MB + 1, "LRU", "max_size_mb"),
-            (0, 0, "lru", "eviction_policy"),
+        for (ttl, size, name, stale, field) in [
+            (Ttl::MAX_SECONDS + 1, 0, "LRU", 0, "default_ttl"),
+            (0, Policy::MAX_SIZE_MB + 1, "LRU", 0, "max_size_mb"),
+            (0, 0, "lru", 0, "eviction_policy"),
+            (0, 0, "LRU", Ttl::MAX_SECONDS + 1, "stale_if_error"),
         ] {
-            let error = Policy::parse(ttl, size, name).unwrap_err().to_string();
+            let error = Policy::parse(ttl, size, name, stale).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
     }

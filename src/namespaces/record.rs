@@ -12,15 +12,15 @@ pub struct Record {
     pub updated_at: UnixMillis,
 }
 
-/// A row as both databases give it: name, default TTL (s), quota (MiB), eviction policy, and the
-/// two dates in Unix milliseconds.
-pub(super) type Row = (String, i64, i64, String, i64, i64);
+/// A row as both databases give it: name, default TTL (s), quota (MiB), eviction policy, stale if error
+/// (s), and the two dates in Unix milliseconds.
+pub(super) type Row = (String, i64, i64, String, i64, i64, i64);
 
 /// The part of a [`Row`] that is the policy.
-pub(super) type PolicyRow = (i64, i64, String);
+pub(super) type PolicyRow = (i64, i64, String, i64);
 
-pub(super) fn policy_from_row((ttl, size, eviction): PolicyRow) -> Result<Policy, Error> {
-    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction).map_err(|error| strange(&error))
+pub(super) fn policy_from_row((ttl, size, eviction, stale): PolicyRow) -> Result<Policy, Error> {
+    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(|error| strange(&error))
 }
 
 fn unsigned(number: i64) -> Result<u64, Error> {
@@ -33,10 +33,10 @@ fn strange(reason: &dyn std::error::Error) -> Error {
 
 /// Columns for SQL, in the order of [`Row`], dates still in the database's own type.
 impl Record {
-    pub(super) fn from_row((name, ttl, size, eviction, created_at, updated_at): Row) -> Result<Self, Error> {
+    pub(super) fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
         Ok(Self {
             namespace: Namespace::parse(&name).map_err(|error| strange(&error))?,
-            policy: policy_from_row((ttl, size, eviction))?,
+            policy: policy_from_row((ttl, size, eviction, stale))?,
             created_at: UnixMillis(unsigned(created_at)?),
             updated_at: UnixMillis(unsigned(updated_at)?),
         })
@@ -49,6 +49,7 @@ impl Record {
             self.policy.default_ttl_seconds() as i64,
             self.policy.max_size_mb as i64,
             self.policy.eviction_policy.to_string(),
+            self.policy.stale_if_error_seconds() as i64,
             self.created_at.0 as i64,
             self.updated_at.0 as i64,
         )

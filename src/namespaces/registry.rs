@@ -173,7 +173,7 @@ mod tests {
     use std::time::Duration;
 
     fn registry(auto_create: bool, max_namespaces: usize) -> Registry {
-        let default_policy = Policy::parse(0, 0, "LRU").unwrap();
+        let default_policy = Policy::parse(0, 0, "LRU", 0).unwrap();
         let refresh = Duration::from_secs(1);
         Registry::new(NamespaceConfig { default_policy, auto_create, max_namespaces, refresh })
     }
@@ -181,7 +181,7 @@ mod tests {
     fn record(name: &str, ttl: u64) -> Record {
         Record {
             namespace: Namespace::parse(name).unwrap(),
-            policy: Policy::parse(ttl, 0, "LRU").unwrap(),
+            policy: Policy::parse(ttl, 0, "LRU", 0).unwrap(),
             created_at: unix_millis(),
             updated_at: unix_millis(),
         }

@@ -6,8 +6,7 @@ pub(super) const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET rev
 
 pub(super) const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
 
-pub(super) const REMOVE: &str =
-    "DELETE FROM cache_namespaces WHERE name = $1 RETURNING default_ttl, max_size_mb, eviction_policy";
+pub(super) const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1 RETURNING default_ttl, max_size_mb, eviction_policy, stale_if_error";
 
 /// Makes `$name` a repository over `$pool`; `LOAD`, `ADD`, `BEFORE` and `REPLACE` are the caller's
 /// statements, `$audit` adds a row to the audit trail.
@@ -41,8 +40,8 @@ macro_rules! repository {
                         let mut transaction = self.pool.begin().await?;
                         let mut added = 0;
                         for record in records {
-                            let (name, ttl, size, eviction, created_at, updated_at) = record.into_row();
-                            let add = sqlx::query(ADD).bind(name).bind(ttl).bind(size).bind(eviction);
+                            let (name, ttl, size, eviction, stale, created_at, updated_at) = record.into_row();
+                            let add = sqlx::query(ADD).bind(name).bind(ttl).bind(size).bind(eviction).bind(stale);
                             let done = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
                             added += done.rows_affected();
                         }
@@ -60,10 +59,11 @@ macro_rules! repository {
                     .database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
-                        let (name, ttl, size, eviction, created_at, updated_at) = record.clone().into_row();
+                        let (name, ttl, size, eviction, stale, created_at, updated_at) = record.clone().into_row();
                         let before = loop {
                             let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
-                            let added = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
+                            let added =
+                                add.bind(stale).bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
                             if added.rows_affected() > 0 {
                                 break by.unsaved;
                             }
@@ -73,7 +73,7 @@ macro_rules! repository {
                             let Some(before) = before else { continue };
                             let replace =
                                 sqlx::query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
-                            let born: i64 = replace.bind(updated_at).fetch_one(&mut *transaction).await?;
+                            let born: i64 = replace.bind(stale).bind(updated_at).fetch_one(&mut *transaction).await?;
                             record.created_at.0 = u64::try_from(born).unwrap_or(0);
                             // One that this version does not understand can still be replaced.
                             break policy_from_row(before).ok();

@@ -13,14 +13,17 @@ use crate::audit::{self, Change};
 use crate::database::{Database, Error};
 use crate::model::Namespace;
 
-const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, created_at, updated_at \
-     FROM cache_namespaces";
+const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, stale_if_error, created_at, \
+     updated_at FROM cache_namespaces";
 
-const ADD: &str = "INSERT INTO cache_namespaces VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING";
+const ADD: &str = "INSERT INTO cache_namespaces \
+     (name, default_ttl, max_size_mb, eviction_policy, stale_if_error, created_at, updated_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING";
 
-const BEFORE: &str = "SELECT default_ttl, max_size_mb, eviction_policy FROM cache_namespaces WHERE name = $1";
+const BEFORE: &str =
+    "SELECT default_ttl, max_size_mb, eviction_policy, stale_if_error FROM cache_namespaces WHERE name = $1";
 
 const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
-     updated_at = $5 WHERE name = $1 RETURNING created_at";
+     stale_if_error = $5, updated_at = $6 WHERE name = $1 RETURNING created_at";
 
 repository!(Sqlite, SqlitePool, audit::sqlite::add);

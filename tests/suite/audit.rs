@@ -70,7 +70,10 @@ fn row(action: &str, fields: Value) -> Value {
 }
 
 fn policy(default_ttl: u64, max_size_mb: u64, eviction_policy: &str) -> Value {
-    json!({"default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy})
+    json!({
+        "default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy,
+        "stale_if_error": 0,
+    })
 }
 
 async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
@@ -78,26 +81,32 @@ async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
     cache.audit(&ns, &[]).await.expect_json(200, &json!({"audit": [], "cursor": null}));
     cache.put_policy(&ns, policy(60, 5, "LFU").to_string()).await.expect(201);
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
+    let mut stale = policy(7, 0, "LRU");
+    stale["stale_if_error"] = json!(30);
+    cache.put_policy(&ns, stale.to_string()).await.expect(200);
+    cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
     // The same once more is a change as well: somebody asked for it.
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
     cache.delete_policy(&ns).await.expect_json(200, &json!({"success": true, "deleted_count": 2}));
     // The namespace is no more, its trail is.
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
-    let rows: Vec<Value> = trail(&cache, &ns, 4).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 6).await.into_iter().map(change).collect();
     let (first, second) = (policy(60, 5, "LFU"), policy(7, 0, "LRU"));
     assert_eq!(
         rows,
         [
             row("policy_deleted", json!({"before": second, "deleted_count": 2})),
             row("policy_replaced", json!({"before": second, "after": second})),
+            row("policy_replaced", json!({"before": stale, "after": second})),
+            row("policy_replaced", json!({"before": second, "after": stale})),
             row("policy_replaced", json!({"before": first, "after": second})),
             row("policy_created", json!({"after": first})),
         ]
     );
     // What is created again is new.
     cache.put_policy(&ns, "{}").await.expect(201);
-    assert_eq!(trail(&cache, &ns, 5).await[0]["action"], "policy_created");
+    assert_eq!(trail(&cache, &ns, 7).await[0]["action"], "policy_created");
 }
 
 async fn every_flush_leaves_its_row(service: &Service) {

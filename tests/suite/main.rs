@@ -16,6 +16,7 @@
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
+//! - [`upgrade`]: databases that an earlier version left
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
@@ -59,3 +60,4 @@ mod scale;
 mod startup;
 mod stored_form;
 mod tag;
+mod upgrade;

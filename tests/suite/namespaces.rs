@@ -48,7 +48,10 @@ fn policy(answer: Answer, status: u16) -> Value {
 }
 
 fn object(name: &str, default_ttl: u64, max_size_mb: u64, eviction_policy: &str) -> Value {
-    json!({"name": name, "default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy})
+    json!({
+        "name": name, "default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy,
+        "stale_if_error": 0,
+    })
 }
 
 async fn remaining(cache: &Client, ns: &str, key: &str) -> Option<u64> {
@@ -71,6 +74,13 @@ async fn a_policy_is_created_replaced_read_and_deleted(service: &Service) {
     assert_eq!(policy(cache.put_policy(&ns, r#"{"default_ttl":7}"#).await, 200), second);
     assert_eq!(policy(cache.policy(&ns).await, 200), second);
     assert_eq!(cache.policy(&ns).await.json()["created_at"], created_at);
+    for seconds in [30, 0, 3_153_600_000_u64] {
+        let body = json!({"stale_if_error": seconds}).to_string();
+        let mut stale = object(&ns, 0, 0, "LRU");
+        stale["stale_if_error"] = json!(seconds);
+        assert_eq!(policy(cache.put_policy(&ns, body).await, 200), stale);
+        assert_eq!(policy(cache.policy(&ns).await, 200), stale);
+    }
     for name in ["LRU", "LFU", "FIFO", "TTL", "NONE"] {
         let body = json!({"eviction_policy": name}).to_string();
         assert_eq!(policy(cache.put_policy(&ns, body).await, 200), object(&ns, 0, 0, name));
@@ -113,6 +123,11 @@ async fn a_wrong_policy_is_refused_and_changes_nothing(service: &Service) {
         (r#"{"eviction_policy":"MRU"}"#, "eviction_policy"),
         (r#"{"eviction_policy":""}"#, "eviction_policy"),
         (r#"{"eviction_policy":1}"#, "eviction_policy"),
+        (r#"{"stale_if_error":-1}"#, "stale_if_error"),
+        (r#"{"stale_if_error":1.5}"#, "stale_if_error"),
+        (r#"{"stale_if_error":"60"}"#, "stale_if_error"),
+        (r#"{"stale_if_error":3153600001}"#, "stale_if_error"),
+        (r#"{"stale_if_error":true}"#, "stale_if_error"),
         (r#"{"default_tll":60}"#, "default_tll"),
         (r#"{"name":"x"}"#, "name"),
         ("", ""),
@@ -227,8 +242,11 @@ async fn without_auto_creation_only_configured_namespaces_are_written(settings: 
 }
 
 async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
-    let settings =
-        settings.set("default_ttl", 300).set("default_max_size_mb", 12).set("default_eviction_policy", "FIFO");
+    let settings = settings
+        .set("default_ttl", 300)
+        .set("default_max_size_mb", 12)
+        .set("default_eviction_policy", "FIFO")
+        .set("default_stale_if_error", 45);
     let service = Service::start(settings);
     let (cache, ns) = (service.client(), namespace("policy"));
     cache.set(&ns, "k", "1").await.expect(201);
@@ -237,11 +255,14 @@ async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
     eventually(SOON, async || {
         let answer = cache.policy(&ns).await;
         ensure!(answer.status == 200, "{}", answer.status);
-        assert_eq!(policy(answer, 200), object(&ns, 300, 12, "FIFO"));
+        let mut expected = object(&ns, 300, 12, "FIFO");
+        expected["stale_if_error"] = json!(45);
+        assert_eq!(policy(answer, 200), expected);
         Ok(())
     })
     .await;
-    let (put, name) = (cache.put_policy("of-defaults", r#"{"default_ttl":0}"#).await, "of-defaults");
+    let body = r#"{"default_ttl":0,"stale_if_error":0}"#;
+    let (put, name) = (cache.put_policy("of-defaults", body).await, "of-defaults");
     assert_eq!(policy(put, 201), object(name, 0, 12, "FIFO"));
 }
 
