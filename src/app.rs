@@ -101,6 +101,7 @@ impl Service {
         if without != Without::Nothing {
             tracing::warn!(?without, "answers may be stale: test_without is set");
         }
+        let registry = Arc::new(Registry::new(config.namespaces.clone()));
         let l1 = L1::new(config.l1.max_bytes);
         let l1 = Arc::new(if without == Without::Fence { l1.without_fence() } else { l1 });
         let (store, coherence): (SharedStore, _) = match &config.store {
@@ -118,9 +119,9 @@ impl Service {
                 (Arc::new(store), Some(coherence))
             }
         };
-        let near = coherence.clone().map(|coherence| Near::new(l1.clone(), coherence, metrics.clone()));
+        let near =
+            coherence.clone().map(|coherence| Near::new(l1.clone(), coherence, registry.clone(), metrics.clone()));
 
-        let registry = Arc::new(Registry::new(config.namespaces.clone()));
         let policies = namespaces::repository(database.clone());
         let synchronizer = Synchronizer {
             registry: registry.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::read::stand_in;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -21,6 +22,8 @@ pub struct MgetAnswer {
 #[derive(Debug)]
 pub enum Fetched {
     Hit(Entry),
+    /// A copy past its time, as the key's shard failed.
+    Stale(Entry),
     Miss,
     Failed(store::Error),
 }
@@ -50,11 +53,8 @@ impl Cache {
         let results: Vec<Fetched> =
             results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect();
         let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
-        let reads = Reads {
-            hits: count(|fetched| matches!(fetched, Fetched::Hit(_))),
-            misses: count(|fetched| matches!(fetched, Fetched::Miss)),
-        };
-        for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| matches!(fetched, Fetched::Hit(_))) {
+        let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
+        for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key);
         }
         self.observe_reads(namespace, &keys, reads, started);
@@ -83,9 +83,20 @@ impl Cache {
             if let (Ok(found), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
                 near.learn(&wanted[n], found.as_ref(), asked_at, departures[n]);
             }
-            fetched.push((indices[n], answer.into()));
+            fetched.push((indices[n], self.fetched(&wanted[n], answer)));
         }
         fetched
+    }
+
+    fn fetched(&self, key: &EntryKey, answer: Result<Option<Entry>, store::Error>) -> Fetched {
+        match answer {
+            Ok(Some(entry)) => Fetched::Hit(entry),
+            Ok(None) => Fetched::Miss,
+            Err(error) => match self.near.as_ref().and_then(|near| stand_in(near, key, &error)) {
+                Some(stale) => Fetched::Stale(stale.entry),
+                None => Fetched::Failed(error),
+            },
+        }
     }
 
     /// Stores many entries of one namespace. Everything is checked before anything is stored; of
@@ -144,13 +155,9 @@ impl Cache {
     }
 }
 
-impl From<Result<Option<Entry>, store::Error>> for Fetched {
-    fn from(answer: Result<Option<Entry>, store::Error>) -> Self {
-        match answer {
-            Ok(Some(entry)) => Self::Hit(entry),
-            Ok(None) => Self::Miss,
-            Err(error) => Self::Failed(error),
-        }
+impl Fetched {
+    fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit(_) | Self::Stale(_))
     }
 }
 

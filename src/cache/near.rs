@@ -1,6 +1,7 @@
 //! L1 together with what keeps it true and what shares its misses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::flight::{Departure, Flights, Landed, Role};
 use super::read::Skipped;
@@ -9,6 +10,7 @@ use crate::coherence::{Coherence, Freshness};
 use crate::l1::{Copy, L1};
 use crate::metrics::Metrics;
 use crate::model::{Entry, EntryKey};
+use crate::namespaces::Registry;
 use crate::store::SharedStore;
 
 /// The near side of a remote store.
@@ -16,13 +18,23 @@ pub struct Near {
     l1: Arc<L1>,
     coherence: Arc<Coherence>,
     flights: Flights,
+    /// Asked when a copy is made, or has to stand in.
+    registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 }
 
+/// An entry that stands in for the answer of its shard.
+#[derive(Debug)]
+pub struct Stale {
+    pub entry: Entry,
+    /// Since the last moment at which it could have been served as fresh.
+    pub overdue: Duration,
+}
+
 impl Near {
-    pub fn new(l1: Arc<L1>, coherence: Arc<Coherence>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(l1: Arc<L1>, coherence: Arc<Coherence>, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
         let flights = Flights::new(coherence.max_staleness());
-        Self { l1, coherence, flights, metrics }
+        Self { l1, coherence, flights, registry, metrics }
     }
 
     /// The copy of `key`, if there is one that may be served at `now`; else why not.
@@ -47,6 +59,23 @@ impl Near {
         }
     }
 
+    /// A copy of `key` past its bound or past its expiry, if the namespace's policy lets it stand in while
+    /// the shard does not answer. Never one that an invalidation voided, or a write here: that one is gone.
+    pub fn stand_in(&self, key: &EntryKey) -> Option<Stale> {
+        let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
+        let copy = self.l1.get_stale(key)?;
+        let proven_until = self.coherence.proven_until(copy.stamp)?;
+        let fresh_until = copy.expires_at.map_or(proven_until, |expires_at| expires_at.min(proven_until));
+        let now = Moment::now();
+        let overdue = now.since(fresh_until);
+        if overdue > longest {
+            return None;
+        }
+        self.metrics.l1_hits.increment(1);
+        self.metrics.stale_answers.increment(1);
+        Some(Stale { entry: entry(copy, now), overdue })
+    }
+
     /// The moment before a read of the store, which [`Near::learn`] wants to know.
     pub fn departure(&self, key: &EntryKey, store: &SharedStore) -> Departure {
         // The stamp first: an epoch that ends between the two moves on and makes it void.
@@ -58,13 +87,14 @@ impl Near {
     pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (Landed, Role) {
         let departure = self.departure(key, store);
         let load = || {
-            let (key, store, l1, metrics) = (key.clone(), store.clone(), self.l1.clone(), self.metrics.clone());
+            let (key, store, l1) = (key.clone(), store.clone(), self.l1.clone());
+            let (registry, metrics) = (self.registry.clone(), self.metrics.clone());
             async move {
                 let asked_at = Moment::now();
                 metrics.shard_reads.increment(1);
                 let landed = store.get(&key).await;
                 if let Ok(found) = &landed {
-                    learn(&l1, &key, found.as_ref(), asked_at, departure);
+                    learn(&l1, &registry, &key, found.as_ref(), asked_at, departure);
                 }
                 landed
             }
@@ -79,7 +109,7 @@ impl Near {
     /// Notes what the store answered to a question that was asked at `asked_at` and is no flight: from
     /// now on nobody is answered with what is older.
     pub fn learn(&self, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
-        learn(&self.l1, key, found, asked_at, departure);
+        learn(&self.l1, &self.registry, key, found, asked_at, departure);
         self.flights.close(key);
     }
 
@@ -99,24 +129,29 @@ impl Near {
 }
 
 /// Keeps a copy of what was found; where nothing was, there is none to keep.
-fn learn(l1: &L1, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
-    match found {
-        Some(entry) => {
-            l1.insert(key, copy(entry, asked_at, departure), departure.fence);
-        }
-        None => l1.void(key),
-    }
-}
-
-/// The time left is counted from before the question, so that a copy never outlives its entry.
-fn copy(entry: &Entry, asked_at: Moment, departure: Departure) -> Copy {
-    Copy {
+fn learn(
+    l1: &L1,
+    registry: &Registry,
+    key: &EntryKey,
+    found: Option<&Entry>,
+    asked_at: Moment,
+    departure: Departure,
+) {
+    let Some(entry) = found else { return l1.void(key) };
+    let copy = Copy {
         value: entry.value.clone(),
         version: entry.version,
         created_at: entry.created_at,
+        // Counted from before the question, so that a copy never outlives its entry.
         expires_at: entry.expires_in.map(|left| asked_at + left),
+        // What never expires is kept without a reason.
+        stale_seconds: match entry.expires_in {
+            Some(_) => registry.policy(key.namespace()).stale_if_error_seconds().try_into().unwrap_or(u32::MAX),
+            None => 0,
+        },
         stamp: departure.stamp,
-    }
+    };
+    l1.insert(key, copy, departure.fence);
 }
 
 fn entry(copy: Copy, now: Moment) -> Entry {

@@ -1,10 +1,13 @@
 //! Reading one entry.
 
+use std::time::Duration;
+
 use super::flight::Role;
+use super::near::{Near, Stale};
 use super::{Cache, Error};
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, Operation};
-use crate::store::ShardIndex;
+use crate::store::{self, ShardIndex};
 
 /// How recent an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +27,17 @@ pub struct Lookup {
 }
 
 /// Which tier answered, and why not a nearer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trail {
     Embedded,
     L1,
+    /// L1, with a copy past its time, as the shard failed so.
+    Stale {
+        shard: ShardIndex,
+        error: store::Error,
+        /// Since the last moment at which the copy could have been served as fresh.
+        overdue: Duration,
+    },
     Shard {
         shard: ShardIndex,
         skipped: Skipped,
@@ -49,6 +59,11 @@ pub enum Skipped {
     Unproven,
     /// There is no L1.
     Off,
+}
+
+/// What may be answered in place of this failure.
+pub(super) fn stand_in(near: &Near, key: &EntryKey, error: &store::Error) -> Option<Stale> {
+    if error.is_unanswered() { near.stand_in(key) } else { None }
 }
 
 impl Cache {
@@ -104,6 +119,13 @@ impl Cache {
             Err(skipped) => skipped,
         };
         let (landed, role) = near.load(key, &self.store).await;
-        Ok(Lookup { entry: landed?, trail: trail(skipped, role == Role::Follower) })
+        match landed {
+            Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
+            Err(error) => {
+                let Stale { entry, overdue } = stand_in(near, key, &error).ok_or_else(|| error.clone())?;
+                let trail = Trail::Stale { shard: self.store.shard_of(key), error, overdue };
+                Ok(Lookup { entry: Some(entry), trail })
+            }
+        }
     }
 }

@@ -85,6 +85,13 @@ impl Coherence {
         self.watermark_age(shard, now).is_some_and(|age| age <= self.max_staleness)
     }
 
+    /// The last moment at which a copy of this stamp could be called proven; `None` where that is unknown.
+    /// For when the shard does not answer: it takes a lock.
+    pub fn proven_until(&self, stamp: Stamp) -> Option<Moment> {
+        let watermark = self.shards[usize::from(stamp.shard)].watermark_of(stamp.epoch)?;
+        Some(watermark + self.max_staleness)
+    }
+
     /// Time since the shard's watermark; `None` before the first.
     pub fn watermark_age(&self, shard: ShardIndex, now: Moment) -> Option<Duration> {
         self.shards[usize::from(shard)].watermark().map(|watermark| now.since(watermark))
@@ -141,6 +148,7 @@ mod tests {
             version: Version(1),
             created_at: UnixMillis(0),
             expires_at: None,
+            stale_seconds: 0,
             stamp: coherence.stamp(0),
         };
         assert!(coherence.l1.insert(key, copy, coherence.l1.fence(key)));
@@ -197,6 +205,21 @@ mod tests {
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
         assert_eq!(coherence.freshness(second, now), Freshness::Fresh);
         assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made since");
+    }
+
+    #[test]
+    fn a_copy_was_proven_until_a_bound_after_its_epochs_last_proof() {
+        let coherence = coherence();
+        let (old, now) = (coherence.stamp(0), Moment::from_nanos(1_000));
+        assert_eq!(coherence.proven_until(old), None);
+        coherence.proven(0, now);
+        let until = now + Duration::from_millis(1000);
+        assert_eq!(coherence.proven_until(old), Some(until));
+        coherence.lost(0);
+        let later = Moment::from_nanos(2_000);
+        coherence.proven(0, later);
+        assert_eq!(coherence.proven_until(old), Some(until), "not by what was proven after it");
+        assert_eq!(coherence.proven_until(coherence.stamp(0)), Some(later + Duration::from_millis(1000)));
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! What is known of one shard: the epoch of its copies and its watermark.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::clock::Moment;
+
+/// Runs of ended epochs that are remembered. Each had a proof of its own, so it takes as many recoveries
+/// of a shard to push one out; epochs without a proof join the run before them.
+const RUNS: usize = 16;
 
 /// Read by every request, written by the shard's one subscriber.
 ///
@@ -13,6 +20,15 @@ pub struct ShardState {
     epoch: AtomicU64,
     /// Nanoseconds of [`Moment`]; 0 before the first proof.
     watermark_nanos: AtomicU64,
+    /// The oldest first. Held to begin an epoch; requests look only when the shard does not answer.
+    ended: Mutex<VecDeque<Run>>,
+}
+
+/// Epochs that ended with the same watermark.
+struct Run {
+    first: u64,
+    last: u64,
+    watermark_nanos: u64,
 }
 
 impl ShardState {
@@ -23,14 +39,32 @@ impl ShardState {
     }
 
     pub fn begin_epoch(&self) {
+        let mut ended = self.ended.lock();
+        let (epoch, watermark_nanos) = (self.epoch(), self.watermark_nanos.load(Ordering::Acquire));
+        match ended.back_mut() {
+            Some(run) if run.watermark_nanos == watermark_nanos => run.last = epoch,
+            _ => ended.push_back(Run { first: epoch, last: epoch, watermark_nanos }),
+        }
+        if ended.len() > RUNS {
+            ended.pop_front();
+        }
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     pub fn watermark(&self) -> Option<Moment> {
-        match self.watermark_nanos.load(Ordering::Acquire) {
-            0 => None,
-            nanos => Some(Moment::from_nanos(nanos)),
+        moment(self.watermark_nanos.load(Ordering::Acquire))
+    }
+
+    /// The watermark as it is, or was when `epoch` ended; `None` before the first proof, or where the
+    /// epoch is no longer remembered.
+    pub fn watermark_of(&self, epoch: u64) -> Option<Moment> {
+        // No epoch begins meanwhile, and so no proof of the next one is taken for one of this.
+        let ended = self.ended.lock();
+        if self.epoch() == epoch {
+            return self.watermark();
         }
+        let run = ended.iter().find(|run| (run.first..=run.last).contains(&epoch))?;
+        moment(run.watermark_nanos)
     }
 
     /// Readings may come back out of order over two connections; the watermark never falls. A
@@ -39,5 +73,47 @@ impl ShardState {
         if moment <= Moment::now() {
             self.watermark_nanos.fetch_max(moment.as_nanos(), Ordering::AcqRel);
         }
+    }
+}
+
+fn moment(nanos: u64) -> Option<Moment> {
+    (nanos > 0).then(|| Moment::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    #[test]
+    fn the_last_proof_of_an_ended_epoch_is_remembered() {
+        let state = ShardState::default();
+        assert_eq!(state.watermark_of(0), None, "before the first proof");
+        state.begin_epoch();
+        assert_eq!(state.watermark_of(0), None, "ended without one");
+        state.raise_watermark(at(10));
+        assert_eq!(state.watermark_of(1), Some(at(10)));
+        // However often an outage begins an epoch, there is no proof in it, and no room taken.
+        for _ in 0..100 * RUNS {
+            state.begin_epoch();
+        }
+        state.raise_watermark(at(20));
+        assert_eq!((state.watermark_of(0), state.watermark_of(1)), (None, Some(at(10))));
+        assert_eq!(state.watermark_of(state.epoch()), Some(at(20)), "the one under way");
+        assert_eq!(state.watermark_of(state.epoch() - 1), Some(at(10)));
+    }
+
+    #[test]
+    fn only_so_many_runs_are_remembered() {
+        let state = ShardState::default();
+        for round in 0..=RUNS as u64 {
+            state.raise_watermark(at(100 + round));
+            state.begin_epoch();
+        }
+        assert_eq!(state.watermark_of(0), None, "forgotten");
+        assert_eq!(state.watermark_of(1), Some(at(101)));
     }
 }

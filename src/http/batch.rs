@@ -40,7 +40,7 @@ pub async fn mget(
 fn mget_body(answer: &MgetAnswer) -> Bytes {
     const FRAME: usize = 48;
     let size = |(key, fetched): &(EntryKey, Fetched)| match fetched {
-        Fetched::Hit(entry) => key.key().len() + entry.value.len() + FRAME,
+        Fetched::Hit(entry) | Fetched::Stale(entry) => key.key().len() + entry.value.len() + FRAME,
         _ => key.key().len() + FRAME,
     };
     let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + FRAME);
@@ -51,10 +51,11 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
         }
         json::put_string(&mut body, key.key());
         match fetched {
-            Fetched::Hit(entry) => {
+            Fetched::Hit(entry) | Fetched::Stale(entry) => {
                 body.put_slice(br#":{"value":"#);
                 body.put_slice(&entry.value);
-                body.put_slice(br#","found":true}"#);
+                let is_stale = matches!(fetched, Fetched::Stale(_));
+                body.put_slice(if is_stale { br#","found":true,"stale":true}"# } else { br#","found":true}"# });
             }
             Fetched::Miss => body.put_slice(br#":{"value":null,"found":false}"#),
             Fetched::Failed(error) => {

@@ -1,14 +1,14 @@
 //! `/api/v1/cache/{ns}/{key}`: one entry.
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, WARNING};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::error::{Error, key_not_found};
+use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::{SharedApp, answer};
@@ -19,6 +19,9 @@ use crate::store::Outcome;
 const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
 const X_CACHE_TTL: HeaderName = HeaderName::from_static("x-cache-ttl");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Given with a stale answer (RFC 7234, 5.5.2): obsolete, and still what clients look for.
+const STALE_WARNING: HeaderValue = HeaderValue::from_static("111 sidecache \"Revalidation Failed\"");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,10 +47,11 @@ pub async fn get(
     let Some(entry) = lookup.entry else {
         let mut response = key_not_found();
         response.headers_mut().insert(X_CACHE_HIT, HeaderValue::from_static("false"));
-        response.headers_mut().insert(CACHE_STATUS, cache_status(&app, lookup.trail, Found::No));
+        response.headers_mut().insert(CACHE_STATUS, cache_status(&app, &lookup.trail, Found::No));
         return Ok(response);
     };
-    let ttl = json::ttl_remaining(&entry);
+    let is_stale = matches!(lookup.trail, Trail::Stale { .. });
+    let ttl = if is_stale { Some(0) } else { json::ttl_remaining(&entry) };
     let etag = etag(entry.version);
     // The ETag is that of the value: it does not move with what is counted about it.
     let mut response = if details.is_none() && matches(&headers, &etag) {
@@ -61,7 +65,10 @@ pub async fn get(
         headers.insert(X_CACHE_TTL, HeaderValue::from(ttl));
     }
     headers.insert(ETAG, etag);
-    headers.insert(CACHE_STATUS, cache_status(&app, lookup.trail, Found::Yes { ttl }));
+    if is_stale {
+        headers.insert(WARNING, STALE_WARNING);
+    }
+    headers.insert(CACHE_STATUS, cache_status(&app, &lookup.trail, Found::Yes { ttl }));
     Ok(response)
 }
 
@@ -146,17 +153,23 @@ enum Found {
 }
 
 /// `Cache-Status` (RFC 9211), the tier nearest to the origin first.
-fn cache_status(app: &SharedApp, trail: Trail, found: Found) -> HeaderValue {
+fn cache_status(app: &SharedApp, trail: &Trail, found: Found) -> HeaderValue {
     let outcome = match found {
         Found::Yes { ttl: Some(ttl) } => format!("hit; ttl={ttl}"),
         Found::Yes { ttl: None } => "hit".to_owned(),
         Found::No => "fwd=uri-miss".to_owned(),
     };
-    let text = match trail {
+    let text = match *trail {
         Trail::Embedded => format!("sidecache-embedded; {outcome}"),
         Trail::L1 => format!("sidecache-l1; {outcome}"),
+        Trail::Stale { shard, ref error, overdue } => {
+            // What is not fresh has been so for at least a part of a second: never `-0`.
+            let overdue = overdue.as_millis().div_ceil(1000).max(1);
+            let why = detail(&format!("{}/{}", app.cache.shard_name(shard), store_code(error)));
+            format!("sidecache-shard; fwd=miss; {why}, sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error")
+        }
         Trail::Shard { shard, skipped, collapsed } => {
-            let (why, detail) = match skipped {
+            let (why, reason) = match skipped {
                 Skipped::Miss => ("miss", ""),
                 Skipped::Request => ("request", ""),
                 Skipped::Void => ("stale", "; detail=lost-messages"),
@@ -164,13 +177,16 @@ fn cache_status(app: &SharedApp, trail: Trail, found: Found) -> HeaderValue {
                 Skipped::Off => ("bypass", ""),
             };
             let collapsed = if collapsed { "; collapsed" } else { "" };
-            // A token of RFC 8941 begins with a letter; any other name is a string.
-            let name = app.cache.shard_name(shard);
-            let quote = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };
-            format!(
-                "sidecache-shard; {outcome}; detail={quote}{name}{quote}, sidecache-l1; fwd={why}{collapsed}{detail}"
-            )
+            let name = detail(app.cache.shard_name(shard));
+            format!("sidecache-shard; {outcome}; {name}, sidecache-l1; fwd={why}{collapsed}{reason}")
         }
     };
     HeaderValue::try_from(text).expect("shard names are header text")
+}
+
+/// The parameter that tells what no other does.
+fn detail(text: &str) -> String {
+    // A token of RFC 8941 begins with a letter; anything else is a string.
+    let quote = if text.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };
+    format!("detail={quote}{text}{quote}")
 }

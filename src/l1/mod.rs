@@ -25,6 +25,7 @@
 mod stripe;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub struct Copy {
     pub version: Version,
     pub created_at: UnixMillis,
     pub expires_at: Option<Moment>,
+    /// For how long it is kept after that, see [`L1::get_stale`].
+    pub stale_seconds: u32,
     pub stamp: Stamp,
 }
 
@@ -60,6 +63,11 @@ pub struct Stamp {
 impl Copy {
     fn is_mark(&self) -> bool {
         self.value.is_empty()
+    }
+
+    /// Whether nobody can want it any more.
+    fn is_over(&self, expires_at: Moment, now: Moment) -> bool {
+        expires_at + Duration::from_secs(self.stale_seconds.into()) <= now
     }
 
     /// Whether another copy or mark of the same entry is known to be newer.
@@ -133,12 +141,19 @@ impl L1 {
         if copy.is_mark() {
             return None;
         }
-        if copy.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            let freed = stripe.remove(key);
-            self.forget(freed);
+        if let Some(expires_at) = copy.expires_at.filter(|expires_at| *expires_at <= now) {
+            if copy.is_over(expires_at, now) {
+                let freed = stripe.remove(key);
+                self.forget(freed);
+            }
             return None;
         }
         Some(copy.clone())
+    }
+
+    /// The copy of `key`, expired or not: for when nothing better can be had.
+    pub fn get_stale(&self, key: &EntryKey) -> Option<Copy> {
+        self.stripe(key).lock().get(key).filter(|copy| !copy.is_mark()).cloned()
     }
 
     /// The fence to take before asking the shard for `key`.
@@ -224,7 +239,6 @@ mod tests {
     use super::stripe::OVERHEAD_BYTES;
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn key(i: usize) -> EntryKey {
         EntryKey::parse("n", &format!("key_{i}")).unwrap()
@@ -236,6 +250,7 @@ mod tests {
             version: Version(1),
             created_at: UnixMillis(0),
             expires_at: None,
+            stale_seconds: 0,
             stamp: Stamp { shard: 0, epoch: 0 },
         }
     }
@@ -252,6 +267,27 @@ mod tests {
         assert!(l1.get(&key(1), now).is_some());
         assert!(l1.get(&key(1), now + Duration::from_secs(1)).is_none());
         assert_eq!((l1.entries(), l1.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_expired_copy_is_kept_as_long_as_it_may_stand_in() {
+        let (l1, now) = (L1::new(1 << 20), Moment::now());
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert!(insert(&l1, &key(1), Copy { expires_at: Some(later(1)), stale_seconds: 10, ..copy(10) }));
+        assert!(l1.get(&key(1), later(1)).is_none(), "expired");
+        assert!(l1.get_stale(&key(1)).is_some());
+        assert!(l1.get(&key(1), later(10)).is_none() && l1.entries() == 1);
+        assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "and no longer");
+        assert!(l1.get_stale(&key(1)).is_none());
+        // Whatever voids a copy voids it for this purpose, too.
+        assert!(insert(&l1, &key(1), Copy { expires_at: Some(now), stale_seconds: 10, ..copy(10) }));
+        l1.void(&key(1));
+        assert!(l1.get_stale(&key(1)).is_none());
+    }
+
+    #[test]
+    fn a_copy_stays_small() {
+        assert_eq!(size_of::<Copy>(), 88);
     }
 
     #[test]
@@ -301,7 +337,7 @@ mod tests {
             let fence = if newer.value.len() > 2 { slow } else { early };
             assert!(!l1.insert(&key(1), newer, fence));
             assert!(!l1.insert(&key(1), version(1), slow), "behind what was answered");
-            assert_eq!(kept_version(&l1), None);
+            assert!(kept_version(&l1).is_none() && l1.get_stale(&key(1)).is_none());
             assert!(insert(&l1, &key(1), version(3)));
             assert_eq!(kept_version(&l1), Some(3));
         }

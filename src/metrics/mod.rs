@@ -60,6 +60,7 @@ table! {
     l1_bytes: Gauge, "sidecache_l1_bytes", Unit::Bytes, "Bytes of L1 in use, bookkeeping included.";
     l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that passed by L1 as its shard's watermark was too old.";
     l1_void: Counter, "sidecache_l1_void_total", Unit::Count, "Reads that passed by L1 as its copy was from before a loss of messages.";
+    stale_answers: Counter, "sidecache_stale_answers_total", Unit::Count, "Reads answered with a copy past its time, as the shard did not answer and the policy allows it.";
     shard_reads: Counter, "sidecache_shard_reads_total", Unit::Count, "Keys read from the store.";
     coalesced_reads: Counter, "sidecache_coalesced_reads_total", Unit::Count, "Reads that shared another read's trip to the store.";
     invalidations_received: Counter, "sidecache_invalidations_received_total", Unit::Count, "Keys voided by invalidation messages.";

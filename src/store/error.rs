@@ -24,6 +24,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the shard could not answer, so that a copy may have to do: it is away, silent or has too
+    /// much to do already.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
+    }
+
     /// Whether a write that failed this way may have happened all the same.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. } | Self::Protocol { .. })

@@ -13,6 +13,7 @@
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`cache_status`]: which tier answered, and why not a nearer one
 //! - [`order`]: reads of one instance that overtake each other
+//! - [`stale_on_error`]: copies that stand in for a shard that does not answer
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
@@ -57,6 +58,7 @@ mod quotas;
 mod regressions;
 mod replay;
 mod scale;
+mod stale_on_error;
 mod startup;
 mod stored_form;
 mod tag;
