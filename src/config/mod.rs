@@ -319,6 +319,9 @@ mod tests {
             ("REDIS_SHARDS", "a=redis://:secret@127.0.0.1:99999"),
             ("REDIS_SHARDS", "a=redis://127.0.0.1:1,a=redis://127.0.0.1:2"),
             ("REDIS_SHARDS", "a b=redis://127.0.0.1:1"),
+            // Without a name, what stands in front of the first `=` is part of the URL.
+            ("REDIS_SHARDS", "redis-sentinel://:secret@h:1?node=redis://h:2"),
+            ("REDIS_SHARDS", "a=redis-sentinel://h:1?sentinelServiceName=m&node=:secret@h:2"),
             ("REDIS_SHARDS", "a=redis-cluster://127.0.0.1:1"),
             ("DATABASE_URL", "mysql://user:secret@host/db"),
             ("DATABASE_URL", "postgres://user:secret@host:port/db"),

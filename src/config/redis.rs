@@ -58,7 +58,7 @@ impl RedisConfig {
 fn shard(part: &str) -> Result<ShardConfig, String> {
     let (name, url) = part
         .split_once('=')
-        .filter(|(_, url)| url.contains("://"))
+        .filter(|(name, url)| url.contains("://") && !name.contains("://"))
         .ok_or("expected name=URL, separated by commas")?;
     let (name, url) = (name.trim(), url.trim());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
@@ -70,8 +70,11 @@ fn shard(part: &str) -> Result<ShardConfig, String> {
     if !known.contains(&scheme) {
         return Err(format!("shard {name}: the URL begins with one of {}, not {scheme:?}", known.join(", ")));
     }
-    let mut endpoint = Endpoint::from_url(url)
-        .map_err(|error| format!("shard {name}: the URL does not parse: {}", error.details()))?;
+    let mut endpoint = Endpoint::from_url(url).map_err(|error| {
+        // What the library says behind a colon is a part of the URL.
+        let reason = error.details().split(": ").next().unwrap_or_default();
+        format!("shard {name}: the URL does not parse: {reason}")
+    })?;
     // Connect when the shard is there, not only if it is there now.
     endpoint.fail_fast = false;
     Ok(ShardConfig { name: name.to_owned(), endpoint })
