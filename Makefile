@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test lint stack
+.PHONY: run test lint fuzz stack
 
 # Starts the service on the embedded default.
 run:
@@ -18,6 +18,12 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+
+# Looks for input that breaks a property, FUZZ_SECONDS a target; `cargo test` replays what was kept. Needs
+# rustup's nightly compiler and a C++ compiler, and installs cargo-fuzz where it is absent.
+FUZZ_SECONDS = 600
+fuzz:
+	fuzz/run.sh $(FUZZ_SECONDS)
 
 # nginx, two instances, three shards, PostgreSQL and Prometheus in containers.
 stack:

@@ -11,12 +11,13 @@ mod watermark;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::message::Invalidation;
 use self::watermark::ShardState;
 use crate::clock::Moment;
 use crate::l1::{L1, Stamp};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::store::{InvalidationSink, ShardIndex};
+
+pub use self::message::Invalidation;
 
 /// What this instance knows of each shard's writes.
 pub struct Coherence {

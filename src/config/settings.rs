@@ -101,13 +101,31 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
+        let read = |path: &Path| {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
+            Ok((shown, text))
+        };
+        let file = file.map(read).transpose()?;
+        Self::layer(file.as_ref().map(|(shown, text)| (&**shown, &**text)), environment, flags)
+    }
+
+    /// The same with the file read already: its name and its text.
+    ///
+    /// # Errors
+    /// A text that is no TOML, or a name that is no setting.
+    pub fn layer(
+        file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
         let known = all();
         let defaults = known.iter().map(|setting| {
             (setting.name.clone(), Value { text: setting.default.clone(), origin: setting.variable() })
         });
         let mut values: BTreeMap<String, Value> = defaults.collect();
-        if let Some(path) = file {
-            read_file(path, &known, &mut values)?;
+        if let Some((shown, text)) = file {
+            read_toml(shown, text, &known, &mut values)?;
         }
         for (variable, text) in environment {
             if !variable.starts_with(ENV_PREFIX) || variable == CONFIG_VARIABLE {
@@ -172,10 +190,8 @@ impl Settings {
     }
 }
 
-fn read_file(path: &Path, known: &[Setting], values: &mut BTreeMap<String, Value>) -> Result<(), Error> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::new(&*shown, error.message()))?;
+fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<String, Value>) -> Result<(), Error> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::new(shown, error.message()))?;
     for (name, value) in table {
         let origin = format!("{shown}: {name}");
         if !known.iter().any(|setting| setting.name == name) {

@@ -22,6 +22,20 @@ struct MgetBody {
     keys: Vec<String>,
 }
 
+/// The keys that the body of an mget names, once `admit` has agreed to their number.
+///
+/// # Errors
+/// [`Error::InvalidBody`], what `admit` says, or a key is invalid.
+pub fn mget_keys(
+    namespace: &Namespace,
+    body: &Bytes,
+    admit: impl FnOnce(usize) -> Result<(), cache::Error>,
+) -> Result<Vec<EntryKey>, Error> {
+    let MgetBody { keys } = json::object(body)?;
+    admit(keys.len())?;
+    Ok(extract::keys(namespace, keys)?)
+}
+
 /// `mget`.
 pub async fn mget(
     State(app): State<SharedApp>,
@@ -29,9 +43,7 @@ pub async fn mget(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let MgetBody { keys } = json::object(&body)?;
-    app.cache.check_batch(keys.len())?;
-    let keys = extract::keys(&namespace, keys)?;
+    let keys = mget_keys(&namespace, &body, |keys| app.cache.check_batch(keys))?;
     let answer = app.cache.mget(&namespace, keys).await?;
     Ok(answer::raw_json(StatusCode::OK, mget_body(&answer)))
 }
@@ -105,6 +117,21 @@ struct MsetAnswer<'k> {
     errors: BTreeMap<&'k str, &'static str>,
 }
 
+/// The entries that the body of an mset holds, once `admit` has agreed to their number.
+///
+/// # Errors
+/// [`Error::InvalidBody`], what `admit` says, or a field is invalid; it names the entry.
+pub fn mset_entries(
+    namespace: &Namespace,
+    body: &Bytes,
+    admit: impl FnOnce(usize) -> Result<(), cache::Error>,
+) -> Result<Vec<(EntryKey, Write)>, Error> {
+    let MsetBody { entries } = json::object(body)?;
+    admit(entries.len())?;
+    let parse = |(index, entry)| mset_entry(namespace, entry, body).map_err(|error| at(index, error));
+    entries.into_iter().enumerate().map(parse).collect()
+}
+
 /// `mset`.
 pub async fn mset(
     State(app): State<SharedApp>,
@@ -112,10 +139,7 @@ pub async fn mset(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let MsetBody { entries } = json::object(&body)?;
-    app.cache.check_batch(entries.len())?;
-    let parse = |(index, entry)| mset_entry(&namespace, entry, &body).map_err(|error| at(index, error));
-    let writes = entries.into_iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let writes = mset_entries(&namespace, &body, |entries| app.cache.check_batch(entries))?;
     let answer = app.cache.mset(&namespace, writes).await?;
     let errors: BTreeMap<_, _> = answer.failed.iter().map(|(key, error)| (key.key(), store_code(error))).collect();
     let status = match answer.failed.first() {

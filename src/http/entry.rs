@@ -13,7 +13,7 @@ use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::{SharedApp, answer};
 use crate::cache::{Consistency, Skipped, Trail};
-use crate::model::{Operation, Version};
+use crate::model::{Operation, Version, Write};
 use crate::store::Outcome;
 
 const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
@@ -83,6 +83,15 @@ struct SetBody<'b> {
     tags: Option<Vec<String>>,
 }
 
+/// The body of a `PUT`: what is to be written, its value a slice of the body.
+///
+/// # Errors
+/// [`Error::InvalidBody`], or the TTL or a tag is invalid.
+pub fn set_body(body: &Bytes) -> Result<Write, Error> {
+    let SetBody { value, ttl, tags } = json::object(body)?;
+    WriteFields { value, ttl, tags }.parse(body)
+}
+
 #[derive(Serialize)]
 struct SetAnswer<'k> {
     success: bool,
@@ -97,9 +106,7 @@ pub async fn put(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let SetBody { value, ttl, tags } = json::object(&body)?;
-    let write = WriteFields { value, ttl, tags }.parse(&body)?;
-    let stored = app.cache.set(&key, write).await?;
+    let stored = app.cache.set(&key, set_body(&body)?).await?;
     let created = stored.outcome == Outcome::Created;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = answer::json(status, &SetAnswer { success: true, key: key.key(), created });

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -81,28 +81,36 @@ const NAMESPACE_SEGMENT: usize = 4;
 const KEY_SEGMENT: usize = 5;
 
 /// A segment of the path, decoded; `None` when it is not UTF-8.
-fn segment(parts: &Parts, index: usize) -> Option<Cow<'_, str>> {
-    let raw = parts.uri.path().split('/').nth(index).unwrap_or_default();
+fn segment(path: &str, index: usize) -> Option<Cow<'_, str>> {
+    let raw = path.split('/').nth(index).unwrap_or_default();
     percent_decode_str(raw).decode_utf8().ok()
 }
 
-fn namespace(parts: &Parts) -> Result<Namespace, Error> {
-    let decoded = segment(parts, NAMESPACE_SEGMENT)
+fn namespace(path: &str) -> Result<Namespace, Invalid> {
+    let decoded = segment(path, NAMESPACE_SEGMENT)
         .ok_or_else(|| Invalid::Namespace("the namespace does not decode to UTF-8".to_owned()))?;
-    Ok(Namespace::parse(&decoded)?)
+    Namespace::parse(&decoded)
 }
 
-fn key(parts: &Parts) -> Result<Key, Error> {
+fn key(path: &str) -> Result<Key, Invalid> {
     let decoded =
-        segment(parts, KEY_SEGMENT).ok_or_else(|| Invalid::Key("the key does not decode to UTF-8".to_owned()))?;
-    Ok(Key::parse(decoded)?)
+        segment(path, KEY_SEGMENT).ok_or_else(|| Invalid::Key("the key does not decode to UTF-8".to_owned()))?;
+    Key::parse(decoded)
+}
+
+/// Namespace and key of a path, as it came: percent-encoded.
+///
+/// # Errors
+/// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
+pub fn entry_key(path: &str) -> Result<EntryKey, Invalid> {
+    Ok(EntryKey::new(&namespace(path)?, &key(path)?))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        namespace(parts).map(Self)
+        Ok(Self(namespace(parts.uri.path())?))
     }
 }
 
@@ -110,7 +118,7 @@ impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        Ok(Self(EntryKey::new(&namespace(parts)?, &key(parts)?)))
+        Ok(Self(entry_key(parts.uri.path())?))
     }
 }
 
@@ -135,10 +143,22 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for StrictQuery<Q>
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        axum::extract::Query::<Q>::try_from_uri(&parts.uri)
-            .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|rejection| Error::InvalidQuery(rejection.body_text()))
+        query(&parts.uri).map(Self)
     }
+}
+
+fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
+    axum::extract::Query::<Q>::try_from_uri(uri)
+        .map(|axum::extract::Query(query)| query)
+        .map_err(|rejection| Error::InvalidQuery(rejection.body_text()))
+}
+
+/// The selection that the query of a URI asks for.
+///
+/// # Errors
+/// [`Error::InvalidQuery`], or the pattern or the tag is invalid.
+pub fn selection_of(uri: &Uri) -> Result<Selection, Error> {
+    query::<SelectionQuery>(uri)?.try_into()
 }
 
 /// The keys of a batch in `namespace`; an error names the place.

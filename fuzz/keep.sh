@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Takes over into fuzz/corpus what fuzz/run.sh found and what reaches something new there, the shortest
+# inputs first: fuzz/keep.sh [bytes of an input at most, 256] [targets, all]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+longest=${1:-256}
+targets=${*:2}
+[ -n "$targets" ] || targets="path glob invalidation ring settings request"
+host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+
+for target in $targets; do
+    short=$(mktemp -d)
+    find "fuzz/found/$target" -type f -size "-${longest}c" -exec cp -t "$short" {} +
+    "fuzz/target/$host/release/$target" -merge=1 "fuzz/corpus/$target" "$short" >"fuzz/found/$target.log" 2>&1
+    rm -r "$short"
+    echo "$target: $(find "fuzz/corpus/$target" -type f | wc -l) inputs"
+done

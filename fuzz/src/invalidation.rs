@@ -1,0 +1,26 @@
+//! The invalidation message: which payloads are one, and which keys they name. A key that is passed
+//! over is a stale answer.
+
+use sidecache::coherence::Invalidation;
+use sidecache::model::{EntryKey, Key, Namespace};
+
+pub fn check(data: &[u8]) {
+    let expected = str::from_utf8(data).ok().and_then(|text| {
+        let (namespace, keys) = text.split_once('\n')?;
+        let keys: Vec<&str> = keys.split('\n').filter(|key| Key::parse(*key).is_ok()).collect();
+        Namespace::parse(namespace).is_ok().then_some((namespace, keys))
+    });
+    let Some(message) = Invalidation::parse(data) else {
+        assert!(expected.is_none(), "{data:?} is a message");
+        return;
+    };
+    let (namespace, keys) = expected.unwrap_or_else(|| panic!("{data:?} is no message"));
+    let found: Vec<_> = message.keys().collect();
+    assert!(found.iter().all(|key| key.namespace() == namespace), "{found:?}");
+    assert_eq!(found.iter().map(EntryKey::key).collect::<Vec<_>>(), keys);
+
+    // The form that a shard publishes, with those keys alone, names them all again.
+    let printed = format!("{namespace}\n{}", keys.join("\n"));
+    let message = Invalidation::parse(printed.as_bytes()).expect("a namespace and keys are a message");
+    assert!(message.keys().eq(found), "{printed:?}");
+}

@@ -1,0 +1,127 @@
+//! What stands in bodies and queries: entries, keys, selections, cursors and dates. The first letter
+//! says which.
+
+use std::collections::BTreeMap;
+
+use axum::http::Uri;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use sidecache::http::input::{date_to_the_millisecond, mget_keys, mset_entries, parse_date, selection_of, set_body};
+use sidecache::model::{EntryKey, Namespace, Pattern, Selection, Tag, UnixMillis, Write};
+use sidecache::{access_log, audit, store};
+
+use super::percent_encoded;
+
+pub fn check(data: &[u8]) {
+    let Some((which, rest)) = data.split_first() else { return };
+    let text = str::from_utf8(rest);
+    let namespace = Namespace::parse("users").expect("a namespace");
+    match (which, text) {
+        (b'p', _) => put(rest),
+        (b'g', _) => mget(&namespace, rest),
+        (b's', _) => mset(&namespace, rest),
+        (b'q', Ok(text)) => query(text),
+        (b'c', Ok(text)) => cursor(text),
+        (b'd', Ok(text)) => date(text),
+        _ => {}
+    }
+}
+
+/// A body that is taken holds the value as it stands in the JSON, and says the same when written anew.
+fn put(body: &[u8]) {
+    let Ok(write) = set_body(&Bytes::copy_from_slice(body)) else { return };
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).expect("what is taken is a JSON object");
+    assert!(fields.keys().all(|name| ["value", "ttl", "tags"].contains(&&**name)), "{fields:?}");
+    is_json(&write.value);
+    assert_eq!(write.value, fields["value"].get());
+    is_same(&write, &set_body(&written(&write, None)).expect("it was taken before"));
+}
+
+fn mset(namespace: &Namespace, body: &[u8]) {
+    let mut told = 0;
+    let admit = |entries| {
+        told = entries;
+        Ok(())
+    };
+    let Ok(entries) = mset_entries(namespace, &Bytes::copy_from_slice(body), admit) else { return };
+    assert_eq!(entries.len(), told);
+    for (key, write) in entries {
+        assert_eq!(key.namespace(), "users");
+        is_json(&write.value);
+        let entry = written(&write, Some(key.key()));
+        let body = [b"{\"entries\":[", &entry[..], b"]}"].concat();
+        let again = mset_entries(namespace, &Bytes::from(body), |_| Ok(())).expect("it was taken before");
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].0, key);
+        is_same(&write, &again[0].1);
+    }
+}
+
+fn mget(namespace: &Namespace, body: &[u8]) {
+    let Ok(keys) = mget_keys(namespace, &Bytes::copy_from_slice(body), |_| Ok(())) else { return };
+    let texts: Vec<&str> = keys.iter().map(EntryKey::key).collect();
+    let body = format!("{{\"keys\":{}}}", serde_json::to_string(&texts).expect("text is written as JSON"));
+    assert_eq!(mget_keys(namespace, &Bytes::from(body), |_| Ok(())).expect("they were taken before"), keys);
+}
+
+fn is_json(value: &[u8]) {
+    let raw: &RawValue = serde_json::from_slice(value).expect("a value is JSON");
+    assert_eq!(raw.get().as_bytes(), value, "without what stands around it");
+}
+
+fn written(write: &Write, key: Option<&str>) -> Bytes {
+    let string = |text: &str| serde_json::to_string(text).expect("text is written as JSON");
+    let tags: Vec<String> = write.tags.iter().map(|tag| string(tag.as_str())).collect();
+    let key = key.map(|key| format!("\"key\":{},", string(key))).unwrap_or_default();
+    let ttl = write.ttl.map(|ttl| format!("\"ttl\":{},", ttl.as_seconds())).unwrap_or_default();
+    let mut body = format!("{{{key}{ttl}\"tags\":[{}],\"value\":", tags.join(",")).into_bytes();
+    body.extend_from_slice(&write.value);
+    body.push(b'}');
+    body.into()
+}
+
+fn is_same(one: &Write, other: &Write) {
+    assert_eq!((&one.value, one.ttl, &one.tags), (&other.value, other.ttl, &other.tags));
+}
+
+/// The text as a query, and as the pattern and the tag of one.
+fn query(text: &str) {
+    if let Ok(uri) = Uri::try_from(format!("/api/v1/cache/users?{text}")) {
+        // Whatever it is, it is answered with a selection or an error.
+        let _ = selection_of(&uri);
+    }
+    let encoded = percent_encoded(text, |_| false);
+    let ask = |name: &str| {
+        let uri = Uri::try_from(format!("/api/v1/cache/users?{name}={encoded}")).ok()?;
+        Some(selection_of(&uri).ok())
+    };
+    // A URI has at most 65,534 bytes.
+    if let Some(selection) = ask("pattern") {
+        assert_eq!(selection, Pattern::parse(text).ok().map(Selection::Matching));
+    }
+    if let Some(selection) = ask("tag") {
+        assert_eq!(selection, Tag::parse(text).ok().map(Selection::Tagged));
+    }
+}
+
+/// A cursor that is taken is still the same when it was given out anew.
+fn cursor(text: &str) {
+    if let Some(cursor) = store::Cursor::decode(text) {
+        assert_eq!(store::Cursor::decode(&cursor.encode()), Some(cursor));
+    }
+    if let Some(cursor) = audit::Cursor::decode(text) {
+        assert_eq!(audit::Cursor::decode(&cursor.encode()), Some(cursor));
+    }
+    if let Some(cursor) = access_log::Cursor::decode(text) {
+        assert_eq!(access_log::Cursor::decode(&cursor.encode()), Some(cursor));
+    }
+}
+
+fn date(text: &str) {
+    /// The end of the year 9999, behind which dates are not written.
+    const LAST: UnixMillis = UnixMillis(253_402_300_799_999);
+    if let Some(date) = parse_date(text) {
+        let date = date.min(LAST);
+        assert_eq!(parse_date(&date_to_the_millisecond(date)), Some(date), "{text:?}");
+    }
+}

@@ -1,0 +1,24 @@
+//! What the fuzz targets check, over the corpus that they left: `make fuzz` looks for more.
+
+#[path = "../fuzz/src/lib.rs"]
+mod properties;
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_property_holds_for_the_kept_corpus() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, check) in properties::TARGETS {
+        let folder = corpora.join(name);
+        let mut inputs = 0;
+        for file in fs::read_dir(&folder).expect("every target has a corpus") {
+            let path = file.expect("the corpus can be read").path();
+            // A panic says what is wrong, and this with which input.
+            println!("{}", path.display());
+            check(&fs::read(&path).expect("the corpus can be read"));
+            inputs += 1;
+        }
+        assert!(inputs > 0, "{} is empty", folder.display());
+    }
+}
