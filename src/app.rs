@@ -21,7 +21,7 @@ use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
-use crate::http::{self, App, FailureLog, Server};
+use crate::http::{self, App, Bounds, Numbered, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
@@ -45,17 +45,20 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// It cannot listen, or a signal handler cannot be installed.
-pub async fn run(config: Config, dropped_log_lines: DroppedLines) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let (descriptors, others) = (http::raise_descriptors(), shard_connections(&config.store));
+    config.http.max_connections = http::possible_connections(descriptors, config.http.max_connections, others);
     let listener = http::bind(config.http.listen)
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
     let service = Service::start(&config, address)?;
     service.warm_up().await;
-    let router = http::router(service.app(&config, dropped_log_lines), &service.instance);
-    let server = Server::new(router, &config.http, service.metrics.clone());
+    let ids = Numbered::new(&service.instance);
+    let router = http::router(service.app(&config, dropped_log_lines), ids.clone());
+    let server = Server::new(router, &config.http, ids, service.metrics.clone());
     announce(address, &config);
 
     let asked_to_stop = async {
@@ -71,6 +74,15 @@ pub async fn run(config: Config, dropped_log_lines: DroppedLines) -> anyhow::Res
     let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
     service.stop(stop_by).await;
     Ok(())
+}
+
+/// Connections to shards at most, and as many that are being replaced or ask Sentinels.
+fn shard_connections(store: &StoreConfig) -> usize {
+    match store {
+        StoreConfig::Embedded { .. } => 0,
+        // One more each subscribes.
+        StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.connections + 1),
+    }
 }
 
 /// Everything that runs, but for the listener.
@@ -194,12 +206,10 @@ impl Service {
             l1: self.l1.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),
-            failures: FailureLog::default(),
+            bounds: Arc::new(Bounds::new(&config.http, self.metrics.clone())),
             dropped_log_lines,
             started: Moment::now(),
             draining: self.draining.clone(),
-            request_timeout: config.http.request_timeout,
-            max_body_bytes: config.http.max_body_bytes,
         })
     }
 

@@ -43,7 +43,7 @@ pub enum Outcome {
     Partial {
         deleted: u64,
     },
-    /// It was given up, its client having gone or its time being over.
+    /// It was given up, its time being over.
     Abandoned,
 }
 

@@ -51,6 +51,8 @@ pub struct HttpConfig {
     pub drain_timeout: Duration,
     pub max_connections: usize,
     pub max_body_bytes: usize,
+    /// Of all bodies together.
+    pub max_bodies_bytes: usize,
 }
 
 /// Where entries live.
@@ -156,7 +158,12 @@ impl Config {
             drain_timeout: duration("drain_timeout_ms", 0, DAY_MS)?,
             max_connections: size("max_connections", 1, 1_000_000)?,
             max_body_bytes: size("max_body_bytes", 1024, 1 << 30)?,
+            max_bodies_bytes: usize::try_from(memory::within(settings, "max_bodies_mb", 1)?)
+                .map_err(|reason| settings.error("max_bodies_mb", reason))?,
         };
+        if http.max_body_bytes > http.max_bodies_bytes {
+            return Err(settings.error("max_bodies_mb", "there must be room for one body of max_body_bytes"));
+        }
         let limits = Limits {
             value_bytes: size("max_value_bytes", 1, 512 << 20)?,
             batch_keys: size("max_batch_keys", 1, 100_000)?,
@@ -325,6 +332,8 @@ mod tests {
             ("REDIS_SHARDS", "a=redis-cluster://127.0.0.1:1"),
             ("DATABASE_URL", "mysql://user:secret@host/db"),
             ("DATABASE_URL", "postgres://user:secret@host:port/db"),
+            ("MAX_BODIES_MB", "31"),
+            ("MAX_BODIES_MB", "100000000"),
             ("L1_MAX_MB", "100000000"),
             ("L1_MAX_MB", "-1"),
             ("EMBEDDED_MAX_MB", "0"),

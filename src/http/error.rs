@@ -30,6 +30,8 @@ pub enum Error {
     InvalidQuery(String),
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the bodies of the requests under way leave no room for this one")]
+    TooManyBodies,
     #[error("the body broke off")]
     BrokenBody,
     #[error("the body did not arrive in time")]
@@ -75,6 +77,8 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 const OUTCOME_UNKNOWN: Known =
     (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened");
 
+const OVERLOADED: Known = (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are under way");
+
 impl Error {
     fn known(&self) -> Known {
         match self {
@@ -82,6 +86,7 @@ impl Error {
             Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),
             Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "Invalid query"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+            Self::TooManyBodies => OVERLOADED,
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time"),
             Self::DeadlineExceeded { may_write: false } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time")
@@ -129,7 +134,7 @@ fn store_error(error: &store::Error) -> Known {
         store::Error::Unavailable { .. } => (UNAVAILABLE, "shard_unavailable", "The key's shard is unavailable"),
         store::Error::Timeout { .. } => (UNAVAILABLE, "timeout", "The key's shard did not answer in time"),
         store::Error::OutcomeUnknown { .. } => OUTCOME_UNKNOWN,
-        store::Error::Overloaded { .. } => (UNAVAILABLE, "overloaded", "Too many requests are under way"),
+        store::Error::Overloaded { .. } => OVERLOADED,
         store::Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full", "Cache storage full"),
         store::Error::Protocol { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
     }
@@ -180,10 +185,28 @@ pub async fn method_not_allowed() -> Error {
     Error::MethodNotAllowed
 }
 
+/// The answer on a connection that is one too many, as it stands on the wire.
+pub fn too_many_connections(request_id: &str) -> Vec<u8> {
+    let answer =
+        Answer { error: "Too many connections are open", code: OVERLOADED.1, detail: None, deleted_count: None };
+    let body = serde_json::to_string(&answer).expect("answers are structs with text");
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         retry-after: 1\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// A panic ends its own request with a 500 and no other.
 pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
+    note_panic(panic, metrics);
+    Error::Panic.into_response()
+}
+
+/// Logs and counts a panic.
+pub fn note_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a request panicked");
     metrics.panics.increment(1);
-    Error::Panic.into_response()
 }

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::X_REQUEST_ID;
+use super::bounds::X_REQUEST_ID;
 use super::error::Error;
 use super::server::Peer;
 use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};

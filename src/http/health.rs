@@ -125,6 +125,7 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();
+    app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);
     app.metrics.l1_entries.set(app.l1.entries() as f64);
     app.metrics.log_lines_dropped.set((app.dropped_log_lines)() as f64);
     let agreement = app.fleet.agreement();

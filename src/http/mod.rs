@@ -5,7 +5,9 @@
 mod answer;
 mod batch;
 mod body;
+mod bounds;
 mod cluster;
+mod descriptors;
 mod entry;
 mod error;
 mod extract;
@@ -16,27 +18,17 @@ mod history;
 mod json;
 mod list;
 mod namespaces;
+mod refusal;
 mod request_id;
 mod server;
 mod stats;
 
-use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, Method};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
-use self::error::Error;
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::database::Database;
@@ -54,7 +46,9 @@ pub mod input {
     pub use super::json::{date_to_the_millisecond, parse_date};
 }
 
-pub use failure_log::FailureLog;
+pub use bounds::Bounds;
+pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
+pub use request_id::Numbered;
 pub use server::{Server, bind};
 
 /// What the handlers share.
@@ -64,23 +58,21 @@ pub struct App {
     pub l1: Arc<L1>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
-    pub failures: FailureLog,
+    pub bounds: Arc<Bounds>,
     pub dropped_log_lines: DroppedLines,
     pub started: Moment,
     /// Set when the process is asked to stop: no new work is wanted.
     pub draining: CancellationToken,
-    pub request_timeout: Duration,
-    pub max_body_bytes: usize,
 }
 
 /// Shared by all requests; cloned per request, so one pointer.
 pub type SharedApp = Arc<App>;
 
 /// Every route there is.
-pub fn router(app: SharedApp, instance: &str) -> Router {
+pub fn router(app: SharedApp, ids: Numbered) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
-    let metrics = app.metrics.clone();
-    Router::new()
+    let bounds = app.bounds.clone();
+    let routes = Router::new()
         .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
         .route("/api/v1/cache/{ns}/stats", get(stats::stats).put(entry::put).delete(entry::delete))
         .route("/api/v1/cache/{ns}/mget", entry().post(batch::mget))
@@ -97,59 +89,6 @@ pub fn router(app: SharedApp, instance: &str) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(app.clone())
-        .layer(
-            ServiceBuilder::new()
-                .layer(SetRequestIdLayer::x_request_id(request_id::Numbered::new(instance)))
-                .layer(PropagateRequestIdLayer::x_request_id())
-                .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
-                .layer(from_fn_with_state(app, within_deadline))
-                // The limit is that of `body::read`.
-                .layer(DefaultBodyLimit::disable()),
-        )
-}
-
-/// Answers within the deadline, whatever happens below; the body is read here, so that its time
-/// counts and an early refusal leaves nothing unread on the connection.
-async fn within_deadline(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
-    let deadline = Instant::now() + app.request_timeout;
-    let request_id = request.headers().get(X_REQUEST_ID).cloned();
-    let may_write = may_write(request.method(), request.uri().path());
-    let read = timeout_at(deadline, body::read(request, app.max_body_bytes));
-    let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
-        Err(error) => error.into_response(),
-        Ok(request) => timeout_at(deadline, next.run(request))
-            .await
-            .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
-    };
-    app.failures.note(&response, request_id.as_ref());
-    response
-}
-
-/// Whether a request may change something: all but reads, of which mget is a POST. A key may be
-/// named `mget` as well, so the path alone does not tell.
-fn may_write(method: &Method, path: &str) -> bool {
-    match *method {
-        Method::GET | Method::HEAD => false,
-        Method::POST => !path.ends_with("/mget"),
-        _ => true,
-    }
-}
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn regression_a_write_of_the_key_mget_may_write() {
-        // A PUT of the key `mget` that met the deadline was answered with `timeout`, as a read.
-        let path = "/api/v1/cache/users/mget";
-        for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
-            assert_eq!(may_write(&method, path), expected, "{method}");
-        }
-        assert!(may_write(&Method::POST, "/api/v1/cache/users/mset"));
-        assert!(!may_write(&Method::GET, "/api/v1/cache/users/k"));
-    }
+        .with_state(app);
+    bounds.around(routes, ids)
 }

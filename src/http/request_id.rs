@@ -17,11 +17,15 @@ impl Numbered {
     pub fn new(instance: &str) -> Self {
         Self { instance: instance.into(), next: Arc::default() }
     }
+
+    /// An id for what has none of its own.
+    pub fn next(&self) -> String {
+        format!("{}-{:x}", self.instance, self.next.fetch_add(1, Relaxed))
+    }
 }
 
 impl MakeRequestId for Numbered {
     fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
-        let id = format!("{}-{:x}", self.instance, self.next.fetch_add(1, Relaxed));
-        HeaderValue::from_str(&id).ok().map(RequestId::new)
+        HeaderValue::from_str(&self.next()).ok().map(RequestId::new)
     }
 }

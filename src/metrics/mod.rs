@@ -74,12 +74,15 @@ table! {
     audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped, the queue being full or the process ending.";
     audit_queued: Gauge, "sidecache_audit_queued", Unit::Count, "Rows of the audit trail not yet written or dropped.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
-    connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections closed at once, too many being open.";
+    connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused, too many being open.";
+    connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";
+    body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory taken by the bodies of requests under way.";
+    bodies_refused: Counter, "sidecache_http_bodies_refused_total", Unit::Count, "Requests refused as the bodies of others left no room.";
     connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
     fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
     ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";
     log_lines_dropped: Gauge, "sidecache_log_lines_dropped", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
-    panics: Counter, "sidecache_panics_total", Unit::Count, "Requests that ended in a panic.";
+    panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
 }
 
 struct OperationMetrics {

@@ -1,0 +1,189 @@
+//! What stands around every request: a name, a net for panics, a deadline, and bounds on its body.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, Method};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::{Instant, timeout_at};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
+
+use super::body::{self, Budget};
+use super::error::{self, Error};
+use super::failure_log::FailureLog;
+use super::request_id::Numbered;
+use crate::config::HttpConfig;
+use crate::metrics::Metrics;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The bounds of all requests, and what is told of those that failed.
+pub struct Bounds {
+    request_timeout: Duration,
+    max_body_bytes: usize,
+    /// Of all bodies together.
+    pub bodies: Budget,
+    failures: FailureLog,
+    metrics: Arc<Metrics>,
+}
+
+impl Bounds {
+    pub fn new(config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            request_timeout: config.request_timeout,
+            max_body_bytes: config.max_body_bytes,
+            bodies: Budget::new(config.max_bodies_bytes),
+            failures: FailureLog::default(),
+            metrics,
+        }
+    }
+
+    /// These routes within the bounds. Whatever becomes of a request, a panic included, its answer has an
+    /// id, so that stands outermost.
+    pub fn around(self: &Arc<Self>, routes: Router, ids: Numbered) -> Router {
+        let metrics = self.metrics.clone();
+        routes.layer(
+            ServiceBuilder::new()
+                .layer(SetRequestIdLayer::x_request_id(ids))
+                .layer(PropagateRequestIdLayer::x_request_id())
+                .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
+                .layer(from_fn_with_state(self.clone(), within))
+                // The limit is that of `body::read`.
+                .layer(DefaultBodyLimit::disable()),
+        )
+    }
+}
+
+/// Answers within the deadline, whatever happens below; the body is read here, so that its time
+/// counts and an early refusal leaves nothing unread on the connection.
+async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
+    let deadline = Instant::now() + bounds.request_timeout;
+    let request_id = request.headers().get(X_REQUEST_ID).cloned();
+    let may_write = may_write(request.method(), request.uri().path());
+    // Held until the request is over.
+    let mut share = bounds.bodies.share();
+    let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &mut share));
+    let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
+        Err(error) => {
+            if matches!(error, Error::TooManyBodies) {
+                bounds.metrics.bodies_refused.increment(1);
+            }
+            error.into_response()
+        }
+        Ok(request) => timeout_at(deadline, next.run(request))
+            .await
+            .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
+    };
+    bounds.failures.note(&response, request_id.as_ref());
+    response
+}
+
+/// Whether a request may change something: all but reads, of which mget is a POST. A key may be
+/// named `mget` as well, so the path alone does not tell.
+fn may_write(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::GET | Method::HEAD => false,
+        Method::POST => !path.ends_with("/mget"),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::Service as _;
+
+    #[test]
+    fn regression_a_write_of_the_key_mget_may_write() {
+        // A PUT of the key `mget` that met the deadline was answered with `timeout`, as a read.
+        let path = "/api/v1/cache/users/mget";
+        for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
+            assert_eq!(may_write(&method, path), expected, "{method}");
+        }
+        assert!(may_write(&Method::POST, "/api/v1/cache/users/mset"));
+        assert!(!may_write(&Method::GET, "/api/v1/cache/users/k"));
+    }
+
+    fn bounds(metrics: &Arc<Metrics>) -> Arc<Bounds> {
+        Arc::new(Bounds {
+            request_timeout: Duration::from_millis(200),
+            max_body_bytes: 100,
+            bodies: Budget::new(50),
+            failures: FailureLog::default(),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Status, request id, and body as text.
+    async fn ask(router: &mut Router, path: &str, body: Body) -> (u16, String, String) {
+        let request = Request::builder().uri(path).body(body).unwrap();
+        let answer = router.call(request).await.unwrap();
+        let (status, id) = (answer.status().as_u16(), answer.headers().get(X_REQUEST_ID).cloned());
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let id = id.map(|id| id.to_str().unwrap().to_owned()).unwrap_or_default();
+        (status, id, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    async fn panics_at_once() -> &'static str {
+        panic!("at once")
+    }
+
+    async fn panics_later() -> &'static str {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        panic!("later")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_a_request_id_and_holds_nothing() {
+        let metrics = Arc::new(Metrics::default());
+        let bounds = bounds(&metrics);
+        let routes = Router::new().route("/once", get(panics_at_once)).route("/later", get(panics_later));
+        let mut router = bounds.around(routes.route("/fine", get(async || "fine")), Numbered::new("test"));
+        for path in ["/once", "/later"] {
+            let (status, id, body) = ask(&mut router, path, Body::from("12345")).await;
+            assert_eq!((status, body.contains(r#""code":"internal""#)), (500, true), "{body}");
+            assert!(id.starts_with("test-"), "{id:?}");
+            assert_eq!(bounds.bodies.used(), 0);
+        }
+        // The body itself may be what panics, while it is read.
+        let body = futures_util::stream::poll_fn(|_| -> std::task::Poll<Option<Result<Vec<u8>, std::io::Error>>> {
+            panic!("in the body")
+        });
+        assert_eq!(ask(&mut router, "/fine", Body::from_stream(body)).await.0, 500);
+        assert!(metrics.render().contains("sidecache_panics_total 3"), "{}", metrics.render());
+        assert_eq!(ask(&mut router, "/fine", Body::empty()).await.2, "fine");
+    }
+
+    #[tokio::test]
+    async fn bodies_beyond_the_budget_are_a_503_and_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let bounds = bounds(&metrics);
+        let mut router = bounds.around(Router::new().route("/fine", get(async || "fine")), Numbered::new("test"));
+        assert_eq!(ask(&mut router, "/fine", Body::from("x".repeat(50))).await.0, 200);
+        let (status, _, body) = ask(&mut router, "/fine", Body::from("x".repeat(51))).await;
+        assert_eq!((status, body.contains(r#""code":"overloaded""#)), (503, true), "{body}");
+        assert_eq!(ask(&mut router, "/fine", Body::from("x".repeat(101))).await.0, 413);
+        assert!(metrics.render().contains("sidecache_http_bodies_refused_total 1"), "{}", metrics.render());
+        assert_eq!(bounds.bodies.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_meets_its_deadline_holds_nothing() {
+        let metrics = Arc::new(Metrics::default());
+        let bounds = bounds(&metrics);
+        let routes = Router::new().route("/never", get(std::future::pending::<&'static str>));
+        let mut router = bounds.around(routes, Numbered::new("test"));
+        let (status, _, body) = ask(&mut router, "/never", Body::from("12345")).await;
+        assert_eq!((status, body.contains(r#""code":"timeout""#)), (503, true), "{body}");
+        assert_eq!(bounds.bodies.used(), 0);
+    }
+}
