@@ -18,6 +18,7 @@
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
+//! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
@@ -33,6 +34,7 @@ mod breaker;
 mod cache_status;
 mod coherence;
 mod concurrency;
+mod connections;
 mod database_outage;
 mod eviction;
 mod exact_bytes;
@@ -47,6 +49,7 @@ mod glob;
 mod hit_ratio;
 mod input;
 mod keys;
+mod listener;
 mod listing;
 mod logs;
 mod metrics;

@@ -58,13 +58,19 @@ pub struct Settings {
     environment: BTreeMap<String, String>,
     arguments: Vec<String>,
     folder: Option<PathBuf>,
+    descriptors: Option<u64>,
 }
 
 impl Settings {
     /// Nothing but a free port.
     pub fn none() -> Settings {
-        let none =
-            Settings { store: Store::Embedded, environment: BTreeMap::new(), arguments: Vec::new(), folder: None };
+        let none = Settings {
+            store: Store::Embedded,
+            environment: BTreeMap::new(),
+            arguments: Vec::new(),
+            folder: None,
+            descriptors: None,
+        };
         none.set("listen", "127.0.0.1:0")
     }
 
@@ -111,6 +117,12 @@ impl Settings {
         self
     }
 
+    /// A hard limit on file descriptors.
+    pub fn descriptors(mut self, limit: u64) -> Settings {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
     fn patient(self) -> Settings {
         self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
@@ -118,7 +130,15 @@ impl Settings {
 
     fn command(&self, folder: &Path) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_sidecache"));
-        let mut command = process::dying_with_us(program, Signal::Kill);
+        let mut command = match self.descriptors {
+            None => process::dying_with_us(program, Signal::Kill),
+            Some(limit) => {
+                let prlimit = process::program_named("prlimit", "util-linux");
+                let mut command = process::dying_with_us(&prlimit, Signal::Kill);
+                command.arg(format!("--nofile={limit}:{limit}")).arg(program);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SIDECACHE_") {
                 command.env_remove(name);
@@ -243,6 +263,14 @@ impl Service {
     /// What it has written to its log so far.
     pub fn log(&self) -> String {
         text_of(&self.stderr)
+    }
+
+    /// The memory it has, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the service runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
+        kib * 1024
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -25,6 +25,20 @@ pub async fn request(address: SocketAddr, method: &str, path: &str, body: &str) 
     read_answer(&mut stream).await
 }
 
+/// Sends text on an open connection, and reads one answer.
+pub async fn ask(stream: &mut TcpStream, text: &str) -> Answer {
+    stream.write_all(text.as_bytes()).await.expect("the service takes the request");
+    read_answer(stream).await
+}
+
+/// Reads until the service ends the connection, with an end or a reset.
+pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut read = Vec::new();
+    // What came before a reset is kept.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("the connection ends in time");
+    String::from_utf8_lossy(&read).into_owned()
+}
+
 /// Reads one answer with a `Content-Length`, or up to the end of the connection.
 pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     timeout(PATIENCE, try_read_answer(stream)).await.expect("an answer in time")

@@ -1,0 +1,237 @@
+//! The listener towards clients that do odd things with a connection. Very many clients, and slow ones,
+//! are in `connections.rs`; the deadline of a header in `input.rs`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{LATER, eventually};
+use crate::support::process::Signal;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings, Store};
+use crate::support::wire;
+
+async fn connect(service: &Service) -> TcpStream {
+    TcpStream::connect(service.address()).await.expect("the service accepts connections")
+}
+
+async fn send(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.expect("the service takes it");
+}
+
+/// Waits until a metric is what it should be.
+async fn until(cache: &Client, metric: &str, right: impl Fn(f64) -> bool) {
+    eventually(LATER, async || {
+        let value = cache.metrics().await.total(metric);
+        ensure!(right(value), "{metric} is {value}");
+        Ok(())
+    })
+    .await;
+}
+
+/// The shard stands still while the client says that it has no more to send: that is no reason to forget
+/// its request.
+#[tokio::test]
+async fn a_half_closed_connection_gets_its_answer() {
+    let server = Redis::start();
+    let service = Service::start(Settings::on(std::slice::from_ref(&server)));
+    let (cache, ns) = (service.client(), namespace("listener"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let path = key_path(&ns, "k");
+    server.signal(Signal::Stop);
+    let mut streams = Vec::new();
+    for text in [
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\ncache-control: no-cache\r\n\r\n"),
+        format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\n{{\"value\":2}}"),
+    ] {
+        let mut stream = connect(&service).await;
+        send(&mut stream, &text).await;
+        stream.shutdown().await.expect("an open socket");
+        streams.push(stream);
+    }
+    until(&cache, "sidecache_http_connections", |open| open >= 3.0).await;
+    server.signal(Signal::Cont);
+    for mut stream in streams {
+        let answer = wire::read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    }
+    assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "2");
+}
+
+#[tokio::test]
+async fn requests_in_one_packet_are_answered_in_their_order() {
+    let service = Store::Embedded.shared_service();
+    let ns = namespace("listener");
+    let mut text = String::new();
+    for number in 0..50 {
+        let (path, body) = (key_path(&ns, &format!("k{number}")), format!("{{\"value\":{number}}}"));
+        let length = body.len();
+        text += &format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+        text += &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    text += "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut stream = connect(service).await;
+    send(&mut stream, &text).await;
+    let answers = wire::read_to_end(&mut stream).await;
+    let statuses: Vec<&str> = answers.matches("HTTP/1.1 20").collect();
+    assert_eq!(statuses.len(), 101, "{answers}");
+    let values: Vec<&str> = answers.match_indices("{\"value\":").map(|(at, _)| &answers[at + 9..]).collect();
+    for (number, value) in values.iter().enumerate() {
+        assert!(value.starts_with(&format!("{number},")), "{number}: {value}");
+    }
+    assert_eq!(values.len(), 50);
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_closed_unless_it_asks_to_stay() {
+    let service = Store::Embedded.shared_service();
+    let mut stream = connect(service).await;
+    send(&mut stream, "GET /livez HTTP/1.0\r\n\r\n").await;
+    let answer = wire::read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with("{\"status\":\"alive\"}"), "{answer:?}");
+
+    let mut stream = connect(service).await;
+    for _ in 0..2 {
+        let answer =
+            wire::ask(&mut stream, "GET /livez HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").await.expect(200);
+        assert_eq!(answer.header("connection"), Some("keep-alive"));
+    }
+}
+
+#[tokio::test]
+async fn headers_too_long_or_too_many_are_a_431() {
+    let service = Store::Embedded.shared_service();
+    let long = format!("x-long: {}\r\n", "x".repeat(40 * 1024));
+    let many: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
+    for headers in [long, many] {
+        let mut stream = connect(service).await;
+        // It may be answered before all of it was sent.
+        let _ = stream.write_all(format!("GET /livez HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
+        let answer = wire::read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    }
+    let fair = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-fair: {}\r\n\r\n", "x".repeat(16 * 1024));
+    wire::ask(&mut connect(service).await, &fair).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_and_not_wanted_is_not_asked_for() {
+    let service = Store::Embedded.shared_service();
+    let path = key_path(&namespace("listener"), "k");
+    let text = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\nexpect: 100-continue\r\n\r\n");
+    let mut stream = connect(service).await;
+    send(&mut stream, &text).await;
+    // The first line is that of the answer: no 100 before it.
+    let answer = wire::read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"body_too_large\""), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_off() {
+    let service = Service::start(Settings::embedded().set("request_timeout_ms", 1_000));
+    let (cache, ns) = (service.client(), namespace("listener"));
+    let large = format!("\"{}\"", "x".repeat(4_000_000));
+    cache.set(&ns, "k", &large).await.expect(201);
+    let mut stream = connect(&service).await;
+    // More than any two buffers of a kernel take.
+    let text = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "k")).repeat(20);
+    send(&mut stream, &text).await;
+    until(&cache, "sidecache_http_connections_stalled_total", |stalled| stalled == 1.0).await;
+    cache.get(&ns, "k").await.expect(200);
+}
+
+/// A service with room for one large body.
+fn one_body() -> Settings {
+    Settings::embedded().set("max_body_bytes", 1_000_000).set("max_value_bytes", 1_000_000).set("max_bodies_mb", 1)
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
+    const LARGE: usize = 900_000;
+    let service = Service::start(one_body());
+    let (cache, ns) = (service.client(), namespace("listener"));
+    let large = format!("\"{}\"", "x".repeat(LARGE));
+    let path = key_path(&ns, "first");
+    for end in ["answered", "gone"] {
+        let body = format!("{{\"value\":{large}}}");
+        let mut first = connect(&service).await;
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        send(&mut first, &head).await;
+        let (most, rest) = body.split_at(LARGE - 1_000);
+        send(&mut first, most).await;
+        until(&cache, "sidecache_http_body_bytes", |bytes| bytes >= most.len() as f64).await;
+
+        let refused = cache.set(&ns, "second", &large).await;
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        refused.expect_error(503, "overloaded");
+        // Without a length it is noticed on the way.
+        let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let chunked = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+        wire::ask(&mut connect(&service).await, &chunked).await.expect_error(503, "overloaded");
+        // There is room for small ones.
+        assert!(cache.set(&ns, "small", "1").await.status < 300);
+        cache.get(&ns, "small").await.expect(200);
+
+        if end == "answered" {
+            send(&mut first, rest).await;
+            wire::read_answer(&mut first).await.expect(201);
+        } else {
+            drop(first);
+        }
+        until(&cache, "sidecache_http_body_bytes", |bytes| bytes == 0.0).await;
+        assert!(cache.set(&ns, "second", &large).await.status < 300);
+    }
+    let refused = cache.metrics().await.total("sidecache_http_bodies_refused_total");
+    assert_eq!(refused, 4.0);
+}
+
+#[tokio::test]
+async fn sigterm_is_obeyed_in_the_drain_time_whatever_clients_do() {
+    const DRAIN: Duration = Duration::from_secs(4);
+    let settings = Settings::embedded().set("drain_timeout_ms", DRAIN.as_millis()).set("header_timeout_ms", 60_000);
+    let mut service = Service::start(settings.clone());
+    let (cache, ns) = (service.client(), namespace("listener"));
+    cache.set(&ns, "other", "1").await.expect(201);
+    let path = key_path(&ns, "k");
+
+    let mut idle = connect(&service).await;
+    wire::ask(&mut idle, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect(200);
+    let mut slow = connect(&service).await;
+    send(&mut slow, "GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
+    let body = r#"{"value":"written while draining"}"#;
+    let length = body.len();
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nexpect: 100-continue\r\n\r\n");
+    let (mut under_way, mut never) = (connect(&service).await, connect(&service).await);
+    for stream in [&mut under_way, &mut never] {
+        send(stream, &head).await;
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.expect("an interim answer");
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    service.signal(Signal::Term);
+    let signalled = Instant::now();
+    assert_eq!(wire::read_to_end(&mut idle).await, "", "an idle connection is closed");
+    eventually(LATER, async || {
+        ensure!(TcpStream::connect(service.address()).await.is_err(), "still accepting");
+        Ok(())
+    })
+    .await;
+    send(&mut under_way, body).await;
+    wire::read_answer(&mut under_way).await.expect(201);
+    assert_eq!(service.ended().code(), Some(0));
+    let took = signalled.elapsed();
+    // It ends in time where the machine lets it: what is far too late is no matter of load.
+    assert!(took < 3 * DRAIN, "ended after {took:?}");
+    eprintln!("ended {took:?} after the signal, with {DRAIN:?} to drain");
+
+    // What was answered is in the books of the next run.
+    let again = Service::start(settings.folder(service.folder()));
+    let logs = again.client().logs(&ns, &[]).await.expect(200).json();
+    let operations: Vec<&str> =
+        logs["logs"].as_array().expect("rows").iter().filter_map(|row| row["operation"].as_str()).collect();
+    assert_eq!(operations.len(), 2, "{logs}");
+}
