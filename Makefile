@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test lint fuzz stack
+.PHONY: run test chaos lint fuzz stack
 
 # Starts the service on the embedded default.
 run:
@@ -13,6 +13,12 @@ test:
 	$(MAKE) lint
 	cargo test --locked
 	cargo test --locked --examples
+
+# Hurts everything for minutes while a million reads are checked, and prints what was seen. `make test` has
+# the same in short.
+chaos:
+	tests/install-tools.sh
+	CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 staleness::
 
 # What a machine can say about the code without running it.
 lint:

@@ -14,6 +14,7 @@
 //! - [`cache_status`]: which tier answered, and why not a nearer one
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`stale_on_error`]: copies that stand in for a shard that does not answer
+//! - [`staleness`]: very many reads under every fault, each held against what was written
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
@@ -62,6 +63,7 @@ mod regressions;
 mod replay;
 mod scale;
 mod stale_on_error;
+mod staleness;
 mod startup;
 mod stored_form;
 mod tag;

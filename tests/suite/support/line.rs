@@ -2,7 +2,8 @@
 //! does, at little cost, for the tests that send a hundred thousand requests or a gigabyte.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::thread;
@@ -25,25 +26,91 @@ pub const BATCH: usize = 1_000;
 pub struct Line {
     stream: BufReader<TcpStream>,
     request: Vec<u8>,
+    head: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// An answer that lies in the line's buffers.
+#[derive(Clone, Copy)]
+pub struct Received<'l> {
+    pub status: u16,
+    head: &'l [u8],
+    pub body: &'l [u8],
+}
+
+impl Received<'_> {
+    /// A header by its name in small letters, as the service sends it.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = std::str::from_utf8(self.head).ok()?.split("\r\n");
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
 }
 
 impl Line {
     pub fn open(address: SocketAddr) -> Line {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the service accepts connections");
-        stream.set_nodelay(true).expect("an open socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
-        Line { stream: BufReader::with_capacity(64 * 1024, stream), request: Vec::new() }
+        Line::try_open(address, PATIENCE).expect("the service accepts connections")
+    }
+
+    /// A connection on which everything is answered within `patience`, or not at all.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn try_open(address: SocketAddr, patience: Duration) -> io::Result<Line> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let stream = BufReader::with_capacity(64 * 1024, stream);
+        Ok(Line { stream, request: Vec::new(), head: Vec::new(), body: Vec::new() })
+    }
+
+    /// Sends a request that was written by [`request`].
+    ///
+    /// # Errors
+    /// The connection is gone, or full for as long as its patience. It is of no use any more.
+    pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(request)
+    }
+
+    /// Waits for the answer to what was sent.
+    ///
+    /// # Errors
+    /// It did not come, or is no answer. The connection is of no use any more.
+    pub fn receive(&mut self) -> io::Result<Received<'_>> {
+        self.head.clear();
+        let mut length = 0;
+        loop {
+            let start = self.head.len();
+            if self.stream.read_until(b'\n', &mut self.head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = &self.head[start..];
+            if line == b"\r\n" {
+                break;
+            }
+            const LENGTH: &[u8] = b"content-length:";
+            if line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH)) {
+                length = number(&line[LENGTH.len()..]).ok_or(io::ErrorKind::InvalidData)?;
+            }
+        }
+        self.body.resize(length, 0);
+        self.stream.read_exact(&mut self.body)?;
+        let status = self.head.split(|byte| *byte == b' ').nth(1).and_then(number);
+        let status = status.and_then(|status| u16::try_from(status).ok()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Received { status, head: &self.head, body: &self.body })
     }
 
     /// Sends a request and waits for its answer, of which the headers are not kept.
     #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
-        self.request.clear();
-        let length = body.len();
-        write!(self.request, "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
-            .expect("a Vec takes everything");
-        self.stream.get_mut().write_all(&self.request).expect("the service takes the request");
-        self.read_answer().unwrap_or_else(|| panic!("{method} {path}: the connection broke off"))
+        let mut bytes = mem::take(&mut self.request);
+        bytes.clear();
+        write_request(&mut bytes, method, path, "", body);
+        self.send(&bytes).expect("the service takes the request");
+        self.request = bytes;
+        let answer = self.receive().unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let body = Bytes::copy_from_slice(answer.body);
+        Answer { status: answer.status, headers: HeaderMap::new(), body }
     }
 
     #[track_caller]
@@ -83,24 +150,23 @@ impl Line {
         let path = format!("{}/mget", cache_path(namespace));
         self.ask("POST", &path, &format!("{{\"keys\":[{body}]}}")).expect(200).number("hits")
     }
+}
 
-    fn read_answer(&mut self) -> Option<Answer> {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).ok()?;
-        let status = line.split(' ').nth(1)?.parse().ok()?;
-        let mut length = 0;
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line).ok()?;
-            let Some((name, value)) = line.split_once(':') else { break };
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().ok()?;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).ok()?;
-        Some(Answer { status, headers: HeaderMap::new(), body: Bytes::from(body) })
-    }
+/// The bytes of a request, for [`Line::send`]; `headers` are whole lines.
+pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_request(&mut bytes, method, path, headers, body);
+    bytes
+}
+
+fn write_request(bytes: &mut Vec<u8>, method: &str, path: &str, headers: &str, body: &str) {
+    let length = body.len();
+    write!(bytes, "{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}")
+        .expect("a Vec takes everything");
+}
+
+fn number(digits: &[u8]) -> Option<usize> {
+    std::str::from_utf8(digits).ok()?.trim().parse().ok()
 }
 
 /// Stores `entry(number)`, a JSON object, for every number, over as many connections as there are

@@ -5,12 +5,14 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
-//! - [`proxy`]: a TCP proxy in front of a server, which can hold, mute, swallow and cut
+//! - [`sentinel`]: a group of Redis servers that elects a new primary
+//! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
 //! - [`gate`]: a TCP gate that holds up single answers
 //! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
 //! - [`line`]: the same over one connection, for very many requests
+//! - [`history`], [`checker`], [`load`]: clients that write and read all the time, and what they may be answered
 //! - [`metric`]: the Prometheus text, parsed strictly
 //! - [`database`]: a look into what a service wrote, on either database
 //! - [`eventually`]: waiting without guessing
@@ -19,11 +21,14 @@
 
 pub mod answer;
 pub mod both_stores;
+pub mod checker;
 pub mod client;
 pub mod database;
 pub mod eventually;
 pub mod gate;
+pub mod history;
 pub mod line;
+pub mod load;
 pub mod metric;
 pub mod nginx;
 pub mod ports;
@@ -33,6 +38,7 @@ pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod scratch;
+pub mod sentinel;
 pub mod service;
 pub mod slowlog;
 pub mod walk;

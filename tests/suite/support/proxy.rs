@@ -3,21 +3,36 @@
 //!
 //! It runs on a thread of its own, so it passes bytes on while a test blocks its own thread. What it does
 //! is a plain value, the [`Orders`], that every connection watches; connections are numbered in the
-//! order of their arrival.
+//! order of their arrival, and one whose client ever sent `SUBSCRIBE` is a subscriber's, see [`Of`].
 
-use std::future;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::postgres::Postgres;
 use super::redis::Redis;
+
+/// Which connections an order is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    All,
+    /// Those whose client has sent [`SUBSCRIBE`].
+    Subscribers,
+    /// All but these.
+    Others,
+}
+
+/// What makes a connection a subscriber's. No other command has it, and no script.
+const SUBSCRIBE: &str = "SUBSCRIBE";
 
 pub struct Proxy {
     address: SocketAddr,
@@ -41,13 +56,39 @@ struct Shared {
 #[derive(Default)]
 struct Orders {
     /// Connections below this number are closed.
-    cut_below: u64,
+    cut_below: ByKind<u64>,
     /// Connections below this number stay open, and nothing comes through in either direction.
-    swallow_below: u64,
+    swallow_below: ByKind<u64>,
+    /// What servers send is not taken from them: it stays in their buffers.
+    stalled: ByKind<bool>,
+    /// How late what is sent arrives: to the server, to the client.
+    late: ByKind<[Duration; 2]>,
     /// A connection whose client sends this is held from there on.
     hold: Option<&'static str>,
     /// A connection whose client sends this hears nothing from then on; what it sends arrives.
     mute: Option<&'static str>,
+}
+
+/// One for subscribers' connections, one for the others.
+#[derive(Clone, Copy, Default)]
+struct ByKind<T> {
+    subscribers: T,
+    others: T,
+}
+
+impl<T: Copy> ByKind<T> {
+    fn set(&mut self, of: Of, value: T) {
+        if of != Of::Others {
+            self.subscribers = value;
+        }
+        if of != Of::Subscribers {
+            self.others = value;
+        }
+    }
+
+    fn get(&self, line: &Line) -> T {
+        if line.subscribes.load(Ordering::SeqCst) { self.subscribers } else { self.others }
+    }
 }
 
 impl Proxy {
@@ -112,15 +153,39 @@ impl Proxy {
 
     /// Makes the connections of this moment half-open for good: each side may send and hears nothing,
     /// not even the end of the other. New connections pass.
-    pub fn swallow_all(&self) {
+    pub fn swallow(&self, of: Of) {
         let below = self.accepted();
-        self.shared.orders.send_modify(|orders| orders.swallow_below = below);
+        self.shared.orders.send_modify(|orders| orders.swallow_below.set(of, below));
+    }
+
+    pub fn swallow_all(&self) {
+        self.swallow(Of::All);
     }
 
     /// Closes the connections of this moment, swallowed and held ones, too. New connections pass.
-    pub fn cut_all(&self) {
+    pub fn cut(&self, of: Of) {
         let below = self.accepted();
-        self.shared.orders.send_modify(|orders| orders.cut_below = below);
+        self.shared.orders.send_modify(|orders| orders.cut_below.set(of, below));
+    }
+
+    pub fn cut_all(&self) {
+        self.cut(Of::All);
+    }
+
+    /// Passes on whatever is sent, on connections old and new, in its order and this much later.
+    pub fn delay(&self, of: Of, to_server: Duration, to_client: Duration) {
+        self.shared.orders.send_modify(|orders| orders.late.set(of, [to_server, to_client]));
+    }
+
+    /// Takes nothing any more from the server on connections old and new, so that what it sends piles
+    /// up on its side. Until [`Proxy::flow`].
+    pub fn stall(&self, of: Of) {
+        self.shared.orders.send_modify(|orders| orders.stalled.set(of, true));
+    }
+
+    /// Ends what [`Proxy::stall`] began.
+    pub fn flow(&self, of: Of) {
+        self.shared.orders.send_modify(|orders| orders.stalled.set(of, false));
     }
 
     /// How many connections there have been so far.
@@ -154,6 +219,14 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// One connection.
+struct Line {
+    number: u64,
+    /// Whether its client has sent [`SUBSCRIBE`].
+    subscribes: AtomicBool,
+    muted: AtomicBool,
+}
+
 /// Serves one connection until either side ends it or it is cut.
 async fn pass(mut client: TcpStream, number: u64, shared: &Shared) -> io::Result<()> {
     let mut server = TcpStream::connect(shared.server).await?;
@@ -162,11 +235,11 @@ async fn pass(mut client: TcpStream, number: u64, shared: &Shared) -> io::Result
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let mut orders = shared.orders.subscribe();
-    let muted = AtomicBool::new(false);
+    let line = Line { number, subscribes: AtomicBool::new(false), muted: AtomicBool::new(false) };
     tokio::select! {
-        ended = pump(&mut from_client, &mut to_server, number, shared, &muted, Direction::ToServer) => ended,
-        ended = pump(&mut from_server, &mut to_client, number, shared, &muted, Direction::ToClient) => ended,
-        _ = orders.wait_for(|orders| number < orders.cut_below) => Ok(()),
+        ended = pump(&mut from_client, &mut to_server, &line, shared, Direction::ToServer) => ended,
+        ended = pump(&mut from_server, &mut to_client, &line, shared, Direction::ToClient) => ended,
+        _ = orders.wait_for(|orders| number < orders.cut_below.get(&line)) => Ok(()),
     }
 }
 
@@ -176,36 +249,70 @@ enum Direction {
     ToClient,
 }
 
+/// So much of what is late waits in the proxy at most; then it takes no more.
+const LATE_CHUNKS: usize = 1_024;
+
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    number: u64,
+    line: &Line,
     shared: &Shared,
-    muted: &AtomicBool,
     direction: Direction,
 ) -> io::Result<()> {
     let mut orders = shared.orders.subscribe();
     let mut chunk = vec![0; 64 * 1024];
+    // What is late, with the moment when it is due.
+    let mut late: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut ended = None;
     // The end of what was read before: a needle may lie across two reads. Its first half has then been
     // passed on, which is half a command and does nothing.
     let mut before = Vec::new();
     loop {
-        let read = from.read(&mut chunk).await;
-        if number < orders.borrow().swallow_below {
-            match read {
-                Ok(1..) => continue,
-                // The other side is not to learn of the end.
-                Ok(0) | Err(_) => future::pending().await,
-            }
+        let stalled = direction == Direction::ToClient && orders.borrow().stalled.get(line);
+        let swallowed = line.number < orders.borrow().swallow_below.get(line);
+        if late.is_empty()
+            && !swallowed
+            && let Some(ended) = ended.take()
+        {
+            return ended;
         }
-        let bytes = match read? {
-            0 => return Ok(()),
-            length => &chunk[..length],
+        let due = late.front().map_or_else(Instant::now, |(due, _)| *due);
+        let read = tokio::select! {
+            read = from.read(&mut chunk), if ended.is_none() && !stalled && late.len() < LATE_CHUNKS => read,
+            () = sleep_until(due), if !late.is_empty() => {
+                if let Some((_, bytes)) = late.pop_front().filter(|_| !swallowed) {
+                    to.write_all(&bytes).await?;
+                }
+                continue;
+            }
+            changed = orders.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return Ok(()),
+            },
         };
+        let bytes = match read {
+            // Nothing is told of the end before what was sent has arrived, and never where it is swallowed.
+            Ok(0) => {
+                ended = Some(Ok(()));
+                continue;
+            }
+            Err(error) => {
+                ended = Some(Err(error));
+                continue;
+            }
+            Ok(length) => &chunk[..length],
+        };
+        // It may have been ordered while this was waited for.
+        if line.number < orders.borrow().swallow_below.get(line) {
+            continue;
+        }
         if direction == Direction::ToServer {
             before.extend_from_slice(bytes);
+            if contains(&before, SUBSCRIBE) {
+                line.subscribes.store(true, Ordering::SeqCst);
+            }
             let needle = orders.borrow().mute;
-            if needle.is_some_and(|needle| contains(&before, needle)) && !muted.swap(true, Ordering::SeqCst) {
+            if needle.is_some_and(|needle| contains(&before, needle)) && !line.muted.swap(true, Ordering::SeqCst) {
                 shared.muted.fetch_add(1, Ordering::SeqCst);
             }
             let needle = orders.borrow().hold;
@@ -216,10 +323,16 @@ async fn pump(
                 }
             }
             before.drain(..before.len().saturating_sub(32));
-        } else if muted.load(Ordering::SeqCst) {
+        } else if line.muted.load(Ordering::SeqCst) {
             continue;
         }
-        to.write_all(bytes).await?;
+        let [to_server, to_client] = orders.borrow().late.get(line);
+        let lateness = if direction == Direction::ToServer { to_server } else { to_client };
+        if late.is_empty() && lateness.is_zero() {
+            to.write_all(bytes).await?;
+        } else {
+            late.push_back((Instant::now() + lateness, bytes.to_vec()));
+        }
     }
 }
 

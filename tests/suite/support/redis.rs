@@ -76,6 +76,17 @@ impl Redis {
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
+    /// A server with further words on its command line.
+    pub fn start_as(arguments: &[&str]) -> Redis {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Redis::start_with(&Options { arguments, preferred: false })
+    }
+
+    /// The words that the server gets when it is started the next time, instead of its own.
+    pub fn becomes(&mut self, arguments: &[&str]) {
+        self.options.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+    }
+
     /// Three servers of one's own.
     pub fn three() -> [Redis; 3] {
         [Redis::start(), Redis::start(), Redis::start()]
@@ -99,6 +110,10 @@ impl Redis {
 
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("the Redis runs").signal(signal);
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
@@ -241,7 +256,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn open(port: u16) -> io::Result<Connection> {
+    pub fn open(port: u16) -> io::Result<Connection> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
@@ -313,7 +328,7 @@ impl Connection {
         self.command(&["CONFIG", "SET", name, value]);
     }
 
-    fn try_command(&mut self, words: &[&str]) -> io::Result<Reply> {
+    pub fn try_command(&mut self, words: &[&str]) -> io::Result<Reply> {
         self.stream.get_mut().write_all(&encoded(words))?;
         self.read_reply()
     }

@@ -1,0 +1,558 @@
+//! The promise of bounded staleness, against every fault there is: instances, shards and a Sentinel group
+//! are hurt for real while clients write increasing values and read them everywhere. What a read may be
+//! answered with stands in `support/history.rs`.
+//!
+//! With `CHAOS=long` (`make chaos`) the schedule of faults runs several times, each fault for longer, and
+//! on until a million reads are checked. The last tests take a part of the mechanism away and require that
+//! this is noticed.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::checker::Checker;
+use crate::support::client::{key_path, namespace};
+use crate::support::history::{Lost, Violation};
+use crate::support::line::{self, Line};
+use crate::support::load::{Load, Plan};
+use crate::support::process::Signal;
+use crate::support::proxy::{Of, Proxy};
+use crate::support::redis::{Connection, Redis};
+use crate::support::sentinel::Group;
+use crate::support::service::{Service, Settings};
+
+/// The promise at its default: `max_staleness_ms` is 1000.
+const BOUND: Duration = Duration::from_millis(1_000);
+
+/// The default of `redis_timeout_ms`.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// For whatever has to come back after a fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was acknowledged so shortly before a primary died may not have reached its replica.
+const ON_THE_WAY: Duration = Duration::from_millis(200);
+
+const PLAN: Plan = Plan { bound: BOUND, readers_an_instance: 2, writers: 4, hot: 3, rare: 21 };
+
+const INSTANCES: usize = 3;
+
+/// How long things take.
+struct Pace {
+    /// Without any fault, between two.
+    calm: Duration,
+    /// A fault that copies survive only unproven.
+    fault: Duration,
+    /// A server or an instance that stands still.
+    standstill: Duration,
+    /// After so many faults everything comes to rest, and reads may not go back in time.
+    settle_every: usize,
+    /// How often the schedule is gone through at least.
+    rounds: usize,
+    /// Reads to be checked; it is repeated until they are.
+    reads: u64,
+    /// See [`Group::tell_every`].
+    tell_every: Duration,
+}
+
+impl Pace {
+    fn chosen() -> Pace {
+        let millis = Duration::from_millis;
+        match std::env::var("CHAOS").as_deref() {
+            Ok("long") => Pace {
+                calm: millis(2_000),
+                fault: millis(2_500),
+                standstill: millis(3_000),
+                settle_every: 1,
+                rounds: 3,
+                reads: 1_000_000,
+                tell_every: millis(2_000),
+            },
+            Ok(other) => panic!("CHAOS is `long` or not set, not {other:?}"),
+            Err(_) => Pace {
+                calm: millis(120),
+                fault: millis(650),
+                standstill: millis(1_100),
+                settle_every: 6,
+                rounds: 1,
+                reads: 0,
+                tell_every: millis(250),
+            },
+        }
+    }
+}
+
+/// Everything that is hurt. The shards `a` and `b` are servers behind a proxy for each instance; `c` is
+/// a Sentinel group, whose addresses the instances have from the Sentinels.
+struct Field<'l> {
+    load: &'l Load,
+    pace: Pace,
+    servers: [Redis; 2],
+    /// By instance, then by server.
+    proxies: Vec<[Proxy; 2]>,
+    group: Group,
+    settings: Vec<Settings>,
+    services: Vec<Service>,
+    probes: Vec<Probe>,
+    /// Where faults strike next, so that in a long run each strikes everywhere.
+    turn: usize,
+}
+
+/// The names of the servers, as shards.
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// What instances are started with: short deadlines, and nothing beside the cache that costs time.
+fn settings(shards: &str) -> Settings {
+    Settings::none()
+        .set("redis_shards", shards)
+        .set("redis_timeout_ms", REDIS_TIMEOUT.as_millis())
+        .set("request_timeout_ms", 2_000)
+        .set("access_log_sample_rate", 0)
+}
+
+#[test]
+fn no_answer_is_older_than_the_bound_whatever_fails() {
+    let pace = Pace::chosen();
+    let servers = [Redis::start(), Redis::start()];
+    let group = Group::start();
+    group.tell_every(pace.tell_every);
+    let proxies: Vec<[Proxy; 2]> = (0..INSTANCES).map(|_| servers.each_ref().map(Proxy::in_front_of)).collect();
+    let settings: Vec<Settings> =
+        proxies.iter().map(|[a, b]| settings(&format!("a={},b={},c={}", a.url(), b.url(), group.url()))).collect();
+    let services: Vec<Service> = settings.iter().cloned().map(Service::start).collect();
+    let addresses: Vec<_> = services.iter().map(Service::address).collect();
+    let load = Load::new(PLAN, &addresses);
+    let (rounds, reads) = (pace.rounds, pace.reads);
+    let probes = Probe::all(&services[0], &["a", "b", "c"]);
+    let mut field = Field { load: &load, pace, servers, proxies, group, settings, services, probes, turn: 0 };
+    load.run(|| {
+        field.recover();
+        for round in 1.. {
+            field.every_fault();
+            if round >= rounds && load.checker.reads() >= reads {
+                break;
+            }
+        }
+    });
+    eprintln!("{}", load.checker);
+    assert_eq!(load.checker.violations(), 0, "see above; failovers: {}", field.group.failovers());
+}
+
+impl Field<'_> {
+    /// Each fault once, one after the other.
+    fn every_fault(&mut self) {
+        let faults: [fn(&mut Self); 17] = [
+            Self::cut_subscribers,
+            Self::half_open_subscriber,
+            Self::half_open_connections,
+            Self::late_messages,
+            Self::late_answers,
+            Self::overflow_of_a_stalled_connection,
+            Self::overflow_of_a_stopped_instance,
+            Self::lagging_channel,
+            Self::short_stop_of_a_server,
+            Self::long_stop_of_a_server,
+            Self::stop_of_an_instance,
+            Self::kill_subscriber_clients,
+            Self::kill_command_clients,
+            Self::restart_empty,
+            Self::kill_an_instance,
+            Self::kill_a_primary,
+            Self::stop_a_primary,
+        ];
+        for fault in faults {
+            fault(self);
+            self.recover();
+            self.turn += 1;
+        }
+    }
+
+    fn checker(&self) -> &Checker {
+        &self.load.checker
+    }
+
+    /// The instance whose turn it is.
+    fn instance(&self) -> usize {
+        self.turn % INSTANCES
+    }
+
+    /// The server whose turn it is.
+    fn server(&self) -> usize {
+        self.turn / INSTANCES % NAMES.len()
+    }
+
+    /// The proxy between the two.
+    fn proxy(&self) -> &Proxy {
+        &self.proxies[self.instance()][self.server()]
+    }
+
+    /// Waits until every instance answers from its memory for every shard again.
+    fn recover(&mut self) {
+        let began = Instant::now();
+        self.see_copies(began + PATIENCE);
+        self.checker().remark(&format!("well again after {:.1?}", began.elapsed()));
+        if self.turn.is_multiple_of(self.pace.settle_every) {
+            // What an instance knew before the fault proves its copies for so long, whether it hears of
+            // anything or not.
+            thread::sleep((BOUND + BOUND / 10).saturating_sub(began.elapsed()));
+            self.see_copies(began + PATIENCE);
+            self.checker().is_healthy();
+        }
+        thread::sleep(self.pace.calm);
+    }
+
+    /// Waits until every instance keeps copies of every shard's keys and hears of their writes.
+    fn see_copies(&mut self, deadline: Instant) {
+        for probe in &mut self.probes {
+            // With a copy that is there before another instance writes.
+            for (listener, writer) in [(0, 1), (1, 2), (2, 0)] {
+                probe.wait_for_copy(&self.services[listener], deadline);
+                probe.write(&self.services[writer], deadline);
+                probe.wait_for_copy(&self.services[listener], deadline);
+            }
+        }
+    }
+
+    fn cut_subscribers(&mut self) {
+        self.checker().fault("subscriber connection cut");
+        self.proxy().hold("SUBSCRIBE");
+        self.proxy().cut(Of::Subscribers);
+        thread::sleep(self.pace.fault);
+        self.proxy().release();
+    }
+
+    fn half_open_subscriber(&mut self) {
+        self.checker().fault("subscriber connection half-open");
+        self.proxy().swallow(Of::Subscribers);
+        thread::sleep(self.pace.fault);
+    }
+
+    fn half_open_connections(&mut self) {
+        self.checker().fault("all connections to a shard half-open");
+        self.proxy().swallow(Of::All);
+        thread::sleep(self.pace.fault);
+    }
+
+    fn late_messages(&mut self) {
+        self.checker().fault("messages delivered late");
+        for late in [BOUND / 2, BOUND * 3 / 2] {
+            self.proxy().delay(Of::Subscribers, Duration::ZERO, late);
+            thread::sleep(self.pace.fault / 2);
+        }
+        self.proxy().delay(Of::All, Duration::ZERO, Duration::ZERO);
+    }
+
+    fn late_answers(&mut self) {
+        self.checker().fault("answers delivered late");
+        self.proxy().delay(Of::Others, Duration::ZERO, REDIS_TIMEOUT * 3 / 5);
+        thread::sleep(self.pace.fault);
+        self.proxy().delay(Of::All, Duration::ZERO, Duration::ZERO);
+    }
+
+    fn overflow_of_a_stalled_connection(&mut self) {
+        self.checker().fault("messages lost to the shard's output buffer, the connection being stalled");
+        self.proxy().stall(Of::Subscribers);
+        self.overflow();
+        thread::sleep(self.pace.fault);
+        self.proxy().flow(Of::Subscribers);
+    }
+
+    fn overflow_of_a_stopped_instance(&mut self) {
+        self.checker().fault("messages lost to the shard's output buffer, the instance being stopped");
+        self.stopped(|field| {
+            field.overflow();
+            thread::sleep(field.pace.standstill);
+        });
+    }
+
+    /// Publishes until the server throws the subscriber out that takes nothing.
+    fn overflow(&self) {
+        let mut server = self.servers[self.server()].connect();
+        server.configure("client-output-buffer-limit", "pubsub 65536 0 0");
+        let subscribers = |server: &mut Connection| {
+            let list = server.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).text();
+            list.lines().count()
+        };
+        let before = subscribers(&mut server);
+        let message = messages(20_000);
+        let deadline = Instant::now() + PATIENCE;
+        while subscribers(&mut server) >= before {
+            server.command(&["PUBLISH", INVALIDATIONS, &message]);
+            assert!(Instant::now() < deadline, "nobody is thrown out");
+        }
+        server.configure("client-output-buffer-limit", USUAL_LIMIT);
+        self.checker().remark("thrown out");
+    }
+
+    fn lagging_channel(&mut self) {
+        const ATTEMPTS: usize = 10;
+        self.checker().fault("messages lost to the full queue of an instance");
+        let mut server = self.servers[self.server()].connect();
+        server.configure("client-output-buffer-limit", "pubsub 0 0 0");
+        let noticed = |field: &Self| field.services[field.instance()].log().matches("lost to a full queue").count();
+        let before = noticed(self);
+        for attempt in 1..=ATTEMPTS {
+            self.pile_up(&mut server);
+            let released = Instant::now();
+            while noticed(self) == before && released.elapsed() < BOUND * 2 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if noticed(self) > before {
+                self.checker().remark(&format!("a full queue, in attempt {attempt}"));
+                break;
+            }
+            assert!(attempt < ATTEMPTS, "the queue of an instance does not get full");
+        }
+        server.configure("client-output-buffer-limit", USUAL_LIMIT);
+    }
+
+    /// Has very many messages arrive at the instance at once.
+    fn pile_up(&self, server: &mut Connection) {
+        const MESSAGES: usize = 40_000;
+        // Each of them takes the instance longer than reading it from the connection.
+        let message = messages(100);
+        let script = "for i = 1, 1000 do redis.call('PUBLISH', ARGV[1], ARGV[2]) end";
+        self.proxy().stall(Of::Subscribers);
+        for _ in 0..MESSAGES / 1_000 {
+            server.command(&["EVAL", script, "0", INVALIDATIONS, &message]);
+        }
+        // Not for so long that the instance takes another connection.
+        thread::sleep(self.pace.fault.min(BOUND));
+        self.proxy().flow(Of::Subscribers);
+    }
+
+    fn short_stop_of_a_server(&mut self) {
+        self.checker().fault("shard stopped for less than the timeout");
+        for _ in 0..3 {
+            self.servers[self.server()].signal(Signal::Stop);
+            thread::sleep(REDIS_TIMEOUT * 3 / 5);
+            self.servers[self.server()].signal(Signal::Cont);
+            thread::sleep(REDIS_TIMEOUT / 5);
+        }
+    }
+
+    fn long_stop_of_a_server(&mut self) {
+        self.checker().fault("shard stopped for longer than the timeout");
+        self.servers[self.server()].signal(Signal::Stop);
+        thread::sleep(self.pace.standstill);
+        self.servers[self.server()].signal(Signal::Cont);
+    }
+
+    fn stop_of_an_instance(&mut self) {
+        self.checker().fault("instance stopped");
+        self.stopped(|field| thread::sleep(field.pace.standstill));
+    }
+
+    /// Has the instance stopped for longer than the bound, and wake up with reads before it that were
+    /// asked meanwhile.
+    fn stopped(&self, during: impl FnOnce(&Self)) {
+        let (instance, load) = (self.instance(), self.load);
+        let mut lines = load.connections(instance, 48);
+        // Nobody is to wait for it who could acknowledge something.
+        load.avoid(instance, true);
+        self.services[instance].signal(Signal::Stop);
+        let stopped = Instant::now();
+        let later = lines.split_off(24);
+        let sent = load.send(instance, lines);
+        during(self);
+        thread::sleep((BOUND + BOUND / 10).saturating_sub(stopped.elapsed()));
+        let sent_later = load.send(instance, later);
+        self.services[instance].signal(Signal::Cont);
+        load.receive(sent_later);
+        load.receive(sent);
+        load.avoid(instance, false);
+    }
+
+    fn kill_subscriber_clients(&mut self) {
+        self.checker().fault("CLIENT KILL of all subscribers");
+        self.kill_clients("pubsub");
+    }
+
+    fn kill_command_clients(&mut self) {
+        self.checker().fault("CLIENT KILL of all other clients");
+        self.kill_clients("normal");
+    }
+
+    fn kill_clients(&self, kind: &str) {
+        const TIMES: u32 = 3;
+        for _ in 0..TIMES {
+            for server in &self.servers {
+                server.connect().command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]);
+            }
+            thread::sleep(self.pace.fault / TIMES);
+        }
+    }
+
+    fn restart_empty(&mut self) {
+        let server = self.server();
+        self.checker().fault("shard killed, and started empty");
+        self.checker().begin_loss(NAMES[server], Lost::Everything, Duration::ZERO);
+        self.servers[server].kill();
+        thread::sleep(self.pace.fault / 2);
+        self.servers[server].run();
+        self.checker().end_loss(NAMES[server]);
+        thread::sleep(self.pace.fault / 2);
+    }
+
+    fn kill_an_instance(&mut self) {
+        let instance = self.instance();
+        self.checker().fault("instance killed, and another started");
+        self.services[instance].kill();
+        thread::sleep(self.pace.fault / 2);
+        self.services[instance] = Service::start(self.settings[instance].clone());
+        self.load.moved(instance, self.services[instance].address());
+        thread::sleep(self.pace.fault / 2);
+    }
+
+    fn kill_a_primary(&mut self) {
+        self.checker().fault("primary of the Sentinel group killed");
+        let primary = self.group.primary();
+        self.fail_over(primary, |group| group.kill(primary));
+        thread::sleep(self.pace.fault);
+        self.group.come_back(primary);
+    }
+
+    fn stop_a_primary(&mut self) {
+        self.checker().fault("primary of the Sentinel group stopped until another was elected");
+        let primary = self.group.primary();
+        self.fail_over(primary, |group| group.node(primary).signal(Signal::Stop));
+        thread::sleep(self.pace.fault / 2);
+        // It believes itself primary until a Sentinel tells it otherwise.
+        self.group.node(primary).signal(Signal::Cont);
+        self.checker().remark("the old primary goes on");
+        thread::sleep(self.pace.fault / 2);
+        self.group.wait_until_whole();
+    }
+
+    fn fail_over(&mut self, primary: usize, silence: impl FnOnce(&mut Group)) {
+        self.checker().begin_loss("c", Lost::Latest, ON_THE_WAY);
+        let began = Instant::now();
+        silence(&mut self.group);
+        self.group.wait_for_primary(1 - primary);
+        self.checker().end_loss("c");
+        self.checker().remark(&format!("a new primary after {:.1?}", began.elapsed()));
+    }
+}
+
+/// The channel on which scripts say what they changed.
+const INVALIDATIONS: &str = "sidecache:invalidations";
+
+/// What Redis lets wait for a subscriber by default.
+const USUAL_LIMIT: &str = "pubsub 33554432 8388608 60";
+
+/// An invalidation of so many keys that nobody has.
+fn messages(keys: usize) -> String {
+    let keys: String = (0..keys).map(|key| format!("\nnobody-has-this-{key}")).collect();
+    format!("nowhere{keys}")
+}
+
+/// A key to see whether instances keep copies of a shard's keys and hear of writes.
+struct Probe {
+    shard: String,
+    path: String,
+    value: u64,
+}
+
+impl Probe {
+    /// One for each of these shards.
+    fn all(service: &Service, shards: &[&str]) -> Vec<Probe> {
+        let ns = namespace("probe");
+        let mut found: Vec<Probe> = Vec::new();
+        for number in 0..1_000 {
+            let mut probe = Probe { shard: String::new(), path: key_path(&ns, &number.to_string()), value: 0 };
+            probe.write(service, Instant::now() + PATIENCE);
+            let (_, said, _) = probe.look(service).expect("the instance answers");
+            let its = shards.iter().find(|shard| said.contains(&format!("detail={shard},")));
+            if let Some(shard) = its.filter(|shard| !found.iter().any(|probe| probe.shard == **shard)) {
+                probe.shard = (*shard).to_owned();
+                found.push(probe);
+            }
+            if found.len() == shards.len() {
+                return found;
+            }
+        }
+        panic!("1,000 keys lie on all shards");
+    }
+
+    /// Writes a new value through the instance, however long that takes.
+    fn write(&mut self, service: &Service, deadline: Instant) {
+        self.value += 1;
+        let request = line::request("PUT", &self.path, "", &format!("{{\"value\":{}}}", self.value));
+        loop {
+            match ask(service, &request) {
+                Ok((200 | 201, _, _)) => return,
+                other => assert!(Instant::now() < deadline, "shard {} takes no writes: {other:?}", self.shard),
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the instance answers from its memory, with the newest value.
+    fn wait_for_copy(&mut self, service: &Service, deadline: Instant) {
+        loop {
+            let seen = self.look(service);
+            let value = format!("{{\"value\":{},", self.value);
+            match &seen {
+                Ok((200, said, body)) if said.contains("sidecache-l1; hit") && body.starts_with(&value) => return,
+                // A shard that came back without it, whichever way.
+                Ok((200 | 404, said, body)) if !said.starts_with("sidecache-l1") && !body.starts_with(&value) => {
+                    self.write(service, deadline);
+                }
+                _ => {}
+            }
+            let shard = &self.shard;
+            assert!(Instant::now() < deadline, "{}: no copy of shard {shard}'s {value}: {seen:?}", service.address());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn look(&self, service: &Service) -> io::Result<(u16, String, String)> {
+        ask(service, &line::request("GET", &self.path, "", ""))
+    }
+}
+
+/// Status, `Cache-Status` and body.
+fn ask(service: &Service, request: &[u8]) -> io::Result<(u16, String, String)> {
+    let mut line = Line::try_open(service.address(), Duration::from_secs(3))?;
+    line.send(request)?;
+    let answer = line.receive()?;
+    let said = answer.header("cache-status").unwrap_or_default().to_owned();
+    Ok((answer.status, said, String::from_utf8_lossy(answer.body).into_owned()))
+}
+
+/// Two instances, of which only the first is behind a proxy, and a load on both; `hurt` gets the proxy,
+/// again and again. Returns the checker once it has found something, and fails when it does not.
+fn must_be_noticed(test_without: &str, hurt: impl Fn(&Proxy)) {
+    let server = Redis::start();
+    let proxy = Proxy::in_front_of(&server);
+    let start = |url: String| Service::start(settings(&format!("a={url}")).set("test_without", test_without));
+    let services = [start(proxy.url()), start(server.url())];
+    let load = Load::new(Plan { writers: 3, ..PLAN }, &services.each_ref().map(Service::address));
+    let began = Instant::now();
+    load.run(|| {
+        while load.checker.violations_of(Violation::Stale) == 0 && began.elapsed() < PATIENCE {
+            hurt(&proxy);
+        }
+    });
+    eprintln!("without the {test_without}:\n{}", load.checker);
+    assert!(load.checker.violations_of(Violation::Stale) > 0, "stale answers that are not noticed");
+}
+
+/// The interleaving is that of `l1/mod.rs`: the answer with the old value is on its way for longer than
+/// the invalidation.
+#[test]
+fn without_the_fence_of_fills_stale_answers_are_noticed() {
+    must_be_noticed("fence", |proxy| {
+        proxy.delay(Of::Others, Duration::ZERO, Duration::from_millis(30));
+        thread::sleep(Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn without_the_watermark_stale_answers_are_noticed() {
+    must_be_noticed("watermark", |proxy| {
+        thread::sleep(Duration::from_millis(500));
+        proxy.swallow(Of::Subscribers);
+        thread::sleep(BOUND * 2);
+    });
+}

@@ -1,0 +1,580 @@
+//! What may be read of a key: the history of its writes, and the verdict on a read.
+//!
+//! A key has one writer, so its writes are totally ordered and numbered from 1; a value says its number.
+//! All times are of one clock. What a verdict rests on:
+//!
+//! - A write may take effect between its start and its end; one of unknown outcome at any moment after
+//!   its start, once or never; one that was refused never.
+//! - An acknowledged write binds every read that starts a bound after its end: the value is its own or
+//!   a newer one.
+//! - Nothing here is known before it is recorded, and a write is recorded before it is sent. A verdict
+//!   that knows of too few acknowledgements is too mild, never wrong.
+//!
+//! Pure: no clock, no network, no threads.
+
+use std::time::Duration;
+
+/// A moment: the time since the run began.
+pub type At = Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Set,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    UnderWay,
+    /// It has happened by then.
+    Acknowledged(At),
+    /// It has not happened and never will.
+    Refused,
+    /// It may have happened, and may yet.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub change: Change,
+    pub start: At,
+    pub outcome: Outcome,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The value of this write.
+    Value(u64),
+    Nothing,
+}
+
+/// An answered read of the key.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    pub instance: usize,
+    pub found: Found,
+    pub start: At,
+    pub end: At,
+    /// Whether it asked for the shard's own answer, which is to be the newest.
+    pub no_cache: bool,
+}
+
+/// A fault that may take acknowledged writes along.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    pub from: At,
+    /// None while it lasts.
+    pub until: Option<At>,
+    pub what: Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// All that was written before its end.
+    Everything,
+    /// What was acknowledged while it lasted, so that older values come back.
+    Latest,
+}
+
+impl Loss {
+    fn covers(&self, moment: At) -> bool {
+        self.from <= moment && self.until.is_none_or(|until| moment <= until)
+    }
+}
+
+/// What reads are judged by, beside the history.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'r> {
+    pub bound: Duration,
+    /// Of the key's shard.
+    pub losses: &'r [Loss],
+    /// Since when there is no fault, nor the trace of one; None while there is.
+    pub healthy_since: Option<At>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// A value that nobody had written by then.
+    NeverWritten,
+    /// The value of a write that was refused.
+    Refused,
+    /// A value that was replaced longer ago than the bound.
+    Stale,
+    /// A value that was replaced before the shard was asked for its own.
+    NotTheShards,
+    /// Nothing where an acknowledged write has to be.
+    LostWrite,
+    /// Something older than what the same instance had answered before.
+    BackInTime,
+    /// An answer that is none of those that the contract knows.
+    Unexpected,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub violation: Option<Violation>,
+    /// For how long the answer had been replaced when it was asked for.
+    pub behind: Option<Duration>,
+    /// Whether only a write of unknown outcome explains it.
+    pub of_unknown_outcome: bool,
+    /// Where the instance went back: what it had answered before.
+    pub known: Option<u64>,
+}
+
+impl Verdict {
+    fn violation(violation: Violation) -> Verdict {
+        Verdict { violation: Some(violation), ..Verdict::default() }
+    }
+}
+
+/// The writes of a key, and the newest that instances were seen to know.
+#[derive(Debug, Default)]
+pub struct History {
+    writes: Vec<Write>,
+    first_unknown_delete: Option<At>,
+    /// By instance.
+    seen: Vec<Seen>,
+}
+
+/// What an instance answered in one healthy phase: pairs of a read's end and the write it found, both
+/// ascending, so that one look finds the newest that was known by some moment.
+#[derive(Debug, Default)]
+struct Seen {
+    phase: Option<At>,
+    marks: Vec<(At, u64)>,
+}
+
+/// More marks than reads are under way at once; older ones may go.
+const MARKS: usize = 64;
+
+impl History {
+    /// Records a write that is about to be sent, and numbers it.
+    pub fn begin(&mut self, change: Change, start: At) -> u64 {
+        self.writes.push(Write { change, start, outcome: Outcome::UnderWay });
+        self.writes.len() as u64
+    }
+
+    /// Records how a write ended.
+    pub fn end(&mut self, number: u64, outcome: Outcome) {
+        let write = &mut self.writes[index(number)];
+        write.outcome = outcome;
+        if (write.change, outcome) == (Change::Delete, Outcome::Unknown) && self.first_unknown_delete.is_none() {
+            self.first_unknown_delete = Some(write.start);
+        }
+    }
+
+    pub fn write(&self, number: u64) -> Option<&Write> {
+        self.writes.get(index(number))
+    }
+
+    pub fn newest(&self) -> u64 {
+        self.writes.len() as u64
+    }
+
+    /// The first acknowledged write after `number` that no loss took along, and its end.
+    pub fn replaced(&self, number: u64, losses: &[Loss]) -> Option<(u64, At)> {
+        (number + 1..=self.newest()).find_map(|later| Some((later, self.binding(later, losses)?)))
+    }
+
+    /// Judges a read; what it found counts from then on as known to its instance.
+    pub fn judge(&mut self, read: &Read, rules: &Rules<'_>) -> Verdict {
+        let (verdict, number) = match read.found {
+            Found::Value(number) => (self.judge_value(number, read, rules), Some(number)),
+            Found::Nothing => self.judge_miss(self.newest(), read, rules),
+        };
+        let Some(phase) = rules.healthy_since.filter(|since| *since <= read.start) else { return verdict };
+        if verdict.violation.is_some() || verdict.of_unknown_outcome {
+            return verdict;
+        }
+        if self.seen.len() <= read.instance {
+            self.seen.resize_with(read.instance + 1, Seen::default);
+        }
+        let seen = &mut self.seen[read.instance];
+        if seen.phase != Some(phase) {
+            *seen = Seen { phase: Some(phase), marks: Vec::new() };
+        }
+        let known = seen.known_by(read.start);
+        // What is of unknown outcome may take effect after something newer.
+        let went_back = match read.found {
+            Found::Value(number) => {
+                let is_certain = |write: &Write| matches!(write.outcome, Outcome::Acknowledged(_));
+                number < known && self.write(number).is_some_and(is_certain)
+            }
+            // A miss is as new as the newest delete that it can be of.
+            Found::Nothing => {
+                let may_be_late = self.first_unknown_delete.is_some_and(|start| start <= read.end);
+                known > 0 && !may_be_late && self.delete_after(known - 1, self.newest(), read.end).is_none()
+            }
+        };
+        if let Some(number) = number {
+            self.seen[read.instance].mark(read.end, number);
+        }
+        match went_back {
+            true => Verdict { violation: Some(Violation::BackInTime), known: Some(known), ..verdict },
+            false => verdict,
+        }
+    }
+
+    /// Judges what the write `number` said of the state before it: that there was nothing.
+    pub fn judge_absence_before(&self, number: u64, read: &Read, rules: &Rules<'_>) -> Verdict {
+        self.judge_miss(number - 1, read, rules).0
+    }
+
+    fn judge_value(&self, number: u64, read: &Read, rules: &Rules<'_>) -> Verdict {
+        let write = match self.write(number) {
+            Some(write) if write.change == Change::Set && write.start <= read.end => write,
+            _ => return Verdict::violation(Violation::NeverWritten),
+        };
+        if write.outcome == Outcome::Refused {
+            return Verdict::violation(Violation::Refused);
+        }
+        let Some((_, replaced)) = self.replaced(number, rules.losses) else { return Verdict::default() };
+        if !matches!(write.outcome, Outcome::Acknowledged(_)) {
+            return Verdict { of_unknown_outcome: true, ..Verdict::default() };
+        }
+        let behind = read.start.checked_sub(replaced).filter(|behind| !behind.is_zero());
+        let violation = match behind {
+            Some(behind) if behind > rules.bound => Some(Violation::Stale),
+            Some(_) if read.no_cache => Some(Violation::NotTheShards),
+            _ => None,
+        };
+        Verdict { violation, behind, ..Verdict::default() }
+    }
+
+    /// The verdict on a miss, of the writes up to `newest`, and the oldest write that it can be of.
+    fn judge_miss(&self, newest: u64, read: &Read, rules: &Rules<'_>) -> (Verdict, Option<u64>) {
+        let bound = if read.no_cache { Duration::ZERO } else { rules.bound };
+        let binds = |number: &u64| self.binding(*number, rules.losses).is_some_and(|end| end + bound < read.start);
+        let Some(required) = (1..=newest).rev().find(binds) else {
+            return (self.behind_of_a_miss(newest, read, rules), None);
+        };
+        if let Some(delete) = self.delete_after(required - 1, newest, read.end) {
+            return (self.behind_of_a_miss(newest, read, rules), Some(delete));
+        }
+        if self.first_unknown_delete.is_some_and(|start| start <= read.end) {
+            return (Verdict { of_unknown_outcome: true, ..Verdict::default() }, None);
+        }
+        let start = self.writes[index(required)].start;
+        let took = |loss: &Loss| {
+            let by_then = loss.until.is_none_or(|until| start <= until);
+            loss.what == Lost::Everything && loss.from <= read.end && by_then
+        };
+        match rules.losses.iter().any(took) {
+            true => (Verdict::default(), None),
+            false => (Verdict::violation(Violation::LostWrite), None),
+        }
+    }
+
+    /// How long a legal miss had been replaced, taken for the newest delete that it can be of.
+    fn behind_of_a_miss(&self, newest: u64, read: &Read, rules: &Rules<'_>) -> Verdict {
+        let is_its = |number: &u64| {
+            let write = &self.writes[index(*number)];
+            write.change == Change::Delete && write.outcome != Outcome::Refused && write.start <= read.end
+        };
+        let delete = (1..=newest).rev().find(is_its).unwrap_or(0);
+        let replaced = self.replaced(delete, rules.losses).filter(|(by, _)| *by <= newest);
+        let behind = replaced.and_then(|(_, end)| read.start.checked_sub(end)).filter(|behind| !behind.is_zero());
+        Verdict { behind, ..Verdict::default() }
+    }
+
+    /// The first delete after `number` and up to `newest` that may have happened by `moment`.
+    fn delete_after(&self, number: u64, newest: u64, moment: At) -> Option<u64> {
+        (number + 1..=newest).find(|number| {
+            let write = &self.writes[index(*number)];
+            write.change == Change::Delete && write.outcome != Outcome::Refused && write.start <= moment
+        })
+    }
+
+    /// The end of a write that binds later reads.
+    fn binding(&self, number: u64, losses: &[Loss]) -> Option<At> {
+        let Outcome::Acknowledged(end) = self.write(number)?.outcome else { return None };
+        let may_be_gone = losses.iter().any(|loss| loss.what == Lost::Latest && loss.covers(end));
+        (!may_be_gone).then_some(end)
+    }
+}
+
+impl Seen {
+    /// The newest write of an answer that had come before `moment`; 0 for none.
+    fn known_by(&self, moment: At) -> u64 {
+        let before = self.marks.partition_point(|(end, _)| *end < moment);
+        if before == 0 { 0 } else { self.marks[before - 1].1 }
+    }
+
+    fn mark(&mut self, end: At, number: u64) {
+        if self.marks.iter().any(|(earlier, known)| *earlier <= end && *known >= number) {
+            return;
+        }
+        self.marks.retain(|(later, known)| *later < end || *known > number);
+        let place = self.marks.partition_point(|(earlier, _)| *earlier < end);
+        self.marks.insert(place, (end, number));
+        if self.marks.len() > MARKS {
+            self.marks.remove(0);
+        }
+    }
+}
+
+/// Where the write of this number is; beyond the end for 0.
+fn index(number: u64) -> usize {
+    usize::try_from(number.wrapping_sub(1)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_millis(1_000);
+
+    fn at(millis: u64) -> At {
+        Duration::from_millis(millis)
+    }
+
+    fn rules<'r>() -> Rules<'r> {
+        Rules { bound: BOUND, losses: &[], healthy_since: None }
+    }
+
+    fn healthy<'r>() -> Rules<'r> {
+        Rules { healthy_since: Some(at(0)), ..rules() }
+    }
+
+    /// Writes at 0, 100, 200 and so on, each acknowledged 10 ms later.
+    fn acknowledged(changes: &[Change]) -> History {
+        let mut history = History::default();
+        for (place, change) in (0..).zip(changes) {
+            let number = history.begin(*change, at(place * 100));
+            history.end(number, Outcome::Acknowledged(at(place * 100 + 10)));
+        }
+        history
+    }
+
+    /// A read that took 5 ms.
+    fn read(found: Found, start: u64) -> Read {
+        Read { instance: 0, found, start: at(start), end: at(start + 5), no_cache: false }
+    }
+
+    fn judged(history: &mut History, found: Found, start: u64) -> Option<Violation> {
+        history.judge(&read(found, start), &rules()).violation
+    }
+
+    use Change::{Delete, Set};
+    use Found::{Nothing, Value};
+
+    #[test]
+    fn the_newest_value_is_right_for_ever() {
+        let mut history = acknowledged(&[Set, Set, Set]);
+        for start in [210, 300, 1_300, 100_000] {
+            assert_eq!(history.judge(&read(Value(3), start), &healthy()), Verdict::default());
+        }
+    }
+
+    #[test]
+    fn an_older_value_is_right_up_to_the_bound_and_not_after_it() {
+        let mut history = acknowledged(&[Set, Set, Set]);
+        // The second was acknowledged at 110.
+        let behind = |millis| Verdict { behind: Some(at(millis)), ..Verdict::default() };
+        assert_eq!(history.judge(&read(Value(1), 105), &rules()), Verdict::default());
+        assert_eq!(history.judge(&read(Value(1), 1_110), &rules()), behind(1_000));
+        let stale = Verdict { violation: Some(Violation::Stale), ..behind(1_001) };
+        assert_eq!(history.judge(&read(Value(1), 1_111), &rules()), stale);
+        assert_eq!(judged(&mut history, Value(2), 1_210), None);
+        assert_eq!(judged(&mut history, Value(2), 1_211), Some(Violation::Stale));
+    }
+
+    #[test]
+    fn a_read_that_began_before_the_bound_may_end_after_it() {
+        let mut history = acknowledged(&[Set, Set]);
+        let slow = Read { end: at(9_000), ..read(Value(1), 1_000) };
+        assert_eq!(history.judge(&slow, &rules()).violation, None);
+    }
+
+    #[test]
+    fn a_read_from_the_shard_itself_is_never_behind() {
+        let mut history = acknowledged(&[Set, Set]);
+        let from_shard = |found, start| Read { no_cache: true, ..read(found, start) };
+        assert_eq!(history.judge(&from_shard(Value(1), 105), &rules()).violation, None);
+        let seen = history.judge(&from_shard(Value(1), 120), &rules()).violation;
+        assert_eq!(seen, Some(Violation::NotTheShards));
+        let seen = history.judge(&from_shard(Nothing, 120), &rules()).violation;
+        assert_eq!(seen, Some(Violation::LostWrite));
+        assert_eq!(history.judge(&from_shard(Value(2), 120), &rules()).violation, None);
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_is_noticed() {
+        let mut history = acknowledged(&[Set, Delete]);
+        for number in [0, 2, 3, u64::MAX] {
+            assert_eq!(judged(&mut history, Value(number), 300), Some(Violation::NeverWritten), "{number}");
+        }
+        history.begin(Set, at(400));
+        assert_eq!(judged(&mut history, Value(3), 396), None, "it ended while the write was under way");
+        assert_eq!(judged(&mut history, Value(3), 390), Some(Violation::NeverWritten), "it ended before");
+    }
+
+    #[test]
+    fn a_value_that_was_refused_is_noticed() {
+        let mut history = acknowledged(&[Set, Set]);
+        history.end(1, Outcome::Refused);
+        assert_eq!(judged(&mut history, Value(1), 150), Some(Violation::Refused));
+        assert_eq!(judged(&mut history, Value(1), 5_000), Some(Violation::Refused));
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_is_right_whenever_it_is_read_and_binds_nobody() {
+        let mut history = acknowledged(&[Set, Set, Set]);
+        history.end(2, Outcome::Unknown);
+        let unknown = Verdict { of_unknown_outcome: true, ..Verdict::default() };
+        assert_eq!(history.judge(&read(Value(2), 90_000), &healthy()), unknown);
+        assert_eq!(judged(&mut history, Value(1), 1_205), None, "the second binds nobody");
+        assert_eq!(judged(&mut history, Value(1), 1_211), Some(Violation::Stale), "the third does");
+    }
+
+    #[test]
+    fn the_newest_write_needs_no_outcome() {
+        let mut history = acknowledged(&[Set]);
+        let number = history.begin(Set, at(100));
+        assert_eq!(judged(&mut history, Value(number), 200), None);
+        assert_eq!(judged(&mut history, Value(1), 9_000), None);
+        history.end(number, Outcome::Unknown);
+        assert_eq!(judged(&mut history, Value(1), 9_000), None);
+        history.end(number, Outcome::Acknowledged(at(8_500)));
+        assert_eq!(judged(&mut history, Value(1), 9_000), None);
+        assert_eq!(judged(&mut history, Value(1), 9_501), Some(Violation::Stale));
+    }
+
+    #[test]
+    fn a_miss_is_right_before_the_first_write_and_after_a_delete() {
+        let mut history = acknowledged(&[Set, Delete, Set]);
+        assert_eq!(judged(&mut history, Nothing, 900), None, "within the bound of the first");
+        assert_eq!(judged(&mut history, Nothing, 1_100), None, "the delete began by then");
+        assert_eq!(judged(&mut history, Nothing, 1_210), None, "within the bound of the third");
+        assert_eq!(judged(&mut history, Nothing, 1_211), Some(Violation::LostWrite));
+        let verdict = history.judge(&read(Nothing, 700), &rules());
+        assert_eq!(verdict.behind, Some(at(490)), "replaced by the third, acknowledged at 210");
+    }
+
+    #[test]
+    fn a_miss_before_any_delete_began_is_a_lost_write() {
+        let mut history = acknowledged(&[Set]);
+        assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
+        let delete = history.begin(Delete, at(2_100));
+        assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
+        assert_eq!(judged(&mut history, Nothing, 2_099), None, "it ended after the delete began");
+        history.end(delete, Outcome::Refused);
+        assert_eq!(judged(&mut history, Nothing, 2_200), Some(Violation::LostWrite));
+    }
+
+    #[test]
+    fn a_delete_of_unknown_outcome_explains_every_later_miss() {
+        let mut history = acknowledged(&[Set, Delete, Set]);
+        history.end(2, Outcome::Unknown);
+        let verdict = history.judge(&read(Nothing, 50_000), &healthy());
+        assert_eq!(verdict, Verdict { of_unknown_outcome: true, ..Verdict::default() });
+    }
+
+    #[test]
+    fn a_write_that_finds_nothing_before_it_tells_of_a_lost_write() {
+        let history = acknowledged(&[Set, Delete, Set, Set]);
+        let before = |number: u64, start| {
+            let own = Read { no_cache: true, ..read(Nothing, start) };
+            history.judge_absence_before(number, &own, &rules()).violation
+        };
+        assert_eq!(before(1, 0), None, "nothing was there");
+        assert_eq!(before(2, 100), Some(Violation::LostWrite), "the delete found nothing");
+        assert_eq!(before(3, 200), None, "deleted before");
+        assert_eq!(before(4, 300), Some(Violation::LostWrite));
+    }
+
+    #[test]
+    fn a_shard_that_came_back_empty_explains_misses_until_the_next_write() {
+        let mut history = acknowledged(&[Set, Set]);
+        let number = history.begin(Set, at(5_000));
+        history.end(number, Outcome::Acknowledged(at(5_010)));
+        let loss = |until| [Loss { from: at(2_000), until, what: Lost::Everything }];
+        let judge = |history: &mut History, losses: &[Loss], found, start| {
+            history.judge(&read(found, start), &Rules { losses, ..rules() }).violation
+        };
+        for losses in [loss(None), loss(Some(at(3_000)))] {
+            assert_eq!(judge(&mut history, &losses, Nothing, 1_900), Some(Violation::LostWrite), "before it");
+            assert_eq!(judge(&mut history, &losses, Nothing, 2_500), None);
+            assert_eq!(judge(&mut history, &losses, Nothing, 4_900), None);
+            assert_eq!(judge(&mut history, &losses, Value(1), 4_900), Some(Violation::Stale), "it was long gone");
+        }
+        assert_eq!(judge(&mut history, &loss(Some(at(3_000))), Nothing, 6_010), None, "within the bound");
+        let seen = judge(&mut history, &loss(Some(at(3_000))), Nothing, 6_011);
+        assert_eq!(seen, Some(Violation::LostWrite));
+    }
+
+    #[test]
+    fn a_failover_frees_from_what_was_acknowledged_in_it_alone() {
+        let mut history = acknowledged(&[Set, Set, Set]);
+        let losses = [Loss { from: at(150), until: Some(at(220)), what: Lost::Latest }];
+        let rules = Rules { losses: &losses, ..rules() };
+        let mut judge = |found, start| history.judge(&read(found, start), &rules).violation;
+        assert_eq!(judge(Value(2), 9_000), None, "the third may be gone");
+        assert_eq!(judge(Value(3), 9_000), None, "or not");
+        assert_eq!(judge(Value(1), 9_000), Some(Violation::Stale), "the second may not");
+        assert_eq!(judge(Nothing, 9_000), Some(Violation::LostWrite));
+    }
+
+    #[test]
+    fn going_back_in_time_on_one_instance_is_noticed() {
+        let mut history = acknowledged(&[Set, Set, Set]);
+        let mut judge = |instance, found, start| {
+            let read = Read { instance, ..read(found, start) };
+            history.judge(&read, &healthy()).violation
+        };
+        assert_eq!(judge(0, Value(2), 120), None);
+        assert_eq!(judge(1, Value(1), 130), None, "another instance");
+        assert_eq!(judge(0, Value(1), 125), None, "both were under way");
+        assert_eq!(judge(0, Value(1), 126), Some(Violation::BackInTime));
+        assert_eq!(judge(0, Value(3), 210), None);
+        assert_eq!(judge(0, Value(2), 300), Some(Violation::BackInTime));
+        assert_eq!(judge(0, Nothing, 300), Some(Violation::BackInTime));
+        assert_eq!(judge(0, Value(2), 214), None, "asked before the answer with the third had come");
+    }
+
+    #[test]
+    fn a_miss_is_as_old_as_its_delete() {
+        let mut history = acknowledged(&[Set, Delete, Set]);
+        let mut judge = |found, start| history.judge(&read(found, start), &healthy()).violation;
+        assert_eq!(judge(Value(1), 105), None);
+        assert_eq!(judge(Nothing, 112), None);
+        assert_eq!(judge(Value(3), 205), None);
+        assert_eq!(judge(Nothing, 220), Some(Violation::BackInTime));
+
+        let mut history = acknowledged(&[Set, Delete]);
+        for start in [1_150, 1_200, 1_205] {
+            assert_eq!(history.judge(&read(Nothing, start), &healthy()).violation, None, "surely of the delete");
+        }
+        let verdict = history.judge(&read(Value(1), 1_210), &Rules { bound: at(5_000), ..healthy() });
+        assert_eq!(verdict.violation, Some(Violation::BackInTime));
+    }
+
+    #[test]
+    fn only_reads_of_one_healthy_phase_are_compared() {
+        let mut history = acknowledged(&[Set, Set]);
+        let judge = |history: &mut History, found, start, healthy_since| {
+            history.judge(&read(found, start), &Rules { healthy_since, ..rules() }).violation
+        };
+        assert_eq!(judge(&mut history, Value(2), 120, Some(at(0))), None);
+        assert_eq!(judge(&mut history, Value(1), 200, None), None, "a fault");
+        assert_eq!(judge(&mut history, Value(1), 290, Some(at(300))), None, "asked during the fault");
+        assert_eq!(judge(&mut history, Value(1), 300, Some(at(300))), None, "a new phase");
+        assert_eq!(judge(&mut history, Value(2), 320, Some(at(300))), None);
+        assert_eq!(judge(&mut history, Value(1), 340, Some(at(300))), Some(Violation::BackInTime));
+    }
+
+    #[test]
+    fn reads_may_be_judged_in_any_order() {
+        let mut seen = Seen::default();
+        for (end, number) in [(30, 3), (10, 1), (20, 5), (40, 4), (25, 2)] {
+            seen.mark(at(end), number);
+        }
+        assert_eq!(seen.marks, [(at(10), 1), (at(20), 5)]);
+        assert_eq!([5, 10, 11, 20, 21, 90].map(|moment| seen.known_by(at(moment))), [0, 0, 1, 1, 5, 5]);
+        for number in 6..1_000 {
+            seen.mark(at(number * 10), number);
+        }
+        assert_eq!((seen.marks.len(), seen.known_by(at(20_000))), (MARKS, 999));
+    }
+}

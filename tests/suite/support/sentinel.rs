@@ -1,0 +1,197 @@
+//! A group of Redis servers, a primary and its replica, watched by three Sentinels that elect the
+//! replica when the primary is silent.
+//!
+//! The Sentinels are `redis-server --sentinel`, the same program under another name.
+
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::process::{self, Process, Signal};
+use super::redis::{Connection, Redis};
+use super::{ports, scratch};
+
+/// The name under which the Sentinels know the group.
+const NAME: &str = "group";
+
+/// How long the primary has to be silent before it counts as down.
+pub const DOWN_AFTER: Duration = Duration::from_millis(1_000);
+
+/// For whatever the group does by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Group {
+    nodes: [Redis; 2],
+    sentinels: Vec<Sentinel>,
+}
+
+struct Sentinel {
+    port: u16,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Group {
+    /// Starts everything and waits until the Sentinels know of each other and of the replica.
+    pub fn start() -> Group {
+        // A replica that asks for the data gets it at once, not when more may have asked.
+        let first = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
+        let second = Redis::start_as(&replica_of(&first).each_ref().map(String::as_str));
+        let group = Group { sentinels: (0..3).map(|_| Sentinel::start(&first)).collect(), nodes: [first, second] };
+        group.wait_until_whole();
+        group
+    }
+
+    /// Has the Sentinels tell each other of what they see this often. After four times that they make a
+    /// replica of a primary that came back.
+    pub fn tell_every(&self, period: Duration) {
+        for sentinel in &self.sentinels {
+            let millis = period.as_millis().to_string();
+            let mut connection = Connection::open(sentinel.port).expect("a Sentinel accepts connections");
+            connection.command(&["SENTINEL", "DEBUG", "PUBLISH-PERIOD", &millis]);
+        }
+    }
+
+    /// The URL of a shard that is this group.
+    pub fn url(&self) -> String {
+        let [first, others @ ..] = self.sentinels.as_slice() else { panic!("there are three Sentinels") };
+        let others: String = others.iter().map(|other| format!("&node=127.0.0.1:{}", other.port)).collect();
+        format!("redis-sentinel://127.0.0.1:{}/0?sentinelServiceName={NAME}{others}", first.port)
+    }
+
+    /// Which node is the primary by what most Sentinels say.
+    pub fn primary(&self) -> usize {
+        let says = |node: &usize| {
+            let port = self.nodes[*node].port().to_string();
+            self.sentinels.iter().filter(|sentinel| sentinel.primary_port() == port).count()
+        };
+        (0..self.nodes.len()).max_by_key(says).expect("there are two nodes")
+    }
+
+    pub fn node(&self, node: usize) -> &Redis {
+        &self.nodes[node]
+    }
+
+    /// SIGKILL of a node.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].kill();
+    }
+
+    /// Waits until this node is the primary, for itself and for all Sentinels.
+    pub fn wait_for_primary(&self, node: usize) {
+        let port = self.nodes[node].port().to_string();
+        wait("a new primary", || {
+            let believed = self.sentinels.iter().all(|sentinel| sentinel.primary_port() == port);
+            believed && role(&mut self.nodes[node].connect()) == "master"
+        });
+    }
+
+    /// Starts a killed node again, as the replica of the other, and waits until it is one.
+    pub fn come_back(&mut self, node: usize) {
+        let words = replica_of(&self.nodes[1 - node]);
+        self.nodes[node].becomes(&words.each_ref().map(String::as_str));
+        self.nodes[node].run();
+        self.wait_until_whole();
+    }
+
+    /// Waits until one is the primary and the other its replica, in step with it, and every Sentinel
+    /// sees them so.
+    pub fn wait_until_whole(&self) {
+        wait("a whole group", || {
+            let primary = self.primary();
+            let replica = 1 - primary;
+            let (mut first, mut second) = (self.nodes[primary].connect(), self.nodes[replica].connect());
+            role(&mut first) == "master"
+                && role(&mut second) == "slave"
+                && text(&mut second, "master_link_status").as_deref() == Some("up")
+                && self.sentinels.iter().all(Sentinel::sees_all)
+                && is_followed(&mut first)
+        });
+    }
+
+    /// How many failovers there were so far.
+    pub fn failovers(&self) -> u64 {
+        let epoch = |sentinel: &Sentinel| sentinel.field("config-epoch").parse().unwrap_or(0);
+        self.sentinels.iter().map(epoch).max().unwrap_or(0)
+    }
+}
+
+/// The words on the command line of a replica.
+fn replica_of(primary: &Redis) -> [String; 5] {
+    let port = primary.port().to_string();
+    ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port].map(str::to_owned)
+}
+
+impl Sentinel {
+    fn start(primary: &Redis) -> Sentinel {
+        let (port, folder) = (ports::free(), scratch::folder("sentinel"));
+        let down_after = DOWN_AFTER.as_millis();
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds {NAME} {down_after}\nsentinel failover-timeout {NAME} 3000\n",
+            folder.path().display(),
+            primary.port(),
+        );
+        let configuration = scratch::file(folder.path(), "sentinel.conf", &text);
+        let program = process::program_named("redis-server", "redis-server");
+        let mut command = process::dying_with_us(&program, Signal::Kill);
+        command.arg(configuration).arg("--sentinel");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process::spawn(command, Signal::Kill);
+        wait("a Sentinel that answers", || {
+            assert!(process.exited().is_none(), "a Sentinel on port {port} ended");
+            Connection::open(port).is_ok_and(|mut sentinel| {
+                // They tell each other of themselves every 2 s, and look at the nodes every 10 s.
+                sentinel.try_command(&["SENTINEL", "DEBUG", "PUBLISH-PERIOD", "500", "INFO-PERIOD", "500"]).is_ok()
+            })
+        });
+        Sentinel { port, _process: process, _folder: folder }
+    }
+
+    fn ask(&self, words: &[&str]) -> Vec<String> {
+        let mut connection = Connection::open(self.port).expect("a Sentinel accepts connections");
+        connection.command(words).texts()
+    }
+
+    fn primary_port(&self) -> String {
+        self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).swap_remove(1)
+    }
+
+    fn sees_all(&self) -> bool {
+        let others = self.field("num-other-sentinels");
+        (others.as_str(), self.field("num-slaves").as_str(), self.field("flags").as_str()) == ("2", "1", "master")
+    }
+
+    fn field(&self, name: &str) -> String {
+        let fields = self.ask(&["SENTINEL", "MASTER", NAME]);
+        let place = fields.iter().position(|field| field == name).unwrap_or_else(|| panic!("{name} in {fields:?}"));
+        fields[place + 1].clone()
+    }
+}
+
+/// Whether a write arrives at the replica: its link counts as up before it has all that was written
+/// while it loaded the rest.
+fn is_followed(primary: &mut Connection) -> bool {
+    primary.command(&["SET", "tests:followed", "1"]);
+    primary.command(&["WAIT", "1", "1000"]).integer() == 1
+}
+
+fn role(node: &mut Connection) -> String {
+    text(node, "role").unwrap_or_default()
+}
+
+/// A field of INFO about replication.
+fn text(node: &mut Connection, field: &str) -> Option<String> {
+    let text = node.command(&["INFO", "replication"]).text();
+    text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_there() {
+        assert!(Instant::now() < deadline, "no {what} within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
