@@ -18,7 +18,7 @@ test:
 # the same in short.
 chaos:
 	tests/install-tools.sh
-	CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 staleness::
+	CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 staleness:: chaos::
 
 # What a machine can say about the code without running it.
 lint:

@@ -1,9 +1,11 @@
 //! A PostgreSQL that is stopped in the middle of its work, or gone: no call of the cache waits for it,
 //! what is lost is counted, and what was queued arrives once.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::client::{Client, namespace};
@@ -169,4 +171,75 @@ async fn rows_whose_commit_was_not_answered_are_there_once() {
     proxy.unmute();
     counted("cache_access_logs", "access_log", (ROUNDS + 1) * OPERATIONS).await;
     counted("cache_audit", "audit", ROUNDS + 1).await;
+}
+
+/// C-08: the load goes on throughout, and only what needs the database says that it is away.
+#[tokio::test]
+async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all_admin_writes() {
+    const CLIENTS: usize = 8;
+    let mut server = Postgres::start();
+    let url = server.fresh_database();
+    let settings = Settings::shards().set("database_url", &url).set("database_timeout_ms", 1_000);
+    let service = Service::start(settings.set("access_log_queue", 1_000).set("access_log_flush_ms", 50));
+    let (cache, database, ns) = (service.client(), Database::Postgres(url), namespace("killed"));
+    cache.put_policy(&ns, r#"{"default_ttl":50}"#).await.expect(201);
+    let (is_over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let clients = join_all((0..CLIENTS).map(async |client| {
+        let own = format!("{ns}-{client}");
+        while !is_over.load(Ordering::SeqCst) {
+            round(&cache, &own).await;
+            rounds.fetch_add(1, Ordering::SeqCst);
+        }
+    }));
+    let more_rounds = async |count: u64| {
+        let before = rounds.load(Ordering::SeqCst);
+        eventually(LATER, async || {
+            let since = rounds.load(Ordering::SeqCst) - before;
+            ensure!(since >= count, "{since} rounds");
+            Ok(())
+        })
+        .await;
+    };
+    let faults = async {
+        more_rounds(20).await;
+        server.kill();
+        disconnected(&cache).await;
+        for call in ["replace", "create", "delete"] {
+            let started = Instant::now();
+            let answer = match call {
+                "replace" => cache.put_policy(&ns, r#"{"default_ttl":60}"#).await,
+                "create" => cache.put_policy(&format!("{ns}-new"), r#"{"default_ttl":60}"#).await,
+                _ => cache.delete_policy(&ns).await,
+            };
+            answer.expect_error(503, "database_unavailable");
+            assert!(started.elapsed() < DATABASE_TIMEOUT, "{call} took {:?}", started.elapsed());
+        }
+        // Policies are read from memory.
+        assert_eq!(cache.policy(&ns).await.expect(200).json()["default_ttl"], 50);
+        // More than the queue of the access log holds.
+        more_rounds(300).await;
+        server.run();
+        eventually(LATER, async || {
+            let answer = cache.put_policy(&ns, r#"{"default_ttl":60}"#).await;
+            ensure!(answer.status == 200, "{}", answer.text());
+            Ok(())
+        })
+        .await;
+        more_rounds(20).await;
+        is_over.store(true, Ordering::SeqCst);
+    };
+    futures_util::join!(clients, faults);
+    let operations = rounds.load(Ordering::SeqCst) as i64 * OPERATIONS;
+    eventually(LATER, async || {
+        let metrics = cache.metrics().await;
+        let whole = |name: &str| metrics.total(name) as i64;
+        let (written, dropped) =
+            (whole("sidecache_access_log_written_total"), whole("sidecache_access_log_dropped_total"));
+        ensure!(written + dropped == operations, "{written} written, {dropped} dropped of {operations}");
+        assert!(dropped > 0, "a queue of 1,000 cannot hold {}", 300 * OPERATIONS);
+        let rows = database.count("cache_access_logs").await?;
+        ensure!(rows == written, "{rows} rows, {written} counted");
+        Ok(())
+    })
+    .await;
 }

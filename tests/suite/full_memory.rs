@@ -1,13 +1,17 @@
 //! Redis or the embedded store without memory: what has nothing to do with a write goes on, and what
 //! frees memory works without any.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::ensure;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::redis::{Connection, Redis};
 use crate::support::service::{Service, Settings};
+use crate::support::walk::agreed;
 
 /// A service on one Redis of its own, and a connection to that.
 fn on_one_shard(settings: &[(&str, u64)]) -> (Redis, Connection, Service) {
@@ -80,6 +84,76 @@ async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
     })
     .await;
     assert!(connection.keys(&format!("cache_meta:{ns}:*")).is_empty());
+}
+
+/// C-03. Three times as much as fits, while others read; then Redis may not give anything up any more.
+#[tokio::test]
+async fn a_full_redis_gives_up_what_expires_and_the_stats_follow_or_refuses_and_reads_go_on() {
+    const KEYS: usize = 9_000;
+    let servers = Redis::three_with(&["--maxmemory", "6mb", "--maxmemory-policy", "volatile-lru"]);
+    let service = Service::start(Settings::on(&servers));
+    let (cache, ns) = (service.client(), namespace("memory"));
+    let value = format!("\"{}\"", "x".repeat(2_000));
+    let done = AtomicBool::new(false);
+    let writers = join_all((0..4).map(async |writer| {
+        for number in (writer..KEYS).step_by(4) {
+            cache.set_for(&ns, &format!("k{number}"), &value, 10_000).await.expect(201);
+        }
+        done.store(true, Ordering::SeqCst);
+    }));
+    let readers = join_all((0..4).map(async |reader| {
+        let mut number = reader;
+        while !done.load(Ordering::SeqCst) {
+            let answer = cache.get(&ns, &format!("k{number}")).await;
+            assert!([200, 404].contains(&answer.status), "{}", answer.text());
+            number = (number + 7) % KEYS;
+        }
+    }));
+    futures_util::join!(writers, readers);
+    let evicted = || servers.iter().map(|server| server.connect().info("stats", "evicted_keys")).sum::<u64>();
+    eventually(LATER, async || {
+        let walk = agreed(&[&cache], &servers, &ns).await?;
+        ensure!(walk.books.evictions == evicted(), "{:?}, and Redis evicted {}", walk.books, evicted());
+        ensure!(walk.books.evictions + walk.books.keys == KEYS as u64, "{:?} of {KEYS}", walk.books);
+        ensure!(walk.books.evictions > KEYS as u64 / 4, "{:?} of {KEYS}", walk.books);
+        Ok(())
+    })
+    .await;
+
+    for server in &servers {
+        let mut connection = server.connect();
+        connection.configure("maxmemory-policy", "noeviction");
+        // Less than there is, so that every further write is one too many.
+        let used = connection.info("memory", "used_memory");
+        connection.configure("maxmemory", &used.saturating_sub(1_000_000).to_string());
+    }
+    // It may have given more up until now.
+    let before = eventually(LATER, async || {
+        let walk = agreed(&[&cache], &servers, &ns).await?;
+        ensure!(walk.books.evictions == evicted(), "{:?}, and Redis evicted {}", walk.books, evicted());
+        Ok(walk.books.evictions)
+    })
+    .await;
+    let kept = cache.all_keys(&ns).await;
+    for number in 0..30 {
+        let refused = cache.set_for(&ns, &format!("new{number}"), &value, 10_000).await;
+        refused.expect_error(507, "storage_full");
+    }
+    for headers in [&[][..], &[("cache-control", "no-cache")]] {
+        for key in kept.iter().take(100) {
+            assert_eq!(cache.get_with(&ns, key, headers).await.expect(200).value(), value);
+        }
+    }
+    let names: Vec<&str> = kept.iter().map(String::as_str).take(100).collect();
+    assert_eq!(cache.mget(&ns, &names).await.number("hits"), 100);
+    cache.delete(&ns, &kept[0]).await.expect(200);
+    eventually(LATER, async || {
+        let walk = agreed(&[&cache], &servers, &ns).await?;
+        ensure!(walk.books.keys == kept.len() as u64 - 1, "{:?}", walk.books);
+        ensure!(walk.books.evictions == before, "{:?}", walk.books);
+        Ok(())
+    })
+    .await;
 }
 
 /// Overwrites the entry that expires next by one that is larger, so that exactly one has to go.

@@ -14,6 +14,7 @@
 //! - [`cache_status`]: which tier answered, and why not a nearer one
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`stale_on_error`]: copies that stand in for a shard that does not answer
+//! - [`chaos`]: shards and primaries that are killed, far away or busy
 //! - [`staleness`]: very many reads under every fault, each held against what was written
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`fleet`]: instances that know of each other
@@ -33,6 +34,7 @@ mod audit;
 mod batch;
 mod breaker;
 mod cache_status;
+mod chaos;
 mod coherence;
 mod concurrency;
 mod connections;

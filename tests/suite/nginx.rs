@@ -5,14 +5,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::client::{Client, cache_path, encoded, key_path, namespace};
-use crate::support::eventually::{SOON, eventually};
+use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::nginx::Nginx;
+use crate::support::ports;
 use crate::support::service::{Service, Settings};
 use crate::support::wire;
 
@@ -185,4 +188,131 @@ async fn the_hash_variant_sends_each_uri_to_one_instance() {
         }
     }
     assert!(to_one >= 3 && to_other >= 3, "{to_one} keys at one, {to_other} at the other");
+}
+
+const CLIENTS: usize = 8;
+
+/// What clients saw while instances came and went.
+struct Seen {
+    /// When each read was answered.
+    reads: Vec<Instant>,
+    writes: usize,
+}
+
+/// Clients that read, write and delete through the front as long as `during` takes; every request has to
+/// succeed. Each has keys of its own, so it knows what it has to read.
+async fn under_load(cache: &Client, ns: &str, during: impl Future<Output = ()>) -> Seen {
+    let is_over = AtomicBool::new(false);
+    let clients = (0..CLIENTS).map(async |client| {
+        let (mut reads, mut writes, mut round) = (Vec::new(), 0, 0);
+        let key = format!("own{client}");
+        while !is_over.load(Ordering::SeqCst) {
+            round += 1;
+            // A write that nginx sent twice may find what it did itself the first time.
+            let put = cache.set(ns, &key, &round.to_string()).await;
+            assert!([200, 201].contains(&put.status), "PUT: {} {}", put.status, put.text());
+            for _ in 0..4 {
+                // Within the bound the other instance may answer with what it knew before.
+                let get = cache.get(ns, &key).await;
+                assert!([200, 404].contains(&get.status), "GET: {} {}", get.status, get.text());
+                reads.push(Instant::now());
+            }
+            let fresh = cache.get_with(ns, &key, &[("cache-control", "no-cache")]).await.expect(200);
+            assert_eq!(fresh.value(), round.to_string());
+            reads.push(Instant::now());
+            let deleted = cache.delete(ns, &key).await;
+            assert!([200, 404].contains(&deleted.status), "DELETE: {} {}", deleted.status, deleted.text());
+            writes += 2;
+        }
+        (reads, writes)
+    });
+    let during = async {
+        during.await;
+        is_over.store(true, Ordering::SeqCst);
+    };
+    let (seen, ()) = futures_util::join!(join_all(clients), during);
+    let mut all = Seen { reads: Vec::new(), writes: 0 };
+    for (reads, writes) in seen {
+        all.reads.extend(reads);
+        all.writes += writes;
+    }
+    all
+}
+
+/// What the stats count of a namespace's reads, once that rests.
+async fn counted(cache: &Client, ns: &str) -> usize {
+    let mut last = None;
+    eventually(LATER, async || {
+        let stats = cache.stats(ns).await.expect(200);
+        let count = (stats.number("hits") + stats.number("misses")) as usize;
+        // Counts are written once a second.
+        let (since, seen) = *last.get_or_insert((Instant::now(), count));
+        if seen != count {
+            last = None;
+        }
+        ensure!(seen == count && since.elapsed() > Duration::from_millis(2_500), "{seen}, then {count}");
+        Ok(count)
+    })
+    .await
+}
+
+/// C-09, the first half.
+#[tokio::test]
+async fn an_instance_killed_under_load_fails_no_idempotent_request_and_loses_a_second_of_counts() {
+    let (mut a, b) = two();
+    let nginx = front(IN_TURN, [a.address(), b.address()]);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    let mut killed = None;
+    let seen = under_load(&cache, &ns, async {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        a.kill();
+        killed = Some(Instant::now());
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    })
+    .await;
+    let killed = killed.expect("it was killed");
+    let (answered, counted) = (seen.reads.len(), counted(&b.client(), &ns).await);
+    // Counts are written once a second, which takes a moment.
+    let interval = Duration::from_millis(1_500);
+    let latest = seen.reads.iter().filter(|at| **at <= killed && killed - **at <= interval).count();
+    eprintln!("{answered} reads answered, {counted} counted; {latest} within {interval:?} before the end");
+    assert!(answered > 100 && seen.writes > 40, "{answered} reads, {} writes", seen.writes);
+    // Reads that the dead one had counted and not yet answered were answered by the other one, too.
+    assert!(counted <= answered + CLIENTS, "{counted} counted of {answered}");
+    assert!(counted + latest >= answered, "{counted} counted of {answered}, {latest} at the end");
+}
+
+/// C-09, the second half.
+#[tokio::test]
+async fn a_rolling_restart_under_load_fails_no_request_and_loses_no_count() {
+    let shared = Settings::shards();
+    let own = |port| shared.clone().set("listen", format!("127.0.0.1:{port}"));
+    let settings = [ports::free(), ports::free()].map(own);
+    let mut services = settings.clone().map(|settings| Some(Service::start(settings)));
+    let addresses = services.each_ref().map(|service| service.as_ref().expect("it was started").address());
+    let nginx = front(IN_TURN, addresses);
+    let (cache, ns) = (nginx.client(), namespace("nginx"));
+    let seen = under_load(&cache, &ns, async {
+        for (service, settings) in services.iter_mut().zip(&settings) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let (old, settings) = (service.take().expect("it runs"), settings.clone());
+            // Both wait, and the load is not to wait with them.
+            let new = tokio::task::spawn_blocking(move || {
+                assert!(old.stop().success(), "a stop that was asked for");
+                Service::start(settings)
+            });
+            *service = Some(new.await.expect("an instance that starts again"));
+            // nginx does not ask one again that failed, for 5 s.
+            eventually(LATER, async || {
+                let asked = gets(&service.as_ref().expect("it was started").client()).await;
+                ensure!(asked > 0.0, "no read has come back to it");
+                Ok(())
+            })
+            .await;
+        }
+    })
+    .await;
+    let counted = counted(&cache, &ns).await;
+    eprintln!("{} reads answered, {counted} counted, {} writes", seen.reads.len(), seen.writes);
+    assert_eq!(counted, seen.reads.len(), "a graceful stop loses no count");
 }
