@@ -170,10 +170,14 @@ impl L1 {
         let mut stripe = self.stripe(key).lock();
         let mut kept = !is_too_large;
         if self.is_fenced {
-            if stripe.peek(key).is_some_and(|there| copy.is_older_than(there)) {
+            kept = kept && stripe.generation(key) == fence.0;
+            let is_known = |there: &Copy| {
+                let is_the_same = there.stamp == copy.stamp && there.version == copy.version;
+                copy.is_older_than(there) || (is_the_same && !kept)
+            };
+            if stripe.peek(key).is_some_and(is_known) {
                 return false;
             }
-            kept = kept && stripe.generation(key) == fence.0;
         }
         let copy = if kept { copy } else { Copy { value: Bytes::new(), ..copy } };
         let cost = cost(key, &copy);

@@ -49,6 +49,8 @@ pub struct Breaker {
     answers: AtomicU32,
     /// How long the shard may give no sign of life, however few ask it.
     patience: Duration,
+    /// Moves with every change of the state: what was sent before one tells nothing of what is behind it.
+    generation: AtomicU32,
     /// Held for every change of the state.
     change: Mutex<()>,
 }
@@ -65,7 +67,26 @@ pub enum Failure {
 /// The right to send one operation.
 pub struct Admission<'b> {
     breaker: &'b Breaker,
+    generation: u32,
     is_trial: bool,
+}
+
+impl Admission<'_> {
+    /// The shard answered.
+    pub fn answered(&self) {
+        if self.is_current() {
+            self.breaker.answered();
+        }
+    }
+
+    /// The operation failed at `now`; tells which state that ended, if it opened the breaker.
+    pub fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
+        if self.is_current() { self.breaker.failed(failure, now) } else { None }
+    }
+
+    fn is_current(&self) -> bool {
+        self.generation == self.breaker.generation.load(Relaxed)
+    }
 }
 
 impl Drop for Admission<'_> {
@@ -86,6 +107,7 @@ impl Breaker {
             trials: AtomicU32::new(0),
             answers: AtomicU32::new(0),
             patience,
+            generation: AtomicU32::new(0),
             change: Mutex::new(()),
         }
     }
@@ -100,20 +122,20 @@ impl Breaker {
 
     /// Whether an operation may be sent now; one load where all is well.
     pub fn admit(&self) -> Option<Admission<'_>> {
+        let generation = self.generation.load(Relaxed);
         match self.state() {
-            State::Closed => Some(Admission { breaker: self, is_trial: false }),
+            State::Closed => Some(Admission { breaker: self, generation, is_trial: false }),
             State::Open => None,
             State::HalfOpen => {
                 let taken = self.trials.fetch_add(1, Relaxed);
                 // Dropped where there were too many, which gives the place back.
-                let admission = Admission { breaker: self, is_trial: true };
+                let admission = Admission { breaker: self, generation, is_trial: true };
                 (taken < TRIALS).then_some(admission)
             }
         }
     }
 
-    /// The shard answered.
-    pub fn answered(&self) {
+    fn answered(&self) {
         if self.failing_since.load(Relaxed) != 0 && self.state() == State::Closed {
             self.forgive();
         }
@@ -126,8 +148,7 @@ impl Breaker {
         }
     }
 
-    /// An operation failed at `now`; tells which state that ended, if it opened the breaker.
-    pub fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
+    fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
         let first = self.failing_since.compare_exchange(0, now.as_nanos(), Relaxed, Relaxed).err();
         let failing = first.map_or(Duration::ZERO, |nanos| now.since(Moment::from_nanos(nanos)));
         let silent = match failure {
@@ -163,6 +184,7 @@ impl Breaker {
     }
 
     fn enter(&self, state: State) {
+        self.generation.fetch_add(1, Relaxed);
         self.state.store(state as u8, Relaxed);
     }
 }
@@ -222,6 +244,18 @@ mod tests {
         }
         assert_eq!(breaker.state(), State::Closed);
         assert!(breaker.admit().is_some());
+    }
+
+    #[test]
+    fn what_was_sent_before_it_opened_says_nothing_of_the_trials() {
+        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let sent: Vec<_> = (0..20).map(|_| breaker.admit().expect("closed")).collect();
+        let opened = sent.iter().filter_map(|operation| operation.failed(Failure::Silent, now)).count();
+        assert_eq!(opened, 1);
+        breaker.try_again();
+        sent.iter().for_each(|operation| assert_eq!(operation.failed(Failure::Silent, now), None));
+        assert_eq!(breaker.state(), State::HalfOpen);
+        assert!(breaker.admit().is_some_and(|trial| trial.failed(Failure::Silent, now).is_some()));
     }
 
     #[test]

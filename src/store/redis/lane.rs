@@ -24,7 +24,8 @@ use crate::clock::Moment;
 /// How long a connection may leave everything unanswered before it is replaced.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Pause between two questions whether it lives.
+/// How long an answer to the question whether it lives is waited for, and the pause between two.
+const PING_TIMEOUT: Duration = Duration::from_millis(250);
 const PING_PAUSE: Duration = Duration::from_millis(25);
 
 /// How long a new connection is waited for before the next is asked for, and how often it is looked
@@ -123,7 +124,7 @@ impl Lane {
                 asked_first = Moment::now();
                 continue;
             }
-            is_answered = self.client.ping::<()>(None).await.is_ok();
+            is_answered = self.is_answering().await;
             if !is_answered {
                 sleep(PING_PAUSE).await;
             }
@@ -132,6 +133,10 @@ impl Lane {
         if is_replaced && !self.is_reviving.swap(true, Relaxed) {
             self.revive().await;
         }
+    }
+
+    async fn is_answering(&self) -> bool {
+        matches!(timeout(PING_TIMEOUT, self.client.ping::<()>(None)).await, Ok(Ok(())))
     }
 
     /// Asked when it has answered, as an answer from before proves nothing.
@@ -150,12 +155,15 @@ impl Lane {
     }
 
     async fn reconnect(&self) {
-        // Where the library is stuck in writing this does not end; its own check for silence then
-        // breaks the connection, as nothing more is written.
-        if let Ok(Err(error)) = timeout(SILENCE, self.client.force_reconnection()).await {
+        // Not where the library is connecting already: it would do so once more for every time it was
+        // asked. Where it is stuck in writing this does not end; its own check for silence then breaks the
+        // connection, as nothing more is written.
+        if self.client.is_connected()
+            && let Ok(Err(error)) = timeout(SILENCE, self.client.force_reconnection()).await
+        {
             tracing::debug!(%error, "not reconnected yet");
         }
-        while !self.client.is_connected() || self.client.ping::<()>(None).await.is_err() {
+        while !self.client.is_connected() || !self.is_answering().await {
             sleep(REVIVAL_STEP).await;
         }
     }

@@ -9,10 +9,12 @@
 //!
 //! Of several answers that with the highest configuration epoch counts, which Sentinels raise with
 //! every failover
-//! (<https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs>).
+//! (<https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs>), and
+//! one from an epoch before the last that was heard of counts for nothing.
 //! While none answers, everything stays as it is: a shard must not go down with its Sentinels.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -34,6 +36,9 @@ const QUESTIONS_PER_BOUND: u32 = 4;
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 
+/// How long one Sentinel is waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// How long a reconnection that was asked for is waited for.
 const RECONNECT: Duration = Duration::from_secs(2);
 
@@ -41,6 +46,8 @@ const RECONNECT: Duration = Duration::from_secs(2);
 pub struct Sentinels {
     clients: Vec<Client>,
     service_name: String,
+    /// The highest that was heard of.
+    epoch: AtomicU64,
 }
 
 /// What a Sentinel says.
@@ -71,30 +78,35 @@ impl Sentinels {
             connect(endpoint, common, EVENTS)
         });
         let clients = clients.collect::<Result<_, _>>()?;
-        Ok(Some(Arc::new(Self { clients, service_name: service_name.clone() })))
+        Ok(Some(Arc::new(Self { clients, service_name: service_name.clone(), epoch: AtomicU64::new(0) })))
     }
 
-    /// Whom they call the primary now; `None` while none of them answers.
+    /// Whom they call the primary now; `None` while none of them answers that knows the last failover.
     pub async fn primary(&self) -> Option<Primary> {
-        let named = join_all(self.clients.iter().map(|sentinel| self.ask(sentinel))).await;
-        named.into_iter().flatten().max_by_key(|primary| primary.epoch)
+        let asked = self.clients.iter().map(|sentinel| timeout(PATIENCE, self.ask(sentinel)));
+        let named = join_all(asked).await.into_iter().filter_map(|answer| answer.ok().flatten());
+        let primary = named.max_by_key(|primary| primary.epoch)?;
+        let last = self.epoch.fetch_max(primary.epoch, Relaxed);
+        (primary.epoch >= last).then_some(primary)
     }
 
-    /// Bounded by the deadline of every command.
     async fn ask(&self, sentinel: &Client) -> Option<Primary> {
         if !sentinel.is_connected() {
             return None;
         }
+        // The epoch first: an address from after it is at most newer. `MASTER` has an address as well, but
+        // that of the old primary until a failover has come to its very end.
+        let master = self.sentinel(sentinel, "MASTER").await?;
+        let field = |name: &str| master.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+        let epoch = field("config-epoch")?.parse().ok()?;
+        let [host, port] = self.sentinel(sentinel, "GET-MASTER-ADDR-BY-NAME").await?.try_into().ok()?;
+        Some(Primary { host, port: port.parse().ok()?, epoch })
+    }
+
+    async fn sentinel(&self, sentinel: &Client, verb: &'static str) -> Option<Vec<String>> {
         let command = CustomCommand::new_static("SENTINEL", ClusterHash::FirstKey, false);
-        let arguments = vec!["MASTER".to_owned(), self.service_name.clone()];
-        let answer = sentinel.custom_raw(command, arguments).await.ok()?;
-        let answer = reply::texts(answer).ok()?;
-        let field = |name: &str| answer.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-        Some(Primary {
-            host: field("ip")?.to_owned(),
-            port: field("port")?.parse().ok()?,
-            epoch: field("config-epoch")?.parse().ok()?,
-        })
+        let answer = sentinel.custom_raw(command, vec![verb, self.service_name.as_str()]).await.ok()?;
+        reply::texts(answer).ok()
     }
 }
 
@@ -120,7 +132,7 @@ pub async fn watch(
         loop {
             ticks.tick().await;
             if let Some(primary) = sentinels.primary().await {
-                leave_others(&shard, &primary).await;
+                leave_others(&shard, &primary);
             }
         }
     };
@@ -131,17 +143,20 @@ pub async fn watch(
 }
 
 /// Replaces the connections that lead elsewhere.
-async fn leave_others(shard: &Shard, primary: &Primary) {
+fn leave_others(shard: &Shard, primary: &Primary) {
     for lane in &shard.lanes {
         if primary.is_missed_by(&lane.client) && lane.replace() {
             shard.metrics.primary_changes.increment(1);
         }
     }
-    if primary.is_missed_by(&shard.subscriber) {
+    // One that is connecting asks them by itself.
+    let subscriber = &shard.subscriber;
+    if primary.is_missed_by(subscriber) && subscriber.is_connected() {
         let Primary { host, port, .. } = primary;
         tracing::warn!(shard = %shard.name, host, port, "the Sentinels name another primary");
         shard.metrics.primary_changes.increment(1);
+        let subscriber = subscriber.clone();
         // An error shows itself at the next question.
-        let _ = timeout(RECONNECT, shard.subscriber.force_reconnection()).await;
+        tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
     }
 }

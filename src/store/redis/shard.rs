@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
-use super::breaker::{Breaker, Failure, State};
+use super::breaker::{Admission, Breaker, Failure, State};
 use super::lane::Lane;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
@@ -185,9 +185,9 @@ impl Shard {
             refusal
         };
         let _permit = self.in_flight.try_acquire().map_err(|_| refused(Refusal::Overloaded))?;
-        let _admission = self.breaker.admit().ok_or_else(|| refused(Refusal::GivenUp))?;
+        let admission = self.breaker.admit().ok_or_else(|| refused(Refusal::GivenUp))?;
         let Some(lane) = self.lane() else {
-            self.failed(Failure::NotConnected);
+            self.failed(&admission, Failure::NotConnected);
             return Err(refused(Refusal::NotConnected("not connected".to_owned())));
         };
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
@@ -196,18 +196,18 @@ impl Shard {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
                 lane.doubt();
                 self.metrics.silent.increment(1);
-                self.failed(Failure::Silent);
+                self.failed(&admission, Failure::Silent);
                 Err(Refusal::NoAnswer(error.to_string()))
             }
             Err(error) => {
                 lane.doubt();
-                self.failed(Failure::NotConnected);
+                self.failed(&admission, Failure::NotConnected);
                 let reason = error.to_string();
                 // Nothing of a read that broke off matters; a write may have been carried out.
                 Err(if effect == Effect::Read { Refusal::NotConnected(reason) } else { Refusal::NoAnswer(reason) })
             }
             Ok(frame) => {
-                self.breaker.answered();
+                admission.answered();
                 match frame {
                     Frame::SimpleError { data, .. } => Err(refused_by(&data)),
                     Frame::BlobError { data, .. } => Err(refused_by(&String::from_utf8_lossy(&data))),
@@ -218,12 +218,14 @@ impl Shard {
     }
 
     /// Tells the breaker, and sees that an open one is opened again for probes.
-    fn failed(&self, failure: Failure) {
-        let Some(left) = self.breaker.failed(failure, Moment::now()) else { return };
+    fn failed(&self, admission: &Admission<'_>, failure: Failure) {
+        let Some(left) = admission.failed(failure, Moment::now()) else { return };
         self.metrics.breaker_openings.increment(1);
         if left == State::Closed {
             tracing::warn!(shard = %self.name, "the shard does not answer and is not asked for now");
         }
+        // One that was not used lately knows no better.
+        self.lanes.iter().for_each(Lane::doubt);
         tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
     }
 
