@@ -126,6 +126,7 @@ impl Service {
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
+                store.settle(&sink, &tasks, &shutdown);
                 store.watch_primaries(max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
                 (Arc::new(store), Some(coherence))

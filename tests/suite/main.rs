@@ -21,6 +21,7 @@
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
+//! - [`ring_change`]: shards that come and go
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
@@ -63,6 +64,7 @@ mod outage;
 mod quotas;
 mod regressions;
 mod replay;
+mod ring_change;
 mod scale;
 mod stale_on_error;
 mod staleness;

@@ -21,6 +21,9 @@ use crate::store::Error;
 /// The shard's count of evictions when the last walk over it began.
 const WALKED: &str = "sidecache:walked";
 
+/// Who walks, see `lua/become_walker.lua`.
+const WALKER: &str = "sidecache:walker";
+
 /// For how long an instance has the right to walk if it dies, and how often it renews it while it walks.
 const WALKER_TTL_MS: u64 = 30_000;
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -36,7 +39,7 @@ impl Shard {
     /// Walks over the namespaces if values were evicted since the last walk and nobody else does.
     pub async fn find_evicted(&self, instance: &str, namespaces: &[Namespace]) -> Result<(), Error> {
         let evicted = self.evicted_keys().await?;
-        if evicted == self.walked().await? || !self.become_walker(instance).await? {
+        if evicted == self.walked().await? || !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
             return Ok(());
         }
         let mut renewed = Moment::now();
@@ -45,7 +48,7 @@ impl Shard {
             while place < PLACES {
                 let started = Moment::now();
                 if started.since(renewed) >= RENEWAL {
-                    if !self.become_walker(instance).await? {
+                    if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
                         // This process stood still for so long that another one took over.
                         return Ok(());
                     }
@@ -86,9 +89,9 @@ impl Shard {
         }
     }
 
-    /// Takes or keeps the right to walk; tells whether that worked.
-    async fn become_walker(&self, name: &str) -> Result<bool, Error> {
-        let arguments = || vec![Value::from(name), Value::from(WALKER_TTL_MS.to_string())];
+    /// Takes or keeps for `ttl_ms` the right to the walk that `walk` stands for; tells whether that worked.
+    pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
+        let arguments = || vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
         Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

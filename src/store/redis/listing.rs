@@ -28,7 +28,8 @@ impl Redis {
                 Selection::All | Selection::Tagged(_) => room.min(LISTED_PER_SCRIPT),
             };
             let part = shard.part(namespace, selection, cursor.place, count).await?;
-            let mut step: Vec<(u64, String)> = part.keys.into_iter().map(|key| (place::of(&key), key)).collect();
+            let visible = shard.without_void(namespace, part.keys).await?;
+            let mut step: Vec<(u64, String)> = visible.into_iter().map(|key| (place::of(&key), key)).collect();
             step.sort_unstable();
             step.retain(|(place, key)| (*place, key) > (cursor.place, &cursor.after) && selection.matches(key));
             if step.len() > room {

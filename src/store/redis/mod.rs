@@ -4,10 +4,14 @@
 //! written in `lua/`.
 
 mod accesses;
+mod adoption;
 mod breaker;
 mod evicted;
+mod generations;
+mod history;
 mod lane;
 mod listing;
+mod moved;
 mod place;
 mod presence;
 mod reply;
@@ -201,7 +205,12 @@ async fn on_all<'s, T, F>(shards: &'s [Arc<Shard>], operation: impl Fn(&'s Shard
 where
     F: Future<Output = Result<T, Error>>,
 {
-    join_all(shards.iter().map(|shard| operation(shard))).await.into_iter().collect()
+    let operation = &operation;
+    let asked = shards.iter().map(|shard| async move {
+        shard.admit()?;
+        operation(shard).await
+    });
+    join_all(asked).await.into_iter().collect()
 }
 
 /// A batch is only ever asked for keys of one namespace; none has no entries to speak of.
@@ -232,7 +241,9 @@ impl Store for Redis {
     }
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
-        let mut answers = self.owner(key.hash()).get(key.namespace(), &[key.key()]).await?;
+        let shard = self.owner(key.hash());
+        shard.clear(Effect::Read, &[key]).await?;
+        let mut answers = shard.get(key.namespace(), &[key.key()]).await?;
         Ok(answers.pop().flatten())
     }
 
@@ -240,14 +251,18 @@ impl Store for Redis {
         let namespace = namespace_of(keys);
         let loads = keys.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
-            let wanted: Vec<&str> = indices.iter().map(|i| keys[*i].key()).collect();
+            let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
+            shard.clear(Effect::Read, &wanted).await?;
+            let wanted: Vec<&str> = wanted.into_iter().map(EntryKey::key).collect();
             shard.get(namespace, &wanted).await
         })
         .await
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        self.owner(key.hash()).describe(key).await
+        let shard = self.owner(key.hash());
+        shard.clear(Effect::Read, &[key]).await?;
+        shard.describe(key).await
     }
 
     fn gave(&self, cursor: &Cursor) -> bool {
@@ -261,6 +276,7 @@ impl Store for Redis {
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
         let shard = self.owner(key.hash());
         let share = quota.share(self.shards.len());
+        shard.clear(Effect::Write, &[key]).await?;
         let mut answers = shard.set(key.namespace(), &[(key, &write)], share, quota.eviction_policy).await?;
         let stored = answers.pop().expect("one entry has one answer")?;
         if stored.outcome == Outcome::Created {
@@ -276,6 +292,8 @@ impl Store for Redis {
         let writes = &writes;
         let answers = self.ask_each(loads, |shard, indices| async move {
             let batch: Vec<(&EntryKey, &Write)> = indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
+            let keys: Vec<&EntryKey> = batch.iter().map(|(key, _)| *key).collect();
+            shard.clear(Effect::Write, &keys).await?;
             shard.set(namespace, &batch, share, quota.eviction_policy).await
         });
         let answers: Vec<Result<Stored, Error>> =
@@ -291,6 +309,7 @@ impl Store for Redis {
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
         let shard = self.owner(key.hash());
+        shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
         shard.accesses.forget(key);
         Ok(deleted)
@@ -355,6 +374,7 @@ impl Store for Redis {
                 });
                 fields.map(Value::from).collect()
             };
+            shard.admit()?;
             shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await?;
             Ok(vec![(); indices.len()])
         })

@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use super::accesses::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
 use super::lane::Lane;
+use super::moved::Belonging;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
 use crate::clock::Moment;
@@ -78,6 +79,7 @@ pub struct Shard {
     /// Deadline of one operation.
     pub timeout: Duration,
     pub accesses: Accesses,
+    pub belonging: Belonging,
     pub metrics: ShardMetrics,
 }
 
@@ -108,6 +110,7 @@ impl Shard {
             timeout: common.timeout,
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
+            belonging: Belonging::default(),
         })
     }
 
@@ -235,6 +238,11 @@ impl Shard {
         let count = self.lanes.len();
         let in_turn = || (0..count).map(|i| &self.lanes[(start + i) % count]);
         in_turn().find(|lane| lane.is_sure()).or_else(|| in_turn().find(|lane| lane.is_usable()))
+    }
+
+    /// Whether a command has a connection to go over.
+    pub fn is_connected(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_usable())
     }
 
     /// Brings the gauges up to now.

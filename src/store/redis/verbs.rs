@@ -155,12 +155,14 @@ impl Shard {
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         deleted: &mut u64,
     ) -> Result<(), Error> {
+        self.admit()?;
         let count = selection.step(FETCHED_PER_SCRIPT);
         let mut part = self.part(namespace, selection, 0, count).await?;
         // What is written from now on stays.
         let before = part.version;
         loop {
             part.keys.retain(|key| selection.matches(key));
+            part.keys = self.without_void(namespace, part.keys).await?;
             let delete = async {
                 let scripts: Vec<&[String]> = part.keys.chunks(FLUSHED_PER_SCRIPT).collect();
                 let mut result = Ok(());
@@ -277,7 +279,7 @@ impl Shard {
         let configured = field("maxmemory").filter(|bytes| *bytes > 0);
         ShardHealth {
             name: self.name.clone(),
-            reachable: info.is_some(),
+            reachable: info.is_some() && self.belonging.is_settled(),
             used_bytes: field("used_memory").unwrap_or(0),
             limit_bytes: configured.or_else(|| field("total_system_memory")).unwrap_or(0),
         }

@@ -1,0 +1,291 @@
+//! Which rings a shard has served under, and which of its entries are void for that: pure.
+//!
+//! A changed set of shards moves keys. What a shard holds of a key that moved away is stale as soon as
+//! the key is written elsewhere, and must not be seen when the key comes back. So the rings are
+//! numbered, their *generation*, and every shard keeps a [`Record`]: the ring it serves under, those it
+//! served under before or missed, and for each of these up to which version an entry may stem from
+//! its time or from before. A key that the shard did not own under one of them was perhaps written
+//! elsewhere then; what the shard holds of it is void up to that version. What was written later was
+//! written under rings in which the key was the shard's own.
+//!
+//! An instance settles the record of every shard before it serves anything from it (`adoption.rs`).
+//! Once all that is void has been removed (`moved.rs`), the record is clean and nothing has to be
+//! asked about entries any more. The rings stay known, at most [`MOST_RINGS`], for shards that were
+//! away meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Former rings that a record keeps; the void of older ones becomes one for all keys.
+pub const MOST_RINGS: usize = 16;
+
+/// Stands where the shard puts the version that divides what was written so far from what will be;
+/// see `lua/write_ring.lua`. No name of a shard holds it.
+pub const NOW: &str = "@";
+
+/// The names of a ring's shards: sorted, separated by commas, which no name holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Names(Arc<str>);
+
+impl Names {
+    pub fn new(names: &[String]) -> Self {
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        Self(names.join(",").into())
+    }
+
+    pub fn list(&self) -> Vec<&str> {
+        self.0.split(',').collect()
+    }
+}
+
+/// A ring and its number. Two instances that know nothing of each other may give one number to two rings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation {
+    pub number: u64,
+    pub names: Names,
+}
+
+/// Up to which version something is void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// Nothing is, or it was removed.
+    Settled,
+    At(u64),
+    /// Up to all that was written until the record is.
+    Now,
+}
+
+impl Until {
+    pub fn version(self) -> u64 {
+        match self {
+            Self::Settled => 0,
+            Self::At(version) => version,
+            // Never read from a record.
+            Self::Now => u64::MAX,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.parse().ok()? {
+            0 => Some(Self::Settled),
+            version => Some(Self::At(version)),
+        }
+    }
+}
+
+impl std::fmt::Display for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Settled => f.write_str("0"),
+            Self::At(version) => version.fmt(f),
+            Self::Now => f.write_str(NOW),
+        }
+    }
+}
+
+/// What a shard knows about rings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The name of the shard: another one's data is void here.
+    pub shard: String,
+    pub current: Generation,
+    /// The rings before, each with up to which version the keys are void that it gave to others.
+    pub past: BTreeMap<Generation, Until>,
+    /// Up to which version all keys are void.
+    pub floor: Until,
+    /// Whether every entry has been removed that is void or of a key the shard does not own.
+    pub is_clean: bool,
+}
+
+/// The fields in which a record is stored.
+pub const FIELDS: [&str; 6] = ["shard", "generation", "names", "past", "floor", "clean"];
+
+impl Record {
+    /// The values of [`FIELDS`].
+    pub fn values(&self) -> [String; 6] {
+        let past: Vec<String> =
+            self.past.iter().map(|(ring, until)| format!("{} {until} {}", ring.number, ring.names.0)).collect();
+        [
+            self.shard.clone(),
+            self.current.number.to_string(),
+            self.current.names.0.to_string(),
+            past.join("\n"),
+            self.floor.to_string(),
+            u8::from(self.is_clean).to_string(),
+        ]
+    }
+
+    /// The record in the values of [`FIELDS`]; `None` where they are none.
+    pub fn parse(values: &[String]) -> Option<Self> {
+        let [shard, number, names, past, floor, clean] = values else { return None };
+        let ring =
+            |number: &str, names: &str| Some(Generation { number: number.parse().ok()?, names: Names(names.into()) });
+        let past = past.lines().map(|line| {
+            let mut parts = line.splitn(3, ' ');
+            let (number, until, names) = (parts.next()?, parts.next()?, parts.next()?);
+            Some((ring(number, names)?, Until::parse(until)?))
+        });
+        Some(Self {
+            shard: shard.clone(),
+            current: ring(number, names)?,
+            past: past.collect::<Option<_>>()?,
+            floor: Until::parse(floor)?,
+            is_clean: clean == "1",
+        })
+    }
+
+    /// Every ring it knows.
+    pub fn rings(&self) -> impl Iterator<Item = &Generation> {
+        self.past.keys().chain([&self.current])
+    }
+
+    /// The same once everything void has been removed.
+    pub fn cleaned(&self) -> Self {
+        let past = self.past.keys().map(|ring| (ring.clone(), Until::Settled)).collect();
+        Self { past, floor: Until::Settled, is_clean: true, ..self.clone() }
+    }
+
+    /// Forgets what is too much, the oldest first.
+    fn bounded(mut self) -> Self {
+        while self.past.len() > MOST_RINGS {
+            if let Some((_, until)) = self.past.pop_first() {
+                self.floor = self.floor.max(until);
+            }
+        }
+        self
+    }
+}
+
+/// What was found on a shard.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub record: Option<Record>,
+    /// Whether it holds anything but what instances say of themselves.
+    pub has_data: bool,
+}
+
+/// The number of the ring `mine`, and whether it has to be given anew: no record has a newer one, and none
+/// gives it to another ring.
+pub fn number<'r>(mine: &Names, records: impl Iterator<Item = &'r Record> + Clone) -> (u64, bool) {
+    let Some(newest) = records.clone().map(|record| record.current.number).max() else { return (1, false) };
+    let mut rings = records.filter(|record| record.current.number == newest);
+    if rings.all(|record| record.current.names == *mine) { (newest, false) } else { (newest + 1, true) }
+}
+
+/// The record that the shard named `shard` has to have before it serves under `mine`, `known` being
+/// the rings of all records.
+pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, seen: &Seen) -> Record {
+    let others = || known.iter().filter(|ring| *ring != mine);
+    let fresh = |floor, is_clean| Record {
+        shard: shard.to_owned(),
+        current: mine.clone(),
+        past: others().map(|ring| (ring.clone(), Until::Settled)).collect(),
+        floor,
+        is_clean,
+    };
+    let record = match &seen.record {
+        None if !seen.has_data => fresh(Until::Settled, true),
+        // No change was ever recorded: the data is from before there were records.
+        None if mine.number == 1 => fresh(Until::Settled, false),
+        None => fresh(Until::Now, false),
+        Some(record) if record.shard != shard || misses_an_unknown_ring(record, mine, known) => {
+            fresh(Until::Now, false)
+        }
+        Some(record) => {
+            let mut past = record.past.clone();
+            let oldest = past.first_key_value().map_or(record.current.number, |(ring, _)| ring.number);
+            // Older ones were forgotten when what they made void was removed, or taken into the floor.
+            let missed =
+                others().filter(|ring| ring.number >= record.current.number || ring.number > oldest).cloned();
+            let now_past = (record.current != *mine).then(|| record.current.clone());
+            for ring in missed.chain(now_past) {
+                // What my own ring gives to others is theirs now as well.
+                let until = if ring.names == mine.names { Until::Settled } else { Until::Now };
+                past.entry(ring).or_insert(until);
+            }
+            let is_clean = record.is_clean && !past.values().any(|until| *until == Until::Now);
+            Record { shard: shard.to_owned(), current: mine.clone(), past, floor: record.floor, is_clean }
+        }
+    };
+    record.bounded()
+}
+
+/// Whether a ring came and went of which nobody knows any more whose keys were where.
+fn misses_an_unknown_ring(record: &Record, mine: &Generation, known: &BTreeSet<Generation>) -> bool {
+    let numbers: BTreeSet<u64> = known.iter().map(|ring| ring.number).collect();
+    let missed = mine.number.saturating_sub(record.current.number + 1);
+    let range = record.current.number + 1..mine.number.max(record.current.number + 1);
+    (numbers.range(range).count() as u64) < missed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(of: &[&str]) -> Names {
+        Names::new(&of.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn generation(number: u64, of: &[&str]) -> Generation {
+        Generation { number, names: names(of) }
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let past = [(generation(3, &["a"]), Until::Settled), (generation(4, &["a", "c"]), Until::At(7))];
+        let record = Record {
+            shard: "a".into(),
+            current: generation(5, &["b", "a"]),
+            past: past.into(),
+            floor: Until::At(3),
+            is_clean: false,
+        };
+        let values = record.values();
+        assert_eq!(values, ["a", "5", "a,b", "3 0 a\n4 7 a,c", "3", "0"]);
+        assert_eq!(Record::parse(&values), Some(record));
+        for (field, wrong) in [(1, "x"), (3, "3 0"), (3, "3 x a"), (4, ""), (4, NOW)] {
+            let mut values = values.clone();
+            values[field] = wrong.to_owned();
+            assert_eq!(Record::parse(&values), None, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_shard_that_missed_a_ring_nobody_knows_is_void() {
+        let old =
+            adopted("a", &generation(1, &["a", "b"]), &BTreeSet::new(), &Seen { record: None, has_data: false });
+        assert!(old.is_clean);
+        let seen = Seen { record: Some(old), has_data: true };
+        let known = |numbers: &[u64]| numbers.iter().map(|number| generation(*number, &["b", "c"])).collect();
+        let mine = generation(4, &["a", "b"]);
+        assert_eq!(adopted("a", &mine, &known(&[3]), &seen).floor, Until::Now);
+        assert_eq!(adopted("a", &mine, &known(&[2, 3]), &seen).floor, Until::Settled);
+        assert_eq!(adopted("b", &mine, &known(&[2, 3]), &seen).floor, Until::Now, "the data of another shard");
+    }
+
+    #[test]
+    fn what_forgotten_rings_made_void_stays_void() {
+        let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), Until::At(number * 10)));
+        let record = Record {
+            shard: "a".into(),
+            current: generation(40, &["a"]),
+            past: past.collect(),
+            floor: Until::Settled,
+            is_clean: false,
+        };
+        let bounded = record.bounded();
+        assert_eq!((bounded.past.len(), bounded.floor), (MOST_RINGS, Until::At(20)));
+    }
+
+    #[test]
+    fn two_rings_of_one_number_are_told_apart() {
+        let fresh = |shard: &str, of: &[&str]| {
+            adopted(shard, &generation(1, of), &BTreeSet::new(), &Seen { record: None, has_data: false })
+        };
+        let (a, b) = (fresh("a", &["a", "c"]), fresh("b", &["b", "c"]));
+        assert_eq!(number(&names(&["a", "c"]), [&a].into_iter()), (1, false));
+        assert_eq!(number(&names(&["a", "c"]), [&a, &b].into_iter()), (2, true));
+        assert_eq!(number(&names(&["a", "c"]), [].into_iter()), (1, false));
+    }
+}
