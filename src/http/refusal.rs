@@ -55,15 +55,16 @@ impl Refusals {
 /// upon unread bytes is reset, and the answer may be lost with it.
 async fn tell(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     let mut unread = [0; 1024];
-    let _ = timeout(FIRST_BYTE, stream.readable()).await;
+    // Reads, and does not ask whether it could: a socket that is new is said to be readable at once.
+    let _ = timeout(FIRST_BYTE, stream.read(&mut unread)).await;
     stream.write_all(answer).await?;
     stream.shutdown().await?;
     while stream.read(&mut unread).await? > 0 {}
     Ok(())
 }
 
-/// The same as far as it goes without waiting. The runtime does not yet know whether it may write to a
-/// socket that is new; the kernel does.
+/// The same as far as it goes without waiting. The kernel is asked, as the runtime may not know yet whether
+/// a socket that is new can be written to.
 fn tell_at_once(stream: TcpStream, answer: &[u8]) {
     let told = stream.into_std().and_then(|mut stream| {
         stream.write_all(answer)?;
