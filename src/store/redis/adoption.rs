@@ -25,8 +25,9 @@ use super::shard::Shard;
 use crate::clock::Moment;
 use crate::store::{InvalidationSink, ShardIndex};
 
-/// How long the records of all shards are waited for at the start.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the records of all shards are waited for at the start; less than the service waits before it
+/// takes requests, so that a shard that is away makes it refuse none for the others.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// How long one record is waited for.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
