@@ -21,7 +21,7 @@ use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
-use crate::http::{self, App, Bounds, Numbered, Server};
+use crate::http::{self, App, Bounds, Connections, FastPath, Numbered, Server};
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
@@ -30,6 +30,7 @@ use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
 use crate::store::{InvalidationSink, SharedStore, Store as _};
 use crate::telemetry::DroppedLines;
+use crate::workers::Workers;
 
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
@@ -48,17 +49,21 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let (descriptors, others) = (http::raise_descriptors(), shard_connections(&config.store));
+    let workers = Arc::new(Workers::start(config.workers).context("cannot start the workers")?);
+    let (descriptors, others) = (http::raise_descriptors(), shard_connections(&config.store, workers.count()));
     config.http.max_connections = http::possible_connections(descriptors, config.http.max_connections, others);
     let listener = http::bind(config.http.listen)
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
-    let service = Service::start(&config, address)?;
+    let service = Service::start(&config, address, &workers)?;
     service.warm_up().await;
     let ids = Numbered::new(&service.instance);
-    let router = http::router(service.app(&config, dropped_log_lines), ids.clone());
-    let server = Server::new(router, &config.http, ids, service.metrics.clone());
+    let app = service.app(&config, dropped_log_lines);
+    let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
+    let router = http::router(app, ids.clone());
+    let connections = Connections::new(router, Some(fast_path), &config.http, service.metrics.clone());
+    let server = Server::new(connections, workers.clone(), &config.http, ids, service.metrics.clone());
     announce(address, &config);
 
     let asked_to_stop = async {
@@ -73,15 +78,17 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     };
     let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
     service.stop(stop_by).await;
+    // Connections to the shards lived on them until now.
+    drop(workers);
     Ok(())
 }
 
 /// Connections to shards at most, and as many that are being replaced or ask Sentinels.
-fn shard_connections(store: &StoreConfig) -> usize {
+fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
     match store {
         StoreConfig::Embedded { .. } => 0,
         // One more each subscribes.
-        StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.connections + 1),
+        StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.lanes(workers) + 1),
     }
 }
 
@@ -103,7 +110,7 @@ struct Service {
 }
 
 impl Service {
-    fn start(config: &Config, listening: SocketAddr) -> anyhow::Result<Self> {
+    fn start(config: &Config, listening: SocketAddr, workers: &Workers) -> anyhow::Result<Self> {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let instance = instance_name();
         let metrics = Arc::new(Metrics::default());
@@ -120,7 +127,7 @@ impl Service {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
-                let store = Redis::start(redis, &instance, &metrics).context("SIDECACHE_REDIS_SHARDS")?;
+                let store = Redis::start(redis, &instance, &metrics, workers).context("SIDECACHE_REDIS_SHARDS")?;
                 let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
                 let without_watermark = without == Without::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });

@@ -51,6 +51,12 @@ pub fn unix_micros() -> u64 {
     u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// The date by this machine's wall clock as of its last tick, which is cheaper to read; seconds since the
+/// Unix epoch.
+pub fn unix_seconds() -> u64 {
+    u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
+}
+
 /// The date by this machine's wall clock.
 pub fn unix_millis() -> UnixMillis {
     UnixMillis(unix_micros() / 1000)

@@ -26,7 +26,7 @@
 //!          model                namespaces, keys, entries: pure
 //! ```
 //!
-//! Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
+//! Every connection is served by one of the [`workers`], a runtime of one thread a core. Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
 //! and [`audit`] with the [`journal`] that both write through, [`stats`] and [`metrics`]; the [`database`]
 //! is behind policies, log and trail.
 
@@ -54,3 +54,4 @@ pub mod stats;
 
 pub mod clock;
 pub mod model;
+pub mod workers;

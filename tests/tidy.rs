@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
+    ("workers", &[]),
     ("model", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
     ("metrics", &["model"]),
     ("l1", &["clock", "model"]),
-    ("store", &["clock", "config", "metrics", "model"]),
+    ("store", &["clock", "config", "metrics", "model", "workers"]),
     ("coherence", &["clock", "l1", "metrics", "model", "store"]),
     ("database", &["config"]),
     ("journal", &["clock", "config", "database", "model"]),
@@ -55,6 +56,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "namespaces",
             "store",
             "telemetry",
+            "workers",
         ],
     ),
     ("telemetry", &["config"]),
@@ -77,6 +79,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "stats",
             "store",
             "telemetry",
+            "workers",
         ],
     ),
     ("lib", &[]),

@@ -79,6 +79,23 @@ impl Cache {
         result
     }
 
+    /// Reads an entry if that takes no waiting: from L1, or from a store in this process. `None` is no answer
+    /// and says nothing about the entry: [`Cache::get`] is to be asked.
+    pub fn get_at_hand(&self, key: &EntryKey) -> Option<Lookup> {
+        let started = Moment::now();
+        let lookup = match &self.near {
+            Some(near) => Lookup { entry: Some(near.get_quietly(key, started)?), trail: Trail::L1 },
+            None => Lookup { entry: self.store.get_at_hand(key)?, trail: Trail::Embedded },
+        };
+        if self.near.is_some() {
+            self.metrics.l1_hits.increment(1);
+        } else {
+            self.metrics.shard_reads.increment(1);
+        }
+        self.observe_read(Operation::Get, key, Some(lookup.entry.is_some()), started);
+        Some(lookup)
+    }
+
     /// Reads an entry with all that is known about it, from where it lives.
     ///
     /// # Errors

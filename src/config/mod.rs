@@ -6,7 +6,7 @@ mod redis;
 mod settings;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZero, NonZeroU16};
 use std::time::Duration;
 
 use crate::model::Policy;
@@ -28,6 +28,8 @@ const AUDIT_FLUSH: Duration = Duration::from_millis(50);
 /// Everything that can be set.
 #[derive(Debug)]
 pub struct Config {
+    /// Threads that serve connections; `None`: one a core.
+    pub workers: Option<NonZero<usize>>,
     pub http: HttpConfig,
     pub store: StoreConfig,
     pub l1: L1Config,
@@ -186,6 +188,7 @@ impl Config {
             );
         }
         Ok(Self {
+            workers: NonZero::new(size("workers", 0, 1024)?),
             http,
             store,
             l1,

@@ -11,7 +11,7 @@ use super::settings::{Error, Settings};
 pub struct RedisConfig {
     pub shards: Vec<ShardConfig>,
     pub timeout: Duration,
-    pub connections: usize,
+    connections: usize,
     pub max_in_flight: usize,
 }
 
@@ -33,6 +33,11 @@ impl std::fmt::Debug for ShardConfig {
 const SHARDS: &str = "redis_shards";
 
 impl RedisConfig {
+    /// Connections to each shard: as many as were asked for, and as many on one worker as on another.
+    pub fn lanes(&self, workers: usize) -> usize {
+        self.connections.next_multiple_of(workers)
+    }
+
     /// `None` when no shard is configured.
     pub(super) fn parse(settings: &Settings) -> Result<Option<Self>, Error> {
         let timeout = Duration::from_millis(settings.number("redis_timeout_ms", 1..=60_000)?);

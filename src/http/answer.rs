@@ -11,8 +11,12 @@ pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/
 
 /// An answer of `status` with the JSON of `body`.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    let bytes = serde_json::to_vec(body).expect("answers are structs and maps with text keys");
-    raw_json(status, bytes)
+    raw_json(status, self::body(body))
+}
+
+/// The JSON of `body`.
+pub fn body<T: Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(body).expect("answers are structs and maps with text keys")
 }
 
 /// An answer of `status` with a body that is JSON already.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, Method};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::{Instant, timeout_at};
@@ -42,6 +42,11 @@ impl Bounds {
             failures: FailureLog::default(),
             metrics,
         }
+    }
+
+    /// Logs the failure that `response` carries, if any.
+    pub fn note_failure(&self, response: &Response, request_id: &[u8]) {
+        self.failures.note(response, request_id);
     }
 
     /// These routes within the bounds. Whatever becomes of a request, a panic included, its answer has an
@@ -80,7 +85,7 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
             .await
             .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
     };
-    bounds.failures.note(&response, request_id.as_ref());
+    bounds.note_failure(&response, request_id.as_ref().map_or(b"", HeaderValue::as_bytes));
     response
 }
 

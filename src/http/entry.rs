@@ -12,8 +12,8 @@ use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::{SharedApp, answer};
-use crate::cache::{Consistency, Skipped, Trail};
-use crate::model::{Operation, Version, Write};
+use crate::cache::{Cache, Consistency, Lookup, Skipped, Trail};
+use crate::model::{EntryKey, Operation, Version, Write};
 use crate::store::Outcome;
 
 const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
@@ -21,7 +21,7 @@ const X_CACHE_TTL: HeaderName = HeaderName::from_static("x-cache-ttl");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Given with a stale answer (RFC 7234, 5.5.2): obsolete, and still what clients look for.
-const STALE_WARNING: HeaderValue = HeaderValue::from_static("111 sidecache \"Revalidation Failed\"");
+const STALE_WARNING: &[u8] = b"111 sidecache \"Revalidation Failed\"";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,32 +44,50 @@ pub async fn get(
         Some("full") => app.cache.describe(&key, operation).await?,
         Some(other) => return Err(Error::InvalidQuery(format!("`metadata` is `full` or absent, not {other:?}"))),
     };
-    let Some(entry) = lookup.entry else {
-        let mut response = key_not_found();
-        response.headers_mut().insert(X_CACHE_HIT, HeaderValue::from_static("false"));
-        response.headers_mut().insert(CACHE_STATUS, cache_status(&app, &lookup.trail, Found::No));
-        return Ok(response);
+    let ttl = shown_ttl(&lookup);
+    let mut response = match &lookup.entry {
+        None => key_not_found(),
+        // The ETag is that of the value: it does not move with what is counted about it.
+        Some(entry) if details.is_none() && matches(&headers, entry.version) => {
+            StatusCode::NOT_MODIFIED.into_response()
+        }
+        Some(entry) => answer::raw_json(StatusCode::OK, json::entry(entry, ttl, details.as_ref())),
     };
-    let is_stale = matches!(lookup.trail, Trail::Stale { .. });
-    let ttl = if is_stale { Some(0) } else { json::ttl_remaining(&entry) };
-    let etag = etag(entry.version);
-    // The ETag is that of the value: it does not move with what is counted about it.
-    let mut response = if details.is_none() && matches(&headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        answer::raw_json(StatusCode::OK, json::entry(&entry, ttl, details.as_ref()))
-    };
-    let headers = response.headers_mut();
-    headers.insert(X_CACHE_HIT, HeaderValue::from_static("true"));
-    if let Some(ttl) = ttl {
-        headers.insert(X_CACHE_TTL, HeaderValue::from(ttl));
-    }
-    headers.insert(ETAG, etag);
-    if is_stale {
-        headers.insert(WARNING, STALE_WARNING);
-    }
-    headers.insert(CACHE_STATUS, cache_status(&app, &lookup.trail, Found::Yes { ttl }));
+    put_headers(&app.cache, &lookup, ttl, |name, parts| {
+        let value = HeaderValue::try_from(parts.concat()).expect("numbers and shard names are header text");
+        response.headers_mut().insert(name, value);
+    });
     Ok(response)
+}
+
+/// The seconds that the entry found has left; none of one that never expires.
+pub fn shown_ttl(lookup: &Lookup) -> Option<u64> {
+    let is_stale = matches!(lookup.trail, Trail::Stale { .. });
+    if is_stale { Some(0) } else { lookup.entry.as_ref().and_then(json::ttl_remaining) }
+}
+
+/// Hands what the answer of a read has in its head, beside its length and type, to `put`: names, and
+/// values in parts.
+pub fn put_headers(cache: &Cache, lookup: &Lookup, ttl: Option<u64>, mut put: impl FnMut(HeaderName, &[&[u8]])) {
+    let (mut ttl_text, mut version_text) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let ttl_text = ttl.map(|ttl| ttl_text.format(ttl).as_bytes());
+    let found = lookup.entry.as_ref();
+    put(X_CACHE_HIT, &[if found.is_some() { b"true" } else { b"false" }]);
+    if let Some(entry) = found {
+        if let Some(ttl) = ttl_text {
+            put(X_CACHE_TTL, &[ttl]);
+        }
+        put(ETAG, &[b"\"", version_text.format(entry.version.0).as_bytes(), b"\""]);
+        if matches!(lookup.trail, Trail::Stale { .. }) {
+            put(WARNING, &[STALE_WARNING]);
+        }
+    }
+    let outcome: [&[u8]; 2] = match (found, ttl_text) {
+        (Some(_), Some(ttl)) => [b"hit; ttl=", ttl],
+        (Some(_), None) => [b"hit", b""],
+        (None, _) => [b"fwd=uri-miss", b""],
+    };
+    put_cache_status(cache, &lookup.trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
 #[derive(Deserialize)]
@@ -106,7 +124,15 @@ pub async fn put(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let stored = app.cache.set(&key, set_body(&body)?).await?;
+    store(&app.cache, &key, &body).await
+}
+
+/// Stores what the body of a `PUT` says.
+///
+/// # Errors
+/// The body is invalid, or the cache refused or failed.
+pub async fn store(cache: &Cache, key: &EntryKey, body: &Bytes) -> Result<Response, Error> {
+    let stored = cache.set(key, set_body(body)?).await?;
     let created = stored.outcome == Outcome::Created;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = answer::json(status, &SetAnswer { success: true, key: key.key(), created });
@@ -147,33 +173,25 @@ fn etag(version: Version) -> HeaderValue {
 }
 
 /// Whether the client has this version (RFC 9110, 13.1.2: weak comparison, or any with `*`).
-fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let is_etag = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.as_bytes();
+fn matches(headers: &HeaderMap, version: Version) -> bool {
+    let Some(asked) = headers.get_all(IF_NONE_MATCH).iter().next().map(|_| etag(version)) else { return false };
+    let is_etag = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == asked.as_bytes();
     let has = |value: &HeaderValue| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_etag);
     headers.get_all(IF_NONE_MATCH).iter().any(has)
 }
 
-#[derive(Clone, Copy)]
-enum Found {
-    Yes { ttl: Option<u64> },
-    No,
-}
-
-/// `Cache-Status` (RFC 9211), the tier nearest to the origin first.
-fn cache_status(app: &SharedApp, trail: &Trail, found: Found) -> HeaderValue {
-    let outcome = match found {
-        Found::Yes { ttl: Some(ttl) } => format!("hit; ttl={ttl}"),
-        Found::Yes { ttl: None } => "hit".to_owned(),
-        Found::No => "fwd=uri-miss".to_owned(),
-    };
-    let text = match *trail {
-        Trail::Embedded => format!("sidecache-embedded; {outcome}"),
-        Trail::L1 => format!("sidecache-l1; {outcome}"),
+/// `Cache-Status` (RFC 9211), the tier nearest to the origin first; `outcome` in parts.
+fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put: impl FnOnce(&[&[u8]])) {
+    match *trail {
+        Trail::Embedded => put(&[b"sidecache-embedded; ", first, rest]),
+        Trail::L1 => put(&[b"sidecache-l1; ", first, rest]),
         Trail::Stale { shard, ref error, overdue } => {
             // What is not fresh has been so for at least a part of a second: never `-0`.
             let overdue = overdue.as_millis().div_ceil(1000).max(1);
-            let why = detail(&format!("{}/{}", app.cache.shard_name(shard), store_code(error)));
-            format!("sidecache-shard; fwd=miss; {why}, sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error")
+            let why = detail(&format!("{}/{}", cache.shard_name(shard), store_code(error)));
+            let text =
+                format!("sidecache-shard; fwd=miss; {why}, sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error");
+            put(&[text.as_bytes()]);
         }
         Trail::Shard { shard, skipped, collapsed } => {
             let (why, reason) = match skipped {
@@ -184,11 +202,11 @@ fn cache_status(app: &SharedApp, trail: &Trail, found: Found) -> HeaderValue {
                 Skipped::Off => ("bypass", ""),
             };
             let collapsed = if collapsed { "; collapsed" } else { "" };
-            let name = detail(app.cache.shard_name(shard));
-            format!("sidecache-shard; {outcome}; {name}, sidecache-l1; fwd={why}{collapsed}{reason}")
+            let name = detail(cache.shard_name(shard));
+            let text = format!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}");
+            put(&[b"sidecache-shard; ", first, rest, text.as_bytes()]);
         }
-    };
-    HeaderValue::try_from(text).expect("shard names are header text")
+    }
 }
 
 /// The parameter that tells what no other does.

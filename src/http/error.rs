@@ -171,10 +171,17 @@ impl IntoResponse for Error {
     }
 }
 
+const KEY_NOT_FOUND: Answer =
+    Answer { error: "Key not found", code: "key_not_found", detail: None, deleted_count: None };
+
 /// The answer of a read that found nothing.
 pub fn key_not_found() -> Response {
-    let answer = Answer { error: "Key not found", code: "key_not_found", detail: None, deleted_count: None };
-    answer::json(StatusCode::NOT_FOUND, &answer)
+    answer::json(StatusCode::NOT_FOUND, &KEY_NOT_FOUND)
+}
+
+/// The body of that answer.
+pub fn key_not_found_body() -> Vec<u8> {
+    answer::body(&KEY_NOT_FOUND)
 }
 
 pub async fn no_such_route() -> Error {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::bounds::X_REQUEST_ID;
+use super::connection::Peer;
 use super::error::Error;
-use super::server::Peer;
 use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

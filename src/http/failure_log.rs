@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use parking_lot::Mutex;
 
@@ -27,12 +27,12 @@ pub struct FailureLog {
 
 impl FailureLog {
     /// Logs the failure that `response` carries, if any and if it is time.
-    pub fn note(&self, response: &Response, request_id: Option<&HeaderValue>) {
+    pub fn note(&self, response: &Response, request_id: &[u8]) {
         let Some(Failure { code, reason }) = response.extensions().get::<Failure>() else { return };
         let Some(unlogged) = self.turn(code, Moment::now()) else { return };
-        let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let request_id = String::from_utf8_lossy(request_id);
         let status = StatusCode::as_u16(&response.status());
-        tracing::warn!(status, code, reason, request_id, unlogged, "request failed");
+        tracing::warn!(status, code, reason, request_id = &*request_id, unlogged, "request failed");
     }
 
     /// The number of failures not logged since the last, if this one is to be logged.

@@ -3,9 +3,11 @@
 //! A value is taken from the request as the exact slice of it that is the JSON value, and written
 //! into answers the same; it is checked to be JSON and never read into anything else.
 
+use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use humantime::Rfc3339Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -75,20 +77,19 @@ struct FullMetadata<'t> {
     tags: Vec<&'t str>,
 }
 
-/// The body of a GET: `{"value": ..., "metadata": {...}}`.
-pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) -> Bytes {
-    const FRAME: usize = 96;
-    let mut body = BytesMut::with_capacity(entry.value.len() + FRAME);
-    body.put_slice(br#"{"value":"#);
-    body.put_slice(&entry.value);
-    body.put_slice(br#","metadata":{"ttl_remaining":"#);
+/// What stands before the value in the body of a GET: `{"value": ..., "metadata": {...}}`.
+pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
+
+/// Writes what stands behind the value in the body of a GET.
+pub fn put_after_value(body: &mut Vec<u8>, entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) {
+    body.extend_from_slice(br#","metadata":{"ttl_remaining":"#);
     match ttl_remaining {
-        Some(seconds) => body.put_slice(itoa::Buffer::new().format(seconds).as_bytes()),
-        None => body.put_slice(b"null"),
+        Some(seconds) => body.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()),
+        None => body.extend_from_slice(b"null"),
     }
-    body.put_slice(br#","created_at":""#);
-    body.put_slice(date(entry.created_at.0).as_bytes());
-    body.put_u8(b'"');
+    body.extend_from_slice(br#","created_at":""#);
+    write!(body, "{}", seconds_date(entry.created_at.0)).expect("writing to memory does not fail");
+    body.push(b'"');
     if let Some(details) = details {
         let full = FullMetadata {
             expires_at: entry.expires_in.map(|left| date(unix_millis().0.saturating_add(left.as_millis() as u64))),
@@ -99,20 +100,32 @@ pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details
             tags: details.tags.iter().map(Tag::as_str).collect(),
         };
         let full = serde_json::to_vec(&full).expect("text and numbers are written as JSON");
-        body.put_u8(b',');
+        body.push(b',');
         // Without its opening brace: these are further fields of the same object.
-        body.put_slice(&full[1..]);
+        body.extend_from_slice(&full[1..]);
     } else {
-        body.put_u8(b'}');
+        body.push(b'}');
     }
-    body.put_u8(b'}');
-    body.freeze()
+    body.push(b'}');
+}
+
+/// The body of a GET in one piece.
+pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) -> Bytes {
+    const FRAME: usize = 96;
+    let mut body = Vec::with_capacity(entry.value.len() + FRAME);
+    body.extend_from_slice(BEFORE_VALUE);
+    body.extend_from_slice(&entry.value);
+    put_after_value(&mut body, entry, ttl_remaining, details);
+    body.into()
 }
 
 /// Unix milliseconds as RFC 3339 in UTC, to the second.
 pub fn date(millis: u64) -> String {
-    let date = Duration::from_millis(millis.min(LAST_MILLISECOND));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + date).to_string()
+    seconds_date(millis).to_string()
+}
+
+fn seconds_date(millis: u64) -> Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(millis.min(LAST_MILLISECOND)))
 }
 
 /// A date as RFC 3339 in UTC, to the millisecond.

@@ -6,13 +6,17 @@ mod answer;
 mod batch;
 mod body;
 mod bounds;
+mod closing;
 mod cluster;
+mod connection;
 mod descriptors;
 mod entry;
 mod error;
 mod extract;
 mod failure_log;
+mod fast_path;
 mod flush;
+mod handed;
 mod health;
 mod history;
 mod json;
@@ -22,6 +26,7 @@ mod refusal;
 mod request_id;
 mod server;
 mod stats;
+mod wire;
 
 use std::sync::Arc;
 
@@ -47,7 +52,9 @@ pub mod input {
 }
 
 pub use bounds::Bounds;
+pub use connection::Connections;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
+pub use fast_path::FastPath;
 pub use request_id::Numbered;
 pub use server::{Server, bind};
 

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use axum::http::{HeaderValue, Request};
 use tower_http::request_id::{MakeRequestId, RequestId};
 
+use crate::workers::PerWorker;
+
 /// Numbers requests: unique within the instance, and the instance's name is unique by chance.
 #[derive(Clone)]
 pub struct Numbered {
     instance: Arc<str>,
-    next: Arc<AtomicU64>,
+    /// Each worker has numbers of its own, so that none waits for another's.
+    next: Arc<PerWorker<AtomicU64>>,
 }
 
 impl Numbered {
@@ -20,7 +23,8 @@ impl Numbered {
 
     /// An id for what has none of its own.
     pub fn next(&self) -> String {
-        format!("{}-{:x}", self.instance, self.next.fetch_add(1, Relaxed))
+        let (number, parts) = (self.next.own().fetch_add(1, Relaxed), PerWorker::<AtomicU64>::PARTS as u64);
+        format!("{}-{:x}", self.instance, number * parts + self.next.own_index() as u64)
     }
 }
 

@@ -1,33 +1,27 @@
-//! The listener: accepts connections, bounds them, and lets them finish when the process stops.
+//! The listener: accepts connections, bounds them, gives them to the workers, and lets them finish when the
+//! process stops.
+//!
+//! One listener for all workers, rather than one a worker with `SO_REUSEPORT`: connections are spread evenly
+//! and not by chance, and none is lost in the queue of a listener that closes.
 
-use std::any::Any;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use futures_util::FutureExt as _;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
-use super::error;
+use super::closing::Signal;
+use super::connection::Connections;
 use super::refusal::Refusals;
 use super::request_id::Numbered;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
+use crate::workers::Workers;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -41,12 +35,8 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// The longest header of a request, and the most that is read from a connection at a time, in bytes: one
 /// that sent a large body keeps up to twice as much memory.
-const MAX_HEADER_BYTES: usize = 32 * 1024;
-const READ_BYTES: usize = 32 * 1024;
-
-/// The other end of a connection, noted with requests that may change something.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+pub const READ_BYTES: usize = 32 * 1024;
 
 /// Opens the listening socket.
 ///
@@ -60,34 +50,30 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves a router on a listener.
+/// Accepts connections on a listener.
 pub struct Server {
-    router: Router,
-    http: http1::Builder,
+    connections: Arc<Connections>,
+    workers: Arc<Workers>,
     slots: Arc<Semaphore>,
     refusals: Refusals,
     drain_timeout: Duration,
-    /// How long a write may make no progress.
-    write_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Server {
-    pub fn new(router: Router, config: &HttpConfig, ids: Numbered, metrics: Arc<Metrics>) -> Self {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(config.header_timeout)
-            .max_header_size(MAX_HEADER_BYTES)
-            .max_buf_size(READ_BYTES)
-            // Who has no more to send may still want an answer.
-            .half_close(true);
+    pub fn new(
+        connections: Connections,
+        workers: Arc<Workers>,
+        config: &HttpConfig,
+        ids: Numbered,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            router,
-            http,
+            connections: Arc::new(connections),
+            workers,
             slots: Arc::new(Semaphore::new(config.max_connections)),
             refusals: Refusals::new(ids),
             drain_timeout: config.drain_timeout,
-            write_timeout: config.request_timeout,
             metrics,
         }
     }
@@ -95,125 +81,70 @@ impl Server {
     /// Accepts until `shutdown` and a moment longer, then lets requests under way finish for most of
     /// the drain time; the rest is for what the process has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
+        let (tasks, closing) = (TaskTracker::new(), Signal::default());
         let enough = async {
             shutdown.cancelled().await;
-            // Who connected before the signal may still be waiting to be accepted.
+            // Who connected before the signal may still be waiting to be accepted, and requests that were sent
+            // before it are still taken.
             sleep(GRACE.min(self.drain_timeout)).await;
         };
-        let mut enough = pin!(enough);
+        tokio::select! {
+            () = enough => {}
+            () = self.accept(&listener, &tasks, &closing) => {}
+        }
+        closing.give();
+        drop(listener);
+        tasks.close();
+        if timeout(self.drain_timeout * 3 / 4, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "connections cut at the end of the drain time");
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, tasks: &TaskTracker, closing: &Signal) {
         loop {
-            let accepted = tokio::select! {
-                () = &mut enough => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => match self.slots.clone().try_acquire_owned() {
-                    Ok(slot) => {
-                        connections.spawn(self.serve(stream, peer, slot, shutdown.clone()));
-                    }
-                    Err(_) => {
-                        self.metrics.connections_refused.increment(1);
-                        if let Some(refusal) = self.refusals.refuse(stream) {
-                            connections.spawn(refusal);
-                        }
-                    }
-                },
+            match listener.accept().await {
+                Ok((stream, peer)) => self.take(stream, peer, tasks, closing),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        drop(listener);
-        connections.close();
-        if timeout(self.drain_timeout * 3 / 4, connections.wait()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "connections cut at the end of the drain time");
-        }
     }
 
-    /// Serves a connection until its end. Requests have a net for panics of their own: what comes down to
-    /// this one cost the connection.
-    fn serve(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        slot: OwnedSemaphorePermit,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + use<> {
-        let metrics = self.metrics.clone();
-        let connection = self.connection(stream, peer, shutdown);
-        async move {
-            let _slot = slot;
-            metrics.connections.increment(1.0);
-            let served = AssertUnwindSafe(connection).catch_unwind().await;
-            metrics.connections.decrement(1.0);
-            if let Err(panic) = served {
-                let panic: &(dyn Any + Send) = &*panic;
-                error::note_panic(panic, &metrics);
+    /// Gives a connection to a worker, or refuses it.
+    fn take(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker, closing: &Signal) {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            self.metrics.connections_refused.increment(1);
+            if let Some(refusal) = self.refusals.refuse(stream) {
+                tasks.spawn(refusal);
             }
-        }
+            return;
+        };
+        // The worker's own runtime has to know the socket.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection was lost on its way"),
+        };
+        let place = self.workers.place();
+        let (connections, closing) = (self.connections.clone(), closing.closing());
+        let runtime = place.runtime().clone();
+        let task = async move {
+            let (_slot, _place) = (slot, place);
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connections.serve(stream, peer, closing).await,
+                Err(error) => tracing::warn!(%error, "a connection was lost on its way"),
+            }
+        };
+        tasks.spawn_on(task, &runtime);
     }
-
-    fn connection(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + use<> {
-        let router = self.router.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            // Reads need nobody's name, and pay nothing for it.
-            if !request.method().is_safe() {
-                request.extensions_mut().insert(Peer(peer.ip()));
-            }
-            router.clone().call(request)
-        });
-        let (http, metrics, write_timeout) = (self.http.clone(), self.metrics.clone(), self.write_timeout);
-        async move {
-            // Answers are written whole: waiting for more would only delay them.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
-            // A client that does not read its answer must not hold its connection for ever.
-            let mut stream = Box::pin(TimeoutStream::new(stream));
-            stream.as_mut().set_write_timeout_pinned(Some(write_timeout));
-            let mut connection = http.serve_connection(TokioIo::new(stream), service);
-            let ended = tokio::select! {
-                result = &mut connection => Some(result),
-                () = async { shutdown.cancelled().await; sleep(GRACE).await } => None,
-            };
-            let result = match ended {
-                Some(result) => result,
-                None => {
-                    Pin::new(&mut connection).graceful_shutdown();
-                    (&mut connection).await
-                }
-            };
-            if let Err(error) = result {
-                // The client went away, sent no HTTP or did not read: its own affair.
-                tracing::debug!(%error, "connection ended");
-                if is_stalled(&error) {
-                    metrics.connections_stalled.increment(1);
-                } else if error.is_timeout() && !connection.into_parts().read_buf.is_empty() {
-                    // One that sent nothing was idle.
-                    metrics.connections_slow.increment(1);
-                }
-            }
-        }
-    }
-}
-
-/// Whether a connection ended as its client did not read.
-fn is_stalled(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, Settings};
+    use axum::Router;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -238,7 +169,9 @@ mod tests {
         let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
         // Without `Bounds`, which would answer for the request.
         let router = Router::new().route("/panics", get(panics)).route("/fine", get(async || "fine"));
-        let server = Server::new(router, &config, Numbered::new("test"), metrics.clone());
+        let connections = Connections::new(router, None, &config, metrics.clone());
+        let workers = Arc::new(Workers::start(None).unwrap());
+        let server = Server::new(connections, workers, &config, Numbered::new("test"), metrics.clone());
         let listener = bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(server.run(listener, shutdown.clone()));

@@ -114,6 +114,11 @@ pub trait Store: Presence {
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error>;
 
+    /// The answer of [`Store::get`] where that takes no waiting and cannot fail, as the store is in this process.
+    fn get_at_hand(&self, _key: &EntryKey) -> Option<Option<Entry>> {
+        None
+    }
+
     /// Reads many entries; the answers stand in the order of `keys`.
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>>;
 

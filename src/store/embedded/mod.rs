@@ -55,6 +55,12 @@ impl Embedded {
         self.spaces.write().entry(namespace.to_owned()).or_default().clone()
     }
 
+    fn read(&self, key: &EntryKey) -> Option<Entry> {
+        let (entry, removed) = self.space(key.namespace())?.get(key);
+        self.release(removed);
+        entry
+    }
+
     fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
         let full = || Error::Full { shard: NAME.to_owned() };
         let cost = space::cost(key, &write);
@@ -132,16 +138,17 @@ impl Store for Embedded {
     }
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
-        let Some(space) = self.space(key.namespace()) else { return Ok(None) };
-        let (entry, removed) = space.get(key);
-        self.release(removed);
-        Ok(entry)
+        Ok(self.read(key))
+    }
+
+    fn get_at_hand(&self, key: &EntryKey) -> Option<Option<Entry>> {
+        Some(self.read(key))
     }
 
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
         let mut answers = Vec::with_capacity(keys.len());
         for key in keys {
-            answers.push(self.get(key).await);
+            answers.push(Ok(self.read(key)));
         }
         answers
     }

@@ -43,6 +43,7 @@ use super::{
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Namespace, Quota, Selection, Write};
+use crate::workers::Workers;
 
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
 const KEYS_PER_SCRIPT: usize = 100;
@@ -64,11 +65,16 @@ impl Redis {
     ///
     /// # Errors
     /// A configuration that the client library refuses.
-    pub fn start(config: &RedisConfig, instance: &str, metrics: &Arc<Metrics>) -> Result<Self, fred::error::Error> {
+    pub fn start(
+        config: &RedisConfig,
+        instance: &str,
+        metrics: &Arc<Metrics>,
+        workers: &Workers,
+    ) -> Result<Self, fred::error::Error> {
         let shards = config
             .shards
             .iter()
-            .map(|shard| Shard::start(shard, config, metrics.clone()).map(Arc::new))
+            .map(|shard| Shard::start(shard, config, metrics.clone(), workers).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
         Ok(Self { ring: Ring::new(&names), shards, names, instance: instance.to_owned() })

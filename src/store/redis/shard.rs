@@ -33,6 +33,7 @@ use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::store::Error;
+use crate::workers::{self, Workers};
 
 /// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
 /// back is in use at once.
@@ -72,6 +73,8 @@ pub struct Shard {
     /// Receives pub/sub messages; carries no other command.
     pub subscriber: Client,
     next: AtomicUsize,
+    /// Lane `i` lives on worker `i` modulo this, plus 1.
+    workers: usize,
     in_flight: Semaphore,
     max_in_flight: usize,
     breaker: Arc<Breaker>,
@@ -92,9 +95,12 @@ impl Shard {
         config: &ShardConfig,
         common: &RedisConfig,
         metrics: Arc<Metrics>,
+        workers: &Workers,
     ) -> Result<Self, fred::error::Error> {
         let sentinels = Sentinels::of(config, common)?;
-        let lanes = (0..common.connections).map(|_| {
+        let lanes = (0..common.lanes(workers.count())).map(|i| {
+            // It lives on a worker: an answer wakes the request that waits for it on its own thread.
+            let _runtime = workers.runtime(i + 1).enter();
             connect(config.endpoint.clone(), common, EVENTS).map(|client| Lane::new(client, sentinels.clone()))
         });
         Ok(Self {
@@ -103,6 +109,7 @@ impl Shard {
             sentinels,
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
             next: AtomicUsize::new(0),
+            workers: workers.count(),
             in_flight: Semaphore::new(common.max_in_flight),
             max_in_flight: common.max_in_flight,
             breaker: Arc::new(Breaker::new(common.timeout)),
@@ -232,10 +239,14 @@ impl Shard {
         tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
     }
 
-    /// The next usable lane in turn, one that answers before one that may not.
+    /// The next usable lane in turn, one that answers before one that may not; on a worker its own first.
     fn lane(&self) -> Option<&Arc<Lane>> {
-        let start = self.next.fetch_add(1, Relaxed);
         let count = self.lanes.len();
+        let start = match workers::current() {
+            0 => self.next.fetch_add(1, Relaxed),
+            worker if count == self.workers => worker - 1,
+            worker => worker - 1 + self.next.fetch_add(1, Relaxed) * self.workers,
+        };
         let in_turn = || (0..count).map(|i| &self.lanes[(start + i) % count]);
         in_turn().find(|lane| lane.is_sure()).or_else(|| in_turn().find(|lane| lane.is_usable()))
     }

@@ -1,0 +1,74 @@
+//! When connections have to come to their end, told to each of them without asking each time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Tells connections to end.
+#[derive(Clone, Default)]
+pub struct Signal {
+    token: CancellationToken,
+    /// What the token says; that one is behind a lock, which all connections would share at every step.
+    is_given: Arc<AtomicBool>,
+}
+
+impl Signal {
+    pub fn give(&self) {
+        // First, so that who is woken finds it.
+        self.is_given.store(true, Relaxed);
+        self.token.cancel();
+    }
+
+    /// The signal as one connection waits for it.
+    pub fn closing(&self) -> Closing {
+        Closing {
+            is_given: self.is_given.clone(),
+            is_waited_for: false,
+            given: Box::pin(self.token.clone().cancelled_owned()),
+        }
+    }
+}
+
+/// The signal's coming. To be polled by one task alone: it is the waker of the first time that is woken.
+pub struct Closing {
+    is_given: Arc<AtomicBool>,
+    is_waited_for: bool,
+    given: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Closing {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_given.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        if self.is_waited_for {
+            return Poll::Pending;
+        }
+        self.is_waited_for = true;
+        self.given.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    #[tokio::test]
+    async fn who_waits_is_woken_and_who_comes_later_need_not_wait() {
+        let signal = Signal::default();
+        let mut closing = signal.closing();
+        let waiting = tokio::spawn(async move {
+            assert!(poll_fn(|cx| Poll::Ready(closing.poll(cx))).await.is_pending());
+            poll_fn(|cx| closing.poll(cx)).await;
+        });
+        tokio::task::yield_now().await;
+        signal.give();
+        waiting.await.unwrap();
+        let mut late = signal.closing();
+        poll_fn(|cx| late.poll(cx)).await;
+    }
+}

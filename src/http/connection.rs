@@ -1,0 +1,150 @@
+//! One connection from its beginning to its end: the fast path and the router take turns on it.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::FutureExt as _;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower::Service as _;
+
+use super::closing::Closing;
+use super::error;
+use super::fast_path::{End, FastPath};
+use super::handed::Handed;
+use super::server::{MAX_HEADER_BYTES, READ_BYTES};
+use super::wire::Wire;
+use crate::config::HttpConfig;
+use crate::metrics::Metrics;
+
+/// The other end of a connection, noted with requests that may change something.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// Serves connections, one a call.
+pub struct Connections {
+    /// Without it everything is the router's.
+    fast_path: Option<FastPath>,
+    router: Router,
+    http: http1::Builder,
+    /// How long a write may make no progress.
+    write_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    pub fn new(router: Router, fast_path: Option<FastPath>, config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.header_timeout)
+            .max_header_size(MAX_HEADER_BYTES)
+            .max_buf_size(READ_BYTES)
+            // Who has no more to send may still want an answer.
+            .half_close(true);
+        Self { fast_path, router, http, write_timeout: config.request_timeout, metrics }
+    }
+
+    /// Serves a connection until its end. Requests have a net for panics of their own: what comes down to
+    /// this one cost the connection.
+    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: Closing) {
+        self.metrics.connections.increment(1.0);
+        let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
+        self.metrics.connections.decrement(1.0);
+        if let Err(panic) = served {
+            let panic: &(dyn Any + Send) = &*panic;
+            error::note_panic(panic, &self.metrics);
+        }
+    }
+
+    async fn take_turns(&self, stream: TcpStream, peer: SocketAddr, mut closing: Closing) {
+        // Answers are written whole: waiting for more would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let mut wire = Wire::new(stream, self.write_timeout);
+        loop {
+            if let Some(fast_path) = &self.fast_path {
+                match fast_path.serve(&mut wire, &mut closing).await {
+                    Ok(End::Router) => {}
+                    Ok(End::Closed) => return,
+                    Ok(End::Slow) => return self.metrics.connections_slow.increment(1),
+                    Err(error) => return self.note(&error),
+                }
+            }
+            match self.route(wire, peer, &mut closing).await {
+                Some(left) => wire = left,
+                None => return,
+            }
+        }
+    }
+
+    /// Lets the router answer until it is left, or the connection ends.
+    async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut Closing) -> Option<Wire> {
+        let handed = Handed::new(wire, self.fast_path.is_some());
+        let left = handed.left();
+        let service = service_fn(|mut request: Request<Incoming>| {
+            // Reads need nobody's name, and pay nothing for it.
+            if !request.method().is_safe() {
+                request.extensions_mut().insert(Peer(peer.ip()));
+            }
+            self.router.clone().call(request)
+        });
+        let mut connection = self.http.serve_connection(TokioIo::new(handed), service);
+        let mut is_closing = false;
+        let ended = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(Some(result));
+                }
+                if left.is_set() {
+                    return Poll::Ready(None);
+                }
+                if is_closing || closing.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        });
+        let Some(result) = ended.await else {
+            return Some(connection.into_parts().io.into_inner().into_wire());
+        };
+        if let Err(error) = result {
+            // The client went away, sent no HTTP or did not read: its own affair.
+            tracing::debug!(%error, "connection ended");
+            let parts = connection.into_parts();
+            if is_stalled(&error) {
+                self.metrics.connections_stalled.increment(1);
+            } else if error.is_timeout() && (!parts.read_buf.is_empty() || parts.io.inner().has_partial()) {
+                // One that sent nothing was idle.
+                self.metrics.connections_slow.increment(1);
+            }
+        }
+        None
+    }
+
+    fn note(&self, error: &io::Error) {
+        tracing::debug!(%error, "connection ended");
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.metrics.connections_stalled.increment(1);
+        }
+    }
+}
+
+/// Whether a connection ended as its client did not read.
+fn is_stalled(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,141 @@
+//! The head of a request, read as far as it takes to tell whose it is.
+//!
+//! What is not plainly a read or a small write of one entry is the router's, and so is everything that is
+//! wrong: there is one place that words errors. How long such a request is must be known for certain, by the
+//! same rules as the router's server has, or the connection is the router's from there on.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use percent_encoding::percent_decode_str;
+
+use crate::http::server::MAX_HEADER_BYTES;
+use crate::model::EntryKey;
+
+/// Headers of a request that is answered here at most.
+const MAX_HEADERS: usize = 48;
+
+const ENTRY_PREFIX: &str = "/api/v1/cache/";
+
+/// Whose the request is that the bytes begin with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Head<'b> {
+    /// That cannot be told before more bytes have come.
+    Partial,
+    /// The router's; it ends after so many bytes, which need not all be there. `None`: nobody knows.
+    Router {
+        len: Option<u64>,
+    },
+    Entry(EntryRequest<'b>),
+}
+
+/// A read or a write of one entry, with all its bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EntryRequest<'b> {
+    pub key: EntryKey,
+    pub verb: Verb,
+    /// As the client named it.
+    pub request_id: Option<&'b [u8]>,
+    /// Bytes, the body included.
+    pub len: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    /// Where the body stands.
+    Put(Range<usize>),
+}
+
+/// Reads the head at the front of `bytes`.
+pub fn parse(bytes: &[u8]) -> Head<'_> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let head_len = match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(len)) if len <= MAX_HEADER_BYTES => len,
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEADER_BYTES => return Head::Partial,
+        _ => return Head::Router { len: None },
+    };
+    let mut is_plain = request.version == Some(1);
+    let (mut body_len, mut request_id) = (None, None);
+    for header in &*request.headers {
+        match Field::of(header.name) {
+            Field::Other => {}
+            Field::RequestId => request_id = request_id.or(Some(header.value)),
+            Field::ContentLength => match (number(header.value), body_len) {
+                (Some(len), None) => body_len = Some(len),
+                _ => return Head::Router { len: None },
+            },
+            Field::Framing => return Head::Router { len: None },
+            Field::Connection => is_plain &= header.value.eq_ignore_ascii_case(b"keep-alive"),
+            Field::Meaning => is_plain = false,
+        }
+    }
+    let router = Head::Router { len: (head_len as u64).checked_add(body_len.unwrap_or(0)) };
+    if !is_plain {
+        return router;
+    }
+    let verb = match (request.method, body_len) {
+        (Some("GET"), None | Some(0)) => Verb::Get,
+        (Some("PUT"), Some(len)) => match usize::try_from(len).ok().and_then(|len| head_len.checked_add(len)) {
+            Some(end) if end <= bytes.len() => Verb::Put(head_len..end),
+            _ => return router,
+        },
+        _ => return router,
+    };
+    let Some(key) = request.path.and_then(entry_key) else { return router };
+    let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
+    Head::Entry(EntryRequest { key, verb, request_id, len })
+}
+
+/// What a header is to this reader.
+#[derive(Clone, Copy)]
+enum Field {
+    Other,
+    RequestId,
+    ContentLength,
+    /// Says how long the request is in a way that is not followed here.
+    Framing,
+    Connection,
+    /// Asks for something that is not done here.
+    Meaning,
+}
+
+impl Field {
+    fn of(name: &str) -> Self {
+        const KNOWN: [(&str, Field); 8] = [
+            ("x-request-id", Field::RequestId),
+            ("content-length", Field::ContentLength),
+            ("transfer-encoding", Field::Framing),
+            ("upgrade", Field::Framing),
+            ("connection", Field::Connection),
+            ("cache-control", Field::Meaning),
+            ("if-none-match", Field::Meaning),
+            ("expect", Field::Meaning),
+        ];
+        let is_it = |known: &&(&str, Field)| known.0.len() == name.len() && known.0.eq_ignore_ascii_case(name);
+        KNOWN.iter().find(is_it).map_or(Field::Other, |known| known.1)
+    }
+}
+
+/// Digits and nothing else (RFC 9110, 8.6).
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+/// The entry that a path names; `None` where it names none, or wrongly.
+fn entry_key(path: &str) -> Option<EntryKey> {
+    let (namespace, key) = path.strip_prefix(ENTRY_PREFIX)?.split_once('/')?;
+    // The path of the stats. Others than these bytes the router may refuse, whatever they decode to.
+    if key == "stats" || !namespace.bytes().chain(key.bytes()).all(is_path_byte) {
+        return None;
+    }
+    let (namespace, key) = (percent_decode_str(namespace).decode_utf8(), percent_decode_str(key).decode_utf8());
+    EntryKey::parse(&namespace.ok()?, &key.ok()?).ok()
+}
+
+/// What may stand in a segment of a path (RFC 3986, 3.3).
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte)
+}

@@ -1,0 +1,324 @@
+//! Two routes answered before the router: GET and PUT of one entry.
+//!
+//! They are nearly all that a cache is asked, and the router, its layers and a map of headers a message cost
+//! several times what a look into L1 does. So a connection begins here. What has all its bytes here and asks
+//! for nothing out of the ordinary is read, answered and written in this place; whatever else comes is the
+//! router's (see [`Head`]), and the connection comes back when that is answered (`http::handed`).
+//!
+//! What an answer says is decided where the router's are, in `http::entry` and `http::error`. An entry at hand
+//! takes no waiting: requests that lie on the connection are answered one after another and sent in one write.
+//! Others are waited for, one at a time, within the deadline of every request.
+//!
+//! Buffers belong to the thread, not to the connection: one that is idle holds none.
+
+mod head;
+mod reply;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::response::{IntoResponse as _, Response};
+use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+pub use self::head::{EntryRequest, Head, Verb, parse};
+use self::reply::Rest;
+use super::SharedApp;
+use super::closing::Closing;
+use super::entry;
+use super::error::{self, Error};
+use super::request_id::Numbered;
+use super::server::MAX_HEADER_BYTES;
+use super::wire::Wire;
+use crate::cache::{Consistency, Lookup};
+use crate::clock::Moment;
+use crate::config::HttpConfig;
+use crate::model::{EntryKey, Operation};
+
+/// What is read at a time; a head that is not whole yet stands before it.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Answers are sent when so many bytes of them have come together.
+const SENT_BYTES: usize = 64 * 1024;
+
+/// Answers plain reads and writes of entries.
+pub struct FastPath {
+    app: SharedApp,
+    ids: Numbered,
+    /// Within which a request is answered.
+    request_timeout: Duration,
+    /// Within which the head of a request comes, from the end of the last one on.
+    header_timeout: Duration,
+    max_body_bytes: usize,
+}
+
+/// Why the fast path is left.
+#[derive(Debug)]
+pub enum End {
+    /// What the connection holds begins with a request of the router's.
+    Router,
+    /// The client ended it, or nothing came, or the process ends.
+    Closed,
+    /// The head of a request began and did not come whole in time.
+    Slow,
+}
+
+/// A request that has to be waited for.
+enum Waiting {
+    Get(EntryKey),
+    Put(EntryKey, Bytes),
+    /// It panicked.
+    Failed,
+    /// Answered, but for the sending of a large value.
+    Sending(Rest),
+}
+
+/// What the requests at hand came to.
+enum Step {
+    Waits(Waiting, Vec<u8>),
+    End(End),
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { input: Vec::new(), output: Vec::new() }) };
+}
+
+struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl FastPath {
+    pub fn new(app: SharedApp, ids: Numbered, config: &HttpConfig) -> Self {
+        Self {
+            app,
+            ids,
+            request_timeout: config.request_timeout,
+            header_timeout: config.header_timeout,
+            max_body_bytes: config.max_body_bytes,
+        }
+    }
+
+    /// Answers requests until one comes that is the router's.
+    ///
+    /// # Errors
+    /// The connection broke, or the client does not read.
+    pub async fn serve(&self, wire: &mut Wire, closing: &mut Closing) -> io::Result<End> {
+        let mut idle = Idle::new(self.header_timeout);
+        loop {
+            match std::future::poll_fn(|cx| self.poll_step(cx, wire, &mut idle, closing)).await? {
+                Step::End(end) => return Ok(end),
+                Step::Waits(waiting, request_id) => {
+                    self.answer(wire, waiting, &request_id).await?;
+                    idle.begin();
+                }
+            }
+        }
+    }
+
+    /// Reads, answers and writes for as long as nothing has to be waited for but the client.
+    fn poll_step(
+        &self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        idle: &mut Idle,
+        closing: &mut Closing,
+    ) -> Poll<io::Result<Step>> {
+        loop {
+            ready!(wire.poll_flush(cx))?;
+            let step = BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers));
+            let served = match step {
+                Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
+                Poll::Ready(Ok(Progress::Served)) => {
+                    idle.begin();
+                    continue;
+                }
+                Poll::Ready(Ok(Progress::Partial)) => continue,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            };
+            let is_over = idle.poll_over(cx).is_ready();
+            if is_over && !wire.input.is_empty() {
+                return Poll::Ready(Ok(Step::End(End::Slow)));
+            }
+            if is_over || closing.poll(cx).is_ready() {
+                return Poll::Ready(Ok(Step::End(End::Closed)));
+            }
+            return served;
+        }
+    }
+
+    /// Reads once, and answers what came.
+    fn poll_read(&self, cx: &mut Context<'_>, wire: &mut Wire, buffers: &mut Buffers) -> Poll<io::Result<Progress>> {
+        let Buffers { input, output } = buffers;
+        let kept = wire.input.len();
+        // Grows to the most that a head may have, once.
+        if input.len() < kept + READ_BYTES {
+            input.resize(kept + READ_BYTES, 0);
+        }
+        // What was read for another purpose may be whole already.
+        let is_fresh = std::mem::take(&mut wire.is_unseen);
+        let read = if is_fresh { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
+        if read == 0 && !is_fresh {
+            return Poll::Ready(Ok(Progress::Step(Step::End(End::Closed))));
+        }
+        input[..kept].copy_from_slice(&wire.input);
+        let bytes = &input[..kept + read];
+
+        output.clear();
+        let (mut used, mut step) = (0, None);
+        while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
+            match parse(&bytes[used..]) {
+                Head::Partial => break,
+                Head::Router { .. } => step = Some(Step::End(End::Router)),
+                Head::Entry(request) if request.len > MAX_HEADER_BYTES + self.max_body_bytes => {
+                    step = Some(Step::End(End::Router));
+                }
+                Head::Entry(request) => {
+                    step = self.begin(&bytes[used..], &request, output);
+                    used += request.len;
+                }
+            }
+        }
+        let rest = &bytes[used..];
+        if rest.is_empty() {
+            // A connection that is idle should hold little.
+            wire.input = Vec::new();
+        } else {
+            wire.input.clear();
+            wire.input.extend_from_slice(rest);
+        }
+        // More whole requests may lie there.
+        wire.is_unseen = !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(Step::Waits(..))));
+        wire.write(cx, output)?;
+        Poll::Ready(Ok(match step {
+            Some(step) => Progress::Step(step),
+            None if used > 0 => Progress::Served,
+            None => Progress::Partial,
+        }))
+    }
+
+    /// Answers a request into `output`, or says what has to be waited for.
+    fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, output: &mut Vec<u8>) -> Option<Step> {
+        let EntryRequest { key, verb, request_id, .. } = request;
+        let waits = |waiting| {
+            let own = || self.ids.next().into_bytes();
+            Some(Step::Waits(waiting, request_id.map_or_else(own, <[u8]>::to_vec)))
+        };
+        match verb {
+            Verb::Put(body) => waits(Waiting::Put(key.clone(), Bytes::copy_from_slice(&bytes[body.clone()]))),
+            Verb::Get => {
+                let cache = &self.app.cache;
+                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(key))) {
+                    Ok(None) => waits(Waiting::Get(key.clone())),
+                    Ok(Some(lookup)) => {
+                        let rest = match request_id {
+                            Some(id) => reply::put_lookup(output, cache, &lookup, id),
+                            None => reply::put_lookup(output, cache, &lookup, self.ids.next().as_bytes()),
+                        };
+                        if rest.is_empty() { None } else { Some(Step::Waits(Waiting::Sending(rest), Vec::new())) }
+                    }
+                    Err(panic) => {
+                        error::note_panic(&*panic, &self.app.metrics);
+                        waits(Waiting::Failed)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the answer and writes it.
+    async fn answer(&self, wire: &mut Wire, waiting: Waiting, request_id: &[u8]) -> io::Result<()> {
+        let mut output = std::mem::take(&mut wire.output);
+        let may_write = matches!(waiting, Waiting::Put(..));
+        let answer = async {
+            match waiting {
+                Waiting::Sending(rest) => Ok(Answer::Rest(rest)),
+                Waiting::Failed => Err(Error::Panic),
+                Waiting::Get(key) => {
+                    Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
+                }
+                Waiting::Put(key, body) => entry::store(&self.app.cache, &key, &body).await.map(Answer::Response),
+            }
+        };
+        let answer = timeout(self.request_timeout, AssertUnwindSafe(answer).catch_unwind()).await;
+        let answer = match answer {
+            Err(_) => Err(Error::DeadlineExceeded { may_write }),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => {
+                let panic: &(dyn Any + Send) = &*panic;
+                error::note_panic(panic, &self.app.metrics);
+                Err(Error::Panic)
+            }
+        };
+        let rest = match answer {
+            Ok(Answer::Rest(rest)) => rest,
+            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id),
+            Ok(Answer::Response(response)) => {
+                reply::put_response(&mut output, response, request_id).await;
+                Rest::default()
+            }
+            Err(error) => {
+                let response = error.into_response();
+                self.app.bounds.note_failure(&response, request_id);
+                reply::put_response(&mut output, response, request_id).await;
+                Rest::default()
+            }
+        };
+        let mut all = output.as_slice().chain(&rest.value[..]).chain(rest.after.as_slice());
+        wire.stream.write_all_buf(&mut all).await
+    }
+}
+
+/// What was waited for.
+enum Answer {
+    Lookup(Lookup),
+    Response(Response),
+    Rest(Rest),
+}
+
+enum Progress {
+    /// Requests were answered.
+    Served,
+    /// The head of the next request is not whole yet.
+    Partial,
+    Step(Step),
+}
+
+/// How long nothing whole has come.
+struct Idle {
+    timeout: Duration,
+    since: Moment,
+    /// Set when there was something to wait for, and never set back: it looks at the time when it is over.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, since: Moment::now(), timer: None }
+    }
+
+    fn begin(&mut self) {
+        self.since = Moment::now();
+    }
+
+    /// Ready when it was too long.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let left = self.timeout.saturating_sub(Moment::now().since(self.since));
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + left);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Answers as they stand on the wire.
+//!
+//! Written straight into the buffer that is sent, without a map of headers in between: that map alone costs
+//! more than finding the entry does.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::response::Parts;
+use axum::http::{HeaderName, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Collected};
+use httpdate::HttpDate;
+
+use crate::cache::{Cache, Lookup};
+use crate::clock::unix_seconds;
+use crate::http::answer::APPLICATION_JSON;
+use crate::http::bounds::X_REQUEST_ID;
+use crate::http::entry::{put_headers, shown_ttl};
+use crate::http::{error, json};
+
+/// Values beyond this are sent from where they lie; copying smaller ones costs less than a further piece.
+const COPIED_BYTES: usize = 16 * 1024;
+
+/// What is sent of an answer.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// A value that was not copied, to be sent behind what was written,
+    pub value: Bytes,
+    /// and what follows it.
+    pub after: Vec<u8>,
+}
+
+impl Rest {
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+}
+
+/// Writes the answer of a read to `out`, but for a large value.
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8]) -> Rest {
+    let ttl = shown_ttl(lookup);
+    let is_found = lookup.entry.is_some();
+    out.extend_from_slice(if is_found { b"HTTP/1.1 200 OK\r\n" } else { b"HTTP/1.1 404 Not Found\r\n" });
+    put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
+    put_headers(cache, lookup, ttl, |name, parts| put_header(out, name.as_str(), parts));
+    let Some(entry) = &lookup.entry else {
+        let body = error::key_not_found_body();
+        end_head(out, body.len(), request_id);
+        out.extend_from_slice(&body);
+        return Rest::default();
+    };
+    AFTER_VALUE.with_borrow_mut(|after| {
+        after.clear();
+        json::put_after_value(after, entry, ttl, None);
+        end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id);
+        out.extend_from_slice(json::BEFORE_VALUE);
+        if entry.value.len() > COPIED_BYTES {
+            return Rest { value: entry.value.clone(), after: after.clone() };
+        }
+        out.extend_from_slice(&entry.value);
+        out.extend_from_slice(after);
+        Rest::default()
+    })
+}
+
+/// Writes any answer to `out`.
+pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_id: &[u8]) {
+    let (Parts { status, headers, .. }, body) = response.into_parts();
+    // The bodies of answers lie in memory: there is nothing to wait for and nothing to fail.
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    put_status(out, status);
+    for (name, value) in &headers {
+        put_header(out, name.as_str(), &[value.as_bytes()]);
+    }
+    end_head(out, body.len(), request_id);
+    out.extend_from_slice(&body);
+}
+
+fn put_status(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes what every answer has.
+fn end_head(out: &mut Vec<u8>, body_len: usize, request_id: &[u8]) {
+    put_header(out, "content-length", &[itoa::Buffer::new().format(body_len).as_bytes()]);
+    const REQUEST_ID: HeaderName = X_REQUEST_ID;
+    put_header(out, REQUEST_ID.as_str(), &[request_id]);
+    DATE.with_borrow_mut(|date| date.put(out));
+    out.extend_from_slice(b"\r\n");
+}
+
+thread_local! {
+    static AFTER_VALUE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static DATE: RefCell<Date> = const { RefCell::new(Date { unix_seconds: 0, line: Vec::new() }) };
+}
+
+/// The date of answers, worked out once a second (RFC 9110, 6.6.1).
+struct Date {
+    unix_seconds: u64,
+    line: Vec<u8>,
+}
+
+impl Date {
+    fn put(&mut self, out: &mut Vec<u8>) {
+        let now = unix_seconds();
+        if now != self.unix_seconds || self.line.is_empty() {
+            self.unix_seconds = now;
+            self.line.clear();
+            let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(now));
+            write!(self.line, "date: {date}\r\n").expect("writing to memory does not fail");
+        }
+        out.extend_from_slice(&self.line);
+    }
+}

@@ -1,0 +1,172 @@
+//! A connection as the router's server sees it: with the requests that are the router's, and no others.
+//!
+//! Where a request of the router's ends and the next would begin, the next is looked at. If it is one for the
+//! fast path, the server is left: it has read all it was to read, and nobody reads for it any more.
+//!
+//! **That place is only reached when all answers are written.** The server asks for the head of a request after
+//! it has written the answer to the one before into its buffer, and flushes that before it asks; where the
+//! flush could not go on, nothing is given to it until it could.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::fast_path::{Head, parse};
+use super::server::READ_BYTES;
+use super::wire::Wire;
+
+/// The most that is read to look at the next request.
+const PEEKED_BYTES: usize = 4096;
+
+/// The router's part of a connection.
+pub struct Handed {
+    wire: Wire,
+    owed: Owed,
+    /// Whether what was to be written last had to wait.
+    is_blocked: bool,
+    left: Left,
+}
+
+/// Tells that the next request is not the router's.
+#[derive(Clone, Default)]
+pub struct Left(Arc<AtomicBool>);
+
+impl Left {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What the server is still to get.
+enum Owed {
+    /// So many bytes, then it is looked at again.
+    Bytes(u64),
+    /// Everything, to the end of the connection.
+    All,
+}
+
+impl Handed {
+    /// A connection whose next request is the router's; all of them unless it `may_leave`.
+    pub fn new(wire: Wire, may_leave: bool) -> Self {
+        let owed = if may_leave { Owed::Bytes(0) } else { Owed::All };
+        Self { wire, owed, is_blocked: false, left: Left::default() }
+    }
+
+    pub fn left(&self) -> Left {
+        self.left.clone()
+    }
+
+    /// The connection, once it was left.
+    pub fn into_wire(mut self) -> Wire {
+        self.wire.is_unseen = true;
+        self.wire
+    }
+
+    /// Whether a part of a request has come that was not given to the server yet.
+    pub fn has_partial(&self) -> bool {
+        !self.wire.input.is_empty()
+    }
+
+    /// Gives the server up to `most` bytes; none at the end.
+    fn poll_give(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let most = most.min(buffer.remaining());
+        let input = &mut self.wire.input;
+        let given = if input.is_empty() {
+            let given = ready!(self.wire.poll_read(cx, buffer.initialize_unfilled_to(most)))?;
+            buffer.advance(given);
+            given
+        } else {
+            let given = most.min(input.len());
+            buffer.put_slice(&input[..given]);
+            input.drain(..given);
+            given
+        };
+        Poll::Ready(Ok(given))
+    }
+
+    /// Looks at the next request; tells whether there is something to give, be it the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.wire.input.is_empty() {
+                match parse(&self.wire.input) {
+                    Head::Partial => {}
+                    Head::Router { len: Some(len) } => {
+                        self.owed = Owed::Bytes(len);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Head::Router { len: None } => {
+                        self.owed = Owed::All;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Head::Entry(_) => {
+                        self.left.0.store(true, Relaxed);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let mut chunk = [0; PEEKED_BYTES];
+            let read = ready!(self.wire.poll_read(cx, &mut chunk))?;
+            if read == 0 {
+                self.owed = Owed::All;
+                return Poll::Ready(Ok(()));
+            }
+            self.wire.input.extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+impl AsyncRead for Handed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.owed, Owed::Bytes(0)) {
+            if self.is_blocked {
+                // Whoever waits for the flush is woken by it.
+                return Poll::Pending;
+            }
+            ready!(self.poll_next(cx))?;
+        }
+        match self.owed {
+            Owed::All if self.wire.input.is_empty() => self.wire.stream.as_mut().poll_read(cx, buffer),
+            Owed::All => self.poll_give(cx, buffer, usize::MAX).map_ok(drop),
+            Owed::Bytes(owed) => {
+                let most = usize::try_from(owed).unwrap_or(usize::MAX).min(READ_BYTES);
+                let given = ready!(self.poll_give(cx, buffer, most))?;
+                self.owed = Owed::Bytes(owed - given as u64);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Handed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.wire.stream.as_mut().poll_write(cx, bytes);
+        self.is_blocked = written.is_pending();
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.stream.as_mut().poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.wire.stream.as_mut().poll_write_vectored(cx, parts);
+        self.is_blocked = written.is_pending();
+        written
+    }
+}

@@ -1,0 +1,160 @@
+//! The threads that serve connections: one runtime of one thread a core, each with connections of its own.
+//!
+//! A request is served where its connection lives, from the first byte to the last: nothing is handed
+//! from thread to thread and woken there, which costs more than an L1 hit itself. What all requests touch
+//! stands once a worker ([`PerWorker`]), so that no two cores write to one cache line.
+//!
+//! The runtime of the process's main thread accepts connections and does everything that is nobody's
+//! request.
+
+use std::cell::Cell;
+use std::io;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+thread_local! {
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this thread among the workers, from 1; 0 for every thread that is none.
+pub fn current() -> usize {
+    CURRENT.get()
+}
+
+/// Workers that serve connections, until they are dropped.
+pub struct Workers {
+    all: Vec<Worker>,
+}
+
+struct Worker {
+    runtime: Handle,
+    /// Connections that it serves.
+    load: Arc<AtomicUsize>,
+    /// Ends the thread when dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+/// A place on a worker, given back when dropped.
+pub struct Place {
+    runtime: Handle,
+    load: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    /// Starts `count` of them; as many as there are cores with `None`.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn start(count: Option<NonZero<usize>>) -> io::Result<Self> {
+        let count = count.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let all = (1..=count).map(|number| {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            let (stop, stopped) = oneshot::channel::<()>();
+            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                CURRENT.set(number);
+                let _ = runtime.block_on(stopped);
+                // What is left has had its time to drain.
+                runtime.shutdown_background();
+            })?;
+            Ok(Worker { runtime: handle, load: Arc::default(), _stop: stop })
+        });
+        Ok(Self { all: all.collect::<io::Result<_>>()? })
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The runtime of worker `number`, from 1; beyond the last they are counted through again.
+    pub fn runtime(&self, number: usize) -> &Handle {
+        &self.all[(number - 1) % self.all.len()].runtime
+    }
+
+    /// A place on the worker that has the fewest connections.
+    pub fn place(&self) -> Place {
+        let fewest = self.all.iter().min_by_key(|worker| worker.load.load(Relaxed));
+        let Worker { runtime, load, .. } = fewest.expect("there is at least one worker");
+        load.fetch_add(1, Relaxed);
+        Place { runtime: runtime.clone(), load: load.clone() }
+    }
+}
+
+impl Place {
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A value for each worker and one for all other threads, each on cache lines of its own. Nothing keeps one
+/// thread from another's.
+pub struct PerWorker<T> {
+    parts: Box<[Padded<T>; 16]>,
+}
+
+/// Two lines, as the second is often fetched with the first (Intel's optimisation manual, spatial
+/// prefetcher).
+#[repr(align(128))]
+struct Padded<T>(T);
+
+impl<T: Default> Default for PerWorker<T> {
+    fn default() -> Self {
+        Self { parts: Box::new(std::array::from_fn(|_| Padded(T::default()))) }
+    }
+}
+
+impl<T> PerWorker<T> {
+    /// The number of values; workers beyond it share them.
+    pub const PARTS: usize = 16;
+
+    /// The value of this thread's worker.
+    pub fn own(&self) -> &T {
+        &self.parts[self.own_index()].0
+    }
+
+    /// The number of this thread's value.
+    pub fn own_index(&self) -> usize {
+        current() % Self::PARTS
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.parts.iter().map(|Padded(value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_on_the_worker_with_the_fewest_connections() {
+        let workers = Workers::start(NonZero::new(2)).unwrap();
+        let loads = || workers.all.iter().map(|worker| worker.load.load(Relaxed)).collect::<Vec<_>>();
+        let places: Vec<Place> = (0..4).map(|_| workers.place()).collect();
+        assert_eq!(loads(), [2, 2]);
+        drop(places);
+        assert_eq!(loads(), [0, 0]);
+    }
+
+    #[test]
+    fn a_task_knows_its_worker() {
+        let workers = Workers::start(NonZero::new(2)).unwrap();
+        for (number, expected) in [(1, 1), (2, 2), (3, 1)] {
+            let (send, receive) = std::sync::mpsc::channel();
+            workers.runtime(number).spawn(async move { send.send(current()) });
+            assert_eq!(receive.recv().unwrap(), expected);
+        }
+        assert_eq!(current(), 0);
+    }
+}
