@@ -21,7 +21,7 @@ impl Moment {
     }
 
     /// The moment `nanos` after boot; the inverse of [`Moment::as_nanos`].
-    pub fn from_nanos(nanos: u64) -> Self {
+    pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 

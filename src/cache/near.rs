@@ -7,9 +7,9 @@ use super::flight::{Departure, Flights, Landed, Role};
 use super::read::Skipped;
 use crate::clock::Moment;
 use crate::coherence::{Coherence, Freshness};
-use crate::l1::{Copy, L1};
+use crate::l1::{Copy, CopyRef, L1};
 use crate::metrics::Metrics;
-use crate::model::{Entry, EntryKey};
+use crate::model::{Entry, EntryKey, KeyRef};
 use crate::namespaces::Registry;
 use crate::store::SharedStore;
 
@@ -37,26 +37,31 @@ impl Near {
         Self { l1, coherence, flights, registry, metrics }
     }
 
-    /// The copy of `key`, if there is one that may be served at `now`; else why not.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
+    /// Has `serve` look at the copy of `key`, if there is one that may be served at `now`; else why not.
+    ///
+    /// L1 holds a lock meanwhile, see [`L1::with`].
+    pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, serve: impl FnOnce(CopyRef<'_>) -> R) -> Result<R, Skipped> {
         if !self.l1.is_on() {
             return Err(Skipped::Off);
         }
-        let copy = self.l1.get(key, now).ok_or(Skipped::Miss)?;
-        match self.coherence.freshness(copy.stamp, now) {
-            Freshness::Fresh => {
-                self.metrics.l1_hits.increment(1);
-                Ok(entry(copy, now))
-            }
-            Freshness::Void => {
-                self.metrics.l1_void.increment(1);
-                Err(Skipped::Void)
-            }
-            Freshness::Unproven => {
-                self.metrics.l1_unproven.increment(1);
-                Err(Skipped::Unproven)
-            }
+        let look = |copy: CopyRef<'_>| match self.coherence.freshness(copy.stamp, now) {
+            Freshness::Fresh => Ok(serve(copy)),
+            Freshness::Void => Err(Skipped::Void),
+            Freshness::Unproven => Err(Skipped::Unproven),
+        };
+        let served = self.l1.with(key, now, look).unwrap_or(Err(Skipped::Miss));
+        match served {
+            Ok(_) => self.metrics.l1_hits.increment(1),
+            Err(Skipped::Void) => self.metrics.l1_void.increment(1),
+            Err(Skipped::Unproven) => self.metrics.l1_unproven.increment(1),
+            Err(Skipped::Miss | Skipped::Off | Skipped::Request) => {}
         }
+        served
+    }
+
+    /// The copy of `key`, if there is one that may be served at `now`; else why not.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
+        self.with(key.borrowed(), now, Copy::of).map(|copy| entry(copy, now))
     }
 
     /// The same for who asks again if there is none, and is then told why; counts nothing.

@@ -22,17 +22,22 @@
 //! Whether a copy may be served at all is not decided here: each carries a [`Stamp`] that the
 //! caller interprets (see `coherence`).
 
+mod copy;
+mod lru;
+mod node;
 mod stripe;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use self::stripe::{Stripe, cost};
+use self::node::cost;
+use self::stripe::Stripe;
 use crate::clock::Moment;
-use crate::model::{EntryKey, UnixMillis, Version};
+use crate::model::{EntryKey, KeyRef};
+
+pub use self::copy::{Copy, CopyRef, Stamp, Value};
 
 /// Stripes, each behind its own lock; a power of two.
 const STRIPES: usize = 64;
@@ -40,63 +45,36 @@ const STRIPES: usize = 64;
 /// A copy larger than this part of the whole would push out too much else.
 const LARGEST_PART: u64 = 8;
 
-/// A copy of an entry; or a mark, which has no value and is never served.
-#[derive(Clone, Debug)]
-pub struct Copy {
-    /// JSON, and so never empty, but for a mark.
-    pub value: Bytes,
-    pub version: Version,
-    pub created_at: UnixMillis,
-    pub expires_at: Option<Moment>,
-    /// For how long it is kept after that, see [`L1::get_stale`].
-    pub stale_seconds: u32,
-    pub stamp: Stamp,
-}
-
-/// Under which knowledge of which shard a copy was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    pub shard: u16,
-    pub epoch: u64,
-}
-
-impl Copy {
-    fn is_mark(&self) -> bool {
-        self.value.is_empty()
-    }
-
-    /// Whether nobody can want it any more.
-    fn is_over(&self, expires_at: Moment, now: Moment) -> bool {
-        expires_at + Duration::from_secs(self.stale_seconds.into()) <= now
-    }
-
-    /// Whether another copy or mark of the same entry is known to be newer.
-    fn is_older_than(&self, other: &Self) -> bool {
-        let age = |copy: &Self| (copy.stamp.epoch, copy.version);
-        self.stamp.shard == other.stamp.shard && age(self) < age(other)
-    }
-}
-
 /// The state of a key before a fill; see the module's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(u64);
 
 /// The cache in front of the shards.
 pub struct L1 {
-    stripes: Box<[Mutex<Stripe>]>,
-    used_bytes: AtomicU64,
-    entries: AtomicU64,
+    stripes: Box<[Apart<Mutex<Stripe>>]>,
+    sums: Apart<Sums>,
     max_bytes: u64,
     is_fenced: bool,
 }
+
+/// Over all stripes.
+#[derive(Default)]
+struct Sums {
+    used_bytes: AtomicU64,
+    entries: AtomicU64,
+}
+
+/// Shares no cache line with its neighbours, which other cores write to.
+#[derive(Default)]
+#[repr(align(64))]
+struct Apart<T>(T);
 
 impl L1 {
     /// An L1 of at most `max_bytes` of keys, values and bookkeeping; 0 keeps nothing.
     pub fn new(max_bytes: u64) -> Self {
         Self {
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            used_bytes: AtomicU64::new(0),
-            entries: AtomicU64::new(0),
+            stripes: (0..STRIPES).map(|_| Apart::default()).collect(),
+            sums: Apart::default(),
             max_bytes,
             is_fenced: true,
         }
@@ -118,24 +96,26 @@ impl L1 {
     }
 
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Relaxed)
+        self.sums.0.used_bytes.load(Relaxed)
     }
 
     pub fn entries(&self) -> u64 {
-        self.entries.load(Relaxed)
+        self.sums.0.entries.load(Relaxed)
     }
 
-    fn stripe_index(&self, key: &EntryKey) -> usize {
-        // The low bits choose the bucket within the stripe's map, so the stripe takes others.
+    fn stripe_index(key: KeyRef<'_>) -> usize {
+        // The low bits choose the bucket within the stripe's index, so the stripe takes others.
         (key.hash() >> 32) as usize % STRIPES
     }
 
-    fn stripe(&self, key: &EntryKey) -> &Mutex<Stripe> {
-        &self.stripes[self.stripe_index(key)]
+    fn stripe(&self, key: KeyRef<'_>) -> &Mutex<Stripe> {
+        &self.stripes[Self::stripe_index(key)].0
     }
 
-    /// The unexpired copy of `key`, now the most recently used of its stripe.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Option<Copy> {
+    /// Has `look` look at the unexpired copy of `key`, now the most recently used of its stripe.
+    ///
+    /// The stripe is locked meanwhile, so `look` may copy a small value and never wait.
+    pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, look: impl FnOnce(CopyRef<'_>) -> R) -> Option<R> {
         let mut stripe = self.stripe(key).lock();
         let copy = stripe.get(key)?;
         if copy.is_mark() {
@@ -148,16 +128,23 @@ impl L1 {
             }
             return None;
         }
-        Some(copy.clone())
+        Some(look(copy))
+    }
+
+    /// The same copy, to keep.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Option<Copy> {
+        self.with(key.borrowed(), now, Copy::of)
     }
 
     /// The copy of `key`, expired or not: for when nothing better can be had.
     pub fn get_stale(&self, key: &EntryKey) -> Option<Copy> {
-        self.stripe(key).lock().get(key).filter(|copy| !copy.is_mark()).cloned()
+        let key = key.borrowed();
+        self.stripe(key).lock().get(key).filter(|copy| !copy.is_mark()).map(Copy::of)
     }
 
     /// The fence to take before asking the shard for `key`.
     pub fn fence(&self, key: &EntryKey) -> Fence {
+        let key = key.borrowed();
         Fence(self.stripe(key).lock().generation(key))
     }
 
@@ -166,30 +153,32 @@ impl L1 {
         if !self.is_on() {
             return false;
         }
-        let is_too_large = cost(key, &copy) > self.max_bytes / LARGEST_PART;
+        let key = key.borrowed();
+        let cost_of = |copy: &Copy| cost(key.text().len(), copy.value.len());
+        let is_too_large = cost_of(&copy) > self.max_bytes / LARGEST_PART;
         let mut stripe = self.stripe(key).lock();
         let mut kept = !is_too_large;
         if self.is_fenced {
             kept = kept && stripe.generation(key) == fence.0;
-            let is_known = |there: &Copy| {
+            let is_known = |there: CopyRef<'_>| {
                 let is_the_same = there.stamp == copy.stamp && there.version == copy.version;
-                copy.is_older_than(there) || (is_the_same && !kept)
+                copy.is_older_than(&there) || (is_the_same && !kept)
             };
             if stripe.peek(key).is_some_and(is_known) {
                 return false;
             }
         }
         let copy = if kept { copy } else { Copy { value: Bytes::new(), ..copy } };
-        let cost = cost(key, &copy);
+        let cost = cost_of(&copy);
         if cost > self.max_bytes / LARGEST_PART {
             let freed = stripe.remove(key);
             drop(stripe);
             self.forget(freed);
             return false;
         }
-        let freed = stripe.insert(key.clone(), copy);
-        self.used_bytes.fetch_add(cost, Relaxed);
-        self.entries.fetch_add(1, Relaxed);
+        let freed = stripe.insert(key, copy);
+        self.sums.0.used_bytes.fetch_add(cost, Relaxed);
+        self.sums.0.entries.fetch_add(1, Relaxed);
         self.forget(freed);
         // Never the copy just made: a stripe that has few or large copies would keep none.
         while self.used_bytes() > self.max_bytes && stripe.len() > 1 {
@@ -203,15 +192,16 @@ impl L1 {
 
     /// Voids the copy of `key` and every fill of it that is under way.
     pub fn void(&self, key: &EntryKey) {
+        let key = key.borrowed();
         let freed = self.stripe(key).lock().remove(key);
         self.forget(freed);
     }
 
     /// Voids the copies of all keys that are `meant`, and every fill that is under way. Walks
     /// over everything: for the rare cases where the keys are not known.
-    pub fn void_where(&self, meant: impl Fn(&EntryKey) -> bool) {
+    pub fn void_where(&self, meant: impl Fn(KeyRef<'_>) -> bool) {
         for stripe in &self.stripes {
-            for freed in stripe.lock().remove_where(&meant) {
+            for freed in stripe.0.lock().remove_where(&meant) {
                 self.forget(Some(freed));
             }
         }
@@ -219,10 +209,13 @@ impl L1 {
 
     /// Evicts from the other stripes where that of `key` could not make enough room, its
     /// neighbours first, so that all are asked alike.
-    fn make_room(&self, key: &EntryKey) {
-        let own = self.stripe_index(key);
+    fn make_room(&self, key: KeyRef<'_>) {
+        let own = Self::stripe_index(key);
         for i in 1..=STRIPES {
-            let stripe = &self.stripes[(own + i) % STRIPES];
+            if self.used_bytes() <= self.max_bytes {
+                return;
+            }
+            let stripe = &self.stripes[(own + i) % STRIPES].0;
             while self.used_bytes() > self.max_bytes {
                 let Some(freed) = stripe.lock().remove_least_recent() else { break };
                 self.forget(Some(freed));
@@ -232,17 +225,19 @@ impl L1 {
 
     fn forget(&self, freed_bytes: Option<u64>) {
         if let Some(bytes) = freed_bytes {
-            self.used_bytes.fetch_sub(bytes, Relaxed);
-            self.entries.fetch_sub(1, Relaxed);
+            self.sums.0.used_bytes.fetch_sub(bytes, Relaxed);
+            self.sums.0.entries.fetch_sub(1, Relaxed);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::stripe::OVERHEAD_BYTES;
+    use super::node::OVERHEAD_BYTES;
     use super::*;
+    use crate::model::{UnixMillis, Version};
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn key(i: usize) -> EntryKey {
         EntryKey::parse("n", &format!("key_{i}")).unwrap()
@@ -440,7 +435,7 @@ mod tests {
                     },
                     Step::Void(i) => { l1.void(&key(i)); model.remove(&i); }
                     Step::VoidOdd => {
-                        let odd = |k: &EntryKey| k.key().ends_with(['1', '3', '5', '7', '9']);
+                        let odd = |k: KeyRef<'_>| k.key().ends_with(['1', '3', '5', '7', '9']);
                         l1.void_where(odd);
                         model.retain(|i, _| i % 2 == 0);
                     }

@@ -29,7 +29,9 @@ impl Key {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
         }
-        if text.chars().any(char::is_control) {
+        // Nearly all keys are printable ASCII, and one pass over the bytes tells.
+        let is_plain = text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'));
+        if !is_plain && text.chars().any(char::is_control) {
             return Err(Invalid::Key(format!("a key holds no control characters: {}", quoted(text))));
         }
         Ok(())
@@ -71,12 +73,12 @@ impl EntryKey {
 
     fn assemble(namespace: &str, key: &str) -> Self {
         let mut text = String::with_capacity(namespace.len() + 1 + key.len());
-        text.push_str(namespace);
-        text.push(':');
-        text.push_str(key);
-        let hash = hash(text.as_bytes());
-        let namespace_len = u8::try_from(namespace.len()).expect("a namespace has at most 100 bytes");
-        Self { text: text.into(), namespace_len, hash }
+        KeyRef::assemble(namespace, key, &mut text).to_key()
+    }
+
+    /// The same in borrowed form.
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        KeyRef { text: &self.text, namespace_len: self.namespace_len, hash: self.hash }
     }
 
     /// `namespace:key`.
@@ -94,6 +96,74 @@ impl EntryKey {
 
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+}
+
+/// The address of one entry in borrowed text: enough to look it up, and made without an allocation.
+#[derive(Clone, Copy)]
+pub struct KeyRef<'k> {
+    text: &'k str,
+    namespace_len: u8,
+    hash: u64,
+}
+
+impl<'k> KeyRef<'k> {
+    /// Writes the text into `buffer`, in place of what that holds, and borrows it from there.
+    ///
+    /// # Errors
+    /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
+    pub fn parse(namespace: &str, key: &str, buffer: &'k mut String) -> Result<Self, Invalid> {
+        Namespace::check(namespace)?;
+        Key::check(key)?;
+        Ok(Self::assemble(namespace, key, buffer))
+    }
+
+    fn assemble(namespace: &str, key: &str, buffer: &'k mut String) -> Self {
+        buffer.clear();
+        buffer.push_str(namespace);
+        buffer.push(':');
+        buffer.push_str(key);
+        let namespace_len = u8::try_from(namespace.len()).expect("a namespace has at most 100 bytes");
+        Self { text: buffer, namespace_len, hash: hash(buffer.as_bytes()) }
+    }
+
+    /// The key that has this [`KeyRef::text`].
+    pub(crate) fn of_text(text: &'k str) -> Self {
+        let namespace_len = text.bytes().position(|byte| byte == b':').and_then(|len| len.try_into().ok());
+        Self {
+            text,
+            namespace_len: namespace_len.expect("the text of a key has a colon"),
+            hash: hash(text.as_bytes()),
+        }
+    }
+
+    /// The same with a text of its own.
+    pub fn to_key(self) -> EntryKey {
+        EntryKey { text: self.text.into(), namespace_len: self.namespace_len, hash: self.hash }
+    }
+
+    /// `namespace:key`.
+    pub fn text(self) -> &'k str {
+        self.text
+    }
+
+    pub fn namespace(self) -> &'k str {
+        &self.text[..usize::from(self.namespace_len)]
+    }
+
+    pub fn key(self) -> &'k str {
+        &self.text[usize::from(self.namespace_len) + 1..]
+    }
+
+    /// That of the [`EntryKey`].
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
+impl fmt::Debug for KeyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyRef").field(&self.text).finish()
     }
 }
 
@@ -152,6 +222,18 @@ mod tests {
     fn an_entry_key_gives_back_its_parts() {
         let key = EntryKey::parse("users", "a:b/c d").unwrap();
         assert_eq!((key.namespace(), key.key(), key.text()), ("users", "a:b/c d", "users:a:b/c d"));
+    }
+
+    #[test]
+    fn a_borrowed_key_is_the_same_key() {
+        let (key, mut buffer) = (EntryKey::parse("users", "a:b").unwrap(), "left over".to_owned());
+        let parsed = KeyRef::parse("users", "a:b", &mut buffer).unwrap();
+        for borrowed in [parsed, key.borrowed(), KeyRef::of_text("users:a:b")] {
+            assert_eq!((borrowed.namespace(), borrowed.key(), borrowed.hash()), ("users", "a:b", key.hash()));
+            assert_eq!(borrowed.to_key(), key);
+        }
+        assert!(matches!(KeyRef::parse("a:b", "c", &mut buffer), Err(Invalid::Namespace(_))));
+        assert!(matches!(KeyRef::parse("a", "b\n", &mut buffer), Err(Invalid::Key(_))));
     }
 
     #[test]

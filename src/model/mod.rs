@@ -17,7 +17,7 @@ mod ttl;
 pub use entry::{Details, Entry, UnixMillis, Version, Write};
 pub use invalid::Invalid;
 pub(crate) use key::hash;
-pub use key::{EntryKey, EntryKeyHasher, Key};
+pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};
 pub use origin::Origin;

@@ -1,0 +1,340 @@
+//! Copies by key and by recency of use, in little memory.
+//!
+//! Nodes lie without gaps in chunks of equal size, so that they neither move when more come nor leave room
+//! unused, and are linked by their numbers in the order of use. A table finds a node's number by the hash of
+//! its key. Where a node goes, the last one takes its number.
+
+use hashbrown::HashTable;
+
+use super::copy::{Copy, CopyRef};
+use super::node::Node;
+use crate::model::KeyRef;
+
+/// Nodes of a chunk.
+const CHUNK: usize = 128;
+
+/// No node's number.
+const NOBODY: u32 = u32::MAX;
+
+/// Indices of fewer nodes are not made smaller.
+const SMALL_INDEX: usize = 64;
+
+/// Copies by key and recency.
+pub struct Lru {
+    index: HashTable<Place>,
+    nodes: Nodes,
+    newest: u32,
+    oldest: u32,
+}
+
+/// Where the node of a key is. The half of its hash that the table needs stands beside it, so that the table
+/// grows without a look at the nodes, and a look-up finds no others.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u32,
+    number: u32,
+}
+
+impl Default for Lru {
+    fn default() -> Self {
+        Self { index: HashTable::new(), nodes: Nodes::default(), newest: NOBODY, oldest: NOBODY }
+    }
+}
+
+impl Lru {
+    pub fn len(&self) -> usize {
+        self.nodes.len as usize
+    }
+
+    /// The copy of `key`, which is now the newest.
+    pub fn get(&mut self, key: KeyRef<'_>) -> Option<CopyRef<'_>> {
+        let number = self.find(key)?;
+        self.make_newest(number);
+        Some(self.nodes.get(number).copy())
+    }
+
+    /// The copy of `key`, without that being a use of it.
+    pub fn peek(&self, key: KeyRef<'_>) -> Option<CopyRef<'_>> {
+        self.find(key).map(|number| self.nodes.get(number).copy())
+    }
+
+    /// Puts `copy` where another may be, and answers that one.
+    pub fn insert(&mut self, key: KeyRef<'_>, copy: Copy) -> Option<Node> {
+        let node = Node::new(key, copy, NOBODY);
+        if let Some(number) = self.find(key) {
+            self.make_newest(number);
+            return Some(self.nodes.get_mut(number).replace(node));
+        }
+        let place = Place { hash: half(key.hash()), number: self.nodes.push(node) };
+        self.index.insert_unique(spread(place.hash), place, |place| spread(place.hash));
+        self.link_newest(place.number);
+        None
+    }
+
+    pub fn remove(&mut self, key: KeyRef<'_>) -> Option<Node> {
+        let number = self.find(key)?;
+        Some(self.take(number, half(key.hash())))
+    }
+
+    pub fn remove_oldest(&mut self) -> Option<Node> {
+        (self.oldest != NOBODY).then(|| self.take(self.oldest, half(self.nodes.get(self.oldest).key().hash())))
+    }
+
+    /// Takes all copies out whose keys are `meant`.
+    pub fn remove_where(&mut self, meant: impl Fn(KeyRef<'_>) -> bool, mut removed: impl FnMut(&Node)) {
+        let mut number = 0;
+        while number < self.nodes.len {
+            let key = self.nodes.get(number).key();
+            if meant(key) {
+                let hash = half(key.hash());
+                // Another one has this number now.
+                removed(&self.take(number, hash));
+            } else {
+                number += 1;
+            }
+        }
+    }
+
+    fn find(&self, key: KeyRef<'_>) -> Option<u32> {
+        let hash = half(key.hash());
+        let is_it =
+            |place: &Place| place.hash == hash && self.nodes.get(place.number).text() == key.text().as_bytes();
+        self.index.find(spread(hash), is_it).map(|place| place.number)
+    }
+
+    /// Takes the node of this number, whose key has this hash, out of everything.
+    fn take(&mut self, number: u32, hash: u32) -> Node {
+        if let Ok(place) = self.index.find_entry(spread(hash), |place| place.number == number) {
+            place.remove();
+        }
+        self.unlink(number);
+        let last = self.nodes.len - 1;
+        if number != last {
+            let moved = self.nodes.get(last);
+            let (newer, older, hash) = (moved.newer, moved.older, half(moved.key().hash()));
+            self.meet(newer, number);
+            self.meet(number, older);
+            if let Some(place) = self.index.find_mut(spread(hash), |place| place.number == last) {
+                place.number = number;
+            }
+        }
+        let node = self.nodes.swap_remove(number);
+        if self.index.capacity() > SMALL_INDEX.max(self.len() * 4) {
+            self.index.shrink_to(self.len() * 2, |place| spread(place.hash));
+        }
+        node
+    }
+
+    fn make_newest(&mut self, number: u32) {
+        if number != self.newest {
+            self.unlink(number);
+            self.link_newest(number);
+        }
+    }
+
+    fn link_newest(&mut self, number: u32) {
+        self.meet(number, self.newest);
+        self.meet(NOBODY, number);
+    }
+
+    fn unlink(&mut self, number: u32) {
+        let node = self.nodes.get(number);
+        self.meet(node.newer, node.older);
+    }
+
+    /// Makes two nodes neighbours; at an end of the order one of them is nobody.
+    fn meet(&mut self, newer: u32, older: u32) {
+        match newer {
+            NOBODY => self.newest = older,
+            newer => self.nodes.get_mut(newer).older = older,
+        }
+        match older {
+            NOBODY => self.oldest = newer,
+            older => self.nodes.get_mut(older).newer = newer,
+        }
+    }
+}
+
+/// The half of a key's hash that the table sees; the other chooses stripe and part.
+fn half(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// The table looks at the lowest bits and at the highest.
+fn spread(half: u32) -> u64 {
+    u64::from(half) << 32 | u64::from(half)
+}
+
+/// Nodes, numbered from 0 on without gaps.
+#[derive(Default)]
+struct Nodes {
+    /// All full, but for the last two: one that is being filled, and an empty one at most.
+    chunks: Vec<Vec<Node>>,
+    len: u32,
+}
+
+impl Nodes {
+    fn get(&self, number: u32) -> &Node {
+        &self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    fn get_mut(&mut self, number: u32) -> &mut Node {
+        &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    fn push(&mut self, node: Node) -> u32 {
+        let number = self.len;
+        assert!(number != NOBODY, "memory ends before the numbers do");
+        let chunk = number as usize / CHUNK;
+        if chunk == self.chunks.len() {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        self.chunks[chunk].push(node);
+        self.len += 1;
+        number
+    }
+
+    /// Takes a node out and gives its number to the last one.
+    fn swap_remove(&mut self, number: u32) -> Node {
+        let chunk = (self.len - 1) as usize / CHUNK;
+        let last = self.chunks[chunk].pop().expect("there is a node of this number");
+        self.len -= 1;
+        // An empty chunk is spared, or entries that come and go at its border would allocate each time.
+        self.chunks.truncate(chunk + 1);
+        if number == self.len { last } else { std::mem::replace(self.get_mut(number), last) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l1::Stamp;
+    use crate::model::{EntryKey, UnixMillis, Version};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn key(i: u16) -> EntryKey {
+        EntryKey::parse("n", &format!("key_{i}")).unwrap()
+    }
+
+    fn copy(version: u64, bytes: usize) -> Copy {
+        Copy {
+            value: Bytes::from(vec![b'1'; bytes]),
+            version: Version(version),
+            created_at: UnixMillis(version),
+            expires_at: None,
+            stale_seconds: version as u32,
+            stamp: Stamp { shard: 3, epoch: version },
+        }
+    }
+
+    /// All there is, newest first: by the links forth and back, and by the index.
+    fn contents(lru: &Lru) -> Vec<(u16, u64)> {
+        let walk = |from: u32, next: fn(&Node) -> u32| {
+            let mut at = from;
+            let mut seen = Vec::new();
+            while at != NOBODY {
+                let node = lru.nodes.get(at);
+                assert_eq!(lru.find(node.key()), Some(at));
+                seen.push((node.key().key()[4..].parse().unwrap(), node.copy().version.0));
+                at = next(node);
+            }
+            seen
+        };
+        let (forth, mut back) = (walk(lru.newest, |node| node.older), walk(lru.oldest, |node| node.newer));
+        back.reverse();
+        assert_eq!(forth, back);
+        assert_eq!((lru.index.len(), lru.len()), (forth.len(), forth.len()));
+        let chunks = lru.nodes.chunks.len();
+        assert!(chunks <= forth.len() / CHUNK + 2, "{chunks} chunks for {}", forth.len());
+        assert!(lru.index.capacity() <= SMALL_INDEX.max(forth.len() * 4));
+        forth
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u16, usize),
+        InsertMany(u16, u16),
+        Get(u16),
+        Peek(u16),
+        Remove(u16),
+        RemoveOldest(u16),
+        RemoveWhere(u16, u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let number = || 0..400u16;
+        prop_oneof![
+            (number(), 0..5000usize).prop_map(|(key, bytes)| Step::Insert(key, bytes)),
+            (number(), 0..300u16).prop_map(|(from, count)| Step::InsertMany(from, count)),
+            number().prop_map(Step::Get),
+            number().prop_map(Step::Peek),
+            number().prop_map(Step::Remove),
+            (0..300u16).prop_map(Step::RemoveOldest),
+            (2..5u16, 0..4u16).prop_map(|(of, rest)| Step::RemoveWhere(of, rest)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_list_in_the_order_of_use_does(steps in prop::collection::vec(step(), 1..60)) {
+            let mut lru = Lru::default();
+            // Newest first.
+            let mut model: Vec<(u16, u64)> = Vec::new();
+            let mut version = 0;
+            let mut insert = |lru: &mut Lru, model: &mut Vec<(u16, u64)>, i, bytes| {
+                version += 1;
+                let place = model.iter().position(|(key, _)| *key == i);
+                let before = place.map(|place| model.remove(place).1);
+                model.insert(0, (i, version));
+                assert_eq!(lru.insert(key(i).borrowed(), copy(version, bytes)).map(|node| node.copy().version.0), before);
+            };
+            for step in steps {
+                match step {
+                    Step::Insert(i, bytes) => insert(&mut lru, &mut model, i, bytes),
+                    Step::InsertMany(from, count) => (from..from + count).for_each(|i| insert(&mut lru, &mut model, i, 1)),
+                    Step::Get(i) => {
+                        let place = model.iter().position(|(key, _)| *key == i);
+                        let used = place.map(|place| model.remove(place));
+                        used.into_iter().for_each(|used| model.insert(0, used));
+                        prop_assert_eq!(lru.get(key(i).borrowed()).map(|copy| copy.version.0), used.map(|used| used.1));
+                    }
+                    Step::Peek(i) => {
+                        let there = model.iter().find(|(key, _)| *key == i);
+                        prop_assert_eq!(lru.peek(key(i).borrowed()).map(|copy| copy.version.0), there.map(|there| there.1));
+                    }
+                    Step::Remove(i) => {
+                        let place = model.iter().position(|(key, _)| *key == i);
+                        let gone = place.map(|place| model.remove(place).1);
+                        prop_assert_eq!(lru.remove(key(i).borrowed()).map(|node| node.copy().version.0), gone);
+                    }
+                    Step::RemoveOldest(times) => for _ in 0..times {
+                        let gone = model.pop();
+                        prop_assert_eq!(lru.remove_oldest().map(|node| node.copy().version.0), gone.map(|gone| gone.1));
+                    },
+                    Step::RemoveWhere(of, rest) => {
+                        let is_meant = |i: u16| i % of == rest;
+                        let mut gone = Vec::new();
+                        lru.remove_where(|key| is_meant(key.key()[4..].parse().unwrap()), |node| gone.push(node.copy().version.0));
+                        let mut meant: Vec<u64> = model.iter().filter(|(i, _)| is_meant(*i)).map(|(_, version)| *version).collect();
+                        model.retain(|(i, _)| !is_meant(*i));
+                        gone.sort_unstable();
+                        meant.sort_unstable();
+                        prop_assert_eq!(gone, meant);
+                    }
+                }
+                prop_assert_eq!(&contents(&lru), &model);
+            }
+        }
+
+        #[test]
+        fn a_copy_comes_back_as_it_went_in(bytes in 0..10_000usize, version: u32, expires_at: Option<u32>) {
+            let mut lru = Lru::default();
+            let expires_at = expires_at.map(|nanos| crate::clock::Moment::from_nanos(nanos.into()));
+            let copy = Copy { expires_at, ..copy(version.into(), bytes) };
+            prop_assert!(lru.insert(key(1).borrowed(), copy.clone()).is_none());
+            let found = lru.get(key(1).borrowed()).map(Copy::of);
+            prop_assert_eq!(format!("{found:?}"), format!("{:?}", Some(copy)));
+        }
+    }
+}
