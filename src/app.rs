@@ -39,9 +39,6 @@ const SWEPT_PER_TICK: usize = 100;
 const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UP_STEP: Duration = Duration::from_millis(5);
 
-/// How often the metrics fold their samples.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
 /// Runs the service until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
@@ -167,14 +164,7 @@ impl Service {
             metrics: metrics.clone(),
             limits: config.limits,
         });
-        tasks.spawn(upkeep(
-            cache.clone(),
-            store.clone(),
-            registry.clone(),
-            metrics.clone(),
-            &config.upkeep,
-            shutdown.clone(),
-        ));
+        tasks.spawn(upkeep(cache.clone(), store.clone(), registry.clone(), &config.upkeep, shutdown.clone()));
         let sources =
             Sources { store, l1: l1.clone(), coherence, registry: registry.clone(), metrics: metrics.clone() };
         let fleet = Fleet::new(&instance, advertised(config.http.advertise.as_deref(), listening), sources);
@@ -237,13 +227,11 @@ impl Service {
     }
 }
 
-/// Writes counts, takes expired entries out of the books and keeps the metrics small, each at its
-/// own interval.
+/// Writes counts and takes expired entries out of the books, each at its own interval.
 fn upkeep(
     cache: Arc<Cache>,
     store: SharedStore,
     registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
     config: &UpkeepConfig,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
@@ -253,7 +241,7 @@ fn upkeep(
         ticks
     };
     let (mut flush, mut sweep) = (ticks(config.stats_flush), ticks(config.sweep_interval));
-    let (mut walk, mut fold) = (ticks(config.sweep_interval), ticks(METRICS_UPKEEP));
+    let mut walk = ticks(config.sweep_interval);
     async move {
         let counting = async {
             loop {
@@ -282,15 +270,9 @@ fn upkeep(
                 }
             }
         };
-        let folding = async {
-            loop {
-                fold.tick().await;
-                metrics.run_upkeep();
-            }
-        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, walking, folding); } => {}
+            () = async { tokio::join!(counting, sweeping, walking); } => {}
         }
     }
 }

@@ -1,18 +1,18 @@
 //! Hits and misses, counted in memory and written to the store in batches: a read never causes a
 //! write of its own.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::RwLock;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use crate::metrics::Metrics;
 use crate::model::Namespace;
 use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
+use crate::workers::PerWorker;
 
-/// Namespaces counted apart at once. Reads of more are counted as lost: a client may try names at
+/// Namespaces counted apart at once by a worker. Reads of more are counted as lost: a client may try names at
 /// random.
 const MAX_NAMESPACES: usize = 20_000;
 
@@ -21,7 +21,8 @@ const PATIENCE_FLUSHES: u32 = 600;
 
 /// Counts of this instance that are not in the store yet.
 pub struct ReadCounters {
-    counts: RwLock<HashMap<String, Arc<Counts>>>,
+    /// Each worker's own, so that none waits for another.
+    counts: PerWorker<Mutex<Counts>>,
     /// One write at a time, so that whoever asks for the stats finds none half written.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
@@ -29,41 +30,31 @@ pub struct ReadCounters {
     metrics: Arc<Metrics>,
 }
 
+/// By namespace.
+type Counts = HashMap<String, Count>;
+
 #[derive(Default)]
-struct Counts {
-    hits: AtomicU64,
-    misses: AtomicU64,
+struct Count {
+    reads: Reads,
     /// Writes that passed these by, the namespace being unknown.
-    waited_flushes: AtomicU32,
-}
-
-impl Counts {
-    fn add(&self, reads: Reads) {
-        self.hits.fetch_add(reads.hits, Relaxed);
-        self.misses.fetch_add(reads.misses, Relaxed);
-    }
-
-    fn take(&self) -> Reads {
-        Reads { hits: self.hits.swap(0, Relaxed), misses: self.misses.swap(0, Relaxed) }
-    }
+    waited_flushes: u32,
 }
 
 impl ReadCounters {
     pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        Self { counts: RwLock::default(), writing: tokio::sync::Mutex::default(), store, registry, metrics }
+        Self { counts: PerWorker::default(), writing: tokio::sync::Mutex::default(), store, registry, metrics }
     }
 
     /// Counts reads of a namespace.
     pub fn add(&self, namespace: &str, reads: Reads) {
-        if let Some(counts) = self.counts.read().get(namespace) {
-            return counts.add(reads);
+        let mut counts = self.counts.own().lock();
+        if let Some(count) = counts.get_mut(namespace) {
+            count.reads += reads;
+        } else if counts.len() < MAX_NAMESPACES {
+            counts.insert(namespace.to_owned(), Count { reads, waited_flushes: 0 });
+        } else {
+            self.metrics.stats_lost.increment(reads.hits + reads.misses);
         }
-        let mut all = self.counts.write();
-        if all.len() >= MAX_NAMESPACES && !all.contains_key(namespace) {
-            return self.metrics.stats_lost.increment(reads.hits + reads.misses);
-        }
-        // Under the lock, so that a write cannot take the counter out before this is in it.
-        all.entry(namespace.to_owned()).or_default().add(reads);
     }
 
     /// Writes everything counted so far to the store. What the store did not take for certain is
@@ -100,25 +91,27 @@ impl ReadCounters {
     /// Reads of a namespace that does not exist wait for its first write, which a program that
     /// looks before it stores is about to do; the store keeps nothing for names tried at random.
     fn take(&self) -> Vec<(Namespace, Reads)> {
-        let mut taken = Vec::new();
-        self.counts.write().retain(|name, counts| {
-            let Ok(namespace) = Namespace::parse(name) else { return false };
-            if self.registry.get(&namespace).is_some() {
-                let reads = counts.take();
-                let idle = reads == Reads::default();
-                if !idle {
-                    taken.push((namespace, reads));
+        let mut taken: HashMap<Namespace, Reads> = HashMap::new();
+        for counts in self.counts.all() {
+            counts.lock().retain(|name, count| {
+                let Ok(namespace) = Namespace::parse(name) else { return false };
+                if self.registry.get(&namespace).is_some() {
+                    let reads = std::mem::take(&mut count.reads);
+                    let is_idle = reads == Reads::default();
+                    if !is_idle {
+                        *taken.entry(namespace).or_default() += reads;
+                    }
+                    return !is_idle;
                 }
-                return !idle;
-            }
-            let waits = counts.waited_flushes.fetch_add(1, Relaxed) < PATIENCE_FLUSHES;
-            if !waits {
-                let reads = counts.take();
-                self.metrics.stats_lost.increment(reads.hits + reads.misses);
-            }
-            waits
-        });
-        taken
+                count.waited_flushes += 1;
+                let waits = count.waited_flushes <= PATIENCE_FLUSHES;
+                if !waits {
+                    self.metrics.stats_lost.increment(count.reads.hits + count.reads.misses);
+                }
+                waits
+            });
+        }
+        taken.into_iter().collect()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::database::{Database, Error, Pool};
 use crate::journal::{self, Journal, Meters};
 use crate::metrics::Metrics;
 use crate::model::Namespace;
+use crate::workers::PerWorker;
 
 /// The writer at the end of the queue.
 pub type Writer = journal::Writer<Record, Row>;
@@ -61,6 +62,11 @@ impl AccessLog {
         }
     }
 
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    pub fn refresh_gauges(&self) {
+        self.journal.refresh_gauge();
+    }
+
     /// What is written of `namespace`, the newest first.
     ///
     /// # Errors
@@ -70,24 +76,25 @@ impl AccessLog {
     }
 }
 
-/// Takes an even share of the operations: of `n` of them, `n * rate`, give or take one.
+/// Takes an even share of the operations: of `n` of them, `n * rate`, give or take one a worker.
 struct Sampler {
     /// The rate as a part of 2^32.
     step: u64,
-    /// Adds up `step`; an operation is taken when it passes a multiple of 2^32.
-    sum: AtomicU64,
+    /// Each worker's own, so that none waits for another. Adds up `step`; an operation is taken when it
+    /// passes a multiple of 2^32.
+    sums: PerWorker<AtomicU64>,
 }
 
 impl Sampler {
     fn new(rate: f64) -> Self {
-        Self { step: (rate * f64::from(u32::MAX) + rate) as u64, sum: AtomicU64::new(0) }
+        Self { step: (rate * f64::from(u32::MAX) + rate) as u64, sums: PerWorker::default() }
     }
 
     fn takes(&self) -> bool {
         match self.step {
             0 => false,
             step => {
-                let before = self.sum.fetch_add(step, Relaxed);
+                let before = self.sums.own().fetch_add(step, Relaxed);
                 before >> 32 != before.wrapping_add(step) >> 32
             }
         }

@@ -83,6 +83,11 @@ impl Audit {
         FlushNote::new(self.journal.clone(), Record::new(namespace, origin, flush))
     }
 
+    /// Brings the metrics that are gauges up to now, before they are shown.
+    pub fn refresh_gauges(&self) {
+        self.journal.refresh_gauge();
+    }
+
     /// What was changed of `namespace`, the newest first; also of one that is no more.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ impl Cache {
         let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
-            self.store.accessed(key);
+            self.store.accessed(key.borrowed());
         }
         self.observe_reads(namespace, &keys, reads, started);
         let errors = keys.len() as u64 - reads.hits - reads.misses;

@@ -68,6 +68,8 @@ impl Cache {
     /// Brings the metrics that are gauges up to now, before they are shown.
     pub fn refresh_gauges(&self) {
         self.store.refresh_gauges();
+        self.access_log.refresh_gauges();
+        self.audit.refresh_gauges();
         if let Some(near) = &self.near {
             near.refresh_gauges();
         }

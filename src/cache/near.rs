@@ -39,7 +39,7 @@ impl Near {
 
     /// Has `serve` look at the copy of `key`, if there is one that may be served at `now`; else why not.
     ///
-    /// L1 holds a lock meanwhile, see [`L1::with`].
+    /// L1 holds a lock meanwhile, see [`L1::with`]. Counts nothing.
     pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, serve: impl FnOnce(CopyRef<'_>) -> R) -> Result<R, Skipped> {
         if !self.l1.is_on() {
             return Err(Skipped::Off);
@@ -49,28 +49,19 @@ impl Near {
             Freshness::Void => Err(Skipped::Void),
             Freshness::Unproven => Err(Skipped::Unproven),
         };
-        let served = self.l1.with(key, now, look).unwrap_or(Err(Skipped::Miss));
+        self.l1.with(key, now, look).unwrap_or(Err(Skipped::Miss))
+    }
+
+    /// The copy of `key`, if there is one that may be served at `now`; else why not.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
+        let served = self.with(key.borrowed(), now, Copy::of);
         match served {
             Ok(_) => self.metrics.l1_hits.increment(1),
             Err(Skipped::Void) => self.metrics.l1_void.increment(1),
             Err(Skipped::Unproven) => self.metrics.l1_unproven.increment(1),
             Err(Skipped::Miss | Skipped::Off | Skipped::Request) => {}
         }
-        served
-    }
-
-    /// The copy of `key`, if there is one that may be served at `now`; else why not.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
-        self.with(key.borrowed(), now, Copy::of).map(|copy| entry(copy, now))
-    }
-
-    /// The same for who asks again if there is none, and is then told why; counts nothing.
-    pub fn get_quietly(&self, key: &EntryKey, now: Moment) -> Option<Entry> {
-        if !self.l1.is_on() {
-            return None;
-        }
-        let copy = self.l1.get(key, now)?;
-        (self.coherence.freshness(copy.stamp, now) == Freshness::Fresh).then(|| entry(copy, now))
+        served.map(|copy| entry(copy, now))
     }
 
     /// A copy of `key` past its bound or past its expiry, if the namespace's policy lets it stand in while

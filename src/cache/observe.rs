@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{Cache, Error};
 use crate::access_log::{Record, Subject};
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Answer, EntryKey, Namespace, Operation};
+use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
 use crate::store::Reads;
 
 impl Cache {
     /// A read of one entry: `hit` is `None` when it was not answered.
-    pub(super) fn observe_read(&self, operation: Operation, key: &EntryKey, hit: Option<bool>, started: Moment) {
+    pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, hit: Option<bool>, started: Moment) {
         let reads = match hit {
             Some(true) => Reads { hits: 1, misses: 0 },
             Some(false) => Reads { hits: 0, misses: 1 },
@@ -27,7 +27,7 @@ impl Cache {
             Some(false) => Answer::Miss,
             None => Answer::Failed,
         };
-        self.note(operation, answer, hit, started, || Subject::Entry(key.clone()));
+        self.note(operation, answer, hit, started, || Subject::Entry(key.to_key()));
     }
 
     /// A batch of reads: counts those that were answered.
@@ -71,7 +71,7 @@ impl Cache {
         subject: impl FnOnce() -> Subject,
     ) {
         let latency: Duration = Moment::now().since(started);
-        self.metrics.observe(operation, answer, latency.as_secs_f64());
+        self.metrics.observe(operation, answer, latency);
         self.access_log.record(|| Record { operation, subject: subject(), hit, latency, at: unix_millis() });
     }
 }

@@ -6,7 +6,8 @@ use super::flight::Role;
 use super::near::{Near, Stale};
 use super::{Cache, Error};
 use crate::clock::Moment;
-use crate::model::{Details, Entry, EntryKey, Operation};
+use crate::l1::{CopyRef, Value};
+use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
 use crate::store::{self, ShardIndex};
 
 /// How recent an answer has to be.
@@ -75,25 +76,35 @@ impl Cache {
         let started = Moment::now();
         let result = self.look_up(key, consistency, started).await;
         let hit = result.as_ref().ok().map(|lookup| lookup.entry.is_some());
-        self.observe_read(operation, key, hit, started);
+        self.observe_read(operation, key.borrowed(), hit, started);
         result
     }
 
-    /// Reads an entry if that takes no waiting: from L1, or from a store in this process. `None` is no answer
-    /// and says nothing about the entry: [`Cache::get`] is to be asked.
-    pub fn get_at_hand(&self, key: &EntryKey) -> Option<Lookup> {
+    /// Has `show` look at an entry, or at its absence, if that takes no waiting: in L1, or in a store in this
+    /// process. `None` is no answer and says nothing about the entry: [`Cache::get`] is to be asked. That is
+    /// also so for large values, which nobody should copy under L1's lock.
+    pub fn get_at_hand<R>(&self, key: KeyRef<'_>, show: impl FnOnce(Option<EntryRef<'_>>, &Trail) -> R) -> Option<R> {
         let started = Moment::now();
-        let lookup = match &self.near {
-            Some(near) => Lookup { entry: Some(near.get_quietly(key, started)?), trail: Trail::L1 },
-            None => Lookup { entry: self.store.get_at_hand(key)?, trail: Trail::Embedded },
+        let (is_found, shown) = match &self.near {
+            Some(near) => {
+                let look = |copy: CopyRef<'_>| {
+                    let Value::Small(value) = copy.value else { return None };
+                    let expires_in = copy.expires_at.map(|expires_at| expires_at.since(started));
+                    let CopyRef { version, created_at, .. } = copy;
+                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &Trail::L1))
+                };
+                let shown = near.with(key, started, look).ok()??;
+                self.metrics.l1_hits.increment(1);
+                (true, shown)
+            }
+            None => {
+                let entry = self.store.get_at_hand(key)?;
+                self.metrics.shard_reads.increment(1);
+                (entry.is_some(), show(entry.as_ref().map(Entry::borrowed), &Trail::Embedded))
+            }
         };
-        if self.near.is_some() {
-            self.metrics.l1_hits.increment(1);
-        } else {
-            self.metrics.shard_reads.increment(1);
-        }
-        self.observe_read(Operation::Get, key, Some(lookup.entry.is_some()), started);
-        Some(lookup)
+        self.observe_read(Operation::Get, key, Some(is_found), started);
+        Some(shown)
     }
 
     /// Reads an entry with all that is known about it, from where it lives.
@@ -110,7 +121,7 @@ impl Cache {
             near.learn(key, found.as_ref().map(|(entry, _)| entry), asked_at, departure);
         }
         let hit = result.as_ref().ok().map(Option::is_some);
-        self.observe_read(operation, key, hit, started);
+        self.observe_read(operation, key.borrowed(), hit, started);
         let shard = Trail::Shard { shard: self.store.shard_of(key), skipped: Skipped::Request, collapsed: false };
         let trail = if self.near.is_some() { shard } else { Trail::Embedded };
         let (entry, details) = result?.unzip();

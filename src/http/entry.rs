@@ -12,8 +12,8 @@ use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::{SharedApp, answer};
-use crate::cache::{Cache, Consistency, Lookup, Skipped, Trail};
-use crate::model::{EntryKey, Operation, Version, Write};
+use crate::cache::{Cache, Consistency, Skipped, Trail};
+use crate::model::{Entry, EntryKey, EntryRef, Operation, Version, Write};
 use crate::store::Outcome;
 
 const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
@@ -44,7 +44,8 @@ pub async fn get(
         Some("full") => app.cache.describe(&key, operation).await?,
         Some(other) => return Err(Error::InvalidQuery(format!("`metadata` is `full` or absent, not {other:?}"))),
     };
-    let ttl = shown_ttl(&lookup);
+    let found = lookup.entry.as_ref().map(Entry::borrowed);
+    let ttl = shown_ttl(found, &lookup.trail);
     let mut response = match &lookup.entry {
         None => key_not_found(),
         // The ETag is that of the value: it does not move with what is counted about it.
@@ -53,7 +54,7 @@ pub async fn get(
         }
         Some(entry) => answer::raw_json(StatusCode::OK, json::entry(entry, ttl, details.as_ref())),
     };
-    put_headers(&app.cache, &lookup, ttl, |name, parts| {
+    put_headers(&app.cache, found, &lookup.trail, ttl, |name, parts| {
         let value = HeaderValue::try_from(parts.concat()).expect("numbers and shard names are header text");
         response.headers_mut().insert(name, value);
     });
@@ -61,24 +62,29 @@ pub async fn get(
 }
 
 /// The seconds that the entry found has left; none of one that never expires.
-pub fn shown_ttl(lookup: &Lookup) -> Option<u64> {
-    let is_stale = matches!(lookup.trail, Trail::Stale { .. });
-    if is_stale { Some(0) } else { lookup.entry.as_ref().and_then(json::ttl_remaining) }
+pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &Trail) -> Option<u64> {
+    let is_stale = matches!(trail, Trail::Stale { .. });
+    if is_stale { Some(0) } else { found.and_then(json::ttl_remaining) }
 }
 
 /// Hands what the answer of a read has in its head, beside its length and type, to `put`: names, and
 /// values in parts.
-pub fn put_headers(cache: &Cache, lookup: &Lookup, ttl: Option<u64>, mut put: impl FnMut(HeaderName, &[&[u8]])) {
+pub fn put_headers(
+    cache: &Cache,
+    found: Option<EntryRef<'_>>,
+    trail: &Trail,
+    ttl: Option<u64>,
+    mut put: impl FnMut(HeaderName, &[&[u8]]),
+) {
     let (mut ttl_text, mut version_text) = (itoa::Buffer::new(), itoa::Buffer::new());
     let ttl_text = ttl.map(|ttl| ttl_text.format(ttl).as_bytes());
-    let found = lookup.entry.as_ref();
     put(X_CACHE_HIT, &[if found.is_some() { b"true" } else { b"false" }]);
     if let Some(entry) = found {
         if let Some(ttl) = ttl_text {
             put(X_CACHE_TTL, &[ttl]);
         }
         put(ETAG, &[b"\"", version_text.format(entry.version.0).as_bytes(), b"\""]);
-        if matches!(lookup.trail, Trail::Stale { .. }) {
+        if matches!(trail, Trail::Stale { .. }) {
             put(WARNING, &[STALE_WARNING]);
         }
     }
@@ -87,7 +93,7 @@ pub fn put_headers(cache: &Cache, lookup: &Lookup, ttl: Option<u64>, mut put: im
         (Some(_), None) => [b"hit", b""],
         (None, _) => [b"fwd=uri-miss", b""],
     };
-    put_cache_status(cache, &lookup.trail, outcome, |parts| put(CACHE_STATUS, parts));
+    put_cache_status(cache, trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
 #[derive(Deserialize)]

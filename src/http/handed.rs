@@ -92,7 +92,7 @@ impl Handed {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if !self.wire.input.is_empty() {
-                match parse(&self.wire.input) {
+                match parse(&self.wire.input, &mut String::new()) {
                     Head::Partial => {}
                     Head::Router { len: Some(len) } => {
                         self.owed = Owed::Bytes(len);

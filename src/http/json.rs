@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{Details, Entry, EntryRef, Tag, Tags, Ttl, UnixMillis, Write};
 
 /// The formatter of dates ends with the year 9999; a stored number may be anything.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
@@ -62,7 +62,7 @@ impl WriteFields<'_> {
 }
 
 /// Seconds left, rounded up, so that a living entry never shows 0.
-pub fn ttl_remaining(entry: &Entry) -> Option<u64> {
+pub fn ttl_remaining(entry: EntryRef<'_>) -> Option<u64> {
     entry.expires_in.map(|left| u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
 
@@ -81,7 +81,12 @@ struct FullMetadata<'t> {
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
 
 /// Writes what stands behind the value in the body of a GET.
-pub fn put_after_value(body: &mut Vec<u8>, entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) {
+pub fn put_after_value(
+    body: &mut Vec<u8>,
+    entry: EntryRef<'_>,
+    ttl_remaining: Option<u64>,
+    details: Option<&Details>,
+) {
     body.extend_from_slice(br#","metadata":{"ttl_remaining":"#);
     match ttl_remaining {
         Some(seconds) => body.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()),
@@ -115,7 +120,7 @@ pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details
     let mut body = Vec::with_capacity(entry.value.len() + FRAME);
     body.extend_from_slice(BEFORE_VALUE);
     body.extend_from_slice(&entry.value);
-    put_after_value(&mut body, entry, ttl_remaining, details);
+    put_after_value(&mut body, entry.borrowed(), ttl_remaining, details);
     body.into()
 }
 
@@ -180,12 +185,12 @@ mod tests {
             created_at: UnixMillis(1_704_067_200_999),
             expires_in: Some(Duration::from_millis(59_001)),
         };
-        let left = ttl_remaining(&stored);
+        let left = ttl_remaining(stored.borrowed());
         let expected =
             r#"{"value":[1e400, 0.10],"metadata":{"ttl_remaining":60,"created_at":"2024-01-01T00:00:00Z"}}"#;
         assert_eq!(entry(&stored, left, None), expected);
         stored.expires_in = None;
-        assert_eq!(ttl_remaining(&stored), None);
+        assert_eq!(ttl_remaining(stored.borrowed()), None);
     }
 
     #[test]

@@ -8,6 +8,10 @@ use tower_http::request_id::{MakeRequestId, RequestId};
 
 use crate::workers::PerWorker;
 
+/// The longest name of an instance, and an id's number behind it, in bytes.
+const MOST_INSTANCE_BYTES: usize = 32;
+const MOST_ID_BYTES: usize = MOST_INSTANCE_BYTES + 1 + 16;
+
 /// Numbers requests: unique within the instance, and the instance's name is unique by chance.
 #[derive(Clone)]
 pub struct Numbered {
@@ -17,14 +21,39 @@ pub struct Numbered {
 }
 
 impl Numbered {
+    /// # Panics
+    /// The name has more than [`MOST_INSTANCE_BYTES`].
     pub fn new(instance: &str) -> Self {
+        assert!(instance.len() <= MOST_INSTANCE_BYTES, "a name is short: {instance}");
         Self { instance: instance.into(), next: Arc::default() }
     }
 
     /// An id for what has none of its own.
     pub fn next(&self) -> String {
-        let (number, parts) = (self.next.own().fetch_add(1, Relaxed), PerWorker::<AtomicU64>::PARTS as u64);
-        format!("{}-{:x}", self.instance, number * parts + self.next.own_index() as u64)
+        self.with_next(|id| String::from_utf8_lossy(id).into_owned())
+    }
+
+    /// The same without an allocation.
+    pub fn with_next<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
+        let parts = PerWorker::<AtomicU64>::PARTS as u64;
+        let mut number = self.next.own().fetch_add(1, Relaxed) * parts + self.next.own_index() as u64;
+        // Hexadecimal digits from the back, as many as there are.
+        let mut id = [0; MOST_ID_BYTES];
+        let mut start = MOST_ID_BYTES;
+        loop {
+            start -= 1;
+            id[start] = b"0123456789abcdef"[(number % 16) as usize];
+            number /= 16;
+            if number == 0 {
+                break;
+            }
+        }
+        start -= 1;
+        id[start] = b'-';
+        let end = start;
+        start -= self.instance.len();
+        id[start..end].copy_from_slice(self.instance.as_bytes());
+        take(&id[start..])
     }
 }
 

@@ -177,11 +177,17 @@ mod tests {
         let running = tokio::spawn(server.run(listener, shutdown.clone()));
 
         assert_eq!(ask(address, "/panics").await, "");
-        let shown = metrics.render();
-        assert!(
-            shown.contains("sidecache_panics_total 1") && shown.contains("sidecache_http_connections 0"),
-            "{shown}"
-        );
+        // Counted on its worker, when the connection is gone.
+        let is_counted = || {
+            let shown = metrics.render();
+            shown.contains("sidecache_panics_total 1") && shown.contains("sidecache_http_connections 0")
+        };
+        let counted = async {
+            while !is_counted() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), counted).await.expect("the panic and the end of its connection are counted");
         assert!(ask(address, "/fine").await.ends_with("fine"));
         shutdown.cancel();
         running.await.unwrap();

@@ -7,31 +7,35 @@
 
 mod cursor;
 pub(crate) mod postgres;
+mod queue;
 pub(crate) mod sqlite;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use metrics::{Counter, Gauge};
-use tokio::sync::mpsc;
 
 pub(crate) use cursor::{decode, encode};
 pub use writer::Writer;
 
+use self::queue::Queue;
 use crate::config::JournalConfig;
 use crate::database::Error;
 use crate::model::UnixMillis;
 
 /// Where records are left. Cheap to clone.
 pub(crate) struct Journal<R> {
-    queue: mpsc::Sender<R>,
+    queue: Arc<Queue<R>>,
+    /// Taken out of the queue, and neither written nor dropped yet.
+    in_hand: Arc<AtomicUsize>,
     meters: Meters,
 }
 
 impl<R> Clone for Journal<R> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), meters: self.meters.clone() }
+        Self { queue: self.queue.clone(), in_hand: self.in_hand.clone(), meters: self.meters.clone() }
     }
 }
 
@@ -53,19 +57,29 @@ impl<R> Journal<R> {
         repository: Arc<dyn Repository<Row>>,
         meters: Meters,
     ) -> (Self, Writer<R, Row>) {
-        let (queue, records) = mpsc::channel(config.queue_rows);
-        let writer = Writer::new(name, records, repository, config.clone(), meters.clone());
-        (Self { queue, meters }, writer)
+        let journal = Self { queue: Arc::new(Queue::new(config.queue_rows)), in_hand: Arc::default(), meters };
+        let writer = Writer::new(name, journal.clone(), repository, config.clone());
+        (journal, writer)
     }
 
     /// Leaves a record; never waits.
     pub fn leave(&self, record: R) {
-        // Counted first: the writer may be done with it at once.
-        self.meters.queued.increment(1.0);
-        if self.queue.try_send(record).is_err() {
-            self.meters.queued.decrement(1.0);
+        if !self.queue.leave(record) {
             self.meters.dropped.increment(1);
         }
+    }
+
+    /// Takes up to `most` records out of the queue.
+    fn take(&self, most: usize) -> Vec<R> {
+        let taken = self.queue.take(most);
+        self.in_hand.fetch_add(taken.len(), Relaxed);
+        taken
+    }
+
+    /// Brings the gauge up to now, before it is shown.
+    pub fn refresh_gauge(&self) {
+        let queued = self.queue.len() + self.in_hand.load(Relaxed);
+        self.meters.queued.set(queued as f64);
     }
 }
 

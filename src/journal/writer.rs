@@ -1,14 +1,14 @@
 //! The one writer at the end of a queue.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use metrics::Counter;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Batch, Meters, Repository};
+use super::{Batch, Journal, Repository};
 use crate::clock::unix_millis;
 use crate::config::JournalConfig;
 use crate::model::UnixMillis;
@@ -26,10 +26,9 @@ const PRUNE_ROWS: i64 = 5000;
 /// Takes records from the queue and writes them in batches.
 pub struct Writer<R, Row> {
     name: String,
-    records: mpsc::Receiver<R>,
+    journal: Journal<R>,
     repository: Arc<dyn Repository<Row>>,
     config: JournalConfig,
-    meters: Meters,
     /// The number of the latest batch.
     batch: i64,
 }
@@ -37,28 +36,23 @@ pub struct Writer<R, Row> {
 impl<R, Row: From<R> + 'static> Writer<R, Row> {
     pub(super) fn new(
         name: String,
-        records: mpsc::Receiver<R>,
+        journal: Journal<R>,
         repository: Arc<dyn Repository<Row>>,
         config: JournalConfig,
-        meters: Meters,
     ) -> Self {
-        Self { name, records, repository, config, meters, batch: 0 }
+        Self { name, journal, repository, config, batch: 0 }
     }
 
     /// Writes until `shutdown`, then what is still queued, as long as the database takes it.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut batch = Vec::new();
-        // When the oldest record of the batch has waited long enough.
+        let queue = self.journal.queue.clone();
+        // When the oldest record has waited long enough.
         let mut due = None;
         let mut next_prune = Instant::now();
         loop {
-            let room = self.config.batch_rows - batch.len();
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                received = self.records.recv_many(&mut batch, room) => {
-                    if received == 0 {
-                        break;
-                    }
+                () = queue.news() => {
                     due.get_or_insert_with(|| Instant::now() + self.config.flush);
                 }
                 () = sleep_until(due.unwrap_or(next_prune)), if due.is_some() => {}
@@ -67,20 +61,21 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
                     next_prune = Instant::now() + if is_done { PRUNE_INTERVAL } else { PRUNE_PAUSE };
                 }
             }
-            let full = batch.len() == self.config.batch_rows;
-            if full || due.is_some_and(|due| due <= Instant::now()) {
-                self.write(std::mem::take(&mut batch), &shutdown).await;
-                due = None;
+            while queue.len() >= self.config.batch_rows || due.is_some_and(|due| due <= Instant::now()) {
+                self.write(&shutdown).await;
+                // What came meanwhile has its own time.
+                due = (queue.len() > 0).then(|| Instant::now() + self.config.flush);
             }
         }
-        self.records.close();
-        while !batch.is_empty() || self.records.recv_many(&mut batch, self.config.batch_rows).await > 0 {
-            self.write(std::mem::take(&mut batch), &shutdown).await;
+        queue.close();
+        while queue.len() > 0 {
+            self.write(&shutdown).await;
         }
     }
 
     /// Writes one batch, trying again until it is written or the process ends.
-    async fn write(&mut self, batch: Vec<R>, shutdown: &CancellationToken) {
+    async fn write(&mut self, shutdown: &CancellationToken) {
+        let batch = self.journal.take(self.config.batch_rows);
         let rows: Vec<Row> = batch.into_iter().map(Row::from).collect();
         // A batch that the database will never take is halved until the row is alone.
         // A part is numbered at its first attempt, as numbers have to grow in the order of writing.
@@ -89,14 +84,14 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         while let Some((number, part)) = parts.pop() {
             let number = number.unwrap_or_else(|| self.next_number());
             match self.repository.add(Batch { writer: &self.name, number, rows: part }).await {
-                Ok(()) => self.finished(part, &self.meters.written),
+                Ok(()) => self.finished(part, &self.journal.meters.written),
                 Err(error) if error.is_refused_data() && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([(None, second), (None, first)]);
                 }
                 Err(error) if error.is_refused_data() || shutdown.is_cancelled() => {
                     tracing::warn!(%error, writer = self.name, rows = part.len(), "rows dropped");
-                    self.finished(part, &self.meters.dropped);
+                    self.finished(part, &self.journal.meters.dropped);
                 }
                 Err(error) => {
                     tracing::debug!(%error, writer = self.name, "rows not written yet");
@@ -117,7 +112,7 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
 
     fn finished(&self, rows: &[Row], counter: &Counter) {
         counter.increment(rows.len() as u64);
-        self.meters.queued.decrement(rows.len() as f64);
+        self.journal.in_hand.fetch_sub(rows.len(), Relaxed);
     }
 
     /// Deletes some old rows; tells whether there are none left.

@@ -2,31 +2,30 @@
 //!
 //! Handles are taken once, at the start: no lookup by name or label happens for a request.
 
+mod operations;
 mod shard;
 mod tally;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use shard::ShardMetrics;
 pub use tally::Tally;
 
+use self::operations::{Operations, REQUESTS};
 use crate::model::{Answer, Operation};
-
-/// Upper bounds of the latency histogram's buckets, in seconds: from an L1 hit to a timeout.
-const LATENCY_BUCKETS: [f64; 16] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-    1.0, 5.0,
-];
 
 macro_rules! table {
     ($($field:ident : $kind:ident, $name:literal, $unit:expr, $help:literal;)*) => {
         /// Handles of the metrics without labels, and of the operations.
         pub struct Metrics {
             $(pub $field: $kind,)*
-            operations: Vec<OperationMetrics>,
+            operations: Operations,
+            /// By [`Operation`], then [`Answer`].
+            requests: [[Counter; Answer::ALL.len()]; Operation::ALL.len()],
             /// Makes further handles, at the start.
             recorder: Arc<PrometheusRecorder>,
             handle: PrometheusHandle,
@@ -38,14 +37,22 @@ macro_rules! table {
                     $(table!(@describe $kind, $name, $unit, $help);)*
                     Self {
                         $($field: table!(@handle $kind, $name),)*
-                        operations: Operation::ALL.iter().map(|operation| OperationMetrics::new(*operation)).collect(),
+                        operations: Operations::default(),
+                        requests: Operation::ALL.map(|operation| Answer::ALL.map(|answer| requests(operation, answer))),
                         handle: recorder.handle(),
                         recorder,
                     }
                 })
             }
+
+            /// Copies what is counted here into the metrics.
+            fn show(&self) {
+                $(table!(@show $kind, self.$field);)*
+            }
         }
     };
+    (@show Tally, $tally:expr) => { $tally.show() };
+    (@show $kind:ident, $handle:expr) => {};
     (@describe Counter, $name:literal, $unit:expr, $help:literal) => { metrics::describe_counter!($name, $unit, $help) };
     (@describe Tally, $name:literal, $unit:expr, $help:literal) => { metrics::describe_counter!($name, $unit, $help) };
     (@describe Gauge, $name:literal, $unit:expr, $help:literal) => { metrics::describe_gauge!($name, $unit, $help) };
@@ -61,7 +68,7 @@ table! {
     l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that passed by L1 as its shard's watermark was too old.";
     l1_void: Counter, "sidecache_l1_void_total", Unit::Count, "Reads that passed by L1 as its copy was from before a loss of messages.";
     stale_answers: Counter, "sidecache_stale_answers_total", Unit::Count, "Reads answered with a copy past its time, as the shard did not answer and the policy allows it.";
-    shard_reads: Counter, "sidecache_shard_reads_total", Unit::Count, "Keys read from the store.";
+    shard_reads: Tally, "sidecache_shard_reads_total", Unit::Count, "Keys read from the store.";
     coalesced_reads: Counter, "sidecache_coalesced_reads_total", Unit::Count, "Reads that shared another read's trip to the store.";
     invalidations_received: Counter, "sidecache_invalidations_received_total", Unit::Count, "Keys voided by invalidation messages.";
     subscription_losses: Counter, "sidecache_subscription_losses_total", Unit::Count, "Times that all copies of a shard were voided, messages being possibly lost.";
@@ -85,37 +92,15 @@ table! {
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
 }
 
-struct OperationMetrics {
-    /// By [`Answer`].
-    requests: [Counter; Answer::ALL.len()],
-    latency: Histogram,
-}
-
-impl OperationMetrics {
-    fn new(operation: Operation) -> Self {
-        let name = operation.as_str();
-        Self {
-            requests: Answer::ALL.map(|answer| {
-                metrics::counter!("sidecache_requests_total", "operation" => name, "result" => answer.as_str())
-            }),
-            latency: metrics::histogram!("sidecache_request_duration_seconds", "operation" => name),
-        }
-    }
+fn requests(operation: Operation, answer: Answer) -> Counter {
+    metrics::counter!(REQUESTS, "operation" => operation.as_str(), "result" => answer.as_str())
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("sidecache_request_duration_seconds".to_owned()), &LATENCY_BUCKETS)
-            .expect("the buckets are not empty")
-            .build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
-            metrics::describe_counter!("sidecache_requests_total", Unit::Count, "Operations by kind and result.");
-            metrics::describe_histogram!(
-                "sidecache_request_duration_seconds",
-                Unit::Seconds,
-                "Time an operation took inside this process and its store."
-            );
+            metrics::describe_counter!(REQUESTS, Unit::Count, "Operations by kind and result.");
             shard::describe();
         });
         Self::with(Arc::new(recorder))
@@ -124,21 +109,19 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts one operation.
-    pub fn observe(&self, operation: Operation, answer: Answer, seconds: f64) {
-        let metrics = &self.operations[operation as usize];
-        metrics.requests[answer as usize].increment(1);
-        metrics.latency.record(seconds);
+    pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
+        self.operations.observe(operation, answer, latency);
     }
 
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
-        self.l1_hits.show();
-        self.handle.render()
-    }
-
-    /// Folds recorded samples into their buckets; to be called every few seconds.
-    pub fn run_upkeep(&self) {
-        self.handle.run_upkeep();
+        self.show();
+        for (operation, requests) in Operation::ALL.into_iter().zip(&self.requests) {
+            for (answer, shown) in Answer::ALL.into_iter().zip(requests) {
+                shown.absolute(self.operations.answered(operation, answer));
+            }
+        }
+        self.handle.render() + &self.operations.render_latency()
     }
 
     /// Handles of what is counted for the shard `name`; to be taken once, at the start.

@@ -29,6 +29,22 @@ pub struct Entry {
     pub expires_in: Option<Duration>,
 }
 
+/// An [`Entry`] as it lies somewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryRef<'e> {
+    pub value: &'e [u8],
+    pub version: Version,
+    pub created_at: UnixMillis,
+    pub expires_in: Option<Duration>,
+}
+
+impl Entry {
+    pub fn borrowed(&self) -> EntryRef<'_> {
+        let Self { value, version, created_at, expires_in } = self;
+        EntryRef { value, version: *version, created_at: *created_at, expires_in: *expires_in }
+    }
+}
+
 /// What is known about an entry beyond what every read of it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {

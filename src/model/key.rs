@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
+use hashbrown::Equivalent;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::invalid::{Invalid, quoted};
@@ -158,6 +159,19 @@ impl<'k> KeyRef<'k> {
     /// That of the [`EntryKey`].
     pub fn hash(self) -> u64 {
         self.hash
+    }
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// So that maps by [`EntryKey`] can be asked.
+impl Equivalent<EntryKey> for KeyRef<'_> {
+    fn equivalent(&self, key: &EntryKey) -> bool {
+        self.hash == key.hash && *self.text == *key.text
     }
 }
 

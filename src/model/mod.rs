@@ -14,7 +14,7 @@ mod policy;
 mod tag;
 mod ttl;
 
-pub use entry::{Details, Entry, UnixMillis, Version, Write};
+pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
 pub use invalid::Invalid;
 pub(crate) use key::hash;
 pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};

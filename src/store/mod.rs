@@ -9,6 +9,7 @@ mod error;
 mod presence;
 pub mod redis;
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ pub use error::Error;
 pub use presence::{Neighbour, Presence, RingCount, Role, Survey};
 
 use crate::clock::Moment;
-use crate::model::{Details, Entry, EntryKey, Key, Namespace, Quota, Selection, Version, Write};
+use crate::model::{Details, Entry, EntryKey, Key, KeyRef, Namespace, Quota, Selection, Version, Write};
 
 /// Index of a shard within its store; stable for the life of the process.
 pub type ShardIndex = u16;
@@ -63,6 +64,13 @@ pub struct Totals {
 pub struct Reads {
     pub hits: u64,
     pub misses: u64,
+}
+
+impl AddAssign for Reads {
+    fn add_assign(&mut self, more: Self) {
+        self.hits += more.hits;
+        self.misses += more.misses;
+    }
 }
 
 /// How one shard is doing.
@@ -115,7 +123,7 @@ pub trait Store: Presence {
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error>;
 
     /// The answer of [`Store::get`] where that takes no waiting and cannot fail, as the store is in this process.
-    fn get_at_hand(&self, _key: &EntryKey) -> Option<Option<Entry>> {
+    fn get_at_hand(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
         None
     }
 
@@ -133,7 +141,7 @@ pub trait Store: Presence {
 
     /// Notes that a read found the entry of `key`, for stores that do not see all reads. Others count
     /// in [`Store::get`] and [`Store::describe`].
-    fn accessed(&self, _key: &EntryKey) {}
+    fn accessed(&self, _key: KeyRef<'_>) {}
 
     /// Stores an entry, after making room as `quota` says.
     ///

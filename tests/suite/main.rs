@@ -21,6 +21,7 @@
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
+//! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
 //! - [`ring_change`]: shards that come and go
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`nginx`]: the load-balancing front
@@ -45,6 +46,7 @@ mod exact_bytes;
 mod exact_numbers;
 mod exact_under_load;
 mod expiry;
+mod fast_path;
 mod fleet;
 mod flush;
 mod full_memory;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use percent_encoding::percent_decode_str;
 
 use crate::http::server::MAX_HEADER_BYTES;
-use crate::model::EntryKey;
+use crate::model::KeyRef;
 
 /// Headers of a request that is answered here at most.
 const MAX_HEADERS: usize = 48;
@@ -18,7 +18,7 @@ const MAX_HEADERS: usize = 48;
 const ENTRY_PREFIX: &str = "/api/v1/cache/";
 
 /// Whose the request is that the bytes begin with.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Head<'b> {
     /// That cannot be told before more bytes have come.
     Partial,
@@ -30,9 +30,9 @@ pub enum Head<'b> {
 }
 
 /// A read or a write of one entry, with all its bytes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct EntryRequest<'b> {
-    pub key: EntryKey,
+    pub key: KeyRef<'b>,
     pub verb: Verb,
     /// As the client named it.
     pub request_id: Option<&'b [u8]>,
@@ -47,8 +47,8 @@ pub enum Verb {
     Put(Range<usize>),
 }
 
-/// Reads the head at the front of `bytes`.
-pub fn parse(bytes: &[u8]) -> Head<'_> {
+/// Reads the head at the front of `bytes`; `text` holds the key meanwhile.
+pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let head_len = match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -83,7 +83,7 @@ pub fn parse(bytes: &[u8]) -> Head<'_> {
         },
         _ => return router,
     };
-    let Some(key) = request.path.and_then(entry_key) else { return router };
+    let Some(key) = request.path.and_then(|path| entry_key(path, text)) else { return router };
     let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
     Head::Entry(EntryRequest { key, verb, request_id, len })
 }
@@ -125,17 +125,33 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// The entry that a path names; `None` where it names none, or wrongly.
-fn entry_key(path: &str) -> Option<EntryKey> {
+fn entry_key<'t>(path: &str, text: &'t mut String) -> Option<KeyRef<'t>> {
     let (namespace, key) = path.strip_prefix(ENTRY_PREFIX)?.split_once('/')?;
     // The path of the stats. Others than these bytes the router may refuse, whatever they decode to.
     if key == "stats" || !namespace.bytes().chain(key.bytes()).all(is_path_byte) {
         return None;
     }
     let (namespace, key) = (percent_decode_str(namespace).decode_utf8(), percent_decode_str(key).decode_utf8());
-    EntryKey::parse(&namespace.ok()?, &key.ok()?).ok()
+    KeyRef::parse(&namespace.ok()?, &key.ok()?, text).ok()
 }
 
 /// What may stand in a segment of a path (RFC 3986, 3.3).
 fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte)
+    PATH_BYTES[usize::from(byte)]
 }
+
+const PATH_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=:@%";
+    let mut i = 0;
+    while i < others.len() {
+        table[others[i] as usize] = true;
+        i += 1;
+    }
+    table
+};

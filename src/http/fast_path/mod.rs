@@ -37,10 +37,10 @@ use super::error::{self, Error};
 use super::request_id::Numbered;
 use super::server::MAX_HEADER_BYTES;
 use super::wire::Wire;
-use crate::cache::{Consistency, Lookup};
+use crate::cache::{Consistency, Lookup, Trail};
 use crate::clock::Moment;
 use crate::config::HttpConfig;
-use crate::model::{EntryKey, Operation};
+use crate::model::{EntryKey, EntryRef, Operation};
 
 /// What is read at a time; a head that is not whole yet stands before it.
 const READ_BYTES: usize = 16 * 1024;
@@ -76,8 +76,6 @@ enum Waiting {
     Put(EntryKey, Bytes),
     /// It panicked.
     Failed,
-    /// Answered, but for the sending of a large value.
-    Sending(Rest),
 }
 
 /// What the requests at hand came to.
@@ -87,12 +85,15 @@ enum Step {
 }
 
 thread_local! {
-    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { input: Vec::new(), output: Vec::new() }) };
+    static BUFFERS: RefCell<Buffers> =
+        const { RefCell::new(Buffers { input: Vec::new(), output: Vec::new(), key: String::new() }) };
 }
 
 struct Buffers {
     input: Vec<u8>,
     output: Vec<u8>,
+    /// Of the request at hand.
+    key: String,
 }
 
 impl FastPath {
@@ -157,7 +158,7 @@ impl FastPath {
 
     /// Reads once, and answers what came.
     fn poll_read(&self, cx: &mut Context<'_>, wire: &mut Wire, buffers: &mut Buffers) -> Poll<io::Result<Progress>> {
-        let Buffers { input, output } = buffers;
+        let Buffers { input, output, key } = buffers;
         let kept = wire.input.len();
         // Grows to the most that a head may have, once.
         if input.len() < kept + READ_BYTES {
@@ -175,7 +176,7 @@ impl FastPath {
         output.clear();
         let (mut used, mut step) = (0, None);
         while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
-            match parse(&bytes[used..]) {
+            match parse(&bytes[used..], key) {
                 Head::Partial => break,
                 Head::Router { .. } => step = Some(Step::End(End::Router)),
                 Head::Entry(request) if request.len > MAX_HEADER_BYTES + self.max_body_bytes => {
@@ -213,19 +214,18 @@ impl FastPath {
             Some(Step::Waits(waiting, request_id.map_or_else(own, <[u8]>::to_vec)))
         };
         match verb {
-            Verb::Put(body) => waits(Waiting::Put(key.clone(), Bytes::copy_from_slice(&bytes[body.clone()]))),
+            Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
-                let cache = &self.app.cache;
-                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(key))) {
-                    Ok(None) => waits(Waiting::Get(key.clone())),
-                    Ok(Some(lookup)) => {
-                        let rest = match request_id {
-                            Some(id) => reply::put_lookup(output, cache, &lookup, id),
-                            None => reply::put_lookup(output, cache, &lookup, self.ids.next().as_bytes()),
-                        };
-                        if rest.is_empty() { None } else { Some(Step::Waits(Waiting::Sending(rest), Vec::new())) }
-                    }
+                let (cache, begun) = (&self.app.cache, output.len());
+                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match request_id {
+                    Some(id) => reply::put_read(output, cache, found, trail, id),
+                    None => self.ids.with_next(|id| reply::put_read(output, cache, found, trail, id)),
+                };
+                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(*key, show))) {
+                    Ok(Some(())) => None,
+                    Ok(None) => waits(Waiting::Get(key.to_key())),
                     Err(panic) => {
+                        output.truncate(begun);
                         error::note_panic(&*panic, &self.app.metrics);
                         waits(Waiting::Failed)
                     }
@@ -240,7 +240,6 @@ impl FastPath {
         let may_write = matches!(waiting, Waiting::Put(..));
         let answer = async {
             match waiting {
-                Waiting::Sending(rest) => Ok(Answer::Rest(rest)),
                 Waiting::Failed => Err(Error::Panic),
                 Waiting::Get(key) => {
                     Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
@@ -259,7 +258,6 @@ impl FastPath {
             }
         };
         let rest = match answer {
-            Ok(Answer::Rest(rest)) => rest,
             Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id),
             Ok(Answer::Response(response)) => {
                 reply::put_response(&mut output, response, request_id).await;
@@ -281,7 +279,6 @@ impl FastPath {
 enum Answer {
     Lookup(Lookup),
     Response(Response),
-    Rest(Rest),
 }
 
 enum Progress {

@@ -14,12 +14,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected};
 use httpdate::HttpDate;
 
-use crate::cache::{Cache, Lookup};
-use crate::clock::unix_seconds;
+use crate::cache::{Cache, Lookup, Trail};
+use crate::clock::unix_millis_of_last_tick;
 use crate::http::answer::APPLICATION_JSON;
 use crate::http::bounds::X_REQUEST_ID;
 use crate::http::entry::{put_headers, shown_ttl};
 use crate::http::{error, json};
+use crate::model::{Entry, EntryRef};
 
 /// Values beyond this are sent from where they lie; copying smaller ones costs less than a further piece.
 const COPIED_BYTES: usize = 16 * 1024;
@@ -33,37 +34,56 @@ pub struct Rest {
     pub after: Vec<u8>,
 }
 
-impl Rest {
-    pub fn is_empty(&self) -> bool {
-        self.value.is_empty()
+/// Writes the answer of a read to `out`, but for a large value and what follows it.
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8]) -> Rest {
+    let found = lookup.entry.as_ref();
+    match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
+        None => {
+            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, request_id);
+            Rest::default()
+        }
+        Some(entry) => {
+            let mut after = Vec::new();
+            put_before_value(out, cache, entry.borrowed(), &lookup.trail, request_id, &mut after);
+            Rest { value: entry.value.clone(), after }
+        }
     }
 }
 
-/// Writes the answer of a read to `out`, but for a large value.
-pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8]) -> Rest {
-    let ttl = shown_ttl(lookup);
-    let is_found = lookup.entry.is_some();
-    out.extend_from_slice(if is_found { b"HTTP/1.1 200 OK\r\n" } else { b"HTTP/1.1 404 Not Found\r\n" });
-    put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
-    put_headers(cache, lookup, ttl, |name, parts| put_header(out, name.as_str(), parts));
-    let Some(entry) = &lookup.entry else {
+/// Writes the answer of a read to `out`.
+pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, trail: &Trail, request_id: &[u8]) {
+    let Some(entry) = found else {
+        out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\n");
+        put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
+        put_headers(cache, None, trail, None, |name, parts| put_header(out, name.as_str(), parts));
         let body = error::key_not_found_body();
         end_head(out, body.len(), request_id);
-        out.extend_from_slice(&body);
-        return Rest::default();
+        return out.extend_from_slice(&body);
     };
     AFTER_VALUE.with_borrow_mut(|after| {
-        after.clear();
-        json::put_after_value(after, entry, ttl, None);
-        end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id);
-        out.extend_from_slice(json::BEFORE_VALUE);
-        if entry.value.len() > COPIED_BYTES {
-            return Rest { value: entry.value.clone(), after: after.clone() };
-        }
-        out.extend_from_slice(&entry.value);
+        put_before_value(out, cache, entry, trail, request_id, after);
+        out.extend_from_slice(entry.value);
         out.extend_from_slice(after);
-        Rest::default()
-    })
+    });
+}
+
+/// Writes what comes before the value to `out`, and to `after` what comes after it.
+fn put_before_value(
+    out: &mut Vec<u8>,
+    cache: &Cache,
+    entry: EntryRef<'_>,
+    trail: &Trail,
+    request_id: &[u8],
+    after: &mut Vec<u8>,
+) {
+    let ttl = shown_ttl(Some(entry), trail);
+    after.clear();
+    json::put_after_value(after, entry, ttl, None);
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
+    put_headers(cache, Some(entry), trail, ttl, |name, parts| put_header(out, name.as_str(), parts));
+    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id);
+    out.extend_from_slice(json::BEFORE_VALUE);
 }
 
 /// Writes any answer to `out`.
@@ -118,7 +138,7 @@ struct Date {
 
 impl Date {
     fn put(&mut self, out: &mut Vec<u8>) {
-        let now = unix_seconds();
+        let now = unix_millis_of_last_tick().0 / 1000;
         if now != self.unix_seconds || self.line.is_empty() {
             self.unix_seconds = now;
             self.line.clear();

@@ -21,7 +21,7 @@ use super::{
     Cursor, Error, FlushFailure, Neighbour, Page, Presence, Reads, RingCount, Role, ShardHealth, ShardIndex, Store,
     Stored, Survey, Totals,
 };
-use crate::model::{Details, Entry, EntryKey, Namespace, Quota, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
 
 /// The name by which the one shard of this store is known.
 pub const NAME: &str = "embedded";
@@ -141,8 +141,8 @@ impl Store for Embedded {
         Ok(self.read(key))
     }
 
-    fn get_at_hand(&self, key: &EntryKey) -> Option<Option<Entry>> {
-        Some(self.read(key))
+    fn get_at_hand(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
+        Some(self.read(&key.to_key()))
     }
 
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {

@@ -5,12 +5,12 @@
 //! written as soon as a few reads have come together and not only once in an interval: what a
 //! namespace holds may be turned over several times a second.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use fred::types::Value;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::reply;
 use super::scripts;
 use super::shard::{Effect, Shard};
-use crate::clock::unix_millis;
+use crate::clock::unix_millis_of_last_tick;
 use crate::metrics::Metrics;
-use crate::model::{Details, Entry, EntryKey, EntryKeyHasher, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, EntryKeyHasher, KeyRef, UnixMillis};
 use crate::store::Error;
+use crate::workers::PerWorker;
 
 /// Entries whose reads are kept at once; reads of more are dropped and counted.
 const MAX_ENTRIES: usize = 65_536;
@@ -38,7 +39,10 @@ const ENTRIES_PER_SCRIPT: usize = 100;
 
 /// Reads of the entries of one shard that are not in their metadata yet.
 pub struct Accesses {
-    pending: Mutex<HashMap<EntryKey, Access, EntryKeyHasher>>,
+    /// Each worker's own, so that none waits for another.
+    pending: PerWorker<Mutex<Pending>>,
+    /// Entries in all of them.
+    entries: AtomicUsize,
     /// Wakes the task that writes.
     due: Notify,
     /// Whether entries were evicted by use since the last interval began.
@@ -47,6 +51,8 @@ pub struct Accesses {
     writing: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
+
+type Pending = HashMap<EntryKey, Access, EntryKeyHasher>;
 
 /// Reads of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +64,8 @@ struct Access {
 impl Accesses {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            pending: Mutex::default(),
+            pending: PerWorker::default(),
+            entries: AtomicUsize::new(0),
             due: Notify::new(),
             is_evicting: AtomicBool::new(false),
             writing: tokio::sync::Mutex::default(),
@@ -67,36 +74,46 @@ impl Accesses {
     }
 
     /// Counts a read of `key` now.
-    pub fn add(&self, key: &EntryKey) {
-        let pending = self.merge(key, Access { reads: 1, last: unix_millis() });
+    pub fn add(&self, key: KeyRef<'_>) {
+        self.merge(key, Access { reads: 1, last: unix_millis_of_last_tick() });
         let threshold = if self.is_evicting.load(Relaxed) { FEW_ENTRIES } else { MANY_ENTRIES };
-        if pending >= threshold {
+        if self.entries.load(Relaxed) >= threshold {
             self.due.notify_one();
         }
     }
 
-    /// Adds to what is pending; answers for how many entries something is.
-    fn merge(&self, key: &EntryKey, access: Access) -> usize {
-        let mut pending = self.pending.lock();
-        if let Some(known) = pending.get_mut(key) {
-            known.reads += access.reads;
-            known.last = known.last.max(access.last);
-        } else if pending.len() < MAX_ENTRIES {
-            pending.insert(key.clone(), access);
+    /// Adds to what is pending.
+    fn merge(&self, key: KeyRef<'_>, access: Access) {
+        let mut pending = self.pending.own().lock();
+        if let Some(known) = pending.get_mut(&key) {
+            known.add(access);
+        } else if self.entries.load(Relaxed) < MAX_ENTRIES {
+            pending.insert(key.to_key(), access);
+            self.entries.fetch_add(1, Relaxed);
         } else {
             self.metrics.accesses_lost.increment(access.reads);
         }
-        pending.len()
     }
 
     /// Drops the reads of an entry that is gone: another one under its name starts anew.
     pub fn forget(&self, key: &EntryKey) {
-        self.pending.lock().remove(key);
+        if self.entries.load(Relaxed) == 0 {
+            return;
+        }
+        for pending in self.pending.all() {
+            if pending.lock().remove(key).is_some() {
+                self.entries.fetch_sub(1, Relaxed);
+            }
+        }
     }
 
     /// The reads of `key` that are pending.
     fn of(&self, key: &EntryKey) -> Option<Access> {
-        self.pending.lock().get(key).copied()
+        let known = self.pending.all().filter_map(|pending| pending.lock().get(key).copied());
+        known.reduce(|mut sum, access| {
+            sum.add(access);
+            sum
+        })
     }
 
     /// Entries are being evicted: who goes must be decided on what was read just now.
@@ -108,9 +125,21 @@ impl Accesses {
 
     /// Takes some of what is pending.
     fn take(&self, most: usize) -> Vec<(EntryKey, Access)> {
-        let mut pending = self.pending.lock();
-        let keys: Vec<EntryKey> = pending.keys().take(most).cloned().collect();
-        keys.iter().filter_map(|key| pending.remove_entry(key)).collect()
+        let mut taken: Vec<(EntryKey, Access)> = Vec::new();
+        for pending in self.pending.all() {
+            let mut pending = pending.lock();
+            let keys: Vec<EntryKey> = pending.keys().take(most - taken.len()).cloned().collect();
+            taken.extend(keys.iter().filter_map(|key| pending.remove_entry(key)));
+        }
+        self.entries.fetch_sub(taken.len(), Relaxed);
+        taken
+    }
+}
+
+impl Access {
+    fn add(&mut self, more: Self) {
+        self.reads += more.reads;
+        self.last = self.last.max(more.last);
     }
 }
 
@@ -149,7 +178,7 @@ impl Shard {
     /// Writes all that was pending at the call. What was not written for certain is pending again; what
     /// may have been is not, as twice would be worse than lost.
     async fn record_accesses(&self) -> Result<(), Error> {
-        let batches = self.accesses.pending.lock().len().div_ceil(ENTRIES_PER_SCRIPT);
+        let batches = self.accesses.entries.load(Relaxed).div_ceil(ENTRIES_PER_SCRIPT);
         for _ in 0..batches {
             let _writing = self.accesses.writing.lock().await;
             let batch = self.accesses.take(ENTRIES_PER_SCRIPT);
@@ -165,7 +194,7 @@ impl Shard {
                 if error.may_have_happened() {
                     self.accesses.metrics.accesses_lost.increment(access.reads);
                 } else {
-                    self.accesses.merge(key, *access);
+                    self.accesses.merge(key.borrowed(), *access);
                 }
             }
             return Err(error);
@@ -186,9 +215,9 @@ mod tests {
     fn reads_of_one_entry_are_counted_together_until_it_is_forgotten() {
         let accesses = Accesses::new(Arc::default());
         for _ in 0..3 {
-            accesses.add(&key(1));
+            accesses.add(key(1).borrowed());
         }
-        accesses.add(&key(2));
+        accesses.add(key(2).borrowed());
         accesses.forget(&key(2));
         let pending = accesses.take(10);
         assert_eq!(pending.iter().map(|(key, access)| (key.key(), access.reads)).collect::<Vec<_>>(), [("key_1", 3)]);
@@ -199,7 +228,7 @@ mod tests {
     fn reads_of_ever_new_keys_take_bounded_memory() {
         let accesses = Accesses::new(Arc::default());
         for i in 0..MAX_ENTRIES + 1000 {
-            accesses.add(&key(i));
+            accesses.add(key(i).borrowed());
         }
         assert_eq!(accesses.take(usize::MAX).len(), MAX_ENTRIES);
     }

@@ -42,7 +42,7 @@ use super::{
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
-use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Namespace, Quota, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, KeyRef, Namespace, Quota, Selection, Write};
 use crate::workers::Workers;
 
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
@@ -275,7 +275,7 @@ impl Store for Redis {
         usize::from(cursor.shard) < self.shards.len() && cursor.place < PLACES
     }
 
-    fn accessed(&self, key: &EntryKey) {
+    fn accessed(&self, key: KeyRef<'_>) {
         self.owner(key.hash()).accesses.add(key);
     }
 

@@ -61,6 +61,30 @@ async fn try_read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     parse(&read, true).unwrap_or_else(|| panic!("the connection ended after {:?}", String::from_utf8_lossy(&read)))
 }
 
+/// Reads as many answers as there are to come on a connection that stays open, each with a
+/// `Content-Length`.
+pub async fn read_answers(stream: &mut (impl AsyncRead + Unpin), count: usize) -> Vec<Answer> {
+    let read = async {
+        let (mut read, mut answers) = (Vec::new(), Vec::new());
+        while answers.len() < count {
+            while let Some(answer) = parse(&read, false) {
+                let head = read.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+                read.drain(..head + answer.body.len());
+                answers.push(answer);
+            }
+            let mut chunk = [0; 16 * 1024];
+            if answers.len() < count {
+                let length = stream.read(&mut chunk).await.expect("an open connection");
+                assert!(length > 0, "the connection ended after {} answers of {count}", answers.len());
+                read.extend_from_slice(&chunk[..length]);
+            }
+        }
+        assert!(read.is_empty(), "more than {count} answers: {:?}", String::from_utf8_lossy(&read));
+        answers
+    };
+    timeout(PATIENCE, read).await.expect("the answers in time")
+}
+
 /// The answer in `read` when it is complete; `ended` says that nothing more will come.
 fn parse(read: &[u8], ended: bool) -> Option<Answer> {
     let end_of_head = read.windows(4).position(|four| four == b"\r\n\r\n")?;

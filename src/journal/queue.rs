@@ -1,0 +1,140 @@
+//! The queue of a journal: each worker leaves records in a part of its own, so that none waits for another.
+//!
+//! All parts together hold a bounded number of records. A part takes places for some at a time from those that
+//! are free, so the number that all of them share is touched once in a while and not for every record.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::workers::PerWorker;
+
+/// Places that a part takes at a time at most.
+const MOST_PLACES: usize = 64;
+
+pub(super) struct Queue<R> {
+    parts: PerWorker<Mutex<Part<R>>>,
+    /// Places that no part has.
+    free: AtomicUsize,
+    /// Places that a part takes at a time.
+    step: usize,
+    /// Looked at under the lock of a part.
+    is_closed: AtomicBool,
+    /// Wakes who takes the records out.
+    news: Notify,
+}
+
+struct Part<R> {
+    records: Vec<R>,
+    /// Places for more.
+    places: usize,
+}
+
+impl<R> Default for Part<R> {
+    fn default() -> Self {
+        Self { records: Vec::new(), places: 0 }
+    }
+}
+
+impl<R> Queue<R> {
+    /// A queue of at most `capacity` records.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            parts: PerWorker::default(),
+            free: AtomicUsize::new(capacity),
+            step: (capacity / 64).clamp(1, MOST_PLACES),
+            is_closed: AtomicBool::new(false),
+            news: Notify::new(),
+        }
+    }
+
+    /// Leaves a record; tells whether there was a place for it.
+    pub fn leave(&self, record: R) -> bool {
+        let mut part = self.parts.own().lock();
+        if self.is_closed.load(Relaxed) || (part.places == 0 && !self.take_places(&mut part)) {
+            return false;
+        }
+        part.places -= 1;
+        part.records.push(record);
+        // The first one starts the time that records wait; then it is told of some at a time.
+        let is_news = part.records.len().is_multiple_of(self.step) || part.records.len() == 1;
+        drop(part);
+        if is_news {
+            self.news.notify_one();
+        }
+        true
+    }
+
+    fn take_places(&self, part: &mut Part<R>) -> bool {
+        let taken = |free: usize| free.checked_sub(self.step.min(free)).filter(|_| free > 0);
+        let Ok(free) = self.free.fetch_update(Relaxed, Relaxed, taken) else { return false };
+        part.places = self.step.min(free);
+        true
+    }
+
+    /// Waits until there may be more than at the last look.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.all().map(|part| part.lock().records.len()).sum()
+    }
+
+    /// Takes up to `most` records out.
+    pub fn take(&self, most: usize) -> Vec<R> {
+        let mut taken = Vec::new();
+        for part in self.parts.all() {
+            let records = &mut part.lock().records;
+            let count = records.len().min(most - taken.len());
+            taken.extend(records.drain(..count));
+        }
+        self.free.fetch_add(taken.len(), Relaxed);
+        taken
+    }
+
+    /// Takes no more records.
+    pub fn close(&self) {
+        self.is_closed.store(true, Relaxed);
+        // Whoever was leaving one has left it, or finds the queue closed.
+        self.parts.all().for_each(|part| drop(part.lock()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_takes_no_more_until_some_went() {
+        for capacity in [1, 100, 5000] {
+            let queue = Queue::new(capacity);
+            let left = (0..capacity + 10).filter(|i| queue.leave(*i)).count();
+            assert_eq!((left, queue.len()), (capacity, capacity));
+            assert_eq!(queue.take(1), [0]);
+            assert!(queue.leave(0) && !queue.leave(0));
+            assert_eq!(queue.take(usize::MAX).len(), capacity);
+            queue.close();
+            assert!(!queue.leave(0) && queue.len() == 0);
+        }
+    }
+
+    #[test]
+    fn every_record_left_is_taken_once() {
+        let queue = Queue::new(10_000);
+        let mut taken = std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let queue = &queue;
+                scope.spawn(move || (0..1000).for_each(|i| assert!(queue.leave(thread * 1000 + i))));
+            }
+            let mut taken = Vec::new();
+            while taken.len() < 4000 {
+                taken.extend(queue.take(77));
+            }
+            taken
+        });
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..4000));
+    }
+}

@@ -1,0 +1,115 @@
+//! Operations counted and timed: each worker on lines of its own, added up when somebody looks.
+//!
+//! The exporter's histograms keep every sample until they are folded, which costs more than an L1 hit's whole
+//! bookkeeping; here a sample is added to its bucket at once, and the exporter's text gets these lines added.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::model::{Answer, Operation};
+use crate::workers::PerWorker;
+
+pub(super) const REQUESTS: &str = "sidecache_requests_total";
+pub(super) const DURATION: &str = "sidecache_request_duration_seconds";
+
+/// Upper bounds of the latency histogram's buckets, in nanoseconds and as the text of seconds: from an L1 hit
+/// to a timeout.
+const BUCKETS: [(u64, &str); 16] = [
+    (10_000, "0.00001"),
+    (25_000, "0.000025"),
+    (50_000, "0.00005"),
+    (100_000, "0.0001"),
+    (250_000, "0.00025"),
+    (500_000, "0.0005"),
+    (1_000_000, "0.001"),
+    (2_500_000, "0.0025"),
+    (5_000_000, "0.005"),
+    (10_000_000, "0.01"),
+    (25_000_000, "0.025"),
+    (50_000_000, "0.05"),
+    (100_000_000, "0.1"),
+    (250_000_000, "0.25"),
+    (1_000_000_000, "1"),
+    (5_000_000_000, "5"),
+];
+
+/// What was counted of all operations.
+#[derive(Default)]
+pub(super) struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
+
+/// Of one operation.
+#[derive(Default)]
+struct Counts {
+    /// By [`Answer`].
+    answers: [AtomicU64; Answer::ALL.len()],
+    /// Not cumulative; the last is for what is beyond all bounds.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    nanos: AtomicU64,
+}
+
+impl Operations {
+    pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
+        let counts = &self.0.own()[operation as usize];
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS.iter().position(|(bound, _)| nanos <= *bound).unwrap_or(BUCKETS.len());
+        counts.answers[answer as usize].fetch_add(1, Relaxed);
+        counts.buckets[bucket].fetch_add(1, Relaxed);
+        counts.nanos.fetch_add(nanos, Relaxed);
+    }
+
+    /// Operations of this kind that ended so.
+    pub fn answered(&self, operation: Operation, answer: Answer) -> u64 {
+        self.sum(operation, |counts| &counts.answers[answer as usize])
+    }
+
+    fn sum(&self, operation: Operation, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        self.0.all().map(|all| of(&all[operation as usize]).load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    /// The histogram in the Prometheus text format.
+    pub fn render_latency(&self) -> String {
+        let mut text = format!(
+            "# HELP {DURATION} Time an operation took inside this process and its store.\n# TYPE {DURATION} histogram\n"
+        );
+        for operation in Operation::ALL {
+            let name = operation.as_str();
+            let mut put = |suffix: &str, bound: Option<&str>, value: &dyn std::fmt::Display| {
+                let bound = bound.map(|bound| format!(",le=\"{bound}\"")).unwrap_or_default();
+                writeln!(text, "{DURATION}_{suffix}{{operation=\"{name}\"{bound}}} {value}")
+                    .expect("writing to memory does not fail");
+            };
+            let mut count = 0;
+            for (i, bound) in BUCKETS.iter().map(|(_, bound)| *bound).chain(["+Inf"]).enumerate() {
+                count += self.sum(operation, |counts| &counts.buckets[i]);
+                put("bucket", Some(bound), &count);
+            }
+            put("sum", None, &Duration::from_nanos(self.sum(operation, |counts| &counts.nanos)).as_secs_f64());
+            put("count", None, &count);
+        }
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_in_every_bucket_from_its_own_on() {
+        let operations = Operations::default();
+        for micros in [10, 11, 10_000_000] {
+            operations.observe(Operation::Get, Answer::Hit, Duration::from_micros(micros));
+        }
+        let text = operations.render_latency();
+        for (bound, count) in [("0.00001", 1), ("0.000025", 2), ("5", 2), ("+Inf", 3)] {
+            let line = format!("{DURATION}_bucket{{operation=\"get\",le=\"{bound}\"}} {count}\n");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(
+            text.contains("_sum{operation=\"get\"} 10.000021\n") && text.contains("_count{operation=\"get\"} 3\n")
+        );
+        assert_eq!(operations.answered(Operation::Get, Answer::Hit), 3);
+    }
+}
