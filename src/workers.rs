@@ -120,7 +120,12 @@ impl<T> PerWorker<T> {
 
     /// The value of this thread's worker.
     pub fn own(&self) -> &T {
-        &self.parts[self.own_index()].0
+        self.at(self.own_index())
+    }
+
+    /// The value of this number.
+    pub fn at(&self, index: usize) -> &T {
+        &self.parts[index].0
     }
 
     /// The number of this thread's value.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
 const ROOMS: [(&str, &[&str]); 21] = [
-    ("workers", &[]),
     ("model", &[]),
+    ("workers", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
     ("metrics", &["model", "workers"]),

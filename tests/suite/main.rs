@@ -11,6 +11,7 @@
 //! - [`scale`]: a million entries
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
+//! - [`gathering`]: requests of one moment, which go as few scripts
 //! - [`cache_status`]: which tier answered, and why not a nearer one
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`stale_on_error`]: copies that stand in for a shard that does not answer
@@ -51,6 +52,7 @@ mod fleet;
 mod flush;
 mod full_memory;
 mod functional;
+mod gathering;
 mod glob;
 mod hit_ratio;
 mod input;

@@ -64,10 +64,11 @@ pub enum Failure {
     NotConnected,
 }
 
-/// The right to send one operation.
+/// The right to send a command for some operations.
 pub struct Admission<'b> {
     breaker: &'b Breaker,
     generation: u32,
+    operations: u32,
     is_trial: bool,
 }
 
@@ -75,13 +76,13 @@ impl Admission<'_> {
     /// The shard answered.
     pub fn answered(&self) {
         if self.is_current() {
-            self.breaker.answered();
+            self.breaker.answered(self.operations);
         }
     }
 
-    /// The operation failed at `now`; tells which state that ended, if it opened the breaker.
+    /// The command failed at `now`; tells which state that ended, if it opened the breaker.
     pub fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
-        if self.is_current() { self.breaker.failed(failure, now) } else { None }
+        if self.is_current() { self.breaker.failed(failure, self.operations, now) } else { None }
     }
 
     fn is_current(&self) -> bool {
@@ -92,7 +93,7 @@ impl Admission<'_> {
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if self.is_trial {
-            self.breaker.trials.fetch_sub(1, Relaxed);
+            self.breaker.trials.fetch_sub(self.operations, Relaxed);
         }
     }
 }
@@ -120,26 +121,28 @@ impl Breaker {
         }
     }
 
-    /// Whether an operation may be sent now; one load where all is well.
-    pub fn admit(&self) -> Option<Admission<'_>> {
+    /// Whether a command for `operations` may be sent now; two loads where all is well.
+    pub fn admit(&self, operations: u32) -> Option<Admission<'_>> {
         let generation = self.generation.load(Relaxed);
         match self.state() {
-            State::Closed => Some(Admission { breaker: self, generation, is_trial: false }),
+            State::Closed => Some(Admission { breaker: self, generation, operations, is_trial: false }),
             State::Open => None,
             State::HalfOpen => {
-                let taken = self.trials.fetch_add(1, Relaxed);
-                // Dropped where there were too many, which gives the place back.
-                let admission = Admission { breaker: self, generation, is_trial: true };
-                (taken < TRIALS).then_some(admission)
+                let taken = self.trials.fetch_add(operations, Relaxed);
+                // Dropped where there were too many, which gives the places back.
+                let admission = Admission { breaker: self, generation, operations, is_trial: true };
+                (taken.saturating_add(operations) <= TRIALS).then_some(admission)
             }
         }
     }
 
-    fn answered(&self) {
+    fn answered(&self, operations: u32) {
         if self.failing_since.load(Relaxed) != 0 && self.state() == State::Closed {
             self.forgive();
         }
-        if self.state() == State::HalfOpen && self.answers.fetch_add(1, Relaxed) + 1 >= TRIALS {
+        if self.state() == State::HalfOpen
+            && self.answers.fetch_add(operations, Relaxed).saturating_add(operations) >= TRIALS
+        {
             let _change = self.change.lock();
             if self.state() == State::HalfOpen {
                 self.forgive();
@@ -148,11 +151,11 @@ impl Breaker {
         }
     }
 
-    fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
+    fn failed(&self, failure: Failure, operations: u32, now: Moment) -> Option<State> {
         let first = self.failing_since.compare_exchange(0, now.as_nanos(), Relaxed, Relaxed).err();
         let failing = first.map_or(Duration::ZERO, |nanos| now.since(Moment::from_nanos(nanos)));
         let silent = match failure {
-            Failure::Silent => self.silent.fetch_add(1, Relaxed) + 1,
+            Failure::Silent => self.silent.fetch_add(operations, Relaxed).saturating_add(operations),
             Failure::NotConnected => 0,
         };
         let _change = self.change.lock();
@@ -197,7 +200,7 @@ mod tests {
 
     fn open() -> (Breaker, Moment) {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
-        let opened = (0..SILENT_IN_A_ROW).filter_map(|_| breaker.failed(Failure::Silent, now)).count();
+        let opened = (0..SILENT_IN_A_ROW).filter_map(|_| breaker.failed(Failure::Silent, 1, now)).count();
         assert_eq!((opened, breaker.state()), (1, State::Open), "told once");
         (breaker, now)
     }
@@ -205,7 +208,7 @@ mod tests {
     #[test]
     fn silence_again_and_again_opens_it() {
         let (breaker, _) = open();
-        assert!(breaker.admit().is_none());
+        assert!(breaker.admit(1).is_none());
     }
 
     #[test]
@@ -213,56 +216,68 @@ mod tests {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         for _ in 0..20 {
             for _ in 1..SILENT_IN_A_ROW {
-                assert_eq!(breaker.failed(Failure::Silent, now), None);
+                assert_eq!(breaker.failed(Failure::Silent, 1, now), None);
             }
-            breaker.answered();
+            breaker.answered(1);
         }
         assert_eq!(breaker.state(), State::Closed);
-        assert_eq!(breaker.failed(Failure::Silent, now + PATIENCE * 10), None, "a new row begins");
+        assert_eq!(breaker.failed(Failure::Silent, 1, now + PATIENCE * 10), None, "a new row begins");
     }
 
     #[test]
     fn a_connection_that_stays_away_opens_it_and_one_that_broke_does_not() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         for _ in 0..1000 {
-            assert_eq!(breaker.failed(Failure::NotConnected, now), None, "many at once are one break");
+            assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "many at once are one break");
         }
-        assert_eq!(breaker.failed(Failure::NotConnected, now + PATIENCE), Some(State::Closed));
+        assert_eq!(breaker.failed(Failure::NotConnected, 1, now + PATIENCE), Some(State::Closed));
     }
 
     #[test]
     fn half_open_it_lets_a_few_through_and_closes_when_they_are_answered() {
         let (breaker, _) = open();
         breaker.try_again();
-        let under_way: Vec<_> = (0..TRIALS).map(|_| breaker.admit().expect("one of the few")).collect();
-        assert!(breaker.admit().is_none());
+        let under_way: Vec<_> = (0..TRIALS).map(|_| breaker.admit(1).expect("one of the few")).collect();
+        assert!(breaker.admit(1).is_none());
         drop(under_way);
         for _ in 0..TRIALS {
             assert_eq!(breaker.state(), State::HalfOpen);
-            let _trial = breaker.admit().expect("their places are free again");
-            breaker.answered();
+            let _trial = breaker.admit(1).expect("their places are free again");
+            breaker.answered(1);
         }
         assert_eq!(breaker.state(), State::Closed);
-        assert!(breaker.admit().is_some());
+        assert!(breaker.admit(1).is_some());
     }
 
     #[test]
     fn what_was_sent_before_it_opened_says_nothing_of_the_trials() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
-        let sent: Vec<_> = (0..20).map(|_| breaker.admit().expect("closed")).collect();
+        let sent: Vec<_> = (0..20).map(|_| breaker.admit(1).expect("closed")).collect();
         let opened = sent.iter().filter_map(|operation| operation.failed(Failure::Silent, now)).count();
         assert_eq!(opened, 1);
         breaker.try_again();
         sent.iter().for_each(|operation| assert_eq!(operation.failed(Failure::Silent, now), None));
         assert_eq!(breaker.state(), State::HalfOpen);
-        assert!(breaker.admit().is_some_and(|trial| trial.failed(Failure::Silent, now).is_some()));
+        assert!(breaker.admit(1).is_some_and(|trial| trial.failed(Failure::Silent, now).is_some()));
     }
 
     #[test]
     fn silence_while_half_open_opens_it_at_once() {
         let (breaker, now) = open();
         breaker.try_again();
-        assert_eq!(breaker.failed(Failure::Silent, now), Some(State::HalfOpen));
-        assert!(breaker.admit().is_none());
+        assert_eq!(breaker.failed(Failure::Silent, 1, now), Some(State::HalfOpen));
+        assert!(breaker.admit(1).is_none());
+    }
+
+    #[test]
+    fn a_command_counts_as_the_operations_that_it_is_sent_for() {
+        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        assert_eq!(breaker.admit(SILENT_IN_A_ROW).unwrap().failed(Failure::Silent, now), Some(State::Closed));
+        breaker.try_again();
+        assert!(breaker.admit(TRIALS + 1).is_none(), "more than a few");
+        let trial = breaker.admit(TRIALS).unwrap();
+        assert!(breaker.admit(1).is_none());
+        trial.answered();
+        assert_eq!(breaker.state(), State::Closed);
     }
 }

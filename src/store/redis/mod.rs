@@ -7,8 +7,10 @@ mod accesses;
 mod adoption;
 mod breaker;
 mod evicted;
+mod gather;
 mod generations;
 mod history;
+mod in_flight;
 mod lane;
 mod listing;
 mod moved;
@@ -36,6 +38,7 @@ use self::place::PLACES;
 use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
+use self::verbs::Grant;
 use super::{
     Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
     Totals, entry_key,
@@ -219,11 +222,6 @@ where
     join_all(asked).await.into_iter().collect()
 }
 
-/// A batch is only ever asked for keys of one namespace; none has no entries to speak of.
-fn namespace_of(keys: &[EntryKey]) -> &str {
-    keys.first().map_or("", EntryKey::namespace)
-}
-
 #[async_trait]
 impl Store for Redis {
     fn shard_of(&self, key: &EntryKey) -> ShardIndex {
@@ -249,18 +247,15 @@ impl Store for Redis {
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
         let shard = self.owner(key.hash());
         shard.clear(Effect::Read, &[key]).await?;
-        let mut answers = shard.get(key.namespace(), &[key.key()]).await?;
-        Ok(answers.pop().flatten())
+        shard.get_gathered(key).await
     }
 
     async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
-        let namespace = namespace_of(keys);
         let loads = keys.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
             let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
             shard.clear(Effect::Read, &wanted).await?;
-            let wanted: Vec<&str> = wanted.into_iter().map(EntryKey::key).collect();
-            shard.get(namespace, &wanted).await
+            shard.get(&wanted).await
         })
         .await
     }
@@ -283,8 +278,7 @@ impl Store for Redis {
         let shard = self.owner(key.hash());
         let share = quota.share(self.shards.len());
         shard.clear(Effect::Write, &[key]).await?;
-        let mut answers = shard.set(key.namespace(), &[(key, &write)], share, quota.eviction_policy).await?;
-        let stored = answers.pop().expect("one entry has one answer")?;
+        let stored = shard.set_gathered(key, write, share, quota.eviction_policy).await?;
         if stored.outcome == Outcome::Created {
             shard.accesses.forget(key);
         }
@@ -294,13 +288,14 @@ impl Store for Redis {
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>> {
         let namespace = writes.first().map_or("", |(key, _)| key.namespace());
         let loads = writes.iter().map(|(key, write)| (key, Load::of(write)));
-        let share = quota.share(self.shards.len());
+        let (limit_bytes, policy) = (quota.share(self.shards.len()), quota.eviction_policy.as_str());
+        let grant = Grant { namespace, limit_bytes, policy };
         let writes = &writes;
         let answers = self.ask_each(loads, |shard, indices| async move {
             let batch: Vec<(&EntryKey, &Write)> = indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
             let keys: Vec<&EntryKey> = batch.iter().map(|(key, _)| *key).collect();
             shard.clear(Effect::Write, &keys).await?;
-            shard.set(namespace, &batch, share, quota.eviction_policy).await
+            shard.set(grant, &batch).await
         });
         let answers: Vec<Result<Stored, Error>> =
             answers.await.into_iter().map(|answer| answer.and_then(|stored| stored)).collect();

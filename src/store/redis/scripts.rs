@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use fred::bytes_utils::Str;
 use fred::util::sha1_hash;
 
 /// A script and the name Redis gives it.
@@ -11,12 +12,12 @@ use fred::util::sha1_hash;
 pub struct Script {
     pub body: &'static str,
     /// Hexadecimal SHA-1 of the body, as `EVALSHA` wants it.
-    pub sha1: String,
+    pub sha1: Str,
 }
 
 impl Script {
     fn new(body: &'static str) -> Self {
-        Self { body, sha1: sha1_hash(body) }
+        Self { body, sha1: Str::from(sha1_hash(body)) }
     }
 }
 

@@ -25,6 +25,8 @@ use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
+use super::gather::Gathering;
+use super::in_flight::{InFlight, Place};
 use super::lane::Lane;
 use super::moved::Belonging;
 use super::scripts::Script;
@@ -65,6 +67,25 @@ pub enum Effect {
     Write,
 }
 
+/// For whom a command is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// One operation, which takes its place among those in flight.
+    Alone,
+    /// So many operations, which have their places already, see `gather`.
+    Gathered(usize),
+}
+
+impl Party {
+    /// At most as many as a script has keys, which is few.
+    fn operations(self) -> u32 {
+        match self {
+            Self::Alone => 1,
+            Self::Gathered(operations) => operations.try_into().unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// A named Redis endpoint.
 pub struct Shard {
     pub name: String,
@@ -75,8 +96,8 @@ pub struct Shard {
     next: AtomicUsize,
     /// Lane `i` lives on worker `i` modulo this, plus 1.
     workers: usize,
-    in_flight: Semaphore,
-    max_in_flight: usize,
+    in_flight: Arc<InFlight>,
+    pub gathering: Gathering,
     breaker: Arc<Breaker>,
     retrying: Semaphore,
     /// Deadline of one operation.
@@ -110,8 +131,8 @@ impl Shard {
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
             next: AtomicUsize::new(0),
             workers: workers.count(),
-            in_flight: Semaphore::new(common.max_in_flight),
-            max_in_flight: common.max_in_flight,
+            in_flight: InFlight::new(common.max_in_flight),
+            gathering: Gathering::default(),
             breaker: Arc::new(Breaker::new(common.timeout)),
             retrying: Semaphore::new(MAX_RETRYING),
             timeout: common.timeout,
@@ -126,10 +147,12 @@ impl Shard {
         &self,
         script: &Script,
         effect: Effect,
+        party: Party,
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Frame, Error> {
-        let attempt = || self.try_run(script, effect, &arguments);
-        let result = if effect == Effect::Read { self.again_if_broken(attempt).await } else { attempt().await };
+        let attempt = || self.try_run(script, effect, party, &arguments);
+        let result =
+            if effect == Effect::Read { self.again_if_broken(party, attempt).await } else { attempt().await };
         result.map_err(|refusal| self.error(refusal, effect))
     }
 
@@ -137,23 +160,27 @@ impl Shard {
         &self,
         script: &Script,
         effect: Effect,
+        party: Party,
         arguments: &(impl Fn() -> Vec<Value> + Send + Sync),
     ) -> Result<Frame, Refusal> {
         let call = |first: Value| {
-            let mut all = Vec::with_capacity(16);
-            all.extend([first, Value::from("0")]);
-            all.extend(arguments());
+            let arguments = arguments();
+            let mut all = Vec::with_capacity(2 + arguments.len());
+            all.extend([first, Value::from_static_str("0")]);
+            all.extend(arguments);
             all
         };
-        match self.command("EVALSHA", effect, call(Value::from(script.sha1.as_str()))).await {
+        match self.command("EVALSHA", effect, party, call(Value::String(script.sha1.clone()))).await {
             // The shard restarted and nothing was executed: EVAL runs the script and loads it.
-            Err(Refusal::NoScript) => self.command("EVAL", effect, call(Value::from(script.body))).await,
+            Err(Refusal::NoScript) => {
+                self.command("EVAL", effect, party, call(Value::from_static_str(script.body))).await
+            }
             answer => answer,
         }
     }
 
     /// Makes the attempt, and more of them where the connection broke or is not back yet.
-    async fn again_if_broken<F>(&self, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
+    async fn again_if_broken<F>(&self, party: Party, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
     where
         F: Future<Output = Result<Frame, Refusal>>,
     {
@@ -162,14 +189,14 @@ impl Shard {
         if !matches!(result, Err(Refusal::NotConnected(_))) {
             return result;
         }
-        let Ok(_place) = self.retrying.try_acquire() else { return result };
+        let Ok(_places) = self.retrying.try_acquire_many(party.operations()) else { return result };
         for pause in pauses() {
             let left = self.timeout.saturating_sub(Moment::now().since(started));
             if pause >= left || self.breaker.state() != State::Closed {
                 break;
             }
             sleep(pause).await;
-            self.metrics.retries.increment(1);
+            self.metrics.retries.increment(party.operations().into());
             let late = |_| Err(Refusal::NoAnswer("sent again, and not answered in the time left".to_owned()));
             result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
             if !matches!(result, Err(Refusal::NotConnected(_))) {
@@ -181,7 +208,8 @@ impl Shard {
 
     /// Sends one command that reads or that may be lost.
     pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
-        self.command(name, Effect::Read, arguments).await.map_err(|refusal| self.error(refusal, Effect::Read))
+        let answer = self.command(name, Effect::Read, Party::Alone, arguments).await;
+        answer.map_err(|refusal| self.error(refusal, Effect::Read))
     }
 
     /// The shard answered something else than what `expected` says.
@@ -189,13 +217,23 @@ impl Shard {
         Error::Protocol { shard: self.name.clone(), reason: format!("{expected} was expected") }
     }
 
-    async fn command(&self, name: &'static str, effect: Effect, arguments: Vec<Value>) -> Result<Frame, Refusal> {
+    async fn command(
+        &self,
+        name: &'static str,
+        effect: Effect,
+        party: Party,
+        arguments: Vec<Value>,
+    ) -> Result<Frame, Refusal> {
+        let operations = party.operations();
         let refused = |refusal: Refusal| {
-            self.metrics.refused.increment(1);
+            self.metrics.refused.increment(operations.into());
             refusal
         };
-        let _permit = self.in_flight.try_acquire().map_err(|_| refused(Refusal::Overloaded))?;
-        let admission = self.breaker.admit().ok_or_else(|| refused(Refusal::GivenUp))?;
+        let _place = match party {
+            Party::Alone => Some(self.in_flight.enter().ok_or_else(|| refused(Refusal::Overloaded))?),
+            Party::Gathered(_) => None,
+        };
+        let admission = self.breaker.admit(operations).ok_or_else(|| refused(Refusal::GivenUp))?;
         let Some(lane) = self.lane() else {
             self.failed(&admission, Failure::NotConnected);
             return Err(refused(Refusal::NotConnected("not connected".to_owned())));
@@ -205,7 +243,7 @@ impl Shard {
         match answer {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
                 lane.doubt();
-                self.metrics.silent.increment(1);
+                self.metrics.silent.increment(operations.into());
                 self.failed(&admission, Failure::Silent);
                 Err(Refusal::NoAnswer(error.to_string()))
             }
@@ -258,13 +296,34 @@ impl Shard {
 
     /// Brings the gauges up to now.
     pub fn refresh_gauges(&self) {
-        let in_flight = self.max_in_flight - self.in_flight.available_permits();
-        self.metrics.in_flight.set(in_flight as f64);
+        self.metrics.in_flight.set(self.in_flight.count() as f64);
         self.metrics.breaker_open.set(match self.breaker.state() {
             State::Closed => 0.0,
             State::HalfOpen => 0.5,
             State::Open => 1.0,
         });
+    }
+
+    /// A place for one operation that is gathered with others.
+    pub fn enter(&self) -> Result<Place, Error> {
+        self.in_flight.enter().ok_or_else(|| {
+            self.metrics.refused.increment(1);
+            self.overloaded()
+        })
+    }
+
+    pub fn overloaded(&self) -> Error {
+        self.error(Refusal::Overloaded, Effect::Read)
+    }
+
+    /// An operation of which nobody will hear any more.
+    pub fn abandoned(&self, effect: Effect) -> Error {
+        self.error(Refusal::NoAnswer("it was abandoned".to_owned()), effect)
+    }
+
+    /// Whether several operations may go as one script.
+    pub fn may_gather(&self) -> bool {
+        self.breaker.state() == State::Closed
     }
 
     fn error(&self, refusal: Refusal, effect: Effect) -> Error {

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
 use futures_util::future::join_all;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::place::{self, PLACES};
 use super::reply::{self, Unexpected};
 use super::scripts;
-use super::shard::{Effect, Shard};
+use super::shard::{Effect, Party, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
@@ -22,10 +23,19 @@ const FLUSHED_PER_SCRIPT: usize = 25;
 const WORK_PER_SWEEP: u64 = 100;
 
 /// Scripts in which a write makes room at most; a request's deadline ends first.
-const MOST_ROUNDS: usize = 10_000;
+pub const MOST_ROUNDS: usize = 10_000;
+
+/// What a namespace may take on a shard, and who goes when that is not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Grant<'n> {
+    pub namespace: &'n str,
+    /// 0 for any number.
+    pub limit_bytes: u64,
+    pub policy: &'static str,
+}
 
 impl Shard {
-    /// Runs a script and reads its answer with `read`.
+    /// Runs a script for one operation and reads its answer with `read`.
     pub async fn ask<T>(
         &self,
         script: &scripts::Script,
@@ -33,31 +43,30 @@ impl Shard {
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
-        let frame = self.run(script, effect, arguments).await?;
+        self.ask_for(Party::Alone, script, effect, arguments, read).await
+    }
+
+    async fn ask_for<T>(
+        &self,
+        party: Party,
+        script: &scripts::Script,
+        effect: Effect,
+        arguments: impl Fn() -> Vec<Value> + Send + Sync,
+        read: impl FnOnce(Frame) -> Result<T, Unexpected>,
+    ) -> Result<T, Error> {
+        let frame = self.run(script, effect, party, arguments).await?;
         read(frame).map_err(|expected| self.unexpected(expected))
     }
 
     /// Reads entries, in as many scripts as their size asks for.
-    pub async fn get(&self, namespace: &str, keys: &[&str]) -> Result<Vec<Option<Entry>>, Error> {
+    pub async fn get(&self, keys: &[&EntryKey]) -> Result<Vec<Option<Entry>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         while entries.len() < keys.len() {
             let wanted = &keys[entries.len()..];
-            let arguments = || [namespace].into_iter().chain(wanted.iter().copied()).map(Value::from).collect();
-            let read = |frame| {
-                let answers = reply::array(frame)?;
-                if answers.len() != wanted.len() {
-                    return Err("one answer a key");
-                }
-                let answers = answers.into_iter().map(found).collect::<Result<Vec<_>, _>>()?;
-                let given = answers.into_iter().take_while(|answer| !matches!(answer, Found::AskAgain));
-                let given: Vec<Found> = given.collect();
-                if given.is_empty() { Err("at least one entry") } else { Ok(given) }
-            };
-            let given = self.ask(&scripts::GET, Effect::Read, arguments, read).await?;
-            for (key, found) in wanted.iter().zip(given) {
+            for (key, found) in wanted.iter().zip(self.get_some(Party::Alone, wanted).await?) {
                 match found {
                     Found::Entry(entry) => entries.push(Some(entry)),
-                    Found::Nothing | Found::AskAgain => entries.push(None),
+                    Found::Nothing => entries.push(None),
                     Found::Lost => {
                         entries.push(None);
                         lost.push(*key);
@@ -66,16 +75,40 @@ impl Shard {
             }
         }
         if !lost.is_empty() {
-            self.notice_lost(namespace, &lost).await;
+            self.notice_lost(&lost).await;
         }
         Ok(entries)
     }
 
-    /// Brings the books up to what a read saw. Whoever asked has his answer either way.
-    async fn notice_lost(&self, namespace: &str, keys: &[&str]) {
-        let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
-        if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
-            tracing::debug!(%error, "the books do not know yet what expired or was evicted");
+    /// Reads the first of `keys`, of any namespaces: as many as one script answers, at least one.
+    pub async fn get_some(&self, party: Party, keys: &[&EntryKey]) -> Result<Vec<Found>, Error> {
+        let arguments = || keys.iter().map(|key| Value::from(key.text())).collect();
+        let read = |frame| {
+            let answers = reply::array(frame)?;
+            if answers.len() != keys.len() {
+                return Err("one answer a key");
+            }
+            let mut given = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let Some(found) = found(answer)? else { break };
+                given.push(found);
+            }
+            if given.is_empty() { Err("at least one entry") } else { Ok(given) }
+        };
+        self.ask_for(party, &scripts::GET, Effect::Read, arguments, read).await
+    }
+
+    /// Brings the books up to what reads saw. Whoever asked has his answer either way.
+    pub async fn notice_lost(&self, keys: &[&EntryKey]) {
+        let mut by_namespace: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for key in keys {
+            by_namespace.entry(key.namespace()).or_default().push(key.key());
+        }
+        for (namespace, keys) in by_namespace {
+            let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
+            if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
+                tracing::debug!(%error, "the books do not know yet what expired or was evicted");
+            }
         }
     }
 
@@ -86,7 +119,7 @@ impl Shard {
             Described::Entry(entry, details) => Ok(Some((entry, details))),
             Described::Nothing => Ok(None),
             Described::Lost => {
-                self.notice_lost(key.namespace(), &[key.key()]).await;
+                self.notice_lost(&[key]).await;
                 Ok(None)
             }
         }
@@ -95,56 +128,69 @@ impl Shard {
     /// Writes entries, in as many scripts as making room asks for.
     pub async fn set(
         &self,
-        namespace: &str,
+        grant: Grant<'_>,
         writes: &[(&EntryKey, &Write)],
-        limit_bytes: u64,
-        policy: EvictionPolicy,
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
-        let script = if limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
         let mut answers = Vec::with_capacity(writes.len());
         for _ in 0..MOST_ROUNDS {
-            let rest = &writes[answers.len()..];
-            let arguments = || {
-                let mut all = Vec::with_capacity(3 + 4 * rest.len());
-                all.extend([namespace, &limit_bytes.to_string(), policy.as_str()].map(Value::from));
-                for (key, write) in rest {
-                    all.push(Value::from(key.key()));
-                    all.push(Value::from(write.value.clone()));
-                    all.push(Value::from(write.ttl.map_or_else(String::new, |ttl| ttl.as_millis().to_string())));
-                    all.push(Value::from(write.tags.joined()));
-                }
-                all
-            };
-            let read = |frame| {
-                let [answers, taken_out] = reply::tuple(frame)?;
-                let answers = reply::array(answers)?.into_iter().map(written).collect::<Result<Vec<_>, _>>()?;
-                if reply::number(taken_out)? > 0 {
-                    self.accesses.note_eviction();
-                }
-                if answers.len() == rest.len() { Ok(answers) } else { Err("one answer an entry") }
-            };
-            let step = self.ask(script, Effect::Write, arguments, read).await;
-            // What an earlier round stored is stored: only the rest has failed.
-            let step = match step {
+            match self.set_some(Party::Alone, grant, &writes[answers.len()..]).await {
+                Ok(done) => answers.extend(done),
+                // What an earlier round stored is stored: only the rest has failed.
                 Err(error) if !answers.is_empty() => {
                     answers.resize(writes.len(), Err(error));
                     return Ok(answers);
                 }
-                step => step?,
-            };
-            for answer in step {
-                match answer {
-                    Written::Stored(stored) => answers.push(Ok(stored)),
-                    Written::NoRoom => answers.push(Err(Error::Full { shard: self.name.clone() })),
-                    Written::AskAgain => break,
-                }
+                Err(error) => return Err(error),
             }
             if answers.len() == writes.len() {
                 return Ok(answers);
             }
         }
-        answers.resize(writes.len(), Err(Error::Overloaded { shard: self.name.clone() }));
+        answers.resize(writes.len(), Err(self.overloaded()));
         Ok(answers)
+    }
+
+    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for, which may be
+    /// none yet.
+    pub async fn set_some(
+        &self,
+        party: Party,
+        grant: Grant<'_>,
+        writes: &[(&EntryKey, &Write)],
+    ) -> Result<Vec<Result<Stored, Error>>, Error> {
+        let script = if grant.limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
+        let arguments = || {
+            let mut all = Vec::with_capacity(3 + 4 * writes.len());
+            all.extend([Value::from(grant.namespace), Value::from(grant.limit_bytes.to_string())]);
+            all.push(Value::from_static_str(grant.policy));
+            for (key, write) in writes {
+                all.push(Value::from(key.key()));
+                all.push(Value::from(write.value.clone()));
+                all.push(Value::from(write.ttl.map_or_else(String::new, |ttl| ttl.as_millis().to_string())));
+                all.push(Value::from(write.tags.joined()));
+            }
+            all
+        };
+        let read = |frame| {
+            let [answers, taken_out] = reply::tuple(frame)?;
+            let answers = reply::array(answers)?;
+            if reply::number(taken_out)? > 0 {
+                self.accesses.note_eviction();
+            }
+            if answers.len() != writes.len() {
+                return Err("one answer an entry");
+            }
+            let mut done = Vec::with_capacity(answers.len());
+            for answer in answers {
+                match written(answer)? {
+                    Written::Stored(stored) => done.push(Ok(stored)),
+                    Written::NoRoom => done.push(Err(Error::Full { shard: self.name.clone() })),
+                    Written::AskAgain => break,
+                }
+            }
+            Ok(done)
+        };
+        self.ask_for(party, script, Effect::Write, arguments, read).await
     }
 
     /// Flushes step by step; counts into `deleted`, so that a failure keeps what was done.
@@ -296,21 +342,21 @@ pub struct Part {
 }
 
 /// What stands under one key.
-enum Found {
+pub enum Found {
     Entry(Entry),
     Nothing,
     /// Nothing, and the books do not know yet.
     Lost,
-    AskAgain,
 }
 
-fn found(frame: Frame) -> Result<Found, Unexpected> {
-    match frame {
-        Frame::Null => Ok(Found::Nothing),
-        Frame::Number { data: 0, .. } => Ok(Found::AskAgain),
-        Frame::Number { .. } => Ok(Found::Lost),
-        frame => Ok(Found::Entry(entry(reply::tuple(frame)?)?)),
-    }
+/// `None` where the script wants to be asked again.
+fn found(frame: Frame) -> Result<Option<Found>, Unexpected> {
+    Ok(Some(match frame {
+        Frame::Null => Found::Nothing,
+        Frame::Number { data: 0, .. } => return Ok(None),
+        Frame::Number { .. } => Found::Lost,
+        frame => Found::Entry(entry(reply::tuple(frame)?)?),
+    }))
 }
 
 fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, Unexpected> {

@@ -1,0 +1,273 @@
+//! Concurrent reads and writes of single entries on one shard, gathered: those that come up in one turn of a
+//! worker's event loop go out as one script.
+//!
+//! ```text
+//!  a turn of the loop:  request    request    request   others ...   next turn:
+//!                       is first:  queues     queues                 the task takes the queue
+//!                       queues,                                      and sends the scripts
+//!                       spawns a task that yields
+//! ```
+//!
+//! A command costs this process and Redis more than the entry in it. Nobody waits for a clock or for what is
+//! under way: an operation that is alone goes at once, and a shard that stands still holds nobody up for
+//! longer than it did. The task hangs on none of those who asked: one that is cancelled leaves the others
+//! alone, and its write is carried out.
+//!
+//! Each operation counts: it has its own place among those in flight, and a script that stays unanswered is
+//! as many silences. What goes into one script is bounded as for a batch.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+use super::in_flight::Place;
+use super::shard::{Effect, Party, Shard};
+use super::verbs::{Found, Grant, MOST_ROUNDS};
+use super::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
+use crate::model::{Entry, EntryKey, EvictionPolicy, Write};
+use crate::store::{Error, Stored};
+use crate::workers::PerWorker;
+
+type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A read that was asked for.
+struct Get {
+    key: EntryKey,
+    answer: Answer<Option<Entry>>,
+    _place: Place,
+}
+
+/// A write that was asked for.
+struct Set {
+    key: EntryKey,
+    write: Write,
+    limit_bytes: u64,
+    policy: EvictionPolicy,
+    answer: Answer<Stored>,
+    _place: Place,
+}
+
+impl Set {
+    fn grant(&self) -> Grant<'_> {
+        Grant { namespace: self.key.namespace(), limit_bytes: self.limit_bytes, policy: self.policy.as_str() }
+    }
+}
+
+/// What came up in one turn. While there is anything, a task is about to take it.
+#[derive(Default)]
+struct Turn {
+    gets: Vec<Get>,
+    sets: Vec<Set>,
+}
+
+/// The operations on one shard that are about to go.
+#[derive(Default)]
+pub struct Gathering(PerWorker<Mutex<Turn>>);
+
+impl Gathering {
+    fn take(&self, worker: usize) -> Turn {
+        std::mem::take(&mut self.0.at(worker).lock())
+    }
+}
+
+impl Shard {
+    /// Reads an entry.
+    pub async fn get_gathered(self: &Arc<Self>, key: &EntryKey) -> Result<Option<Entry>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let _place = self.enter()?;
+        self.gather(|turn| turn.gets.push(Get { key: key.clone(), answer, _place }));
+        answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Read)))
+    }
+
+    /// Writes an entry, within the bytes that its namespace may take here.
+    pub async fn set_gathered(
+        self: &Arc<Self>,
+        key: &EntryKey,
+        write: Write,
+        limit_bytes: u64,
+        policy: EvictionPolicy,
+    ) -> Result<Stored, Error> {
+        let (answer, answered) = oneshot::channel();
+        let _place = self.enter()?;
+        self.gather(|turn| turn.sets.push(Set { key: key.clone(), write, limit_bytes, policy, answer, _place }));
+        answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Write)))
+    }
+
+    fn gather(self: &Arc<Self>, add: impl FnOnce(&mut Turn)) {
+        let worker = self.gathering.0.own_index();
+        let is_first = {
+            let mut turn = self.gathering.0.at(worker).lock();
+            let is_first = turn.gets.is_empty() && turn.sets.is_empty();
+            add(&mut turn);
+            is_first
+        };
+        if is_first {
+            let departure = Departure { shard: self.clone(), worker, has_left: false };
+            tokio::spawn(async move {
+                // Behind all that is ready to run now.
+                yield_now().await;
+                departure.leave().await;
+            });
+        }
+    }
+
+    /// Answers reads with one script; what does not fit into its answer goes on by itself.
+    async fn answer_gets(self: Arc<Self>, gets: Vec<Get>) {
+        let found = {
+            let keys: Vec<&EntryKey> = gets.iter().map(|get| &get.key).collect();
+            self.get_some(Party::Gathered(keys.len()), &keys).await
+        };
+        let found = match found {
+            // The script stumbled over one of them: the others shall have their answers.
+            Err(Error::Protocol { .. }) if gets.len() > 1 => Vec::new(),
+            Err(error) => return gets.into_iter().for_each(|get| send(get.answer, Err(error.clone()))),
+            Ok(found) => found,
+        };
+        let (mut lost, mut gets) = (Vec::new(), gets.into_iter());
+        for (found, get) in found.into_iter().zip(&mut gets) {
+            match found {
+                Found::Entry(entry) => send(get.answer, Ok(Some(entry))),
+                Found::Nothing => send(get.answer, Ok(None)),
+                Found::Lost => lost.push(get),
+            }
+        }
+        gets.for_each(|get| self.spawn_gets(vec![get]));
+        if !lost.is_empty() {
+            let keys: Vec<&EntryKey> = lost.iter().map(|get| &get.key).collect();
+            self.notice_lost(&keys).await;
+            lost.into_iter().for_each(|get| send(get.answer, Ok(None)));
+        }
+    }
+
+    fn spawn_gets(self: &Arc<Self>, gets: Vec<Get>) {
+        tokio::spawn(self.clone().answer_gets(gets));
+    }
+
+    /// Answers writes under one grant, with as many scripts as making room asks for.
+    async fn answer_sets(self: Arc<Self>, mut sets: Vec<Set>) {
+        for _ in 0..MOST_ROUNDS {
+            let Some(first) = sets.first() else { return };
+            let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
+            match self.set_some(Party::Gathered(writes.len()), first.grant(), &writes).await {
+                Ok(done) => {
+                    for (set, result) in sets.drain(..done.len()).zip(done) {
+                        send(set.answer, result);
+                    }
+                }
+                // What an earlier round stored is stored: only the rest has failed.
+                Err(error) => return sets.into_iter().for_each(|set| send(set.answer, Err(error.clone()))),
+            }
+        }
+        sets.into_iter().for_each(|set| send(set.answer, Err(self.overloaded())));
+    }
+}
+
+/// One turn's operations are about to leave.
+struct Departure {
+    shard: Arc<Shard>,
+    worker: usize,
+    has_left: bool,
+}
+
+impl Departure {
+    async fn leave(mut self) {
+        let shard = &self.shard;
+        let Turn { mut gets, sets } = shard.gathering.take(self.worker);
+        // What queues from now on is another's.
+        self.has_left = true;
+        gets.retain(|get| !get.answer.is_closed());
+        // While the shard is tried with a few operations, each is one of them.
+        let most_keys = if shard.may_gather() { KEYS_PER_SCRIPT } else { 1 };
+        let mut gets = scripts_of(gets, most_keys, |_| Load::READ, |_, _| true);
+        let sets = scripts_by_grant(sets, most_keys);
+        // Most often there is one script, and no need for a task of its own.
+        let last = if sets.is_empty() { gets.pop() } else { None };
+        gets.into_iter().for_each(|gets| shard.spawn_gets(gets));
+        for sets in sets {
+            tokio::spawn(shard.clone().answer_sets(sets));
+        }
+        if let Some(gets) = last {
+            shard.clone().answer_gets(gets).await;
+        }
+    }
+}
+
+impl Drop for Departure {
+    /// The runtime may end before the task has run: then nobody is left behind in the queue, and the next one is
+    /// the first again.
+    fn drop(&mut self) {
+        if self.has_left {
+            return;
+        }
+        drop(self.shard.gathering.take(self.worker));
+    }
+}
+
+/// Whoever asked may be gone.
+fn send<T>(answer: Answer<T>, result: Result<T, Error>) {
+    drop(answer.send(result));
+}
+
+fn scripts_by_grant(mut sets: Vec<Set>, most_keys: usize) -> Vec<Vec<Set>> {
+    // Stable: writes of one key stay in their order.
+    sets.sort_by(|a, b| a.grant().cmp(&b.grant()));
+    scripts_of(sets, most_keys, |set| Load::of(&set.write), |a, b| a.grant() == b.grant())
+}
+
+/// Divides operations among scripts, in their order: of those that may stand together as many as the bounds
+/// allow, at least one.
+fn scripts_of<T>(
+    operations: Vec<T>,
+    most_keys: usize,
+    load: impl Fn(&T) -> Load,
+    stand_together: impl Fn(&T, &T) -> bool,
+) -> Vec<Vec<T>> {
+    let (mut scripts, mut sum): (Vec<Vec<T>>, Load) = Default::default();
+    for operation in operations {
+        let Load { keys, bytes } = load(&operation);
+        sum = Load { keys: sum.keys + keys, bytes: sum.bytes + bytes };
+        match scripts.last_mut() {
+            Some(last)
+                if sum.keys <= most_keys
+                    && sum.bytes <= BYTES_PER_SCRIPT
+                    && last.last().is_some_and(|before| stand_together(before, &operation)) =>
+            {
+                last.push(operation);
+            }
+            _ => {
+                scripts.push(vec![operation]);
+                sum = Load { keys, bytes };
+            }
+        }
+    }
+    scripts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn divided(operations: &[(usize, usize)], most_keys: usize) -> Vec<Vec<(usize, usize)>> {
+        let load = |(keys, bytes): &(usize, usize)| Load { keys: *keys, bytes: *bytes };
+        scripts_of(operations.to_vec(), most_keys, load, |_, _| true)
+    }
+
+    #[test]
+    fn a_script_holds_as_many_as_its_bounds_allow_and_at_least_one() {
+        let (small, large) = ((1, 0), (1, BYTES_PER_SCRIPT));
+        assert!(divided(&[], 100).is_empty());
+        assert_eq!(divided(&[small; 7], 3), [vec![small; 3], vec![small; 3], vec![small]]);
+        assert_eq!(divided(&[(5, 0); 2], 3), [[(5, 0)], [(5, 0)]], "more keys than a script has by itself");
+        assert_eq!(divided(&[small, large, large, small], 100), [vec![small, large], vec![large, small]]);
+        assert_eq!(divided(&[(1, 2 * BYTES_PER_SCRIPT), small], 100).len(), 2);
+        assert_eq!(divided(&[small; 3], 1).len(), 3, "each alone");
+    }
+
+    #[test]
+    fn what_may_not_stand_together_goes_by_itself() {
+        let scripts = scripts_of(vec![1, 1, 2, 2, 1], 100, |_| Load::READ, |a, b| a == b);
+        assert_eq!(scripts, [vec![1, 1], vec![2, 2], vec![1]]);
+    }
+}

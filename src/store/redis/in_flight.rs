@@ -1,0 +1,52 @@
+//! The operations under way on one shard, of which there is a most: more are refused, none waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Counts operations.
+pub struct InFlight {
+    count: AtomicUsize,
+    most: usize,
+}
+
+/// The place of one operation; free again when this is dropped.
+#[must_use]
+pub struct Place(Arc<InFlight>);
+
+impl InFlight {
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { count: AtomicUsize::new(0), most })
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// A place, if there is one.
+    pub fn enter(self: &Arc<Self>) -> Option<Place> {
+        // Dropped where there was none, which takes the count back.
+        let place = Place(self.clone());
+        (self.count.fetch_add(1, Relaxed) < self.most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_most_are_under_way() {
+        let in_flight = InFlight::new(2);
+        let (first, second) = (in_flight.enter(), in_flight.enter());
+        assert!(first.is_some() && second.is_some() && in_flight.enter().is_none());
+        assert_eq!(in_flight.count(), 2, "one that was refused takes no place");
+        drop(first);
+        assert!(in_flight.enter().is_some());
+    }
+}

@@ -1,0 +1,270 @@
+//! Requests that reach the service at one moment, whose reads and writes go to a shard as few scripts: each
+//! gets its own answer, whatever becomes of the others.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::support::answer::Answer;
+use crate::support::client::{key_path, namespace};
+use crate::support::eventually::{LATER, eventually};
+use crate::support::process::Signal;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+use crate::support::wire::read_answer;
+
+/// One shard, and no L1 in front of it.
+fn on(redis: &Redis) -> Settings {
+    Settings::on(std::slice::from_ref(redis)).set("l1_max_mb", 0)
+}
+
+fn get(ns: &str, key: &str) -> String {
+    format!("GET {} HTTP/1.1\r\nhost: cache\r\n\r\n", key_path(ns, key))
+}
+
+fn put(ns: &str, key: &str, value: &str) -> String {
+    let body = format!("{{\"value\":{value}}}");
+    let length = body.len();
+    format!("PUT {} HTTP/1.1\r\nhost: cache\r\ncontent-length: {length}\r\n\r\n{body}", key_path(ns, key))
+}
+
+/// Sends each request over a connection of its own, while the service stands still.
+async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<TcpStream> {
+    let address = service.address();
+    let streams = requests.into_iter().map(|request| async move {
+        let mut stream = TcpStream::connect(address).await.expect("the system accepts for the service");
+        stream.write_all(request.as_bytes()).await.expect("the system takes the request");
+        stream
+    });
+    service.signal(Signal::Stop);
+    let streams = join_all(streams).await;
+    service.signal(Signal::Cont);
+    streams
+}
+
+/// The answers to requests that all were there when the service began with the first.
+async fn at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<Answer> {
+    let mut streams = send_at_once(service, requests).await;
+    join_all(streams.iter_mut().map(read_answer)).await
+}
+
+/// How often the server ran a script since this was last asked.
+fn scripts(redis: &Redis) -> u64 {
+    let mut connection = redis.connect();
+    let stats = connection.command(&["INFO", "commandstats"]).text();
+    connection.command(&["CONFIG", "RESETSTAT"]);
+    let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
+    stats.lines().filter(|line| line.starts_with("cmdstat_eval")).filter_map(calls).sum()
+}
+
+/// Stores `k0`, `k1` and so on with their numbers as values.
+async fn fill(service: &Service, ns: &str, keys: usize) {
+    let entries: Vec<Value> = (0..keys).map(|i| json!({"key": format!("k{i}"), "value": i})).collect();
+    service.client().fill(ns, &json!(entries)).await;
+}
+
+async fn total(service: &Service, ns: &str, number: &str) -> u64 {
+    service.client().stats(ns).await.expect(200).number(number)
+}
+
+#[tokio::test]
+async fn what_comes_at_one_moment_goes_as_few_scripts_and_each_gets_its_own_answer() {
+    const KEYS: usize = 90;
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let spaces = [namespace("gathering"), namespace("gathering"), namespace("gathering")];
+    let at = |i: usize| (spaces[i % 3].as_str(), format!("key {i}"));
+    scripts(&redis);
+    let puts = (0..KEYS).map(|i| put(at(i).0, &at(i).1, &i.to_string()));
+    for (i, answer) in at_once(&service, puts).await.into_iter().enumerate() {
+        let answer = answer.expect(201).json();
+        assert_eq!((&answer["created"], &answer["key"]), (&json!(true), &json!(at(i).1)));
+    }
+    let for_writes = scripts(&redis);
+    // Every second key is there, the first of each pair in its own namespace.
+    let gets = (0..KEYS).map(|i| get(at(i + i % 2).0, &at(i).1));
+    for (i, answer) in at_once(&service, gets).await.into_iter().enumerate() {
+        match i % 2 {
+            0 => assert_eq!(answer.expect(200).value(), i.to_string()),
+            _ => assert_eq!(answer.expect(404).header("x-cache-hit"), Some("false")),
+        }
+    }
+    let for_reads = scripts(&redis);
+    println!("{KEYS} writes in {for_writes} scripts, {KEYS} reads in {for_reads}");
+    assert!(for_writes < KEYS as u64 / 2 && for_reads < KEYS as u64 / 2, "{for_writes} and {for_reads}");
+    for ns in &spaces {
+        assert_eq!(total(&service, ns, "total_keys").await, KEYS as u64 / 3);
+    }
+}
+
+#[tokio::test]
+async fn of_writes_of_one_key_at_one_moment_one_creates_and_the_books_know_one() {
+    const WRITES: usize = 60;
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let ns = namespace("gathering");
+    let value = |i: usize| format!("\"{}\"", "x".repeat(i + 1));
+    let answers = at_once(&service, (0..WRITES).map(|i| put(&ns, "one", &value(i)))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), WRITES - 1);
+    let last = service.client().get(&ns, "one").await.expect(200);
+    assert_eq!(total(&service, &ns, "total_keys").await, 1);
+    assert_eq!(total(&service, &ns, "memory_used_bytes").await, last.value().len() as u64);
+}
+
+#[tokio::test]
+async fn values_beyond_the_bounds_of_a_script_all_come_and_go() {
+    const VALUES: usize = 60;
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let ns = namespace("gathering");
+    let value = |i: usize| format!("\"{i}{}\"", "x".repeat(40_000));
+    for answer in at_once(&service, (0..VALUES).map(|i| put(&ns, &format!("k{i}"), &value(i)))).await {
+        answer.expect(201);
+    }
+    let answers = at_once(&service, (0..VALUES).map(|i| get(&ns, &format!("k{i}")))).await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        assert_eq!(answer.expect(200).value(), value(i));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_something_else_was_stored_under_fails_alone() {
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let ns = namespace("gathering");
+    fill(&service, &ns, 40).await;
+    let foreign = format!("cache:{ns}:k7");
+    redis.connect().command(&["DEL", &foreign]);
+    redis.connect().command(&["LPUSH", &foreign, "x"]);
+    let answers = at_once(&service, (0..40).map(|i| get(&ns, &format!("k{i}")))).await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        match i {
+            7 => assert_eq!(answer.status / 100, 5, "{}", answer.text()),
+            _ => assert_eq!(answer.expect(200).value(), i.to_string()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn regression_a_turn_that_is_over_leaves_the_next_one_alone() {
+    // When the answers to one turn had come, those that queued meanwhile were taken for its own and dropped.
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let (cache, ns) = (service.client(), namespace("gathering"));
+    fill(&service, &ns, 64).await;
+    let readers = (0..64).map(|i| {
+        let (cache, ns) = (cache.clone(), ns.clone());
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                assert_eq!(cache.get(&ns, &format!("k{i}")).await.expect(200).value(), i.to_string());
+            }
+        })
+    });
+    for reader in join_all(readers).await {
+        reader.expect("each has its own answer");
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_harms_nobody_and_leaves_nothing_behind() {
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let (cache, ns) = (service.client(), namespace("gathering"));
+    fill(&service, &ns, 60).await;
+    redis.signal(Signal::Stop);
+    let requests = (0..60).map(|i| match i % 2 {
+        0 => get(&ns, &format!("k{i}")),
+        _ => put(&ns, &format!("new {i}"), "1"),
+    });
+    let mut streams = send_at_once(&service, requests).await;
+    // They are under way when half of the clients leave.
+    eventually(LATER, async || {
+        let in_flight = cache.metrics().await.total("sidecache_shard_in_flight");
+        ensure!(in_flight >= 60.0, "{in_flight}");
+        Ok(())
+    })
+    .await;
+    let stay = streams.split_off(30);
+    drop(streams);
+    redis.signal(Signal::Cont);
+    let mut stay = stay;
+    for (i, answer) in join_all(stay.iter_mut().map(read_answer)).await.into_iter().enumerate() {
+        answer.expect(if i % 2 == 0 { 200 } else { 201 });
+    }
+    eventually(LATER, async || {
+        let keys = total(&service, &ns, "total_keys").await;
+        ensure!(keys == 90, "{keys} keys: a write that was under way is carried out");
+        let in_flight = cache.metrics().await.total("sidecache_shard_in_flight");
+        ensure!(in_flight == 0.0, "{in_flight}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_of_those_gathered_counts_as_one_under_way_and_fails_by_its_own_kind() {
+    const MOST: usize = 8;
+    let redis = Redis::start();
+    let service = Service::start(on(&redis).set("redis_max_in_flight", MOST).set("redis_timeout_ms", 1500));
+    let (cache, ns) = (service.client(), namespace("gathering"));
+    fill(&service, &ns, 60).await;
+    redis.signal(Signal::Stop);
+    let requests = (0..60).map(|i| match i % 2 {
+        0 => get(&ns, &format!("k{i}")),
+        _ => put(&ns, &format!("k{i}"), "1"),
+    });
+    let answers = at_once(&service, requests).await;
+    redis.signal(Signal::Cont);
+    let code = |answer: &Answer| match &answer.json()["code"] {
+        Value::String(code) => code.clone(),
+        other => panic!("{other}"),
+    };
+    let (mut silent, mut refused) = (0, 0);
+    for (i, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        match code(answer).as_str() {
+            "timeout" if i % 2 == 0 => silent += 1,
+            "outcome_unknown" if i % 2 == 1 => silent += 1,
+            "overloaded" => refused += 1,
+            other => panic!("{other} for request {i}"),
+        }
+    }
+    // Its own errands, such as its beat, take places too.
+    assert!((1..=MOST).contains(&silent), "{silent} under way");
+    assert_eq!(silent + refused, answers.len());
+    let metrics = cache.metrics().await;
+    assert!(metrics.total("sidecache_shard_timeouts_total") >= silent as f64);
+    assert!(metrics.total("sidecache_shard_refused_total") >= refused as f64);
+    assert!(metrics.total("sidecache_shard_breaker_openings_total") >= 1.0, "as many silences in a row");
+    eventually(LATER, async || {
+        let status = cache.get(&ns, "k0").await.status;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn writes_of_one_moment_are_refused_each_where_the_room_ends() {
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let (cache, ns) = (service.client(), namespace("gathering"));
+    let policy = r#"{"default_ttl":0,"max_size_mb":1,"eviction_policy":"NONE"}"#;
+    let made = cache.put_policy(&ns, policy).await;
+    assert_eq!(made.status / 100, 2, "{}", made.text());
+    tokio::time::timeout(Duration::from_secs(30), async {
+        let value = format!("\"{}\"", "x".repeat(29_998));
+        let answers = at_once(&service, (0..60).map(|i| put(&ns, &format!("k{i}"), &value))).await;
+        let stored = answers.iter().filter(|answer| answer.status == 201).count();
+        assert_eq!(stored, (1 << 20) / 30_000);
+        assert_eq!(answers.iter().filter(|answer| answer.status == 507).count(), 60 - stored);
+        assert_eq!(total(&service, &ns, "memory_used_bytes").await, stored as u64 * 30_000);
+    })
+    .await
+    .expect("answers in time");
+}
