@@ -83,8 +83,14 @@ impl Cache {
     /// Has `show` look at an entry, or at its absence, if that takes no waiting: in L1, or in a store in this
     /// process. `None` is no answer and says nothing about the entry: [`Cache::get`] is to be asked. That is
     /// also so for large values, which nobody should copy under L1's lock.
-    pub fn get_at_hand<R>(&self, key: KeyRef<'_>, show: impl FnOnce(Option<EntryRef<'_>>, &Trail) -> R) -> Option<R> {
-        let started = Moment::now();
+    ///
+    /// `started`: read from the clock after the request had come, as the answer is what was true then.
+    pub fn get_at_hand<R>(
+        &self,
+        key: KeyRef<'_>,
+        started: Moment,
+        show: impl FnOnce(Option<EntryRef<'_>>, &Trail) -> R,
+    ) -> Option<R> {
         let (is_found, shown) = match &self.near {
             Some(near) => {
                 let look = |copy: CopyRef<'_>| {

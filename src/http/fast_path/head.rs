@@ -155,3 +155,103 @@ const PATH_BYTES: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of `text`: `entry <key> <verb> <len>`, `router <len>` or `partial`.
+    fn read(text: &str) -> String {
+        match parse(text.as_bytes(), &mut String::new()) {
+            Head::Partial => "partial".to_owned(),
+            Head::Router { len } => format!("router {}", len.map_or("?".to_owned(), |len| len.to_string())),
+            Head::Entry(EntryRequest { key, verb: Verb::Get, len, .. }) => format!("get {} {len}", key.text()),
+            Head::Entry(EntryRequest { key, verb: Verb::Put(body), len, .. }) => {
+                format!("put {} {} {len}", key.text(), &text[body])
+            }
+        }
+    }
+
+    fn get(path: &str, headers: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+    }
+
+    #[test]
+    fn plain_reads_and_whole_small_writes_of_entries_are_taken() {
+        let request = get("/api/v1/cache/users/user_1", "accept: */*\r\nconnection: Keep-Alive\r\n");
+        assert_eq!(read(&request), format!("get users:user_1 {}", request.len()));
+        let request = get("/api/v1/cache/users/a%2Fb%20c", "");
+        assert_eq!(read(&(request.clone() + "GET")), format!("get users:a/b c {}", request.len()));
+        let request = "PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 3\r\n\r\n[1]";
+        assert_eq!(read(request), format!("put n:k [1] {}", request.len()));
+        let request = get("/api/v1/cache/n/mget", "");
+        assert_eq!(read(&request), format!("get n:mget {}", request.len()), "a key like any other to this verb");
+        let named = get("/api/v1/cache/n/k", "X-Request-ID: mine\r\nx-request-id: other\r\n");
+        let mut text = String::new();
+        let Head::Entry(request) = parse(named.as_bytes(), &mut text) else { panic!("{named}") };
+        assert_eq!(request.request_id, Some(&b"mine"[..]));
+    }
+
+    #[test]
+    fn what_is_not_plain_is_the_routers_with_its_length() {
+        for (path, headers) in [
+            ("/health", ""),
+            ("/api/v1/cache/n", ""),
+            ("/api/v1/cache/n/", ""),
+            ("/api/v1/cache/n/stats", ""),
+            ("/api/v1/cache/n/k/more", ""),
+            ("/api/v1/cache/n/k?metadata=full", ""),
+            ("/api/v1/cache/b%20d/k", ""),
+            ("/api/v1/cache/n/%00", ""),
+            ("/api/v1/cache/n/%ff", ""),
+            ("/api/v1/cache/n/a\"b", ""),
+            ("/api/v1/cache/n/k", "cache-control: no-cache\r\n"),
+            ("/api/v1/cache/n/k", "If-None-Match: \"1\"\r\n"),
+            ("/api/v1/cache/n/k", "connection: close\r\n"),
+            ("/api/v1/cache/n/k", "connection: keep-alive, te\r\n"),
+        ] {
+            let request = get(path, headers);
+            assert_eq!(read(&request), format!("router {}", request.len()), "{request}");
+        }
+        for (request, body) in [
+            ("POST /api/v1/cache/n/mget HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
+            ("PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
+            ("PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n", 10),
+            ("GET /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
+            ("HEAD /api/v1/cache/n/k HTTP/1.1\r\n\r\n", 0),
+            ("GET /api/v1/cache/n/k HTTP/1.0\r\n\r\n", 0),
+        ] {
+            assert_eq!(read(request), format!("router {}", request.len() + body), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_request_whose_length_is_not_plainly_told_leaves_the_connection_to_the_router() {
+        for headers in [
+            "transfer-encoding: chunked\r\n",
+            "upgrade: websocket\r\n",
+            "content-length: 1\r\ncontent-length: 1\r\n",
+            "content-length: 1, 1\r\n",
+            "content-length: +1\r\n",
+            "content-length: \r\n",
+            "content-length: 99999999999999999999\r\n",
+            "no colon\r\n",
+        ] {
+            assert_eq!(read(&get("/api/v1/cache/n/k", headers)), "router ?", "{headers}");
+        }
+        assert_eq!(read("\u{1}\r\n\r\n"), "router ?");
+        assert_eq!(read(&get("/", &"a: b\r\n".repeat(MAX_HEADERS))), "router ?");
+    }
+
+    #[test]
+    fn a_head_is_waited_for_up_to_the_most_that_one_may_have() {
+        let request = get("/api/v1/cache/n/k", "accept: */*\r\n");
+        for end in 0..request.len() {
+            assert_eq!(read(&request[..end]), "partial", "{end}");
+        }
+        let long = get("/api/v1/cache/n/k", &format!("a: {}\r\n", "b".repeat(MAX_HEADER_BYTES)));
+        assert_eq!(read(&long[..MAX_HEADER_BYTES - 1]), "partial");
+        assert_eq!(read(&long[..MAX_HEADER_BYTES]), "router ?");
+        assert_eq!(read(&long), "router ?");
+    }
+}

@@ -16,6 +16,7 @@ mod reply;
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -29,13 +30,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 pub use self::head::{EntryRequest, Head, Verb, parse};
-use self::reply::Rest;
+use self::reply::{Rest, Tier};
 use super::SharedApp;
 use super::closing::Closing;
 use super::entry;
 use super::error::{self, Error};
 use super::request_id::Numbered;
-use super::server::MAX_HEADER_BYTES;
 use super::wire::Wire;
 use crate::cache::{Consistency, Lookup, Trail};
 use crate::clock::Moment;
@@ -47,6 +47,9 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// Answers are sent when so many bytes of them have come together.
 const SENT_BYTES: usize = 64 * 1024;
+
+/// Reads in a row from one connection, before others have their turn.
+const ROUNDS: usize = 16;
 
 /// Answers plain reads and writes of entries.
 pub struct FastPath {
@@ -114,11 +117,15 @@ impl FastPath {
     pub async fn serve(&self, wire: &mut Wire, closing: &mut Closing) -> io::Result<End> {
         let mut idle = Idle::new(self.header_timeout);
         loop {
-            match std::future::poll_fn(|cx| self.poll_step(cx, wire, &mut idle, closing)).await? {
-                Step::End(end) => return Ok(end),
+            match poll_fn(|cx| self.poll_step(cx, wire, &mut idle, closing)).await? {
+                Step::End(end) => {
+                    // Nothing of the router's may overtake what is still to be written.
+                    poll_fn(|cx| wire.poll_flush(cx)).await?;
+                    return Ok(end);
+                }
                 Step::Waits(waiting, request_id) => {
                     self.answer(wire, waiting, &request_id).await?;
-                    idle.begin();
+                    idle.begin(Moment::now());
                 }
             }
         }
@@ -132,19 +139,18 @@ impl FastPath {
         idle: &mut Idle,
         closing: &mut Closing,
     ) -> Poll<io::Result<Step>> {
-        loop {
+        for _ in 0..ROUNDS {
             ready!(wire.poll_flush(cx))?;
-            let step = BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers));
-            let served = match step {
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers)) {
                 Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
-                Poll::Ready(Ok(Progress::Served)) => {
-                    idle.begin();
+                Poll::Ready(Ok(Progress::Served(at))) => {
+                    idle.begin(at);
                     continue;
                 }
                 Poll::Ready(Ok(Progress::Partial)) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            };
+                Poll::Pending => {}
+            }
             let is_over = idle.poll_over(cx).is_ready();
             if is_over && !wire.input.is_empty() {
                 return Poll::Ready(Ok(Step::End(End::Slow)));
@@ -152,8 +158,11 @@ impl FastPath {
             if is_over || closing.poll(cx).is_ready() {
                 return Poll::Ready(Ok(Step::End(End::Closed)));
             }
-            return served;
+            return Poll::Pending;
         }
+        // A client that sends without end must not keep the others on this worker waiting.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads once, and answers what came.
@@ -174,16 +183,14 @@ impl FastPath {
         let bytes = &input[..kept + read];
 
         output.clear();
+        let now = Moment::now();
         let (mut used, mut step) = (0, None);
         while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
             match parse(&bytes[used..], key) {
                 Head::Partial => break,
                 Head::Router { .. } => step = Some(Step::End(End::Router)),
-                Head::Entry(request) if request.len > MAX_HEADER_BYTES + self.max_body_bytes => {
-                    step = Some(Step::End(End::Router));
-                }
                 Head::Entry(request) => {
-                    step = self.begin(&bytes[used..], &request, output);
+                    step = self.begin(&bytes[used..], &request, now, output);
                     used += request.len;
                 }
             }
@@ -201,13 +208,13 @@ impl FastPath {
         wire.write(cx, output)?;
         Poll::Ready(Ok(match step {
             Some(step) => Progress::Step(step),
-            None if used > 0 => Progress::Served,
+            None if used > 0 => Progress::Served(now),
             None => Progress::Partial,
         }))
     }
 
     /// Answers a request into `output`, or says what has to be waited for.
-    fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, output: &mut Vec<u8>) -> Option<Step> {
+    fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, now: Moment, output: &mut Vec<u8>) -> Option<Step> {
         let EntryRequest { key, verb, request_id, .. } = request;
         let waits = |waiting| {
             let own = || self.ids.next().into_bytes();
@@ -217,11 +224,16 @@ impl FastPath {
             Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
                 let (cache, begun) = (&self.app.cache, output.len());
-                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match request_id {
-                    Some(id) => reply::put_read(output, cache, found, trail, id),
-                    None => self.ids.with_next(|id| reply::put_read(output, cache, found, trail, id)),
+                let mut put = |id: &[u8], found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
+                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, id),
+                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, id),
+                    _ => reply::put_read(output, cache, found, trail, id),
                 };
-                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(*key, show))) {
+                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match request_id {
+                    Some(id) => put(id, found, trail),
+                    None => self.ids.with_next(|id| put(id, found, trail)),
+                };
+                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(*key, now, show))) {
                     Ok(Some(())) => None,
                     Ok(None) => waits(Waiting::Get(key.to_key())),
                     Err(panic) => {
@@ -243,6 +255,9 @@ impl FastPath {
                 Waiting::Failed => Err(Error::Panic),
                 Waiting::Get(key) => {
                     Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
+                }
+                Waiting::Put(_, body) if body.len() > self.max_body_bytes => {
+                    Err(Error::BodyTooLarge { limit: self.max_body_bytes })
                 }
                 Waiting::Put(key, body) => entry::store(&self.app.cache, &key, &body).await.map(Answer::Response),
             }
@@ -282,8 +297,8 @@ enum Answer {
 }
 
 enum Progress {
-    /// Requests were answered.
-    Served,
+    /// Requests were answered that were read at this moment.
+    Served(Moment),
     /// The head of the next request is not whole yet.
     Partial,
     Step(Step),
@@ -302,8 +317,8 @@ impl Idle {
         Self { timeout, since: Moment::now(), timer: None }
     }
 
-    fn begin(&mut self) {
-        self.since = Moment::now();
+    fn begin(&mut self, now: Moment) {
+        self.since = now;
     }
 
     /// Ready when it was too long.

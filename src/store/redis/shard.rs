@@ -44,7 +44,7 @@ const RECONNECT_MAX_MS: u32 = 500;
 
 /// Messages that may wait for a slow listener before it is told that it lost some, and events of
 /// connections that have no messages. The library sets the memory aside at once.
-const MESSAGES: usize = 16 * 1024;
+const MESSAGES: usize = 4 * 1024;
 pub const EVENTS: usize = 32;
 
 /// Reads that may wait for a new connection at a time; more are refused at once.
