@@ -9,6 +9,19 @@ use super::invalid::{Invalid, quoted};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace(Arc<str>);
 
+/// Which bytes a name may hold: a table, as every request asks.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0u8;
+    loop {
+        allowed[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        if byte == u8::MAX {
+            break allowed;
+        }
+        byte += 1;
+    }
+};
+
 impl Namespace {
     /// The longest name, in bytes.
     pub const MAX_LEN: usize = 100;
@@ -29,8 +42,7 @@ impl Namespace {
                 name.chars().count()
             )));
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        if !name.bytes().all(allowed) {
+        if !name.bytes().all(|byte| ALLOWED[usize::from(byte)]) {
             return Err(Invalid::Namespace(format!(
                 "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not {}",
                 quoted(name)
