@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the servers that the tests start, from Debian's packages, where they are absent.
+# Installs the servers that the tests start, from Debian's packages, where they are absent; further pairs of
+# package and command can be named.
 # Nothing is started: the tests start their own, on free ports.
 set -eu
 
@@ -22,6 +23,11 @@ need postgresql /usr/lib/postgresql/*/bin/postgres
 need util-linux setpriv
 need build-essential cc gcc clang
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+
+while [ $# -ge 2 ]; do
+    need "$1" "$2"
+    shift 2
+done
 
 [ -n "$missing" ] || exit 0
 echo "installing:$missing"

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::place::PLACES;
-use self::ring::Ring;
+pub use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::Grant;

@@ -1,0 +1,93 @@
+//! One connection, used for one question after the other.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::callgrind::Program;
+
+/// How long anything may take, with callgrind under it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+}
+
+pub fn put(path: &str, body: &str) -> String {
+    let len = body.len();
+    format!("PUT {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n\r\n{body}")
+}
+
+impl Connection {
+    /// Connects to `program`, which may still be starting.
+    pub fn open(program: &mut Program, port: u16) -> Self {
+        let began = Instant::now();
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "nothing listens on port {port}: {error}"),
+            }
+            program.assert_runs();
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        stream.set_nodelay(true).expect("a connection has options");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a connection has a deadline");
+        Self { stream: BufReader::with_capacity(1 << 16, stream), body: Vec::new() }
+    }
+
+    /// Waits until the service takes requests.
+    pub fn until_ready(&mut self) {
+        let began = Instant::now();
+        while !self.exchange(&get("/readyz")).starts_with("HTTP/1.1 200") {
+            assert!(began.elapsed() < PATIENCE, "the service does not get ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks and answers the head of a success.
+    pub fn ask(&mut self, question: &str) -> String {
+        let head = self.exchange(question);
+        assert!(head.starts_with("HTTP/1.1 20"), "{head}{}", String::from_utf8_lossy(&self.body));
+        head
+    }
+
+    /// Asks until the head of the answer says `what`: L1 has to be filled and proven first.
+    pub fn ask_until(&mut self, question: &str, what: &str) {
+        let began = Instant::now();
+        loop {
+            let head = self.ask(question);
+            if head.contains(what) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{question}never got {what:?}, but {head}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn exchange(&mut self, question: &str) -> String {
+        self.stream.get_mut().write_all(question.as_bytes()).expect("the service reads");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let read = self.stream.read_line(&mut head).expect("the service answers");
+            assert!(read > 0, "the connection was closed after {head:?}");
+        }
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        self.body.resize(length.unwrap_or(0), 0);
+        self.stream.read_exact(&mut self.body).expect("the body is complete");
+        head
+    }
+
+    /// Sends something that is not HTTP, and expects a line.
+    pub fn expect(&mut self, command: &[u8], line: &[u8]) {
+        self.stream.get_mut().write_all(command).expect("the server reads");
+        let mut answer = Vec::new();
+        self.stream.read_until(b'\n', &mut answer).expect("the server answers");
+        assert!(answer.starts_with(line), "{}", String::from_utf8_lossy(&answer));
+    }
+}
