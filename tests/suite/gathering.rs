@@ -15,7 +15,7 @@ use crate::support::eventually::{LATER, eventually};
 use crate::support::process::Signal;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
-use crate::support::wire::read_answer;
+use crate::support::wire::{ask, read_answer};
 
 /// One shard, and no L1 in front of it.
 fn on(redis: &Redis) -> Settings {
@@ -32,18 +32,24 @@ fn put(ns: &str, key: &str, value: &str) -> String {
     format!("PUT {} HTTP/1.1\r\nhost: cache\r\ncontent-length: {length}\r\n\r\n{body}", key_path(ns, key))
 }
 
-/// Sends each request over a connection of its own, while the service stands still.
+/// Sends each request over a connection of its own, while the service stands still. It has served all of
+/// them before, as it would begin with one new connection while it accepts the next.
 async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<TcpStream> {
     let address = service.address();
-    let streams = requests.into_iter().map(|request| async move {
-        let mut stream = TcpStream::connect(address).await.expect("the system accepts for the service");
+    let opened = requests.into_iter().map(|request| async move {
+        let mut stream = TcpStream::connect(address).await.expect("the service accepts connections");
+        ask(&mut stream, "GET /livez HTTP/1.1\r\nhost: cache\r\n\r\n").await.expect(200);
+        (stream, request)
+    });
+    let opened = join_all(opened).await;
+    service.signal(Signal::Stop);
+    let sent = opened.into_iter().map(|(mut stream, request)| async move {
         stream.write_all(request.as_bytes()).await.expect("the system takes the request");
         stream
     });
-    service.signal(Signal::Stop);
-    let streams = join_all(streams).await;
+    let sent = join_all(sent).await;
     service.signal(Signal::Cont);
-    streams
+    sent
 }
 
 /// The answers to requests that all were there when the service began with the first.
@@ -148,6 +154,22 @@ async fn a_key_that_something_else_was_stored_under_fails_alone() {
             _ => assert_eq!(answer.expect(200).value(), i.to_string()),
         }
     }
+}
+
+#[tokio::test]
+async fn a_write_where_something_else_stands_for_its_metadata_fails_alone() {
+    let redis = Redis::start();
+    let service = Service::start(on(&redis));
+    let ns = namespace("gathering");
+    redis.connect().command(&["SET", &format!("cache_meta:{ns}:k7"), "x"]);
+    let answers = at_once(&service, (0..40).map(|i| put(&ns, &format!("k{i}"), "1"))).await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        match i {
+            7 => assert_eq!(answer.status / 100, 5, "{}", answer.text()),
+            _ => drop(answer.expect(201)),
+        }
+    }
+    assert_eq!(total(&service, &ns, "total_keys").await, 39);
 }
 
 #[tokio::test]

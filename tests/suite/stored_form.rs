@@ -80,15 +80,46 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
     let expiry: f64 = shard.command(&["ZSCORE", &index, "user_1"]).text().parse().expect("a score");
     let expected = before.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970") + Duration::from_secs(100);
     assert!((expiry / 1_000.0 - expected.as_secs_f64()).abs() < 10.0, "the score is the expiry in ms: {expiry}");
+    let expires_at = shard.command(&["HGET", &meta, "expires_at"]).integer();
+    assert_eq!(expires_at as f64, expiry, "the metadata says the same");
+    assert_eq!(shard.command(&["PEXPIRETIME", &value]).integer(), expires_at, "and so does the value");
     for tag in ["red", "b l:u/e"] {
         let name = format!("cache_tag:{ns}:{tag}");
         assert_eq!(shard.command(&["ZRANGE", &name, "0", "-1"]).sorted(), ["user_1"]);
     }
+    // Written by an earlier version.
+    shard.command(&["HDEL", &meta, "expires_at"]);
+    let without_caches = [("cache-control", "no-cache")];
+    let answer = cache.get_with(&ns, "user_1", &without_caches).await.expect(200);
+    let left = answer.metadata().ttl_remaining.expect("it expires");
+    assert!((90..=100).contains(&left), "{left} s");
 
     let shard = shard_of(&mut shards, &ns, "ever");
     assert_eq!(shard.command(&["ZSCORE", &format!("cache_index:{ns}:0"), "ever"]).text(), "inf");
     assert_eq!(shard.command(&["PTTL", &format!("cache:{ns}:ever")]).integer(), -1);
+    assert_eq!(shard.command(&["HGET", &format!("cache_meta:{ns}:ever"), "expires_at"]).text(), "0");
     assert_eq!((sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes")), (2, 12));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_written_again_stands_in_the_index_with_its_new_expiry() {
+    let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
+    cache.set(&ns, "k", "1").await.expect(201);
+    let shard = shard_of(&mut shards, &ns, "k");
+    let (index, due) = (format!("cache_index:{ns}:0"), format!("cache_due:{ns}"));
+    let score = |shard: &mut Connection| shard.command(&["ZSCORE", &index, "k"]).text();
+    let noted = |shard: &mut Connection| shard.command(&["ZSCORE", &due, "0"]);
+    assert_eq!(score(shard), "inf");
+    for ttl in [100, 50, 200] {
+        cache.set_for(&ns, "k", "1", ttl).await.expect(200);
+        let expiry: f64 = score(shard).parse().expect("a score");
+        let due: f64 = noted(shard).text().parse().expect("a score");
+        assert!(due <= expiry, "a bucket is noted for the first of its expiries, or earlier: {due} and {expiry}");
+    }
+    cache.set(&ns, "k", "1").await.expect(200);
+    cache.set(&ns, "k", "2").await.expect(200);
+    assert_eq!(score(shard), "inf");
+    assert_eq!((sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes")), (1, 1));
 }
 
 #[tokio::test]

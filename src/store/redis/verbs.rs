@@ -84,16 +84,17 @@ impl Shard {
     pub async fn get_some(&self, party: Party, keys: &[&EntryKey]) -> Result<Vec<Found>, Error> {
         let arguments = || keys.iter().map(|key| Value::from(key.text())).collect();
         let read = |frame| {
-            let answers = reply::array(frame)?;
-            if answers.len() != keys.len() {
-                return Err("one answer a key");
+            let mut fields = reply::array(frame)?.into_iter();
+            let mut given = Vec::with_capacity(keys.len());
+            while let Some(value) = fields.next() {
+                let (Some(version), Some(created_at), Some(remaining)) =
+                    (fields.next(), fields.next(), fields.next())
+                else {
+                    return Err("four fields an entry");
+                };
+                given.push(found([value, version, created_at, remaining])?);
             }
-            let mut given = Vec::with_capacity(answers.len());
-            for answer in answers {
-                let Some(found) = found(answer)? else { break };
-                given.push(found);
-            }
-            if given.is_empty() { Err("at least one entry") } else { Ok(given) }
+            if given.is_empty() || given.len() > keys.len() { Err("an entry a key") } else { Ok(given) }
         };
         self.ask_for(party, &scripts::GET, Effect::Read, arguments, read).await
     }
@@ -160,20 +161,24 @@ impl Shard {
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
         let script = if grant.limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
         let arguments = || {
-            let mut all = Vec::with_capacity(3 + 4 * writes.len());
+            let mut all = Vec::with_capacity(3 + 5 * writes.len());
             all.extend([Value::from(grant.namespace), Value::from(grant.limit_bytes.to_string())]);
             all.push(Value::from_static_str(grant.policy));
             for (key, write) in writes {
                 all.push(Value::from(key.key()));
                 all.push(Value::from(write.value.clone()));
-                all.push(Value::from(write.ttl.map_or_else(String::new, |ttl| ttl.as_millis().to_string())));
+                all.push(match write.ttl {
+                    Some(ttl) => Value::from(ttl.as_millis().to_string()),
+                    None => Value::from_static_str(""),
+                });
                 all.push(Value::from(write.tags.joined()));
+                all.push(Value::from(place::of(key.key()).to_string()));
             }
             all
         };
         let read = |frame| {
-            let [answers, taken_out] = reply::tuple(frame)?;
-            let answers = reply::array(answers)?;
+            let mut answers = reply::array(frame)?;
+            let taken_out = answers.pop().ok_or("how many made room")?;
             if reply::number(taken_out)? > 0 {
                 self.accesses.note_eviction();
             }
@@ -182,11 +187,12 @@ impl Shard {
             }
             let mut done = Vec::with_capacity(answers.len());
             for answer in answers {
-                match written(answer)? {
-                    Written::Stored(stored) => done.push(Ok(stored)),
-                    Written::NoRoom => done.push(Err(Error::Full { shard: self.name.clone() })),
+                done.push(match written(answer)? {
+                    Written::Stored(stored) => Ok(stored),
+                    Written::NoRoom => Err(Error::Full { shard: self.name.clone() }),
+                    Written::Refused(reason) => Err(Error::Protocol { shard: self.name.clone(), reason }),
                     Written::AskAgain => break,
-                }
+                });
             }
             Ok(done)
         };
@@ -349,14 +355,12 @@ pub enum Found {
     Lost,
 }
 
-/// `None` where the script wants to be asked again.
-fn found(frame: Frame) -> Result<Option<Found>, Unexpected> {
-    Ok(Some(match frame {
-        Frame::Null => Found::Nothing,
-        Frame::Number { data: 0, .. } => return Ok(None),
-        Frame::Number { .. } => Found::Lost,
-        frame => Found::Entry(entry(reply::tuple(frame)?)?),
-    }))
+fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {
+    match &fields {
+        [Frame::Null, Frame::Number { data: 0, .. }, ..] => Ok(Found::Nothing),
+        [Frame::Null, ..] => Ok(Found::Lost),
+        _ => Ok(Found::Entry(entry(fields)?)),
+    }
 }
 
 fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, Unexpected> {
@@ -399,14 +403,20 @@ fn described(frame: Frame) -> Result<Described, Unexpected> {
 enum Written {
     Stored(Stored),
     NoRoom,
+    /// Something else stands under its name.
+    Refused(String),
     AskAgain,
 }
 
 fn written(frame: Frame) -> Result<Written, Unexpected> {
-    if let Frame::Number { data, .. } = frame {
-        return Ok(if data == 0 { Written::AskAgain } else { Written::NoRoom });
-    }
-    let [created, version] = reply::tuple(frame)?;
-    let outcome = if reply::number(created)? == 1 { Outcome::Created } else { Outcome::Replaced };
-    Ok(Written::Stored(Stored { outcome, version: Version(reply::count(version)?) }))
+    let number = match frame {
+        Frame::SimpleError { data, .. } => return Ok(Written::Refused(data.to_string())),
+        frame => reply::number(frame)?,
+    };
+    let outcome = if number > 0 { Outcome::Created } else { Outcome::Replaced };
+    Ok(match number {
+        0 => Written::AskAgain,
+        -1 => Written::NoRoom,
+        number => Written::Stored(Stored { outcome, version: Version(number.unsigned_abs()) }),
+    })
 }

@@ -28,37 +28,37 @@ end
 
 -- First place and width of the bucket around a place.
 local function bucket_at(place)
-  local width, split_below = frontier(books[BUCKETS])
+  local width, split_below = frontier(books.buckets)
   if place < split_below then
     width = width / 2
   end
-  return math.floor(place / width) * width, width
+  return place - place % width, width
 end
 
 -- Lua writes a number slowly, and the keys of one bucket often come together.
-local last_start, last_name
+local last_start, last_text
+
+-- The text of a bucket's first place, which ends the name of its Redis key.
+local function text_of(start)
+  if start ~= last_start then
+    last_start, last_text = start, integer(start)
+  end
+  return last_text
+end
 
 -- The Redis key of the bucket that begins at a place.
 local function name_of(start)
-  if start ~= last_start then
-    last_start, last_name = start, index .. integer(start)
-  end
-  return last_name
+  return index .. text_of(start)
 end
 
--- Keeps the number of buckets in step with that of keys, a few at a time.
+-- Keeps the number of buckets in step with that of keys, a few at a time; returns at once where it is.
 local function fit_buckets()
-  local function is_full()
-    return books[KEYS_TOTAL] > books[BUCKETS] * FULL_BUCKET
-  end
-  local function is_sparse()
-    return books[BUCKETS] > 1 and books[KEYS_TOTAL] < books[BUCKETS] * SPARSE_BUCKET
-  end
-  if books[KEYS_TOTAL] == 0 then
-    books[BUCKETS] = 1
+  local keys, buckets = books.keys, books.buckets
+  if keys == 0 then
+    books.buckets = 1
     redis.call('UNLINK', due)
     return
-  elseif not is_full() and not is_sparse() then
+  elseif keys <= buckets * FULL_BUCKET and (buckets <= 1 or keys >= buckets * SPARSE_BUCKET) then
     return
   end
 
@@ -81,8 +81,8 @@ local function fit_buckets()
   end
 
   for _ = 1, FULL_BUCKET do
-    if is_full() then
-      local width, start = frontier(books[BUCKETS])
+    if books.keys > books.buckets * FULL_BUCKET then
+      local width, start = frontier(books.buckets)
       local middle = start + width / 2
       local all, upper = redis.call('ZRANGE', name_of(start), 0, -1, 'WITHSCORES'), {}
       for i = 1, #all, 2 do
@@ -92,10 +92,10 @@ local function fit_buckets()
         end
       end
       move(upper, start, middle)
-      books[BUCKETS] = books[BUCKETS] + 1
-    elseif is_sparse() then
-      books[BUCKETS] = books[BUCKETS] - 1
-      local width, start = frontier(books[BUCKETS])
+      books.buckets = books.buckets + 1
+    elseif books.buckets > 1 and books.keys < books.buckets * SPARSE_BUCKET then
+      books.buckets = books.buckets - 1
+      local width, start = frontier(books.buckets)
       local middle = start + width / 2
       move(redis.call('ZRANGE', name_of(middle), 0, -1, 'WITHSCORES'), middle, start)
       redis.call('ZREM', due, integer(middle))
@@ -105,15 +105,25 @@ local function fit_buckets()
   end
 end
 
-local evictions_before, expirations_before, buckets_before = books[EVICTIONS], books[EXPIRATIONS], books[BUCKETS]
+local keys_before, bytes_before, buckets_before = books.keys, books.bytes, books.buckets
 
+-- Writes what has changed; of writes that replaced as many bytes only the version.
 local function save_books()
   fit_buckets()
-  redis.call('HSET', stats, 'total_keys', integer(books[KEYS_TOTAL]),
-    'total_bytes', integer(books[BYTES_TOTAL]), 'version', integer(books[VERSION]))
-  if books[EVICTIONS] ~= evictions_before or books[EXPIRATIONS] ~= expirations_before
-    or books[BUCKETS] ~= buckets_before then
-    redis.call('HSET', stats, 'evictions', integer(books[EVICTIONS]),
-      'expirations', integer(books[EXPIRATIONS]), 'buckets', integer(books[BUCKETS]))
+  local version = integer(books.version)
+  if books.keys == keys_before and books.bytes == bytes_before then
+    redis.call('HSET', stats, 'version', version)
+  else
+    redis.call('HSET', stats, 'version', version,
+      'total_keys', integer(books.keys), 'total_bytes', integer(books.bytes))
+  end
+  if books.buckets ~= buckets_before then
+    redis.call('HSET', stats, 'buckets', integer(books.buckets))
+  end
+  if books.evictions > 0 then
+    redis.call('HINCRBY', stats, 'evictions', integer(books.evictions))
+  end
+  if books.expirations > 0 then
+    redis.call('HINCRBY', stats, 'expirations', integer(books.expirations))
   end
 end

@@ -40,4 +40,4 @@ else
     looks = looks - 1
   end
 end
-return { integer(place), integer(math.max(books[VERSION], now_us)), keys }
+return { integer(place), integer(math.max(books.version, now_us)), keys }

@@ -10,7 +10,7 @@ for i = 2, #ARGV do
     local _, score = take_out(key)
     if score then
       count = count + 1
-      if count_loss(score) == EVICTIONS then
+      if count_loss(score) == 'evictions' then
         evicted[#evicted + 1] = key
       end
     end

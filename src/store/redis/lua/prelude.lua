@@ -13,7 +13,7 @@ local channel = 'sidecache:invalidations'
 
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local now_ms = math.floor(now_us / 1000)
+local now_ms = (now_us - now_us % 1000) / 1000
 
 -- Lua prints large numbers with 14 digits; ours have up to 16. As a floating-point number one is
 -- printed ten times as slowly, so scripts hand over text.
@@ -22,18 +22,21 @@ local function integer(number)
 end
 local now_text = integer(now_ms)
 
-local books = redis.call('HMGET', stats,
-  'total_keys', 'total_bytes', 'evictions', 'expirations', 'version', 'buckets')
-for i = 1, 6 do
-  books[i] = tonumber(books[i] or 0)
-end
-local KEYS_TOTAL, BYTES_TOTAL, EVICTIONS, EXPIRATIONS, VERSION, BUCKETS = 1, 2, 3, 4, 5, 6
-books[BUCKETS] = math.max(books[BUCKETS], 1)
+-- What is counted as evicted and expired is what this script adds.
+local known = redis.call('HMGET', stats, 'total_keys', 'total_bytes', 'version', 'buckets')
+local books = {
+  keys = (known[1] or 0) + 0, bytes = (known[2] or 0) + 0, version = (known[3] or 0) + 0, buckets = (known[4] or 1) + 0,
+  evictions = 0, expirations = 0,
+}
 
 -- Versions grow within a namespace and shard even if the clock steps back or a key is deleted.
 local function next_version()
-  books[VERSION] = math.max(books[VERSION] + 1, now_us)
-  return integer(books[VERSION])
+  local version = books.version + 1
+  if version < now_us then
+    version = now_us
+  end
+  books.version = version
+  return version
 end
 
 -- What a script has done so far, in units of about 10 us, where it must stop in time.
@@ -51,9 +54,9 @@ end
 -- Why an entry that is still in the index has no value any more: its time came, or Redis needed
 -- the memory.
 local function count_loss(score)
-  local why = EVICTIONS
+  local why = 'evictions'
   if tonumber(score) <= now_ms then
-    why = EXPIRATIONS
+    why = 'expirations'
   end
   books[why] = books[why] + 1
   return why

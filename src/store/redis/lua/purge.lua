@@ -20,9 +20,9 @@ for i = 5, #ARGV, 2 do
   end
 end
 -- What is written next is void no more, whatever the clock says.
-local is_raised = ARGV[3] == '1' and until_version and books[VERSION] < until_version
+local is_raised = ARGV[3] == '1' and until_version and books.version < until_version
 if is_raised then
-  books[VERSION] = until_version
+  books.version = until_version
 end
 if #gone > 0 or is_raised then
   save_books()

@@ -59,7 +59,7 @@ local function victim(policy, spared)
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
-  for _ = 1, books[BUCKETS] do
+  for _ = 1, books.buckets do
     sample = redis.call('ZRANDMEMBER', name_of(start), SAMPLE)
     if #sample > 1 or (#sample == 1 and sample[1] ~= spared) then
       break
@@ -86,7 +86,7 @@ local made_room = 0
 local function evict(key)
   local alive, score = take_out(key)
   if alive then
-    books[EVICTIONS] = books[EVICTIONS] + 1
+    books.evictions = books.evictions + 1
   elseif score then
     count_loss(score)
   end
@@ -96,14 +96,12 @@ end
 -- The work that one script may do to make room.
 local MOST_WORK = 150
 
--- Makes room for `size` bytes under `key`. Expired entries go first, then those that the policy
+-- Makes room for `size` bytes under `key`, which has `own` now. Expired entries go first, then those that the policy
 -- names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when enough work
 -- is done. An entry always fits where it would be alone.
-local function make_room(limit, policy, key, size, evicted)
-  local meta_key = 'cache_meta:' .. ns .. ':' .. key
-  local own = tonumber(redis.call('HGET', meta_key, 'size_bytes') or 0)
+local function make_room(limit, policy, key, size, own, evicted)
   local function fits()
-    local others = books[BYTES_TOTAL] - own
+    local others = books.bytes - own
     return others <= 0 or others + size <= limit
   end
   if fits() then
@@ -112,7 +110,7 @@ local function make_room(limit, policy, key, size, evicted)
   local taken, more = take_expired(MOST_WORK)
   if taken > 0 then
     made_room = made_room + taken
-    own = tonumber(redis.call('HGET', meta_key, 'size_bytes') or 0)
+    own = tonumber(redis.call('HGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes') or 0)
   end
   while not fits() do
     if more or work >= MOST_WORK then

@@ -19,8 +19,8 @@ local function take_out(key, meta, place)
   local score = not alive and redis.call('ZSCORE', bucket, key)
   if redis.call('ZREM', bucket, key) == 1 then
     untag(key, meta[2])
-    books[KEYS_TOTAL] = books[KEYS_TOTAL] - 1
-    books[BYTES_TOTAL] = books[BYTES_TOTAL] - tonumber(meta[1] or 0)
+    books.keys = books.keys - 1
+    books.bytes = books.bytes - tonumber(meta[1] or 0)
   end
   return alive, score
 end
@@ -44,7 +44,7 @@ local function take_expired(most)
     local expired = redis.call('ZRANGEBYSCORE', name_of(start), '-inf', now_text, 'LIMIT', 0, most)
     for _, key in ipairs(expired) do
       if work >= most then
-        books[EXPIRATIONS] = books[EXPIRATIONS] + taken
+        books.expirations = books.expirations + taken
         return taken, true
       end
       take_out(key)
@@ -52,6 +52,6 @@ local function take_expired(most)
     end
     refresh_due(start)
   end
-  books[EXPIRATIONS] = books[EXPIRATIONS] + taken
+  books.expirations = books.expirations + taken
   return taken, #starts == most
 end

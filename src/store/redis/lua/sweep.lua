@@ -6,7 +6,7 @@
 local most, limit, policy = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local taken, more = take_expired(most)
 local evicted = {}
-while limit > 0 and policy ~= 'NONE' and books[BYTES_TOTAL] > limit and books[KEYS_TOTAL] > 1 do
+while limit > 0 and policy ~= 'NONE' and books.bytes > limit and books.keys > 1 do
   local key = work < most and victim(policy)
   if not key then
     more = more or work >= most
