@@ -18,8 +18,8 @@ COPY . .
 # the binary is copied out in it.
 RUN --mount=type=cache,id=sidecache-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=sidecache-target,target=/build/target,sharing=locked \
-    cargo build --release --locked --bin sidecache \
-    && install -D -m 0755 target/release/sidecache /out/sidecache
+    cargo build --profile dist --locked --bin sidecache \
+    && install -D -m 0755 target/dist/sidecache /out/sidecache
 
 # The same Debian as the builder's, so that the libc fits.
 FROM debian:bookworm-slim

@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test chaos lint fuzz instructions stack
+.PHONY: run test chaos lint bench fuzz instructions stack
 
 # Starts the service on the embedded default.
 run:
@@ -24,6 +24,13 @@ chaos:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+
+# Measures the service beside nginx, webdis, twemproxy and Redis, and writes bench/RESULTS.md: under 15 minutes
+# once it is built, or 2 with BENCH_ARGS=--quick. bench/main.rs says what it measures and how.
+BENCH_ARGS =
+bench:
+	bench/install-tools.sh
+	cargo bench --locked --profile dist --bench peers -- $(BENCH_ARGS)
 
 # Looks for input that breaks a property, FUZZ_SECONDS a target; `cargo test` replays what was kept. Needs
 # rustup's nightly compiler and a C++ compiler, and installs cargo-fuzz where it is absent.

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs the servers and load generators that `make bench` starts, from Debian's packages, where they
+# are absent. Nothing is started: the bench starts its own, on free ports.
+set -eu
+
+missing=""
+need() { # need <package> <command or path>...
+    package=$1
+    shift
+    for candidate in "$@"; do
+        if command -v "$candidate" >/dev/null 2>&1; then
+            return
+        fi
+    done
+    missing="$missing $package"
+}
+
+need redis-server redis-server
+need redis-tools redis-benchmark
+need webdis webdis
+need nutcracker nutcracker /usr/sbin/nutcracker
+need nginx-light nginx /usr/sbin/nginx
+need postgresql /usr/lib/postgresql/*/bin/postgres
+need wrk wrk
+need util-linux setpriv
+need build-essential cc gcc clang
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+
+[ -n "$missing" ] || exit 0
+echo "installing:$missing"
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+        echo "these packages are needed, and neither root nor sudo is there: apt-get install$missing" >&2
+        exit 1
+    }
+    as_root=sudo
+fi
+
+# Debian starts the services of a package when it is installed, unless this file says no
+# (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    trap '$as_root rm -f "$policy"' EXIT
+    trap 'exit 1' INT TERM HUP
+fi
+
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

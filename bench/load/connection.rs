@@ -1,0 +1,65 @@
+//! One keep-alive connection that sends a request and reads its answer: the status and the length, and
+//! the rest thrown away.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Room for an answer's head, and for what one read takes of its body.
+const BUFFER: usize = 16 * 1024;
+
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, buffer: vec![0; BUFFER] })
+    }
+
+    /// The status of the answer, which has been read to its end.
+    ///
+    /// # Errors
+    /// The connection broke, or the answer has no length; it is of no use any more.
+    pub async fn ask(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.stream.write_all(request).await?;
+        let (mut filled, mut searched) = (0, 0);
+        let head = loop {
+            let count = self.stream.read(&mut self.buffer[filled..]).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled += count;
+            let found = self.buffer[searched..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            if let Some(at) = found {
+                break searched + at + 4;
+            }
+            searched = filled.saturating_sub(3);
+        };
+        let (status, length) = parsed(&self.buffer[..head]).ok_or(io::ErrorKind::InvalidData)?;
+        let mut missing = length.checked_sub(filled - head).ok_or(io::ErrorKind::InvalidData)?;
+        while missing > 0 {
+            let part = missing.min(BUFFER);
+            match self.stream.read(&mut self.buffer[..part]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => missing -= count,
+            }
+        }
+        Ok(status)
+    }
+}
+
+/// Status and length of the body.
+fn parsed(head: &[u8]) -> Option<(u16, usize)> {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let status = std::str::from_utf8(lines.next()?.split(|byte| *byte == b' ').nth(1)?).ok()?.parse().ok()?;
+    const LENGTH: &[u8] = b"content-length:";
+    let is_length = |line: &&[u8]| line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH));
+    let length = std::str::from_utf8(&lines.find(is_length)?[LENGTH.len()..]).ok()?.trim().parse().ok()?;
+    Some((status, length))
+}

@@ -1,0 +1,83 @@
+//! Where and with what the figures were measured: the machine, the programs' versions, the commit.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::process::program_named;
+
+/// The head of the report.
+pub fn head(arguments: &str, took: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let model = field("/proc/cpuinfo", "model name");
+    let memory = field("/proc/meminfo", "MemTotal");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let programs = [
+        ("nginx", "nginx-light", "-v"),
+        ("redis-server", "redis-server", "--version"),
+        ("nutcracker", "nutcracker", "--version"),
+        ("postgres", "postgresql", "--version"),
+        ("wrk", "wrk", "--version"),
+    ]
+    .map(|(name, package, flag)| format!("- {}", said(&program_named(name, package), &[flag])));
+    // webdis has no flag that says its version.
+    let webdis = said(Path::new("dpkg-query"), &["-W", "-f", "${Package} ${Version}", "webdis"]);
+    format!(
+        "# Results\n\n\
+         Written by `make bench`{arguments} ({took}). How it is measured stands in `bench/main.rs`; in short:\n\n\
+         - Servers and load generators share the cores of one machine, over loopback. Contestants run one behind\n  \
+         the other, round by round; ratios are of runs that stood next to each other; a figure is the median of\n  \
+         the rounds, with the least and the most.\n\
+         - **CPU per request** is (user + system seconds of a server's processes during a run) / requests answered.\n  \
+         It is what a sidecar costs, and steadier than throughput. Redis' is apart. It is counted in ticks of 10 ms.\n\
+         - Throughput is of wrk, {} threads and {} keep-alive connections unless stated: a closed loop, whose\n  \
+         latencies say little. Latencies of an open loop count from the moment when a request was due.\n\
+         - sidecache runs with its defaults (every operation logged to SQLite, L1 of 64 MiB), unless a row says\n  \
+         otherwise. Values are JSON strings of {} bytes; an answer to a GET has its metadata around it.\n\
+         - Any answer that is not a success, any miss and any refusal makes a row an error.\n\n\
+         ## Machine\n\n\
+         - {cores} cores, {model}, {memory} of memory, Linux {}, load average {} at the end\n\
+         - sidecache {} at {}\n{}\n- {webdis}\n",
+        crate::load::wrk::THREADS,
+        crate::load::CONNECTIONS,
+        crate::load::request::VALUE_BYTES,
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("unknown"),
+        env!("CARGO_PKG_VERSION"),
+        commit(),
+        programs.join("\n"),
+    )
+}
+
+fn field(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_once(':')).map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
+}
+
+/// The first line that a program says of itself, on either of its outputs.
+fn said(program: &Path, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).output() else {
+        return format!("{}: unknown", program.display());
+    };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+fn commit() -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let commit = said(Path::new("git"), &["-C", root, "rev-parse", "--short=12", "HEAD"]);
+    let changed =
+        Command::new("git").args(["-C", root, "diff", "--quiet", "HEAD", "--", "src", "Cargo.lock"]).status();
+    let changed = if changed.is_ok_and(|status| !status.success()) { " with changes" } else { "" };
+    format!("{commit}{changed}, profile `{}`", profile())
+}
+
+/// The folder below `target` that the binary lies in.
+fn profile() -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_sidecache"));
+    let folder = binary.parent().and_then(Path::file_name);
+    folder.map_or("unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,83 @@
+//! What an idle instance takes, and what L1 takes for an entry beyond its key and its value.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use super::{Definition, NS, on};
+use crate::bench::Bench;
+use crate::load::request::{key, value};
+use crate::report::{Findings, shown};
+use crate::support::line::{self, Line};
+use crate::support::metric::Metrics;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+
+pub const ROW: Definition = Definition {
+    id: "memory",
+    title: "Memory",
+    about: "Idle: some seconds after the start. L1: `l1_max_mb = 1024` and `access_log_sample_rate = 0`, so that the \
+            log's queue is not counted with the entries; values of 16 bytes on one shard are read by mget until all \
+            of them are in L1. The growth of the resident memory from a tenth of them to all, less keys (without \
+            their namespace) and values, is the overhead.",
+    run,
+};
+
+const SMALL_VALUE: usize = 16;
+
+/// For what a process does behind its start.
+const REST: Duration = Duration::from_secs(2);
+
+fn run(bench: &Bench) -> anyhow::Result<Findings> {
+    let mut found = Findings::default();
+    idle(bench, &mut found);
+    per_entry(bench, &mut found)?;
+    Ok(found)
+}
+
+fn idle(bench: &Bench, found: &mut Findings) {
+    bench.progress.now("idle");
+    let shards = Redis::three();
+    let (alone, sharded) = (Service::start(Settings::none()), Service::start(on(&shards)));
+    std::thread::sleep(REST);
+    found.find("memory.idle", alone.resident_bytes() as f64 / 1e6, "");
+    found.find("memory.idle.shards", sharded.resident_bytes() as f64 / 1e6, "");
+}
+
+fn per_entry(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
+    let entries = bench.pace.small_entries;
+    bench.progress.now(&format!("{entries} entries in L1"));
+    let redis = [Redis::start()];
+    let service = Service::start(on(&redis).set("l1_max_mb", 1_024).set("access_log_sample_rate", 0));
+    let value = value(SMALL_VALUE);
+    line::fill(&service, NS, 0..entries, |number| format!(r#"{{"key":"{}","value":{value}}}"#, key(number)));
+    let (first, mut line) = (entries / 10, Line::open(service.address()));
+    read(&mut line, 0..first);
+    let before = service.resident_bytes();
+    read(&mut line, first..entries);
+    let after = service.resident_bytes();
+    let metrics = line.ask("GET", "/metrics", "").expect(200);
+    let metrics = Metrics::parse(metrics.text());
+    let (kept, counted) = (metrics.total("sidecache_l1_entries"), metrics.total("sidecache_l1_bytes"));
+    ensure!(kept == entries as f64, "{kept} of {entries} entries are in L1");
+    let data = (key(0).len() + SMALL_VALUE) as f64;
+    let each = after.saturating_sub(before) as f64 / (entries - first) as f64;
+    found.note(format!(
+        "{} entries with {data} bytes of key and value each grew by {} bytes each; L1 itself counts {} bytes an entry",
+        shown(entries as f64),
+        shown(each),
+        shown(counted / kept)
+    ));
+    found.find("memory.entry", each - data, format!("{} entries", shown(entries as f64)));
+    Ok(())
+}
+
+/// Brings these entries into L1.
+fn read(line: &mut Line, numbers: std::ops::Range<usize>) {
+    let mut next = numbers.start;
+    while next < numbers.end {
+        let end = numbers.end.min(next + line::BATCH);
+        line.mget(NS, (next..end).map(key));
+        next = end;
+    }
+}
