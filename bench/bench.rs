@@ -23,6 +23,8 @@ pub struct Pace {
     /// Of all others.
     pub other_rounds: usize,
     pub other_seconds: u64,
+    /// Of the row about connections, of which ten thousand take their time to be opened.
+    pub connections_seconds: u64,
     /// Keys of the row about growth, with Redis and with the embedded store.
     pub keys: usize,
     pub embedded_keys: usize,
@@ -38,6 +40,7 @@ impl Pace {
             seconds: 3,
             other_rounds: 3,
             other_seconds: 2,
+            connections_seconds: 4,
             keys: if large { 10_000_000 } else { 1_000_000 },
             embedded_keys: 1_000_000,
             small_entries: 1_000_000,
@@ -51,8 +54,9 @@ impl Pace {
             seconds: 1,
             other_rounds: 1,
             other_seconds: 1,
-            keys: 200_000,
-            embedded_keys: 200_000,
+            connections_seconds: 2,
+            keys: 100_000,
+            embedded_keys: 100_000,
             small_entries: 200_000,
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::report::counted;
 use crate::support::process::program_named;
 
 /// The head of the report.
@@ -41,7 +42,7 @@ pub fn head(arguments: &str, took: &str) -> String {
          - sidecache {} at {}\n{}\n- {webdis}\n",
         crate::load::wrk::THREADS,
         crate::load::CONNECTIONS,
-        crate::load::request::VALUE_BYTES,
+        counted(crate::load::request::VALUE_BYTES as f64),
         kernel.trim(),
         load.split(' ').next().unwrap_or("unknown"),
         env!("CARGO_PKG_VERSION"),

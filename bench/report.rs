@@ -59,8 +59,14 @@ pub fn shown(figure: f64) -> String {
         size if size >= 1_000.0 => thousands(figure.round() as i64),
         size if size >= 100.0 => format!("{figure:.0}"),
         size if size >= 10.0 => format!("{figure:.1}"),
+        0.0 => "0".to_owned(),
         _ => format!("{figure:.2}"),
     }
+}
+
+/// A count for people.
+pub fn counted(count: f64) -> String {
+    thousands(count.round() as i64)
 }
 
 fn thousands(number: i64) -> String {

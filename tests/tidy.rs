@@ -190,7 +190,7 @@ fn libraries_stay_in_their_rooms() {
 
 #[test]
 fn every_file_says_first_what_lives_in_it() {
-    for folder in ["src", "tests", "examples", "benches", "fuzz/src", "fuzz/targets"] {
+    for folder in ["src", "tests", "examples", "bench", "benches", "fuzz/src", "fuzz/targets"] {
         for (path, text) in files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{path} does not open with `//!`");
         }
@@ -208,7 +208,7 @@ fn files_can_be_read_in_one_sitting() {
 #[test]
 fn no_test_is_left_out() {
     let left_out = ["#[ign", "ore"].concat();
-    for folder in ["src", "tests", "examples"] {
+    for folder in ["src", "tests", "examples", "bench"] {
         for (path, text) in files(folder) {
             assert!(!text.contains(&left_out), "{folder}/{path} leaves a test out");
         }

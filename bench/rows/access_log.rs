@@ -6,7 +6,7 @@ use crate::contest::{Contestant, contest, expect_tier};
 use crate::load::Load;
 use crate::load::request::{VALUE_BYTES, ours};
 use crate::meter::{Part, Watched};
-use crate::report::{Findings, shown};
+use crate::report::{Findings, counted};
 use crate::support::line::Line;
 use crate::support::metric::Metrics;
 use crate::support::postgres::Postgres;
@@ -24,7 +24,7 @@ pub const ROW: Definition = Definition {
     run,
 };
 
-const RATE: f64 = 5_000.0;
+const RATE: f64 = 10_000.0;
 const SOME: usize = KEYS / 10;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
@@ -57,9 +57,9 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let words = told(before, rows(&logged));
     let ratio = series[1].over(&series[0], |sample| sample.cpu_micros(Part::Server))?;
     found.ratio("CPU per GET, open loop: logged / not", ratio);
-    found.find("access_log.cpu", ratio.median, format!("open loop at {RATE}/s, {words}"));
+    found.find("access_log.cpu", ratio.median, format!("open loop at {}/s, {words}", counted(RATE)));
     found.note(format!("open loop: {words}"));
-    found.table(format!("Open loop, {RATE} requests/s:"), series);
+    found.table(format!("Open loop, {} requests/s:", counted(RATE)), series);
 
     let contestants = [
         of("no access log", &silent, peak(silent.address(), &gets)?),
@@ -92,5 +92,5 @@ fn rows(service: &Service) -> [f64; 2] {
 }
 
 fn told(before: [f64; 2], after: [f64; 2]) -> String {
-    format!("{} rows written and {} dropped by then", shown(after[0] - before[0]), shown(after[1] - before[1]))
+    format!("{} rows written and {} dropped by then", counted(after[0] - before[0]), counted(after[1] - before[1]))
 }

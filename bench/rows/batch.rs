@@ -6,7 +6,7 @@ use crate::contest::{contest, expect_tier};
 use crate::load::Request;
 use crate::load::request::{VALUE_BYTES, ours, webdis};
 use crate::peers::Webdis;
-use crate::report::Findings;
+use crate::report::{Findings, counted};
 use crate::support::random::Random;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
@@ -81,9 +81,9 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     found.find(
         "mget.p99",
         series[1].latency(|latency| latency.p99_ms)?,
-        format!("through Redis, open loop at {RATE}/s"),
+        format!("through Redis, open loop at {}/s", counted(RATE)),
     );
-    found.find("mset.p99", series[3].latency(|latency| latency.p99_ms)?, format!("open loop at {RATE}/s"));
-    found.table(format!("Open loop, {RATE} requests/s:"), series);
+    found.find("mset.p99", series[3].latency(|latency| latency.p99_ms)?, format!("open loop at {}/s", counted(RATE)));
+    found.table(format!("Open loop, {} requests/s:", counted(RATE)), series);
     Ok(found)
 }

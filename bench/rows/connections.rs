@@ -25,9 +25,6 @@ pub const ROW: Definition = Definition {
 /// What a server or a load has open besides connections.
 const BESIDES: u64 = 500;
 
-/// Long enough to open ten thousand.
-const SECONDS: u64 = 3;
-
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     ensure!(most >= 10_000 + BESIDES, "a limit of {most} file descriptors is too low: ulimit -Hn");
@@ -53,8 +50,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         let load = with(peak_of_path(service.address(), &path), connections);
         contestants.push(contestant(&format!("sidecache, {connections}"), &service, &redis, load));
     }
-    let seconds = bench.pace.other_seconds.max(SECONDS);
-    let series = contest(bench, bench.pace.other_rounds, seconds, &contestants)?;
+    let series = contest(bench, bench.pace.other_rounds, bench.pace.connections_seconds, &contestants)?;
     let mut found = Findings::default();
     let per_second = |sample: &Sample| Some(sample.per_second());
     let [peer_few, few, peer_thousand, thousand, peer_ten_thousand, ten_thousand] = &series[..] else {

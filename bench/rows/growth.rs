@@ -10,7 +10,7 @@ use crate::contest::{Contestant, Sample, Series, contest};
 use crate::load::Request;
 use crate::load::request::{VALUE_BYTES, ours};
 use crate::meter::memory_available;
-use crate::report::{Findings, shown};
+use crate::report::{Findings, counted, shown};
 use crate::support::client::{cache_path, encoded};
 use crate::support::line::Line;
 use crate::support::random::Random;
@@ -58,15 +58,15 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let of_a_million = used as f64 / keys as f64 * 1e6;
     found.note(format!(
         "{} keys were stored in {} s by mset; {} bytes of Redis' memory each",
-        shown(keys as f64),
+        counted(keys as f64),
         shown(took),
-        shown(of_a_million / 1e6)
+        counted(of_a_million / 1e6)
     ));
-    found.find("P-07", of_a_million / 1e9, format!("measured with {} keys", shown(keys as f64)));
+    found.find("P-07", of_a_million / 1e9, format!("measured with {} keys", counted(keys as f64)));
 
     let requests = |keys| requests(keys);
     let ((get_few, put_few), (get_many, put_many)) = (requests(KEYS), requests(keys));
-    let number = shown(keys as f64);
+    let number = counted(keys as f64);
     let contestants = [
         contestant("GET, 10,000 keys", &few, &few_shards, peak(few.address(), &get_few)?),
         contestant(&format!("GET, {number} keys"), &many, &many_shards, peak(many.address(), &get_many)?),
@@ -74,7 +74,7 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
         contestant(&format!("PUT, {number} keys"), &many, &many_shards, peak(many.address(), &put_many)?),
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
-    compare(found, &series, "Redis", ["growth.get", "growth.put"], &number)?;
+    compare(found, &series, "Redis, CPU of both", ["growth.get", "growth.put"], &number)?;
     found.table("Redis, closed loop:", series);
     scan(bench, &many, found)
 }
@@ -115,7 +115,7 @@ fn embedded(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     bench.progress.now(&format!("storing {keys} keys in the embedded store"));
     fill(&many, NS, keys, VALUE_BYTES);
     let ((get_few, put_few), (get_many, put_many)) = (requests(KEYS), requests(keys));
-    let number = shown(keys as f64);
+    let number = counted(keys as f64);
     let of = |name: &str, service, requests: &[Request]| -> anyhow::Result<Contestant<'_>> {
         let load = peak(Service::address(service), requests)?;
         let watched = vec![watch(&[service])];
@@ -128,7 +128,7 @@ fn embedded(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
         of(&format!("PUT, {number} keys"), &many, &put_many)?,
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
-    compare(found, &series, "embedded", ["growth.embedded.get", "growth.embedded.put"], &number)?;
+    compare(found, &series, "embedded, CPU", ["growth.embedded.get", "growth.embedded.put"], &number)?;
     found.table("The embedded store, closed loop:", series);
     Ok(())
 }
@@ -137,14 +137,14 @@ fn embedded(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
 fn compare(
     found: &mut Findings,
     series: &[Series],
-    store: &str,
+    of: &str,
     ids: [&'static str; 2],
     keys: &str,
 ) -> anyhow::Result<()> {
     let [get_few, get_many, put_few, put_many] = series else { unreachable!("as many as contestants") };
     for (id, verb, many, few) in [(ids[0], "GET", get_many, get_few), (ids[1], "PUT", put_many, put_few)] {
         let ratio = many.over(few, Sample::cpu_micros_with_redis)?;
-        found.ratio(format!("{store}, CPU per {verb}, Redis' included: {keys} keys / 10,000"), ratio);
+        found.ratio(format!("{of} per {verb}: {keys} keys / 10,000"), ratio);
         found.find(id, ratio.median, format!("{keys} keys"));
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::load::request::{VALUE_BYTES, ours, read};
 use crate::meter::Part;
 use crate::peers::Nginx;
 use crate::peers::nginx::CONSTANT;
-use crate::report::Findings;
+use crate::report::{Findings, counted};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
@@ -89,6 +89,6 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         of("sidecache", &logged, at_rate(logged.address(), keys, RATE)),
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
-    found.table(format!("Open loop, {RATE} requests/s, 1,000 keys:"), series);
+    found.table(format!("Open loop, {} requests/s, 1,000 keys:", counted(RATE)), series);
     Ok(found)
 }

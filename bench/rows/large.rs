@@ -7,7 +7,7 @@ use crate::load::request::{VALUE_BYTES, ours, read};
 use crate::meter::Part;
 use crate::peers::Nginx;
 use crate::peers::nginx::LARGE;
-use crate::report::Findings;
+use crate::report::{Findings, counted};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
@@ -54,7 +54,11 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         ours(at_rate(service.address(), vec![read(&path)], RATE)),
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
-    found.find("large.p99", series[1].latency(|latency| latency.p99_ms)?, format!("open loop at {RATE}/s"));
-    found.table(format!("Open loop, {RATE} requests/s:"), series);
+    found.find(
+        "large.p99",
+        series[1].latency(|latency| latency.p99_ms)?,
+        format!("open loop at {}/s", counted(RATE)),
+    );
+    found.table(format!("Open loop, {} requests/s:", counted(RATE)), series);
     Ok(found)
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use super::{Definition, NS, on};
 use crate::bench::Bench;
 use crate::load::request::{key, value};
-use crate::report::{Findings, shown};
+use crate::report::{Findings, counted, shown};
 use crate::support::line::{self, Line};
 use crate::support::metric::Metrics;
 use crate::support::redis::Redis;
@@ -58,17 +58,17 @@ fn per_entry(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let after = service.resident_bytes();
     let metrics = line.ask("GET", "/metrics", "").expect(200);
     let metrics = Metrics::parse(metrics.text());
-    let (kept, counted) = (metrics.total("sidecache_l1_entries"), metrics.total("sidecache_l1_bytes"));
+    let (kept, by_itself) = (metrics.total("sidecache_l1_entries"), metrics.total("sidecache_l1_bytes"));
     ensure!(kept == entries as f64, "{kept} of {entries} entries are in L1");
     let data = (key(0).len() + SMALL_VALUE) as f64;
     let each = after.saturating_sub(before) as f64 / (entries - first) as f64;
     found.note(format!(
         "{} entries with {data} bytes of key and value each grew by {} bytes each; L1 itself counts {} bytes an entry",
-        shown(entries as f64),
+        counted(entries as f64),
         shown(each),
-        shown(counted / kept)
+        shown(by_itself / kept)
     ));
-    found.find("memory.entry", each - data, format!("{} entries", shown(entries as f64)));
+    found.find("memory.entry", each - data, format!("{} entries", counted(entries as f64)));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::{Definition, KEYS, NS, contestant, fill, on, peak, shuffled};
 use crate::bench::Bench;
 use crate::contest::{Series, Spread, expect_tier};
 use crate::load::request::{VALUE_BYTES, ours};
+use crate::load::{Arrivals, CONNECTIONS, Generator};
 use crate::meter::Part;
 use crate::report::Findings;
 use crate::support::redis::Redis;
@@ -30,18 +31,20 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let puts: Vec<_> = shuffled(KEYS).iter().map(|number| ours::put(NS, *number, VALUE_BYTES)).collect();
     let get = contestant("GET", &asked, &redis, peak(asked.address(), &gets)?);
     let put = contestant("PUT", &asked, &redis, peak(asked.address(), &puts)?);
+    let again = Generator { addresses: vec![asked.address()], connections: CONNECTIONS, requests: gets };
     let names = ["GET, alone", "PUT, alone", "GET, two more instances", "PUT, two more instances"];
     let mut all = names.map(Series::empty);
     let seconds = bench.pace.other_seconds;
-    for round in 1..=bench.pace.rounds {
-        bench.progress.now(&format!("round {round}: alone"));
+    let rounds = if bench.pace.quick { 1 } else { bench.pace.rounds };
+    for round in 1..=rounds {
+        bench.progress.now(&format!("round {round} of {rounds}"));
         for beside in [0, MORE] {
             let more: Vec<Service> = (0..beside).map(|_| Service::start(on(&redis))).collect();
             for instance in more.iter().chain([&asked]) {
                 expect_tier(instance.address(), &ours::path_of(NS, 0), true)?;
             }
             // Brings what the PUTs have voided back into L1.
-            get.load.run(1)?;
+            again.run(Arrivals::Closed { count: 3 * SOME as u64 })?.traffic()?;
             let first = if beside == 0 { 0 } else { 2 };
             all[first].samples.push(get.sample(seconds)?);
             all[first + 1].samples.push(put.sample(seconds)?);

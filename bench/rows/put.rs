@@ -8,7 +8,7 @@ use crate::load::{CONNECTIONS, Load, RedisBenchmark};
 use crate::meter::Part;
 use crate::peers::script::Script;
 use crate::peers::{Nutcracker, Webdis};
-use crate::report::Findings;
+use crate::report::{Findings, counted};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
@@ -50,12 +50,10 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         contestant("sidecache, one shard", &on_one, &one, peak(on_one.address(), &puts)?),
         peer("webdis, the same script", peak(scripting.address(), &calls)?, Some(scripting.watched()), &scripted),
         contestant("sidecache, three shards", &on_three, &three, peak(on_three.address(), &puts)?),
-        peer("nutcracker, redis-benchmark", benchmark(proxy.port()), Some(proxy.watched()), &bare),
-        peer("Redis, redis-benchmark", benchmark(bare[0].port()), None, &bare),
     ];
     let series = contest(bench, bench.pace.rounds, bench.pace.seconds, &contestants)?;
     let mut found = Findings::default();
-    let [set, ours, same, ours_on_three, ..] = &series[..] else { unreachable!("as many as contestants") };
+    let [set, ours, same, ours_on_three] = &series[..] else { unreachable!("as many as contestants") };
     let throughput = ours.over(set, |sample| Some(sample.per_second()))?;
     let script = ours.over(same, |sample| Some(sample.per_second()))?;
     found.ratio("throughput: sidecache / webdis SET", throughput);
@@ -75,6 +73,12 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     found.find("put.script", script.median, "");
     found.find("P-06", ours.throughput()?, "one shard, closed loop");
     found.table("Closed loop:", series);
+    let references = [
+        peer("nutcracker, redis-benchmark", benchmark(proxy.port()), Some(proxy.watched()), &bare),
+        peer("Redis, redis-benchmark", benchmark(bare[0].port()), None, &bare),
+    ];
+    let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &references)?;
+    found.table("For reference, without HTTP:", series);
 
     let contestants = [
         peer("webdis, SET", at_rate(plain.address(), sets, RATE), Some(plain.watched()), &bare),
@@ -82,7 +86,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
     let p99 = series[1].latency(|latency| latency.p99_ms)?;
-    found.find("P-02", p99, format!("three shards, open loop at {RATE} requests/s"));
-    found.table(format!("Open loop, {RATE} requests/s:"), series);
+    found.find("P-02", p99, format!("three shards, open loop at {} requests/s", counted(RATE)));
+    found.table(format!("Open loop, {} requests/s:", counted(RATE)), series);
     Ok(found)
 }

@@ -7,7 +7,7 @@ use crate::load::request::{VALUE_BYTES, key, ours, webdis};
 use crate::load::{CONNECTIONS, Load, RedisBenchmark};
 use crate::meter::Part;
 use crate::peers::{Nutcracker, Webdis};
-use crate::report::Findings;
+use crate::report::{Findings, counted};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
@@ -40,12 +40,10 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let contestants = [
         peer("webdis", peak(http.address(), &theirs)?, Some(http.watched()), &bare),
         contestant("sidecache", &service, &own, peak(service.address(), &gets)?),
-        peer("nutcracker, redis-benchmark", benchmark(proxy.port()), Some(proxy.watched()), &bare),
-        peer("Redis, redis-benchmark", benchmark(bare[0].port()), None, &bare),
     ];
     let series = contest(bench, bench.pace.rounds, bench.pace.seconds, &contestants)?;
     let mut found = Findings::default();
-    let [webdis, ours, ..] = &series[..] else { unreachable!("as many as contestants") };
+    let [webdis, ours] = &series[..] else { unreachable!("as many as contestants") };
     let throughput = ours.over(webdis, |sample| Some(sample.per_second()))?;
     let cpu = ours.over(webdis, |sample| sample.cpu_micros(Part::Server))?;
     found.ratio("throughput: sidecache / webdis", throughput);
@@ -54,6 +52,12 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     found.find("redis.throughput", throughput.median, "");
     found.find("redis.cpu", cpu.median, "");
     found.table("Closed loop:", series);
+    let references = [
+        peer("nutcracker, redis-benchmark", benchmark(proxy.port()), Some(proxy.watched()), &bare),
+        peer("Redis, redis-benchmark", benchmark(bare[0].port()), None, &bare),
+    ];
+    let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &references)?;
+    found.table("For reference, without HTTP:", series);
 
     let contestants = [
         peer("webdis", at_rate(http.address(), theirs, RATE), Some(http.watched()), &bare),
@@ -61,7 +65,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     ];
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
     let p99 = series[1].latency(|latency| latency.p99_ms)?;
-    found.find("P-01", p99, format!("through Redis, open loop at {RATE} requests/s"));
-    found.table(format!("Open loop, {RATE} requests/s:"), series);
+    found.find("P-01", p99, format!("through Redis, open loop at {} requests/s", counted(RATE)));
+    found.table(format!("Open loop, {} requests/s:", counted(RATE)), series);
     Ok(found)
 }
