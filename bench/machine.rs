@@ -34,8 +34,9 @@ pub fn head(arguments: &str, took: &str) -> String {
          It is what a sidecar costs, and steadier than throughput. Redis' is apart. It is counted in ticks of 10 ms.\n\
          - Throughput is of wrk, {} threads and {} keep-alive connections unless stated: a closed loop, whose\n  \
          latencies say little. Latencies of an open loop count from the moment when a request was due.\n\
-         - sidecache runs with its defaults (every operation logged to SQLite, L1 of 64 MiB), unless a row says\n  \
-         otherwise. Values are JSON strings of {} bytes; an answer to a GET has its metadata around it.\n\
+         - sidecache runs with its defaults (L1 of 64 MiB), but without an access log, as its peers write none; where\n  \
+         a row says `logged`, every operation is written to the database. Rows say what else is set. Values are JSON\n  \
+         strings of {} bytes; an answer to a GET has its metadata around it.\n\
          - Any answer that is not a success, any miss and any refusal makes a row an error.\n\n\
          ## Machine\n\n\
          - {cores} cores, {model}, {memory} of memory, Linux {}, load average {} at the end\n\

@@ -34,7 +34,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         Service::start(on(&redis).set("database_url", url).set("access_log_sample_rate", rate))
     };
     let (silent, logged) = (start(0), start(1));
-    fill(&silent, NS, SOME, VALUE_BYTES);
+    fill(&silent, NS, SOME, VALUE_BYTES)?;
     for service in [&silent, &logged] {
         expect_tier(service.address(), &ours::path_of(NS, 0), true)?;
     }

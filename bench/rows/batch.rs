@@ -33,8 +33,8 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     // Its writes would void what the others read.
     let write_shards = Redis::three();
     let writer = Service::start(on(&write_shards));
-    fill(&near, NS, KEYS, VALUE_BYTES);
-    fill(&writer, NS, KEYS, VALUE_BYTES);
+    fill(&near, NS, KEYS, VALUE_BYTES)?;
+    fill(&writer, NS, KEYS, VALUE_BYTES)?;
     fill_bare(&bare[0], KEYS, VALUE_BYTES);
     let proxy = Webdis::before(&bare[0])?;
 

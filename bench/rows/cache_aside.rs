@@ -51,12 +51,12 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(name: &'static str, sample_rate: f64) -> Pair {
+    fn start(name: &'static str, sample_rate: f64) -> anyhow::Result<Pair> {
         let (shards, database) = (Redis::three(), postgres::shared().fresh_database());
         let settings = on(&shards).set("database_url", database).set("access_log_sample_rate", sample_rate);
         let instances = [Service::start(settings.clone()), Service::start(settings)];
-        fill(&instances[0], NS, DRAWN, VALUE_BYTES);
-        Pair { name, shards, instances }
+        fill(&instances[0], NS, DRAWN, VALUE_BYTES)?;
+        Ok(Pair { name, shards, instances })
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
@@ -75,7 +75,7 @@ fn requests(one_in: usize) -> Vec<Request> {
 }
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
-    let pairs = [Pair::start("sidecache x 2", 1.0), Pair::start("sidecache x 2, no access log", 0.0)];
+    let pairs = [Pair::start("sidecache x 2", 1.0)?, Pair::start("sidecache x 2, no access log", 0.0)?];
     let script = Script::of(&requests(10))?;
     let contestants = pairs.each_ref().map(|pair| Contestant {
         name: pair.name.to_owned(),

@@ -30,7 +30,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     ensure!(most >= 10_000 + BESIDES, "a limit of {most} file descriptors is too low: ulimit -Hn");
     let redis = [Redis::start()];
     let service = Service::start(on(&redis));
-    fill(&service, NS, 1, VALUE_BYTES);
+    fill(&service, NS, 1, VALUE_BYTES)?;
     let nginx = Nginx::start(VALUE_BYTES, VALUE_BYTES)?;
     let path = ours::path_of(NS, 0);
     expect_tier(service.address(), &path, true)?;

@@ -37,7 +37,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         bench.progress.now(&format!("round {round}"));
         fill_bare(&bare[0], keys, VALUE_BYTES);
         all[0].samples.push(theirs.sample(1)?);
-        fill(&service, NS, keys, VALUE_BYTES);
+        fill(&service, NS, keys, VALUE_BYTES)?;
         all[1].samples.push(ours.sample(1)?);
     }
     all.iter().for_each(|series| bench.progress.series(series));

@@ -1,11 +1,11 @@
 //! GET and PUT of the embedded store, which no peer has.
 
-use super::{Definition, KEYS, NS, fill, peak, shuffled, watch};
+use super::{Definition, KEYS, NS, fill, peak, shuffled, unlogged, watch};
 use crate::bench::Bench;
 use crate::contest::{Contestant, contest};
 use crate::load::request::{VALUE_BYTES, ours};
 use crate::report::Findings;
-use crate::support::service::{Service, Settings};
+use crate::support::service::Service;
 
 pub const ROW: Definition = Definition {
     id: "embedded",
@@ -15,8 +15,8 @@ pub const ROW: Definition = Definition {
 };
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
-    let service = Service::start(Settings::none());
-    fill(&service, NS, KEYS, VALUE_BYTES);
+    let service = Service::start(unlogged());
+    fill(&service, NS, KEYS, VALUE_BYTES)?;
     let order = shuffled(KEYS);
     let gets: Vec<_> = order.iter().map(|number| ours::get(NS, *number)).collect();
     let puts: Vec<_> = order.iter().map(|number| ours::put(NS, *number, VALUE_BYTES)).collect();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 
-use super::{Definition, KEYS, NS, contestant, fill, on, peak, watch};
+use super::{Definition, KEYS, NS, contestant, fill, on, peak, unlogged, watch};
 use crate::bench::Bench;
 use crate::contest::{Contestant, Sample, Series, contest};
 use crate::load::Request;
@@ -15,7 +15,7 @@ use crate::support::client::{cache_path, encoded};
 use crate::support::line::Line;
 use crate::support::random::Random;
 use crate::support::redis::Redis;
-use crate::support::service::{Service, Settings};
+use crate::support::service::Service;
 
 pub const ROW: Definition = Definition {
     id: "growth",
@@ -50,10 +50,10 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let few = Service::start(on(&few_shards).set("l1_max_mb", 0));
     let many = Service::start(on(&many_shards).set("l1_max_mb", 0));
     let empty = used_bytes(&many_shards);
-    fill(&few, NS, KEYS, VALUE_BYTES);
+    fill(&few, NS, KEYS, VALUE_BYTES)?;
     bench.progress.now(&format!("storing {keys} keys"));
     let begun = Instant::now();
-    fill(&many, NS, keys, VALUE_BYTES);
+    fill(&many, NS, keys, VALUE_BYTES)?;
     let (took, used) = (begun.elapsed().as_secs_f64(), used_bytes(&many_shards) - empty);
     let of_a_million = used as f64 / keys as f64 * 1e6;
     found.note(format!(
@@ -83,7 +83,7 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
 fn scan(bench: &Bench, service: &Service, found: &mut Findings) -> anyhow::Result<()> {
     const SCANNED_NS: &str = "scanned";
     bench.progress.now("scanning by pattern");
-    fill(service, SCANNED_NS, SCANNED, VALUE_BYTES);
+    fill(service, SCANNED_NS, SCANNED, VALUE_BYTES)?;
     let (path, pattern) = (cache_path(SCANNED_NS), encoded("key:*"));
     let mut line = Line::open(service.address());
     let begun = Instant::now();
@@ -109,11 +109,11 @@ fn scan(bench: &Bench, service: &Service, found: &mut Findings) -> anyhow::Resul
 
 fn embedded(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let keys = bench.pace.embedded_keys;
-    let settings = Settings::none().set("embedded_max_mb", 8_192);
+    let settings = unlogged().set("embedded_max_mb", 8_192);
     let (few, many) = (Service::start(settings.clone()), Service::start(settings));
-    fill(&few, NS, KEYS, VALUE_BYTES);
+    fill(&few, NS, KEYS, VALUE_BYTES)?;
     bench.progress.now(&format!("storing {keys} keys in the embedded store"));
-    fill(&many, NS, keys, VALUE_BYTES);
+    fill(&many, NS, keys, VALUE_BYTES)?;
     let ((get_few, put_few), (get_many, put_many)) = (requests(KEYS), requests(keys));
     let number = counted(keys as f64);
     let of = |name: &str, service, requests: &[Request]| -> anyhow::Result<Contestant<'_>> {

@@ -25,7 +25,7 @@ const RATE: f64 = 50.0;
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let redis = [Redis::start()];
     let service = Service::start(on(&redis));
-    fill(&service, NS, 1, MEGABYTE);
+    fill(&service, NS, 1, MEGABYTE)?;
     let nginx = Nginx::start(VALUE_BYTES, MEGABYTE)?;
     let path = ours::path_of(NS, 0);
     expect_tier(service.address(), &path, true)?;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::{Definition, NS, on};
+use super::{Definition, NS, fill, on, unlogged};
 use crate::bench::Bench;
-use crate::load::request::{key, value};
+use crate::load::request::key;
 use crate::report::{Findings, counted, shown};
 use crate::support::line::{self, Line};
 use crate::support::metric::Metrics;
 use crate::support::redis::Redis;
-use crate::support::service::{Service, Settings};
+use crate::support::service::Service;
 
 pub const ROW: Definition = Definition {
     id: "memory",
@@ -38,7 +38,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
 fn idle(bench: &Bench, found: &mut Findings) {
     bench.progress.now("idle");
     let shards = Redis::three();
-    let (alone, sharded) = (Service::start(Settings::none()), Service::start(on(&shards)));
+    let (alone, sharded) = (Service::start(unlogged()), Service::start(on(&shards)));
     std::thread::sleep(REST);
     found.find("memory.idle", alone.resident_bytes() as f64 / 1e6, "");
     found.find("memory.idle.shards", sharded.resident_bytes() as f64 / 1e6, "");
@@ -49,8 +49,7 @@ fn per_entry(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     bench.progress.now(&format!("{entries} entries in L1"));
     let redis = [Redis::start()];
     let service = Service::start(on(&redis).set("l1_max_mb", 1_024).set("access_log_sample_rate", 0));
-    let value = value(SMALL_VALUE);
-    line::fill(&service, NS, 0..entries, |number| format!(r#"{{"key":"{}","value":{value}}}"#, key(number)));
+    fill(&service, NS, entries, SMALL_VALUE)?;
     let (first, mut line) = (entries / 10, Line::open(service.address()));
     read(&mut line, 0..first);
     let before = service.resident_bytes();

@@ -15,14 +15,18 @@ mod put;
 mod through_redis;
 
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::thread;
+
+use anyhow::bail;
 
 use crate::bench::Bench;
 use crate::contest::Contestant;
-use crate::load::request::{Request, key, value};
+use crate::load::request::{Request, key, ours, value};
 use crate::load::{CONNECTIONS, Generator, Load, Script, What, Wrk};
 use crate::meter::{Part, Watched};
 use crate::report::Findings;
-use crate::support::line;
+use crate::support::line::Line;
 use crate::support::random::Random;
 use crate::support::redis::{self, Redis};
 use crate::support::service::{Service, Settings};
@@ -56,12 +60,23 @@ pub const ALL: [Definition; 13] = [
 /// Keys that requests are spread over, where it matters that they differ.
 const KEYS: usize = 10_000;
 
+/// Keys that are stored with one request.
+const BATCH: usize = 500;
+
+/// How often such a request is sent.
+const ATTEMPTS: usize = 20;
+
 /// The namespace of the rows.
 const NS: &str = "bench";
 
-/// The defaults, on these shards.
+/// The defaults, but for the access log: the peers write none either.
+fn unlogged() -> Settings {
+    Settings::none().set("access_log_sample_rate", 0)
+}
+
+/// The same on these shards.
 fn on(servers: &[Redis]) -> Settings {
-    Settings::none().set("redis_shards", redis::shards(servers))
+    unlogged().set("redis_shards", redis::shards(servers))
 }
 
 fn process(redis: &Redis) -> u32 {
@@ -76,10 +91,38 @@ fn watch(services: &[&Service]) -> Watched {
     Watched::server(services.iter().map(|service| service.id()))
 }
 
-/// Stores the first keys.
-fn fill(service: &Service, namespace: &str, keys: usize, bytes: usize) {
-    let value = value(bytes);
-    line::fill(service, namespace, 0..keys, |number| format!(r#"{{"key":"{}","value":{value}}}"#, key(number)));
+/// Stores the first keys, half of them over each of two connections.
+///
+/// # Errors
+/// Some were not stored, again and again.
+fn fill(service: &Service, namespace: &str, keys: usize, bytes: usize) -> anyhow::Result<()> {
+    let part = |numbers: Range<usize>| {
+        let mut line = Line::open(service.address());
+        let mut batches = numbers.clone().step_by(BATCH);
+        batches.try_for_each(|first| store(&mut line, namespace, first..numbers.end.min(first + BATCH), bytes))
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(|| part(keys / 2..keys));
+        part(0..keys / 2)?;
+        other.join().unwrap_or_else(|_| bail!("storing keys panicked"))
+    })
+}
+
+/// Stores a batch. Nothing is measured here, so a write that the deadlines of a busy machine cut off is
+/// sent again.
+fn store(line: &mut Line, namespace: &str, numbers: Range<usize>, bytes: usize) -> anyhow::Result<()> {
+    let request = ours::mset(namespace, numbers.clone(), bytes);
+    let stored = format!("{{\"success\":true,\"stored\":{}}}", numbers.len());
+    let mut said = String::new();
+    for _ in 0..ATTEMPTS {
+        line.send(&request.bytes)?;
+        let answer = line.receive()?;
+        if answer.status == 200 && answer.body == stored.as_bytes() {
+            return Ok(());
+        }
+        said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]).into_owned();
+    }
+    bail!("keys {numbers:?} are not stored: {said}")
 }
 
 /// The same keys and values as bare strings.

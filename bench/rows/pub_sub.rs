@@ -26,7 +26,7 @@ const MORE: usize = 2;
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let redis = [Redis::start()];
     let asked = Service::start(on(&redis));
-    fill(&asked, NS, KEYS, VALUE_BYTES);
+    fill(&asked, NS, KEYS, VALUE_BYTES)?;
     let gets: Vec<_> = (0..SOME).map(|number| ours::get(NS, number)).collect();
     let puts: Vec<_> = shuffled(KEYS).iter().map(|number| ours::put(NS, *number, VALUE_BYTES)).collect();
     let get = contestant("GET", &asked, &redis, peak(asked.address(), &gets)?);

@@ -17,7 +17,7 @@ pub const ROW: Definition = Definition {
     title: "PUT",
     about: "10,000 keys that exist, in an order without order; sidecache keeps metadata, index, totals and version \
             and publishes an invalidation with each. `webdis, the same script` calls by `EVALSHA` what one PUT of \
-            sidecache was seen to call, on a Redis server of its own.",
+            sidecache was seen to call, on a Redis server of its own, where nobody listens to what is published.",
     run,
 };
 
@@ -26,12 +26,12 @@ const RATE: f64 = 10_000.0;
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let (one, three, bare, scripted) = ([Redis::start()], Redis::three(), [Redis::start()], [Redis::start()]);
     let (on_one, on_three) = (Service::start(on(&one)), Service::start(on(&three)));
-    fill(&on_one, NS, KEYS, VALUE_BYTES);
-    fill(&on_three, NS, KEYS, VALUE_BYTES);
+    fill(&on_one, NS, KEYS, VALUE_BYTES)?;
+    fill(&on_three, NS, KEYS, VALUE_BYTES)?;
     fill_bare(&bare[0], KEYS, VALUE_BYTES);
     let script = {
         let service = Service::start(on(&scripted));
-        fill(&service, NS, KEYS, VALUE_BYTES);
+        fill(&service, NS, KEYS, VALUE_BYTES)?;
         Script::overheard(&service, &scripted[0], NS)?
     };
     let plain = Webdis::before(&bare[0])?;

@@ -25,7 +25,7 @@ const RATE: f64 = 10_000.0;
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let (own, bare) = ([Redis::start()], [Redis::start()]);
     let service = Service::start(on(&own).set("l1_max_mb", 0));
-    fill(&service, NS, KEYS, VALUE_BYTES);
+    fill(&service, NS, KEYS, VALUE_BYTES)?;
     fill_bare(&bare[0], KEYS, VALUE_BYTES);
     let http = Webdis::before(&bare[0])?;
     let proxy = Nutcracker::before(&bare[0])?;
