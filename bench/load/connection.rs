@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 /// Room for an answer's head, and for what one read takes of its body.
 const BUFFER: usize = 16 * 1024;
 
+/// What is shown of an odd answer.
+const SHOWN: usize = 400;
+
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -41,8 +44,14 @@ impl Connection {
             }
             searched = filled.saturating_sub(3);
         };
-        let (status, length) = parsed(&self.buffer[..head]).ok_or(io::ErrorKind::InvalidData)?;
-        let mut missing = length.checked_sub(filled - head).ok_or(io::ErrorKind::InvalidData)?;
+        // The whole of what came, as it says most where a server answers what nobody expects.
+        let odd = |what: &str| {
+            let came = String::from_utf8_lossy(&self.buffer[..filled.min(SHOWN)]);
+            io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {came:?}"))
+        };
+        let (status, length) =
+            parsed(&self.buffer[..head]).ok_or_else(|| odd("an answer without status or length"))?;
+        let mut missing = length.checked_sub(filled - head).ok_or_else(|| odd("an answer longer than it says"))?;
         while missing > 0 {
             let part = missing.min(BUFFER);
             match self.stream.read(&mut self.buffer[..part]).await? {
