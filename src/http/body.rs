@@ -53,7 +53,7 @@ pub struct Share<'b> {
 impl Share<'_> {
     /// Takes `bytes` more, at once or not at all: a body that waited for others while it holds a part of
     /// the budget could be what they wait for.
-    fn take(&mut self, bytes: usize) -> Result<(), Error> {
+    pub fn take(&mut self, bytes: usize) -> Result<(), Error> {
         let max = self.budget.max;
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
         self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| Error::TooManyBodies)?;

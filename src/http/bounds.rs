@@ -44,6 +44,13 @@ impl Bounds {
         }
     }
 
+    /// Counts a body that was refused, if that is what `error` is about.
+    pub fn note_refusal(&self, error: &Error) {
+        if matches!(error, Error::TooManyBodies) {
+            self.metrics.bodies_refused.increment(1);
+        }
+    }
+
     /// Logs the failure that `response` carries, if any.
     pub fn note_failure(&self, response: &Response, request_id: &[u8]) {
         self.failures.note(response, request_id);
@@ -76,9 +83,7 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
     let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &mut share));
     let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
         Err(error) => {
-            if matches!(error, Error::TooManyBodies) {
-                bounds.metrics.bodies_refused.increment(1);
-            }
+            bounds.note_refusal(&error);
             error.into_response()
         }
         Ok(request) => timeout_at(deadline, next.run(request))

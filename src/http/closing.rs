@@ -40,8 +40,12 @@ pub struct Closing {
 }
 
 impl Closing {
+    pub fn is_given(&self) -> bool {
+        self.is_given.load(Relaxed)
+    }
+
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_given.load(Relaxed) {
+        if self.is_given() {
             return Poll::Ready(());
         }
         if self.is_waited_for {

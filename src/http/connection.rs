@@ -92,7 +92,8 @@ impl Connections {
 
     /// Lets the router answer until it is left, or the connection ends.
     async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut Closing) -> Option<Wire> {
-        let handed = Handed::new(wire, self.fast_path.is_some());
+        // One that is about to end is told so by the router's server, which ends it.
+        let handed = Handed::new(wire, self.fast_path.is_some() && !closing.is_given());
         let left = handed.left();
         let service = service_fn(|mut request: Request<Incoming>| {
             // Reads need nobody's name, and pay nothing for it.

@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,6 +28,8 @@ pub struct Handed {
     owed: Owed,
     /// Whether what was to be written last had to wait.
     is_blocked: bool,
+    /// Who asked to read meanwhile: the server does not ask again by itself.
+    reader: Option<Waker>,
     left: Left,
 }
 
@@ -53,7 +55,7 @@ impl Handed {
     /// A connection whose next request is the router's; all of them unless it `may_leave`.
     pub fn new(wire: Wire, may_leave: bool) -> Self {
         let owed = if may_leave { Owed::Bytes(0) } else { Owed::All };
-        Self { wire, owed, is_blocked: false, left: Left::default() }
+        Self { wire, owed, is_blocked: false, reader: None, left: Left::default() }
     }
 
     pub fn left(&self) -> Left {
@@ -71,6 +73,13 @@ impl Handed {
         !self.wire.input.is_empty()
     }
 
+    fn note_written(&mut self, is_blocked: bool) {
+        self.is_blocked = is_blocked;
+        if !is_blocked && let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
     /// Gives the server up to `most` bytes; none at the end.
     fn poll_give(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
         let most = most.min(buffer.remaining());
@@ -83,6 +92,10 @@ impl Handed {
             let given = most.min(input.len());
             buffer.put_slice(&input[..given]);
             input.drain(..given);
+            if input.is_empty() {
+                // A connection that is idle should hold little.
+                *input = Vec::new();
+            }
             given
         };
         Poll::Ready(Ok(given))
@@ -123,7 +136,7 @@ impl AsyncRead for Handed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if matches!(self.owed, Owed::Bytes(0)) {
             if self.is_blocked {
-                // Whoever waits for the flush is woken by it.
+                self.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
             ready!(self.poll_next(cx))?;
@@ -144,7 +157,7 @@ impl AsyncRead for Handed {
 impl AsyncWrite for Handed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write(cx, bytes);
-        self.is_blocked = written.is_pending();
+        self.note_written(written.is_pending());
         written
     }
 
@@ -166,7 +179,7 @@ impl AsyncWrite for Handed {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write_vectored(cx, parts);
-        self.is_blocked = written.is_pending();
+        self.note_written(written.is_pending());
         written
     }
 }

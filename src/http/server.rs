@@ -92,8 +92,10 @@ impl Server {
             () = enough => {}
             () = self.accept(&listener, &tasks, &closing) => {}
         }
-        closing.give();
         drop(listener);
+        // So does who was accepted last, and may have sent a request that his worker has not seen yet.
+        sleep(GRACE.min(self.drain_timeout)).await;
+        closing.give();
         tasks.close();
         if timeout(self.drain_timeout * 3 / 4, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "connections cut at the end of the drain time");

@@ -23,6 +23,8 @@ pub(super) struct Queue<R> {
     is_closed: AtomicBool,
     /// Wakes who takes the records out.
     news: Notify,
+    /// Takes so far: each begins one part further, so that none waits behind another for good.
+    takes: AtomicUsize,
 }
 
 struct Part<R> {
@@ -46,6 +48,7 @@ impl<R> Queue<R> {
             step: (capacity / 64).clamp(1, MOST_PLACES),
             is_closed: AtomicBool::new(false),
             news: Notify::new(),
+            takes: AtomicUsize::new(0),
         }
     }
 
@@ -84,9 +87,9 @@ impl<R> Queue<R> {
 
     /// Takes up to `most` records out.
     pub fn take(&self, most: usize) -> Vec<R> {
-        let mut taken = Vec::new();
-        for part in self.parts.all() {
-            let records = &mut part.lock().records;
+        let (mut taken, first) = (Vec::new(), self.takes.fetch_add(1, Relaxed));
+        for i in 0..PerWorker::<Part<R>>::PARTS {
+            let records = &mut self.parts.at((first.wrapping_add(i)) % PerWorker::<Part<R>>::PARTS).lock().records;
             let count = records.len().min(most - taken.len());
             taken.extend(records.drain(..count));
         }

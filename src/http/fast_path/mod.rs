@@ -30,7 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 pub use self::head::{EntryRequest, Head, Verb, parse};
-use self::reply::{Rest, Tier};
+use self::reply::{Rest, Then, Tier};
 use super::SharedApp;
 use super::closing::Closing;
 use super::entry;
@@ -124,7 +124,9 @@ impl FastPath {
                     return Ok(end);
                 }
                 Step::Waits(waiting, request_id) => {
-                    self.answer(wire, waiting, &request_id).await?;
+                    if self.answer(wire, waiting, &request_id, closing).await? == Then::Close {
+                        return Ok(End::Closed);
+                    }
                     idle.begin(Moment::now());
                 }
             }
@@ -140,8 +142,13 @@ impl FastPath {
         closing: &mut Closing,
     ) -> Poll<io::Result<Step>> {
         for _ in 0..ROUNDS {
-            ready!(wire.poll_flush(cx))?;
-            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers)) {
+            if !wire.output.is_empty() {
+                ready!(wire.poll_flush(cx))?;
+                // Reading an answer is no idleness.
+                idle.begin(Moment::now());
+            }
+            let is_closing = closing.is_given();
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers, is_closing)) {
                 Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
                 Poll::Ready(Ok(Progress::Served(at))) => {
                     idle.begin(at);
@@ -155,8 +162,13 @@ impl FastPath {
             if is_over && !wire.input.is_empty() {
                 return Poll::Ready(Ok(Step::End(End::Slow)));
             }
-            if is_over || closing.poll(cx).is_ready() {
+            if is_over {
                 return Poll::Ready(Ok(Step::End(End::Closed)));
+            }
+            if closing.poll(cx).is_ready() {
+                // A request that has begun to come is still answered.
+                let end = if wire.input.is_empty() { End::Closed } else { End::Router };
+                return Poll::Ready(Ok(Step::End(end)));
             }
             return Poll::Pending;
         }
@@ -166,7 +178,13 @@ impl FastPath {
     }
 
     /// Reads once, and answers what came.
-    fn poll_read(&self, cx: &mut Context<'_>, wire: &mut Wire, buffers: &mut Buffers) -> Poll<io::Result<Progress>> {
+    fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        buffers: &mut Buffers,
+        is_closing: bool,
+    ) -> Poll<io::Result<Progress>> {
         let Buffers { input, output, key } = buffers;
         let kept = wire.input.len();
         // Grows to the most that a head may have, once.
@@ -174,9 +192,9 @@ impl FastPath {
             input.resize(kept + READ_BYTES, 0);
         }
         // What was read for another purpose may be whole already.
-        let is_fresh = std::mem::take(&mut wire.is_unseen);
-        let read = if is_fresh { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
-        if read == 0 && !is_fresh {
+        let is_unseen = std::mem::take(&mut wire.is_unseen);
+        let read = if is_unseen { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
+        if read == 0 && !is_unseen {
             return Poll::Ready(Ok(Progress::Step(Step::End(End::Closed))));
         }
         input[..kept].copy_from_slice(&wire.input);
@@ -189,6 +207,8 @@ impl FastPath {
             match parse(&bytes[used..], key) {
                 Head::Partial => break,
                 Head::Router { .. } => step = Some(Step::End(End::Router)),
+                // Which tells the client that the connection ends.
+                Head::Entry(_) if is_closing => step = Some(Step::End(End::Router)),
                 Head::Entry(request) => {
                     step = self.begin(&bytes[used..], &request, now, output);
                     used += request.len;
@@ -206,6 +226,9 @@ impl FastPath {
         // More whole requests may lie there.
         wire.is_unseen = !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(Step::Waits(..))));
         wire.write(cx, output)?;
+        if output.capacity() > 4 * SENT_BYTES {
+            *output = Vec::new();
+        }
         Poll::Ready(Ok(match step {
             Some(step) => Progress::Step(step),
             None if used > 0 => Progress::Served(now),
@@ -227,7 +250,7 @@ impl FastPath {
                 let mut put = |id: &[u8], found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
                     (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, id),
                     (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, id),
-                    _ => reply::put_read(output, cache, found, trail, id),
+                    _ => reply::put_read(output, cache, found, trail, id, Then::Stay),
                 };
                 let show = |found: Option<EntryRef<'_>>, trail: &Trail| match request_id {
                     Some(id) => put(id, found, trail),
@@ -247,8 +270,16 @@ impl FastPath {
     }
 
     /// Waits for the answer and writes it.
-    async fn answer(&self, wire: &mut Wire, waiting: Waiting, request_id: &[u8]) -> io::Result<()> {
+    async fn answer(
+        &self,
+        wire: &mut Wire,
+        waiting: Waiting,
+        request_id: &[u8],
+        closing: &Closing,
+    ) -> io::Result<Then> {
+        // The answers before this one go first.
         let mut output = std::mem::take(&mut wire.output);
+        let mut share = self.app.bounds.bodies.share();
         let may_write = matches!(waiting, Waiting::Put(..));
         let answer = async {
             match waiting {
@@ -259,7 +290,10 @@ impl FastPath {
                 Waiting::Put(_, body) if body.len() > self.max_body_bytes => {
                     Err(Error::BodyTooLarge { limit: self.max_body_bytes })
                 }
-                Waiting::Put(key, body) => entry::store(&self.app.cache, &key, &body).await.map(Answer::Response),
+                Waiting::Put(key, body) => {
+                    share.take(body.len())?;
+                    entry::store(&self.app.cache, &key, &body).await.map(Answer::Response)
+                }
             }
         };
         let answer = timeout(self.request_timeout, AssertUnwindSafe(answer).catch_unwind()).await;
@@ -272,21 +306,24 @@ impl FastPath {
                 Err(Error::Panic)
             }
         };
+        let then = if closing.is_given() { Then::Close } else { Then::Stay };
         let rest = match answer {
-            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id),
+            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id, then),
             Ok(Answer::Response(response)) => {
-                reply::put_response(&mut output, response, request_id).await;
+                reply::put_response(&mut output, response, request_id, then).await;
                 Rest::default()
             }
             Err(error) => {
+                self.app.bounds.note_refusal(&error);
                 let response = error.into_response();
                 self.app.bounds.note_failure(&response, request_id);
-                reply::put_response(&mut output, response, request_id).await;
+                reply::put_response(&mut output, response, request_id, then).await;
                 Rest::default()
             }
         };
         let mut all = output.as_slice().chain(&rest.value[..]).chain(rest.after.as_slice());
-        wire.stream.write_all_buf(&mut all).await
+        wire.stream.write_all_buf(&mut all).await?;
+        Ok(then)
     }
 }
 

@@ -35,6 +35,13 @@ pub enum Tier {
     Embedded,
 }
 
+/// What becomes of the connection behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Stay,
+    Close,
+}
+
 /// What is sent of an answer.
 #[derive(Debug, Default)]
 pub struct Rest {
@@ -45,33 +52,41 @@ pub struct Rest {
 }
 
 /// Writes the answer of a read to `out`, but for a large value and what follows it.
-pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8]) -> Rest {
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8], then: Then) -> Rest {
     let found = lookup.entry.as_ref();
     match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
         None => {
-            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, request_id);
+            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, request_id, then);
             Rest::default()
         }
         Some(entry) => {
             let mut after = Vec::new();
-            put_before_value(out, cache, entry.borrowed(), &lookup.trail, request_id, &mut after);
+            let head = (cache, entry.borrowed(), &lookup.trail, request_id, then);
+            put_before_value(out, head, &mut after);
             Rest { value: entry.value.clone(), after }
         }
     }
 }
 
 /// Writes the answer of a read to `out`.
-pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, trail: &Trail, request_id: &[u8]) {
+pub fn put_read(
+    out: &mut Vec<u8>,
+    cache: &Cache,
+    found: Option<EntryRef<'_>>,
+    trail: &Trail,
+    request_id: &[u8],
+    then: Then,
+) {
     let Some(entry) = found else {
-        out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\n");
+        put_status(out, StatusCode::NOT_FOUND);
         put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
         put_headers(cache, None, trail, None, |name, parts| put_header(out, name.as_str(), parts));
         let body = error::key_not_found_body();
-        end_head(out, body.len(), request_id);
+        end_head(out, body.len(), request_id, then);
         return out.extend_from_slice(&body);
     };
     AFTER_VALUE.with_borrow_mut(|after| {
-        put_before_value(out, cache, entry, trail, request_id, after);
+        put_before_value(out, (cache, entry, trail, request_id, then), after);
         out.extend_from_slice(entry.value);
         out.extend_from_slice(after);
     });
@@ -118,24 +133,21 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, request_id: &
 /// Writes what comes before the value to `out`, and to `after` what comes after it.
 fn put_before_value(
     out: &mut Vec<u8>,
-    cache: &Cache,
-    entry: EntryRef<'_>,
-    trail: &Trail,
-    request_id: &[u8],
+    (cache, entry, trail, request_id, then): (&Cache, EntryRef<'_>, &Trail, &[u8], Then),
     after: &mut Vec<u8>,
 ) {
     let ttl = shown_ttl(Some(entry), trail);
     after.clear();
     json::put_after_value(after, entry, ttl, None);
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    put_status(out, StatusCode::OK);
     put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
     put_headers(cache, Some(entry), trail, ttl, |name, parts| put_header(out, name.as_str(), parts));
-    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id);
+    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id, then);
     out.extend_from_slice(json::BEFORE_VALUE);
 }
 
 /// Writes any answer to `out`.
-pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_id: &[u8]) {
+pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_id: &[u8], then: Then) {
     let (Parts { status, headers, .. }, body) = response.into_parts();
     // The bodies of answers lie in memory: there is nothing to wait for and nothing to fail.
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
@@ -143,7 +155,7 @@ pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_i
     for (name, value) in &headers {
         put_header(out, name.as_str(), &[value.as_bytes()]);
     }
-    end_head(out, body.len(), request_id);
+    end_head(out, body.len(), request_id, then);
     out.extend_from_slice(&body);
 }
 
@@ -165,7 +177,10 @@ fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
 }
 
 /// Writes what every answer has.
-fn end_head(out: &mut Vec<u8>, body_len: usize, request_id: &[u8]) {
+fn end_head(out: &mut Vec<u8>, body_len: usize, request_id: &[u8], then: Then) {
+    if then == Then::Close {
+        put_header(out, "connection", &[b"close"]);
+    }
     put_header(out, "content-length", &[itoa::Buffer::new().format(body_len).as_bytes()]);
     const REQUEST_ID: HeaderName = X_REQUEST_ID;
     put_header(out, REQUEST_ID.as_str(), &[request_id]);

@@ -11,7 +11,7 @@
 //! A command costs this process and Redis more than the entry in it. Nobody waits for a clock or for what is
 //! under way: an operation that is alone goes at once, and a shard that stands still holds nobody up for
 //! longer than it did. The task hangs on none of those who asked: one that is cancelled leaves the others
-//! alone, and its write is carried out.
+//! alone, and its write is carried out, unless room is still being made for it.
 //!
 //! Each operation counts: it has its own place among those in flight, and a script that stays unanswered is
 //! as many silences. What goes into one script is bounded as for a batch.
@@ -119,11 +119,11 @@ impl Shard {
             let keys: Vec<&EntryKey> = gets.iter().map(|get| &get.key).collect();
             self.get_some(Party::Gathered(keys.len()), &keys).await
         };
-        let found = match found {
+        let (found, has_stumbled) = match found {
             // The script stumbled over one of them: the others shall have their answers.
-            Err(Error::Protocol { .. }) if gets.len() > 1 => Vec::new(),
+            Err(Error::Protocol { .. }) if gets.len() > 1 => (Vec::new(), true),
             Err(error) => return gets.into_iter().for_each(|get| send(get.answer, Err(error.clone()))),
-            Ok(found) => found,
+            Ok(found) => (found, false),
         };
         let (mut lost, mut gets) = (Vec::new(), gets.into_iter());
         for (found, get) in found.into_iter().zip(&mut gets) {
@@ -133,7 +133,12 @@ impl Shard {
                 Found::Lost => lost.push(get),
             }
         }
-        gets.for_each(|get| self.spawn_gets(vec![get]));
+        let rest: Vec<Get> = gets.filter(|get| !get.answer.is_closed()).collect();
+        if has_stumbled {
+            rest.into_iter().for_each(|get| self.spawn_gets(vec![get]));
+        } else if !rest.is_empty() {
+            self.spawn_gets(rest);
+        }
         if !lost.is_empty() {
             let keys: Vec<&EntryKey> = lost.iter().map(|get| &get.key).collect();
             self.notice_lost(&keys).await;
@@ -145,6 +150,10 @@ impl Shard {
         tokio::spawn(self.clone().answer_gets(gets));
     }
 
+    fn spawn_sets(self: &Arc<Self>, sets: Vec<Set>) {
+        tokio::spawn(self.clone().answer_sets(sets));
+    }
+
     /// Answers writes under one grant, with as many scripts as making room asks for.
     async fn answer_sets(self: Arc<Self>, mut sets: Vec<Set>) {
         for _ in 0..MOST_ROUNDS {
@@ -152,8 +161,17 @@ impl Shard {
             let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
             match self.set_some(Party::Gathered(writes.len()), first.grant(), &writes).await {
                 Ok(done) => {
+                    let is_making_room = done.is_empty();
                     for (set, result) in sets.drain(..done.len()).zip(done) {
                         send(set.answer, result);
+                    }
+                    // What is left is not stored. Nobody is told any more of a write whose client has left, so it
+                    // must not come late, over what others have written since.
+                    sets.retain(|set| !set.answer.is_closed());
+                    if is_making_room && sets.len() > 1 {
+                        // The others need not wait until there is room for the first.
+                        let first = sets.remove(0);
+                        self.spawn_sets(vec![first]);
                     }
                 }
                 // What an earlier round stored is stored: only the rest has failed.
@@ -185,9 +203,7 @@ impl Departure {
         // Most often there is one script, and no need for a task of its own.
         let last = if sets.is_empty() { gets.pop() } else { None };
         gets.into_iter().for_each(|gets| shard.spawn_gets(gets));
-        for sets in sets {
-            tokio::spawn(shard.clone().answer_sets(sets));
-        }
+        sets.into_iter().for_each(|sets| shard.spawn_sets(sets));
         if let Some(gets) = last {
             shard.clone().answer_gets(gets).await;
         }

@@ -105,12 +105,13 @@ impl Shard {
         for key in keys {
             by_namespace.entry(key.namespace()).or_default().push(key.key());
         }
-        for (namespace, keys) in by_namespace {
+        let noticed = by_namespace.into_iter().map(|(namespace, keys)| async move {
             let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
             if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
                 tracing::debug!(%error, "the books do not know yet what expired or was evicted");
             }
-        }
+        });
+        join_all(noticed).await;
     }
 
     /// Reads an entry with its metadata, as far as that is stored.
