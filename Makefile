@@ -29,7 +29,7 @@ lint:
 # once it is built, or 2 with BENCH_ARGS=--quick. bench/main.rs says what it measures and how.
 BENCH_ARGS =
 bench:
-	bench/install-tools.sh
+	tests/install-tools.sh webdis webdis nutcracker /usr/sbin/nutcracker wrk wrk
 	cargo bench --locked --profile dist --bench peers -- $(BENCH_ARGS)
 
 # Looks for input that breaks a property, FUZZ_SECONDS a target; `cargo test` replays what was kept. Needs
