@@ -58,7 +58,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let ids = Numbered::new(&service.instance);
     let app = service.app(&config, dropped_log_lines);
     let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
-    let router = http::router(app, ids.clone());
+    let router = http::router(app, ids.clone(), http::Router::new());
     let connections = Connections::new(router, Some(fast_path), &config.http, service.metrics.clone());
     let server = Server::new(connections, workers.clone(), &config.http, ids, service.metrics.clone());
     announce(address, &config);

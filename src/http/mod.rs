@@ -30,7 +30,6 @@ mod wire;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +55,7 @@ pub mod output {
     pub use super::json::{entry, ttl_remaining};
 }
 
+pub use axum::Router;
 pub use bounds::Bounds;
 pub use connection::Connections;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
@@ -80,8 +80,8 @@ pub struct App {
 /// Shared by all requests; cloned per request, so one pointer.
 pub type SharedApp = Arc<App>;
 
-/// Every route there is.
-pub fn router(app: SharedApp, ids: Numbered) -> Router {
+/// Every route there is; `more` are those of the rooms beside this one, within the same bounds.
+pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
     let bounds = app.bounds.clone();
     let routes = Router::new()
@@ -99,8 +99,9 @@ pub fn router(app: SharedApp, ids: Numbered) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .with_state(app)
+        .merge(more)
         .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(app);
+        .method_not_allowed_fallback(error::method_not_allowed);
     bounds.around(routes, ids)
 }
