@@ -30,6 +30,7 @@ use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
 use crate::store::{InvalidationSink, SharedStore, Store as _};
 use crate::telemetry::DroppedLines;
+use crate::trends::Trends;
 use crate::workers::Workers;
 
 /// Namespaces swept for expired entries at one tick.
@@ -95,6 +96,7 @@ struct Service {
     instance: String,
     cache: Arc<Cache>,
     fleet: Arc<Fleet>,
+    trends: Arc<Trends>,
     l1: Arc<L1>,
     registry: Arc<Registry>,
     database: Arc<Database>,
@@ -153,6 +155,15 @@ impl Service {
         tasks.spawn(writer.run(shutdown.clone()));
 
         let counters = Arc::new(ReadCounters::new(store.clone(), registry.clone(), metrics.clone()));
+        let trends = Trends::new(
+            store.clone(),
+            registry.clone(),
+            counters.clone(),
+            metrics.clone(),
+            config.metrics_max_namespaces,
+        );
+        let trends = Arc::new(trends);
+        tasks.spawn(trends.clone().run(shutdown.clone()));
         let cache = Arc::new(Cache {
             store: store.clone(),
             near,
@@ -165,8 +176,14 @@ impl Service {
             limits: config.limits,
         });
         tasks.spawn(upkeep(cache.clone(), store.clone(), registry.clone(), &config.upkeep, shutdown.clone()));
-        let sources =
-            Sources { store, l1: l1.clone(), coherence, registry: registry.clone(), metrics: metrics.clone() };
+        let sources = Sources {
+            store,
+            l1: l1.clone(),
+            coherence,
+            registry: registry.clone(),
+            trends: trends.clone(),
+            metrics: metrics.clone(),
+        };
         let fleet = Fleet::new(&instance, advertised(config.http.advertise.as_deref(), listening), sources);
         let fleet = Arc::new(fleet);
         tasks.spawn(fleet.clone().run(shutdown.clone()));
@@ -174,6 +191,7 @@ impl Service {
             instance,
             cache,
             fleet,
+            trends,
             l1,
             registry,
             database,
@@ -201,6 +219,7 @@ impl Service {
         Arc::new(App {
             cache: self.cache.clone(),
             fleet: self.fleet.clone(),
+            trends: self.trends.clone(),
             l1: self.l1.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),

@@ -27,8 +27,8 @@
 //! ```
 //!
 //! Every connection is served by one of the [`workers`], a runtime of one thread a core. Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
-//! and [`audit`] with the [`journal`] that both write through, [`stats`] and [`metrics`]; the [`database`]
-//! is behind policies, log and trail.
+//! and [`audit`] with the [`journal`] that both write through, [`stats`], [`trends`] and [`metrics`]; the
+//! [`database`] is behind policies, log and trail.
 
 pub mod app;
 pub mod cli;
@@ -51,6 +51,7 @@ pub mod journal;
 pub mod metrics;
 pub mod namespaces;
 pub mod stats;
+pub mod trends;
 
 pub mod clock;
 pub mod model;

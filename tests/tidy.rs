@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("model", &[]),
     ("workers", &[]),
     ("clock", &["model"]),
@@ -21,7 +21,8 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("audit", &["clock", "config", "database", "journal", "metrics", "model"]),
     ("namespaces", &["audit", "clock", "config", "database", "model"]),
     ("access_log", &["config", "database", "journal", "metrics", "model", "workers"]),
-    ("fleet", &["clock", "coherence", "l1", "metrics", "model", "namespaces", "store"]),
+    ("trends", &["clock", "metrics", "model", "namespaces", "stats", "store"]),
+    ("fleet", &["clock", "coherence", "l1", "metrics", "model", "namespaces", "store", "trends"]),
     ("stats", &["config", "metrics", "model", "namespaces", "store", "workers"]),
     (
         "cache",
@@ -56,6 +57,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "namespaces",
             "store",
             "telemetry",
+            "trends",
             "workers",
         ],
     ),
@@ -79,6 +81,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "stats",
             "store",
             "telemetry",
+            "trends",
             "workers",
         ],
     ),
@@ -86,7 +89,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
 ];
 
 /// Where alone each library may be named.
-const LIBRARIES: [(&str, &[&str]); 6] = [
+const LIBRARIES: [(&str, &[&str]); 7] = [
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",
@@ -109,6 +112,7 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ("hyper", &["http/"]),
     ("tower_http", &["http/"]),
     ("metrics_exporter_prometheus", &["metrics/"]),
+    ("metrics_process", &["metrics/"]),
 ];
 
 const MAX_LINES: usize = 500;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::observe::Begun;
 use super::read::stand_in;
 use super::{Cache, Error};
 use crate::access_log::Subject;
@@ -56,6 +57,7 @@ impl Cache {
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
+            self.counters.found(key.borrowed());
         }
         self.observe_reads(namespace, &keys, reads, started);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
@@ -108,7 +110,8 @@ impl Cache {
         let started = Moment::now();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
-        self.observe(Operation::Mset, &result, started, || Subject::Batch(namespace.clone(), keys));
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
+        self.observe(&begun, &result, || Subject::Batch(namespace.clone(), keys));
         result
     }
 

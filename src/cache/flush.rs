@@ -1,5 +1,6 @@
 //! Deleting all entries of a namespace, or those that a pattern or tag selects.
 
+use super::observe::Begun;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::audit::Outcome;
@@ -22,7 +23,8 @@ impl Cache {
     pub(super) async fn flush_selected(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
         let started = Moment::now();
         let result = self.flush_all_shards(namespace, selection).await;
-        self.observe(Operation::Flush, &result, started, || subject(namespace, selection));
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
+        self.observe(&begun, &result, || subject(namespace, selection));
         result
     }
 

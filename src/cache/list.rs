@@ -1,6 +1,7 @@
 //! Listing the live keys of a namespace, page by page.
 
 use super::flush::subject;
+use super::observe::Begun;
 use super::{Cache, Error};
 use crate::clock::Moment;
 use crate::model::{Namespace, Operation, Selection};
@@ -23,7 +24,8 @@ impl Cache {
     pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
         let started = Moment::now();
         let result = self.page(namespace, listing).await;
-        self.observe(Operation::List, &result, started, || subject(namespace, &listing.selection));
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
+        self.observe(&begun, &result, || subject(namespace, &listing.selection));
         result
     }
 

@@ -1,6 +1,7 @@
 //! What concerns a namespace as a whole: its numbers and its policy.
 
 use super::flush::outcome;
+use super::observe::Begun;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::{Moment, unix_millis};
@@ -29,7 +30,8 @@ impl Cache {
         self.counters.flush().await;
         let result = self.store.totals(namespace).await.map_err(Error::from);
         let subject = || Subject::Selection(namespace.clone(), "*".to_owned());
-        self.observe(Operation::Stats, &result, started, subject);
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Stats, at: started };
+        self.observe(&begun, &result, subject);
         result
     }
 

@@ -1,6 +1,7 @@
 //! Writing and deleting one entry.
 
 use super::near::Near;
+use super::observe::Begun;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -30,7 +31,8 @@ impl Cache {
     pub async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
         let started = Moment::now();
         let result = self.store_one(key, write).await;
-        self.observe(Operation::Set, &result, started, || Subject::Entry(key.clone()));
+        let begun = Begun { namespace: key.namespace(), operation: Operation::Set, at: started };
+        self.observe(&begun, &result, || Subject::Entry(key.clone()));
         result
     }
 
@@ -66,7 +68,8 @@ impl Cache {
     pub async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let started = Moment::now();
         let result = self.delete_one(key).await;
-        self.observe(Operation::Delete, &result, started, || Subject::Entry(key.clone()));
+        let begun = Begun { namespace: key.namespace(), operation: Operation::Delete, at: started };
+        self.observe(&begun, &result, || Subject::Entry(key.clone()));
         result
     }
 

@@ -39,6 +39,8 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     pub audit: JournalConfig,
     pub upkeep: UpkeepConfig,
+    /// Namespaces with metrics of their own.
+    pub metrics_max_namespaces: usize,
     pub log: LogConfig,
 }
 
@@ -214,6 +216,7 @@ impl Config {
                 stats_flush: duration("stats_flush_ms", 10, DAY_MS)?,
                 sweep_interval: duration("sweep_interval_ms", 10, DAY_MS)?,
             },
+            metrics_max_namespaces: size("metrics_max_namespaces", 0, 10_000)?,
             log: Self::log(settings)?,
         })
     }

@@ -19,9 +19,20 @@ pub struct L1Figures {
     pub hits: u64,
 }
 
+/// What it was asked lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadFigures {
+    /// In the last seconds.
+    pub operations_per_second: f64,
+    /// Latencies of the last minute, in microseconds; `None` where nothing was asked.
+    pub p50_us: Option<u64>,
+    pub p99_us: Option<u64>,
+}
+
 /// What an instance writes of itself into the shards, as JSON. Others may be of another release: what they
 /// do not say has its default, and what is not known here is passed over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Line {
     pub address: String,
@@ -29,6 +40,7 @@ pub struct Line {
     pub started_at_ms: u64,
     pub ring_version: String,
     pub l1: L1Figures,
+    pub load: LoadFigures,
 }
 
 impl Line {
@@ -38,7 +50,7 @@ impl Line {
 }
 
 /// An instance that lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub id: String,
     pub address: String,
@@ -46,6 +58,7 @@ pub struct Instance {
     pub started_at: UnixMillis,
     pub ring_version: String,
     pub l1: L1Figures,
+    pub load: LoadFigures,
     /// Since its last beat.
     pub last_seen: Duration,
     /// Whether it is the one that answers.
@@ -72,6 +85,7 @@ impl Instance {
             started_at: UnixMillis(line.started_at_ms),
             ring_version: line.ring_version,
             l1: line.l1,
+            load: line.load,
             last_seen,
             is_here,
         }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use address::advertised;
 pub use agreement::Agreement;
-pub use instance::{Instance, L1Figures};
+pub use instance::{Instance, L1Figures, LoadFigures};
 
 use self::instance::Line;
 use crate::clock::{Moment, unix_millis};
@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::model::UnixMillis;
 use crate::namespaces::Registry;
 use crate::store::{Neighbour, RingCount, ShardIndex, SharedStore, Survey};
+use crate::trends::Trends;
 
 /// How often an instance beats on a shard, and how soon again where it could not.
 const BEAT: Duration = Duration::from_secs(1);
@@ -49,6 +50,7 @@ pub struct Sources {
     /// Absent where L1 is not used.
     pub coherence: Option<Arc<Coherence>>,
     pub registry: Arc<Registry>,
+    pub trends: Arc<Trends>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -194,7 +196,9 @@ impl Fleet {
 
     /// What this instance says of itself.
     fn line(&self) -> Line {
-        let Sources { l1, coherence, metrics, .. } = &self.sources;
+        let Sources { l1, coherence, trends, metrics, .. } = &self.sources;
+        let load = trends.load();
+        let micros = |latency: Option<Duration>| latency.map(|latency| latency.as_micros() as u64);
         Line {
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -205,6 +209,11 @@ impl Fleet {
                 bytes: l1.used_bytes(),
                 max_bytes: if coherence.is_some() { l1.max_bytes() } else { 0 },
                 hits: metrics.l1_hits.value(),
+            },
+            load: LoadFigures {
+                operations_per_second: load.operations_per_second,
+                p50_us: micros(load.p50),
+                p99_us: micros(load.p99),
             },
         }
     }

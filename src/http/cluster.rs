@@ -9,7 +9,7 @@ use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
 use super::health::{RingAnswer, state};
 use super::{SharedApp, answer, json};
-use crate::fleet::{Instance, L1Figures, ShardView};
+use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
 use crate::store::Role;
 
 #[derive(Serialize)]
@@ -32,6 +32,7 @@ struct InstanceAnswer {
     #[serde(rename = "self")]
     is_here: bool,
     l1: L1Figures,
+    load: LoadFigures,
 }
 
 /// Numbers are null where the shard did not tell.
@@ -78,6 +79,7 @@ impl From<Instance> for InstanceAnswer {
             ring_version: instance.ring_version,
             is_here: instance.is_here,
             l1: instance.l1,
+            load: instance.load,
         }
     }
 }

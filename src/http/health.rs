@@ -127,12 +127,13 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();
     app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);
     app.metrics.l1_entries.set(app.l1.entries() as f64);
-    app.metrics.log_lines_dropped.set((app.dropped_log_lines)() as f64);
+    app.metrics.log_lines_dropped.absolute((app.dropped_log_lines)());
+    app.metrics.database_connected.set(f64::from(u8::from(app.database.is_connected())));
     let agreement = app.fleet.agreement();
     app.metrics.fleet_instances.set(agreement.instances() as f64);
     app.metrics.ring_disagreements.set(agreement.disagreeing() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
-    let mut response = app.metrics.render().into_response();
+    let mut response = (app.metrics.render() + &app.trends.render_metrics()).into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
     response

@@ -40,6 +40,7 @@ use crate::fleet::Fleet;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::telemetry::DroppedLines;
+use crate::trends::Trends;
 
 /// What a client's bytes become before the cache is asked: for the fuzz targets, which have no server.
 pub mod input {
@@ -67,6 +68,7 @@ pub use server::{Server, bind};
 pub struct App {
     pub cache: Arc<Cache>,
     pub fleet: Arc<Fleet>,
+    pub trends: Arc<Trends>,
     pub l1: Arc<L1>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,

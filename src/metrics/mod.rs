@@ -1,7 +1,11 @@
 //! What is counted, in one table with its names and help texts, and how it is shown.
 //!
+//! The process's own (`process_...`) have the names that Prometheus' client libraries share
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>).
 //! Handles are taken once, at the start: no lookup by name or label happens for a request.
 
+mod latency;
+mod namespace;
 mod operations;
 mod shard;
 mod tally;
@@ -11,12 +15,17 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
 
+pub use latency::Latencies;
+pub use namespace::{NamespaceFigures, NamespaceTraffic, render_namespaces};
 pub use shard::ShardMetrics;
 pub use tally::Tally;
 
 use self::operations::{Operations, REQUESTS};
 use crate::model::{Answer, Operation};
+
+const BUILD: &str = "sidecache_build_info";
 
 macro_rules! table {
     ($($field:ident : $kind:ident, $name:literal, $unit:expr, $help:literal;)*) => {
@@ -76,10 +85,10 @@ table! {
     accesses_lost: Counter, "sidecache_accesses_lost_total", Unit::Count, "Reads that may be missing from the metadata of their entries.";
     access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
     access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
-    access_log_queued: Gauge, "sidecache_access_log_queued", Unit::Count, "Rows of the access log not yet written or dropped.";
+    access_log_queued: Gauge, "sidecache_access_log_queued_rows", Unit::Count, "Rows of the access log not yet written or dropped.";
     audit_written: Counter, "sidecache_audit_written_total", Unit::Count, "Rows of the audit trail written to the database.";
     audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped, the queue being full or the process ending.";
-    audit_queued: Gauge, "sidecache_audit_queued", Unit::Count, "Rows of the audit trail not yet written or dropped.";
+    audit_queued: Gauge, "sidecache_audit_queued_rows", Unit::Count, "Rows of the audit trail not yet written or dropped.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused, too many being open.";
     connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";
@@ -88,7 +97,8 @@ table! {
     connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
     fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
     ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";
-    log_lines_dropped: Gauge, "sidecache_log_lines_dropped", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
+    log_lines_dropped: Counter, "sidecache_log_lines_dropped_total", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
+    database_connected: Gauge, "sidecache_database_connected", Unit::Count, "1 if the last statement reached the database, else 0.";
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
 }
 
@@ -101,7 +111,10 @@ impl Default for Metrics {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             metrics::describe_counter!(REQUESTS, Unit::Count, "Operations by kind and result.");
+            metrics::describe_gauge!(BUILD, "1, labelled with the release.");
+            metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             shard::describe();
+            Collector::default().describe();
         });
         Self::with(Arc::new(recorder))
     }
@@ -113,6 +126,11 @@ impl Metrics {
         self.operations.observe(operation, answer, latency);
     }
 
+    /// How long all operations took since the start.
+    pub fn latencies(&self) -> Latencies {
+        self.operations.latencies()
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         self.show();
@@ -121,6 +139,7 @@ impl Metrics {
                 shown.absolute(self.operations.answered(operation, answer));
             }
         }
+        metrics::with_local_recorder(&*self.recorder, || Collector::default().collect());
         self.handle.render() + &self.operations.render_latency()
     }
 

@@ -7,32 +7,12 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::latency::{self, BUCKETS, Latencies};
 use crate::model::{Answer, Operation};
 use crate::workers::PerWorker;
 
 pub(super) const REQUESTS: &str = "sidecache_requests_total";
 pub(super) const DURATION: &str = "sidecache_request_duration_seconds";
-
-/// Upper bounds of the latency histogram's buckets, in nanoseconds and as the text of seconds: from an L1 hit
-/// to a timeout.
-const BUCKETS: [(u64, &str); 16] = [
-    (10_000, "0.00001"),
-    (25_000, "0.000025"),
-    (50_000, "0.00005"),
-    (100_000, "0.0001"),
-    (250_000, "0.00025"),
-    (500_000, "0.0005"),
-    (1_000_000, "0.001"),
-    (2_500_000, "0.0025"),
-    (5_000_000, "0.005"),
-    (10_000_000, "0.01"),
-    (25_000_000, "0.025"),
-    (50_000_000, "0.05"),
-    (100_000_000, "0.1"),
-    (250_000_000, "0.25"),
-    (1_000_000_000, "1"),
-    (5_000_000_000, "5"),
-];
 
 /// What was counted of all operations.
 #[derive(Default)]
@@ -43,8 +23,8 @@ pub(super) struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
 struct Counts {
     /// By [`Answer`].
     answers: [AtomicU64; Answer::ALL.len()],
-    /// Not cumulative; the last is for what is beyond all bounds.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
+    /// Not cumulative.
+    buckets: [AtomicU64; latency::COUNT],
     nanos: AtomicU64,
 }
 
@@ -52,15 +32,21 @@ impl Operations {
     pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
         let counts = &self.0.own()[operation as usize];
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.iter().position(|(bound, _)| nanos <= *bound).unwrap_or(BUCKETS.len());
         counts.answers[answer as usize].fetch_add(1, Relaxed);
-        counts.buckets[bucket].fetch_add(1, Relaxed);
+        counts.buckets[latency::bucket(nanos)].fetch_add(1, Relaxed);
         counts.nanos.fetch_add(nanos, Relaxed);
     }
 
     /// Operations of this kind that ended so.
     pub fn answered(&self, operation: Operation, answer: Answer) -> u64 {
         self.sum(operation, |counts| &counts.answers[answer as usize])
+    }
+
+    /// The latencies of all operations together.
+    pub fn latencies(&self) -> Latencies {
+        Latencies::new(std::array::from_fn(|i| {
+            Operation::ALL.map(|operation| self.sum(operation, |counts| &counts.buckets[i])).iter().sum()
+        }))
     }
 
     fn sum(&self, operation: Operation, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {

@@ -31,6 +31,7 @@ macro_rules! table {
 
 table! {
     watermark_age: Gauge, "sidecache_watermark_age_seconds", "Time since the latest moment of which it is proven that all invalidations before it were applied; since the start where there is none yet.";
+    up: Gauge, "sidecache_shard_up", "1 while the shard is connected and given operations, else 0.";
     in_flight: Gauge, "sidecache_shard_in_flight", "Operations under way on the shard.";
     breaker_open: Gauge, "sidecache_shard_breaker_open", "1 while the shard is given no operations, as it did not answer; 0.5 while it is tried with a few.";
     breaker_openings: Counter, "sidecache_shard_breaker_openings_total", "Times that the shard was given up for a moment.";

@@ -33,6 +33,11 @@ impl Operation {
         Self::ALL.into_iter().find(|operation| operation.as_str() == name)
     }
 
+    /// Whether it may change entries.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Set | Self::Delete | Self::Mset | Self::Flush)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",

@@ -375,7 +375,7 @@ async fn a_burst_larger_than_the_queue_is_accounted_for_to_the_last_operation() 
             ensure!((written + dropped) as i64 == operations, "{written} written, {dropped} dropped");
             let rows = database.count(TABLE).await?;
             ensure!(rows == written as i64, "{rows} rows, {written} counted");
-            let queued = metrics.total("sidecache_access_log_queued");
+            let queued = metrics.total("sidecache_access_log_queued_rows");
             ensure!(queued == 0.0, "{queued} queued");
             Ok(())
         })

@@ -28,7 +28,8 @@ async fn every_sample_belongs_to_a_described_family(service: &Service) {
     for sample in metrics.samples() {
         let described = metrics.described_type(sample);
         assert!(described.is_some(), "{} has no HELP or no TYPE", sample.name);
-        assert!(sample.name.starts_with("sidecache_"), "{}", sample.name);
+        let is_ours = ["sidecache_", "process_"].iter().any(|prefix| sample.name.starts_with(prefix));
+        assert!(is_ours, "{}", sample.name);
         if described == Some("counter") {
             assert!(sample.name.ends_with("_total"), "the counter {}", sample.name);
             assert!(sample.value >= 0.0);
@@ -36,8 +37,6 @@ async fn every_sample_belongs_to_a_described_family(service: &Service) {
         let twice = seen.insert((sample.name.clone(), sample.labels.clone()), ());
         assert!(twice.is_none(), "{sample:?} twice");
     }
-    // Names of namespaces and keys come from outside and are unbounded: they are no labels.
-    assert!(!answer.text().contains(&ns));
     assert!(!metrics.samples().is_empty());
 }
 
@@ -106,6 +105,64 @@ async fn results_are_told_apart_and_add_up() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn namespaces_have_metrics_of_their_own_up_to_a_limit() {
+    for store in [Store::Embedded, Store::Shards] {
+        let service = Service::start(store.settings().set("metrics_max_namespaces", 2));
+        let cache = service.client();
+        // One at a time: those known first keep their names.
+        for ns in ["one", "two", "three", "other"] {
+            cache.set(ns, "k", "12345").await.expect(201);
+            cache.get(ns, "k").await.expect(200);
+            cache.mget(ns, &["k", "absent"]).await.expect(200);
+            eventually(LATER, async || {
+                let metrics = cache.metrics().await;
+                let label = if ns == "one" || ns == "two" { ns } else { "other" };
+                let of = |name: &str, labels: &[(&str, &str)]| {
+                    metrics.total_with(name, &[&[("namespace", label)], labels].concat())
+                };
+                let times = match ns {
+                    "other" => 2.0,
+                    _ => 1.0,
+                };
+                for (name, labels, expected) in [
+                    ("sidecache_namespace_reads_total", [("result", "hit")].as_slice(), 2.0),
+                    ("sidecache_namespace_reads_total", [("result", "miss")].as_slice(), 1.0),
+                    ("sidecache_namespace_writes_total", [].as_slice(), 1.0),
+                    ("sidecache_namespace_keys", [].as_slice(), 1.0),
+                    ("sidecache_namespace_bytes", [].as_slice(), 5.0),
+                    ("sidecache_namespace_failures_total", [].as_slice(), 0.0),
+                ] {
+                    let (value, expected) = (of(name, labels), expected * times);
+                    ensure!((value - expected).abs() < 0.1, "{ns}: {name} is {value}, not {expected}: {metrics:?}");
+                }
+                Ok(())
+            })
+            .await;
+        }
+        let text = cache.fetch("/metrics").await.expect(200);
+        assert!(!text.text().contains("three"), "{}", text.text());
+    }
+}
+
+#[tokio::test]
+async fn the_process_and_what_it_stands_on_are_told_of() {
+    let service = Service::start(Settings::shards());
+    let metrics = service.client().metrics().await;
+    for (name, least) in [
+        ("process_resident_memory_bytes", 1e6),
+        ("process_start_time_seconds", 1e9),
+        ("process_open_fds", 3.0),
+        ("process_max_fds", 64.0),
+        ("sidecache_build_info", 1.0),
+        ("sidecache_database_connected", 1.0),
+        ("sidecache_shard_up", 3.0),
+    ] {
+        assert!(metrics.total(name) >= least, "{name} is {}", metrics.total(name));
+    }
+    assert!(metrics.samples().iter().any(|sample| sample.name == "process_cpu_seconds_total"));
 }
 
 #[tokio::test]

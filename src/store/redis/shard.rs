@@ -297,7 +297,9 @@ impl Shard {
     /// Brings the gauges up to now.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);
-        self.metrics.breaker_open.set(match self.breaker.state() {
+        let state = self.breaker.state();
+        self.metrics.up.set(f64::from(u8::from(state == State::Closed && self.is_connected())));
+        self.metrics.breaker_open.set(match state {
             State::Closed => 0.0,
             State::HalfOpen => 0.5,
             State::Open => 1.0,

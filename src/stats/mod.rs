@@ -1,13 +1,20 @@
-//! Hits and misses, counted in memory and written to the store in batches: a read never causes a
-//! write of its own.
+//! What is asked of each namespace, counted in memory. Hits and misses are written to the store in batches, as a
+//! read never causes a write of its own; the rest is what `trends` shows.
+
+mod hot_keys;
+mod traffic;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use self::hot_keys::HotKeys;
+pub use self::hot_keys::Seen;
+pub use self::traffic::Traffic;
 use crate::metrics::Metrics;
-use crate::model::Namespace;
+use crate::model::{Answer, KeyRef, Namespace, Operation};
 use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
 use crate::workers::PerWorker;
@@ -23,6 +30,7 @@ const PATIENCE_FLUSHES: u32 = 600;
 pub struct ReadCounters {
     /// Each worker's own, so that none waits for another.
     counts: PerWorker<Mutex<Counts>>,
+    hot_keys: HotKeys,
     /// One write at a time, so that whoever asks for the stats finds none half written.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
@@ -36,25 +44,65 @@ type Counts = HashMap<String, Count>;
 #[derive(Default)]
 struct Count {
     reads: Reads,
+    /// Not taken by `trends` yet.
+    traffic: Traffic,
     /// Writes that passed these by, the namespace being unknown.
     waited_flushes: u32,
 }
 
 impl ReadCounters {
     pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        Self { counts: PerWorker::default(), writing: tokio::sync::Mutex::default(), store, registry, metrics }
+        let counts = PerWorker::default();
+        let hot_keys = HotKeys::default();
+        Self { counts, hot_keys, writing: tokio::sync::Mutex::default(), store, registry, metrics }
     }
 
-    /// Counts reads of a namespace.
-    pub fn add(&self, namespace: &str, reads: Reads) {
+    /// Counts an operation on a namespace, and the `reads` that it was.
+    pub fn note(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
+        self.count(namespace, reads, |count| {
+            count.reads += reads;
+            count.traffic.note(reads, operation, answer, latency);
+        });
+    }
+
+    /// Counts a read that found the entry of `key`.
+    pub fn found(&self, key: KeyRef<'_>) {
+        self.hot_keys.found(key);
+    }
+
+    /// Counts reads again that the store did not take.
+    fn put_back(&self, namespace: &str, reads: Reads) {
+        self.count(namespace, reads, |count| count.reads += reads);
+    }
+
+    fn count(&self, namespace: &str, reads: Reads, add: impl FnOnce(&mut Count)) {
         let mut counts = self.counts.own().lock();
         if let Some(count) = counts.get_mut(namespace) {
-            count.reads += reads;
+            add(count);
         } else if counts.len() < MAX_NAMESPACES {
-            counts.insert(namespace.to_owned(), Count { reads, waited_flushes: 0 });
+            add(counts.entry(namespace.to_owned()).or_default());
         } else {
             self.metrics.stats_lost.increment(reads.hits + reads.misses);
         }
+    }
+
+    /// Takes out what was asked of each known namespace since this was last called.
+    pub fn take_traffic(&self) -> HashMap<String, Traffic> {
+        let mut taken: HashMap<String, Traffic> = HashMap::new();
+        for counts in self.counts.all() {
+            for (name, count) in counts.lock().iter_mut().filter(|(_, count)| !count.traffic.is_empty()) {
+                let is_known = Namespace::parse(name).is_ok_and(|namespace| self.registry.get(&namespace).is_some());
+                if is_known {
+                    taken.entry_ref(name.as_str()).or_default().add(&std::mem::take(&mut count.traffic));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Takes out the keys found since this was last called, with how many reads each stands for.
+    pub fn take_found(&self) -> Vec<Seen> {
+        self.hot_keys.take()
     }
 
     /// Writes everything counted so far to the store. What the store did not take for certain is
@@ -81,7 +129,7 @@ impl ReadCounters {
                     tracing::warn!(%error, %namespace, hits = reads.hits, misses = reads.misses, "counts may be lost");
                     self.metrics.stats_lost.increment(reads.hits + reads.misses);
                 }
-                Err(_) => self.add(namespace.as_str(), *reads),
+                Err(_) => self.put_back(namespace.as_str(), *reads),
             }
         }
     }
@@ -101,7 +149,7 @@ impl ReadCounters {
                     if !is_idle {
                         *taken.entry(namespace).or_default() += reads;
                     }
-                    return !is_idle;
+                    return !is_idle || !count.traffic.is_empty();
                 }
                 count.waited_flushes += 1;
                 let waits = count.waited_flushes <= PATIENCE_FLUSHES;
@@ -144,7 +192,7 @@ mod tests {
     async fn reads_from_before_the_first_write_count_once_it_came() {
         let store = Arc::new(Embedded::new(1 << 20));
         let counters = counters(&store);
-        counters.add("n", Reads { hits: 0, misses: 1 });
+        counters.put_back("n", Reads { hits: 0, misses: 1 });
         counters.flush().await;
         assert_eq!(totals(&store).await, (0, 0), "nobody wrote it yet");
         counters.registry.for_write("n").unwrap();
@@ -162,7 +210,7 @@ mod tests {
                 let counters = counters.clone();
                 tokio::spawn(async move {
                     for _ in 0..5000 {
-                        counters.add("n", Reads { hits: 1, misses: 2 });
+                        counters.put_back("n", Reads { hits: 1, misses: 2 });
                         tokio::task::yield_now().await;
                     }
                 })

@@ -1,0 +1,112 @@
+//! Latencies in buckets: what a sample costs does not depend on how many there are.
+
+use std::time::Duration;
+
+/// Upper bounds of the buckets, in nanoseconds and as the text of seconds: from an L1 hit to a timeout.
+pub(super) const BUCKETS: [(u64, &str); 16] = [
+    (10_000, "0.00001"),
+    (25_000, "0.000025"),
+    (50_000, "0.00005"),
+    (100_000, "0.0001"),
+    (250_000, "0.00025"),
+    (500_000, "0.0005"),
+    (1_000_000, "0.001"),
+    (2_500_000, "0.0025"),
+    (5_000_000, "0.005"),
+    (10_000_000, "0.01"),
+    (25_000_000, "0.025"),
+    (50_000_000, "0.05"),
+    (100_000_000, "0.1"),
+    (250_000_000, "0.25"),
+    (1_000_000_000, "1"),
+    (5_000_000_000, "5"),
+];
+
+/// The number of buckets, with one for what is beyond all bounds.
+pub(super) const COUNT: usize = BUCKETS.len() + 1;
+
+/// The bucket of a sample.
+pub(super) fn bucket(nanos: u64) -> usize {
+    BUCKETS.iter().position(|(bound, _)| nanos <= *bound).unwrap_or(BUCKETS.len())
+}
+
+/// Samples by bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latencies {
+    /// Not cumulative.
+    counts: [u64; COUNT],
+}
+
+impl Latencies {
+    pub(super) fn new(counts: [u64; COUNT]) -> Self {
+        Self { counts }
+    }
+
+    pub fn observe(&mut self, latency: Duration) {
+        self.counts[bucket(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX))] += 1;
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.counts.iter_mut().zip(more.counts).for_each(|(count, more)| *count += more);
+    }
+
+    /// What came since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self { counts: std::array::from_fn(|i| self.counts[i].saturating_sub(before.counts[i])) }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The latency that this part of the samples, 0 to 1, does not exceed: between the bounds of its bucket as
+    /// if samples lay evenly in it, as Prometheus' `histogram_quantile` reckons; `None` without samples.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let rank = part * self.count() as f64;
+        let mut below = 0.0;
+        for (i, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let count = count as f64;
+            if below + count >= rank {
+                let low = if i == 0 { 0 } else { BUCKETS[i - 1].0 };
+                // Beyond the last bound nothing is known.
+                let high = BUCKETS.get(i).map_or(low, |(bound, _)| *bound);
+                let within = ((rank - below) / count).clamp(0.0, 1.0);
+                return Some(Duration::from_nanos(low + ((high - low) as f64 * within) as u64));
+            }
+            below += count;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_lies_within_the_bucket_of_its_sample() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.quantile(0.5), None);
+        for micros in [5, 5, 5, 5, 5, 5, 5, 5, 700, 20_000] {
+            latencies.observe(Duration::from_micros(micros));
+        }
+        let micros = |part| latencies.quantile(part).unwrap().as_micros();
+        assert!((1..=10).contains(&micros(0.5)), "{}", micros(0.5));
+        assert!((500..=1000).contains(&micros(0.9)), "{}", micros(0.9));
+        assert!((10_000..=25_000).contains(&micros(0.99)), "{}", micros(0.99));
+        assert_eq!(micros(1.0), 25_000);
+    }
+
+    #[test]
+    fn what_is_beyond_all_bounds_is_said_to_be_at_the_last() {
+        let mut latencies = Latencies::default();
+        latencies.observe(Duration::from_secs(60));
+        assert_eq!(latencies.quantile(0.5), Some(Duration::from_secs(5)));
+        let before = latencies.clone();
+        latencies.observe(Duration::from_micros(1));
+        assert_eq!(latencies.since(&before).count(), 1);
+        let mut sum = before.clone();
+        sum.add(&before);
+        assert_eq!(sum.count(), 2);
+    }
+}

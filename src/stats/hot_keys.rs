@@ -1,0 +1,110 @@
+//! Which keys are found by reads: all of them while there are few, a sample of known density when there are
+//! many. A hit costs one load and one store more; only those that are kept take a lock.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::model::{EntryKey, KeyRef};
+use crate::workers::PerWorker;
+
+/// Keys that a worker keeps before it takes a sparser sample, and at most.
+const PER_STEP: usize = 256;
+const MOST: usize = 16 * PER_STEP;
+
+/// A key that was found, and how many reads it stands for.
+pub type Seen = (EntryKey, u32);
+
+/// The keys found since they were last taken.
+#[derive(Default)]
+pub struct HotKeys(PerWorker<Part>);
+
+#[derive(Default)]
+struct Part {
+    /// Reads to pass by before the next is kept. Where workers share a part they may lose each other's
+    /// decrements, which makes the sample a little sparser.
+    left: AtomicU32,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    keys: Vec<Seen>,
+    /// One read in so many is kept. Always odd, so that readers in a cycle do not have the same key kept again
+    /// and again.
+    step: u32,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { keys: Vec::new(), step: 1 }
+    }
+}
+
+impl HotKeys {
+    pub fn found(&self, key: KeyRef<'_>) {
+        let part = self.0.own();
+        match part.left.load(Relaxed) {
+            0 => part.left.store(part.kept.lock().keep(key) - 1, Relaxed),
+            left => part.left.store(left - 1, Relaxed),
+        }
+    }
+
+    pub fn take(&self) -> Vec<Seen> {
+        let mut taken = Vec::new();
+        for part in self.0.all() {
+            taken.append(&mut std::mem::take(&mut *part.kept.lock()).keys);
+            part.left.store(0, Relaxed);
+        }
+        taken
+    }
+}
+
+impl Kept {
+    /// Answers the step to the next.
+    fn keep(&mut self, key: KeyRef<'_>) -> u32 {
+        if self.keys.len() < MOST {
+            self.keys.push((key.to_key(), self.step));
+            if self.keys.len().is_multiple_of(PER_STEP) {
+                self.step = 2 * self.step + 1;
+            }
+        }
+        self.step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Key, Namespace};
+
+    fn key(name: &str) -> EntryKey {
+        EntryKey::new(&Namespace::parse("n").unwrap(), &Key::parse(name).unwrap())
+    }
+
+    #[test]
+    fn few_reads_are_all_kept_and_taken_once() {
+        let keys = HotKeys::default();
+        for _ in 0..PER_STEP {
+            keys.found(key("k").borrowed());
+        }
+        let taken = keys.take();
+        assert_eq!((taken.len(), taken.iter().map(|(_, reads)| reads).sum::<u32>()), (PER_STEP, PER_STEP as u32));
+        assert!(keys.take().is_empty());
+    }
+
+    #[test]
+    fn many_reads_are_told_of_by_few_keys_in_their_proportion() {
+        let keys = HotKeys::default();
+        let (hot, cold) = (key("hot"), key("cold"));
+        for i in 0..1_000_000 {
+            keys.found(if i % 4 == 0 { &cold } else { &hot }.borrowed());
+        }
+        let taken = keys.take();
+        assert!(taken.len() <= MOST, "{}", taken.len());
+        let reads = |key: &EntryKey| {
+            taken.iter().filter(|(seen, _)| seen == key).map(|(_, reads)| f64::from(*reads)).sum::<f64>()
+        };
+        assert!((reads(&hot) + reads(&cold) - 1e6).abs() < 5e4, "{} {}", reads(&hot), reads(&cold));
+        assert!((reads(&hot) / reads(&cold) - 3.0).abs() < 0.3, "{} {}", reads(&hot), reads(&cold));
+    }
+}
