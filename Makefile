@@ -13,6 +13,7 @@ test:
 	$(MAKE) lint
 	cargo test --locked
 	cargo test --locked --examples
+	cargo test --locked --features otel --test otel
 
 # Hurts everything for minutes while a million reads are checked, and prints what was seen. `make test` has
 # the same in short.
@@ -23,7 +24,7 @@ chaos:
 # What a machine can say about the code without running it.
 lint:
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --all-targets --all-features -- --deny warnings
 
 # Measures the service beside nginx, webdis, twemproxy and Redis, and writes bench/RESULTS.md: under 15 minutes
 # once it is built, or 2 with BENCH_ARGS=--quick. bench/main.rs says what it measures and how.

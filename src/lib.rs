@@ -53,6 +53,8 @@ pub mod namespaces;
 pub mod stats;
 pub mod trends;
 
+pub mod trace;
+
 pub mod clock;
 pub mod model;
 pub mod workers;

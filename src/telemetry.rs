@@ -20,6 +20,9 @@ pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// The log while it runs; what is queued is written when this is dropped.
 pub struct Log {
     dropped: ErrorCounter,
+    /// Before the writer: its end may have something to say.
+    #[cfg(feature = "otel")]
+    _spans: Option<crate::trace::Export>,
     _writer: WorkerGuard,
 }
 
@@ -48,5 +51,19 @@ pub fn start(config: &LogConfig) -> Log {
     } else {
         log.json().init();
     }
-    Log { dropped, _writer: guard }
+    Log {
+        dropped,
+        #[cfg(feature = "otel")]
+        _spans: spans(),
+        _writer: guard,
+    }
+}
+
+/// The export of spans; what is wrong with it must not keep the service from starting.
+#[cfg(feature = "otel")]
+fn spans() -> Option<crate::trace::Export> {
+    crate::trace::Export::start().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no spans are exported");
+        None
+    })
 }

@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("workers", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
+    ("trace", &["model"]),
     ("metrics", &["model", "workers"]),
     ("l1", &["clock", "model"]),
     ("store", &["clock", "config", "metrics", "model", "workers"]),
@@ -20,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("journal", &["clock", "config", "database", "model", "workers"]),
     ("audit", &["clock", "config", "database", "journal", "metrics", "model"]),
     ("namespaces", &["audit", "clock", "config", "database", "model"]),
-    ("access_log", &["config", "database", "journal", "metrics", "model", "workers"]),
+    ("access_log", &["config", "database", "journal", "metrics", "model", "trace", "workers"]),
     ("trends", &["clock", "metrics", "model", "namespaces", "stats", "store"]),
     ("fleet", &["clock", "coherence", "l1", "metrics", "model", "namespaces", "store", "trends"]),
     ("stats", &["config", "metrics", "model", "namespaces", "store", "workers"]),
@@ -39,6 +40,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "namespaces",
             "stats",
             "store",
+            "trace",
         ],
     ),
     (
@@ -57,11 +59,12 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "namespaces",
             "store",
             "telemetry",
+            "trace",
             "trends",
             "workers",
         ],
     ),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "trace"]),
     ("cli", &["config"]),
     (
         "app",
@@ -89,7 +92,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
 ];
 
 /// Where alone each library may be named.
-const LIBRARIES: [(&str, &[&str]); 7] = [
+const LIBRARIES: [(&str, &[&str]); 8] = [
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",
@@ -113,6 +116,7 @@ const LIBRARIES: [(&str, &[&str]); 7] = [
     ("tower_http", &["http/"]),
     ("metrics_exporter_prometheus", &["metrics/"]),
     ("metrics_process", &["metrics/"]),
+    ("opentelemetry", &["trace/export.rs"]),
 ];
 
 const MAX_LINES: usize = 500;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use async_trait::async_trait;
 
 pub use page::{Cursor, Line, Page, Query};
-pub use record::{Record, Row, Subject};
+pub use record::{AskedBy, Record, Row, Subject};
 
 use crate::config::AccessLogConfig;
 use crate::database::{Database, Error, Pool};

@@ -40,6 +40,9 @@ pub struct Line {
     pub key_pattern: String,
     pub hit: Option<bool>,
     pub latency_ms: f64,
+    /// `None` in rows of an earlier release.
+    pub request_id: Option<String>,
+    pub trace_id: Option<String>,
 }
 
 impl Cursor {
@@ -72,9 +75,9 @@ pub(super) struct Parameters {
     pub limit: i64,
 }
 
-/// A row as both databases give it: id, time (Unix ms), operation, pattern, hit, latency, and its place
-/// among the rows looked at, from 1.
-pub(super) type Found = (i64, i64, String, String, Option<bool>, f64, i64);
+/// A row as both databases give it: id, time (Unix ms), operation, pattern, hit, latency, the request's id, the
+/// trace's, and its place among the rows looked at, from 1.
+pub(super) type Found = (i64, i64, String, String, Option<bool>, f64, Option<String>, Option<String>, i64);
 
 impl Query {
     pub(super) fn parameters(&self) -> Parameters {
@@ -98,7 +101,7 @@ impl Query {
         let scanned = self.parameters().scanned;
         let mut page = Page { lines: Vec::new(), next: None };
         let mut last = None;
-        for (id, timestamp_ms, operation, key_pattern, hit, latency_ms, place) in found {
+        for (id, timestamp_ms, operation, key_pattern, hit, latency_ms, request_id, trace_id, place) in found {
             let here = Cursor { timestamp_ms, id };
             let is_wanted = self.operation.is_none_or(|wanted| wanted.as_str() == operation);
             if is_wanted && page.lines.len() == self.limit {
@@ -107,7 +110,7 @@ impl Query {
             }
             if is_wanted {
                 let at = UnixMillis(u64::try_from(timestamp_ms).unwrap_or(0));
-                page.lines.push(Line { at, operation, key_pattern, hit, latency_ms });
+                page.lines.push(Line { at, operation, key_pattern, hit, latency_ms, request_id, trace_id });
             }
             last = Some(here);
             if place == scanned {
@@ -128,7 +131,7 @@ mod tests {
     }
 
     fn found(id: i64, operation: &str, place: i64) -> Found {
-        (id, 1000 + id, operation.to_owned(), "*".to_owned(), None, 0.1, place)
+        (id, 1000 + id, operation.to_owned(), "*".to_owned(), None, 0.1, None, None, place)
     }
 
     fn at(id: i64) -> Option<Cursor> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::key_pattern;
 use crate::model::{EntryKey, Namespace, Operation, UnixMillis};
+use crate::trace::{Caller, TraceContext};
 
 /// One operation, as the request leaves it: nothing is computed or copied that the writer can do.
 #[derive(Debug)]
@@ -14,6 +15,21 @@ pub struct Record {
     pub hit: Option<bool>,
     pub latency: Duration,
     pub at: UnixMillis,
+    /// `None` for what nobody asked for.
+    pub asked_by: Option<AskedBy>,
+}
+
+/// The request that an operation was part of.
+#[derive(Debug)]
+pub struct AskedBy {
+    request_id: Box<[u8]>,
+    trace: Option<TraceContext>,
+}
+
+impl From<&Caller> for AskedBy {
+    fn from(caller: &Caller) -> Self {
+        Self { request_id: caller.request_id().into(), trace: caller.trace }
+    }
 }
 
 /// What the operation was about.
@@ -34,6 +50,9 @@ pub struct Row {
     pub hit: Option<bool>,
     pub latency_ms: f64,
     pub timestamp_ms: i64,
+    pub request_id: Option<String>,
+    /// 32 hexadecimal digits.
+    pub trace_id: Option<String>,
 }
 
 impl From<Record> for Row {
@@ -52,6 +71,12 @@ impl From<Record> for Row {
             hit: record.hit,
             latency_ms: record.latency.as_secs_f64() * 1000.0,
             timestamp_ms: i64::try_from(record.at.0).unwrap_or(i64::MAX),
+            trace_id: record.asked_by.as_ref().and_then(|asked| asked.trace).map(|trace| trace.to_string()),
+            request_id: record.asked_by.map(|asked| printable(&asked.request_id)),
         }
     }
+}
+
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).collect()
 }

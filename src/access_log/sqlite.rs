@@ -16,8 +16,9 @@ pub(super) struct Sqlite {
     pub pool: SqlitePool,
 }
 
-const ADD: &str = "INSERT INTO cache_access_logs (namespace, key_pattern, operation, hit, latency_ms, timestamp) \
-     VALUES ($1, $2, $3, $4, $5, $6)";
+const ADD: &str = "INSERT INTO cache_access_logs \
+     (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
 // The oldest rows are those with the lowest ids.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
@@ -25,7 +26,8 @@ const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
      WHERE timestamp < $1 OR timestamp > (unixepoch() + 86400) * 1000)";
 
 // The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
-const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, place FROM \
+const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, request_id, \
+     trace_id, place FROM \
      (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
      (SELECT * FROM cache_access_logs WHERE namespace = $1 AND timestamp >= $2 AND timestamp <= $3 \
      AND (timestamp < $3 OR id < $4) ORDER BY timestamp DESC, id DESC LIMIT $5)) \
@@ -41,6 +43,7 @@ impl journal::Repository<Row> for Sqlite {
                     for row in batch.rows {
                         let insert = sqlx::query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
                         let insert = insert.bind(row.hit).bind(row.latency_ms).bind(row.timestamp_ms);
+                        let insert = insert.bind(&row.request_id).bind(&row.trace_id);
                         insert.execute(&mut *transaction).await?;
                     }
                 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{Cache, Error};
-use crate::access_log::{Record, Subject};
+use crate::access_log::{AskedBy, Record, Subject};
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
 use crate::store::Reads;
+use crate::trace;
 
 /// An operation that was begun.
 pub(super) struct Begun<'a> {
@@ -70,6 +71,14 @@ impl Cache {
         let latency: Duration = Moment::now().since(at);
         self.metrics.observe(operation, answer, latency);
         self.counters.note(namespace, reads, operation, answer, latency);
-        self.access_log.record(|| Record { operation, subject: subject(), hit, latency, at: unix_millis() });
+        trace::note(&trace::Ended { namespace, operation, answer, latency });
+        self.access_log.record(|| Record {
+            operation,
+            subject: subject(),
+            hit,
+            latency,
+            at: unix_millis(),
+            asked_by: trace::with(|caller| caller.map(AskedBy::from)),
+        });
     }
 }

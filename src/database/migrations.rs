@@ -5,7 +5,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 3] = [
+const STEPS: [(i64, &str, &str, &str); 4] = [
     (
         1,
         "foundation",
@@ -23,6 +23,12 @@ const STEPS: [(i64, &str, &str, &str); 3] = [
         "stale_if_error",
         include_str!("../../migrations/postgres/0003_stale_if_error.sql"),
         include_str!("../../migrations/sqlite/0003_stale_if_error.sql"),
+    ),
+    (
+        4,
+        "asked_by",
+        include_str!("../../migrations/postgres/0004_asked_by.sql"),
+        include_str!("../../migrations/sqlite/0004_asked_by.sql"),
     ),
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::{Instant, timeout_at};
@@ -20,8 +20,10 @@ use super::failure_log::FailureLog;
 use super::request_id::Numbered;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
+use crate::trace::{self, Caller};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The bounds of all requests, and what is told of those that failed.
 pub struct Bounds {
@@ -52,8 +54,8 @@ impl Bounds {
     }
 
     /// Logs the failure that `response` carries, if any.
-    pub fn note_failure(&self, response: &Response, request_id: &[u8]) {
-        self.failures.note(response, request_id);
+    pub fn note_failure(&self, response: &Response, caller: &Caller) {
+        self.failures.note(response, caller);
     }
 
     /// These routes within the bounds. Whatever becomes of a request, a panic included, its answer has an
@@ -76,7 +78,7 @@ impl Bounds {
 /// counts and an early refusal leaves nothing unread on the connection.
 async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
     let deadline = Instant::now() + bounds.request_timeout;
-    let request_id = request.headers().get(X_REQUEST_ID).cloned();
+    let caller = caller(request.headers());
     let may_write = may_write(request.method(), request.uri().path());
     // Held until the request is over.
     let mut share = bounds.bodies.share();
@@ -86,12 +88,18 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
             bounds.note_refusal(&error);
             error.into_response()
         }
-        Ok(request) => timeout_at(deadline, next.run(request))
+        Ok(request) => timeout_at(deadline, trace::scope(caller, next.run(request)))
             .await
             .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
     };
-    bounds.note_failure(&response, request_id.as_ref().map_or(b"", HeaderValue::as_bytes));
+    bounds.note_failure(&response, &caller);
     response
+}
+
+/// Who asks, by the headers of a request.
+fn caller(headers: &HeaderMap) -> Caller {
+    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+    Caller::new(value(X_REQUEST_ID).unwrap_or_default(), value(TRACEPARENT))
 }
 
 /// Whether a request may change something: all but reads, of which mget is a POST. A key may be

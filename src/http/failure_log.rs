@@ -9,6 +9,7 @@ use axum::response::Response;
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
+use crate::trace::Caller;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -27,12 +28,13 @@ pub struct FailureLog {
 
 impl FailureLog {
     /// Logs the failure that `response` carries, if any and if it is time.
-    pub fn note(&self, response: &Response, request_id: &[u8]) {
+    pub fn note(&self, response: &Response, caller: &Caller) {
         let Some(Failure { code, reason }) = response.extensions().get::<Failure>() else { return };
         let Some(unlogged) = self.turn(code, Moment::now()) else { return };
-        let request_id = String::from_utf8_lossy(request_id);
+        let request_id = String::from_utf8_lossy(caller.request_id());
+        let trace_id = caller.trace.map(tracing::field::display);
         let status = StatusCode::as_u16(&response.status());
-        tracing::warn!(status, code, reason, request_id = &*request_id, unlogged, "request failed");
+        tracing::warn!(status, code, reason, request_id = &*request_id, trace_id, unlogged, "request failed");
     }
 
     /// The number of failures not logged since the last, if this one is to be logged.

@@ -113,6 +113,8 @@ struct LineAnswer {
     key_pattern: String,
     hit: Option<bool>,
     latency_ms: f64,
+    request_id: Option<String>,
+    trace_id: Option<String>,
 }
 
 impl From<access_log::Line> for LineAnswer {
@@ -124,6 +126,8 @@ impl From<access_log::Line> for LineAnswer {
             hit: line.hit,
             // To the microsecond: what is behind it are the traces of binary fractions.
             latency_ms: (line.latency_ms * 1000.0).round() / 1000.0,
+            request_id: line.request_id,
+            trace_id: line.trace_id,
         }
     }
 }

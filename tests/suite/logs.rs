@@ -68,7 +68,7 @@ async fn operations_are_shown_the_newest_first(service: &Service) {
         let age = SystemTime::now().duration_since(time(line)).expect("a time that was");
         assert!(age < Duration::from_secs(300), "{line}");
         assert!(line["latency_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{line}");
-        assert_eq!(line.as_object().map(serde_json::Map::len), Some(5), "{line}");
+        assert_eq!(line.as_object().map(serde_json::Map::len), Some(7), "{line}");
     }
     let shown = |line: &Value| json!([line["operation"], line["key_pattern"], line["hit"]]);
     let mut shown: Vec<String> = lines.iter().map(|line| shown(line).to_string()).collect();

@@ -18,6 +18,7 @@
 //! - [`chaos`]: shards and primaries that are killed, far away or busy
 //! - [`staleness`]: very many reads under every fault, each held against what was written
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
+//! - [`traces`]: the request and the trace that an operation was part of
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
@@ -75,4 +76,5 @@ mod staleness;
 mod startup;
 mod stored_form;
 mod tag;
+mod traces;
 mod upgrade;

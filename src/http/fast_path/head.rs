@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::http::server::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
+use crate::trace::TraceContext;
 
 /// Headers of a request that is answered here at most.
 const MAX_HEADERS: usize = 48;
@@ -36,6 +37,7 @@ pub struct EntryRequest<'b> {
     pub verb: Verb,
     /// As the client named it.
     pub request_id: Option<&'b [u8]>,
+    pub trace: Option<TraceContext>,
     /// Bytes, the body included.
     pub len: usize,
 }
@@ -57,11 +59,12 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
         _ => return Head::Router { len: None },
     };
     let mut is_plain = request.version == Some(1);
-    let (mut body_len, mut request_id) = (None, None);
+    let (mut body_len, mut request_id, mut traceparent) = (None, None, None);
     for header in &*request.headers {
         match Field::of(header.name) {
             Field::Other => {}
             Field::RequestId => request_id = request_id.or(Some(header.value)),
+            Field::TraceParent => traceparent = traceparent.or(Some(header.value)),
             Field::ContentLength => match (number(header.value), body_len) {
                 (Some(len), None) => body_len = Some(len),
                 _ => return Head::Router { len: None },
@@ -85,7 +88,8 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
     };
     let Some(key) = request.path.and_then(|path| entry_key(path, text)) else { return router };
     let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
-    Head::Entry(EntryRequest { key, verb, request_id, len })
+    let trace = traceparent.and_then(TraceContext::parse);
+    Head::Entry(EntryRequest { key, verb, request_id, trace, len })
 }
 
 /// What a header is to this reader.
@@ -93,6 +97,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
 enum Field {
     Other,
     RequestId,
+    TraceParent,
     ContentLength,
     /// Says how long the request is in a way that is not followed here.
     Framing,
@@ -103,8 +108,9 @@ enum Field {
 
 impl Field {
     fn of(name: &str) -> Self {
-        const KNOWN: [(&str, Field); 8] = [
+        const KNOWN: [(&str, Field); 9] = [
             ("x-request-id", Field::RequestId),
+            ("traceparent", Field::TraceParent),
             ("content-length", Field::ContentLength),
             ("transfer-encoding", Field::Framing),
             ("upgrade", Field::Framing),

@@ -41,6 +41,7 @@ use crate::cache::{Consistency, Lookup, Trail};
 use crate::clock::Moment;
 use crate::config::HttpConfig;
 use crate::model::{EntryKey, EntryRef, Operation};
+use crate::trace::{self, Caller, TraceContext};
 
 /// What is read at a time; a head that is not whole yet stands before it.
 const READ_BYTES: usize = 16 * 1024;
@@ -81,9 +82,15 @@ enum Waiting {
     Failed,
 }
 
+/// Who waits for it: the name of the request, whole, as the answer repeats it, and its trace.
+struct AskedBy {
+    request_id: Vec<u8>,
+    trace: Option<TraceContext>,
+}
+
 /// What the requests at hand came to.
 enum Step {
-    Waits(Waiting, Vec<u8>),
+    Waits(Waiting, AskedBy),
     End(End),
 }
 
@@ -123,8 +130,8 @@ impl FastPath {
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
                     return Ok(end);
                 }
-                Step::Waits(waiting, request_id) => {
-                    if self.answer(wire, waiting, &request_id, closing).await? == Then::Close {
+                Step::Waits(waiting, asked_by) => {
+                    if self.answer(wire, waiting, &asked_by, closing).await? == Then::Close {
                         return Ok(End::Closed);
                     }
                     idle.begin(Moment::now());
@@ -238,25 +245,34 @@ impl FastPath {
 
     /// Answers a request into `output`, or says what has to be waited for.
     fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, now: Moment, output: &mut Vec<u8>) -> Option<Step> {
-        let EntryRequest { key, verb, request_id, .. } = request;
-        let waits = |waiting| {
-            let own = || self.ids.next().into_bytes();
-            Some(Step::Waits(waiting, request_id.map_or_else(own, <[u8]>::to_vec)))
-        };
+        match request.request_id {
+            Some(id) => self.begin_as(id, bytes, request, now, output),
+            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, now, output)),
+        }
+    }
+
+    fn begin_as(
+        &self,
+        request_id: &[u8],
+        bytes: &[u8],
+        request: &EntryRequest<'_>,
+        now: Moment,
+        output: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let EntryRequest { key, verb, trace, .. } = request;
+        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace: *trace }));
         match verb {
             Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
                 let (cache, begun) = (&self.app.cache, output.len());
-                let mut put = |id: &[u8], found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
-                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, id),
-                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, id),
-                    _ => reply::put_read(output, cache, found, trail, id, Then::Stay),
+                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
+                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, request_id),
+                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, request_id),
+                    _ => reply::put_read(output, cache, found, trail, request_id, Then::Stay),
                 };
-                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match request_id {
-                    Some(id) => put(id, found, trail),
-                    None => self.ids.with_next(|id| put(id, found, trail)),
-                };
-                match catch_unwind(AssertUnwindSafe(|| cache.get_at_hand(*key, now, show))) {
+                let caller = Caller::within(request_id, *trace);
+                let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
+                match catch_unwind(AssertUnwindSafe(look)) {
                     Ok(Some(())) => None,
                     Ok(None) => waits(Waiting::Get(key.to_key())),
                     Err(panic) => {
@@ -274,9 +290,11 @@ impl FastPath {
         &self,
         wire: &mut Wire,
         waiting: Waiting,
-        request_id: &[u8],
+        asked_by: &AskedBy,
         closing: &Closing,
     ) -> io::Result<Then> {
+        let request_id = asked_by.request_id.as_slice();
+        let caller = Caller::within(request_id, asked_by.trace);
         // The answers before this one go first.
         let mut output = std::mem::take(&mut wire.output);
         let mut share = self.app.bounds.bodies.share();
@@ -296,7 +314,8 @@ impl FastPath {
                 }
             }
         };
-        let answer = timeout(self.request_timeout, AssertUnwindSafe(answer).catch_unwind()).await;
+        let answer = trace::scope(caller, AssertUnwindSafe(answer).catch_unwind());
+        let answer = timeout(self.request_timeout, answer).await;
         let answer = match answer {
             Err(_) => Err(Error::DeadlineExceeded { may_write }),
             Ok(Ok(answer)) => answer,
@@ -316,7 +335,7 @@ impl FastPath {
             Err(error) => {
                 self.app.bounds.note_refusal(&error);
                 let response = error.into_response();
-                self.app.bounds.note_failure(&response, request_id);
+                self.app.bounds.note_failure(&response, &caller);
                 reply::put_response(&mut output, response, request_id, then).await;
                 Rest::default()
             }

@@ -94,8 +94,13 @@ impl Settings {
     }
 
     /// A setting by its name in the TOML file, given through the environment.
-    pub fn set(mut self, name: &str, value: impl Display) -> Settings {
-        self.environment.insert(variable(name), value.to_string());
+    pub fn set(self, name: &str, value: impl Display) -> Settings {
+        self.variable(&variable(name), value)
+    }
+
+    /// A variable of the environment that is no setting.
+    pub fn variable(mut self, name: &str, value: impl Display) -> Settings {
+        self.environment.insert(name.to_owned(), value.to_string());
         self
     }
 
