@@ -1,6 +1,7 @@
 //! What stands around every request: a name, a net for panics, a deadline, and bounds on its body.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -88,9 +90,17 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
             bounds.note_refusal(&error);
             error.into_response()
         }
-        Ok(request) => timeout_at(deadline, trace::scope(caller, next.run(request)))
-            .await
-            .unwrap_or_else(|_| Error::DeadlineExceeded { may_write }.into_response()),
+        Ok(request) => {
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+            match timeout_at(deadline, trace::scope(caller, answer)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(panic)) => {
+                    error::note_panic(&*panic, &bounds.metrics);
+                    Error::Panic.into_response()
+                }
+                Err(_) => Error::DeadlineExceeded { may_write }.into_response(),
+            }
+        }
     };
     bounds.note_failure(&response, &caller);
     response
@@ -98,8 +108,11 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
 
 /// Who asks, by the headers of a request.
 fn caller(headers: &HeaderMap) -> Caller {
-    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
-    Caller::new(value(X_REQUEST_ID).unwrap_or_default(), value(TRACEPARENT))
+    let request_id = headers.get(X_REQUEST_ID).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    // Of several none counts: nobody knows whose trace it is.
+    let mut traceparents = headers.get_all(TRACEPARENT).iter();
+    let traceparent = traceparents.next().filter(|_| traceparents.next().is_none());
+    Caller::new(request_id, traceparent.map(HeaderValue::as_bytes))
 }
 
 /// Whether a request may change something: all but reads, of which mget is a POST. A key may be

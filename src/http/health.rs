@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
+use super::error::Error;
 use super::{SharedApp, answer};
 use crate::clock::Moment;
 use crate::store::ShardHealth;
@@ -133,7 +134,10 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.fleet_instances.set(agreement.instances() as f64);
     app.metrics.ring_disagreements.set(agreement.disagreeing() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
-    let mut response = (app.metrics.render() + &app.trends.render_metrics()).into_response();
+    // Looks into /proc, which may take a while.
+    let rendered = tokio::task::spawn_blocking(move || app.metrics.render() + &app.trends.render_metrics()).await;
+    let Ok(text) = rendered else { return Error::Panic.into_response() };
+    let mut response = text.into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
     response

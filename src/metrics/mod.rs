@@ -16,9 +16,10 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 pub use latency::Latencies;
-pub use namespace::{NamespaceFigures, NamespaceTraffic, render_namespaces};
+pub use namespace::{NamespaceFigures, NamespaceTotals, NamespaceTraffic, render_namespaces};
 pub use shard::ShardMetrics;
 pub use tally::Tally;
 
@@ -140,11 +141,20 @@ impl Metrics {
             }
         }
         metrics::with_local_recorder(&*self.recorder, || Collector::default().collect());
-        self.handle.render() + &self.operations.render_latency()
+        with_exact_cpu_seconds(&self.handle.render()) + &self.operations.render_latency()
     }
 
     /// Handles of what is counted for the shard `name`; to be taken once, at the start.
     pub fn shard(&self, name: &str) -> ShardMetrics {
         metrics::with_local_recorder(&*self.recorder, || ShardMetrics::new(name))
     }
+}
+
+/// The seconds of CPU to the nanosecond: the exporter's counters are whole numbers, and a second is much here.
+fn with_exact_cpu_seconds(text: &str) -> String {
+    const NAME: &str = "\nprocess_cpu_seconds_total ";
+    let Some((before, after)) = text.split_once(NAME) else { return text.to_owned() };
+    let rest = after.find('\n').map_or("", |end| &after[end..]);
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
+    format!("{before}{NAME}{tv_sec}.{tv_nsec:09}{rest}")
 }

@@ -9,7 +9,7 @@ use crate::model::{EntryKey, KeyRef};
 use crate::workers::PerWorker;
 
 /// Keys that a worker keeps before it takes a sparser sample, and at most.
-const PER_STEP: usize = 256;
+const PER_STEP: usize = 128;
 const MOST: usize = 16 * PER_STEP;
 
 /// A key that was found, and how many reads it stands for.
@@ -44,7 +44,11 @@ impl HotKeys {
     pub fn found(&self, key: KeyRef<'_>) {
         let part = self.0.own();
         match part.left.load(Relaxed) {
-            0 => part.left.store(part.kept.lock().keep(key) - 1, Relaxed),
+            0 => {
+                // Held until the step is noted: it is that of what is kept now.
+                let mut kept = part.kept.lock();
+                part.left.store(kept.keep(key) - 1, Relaxed);
+            }
             left => part.left.store(left - 1, Relaxed),
         }
     }
@@ -52,7 +56,8 @@ impl HotKeys {
     pub fn take(&self) -> Vec<Seen> {
         let mut taken = Vec::new();
         for part in self.0.all() {
-            taken.append(&mut std::mem::take(&mut *part.kept.lock()).keys);
+            let mut kept = part.kept.lock();
+            taken.append(&mut std::mem::take(&mut *kept).keys);
             part.left.store(0, Relaxed);
         }
         taken

@@ -79,20 +79,25 @@ impl ReadCounters {
         let mut counts = self.counts.own().lock();
         if let Some(count) = counts.get_mut(namespace) {
             add(count);
-        } else if counts.len() < MAX_NAMESPACES {
+        } else if self.is_known(namespace) || (reads != Reads::default() && counts.len() < MAX_NAMESPACES) {
             add(counts.entry(namespace.to_owned()).or_default());
         } else {
+            // What was asked of a namespace that is none, but for reads, is nobody's.
             self.metrics.stats_lost.increment(reads.hits + reads.misses);
         }
     }
 
-    /// Takes out what was asked of each known namespace since this was last called.
-    pub fn take_traffic(&self) -> HashMap<String, Traffic> {
+    fn is_known(&self, namespace: &str) -> bool {
+        Namespace::parse(namespace).is_ok_and(|namespace| self.registry.get(&namespace).is_some())
+    }
+
+    /// Takes out what was asked of the namespaces that are `wanted` since this was last called; what was asked of
+    /// others waits.
+    pub fn take_traffic(&self, wanted: impl Fn(&str) -> bool) -> HashMap<String, Traffic> {
         let mut taken: HashMap<String, Traffic> = HashMap::new();
         for counts in self.counts.all() {
-            for (name, count) in counts.lock().iter_mut().filter(|(_, count)| !count.traffic.is_empty()) {
-                let is_known = Namespace::parse(name).is_ok_and(|namespace| self.registry.get(&namespace).is_some());
-                if is_known {
+            for (name, count) in counts.lock().iter_mut() {
+                if !count.traffic.is_empty() && wanted(name) {
                     taken.entry_ref(name.as_str()).or_default().add(&std::mem::take(&mut count.traffic));
                 }
             }
@@ -152,7 +157,7 @@ impl ReadCounters {
                     return !is_idle || !count.traffic.is_empty();
                 }
                 count.waited_flushes += 1;
-                let waits = count.waited_flushes <= PATIENCE_FLUSHES;
+                let waits = count.waited_flushes <= PATIENCE_FLUSHES && count.reads != Reads::default();
                 if !waits {
                     self.metrics.stats_lost.increment(count.reads.hits + count.reads.misses);
                 }
@@ -198,6 +203,30 @@ mod tests {
         counters.registry.for_write("n").unwrap();
         counters.flush().await;
         assert_eq!(totals(&store).await, (0, 1));
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_wrote_take_no_place_unless_they_are_read() {
+        let store = Arc::new(Embedded::new(1 << 20));
+        let counters = counters(&store);
+        let note = |name: &str, reads, operation, answer| {
+            counters.note(name, reads, operation, answer, Duration::from_micros(10));
+        };
+        for i in 0..MAX_NAMESPACES + 10 {
+            note(&format!("tried-{i}"), Reads::default(), Operation::Delete, Answer::Done);
+        }
+        note("n", Reads { hits: 0, misses: 1 }, Operation::Get, Answer::Miss);
+        counters.registry.for_write("n").unwrap();
+        note("n", Reads::default(), Operation::Set, Answer::Done);
+        counters.flush().await;
+        assert_eq!(totals(&store).await, (0, 1));
+        let taken = counters.take_traffic(|name| name == "other");
+        assert!(taken.is_empty(), "{taken:?}");
+        let taken = counters.take_traffic(|name| name == "n");
+        assert_eq!((taken["n"].misses, taken["n"].writes, taken["n"].latencies.count()), (1, 1, 2));
+        assert!(counters.take_traffic(|_| true).is_empty());
+        counters.flush().await;
+        assert_eq!(totals(&store).await, (0, 1), "nothing is counted twice");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod error;
 mod presence;
 pub mod redis;
 
+use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -57,6 +58,19 @@ pub struct Totals {
     pub bytes: u64,
     pub evictions: u64,
     pub expirations: u64,
+}
+
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(totals: I) -> Self {
+        totals.fold(Self::default(), |sum, one| Self {
+            hits: sum.hits + one.hits,
+            misses: sum.misses + one.misses,
+            keys: sum.keys + one.keys,
+            bytes: sum.bytes + one.bytes,
+            evictions: sum.evictions + one.evictions,
+            expirations: sum.expirations + one.expirations,
+        })
+    }
 }
 
 /// Reads of one namespace not yet in its stats.
@@ -179,6 +193,10 @@ pub trait Store: Presence {
 
     /// The namespace's numbers, expired entries already taken out.
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
+
+    /// The same as the books have it: what expired a moment ago may still be in it. Costs the same however much
+    /// has expired.
+    async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
 
     /// Adds reads to the stats of their namespaces; the answers stand in the order of `reads`.
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>>;

@@ -1,9 +1,11 @@
 //! Spans for an OpenTelemetry collector: one an operation of the cache, made when it has ended.
 //!
 //! What the standard's variables say is done by the SDK: `OTEL_EXPORTER_OTLP_ENDPOINT` (without which nothing is
-//! exported), `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_...`
+//! exported), `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf` or `http/json`), `OTEL_SERVICE_NAME`,
+//! `OTEL_TRACES_SAMPLER`, `OTEL_BSP_...`
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). A thread of the SDK's own
-//! exports, behind its bounded queue.
+//! exports, behind its bounded queue; spans that it drops or cannot export it says in the log, and counts nowhere.
+//! TLS is not built in: a collector stands beside the service, or in front of the one that is far.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -26,7 +28,24 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 /// How long the end of the process waits for the last spans to go.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+static EXPORTING: OnceLock<Exporting> = OnceLock::new();
+
+struct Exporting {
+    tracer: SdkTracer,
+    /// Whether the caller's word decides if a span is wanted, as it does unless the sampler is another.
+    follows_caller: bool,
+}
+
+/// Why nothing is exported.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("OTEL_EXPORTER_OTLP_PROTOCOL: {0:?} is not built in; http/protobuf and http/json are")]
+    Protocol(String),
+    #[error("{name}: TLS is not built in, so {endpoint:?} cannot be reached; use http:// to a collector nearby")]
+    Tls { name: &'static str, endpoint: String },
+    #[error(transparent)]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
 
 /// The export while it runs; what is queued goes out when this is dropped.
 pub struct Export(SdkTracerProvider);
@@ -35,21 +54,30 @@ impl Export {
     /// Starts exporting, if the environment says where to. Called once.
     ///
     /// # Errors
-    /// What the environment says is not understood.
-    pub fn start() -> Result<Option<Self>, opentelemetry_otlp::ExporterBuildError> {
-        if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty())) {
+    /// What the environment says is not understood or not built in.
+    pub fn start() -> Result<Option<Self>, Error> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some((name, endpoint)) = ENDPOINTS.iter().find_map(|name| Some((*name, set(name)?))) else {
             return Ok(None);
+        };
+        if endpoint.starts_with("https:") {
+            return Err(Error::Tls { name, endpoint });
         }
-        let exporter =
-            opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(Protocol::HttpJson).build()?;
+        let protocol = set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| set("OTEL_EXPORTER_OTLP_PROTOCOL"));
+        let protocol = match protocol.as_deref() {
+            None | Some("http/protobuf") => Protocol::HttpBinary,
+            Some("http/json") => Protocol::HttpJson,
+            Some(other) => return Err(Error::Protocol(other.to_owned())),
+        };
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(protocol).build()?;
+        let is_named = set("OTEL_SERVICE_NAME").is_some()
+            || set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name"));
         let resource = Resource::builder();
-        let is_named = ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"].iter().any(|name| {
-            std::env::var(name).is_ok_and(|value| *name == "OTEL_SERVICE_NAME" || value.contains("service.name"))
-        });
         let resource = if is_named { resource } else { resource.with_service_name("sidecache") };
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
         let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
-        let _ = TRACER.set(provider.tracer("sidecache"));
+        let follows_caller = set("OTEL_TRACES_SAMPLER").is_none_or(|sampler| sampler.starts_with("parentbased"));
+        let _ = EXPORTING.set(Exporting { tracer: provider.tracer("sidecache"), follows_caller });
         Ok(Some(Self(provider)))
     }
 }
@@ -64,8 +92,12 @@ impl Drop for Export {
 
 /// Exports a span of this operation, as a child of the caller's.
 pub(super) fn note(ended: &Ended<'_>, caller: Option<&Caller>) {
-    let Some(tracer) = TRACER.get() else { return };
-    let parent = caller.and_then(|caller| caller.trace).map_or_else(Context::new, |trace| {
+    let Some(Exporting { tracer, follows_caller }) = EXPORTING.get() else { return };
+    let trace = caller.and_then(|caller| caller.trace);
+    if *follows_caller && trace.is_some_and(|trace| !trace.is_sampled()) {
+        return;
+    }
+    let parent = trace.map_or_else(Context::new, |trace| {
         let remote = SpanContext::new(
             TraceId::from(trace.trace_id),
             SpanId::from(trace.parent_id),

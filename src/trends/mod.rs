@@ -11,25 +11,26 @@ mod hot;
 mod point;
 mod track;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::point::{Latency, Load, Point, Summary};
 
-use self::point::{Rates, rates_of};
-use self::track::{RecentLatencies, Track};
+use self::point::PerSecond;
+use self::track::{News, RecentLatencies, Track};
 use crate::clock::{Moment, unix_millis};
-use crate::metrics::{Latencies, Metrics, NamespaceFigures, render_namespaces};
-use crate::model::Namespace;
+use crate::metrics::{Latencies, Metrics, NamespaceFigures, NamespaceTotals, render_namespaces};
+use crate::model::{Namespace, UnixMillis};
 use crate::namespaces::{Record, Registry};
-use crate::stats::{ReadCounters, Traffic};
+use crate::stats::{ReadCounters, Seen, Traffic};
 use crate::store::{SharedStore, Totals};
 
 /// Namespaces whose totals are read in a step, and how many at a time.
@@ -52,7 +53,7 @@ pub struct Trends {
 }
 
 struct Known {
-    tracks: BTreeMap<String, Track>,
+    tracks: HashMap<String, Track>,
     /// Of all namespaces together.
     overview: VecDeque<Point>,
     /// Of all operations of this instance, and as they were counted at the last step.
@@ -60,8 +61,10 @@ struct Known {
     counted: Latencies,
     /// Of the last step.
     load: Load,
-    /// What was asked of namespaces that have no metrics of their own.
+    /// What was asked of namespaces that have no metrics of their own, and what became of their entries; also of
+    /// those that are no more, so that these never fall.
     others: Traffic,
+    others_news: News,
     /// The namespace to go on with.
     turn: usize,
     stepped_at: Moment,
@@ -82,12 +85,13 @@ impl Trends {
         most_labels: usize,
     ) -> Self {
         let known = Known {
-            tracks: BTreeMap::new(),
+            tracks: HashMap::new(),
             overview: VecDeque::new(),
             latencies: RecentLatencies::default(),
             counted: Latencies::default(),
             load: Load::default(),
             others: Traffic::default(),
+            others_news: News::default(),
             turn: 0,
             stepped_at: Moment::now(),
         };
@@ -97,12 +101,13 @@ impl Trends {
 
     /// Takes a step at every interval until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut ticks = interval(Self::STEP);
+        // Between two writes of the counts, which begin with the process and come at whole seconds by default.
+        let mut ticks = interval_at(Instant::now() + Self::STEP / 4, Self::STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let steps = async {
             loop {
-                ticks.tick().await;
-                self.step().await;
+                let begun = ticks.tick().await;
+                self.step(begun + Self::STEP).await;
                 self.ticks.send_modify(|count| *count += 1);
             }
         };
@@ -112,34 +117,40 @@ impl Trends {
         }
     }
 
-    async fn step(&self) {
-        // What was read here is in the totals then.
-        self.counters.flush().await;
+    /// What was not read by `deadline` counts as not answered.
+    async fn step(&self, deadline: Instant) {
         let records = self.registry.all();
         let turn = self.known.lock().turn;
         let chosen = records.iter().cycle().skip(turn).take(READ_PER_STEP.min(records.len()));
         let chosen: Vec<Namespace> = chosen.map(|record| record.namespace.clone()).collect();
-        let read = futures_util::stream::iter(chosen).map(|namespace| async move {
-            let totals = self.store.totals(&namespace).await;
-            (namespace, totals.ok(), Moment::now())
+        let mut read: HashMap<Namespace, Option<Reading>> =
+            chosen.iter().map(|namespace| (namespace.clone(), None)).collect();
+        let readings = futures_util::stream::iter(chosen).map(|namespace| async move {
+            let totals = self.store.booked_totals(&namespace).await.ok();
+            (namespace, totals.map(|totals| (Moment::now(), totals)))
         });
-        let read: Vec<_> = read.buffer_unordered(READ_AT_ONCE).collect().await;
+        let mut readings = std::pin::pin!(readings.buffer_unordered(READ_AT_ONCE).take_until(sleep_until(deadline)));
+        while let Some((namespace, reading)) = readings.next().await {
+            read.insert(namespace, reading);
+        }
 
+        // As it is now: one that a write has created meanwhile has been asked something already.
+        let (records, found) = (self.registry.all(), self.counters.take_found());
+        let now = Moment::now();
         let mut known = self.known.lock();
         known.turn = (turn + read.len()) % records.len().max(1);
-        known.keep(&records, self.most_labels);
-        known.add_traffic(self.counters.take_traffic());
-        for (key, reads) in self.counters.take_found() {
-            if let Some(track) = known.tracks.get_mut(key.namespace()) {
-                track.found(key.key(), reads);
-            }
-        }
-        known.step(read, &self.metrics.latencies());
+        known.keep(&records, self.most_labels, now);
+        let traffic = self.counters.take_traffic(|name| known.tracks.contains_key(name));
+        known.step(read, &traffic, &found, &self.metrics.latencies(), now);
     }
 
     /// Every namespace with what is known of it, by name.
     pub fn namespaces(&self) -> Vec<Summary> {
-        self.known.lock().tracks.iter().map(|(name, track)| track.summary(name)).collect()
+        let known = self.known.lock();
+        let mut summaries: Vec<_> = known.tracks.iter().map(|(name, track)| track.summary(name)).collect();
+        drop(known);
+        summaries.sort_by(|one, other| one.name.cmp(&other.name));
+        summaries
     }
 
     /// The points of a namespace, the oldest first; empty for one that nobody used lately.
@@ -183,72 +194,108 @@ impl Trends {
         let known = self.known.lock();
         let (own, others): (Vec<_>, Vec<_>) = known.tracks.iter().partition(|(_, track)| track.has_label);
         let mut figures: Vec<_> = own.iter().map(|(name, track)| (name.as_str(), track.figures())).collect();
+        figures.sort_by_key(|(name, _)| *name);
         if !others.is_empty() || !known.others.is_empty() {
-            let mut rest = NamespaceFigures { traffic: (&known.others).into(), ..NamespaceFigures::default() };
-            others.iter().for_each(|(_, track)| rest.add_totals(&track.figures()));
-            figures.push(("other", rest));
+            figures.push(("other", known.figures_of(&others)));
         }
         render_namespaces(&figures)
     }
 }
 
+/// When totals were read, and what they were.
+type Reading = (Moment, Totals);
+
 impl Known {
     /// Takes in new namespaces and lets go of those that are no more.
-    fn keep(&mut self, records: &[Record], most_labels: usize) {
-        let mut labels = 0;
+    fn keep(&mut self, records: &[Record], most_labels: usize, now: Moment) {
+        let quota = |record: &Record| record.policy.max_size_mb << 20;
         self.tracks.retain(|name, track| {
             let at = records.binary_search_by(|record| record.namespace.as_str().cmp(name));
-            let quota = at.ok().map(|at| records[at].policy.max_size_mb << 20);
-            track.quota_bytes = quota.unwrap_or_default();
-            labels += usize::from(quota.is_some() && track.has_label);
-            quota.is_some()
+            track.quota_bytes = at.map_or(0, |at| quota(&records[at]));
+            at.is_ok()
         });
+        let mut labels = self.tracks.values().filter(|track| track.has_label).count();
         for record in records {
             if !self.tracks.contains_key(record.namespace.as_str()) {
                 // A namespace that is called so must not be taken for the rest.
                 let has_label = labels < most_labels && record.namespace.as_str() != "other";
                 labels += usize::from(has_label);
-                let track = Track::new(has_label, record.policy.max_size_mb << 20);
-                self.tracks.insert(record.namespace.to_string(), track);
+                self.tracks.insert(record.namespace.to_string(), Track::new(has_label, quota(record), now));
             }
         }
     }
 
-    fn add_traffic(&mut self, traffic: impl IntoIterator<Item = (String, Traffic)>) {
-        for (name, traffic) in traffic {
-            // One that came into being this moment has none yet: the next step would be late for nothing.
-            let Some(track) = self.tracks.get_mut(&name) else { continue };
-            track.add(&traffic);
-            if !track.has_label {
-                self.others.add(&traffic);
-            }
-        }
-    }
-
-    fn step(&mut self, read: Vec<(Namespace, Option<Totals>, Moment)>, counted: &Latencies) {
-        let (now, at) = (Moment::now(), unix_millis());
-        let elapsed = now.since(self.stepped_at).as_secs_f64().max(f64::EPSILON);
+    fn step(
+        &mut self,
+        read: HashMap<Namespace, Option<Reading>>,
+        traffic: &HashMap<String, Traffic>,
+        found: &[Seen],
+        counted: &Latencies,
+        now: Moment,
+    ) {
+        let elapsed = now.since(self.stepped_at);
         self.stepped_at = now;
-        let mut sum = Rates::default();
-        let is_complete = read.iter().all(|(_, totals, _)| totals.is_some());
-        for (namespace, totals, read_at) in read {
-            if let (Some(track), Some(totals)) = (self.tracks.get_mut(namespace.as_str()), totals) {
-                sum.add(track.take_point(totals, read_at, at));
+        let writes = self.add_traffic(traffic, now);
+        for (key, reads) in found {
+            if let Some(track) = self.tracks.get_mut(key.namespace()) {
+                track.found(key.key(), *reads);
             }
         }
-        let totals = self.tracks.values().filter_map(Track::totals);
-        let (keys, bytes) = totals.fold((0, 0), |(keys, bytes), more| (keys + more.keys, bytes + more.bytes));
-        // A shard that did not answer leaves a gap, not a drop to nothing.
-        let point = Point { at, keys, bytes, ..rates_of(sum, elapsed) };
-        let unknown = Point { reads_per_second: None, hit_rate: None, ..point };
-        push(&mut self.overview, if is_complete { point } else { unknown });
+        let at = unix_millis();
+        let is_complete = read.values().all(Option::is_some);
+        for (namespace, reading) in read {
+            let Some(track) = self.tracks.get_mut(namespace.as_str()) else { continue };
+            let news = track.take_point(reading.map(|(_, totals)| totals), reading.map_or(now, |(at, _)| at), at);
+            if !track.has_label {
+                self.others_news.evictions += news.evictions;
+                self.others_news.expirations += news.expirations;
+            }
+        }
+        self.tracks.values_mut().for_each(|track| track.age(now));
+        self.add_overview(at, PerSecond::of(0, 0, writes, elapsed).writes, is_complete);
 
         let new = counted.since(&self.counted);
         self.counted = counted.clone();
         self.latencies.add(&new, now);
         let recent = Latency::of(&self.latencies.sum());
-        self.load = Load { operations_per_second: new.count() as f64 / elapsed, p50: recent.p50, p99: recent.p99 };
+        let seconds = elapsed.as_secs_f64().max(f64::EPSILON);
+        self.load = Load { operations_per_second: new.count() as f64 / seconds, p50: recent.p50, p99: recent.p99 };
         self.forget_idle();
+    }
+
+    /// Answers the writes.
+    fn add_traffic(&mut self, traffic: &HashMap<String, Traffic>, now: Moment) -> u64 {
+        for (name, traffic) in traffic {
+            let Some(track) = self.tracks.get_mut(name) else { continue };
+            track.add(traffic, now);
+            if !track.has_label {
+                self.others.add(traffic);
+            }
+        }
+        traffic.values().map(|traffic| traffic.writes).sum()
+    }
+
+    /// The rates of all namespaces as each was last read, which is not in every step where there are many.
+    fn add_overview(&mut self, at: UnixMillis, writes: f64, is_complete: bool) {
+        let totals: Totals = self.tracks.values().filter_map(Track::totals).sum();
+        let rates: Vec<PerSecond> = self.tracks.values().filter_map(Track::rates).collect();
+        let is_known = is_complete && (!rates.is_empty() || self.tracks.is_empty());
+        let sum = rates.into_iter().fold(PerSecond::default(), PerSecond::add);
+        let point = PerSecond { writes, ..sum }.point(at, totals.keys, totals.bytes);
+        // A shard that did not answer leaves a gap, not a drop to nothing.
+        let unknown = Point { reads_per_second: None, hit_rate: None, ..point };
+        push(&mut self.overview, if is_known { point } else { unknown });
+    }
+
+    /// The figures of what has no metrics of its own.
+    fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
+        let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
+        let News { evictions, expirations } = self.others_news;
+        NamespaceFigures {
+            traffic: (&self.others).into(),
+            totals: Some(NamespaceTotals { keys: totals.keys, bytes: totals.bytes, evictions, expirations }),
+            quota_bytes: others.iter().map(|(_, track)| track.quota_bytes).sum(),
+        }
     }
 
     /// Drops the histories of the namespaces that were used least recently.

@@ -67,31 +67,37 @@ pub struct Load {
     pub p99: Option<Duration>,
 }
 
-/// What happened between two points.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rates {
-    pub hits: u64,
-    pub misses: u64,
-    pub writes: u64,
+/// What happened between two readings.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct PerSecond {
+    pub hits: f64,
+    pub misses: f64,
+    pub writes: f64,
 }
 
-impl Rates {
-    pub fn add(&mut self, more: Self) {
-        self.hits += more.hits;
-        self.misses += more.misses;
-        self.writes += more.writes;
+impl PerSecond {
+    pub fn of(hits: u64, misses: u64, writes: u64, time: Duration) -> Self {
+        let seconds = time.as_secs_f64().max(f64::EPSILON);
+        Self { hits: hits as f64 / seconds, misses: misses as f64 / seconds, writes: writes as f64 / seconds }
     }
-}
 
-/// A point of what happened in so many seconds, but for what stands at its end.
-pub(super) fn rates_of(rates: Rates, seconds: f64) -> Point {
-    let reads = rates.hits + rates.misses;
-    Point {
-        at: UnixMillis(0),
-        reads_per_second: Some(reads as f64 / seconds),
-        hit_rate: (reads > 0).then(|| rates.hits as f64 / reads as f64),
-        writes_per_second: rates.writes as f64 / seconds,
-        keys: 0,
-        bytes: 0,
+    pub fn add(self, more: Self) -> Self {
+        Self { hits: self.hits + more.hits, misses: self.misses + more.misses, writes: self.writes + more.writes }
+    }
+
+    pub fn reads(self) -> f64 {
+        self.hits + self.misses
+    }
+
+    pub fn point(self, at: UnixMillis, keys: u64, bytes: u64) -> Point {
+        let reads = self.reads();
+        Point {
+            at,
+            reads_per_second: Some(reads),
+            hit_rate: (reads > 0.0).then(|| self.hits / reads),
+            writes_per_second: self.writes,
+            keys,
+            bytes,
+        }
     }
 }

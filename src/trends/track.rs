@@ -4,16 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::hot::HotKeys;
-use super::point::{Latency, Point, Rates, Summary, rates_of};
+use super::point::{Latency, PerSecond, Point, Summary};
 use super::push;
 use crate::clock::Moment;
-use crate::metrics::{Latencies, NamespaceFigures};
+use crate::metrics::{Latencies, NamespaceFigures, NamespaceTotals};
 use crate::model::UnixMillis;
 use crate::stats::Traffic;
 use crate::store::Totals;
 
-/// The points that the hit rate of a summary is of: a minute.
-const SUMMARY_POINTS: usize = 30;
+/// The time that the hit rate of a summary is of, in milliseconds.
+const SUMMARY_MS: u64 = 60_000;
 
 /// For how long found keys are counted together.
 const HOT_SPAN: Duration = Duration::from_secs(300);
@@ -27,24 +27,39 @@ pub(super) struct Track {
     pub used_at: Moment,
     /// As last read, and when.
     totals: Option<(Moment, Totals)>,
+    /// Between the last two readings; `None` where one of them failed.
+    rates: Option<PerSecond>,
+    /// Since the first reading, and what that found; these never fall.
+    evictions: u64,
+    expirations: u64,
     points: VecDeque<Point>,
     latencies: RecentLatencies,
     /// This instance's since its start.
     traffic: Traffic,
-    /// Not in a point yet.
+    /// Writes that are in no point yet.
     writes: u64,
+    /// Of this span and of the one before.
     hot: [HotKeys; 2],
     hot_since: Moment,
 }
 
+/// What a reading told that the one before did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    pub evictions: u64,
+    pub expirations: u64,
+}
+
 impl Track {
-    pub fn new(has_label: bool, quota_bytes: u64) -> Self {
-        let now = Moment::now();
+    pub fn new(has_label: bool, quota_bytes: u64, now: Moment) -> Self {
         Self {
             has_label,
             quota_bytes,
             used_at: now,
             totals: None,
+            rates: None,
+            evictions: 0,
+            expirations: 0,
             points: VecDeque::new(),
             latencies: RecentLatencies::default(),
             traffic: Traffic::default(),
@@ -54,46 +69,74 @@ impl Track {
         }
     }
 
-    pub fn add(&mut self, traffic: &Traffic) {
+    pub fn add(&mut self, traffic: &Traffic, now: Moment) {
         self.traffic.add(traffic);
         self.writes += traffic.writes;
-        self.used_at = Moment::now();
-        self.latencies.add(&traffic.latencies, self.used_at);
+        self.used_at = now;
+        self.latencies.add(&traffic.latencies, now);
     }
 
+    /// Counts a key that reads found; where there is no history nobody would see it.
     pub fn found(&mut self, key: &str, reads: u32) {
-        let now = Moment::now();
-        if now.since(self.hot_since) > HOT_SPAN {
-            self.hot[1] = std::mem::take(&mut self.hot[0]);
+        if self.has_history() {
+            self.hot[0].add(key, reads.into());
+        }
+    }
+
+    /// Lets go of keys that were found too long ago.
+    pub fn age(&mut self, now: Moment) {
+        let age = now.since(self.hot_since);
+        if age >= HOT_SPAN {
+            let last = std::mem::take(&mut self.hot[0]);
+            self.hot[1] = if age < 2 * HOT_SPAN { last } else { HotKeys::default() };
             self.hot_since = now;
         }
-        self.hot[0].add(key, reads.into());
     }
 
-    /// Adds a point with these totals, and tells what happened since the last one.
-    pub fn take_point(&mut self, totals: Totals, read_at: Moment, at: UnixMillis) -> Rates {
-        let writes = std::mem::take(&mut self.writes);
-        let before = self.totals.replace((read_at, totals));
-        let Some((before_at, before)) = before else { return Rates { writes, ..Rates::default() } };
-        let rates = Rates {
-            // They begin anew when the namespace was deleted meanwhile, or a shard lost its memory.
-            hits: totals.hits.saturating_sub(before.hits),
-            misses: totals.misses.saturating_sub(before.misses),
-            writes,
+    /// Adds a point with these totals; `None` where they could not be read.
+    pub fn take_point(&mut self, totals: Option<Totals>, read_at: Moment, at: UnixMillis) -> News {
+        let Some(totals) = totals else {
+            self.rates = None;
+            if let Some(last) = self.points.back() {
+                let point = Point { at, reads_per_second: None, hit_rate: None, ..*last };
+                push(&mut self.points, point);
+            }
+            return News::default();
         };
-        if totals != before || writes > 0 {
+        let Some((before_at, before)) = self.totals.replace((read_at, totals)) else {
+            (self.evictions, self.expirations) = (totals.evictions, totals.expirations);
+            return News::default();
+        };
+        // They begin anew when the namespace was deleted meanwhile, or a shard lost its memory.
+        let is_new = totals.hits < before.hits || totals.misses < before.misses;
+        let before = if is_new { Totals::default() } else { before };
+        let news = News {
+            evictions: totals.evictions.saturating_sub(before.evictions),
+            expirations: totals.expirations.saturating_sub(before.expirations),
+        };
+        self.evictions += news.evictions;
+        self.expirations += news.expirations;
+        let writes = std::mem::take(&mut self.writes);
+        let rates =
+            PerSecond::of(totals.hits - before.hits, totals.misses - before.misses, writes, read_at.since(before_at));
+        self.rates = Some(rates);
+        let is_used = totals != before || writes > 0;
+        if is_used && read_at.as_nanos() > self.used_at.as_nanos() {
             self.used_at = read_at;
         }
         // One that nobody uses has no history.
-        if self.has_history() || totals != before || writes > 0 {
-            let seconds = read_at.since(before_at).as_secs_f64().max(f64::EPSILON);
-            push(&mut self.points, Point { at, keys: totals.keys, bytes: totals.bytes, ..rates_of(rates, seconds) });
+        if self.has_history() || is_used {
+            push(&mut self.points, rates.point(at, totals.keys, totals.bytes));
         }
-        rates
+        news
     }
 
     pub fn totals(&self) -> Option<Totals> {
         self.totals.map(|(_, totals)| totals)
+    }
+
+    pub fn rates(&self) -> Option<PerSecond> {
+        self.rates
     }
 
     pub fn points(&self) -> Vec<Point> {
@@ -125,8 +168,8 @@ impl Track {
     }
 
     pub fn summary(&self, name: &str) -> Summary {
-        let last = self.points.back();
-        let recent = self.points.iter().rev().take(SUMMARY_POINTS);
+        let since = self.points.back().map_or(0, |last| last.at.0.saturating_sub(SUMMARY_MS));
+        let recent = self.points.iter().rev().take_while(|point| point.at.0 > since);
         let (found, all) = recent.fold((0.0, 0.0), |(found, all), point| {
             let reads = point.reads_per_second.unwrap_or_default();
             (found + reads * point.hit_rate.unwrap_or_default(), all + reads)
@@ -134,23 +177,21 @@ impl Track {
         Summary {
             name: name.to_owned(),
             totals: self.totals(),
-            reads_per_second: last.and_then(|point| point.reads_per_second),
+            reads_per_second: self.rates.map(PerSecond::reads),
             hit_rate: (all > 0.0).then(|| found / all),
-            writes_per_second: last.map(|point| point.writes_per_second).unwrap_or_default(),
+            writes_per_second: self.rates.map(|rates| rates.writes).unwrap_or_default(),
             quota_bytes: self.quota_bytes,
         }
     }
 
     pub fn figures(&self) -> NamespaceFigures {
-        let totals = self.totals().unwrap_or_default();
-        NamespaceFigures {
-            traffic: (&self.traffic).into(),
+        let totals = self.totals().map(|totals| NamespaceTotals {
             keys: totals.keys,
             bytes: totals.bytes,
-            quota_bytes: self.quota_bytes,
-            evictions: totals.evictions,
-            expirations: totals.expirations,
-        }
+            evictions: self.evictions,
+            expirations: self.expirations,
+        });
+        NamespaceFigures { traffic: (&self.traffic).into(), totals, quota_bytes: self.quota_bytes }
     }
 }
 
@@ -179,5 +220,66 @@ impl RecentLatencies {
         let recent = self.spans.iter().filter(|(since, _)| now.since(*since) < Self::SPAN * Self::SPANS);
         recent.for_each(|(_, span)| sum.add(span));
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(hits: u64, misses: u64, expirations: u64) -> Option<Totals> {
+        Some(Totals { hits, misses, keys: 7, bytes: 70, evictions: 0, expirations })
+    }
+
+    /// A track after readings a second apart.
+    fn read(readings: &[Option<Totals>]) -> Track {
+        let start = Moment::now();
+        let mut track = Track::new(true, 0, start);
+        for (second, totals) in (0..).zip(readings) {
+            track.take_point(*totals, start + Duration::from_secs(second), UnixMillis(1_000_000 + 1000 * second));
+        }
+        track
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_readings() {
+        let track = read(&[totals(1000, 0, 0), totals(1003, 1, 0)]);
+        let [point] = track.points()[..] else { panic!("{:?}", track.points()) };
+        assert_eq!((point.reads_per_second, point.hit_rate, point.keys), (Some(4.0), Some(0.75), 7));
+        assert_eq!(track.summary("n").reads_per_second, Some(4.0));
+    }
+
+    #[test]
+    fn a_shard_that_does_not_answer_is_a_gap_and_no_leap_afterwards() {
+        let track = read(&[totals(0, 0, 0), totals(10, 0, 0), None, None, totals(40, 0, 0)]);
+        let rates: Vec<_> = track.points().iter().map(|point| point.reads_per_second).collect();
+        assert_eq!(rates, [Some(10.0), None, None, Some(10.0)]);
+        assert_eq!(read(&[totals(0, 0, 0), totals(10, 0, 0), None]).summary("n").reads_per_second, None);
+    }
+
+    #[test]
+    fn what_is_counted_never_falls_though_the_namespace_begins_anew() {
+        let track = read(&[totals(1000, 10, 5), totals(1000, 10, 8), totals(50, 30, 1), totals(50, 30, 2)]);
+        assert_eq!(track.figures().totals.unwrap().expirations, 5 + 3 + 1 + 1);
+        assert_eq!(track.points()[1].hit_rate, Some(50.0 / 80.0));
+    }
+
+    #[test]
+    fn a_namespace_that_nobody_uses_has_no_history() {
+        assert!(!read(&[totals(5, 5, 0), totals(5, 5, 0), None]).has_history());
+    }
+
+    #[test]
+    fn keys_are_forgotten_when_they_were_found_too_long_ago() {
+        let mut track = read(&[totals(0, 0, 0), totals(1, 0, 0)]);
+        track.found("k", 3);
+        let start = track.hot_since;
+        track.age(start + HOT_SPAN);
+        track.found("k", 2);
+        assert_eq!(track.top_keys(9), [("k".to_owned(), 5)]);
+        track.age(start + 2 * HOT_SPAN);
+        assert_eq!(track.top_keys(9), [("k".to_owned(), 2)]);
+        track.age(start + 9 * HOT_SPAN);
+        assert_eq!(track.top_keys(9), []);
     }
 }

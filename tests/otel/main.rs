@@ -104,6 +104,7 @@ fn attribute<'v>(of: &'v Value, name: &str) -> Option<&'v str> {
 fn exporting(settings: Settings, collector: &Collector) -> Settings {
     settings
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.address))
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
         .variable("OTEL_BSP_SCHEDULE_DELAY", 100)
 }
 
@@ -175,14 +176,35 @@ async fn what_a_shard_fails_is_marked_and_the_last_spans_go_out_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_holds_nothing_up() {
-    let address = SocketAddr::from(([127, 0, 0, 1], support::ports::free()));
-    let collector = Collector { address, exports: mpsc::channel().1 };
-    let service = Service::start(exporting(Settings::embedded(), &collector));
+async fn a_collector_that_does_not_answer_holds_nothing_up() {
+    // The kernel accepts for it, and nobody reads.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = silent.local_addr().expect("it has an address");
+    let settings = exporting(Settings::embedded(), &Collector { address, exports: mpsc::channel().1 });
+    let service = Service::start(settings.variable("OTEL_BSP_MAX_QUEUE_SIZE", 64));
     let cache = service.client();
     cache.set("n", "k", "1").await.expect(201);
-    for _ in 0..10_000 {
+    let begun = Instant::now();
+    for _ in 0..3_000 {
         cache.get("n", "k").await.expect(200);
     }
+    // Far more than the queue holds, and far sooner than any export could have been given up (10 s).
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let begun = Instant::now();
     assert!(service.stop().success());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_and_the_service_runs_without() {
+    for (name, value, said) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318", "TLS is not built in"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/json"),
+    ] {
+        let settings = Settings::embedded().variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+        let service = Service::start(settings.variable(name, value));
+        service.client().get("n", "k").await.expect(404);
+        let log = service.log();
+        assert!(log.contains("no spans are exported") && log.contains(said) && log.contains(name), "{log}");
+    }
 }

@@ -59,12 +59,14 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
         _ => return Head::Router { len: None },
     };
     let mut is_plain = request.version == Some(1);
-    let (mut body_len, mut request_id, mut traceparent) = (None, None, None);
+    let (mut body_len, mut request_id) = (None, None);
+    // Of several none counts: nobody knows whose trace it is.
+    let (mut traceparent, mut traceparents) = (None, 0);
     for header in &*request.headers {
         match Field::of(header.name) {
             Field::Other => {}
             Field::RequestId => request_id = request_id.or(Some(header.value)),
-            Field::TraceParent => traceparent = traceparent.or(Some(header.value)),
+            Field::TraceParent => (traceparent, traceparents) = (Some(header.value), traceparents + 1),
             Field::ContentLength => match (number(header.value), body_len) {
                 (Some(len), None) => body_len = Some(len),
                 _ => return Head::Router { len: None },
@@ -88,7 +90,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
     };
     let Some(key) = request.path.and_then(|path| entry_key(path, text)) else { return router };
     let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
-    let trace = traceparent.and_then(TraceContext::parse);
+    let trace = traceparent.filter(|_| traceparents == 1).and_then(TraceContext::parse);
     Head::Entry(EntryRequest { key, verb, request_id, trace, len })
 }
 

@@ -216,6 +216,10 @@ impl Store for Embedded {
         Ok(self.space(namespace.as_str()).map(|space| space.totals()).unwrap_or_default())
     }
 
+    async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        Ok(self.space(namespace.as_str()).map(|space| space.totals()).unwrap_or_default())
+    }
+
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
         for (namespace, reads) in reads {
             self.space_or_new(namespace.as_str()).record_reads(*reads);

@@ -352,14 +352,11 @@ impl Store for Redis {
             shard.totals(namespace).await
         })
         .await?;
-        Ok(each.into_iter().fold(Totals::default(), |sum, one| Totals {
-            hits: sum.hits + one.hits,
-            misses: sum.misses + one.misses,
-            keys: sum.keys + one.keys,
-            bytes: sum.bytes + one.bytes,
-            evictions: sum.evictions + one.evictions,
-            expirations: sum.expirations + one.expirations,
-        }))
+        Ok(each.into_iter().sum())
+    }
+
+    async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        Ok(on_all(&self.shards, |shard| shard.totals(namespace)).await?.into_iter().sum())
     }
 
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
