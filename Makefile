@@ -44,6 +44,6 @@ instructions:
 	tests/install-tools.sh valgrind valgrind
 	cargo bench --locked --bench instructions
 
-# nginx, two instances, three shards, PostgreSQL and Prometheus in containers.
+# nginx, two instances, three shards, PostgreSQL, Prometheus and Grafana in containers.
 stack:
 	docker compose up -d --build --wait
