@@ -70,9 +70,11 @@ async fn requests_are_spread_over_both_instances() {
         let share = gets(&instance.client()).await;
         assert!((10.0..=30.0).contains(&share), "{share} of 40");
     }
-    for path in ["/health", "/livez", "/readyz", "/metrics", "/api/v1/namespaces", "/api/v1/cluster"] {
+    for path in ["/health", "/livez", "/readyz", "/api/v1/namespaces", "/api/v1/cluster"] {
         cache.fetch(path).await.expect(200);
     }
+    // Of which instance would they be?
+    cache.fetch("/metrics").await.expect_error(404, "not_found");
 }
 
 #[tokio::test]
