@@ -20,6 +20,7 @@ need redis-server redis-server
 need redis-tools redis-cli
 need nginx-light nginx /usr/sbin/nginx
 need postgresql /usr/lib/postgresql/*/bin/postgres
+need prometheus promtool
 need util-linux setpriv
 need build-essential cc gcc clang
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

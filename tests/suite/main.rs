@@ -19,6 +19,7 @@
 //! - [`staleness`]: very many reads under every fault, each held against what was written
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
 //! - [`traces`]: the request and the trace that an operation was part of
+//! - [`monitoring`]: metrics, rules, dashboard and runbook, which speak of the same
 //! - [`fleet`]: instances that know of each other
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
@@ -62,6 +63,7 @@ mod listener;
 mod listing;
 mod logs;
 mod metrics;
+mod monitoring;
 mod namespaces;
 mod nginx;
 mod order;
