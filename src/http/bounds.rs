@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -18,6 +18,7 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, Budget};
 use super::error::{self, Error};
+use super::extract::is_dry_run;
 use super::failure_log::FailureLog;
 use super::request_id::Numbered;
 use crate::config::HttpConfig;
@@ -81,7 +82,7 @@ impl Bounds {
 async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
     let deadline = Instant::now() + bounds.request_timeout;
     let caller = caller(request.headers());
-    let may_write = may_write(request.method(), request.uri().path());
+    let may_write = may_write(request.method(), request.uri());
     // Held until the request is over.
     let mut share = bounds.bodies.share();
     let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &mut share));
@@ -115,12 +116,13 @@ fn caller(headers: &HeaderMap) -> Caller {
     Caller::new(request_id, traceparent.map(HeaderValue::as_bytes))
 }
 
-/// Whether a request may change something: all but reads, of which mget is a POST. A key may be
-/// named `mget` as well, so the path alone does not tell.
-fn may_write(method: &Method, path: &str) -> bool {
+/// Whether a request may change something: all but reads, of which mget is a POST and a dry run a DELETE. A
+/// key may be named `mget` as well, so the path alone does not tell.
+fn may_write(method: &Method, uri: &Uri) -> bool {
     match *method {
         Method::GET | Method::HEAD => false,
-        Method::POST => !path.ends_with("/mget"),
+        Method::POST => !uri.path().ends_with("/mget"),
+        Method::DELETE => !is_dry_run(uri.query()),
         _ => true,
     }
 }
@@ -136,12 +138,23 @@ mod tests {
     #[test]
     fn regression_a_write_of_the_key_mget_may_write() {
         // A PUT of the key `mget` that met the deadline was answered with `timeout`, as a read.
-        let path = "/api/v1/cache/users/mget";
+        let asked = |method: Method, uri: &'static str| may_write(&method, &Uri::from_static(uri));
+        let uri = "/api/v1/cache/users/mget";
         for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
-            assert_eq!(may_write(&method, path), expected, "{method}");
+            assert_eq!(asked(method.clone(), uri), expected, "{method}");
         }
-        assert!(may_write(&Method::POST, "/api/v1/cache/users/mset"));
-        assert!(!may_write(&Method::GET, "/api/v1/cache/users/k"));
+        assert!(asked(Method::POST, "/api/v1/cache/users/mset"));
+        assert!(!asked(Method::GET, "/api/v1/cache/users/k"));
+    }
+
+    #[test]
+    fn a_dry_run_writes_nothing() {
+        let asked = |uri: &'static str| may_write(&Method::DELETE, &Uri::from_static(uri));
+        assert!(!asked("/api/v1/cache/users?dry_run=true"));
+        assert!(!asked("/api/v1/cache/users?pattern=a*&dry_run=true"));
+        assert!(asked("/api/v1/cache/users?dry_run=false"));
+        assert!(asked("/api/v1/cache/users?pattern=dry_run=true"));
+        assert!(asked("/api/v1/cache/users"));
     }
 
     fn bounds(metrics: &Arc<Metrics>) -> Arc<Bounds> {

@@ -33,12 +33,41 @@ pub struct RequestOrigin(pub Origin);
 #[serde(deny_unknown_fields)]
 pub struct NoParameters {}
 
-/// `?pattern=` or `?tag=`.
+/// `?pattern=` or `?tag=`, and whether they are only counted.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SelectionQuery {
+pub struct FlushQuery {
     pattern: Option<String>,
     tag: Option<String>,
+    dry_run: Option<String>,
+}
+
+/// What a flush is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushing {
+    Delete,
+    /// Count, and delete nothing.
+    DryRun,
+}
+
+impl FlushQuery {
+    /// # Errors
+    /// A parameter is invalid, or two exclude each other.
+    pub fn parse(self) -> Result<(Selection, Flushing), Error> {
+        let flushing = match self.dry_run.as_deref() {
+            None | Some("false") => Flushing::Delete,
+            Some("true") => Flushing::DryRun,
+            Some(other) => {
+                return Err(Error::InvalidQuery(format!("`dry_run` is true or false, not {other:?}")));
+            }
+        };
+        Ok((selection(self.pattern, self.tag)?, flushing))
+    }
+}
+
+/// Whether the query of a flush asks to delete nothing, as far as its text tells.
+pub fn is_dry_run(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|pair| pair == "dry_run=true"))
 }
 
 /// The selection that a pattern or a tag makes.
@@ -51,14 +80,6 @@ pub fn selection(pattern: Option<String>, tag: Option<String>) -> Result<Selecti
         (Some(pattern), None) => Ok(Selection::Matching(Pattern::parse(pattern)?)),
         (None, Some(tag)) => Ok(Selection::Tagged(Tag::parse(tag)?)),
         (Some(_), Some(_)) => Err(Error::InvalidQuery("`pattern` and `tag` cannot be combined".to_owned())),
-    }
-}
-
-impl TryFrom<SelectionQuery> for Selection {
-    type Error = Error;
-
-    fn try_from(query: SelectionQuery) -> Result<Self, Error> {
-        selection(query.pattern, query.tag)
     }
 }
 
@@ -158,7 +179,7 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
 /// # Errors
 /// [`Error::InvalidQuery`], or the pattern or the tag is invalid.
 pub fn selection_of(uri: &Uri) -> Result<Selection, Error> {
-    query::<SelectionQuery>(uri)?.try_into()
+    query::<FlushQuery>(uri)?.parse().map(|(selection, _)| selection)
 }
 
 /// The keys of a batch in `namespace`; an error names the place.

@@ -1,4 +1,5 @@
-//! `DELETE /api/v1/cache/{ns}`: a whole namespace, or what `?pattern=` or `?tag=` selects.
+//! `DELETE /api/v1/cache/{ns}`: a whole namespace, or what `?pattern=` or `?tag=` selects; with
+//! `?dry_run=true` only counted.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,7 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::error::Error;
-use super::extract::{NamespacePath, RequestOrigin, SelectionQuery, StrictQuery};
+use super::extract::{FlushQuery, Flushing, NamespacePath, RequestOrigin, StrictQuery};
 use super::{SharedApp, answer};
 
 /// What a flush did.
@@ -16,12 +17,29 @@ pub struct FlushAnswer {
     pub deleted_count: u64,
 }
 
+/// What a flush would do.
+#[derive(Serialize)]
+struct DryRunAnswer {
+    success: bool,
+    /// Always 0.
+    deleted_count: u64,
+    matched_count: u64,
+}
+
 pub async fn flush(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
-    StrictQuery(query): StrictQuery<SelectionQuery>,
+    StrictQuery(query): StrictQuery<FlushQuery>,
     RequestOrigin(origin): RequestOrigin,
 ) -> Result<Response, Error> {
-    let deleted_count = app.cache.flush(&namespace, &query.try_into()?, &origin).await?;
-    Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
+    match query.parse()? {
+        (selection, Flushing::Delete) => {
+            let deleted_count = app.cache.flush(&namespace, &selection, &origin).await?;
+            Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
+        }
+        (selection, Flushing::DryRun) => {
+            let matched_count = app.cache.count(&namespace, &selection).await?;
+            Ok(answer::json(StatusCode::OK, &DryRunAnswer { success: true, deleted_count: 0, matched_count }))
+        }
+    }
 }

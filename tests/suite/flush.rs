@@ -1,9 +1,11 @@
 //! Flushing: all of a namespace, by glob, by tag, and nothing else.
 
+use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::namespace;
+use crate::support::eventually::{SOON, eventually};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
@@ -15,6 +17,9 @@ on_both_stores! {
     a_flush_of_an_unknown_namespace_deletes_nothing,
     a_flushed_key_can_be_written_again,
     the_numbers_after_a_flush_are_exact,
+    a_dry_run_counts_what_the_flush_then_deletes,
+    a_dry_run_leaves_no_trace_but_one_listing,
+    a_dry_run_is_true_or_false_and_nothing_else,
 }
 
 const KEYS: &[&str] = &[
@@ -210,4 +215,77 @@ async fn the_numbers_after_a_flush_are_exact(service: &Service) {
     expect(&left).await;
     cache.flush(&ns, &[]).await.expect(200);
     expect(&[]).await;
+}
+
+async fn a_dry_run_counts_what_the_flush_then_deletes(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dry"));
+    let nothing = json!({"success": true, "deleted_count": 0, "matched_count": 0});
+    cache.flush(&ns, &[("dry_run", "true")]).await.expect_json(200, &nothing);
+    for thousand in 0..3 {
+        let entries: Vec<Value> = (0..1_000)
+            .map(|number| {
+                let (kind, tag) = (["even", "odd"][number % 2], format!("t{}", number % 10));
+                json!({"key": format!("{kind}_{thousand}_{number}"), "value": 1, "tags": [tag]})
+            })
+            .collect();
+        cache.fill(&ns, &json!(entries)).await;
+    }
+    for (query, matched) in
+        [(vec![("pattern", "odd_*")], 1_500), (vec![("tag", "t0")], 300), (vec![], 1_200), (vec![], 0)]
+    {
+        let mut dry = query.clone();
+        dry.push(("dry_run", "true"));
+        let expected = json!({"success": true, "deleted_count": 0, "matched_count": matched});
+        for _ in 0..2 {
+            cache.flush(&ns, &dry).await.expect_json(200, &expected);
+        }
+        let mut wet = query.clone();
+        wet.push(("dry_run", "false"));
+        cache.flush(&ns, &wet).await.expect_json(200, &json!({"success": true, "deleted_count": matched}));
+    }
+}
+
+async fn a_dry_run_leaves_no_trace_but_one_listing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dry"));
+    cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
+    cache.flush(&ns, &[("pattern", "a"), ("dry_run", "true")]).await.expect(200);
+    assert_eq!(cache.all_keys(&ns).await, ["a", "b"]);
+    // Rows are written in the order of the flushes: were there one of the dry run, it would be below this.
+    cache.flush(&ns, &[("pattern", "b")]).await.expect(200);
+    let rows = eventually(SOON, async || {
+        let page = cache.audit(&ns, &[]).await.expect(200).json();
+        ensure!(page["audit"].as_array().is_some_and(|rows| !rows.is_empty()), "{page}");
+        Ok(page["audit"].clone())
+    })
+    .await;
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
+    assert_eq!(rows[0]["pattern"], "b");
+    let logged = eventually(SOON, async || {
+        let page = cache.logs(&ns, &[("limit", "1000")]).await.expect(200).json();
+        let rows = page["logs"].as_array().cloned().unwrap_or_default();
+        let logged = |operation: &str, pattern: &str| {
+            rows.iter().filter(|row| row["operation"] == operation && row["key_pattern"] == pattern).count()
+        };
+        ensure!(logged("flush", "b") == 1 && logged("list", "a") > 0, "{page}");
+        Ok((logged("list", "a"), logged("flush", "a")))
+    })
+    .await;
+    assert_eq!(logged, (1, 0), "lists and flushes of the dry run");
+}
+
+async fn a_dry_run_is_true_or_false_and_nothing_else(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dry"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    for wrong in ["", "yes", "1", "TRUE", "True", "true "] {
+        let text = cache.flush(&ns, &[("dry_run", wrong)]).await.expect_error(400, "invalid_query");
+        assert!(text.contains("dry_run"), "{text}");
+    }
+    for slip in ["dry-run", "dryrun", "dry_runs"] {
+        cache.flush(&ns, &[(slip, "true")]).await.expect_error(400, "invalid_query");
+    }
+    let twice = [("dry_run", "true"), ("dry_run", "false")];
+    cache.flush(&ns, &twice).await.expect_error(400, "invalid_query");
+    let both = [("dry_run", "true"), ("pattern", "*"), ("tag", "t")];
+    cache.flush(&ns, &both).await.expect_error(400, "invalid_query");
+    cache.get(&ns, "k").await.expect(200);
 }
