@@ -19,6 +19,7 @@ use crate::cache::{Cache, Near};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
+use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
 use crate::http::{self, App, Bounds, Connections, FastPath, Numbered, Server};
@@ -59,7 +60,8 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let ids = Numbered::new(&service.instance);
     let app = service.app(&config, dropped_log_lines);
     let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
-    let router = http::router(app, ids.clone(), http::Router::new());
+    let pages = dashboard::router(app.clone());
+    let router = http::router(app, ids.clone(), pages);
     let connections = Connections::new(router, Some(fast_path), &config.http, service.metrics.clone());
     let server = Server::new(connections, workers.clone(), &config.http, ids, service.metrics.clone());
     announce(address, &config);

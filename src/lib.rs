@@ -8,7 +8,7 @@
 //!            |
 //!           app                 builds, spawns, drains: where the rooms meet
 //!            |
-//!           http                routes, extraction, statuses
+//!      http, dashboard          routes, extraction, statuses; pages for people
 //!            |                       GET /api/v1/cache/users/user_1
 //!            v                       |
 //!          cache                     v
@@ -35,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod telemetry;
 
+pub mod dashboard;
 pub mod http;
 
 pub mod cache;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("model", &[]),
     ("workers", &[]),
     ("clock", &["model"]),
@@ -64,6 +64,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "workers",
         ],
     ),
+    ("dashboard", &["audit", "cache", "clock", "fleet", "http", "model", "namespaces", "store", "trends"]),
     ("telemetry", &["config", "trace"]),
     ("cli", &["config"]),
     (
@@ -75,6 +76,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "clock",
             "coherence",
             "config",
+            "dashboard",
             "database",
             "fleet",
             "http",
@@ -92,7 +94,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
 ];
 
 /// Where alone each library may be named.
-const LIBRARIES: [(&str, &[&str]); 8] = [
+const LIBRARIES: [(&str, &[&str]); 9] = [
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",
@@ -111,8 +113,9 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
             "config/database.rs",
         ],
     ),
-    ("axum", &["http/"]),
+    ("axum", &["http/", "dashboard/"]),
     ("hyper", &["http/"]),
+    ("maud", &["dashboard/"]),
     ("tower_http", &["http/"]),
     ("metrics_exporter_prometheus", &["metrics/"]),
     ("metrics_process", &["metrics/"]),

@@ -65,6 +65,11 @@ impl Cache {
         &self.store.shard_names()[usize::from(shard)]
     }
 
+    /// Every shard's name.
+    pub fn shard_names(&self) -> &[String] {
+        self.store.shard_names()
+    }
+
     /// Brings the metrics that are gauges up to now, before they are shown.
     pub fn refresh_gauges(&self) {
         self.store.refresh_gauges();

@@ -49,6 +49,11 @@ impl Bounds {
         }
     }
 
+    /// The time in which a request is answered.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
     /// Counts a body that was refused, if that is what `error` is about.
     pub fn note_refusal(&self, error: &Error) {
         if matches!(error, Error::TooManyBodies) {

@@ -69,7 +69,7 @@ struct Answer {
 }
 
 /// Status, code and text for people.
-type Known = (StatusCode, &'static str, &'static str);
+pub type Known = (StatusCode, &'static str, &'static str);
 
 /// What is away or overloaded is asked for again within a second, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -80,7 +80,8 @@ const OUTCOME_UNKNOWN: Known =
 const OVERLOADED: Known = (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are under way");
 
 impl Error {
-    fn known(&self) -> Known {
+    /// Status, code and text for people.
+    pub fn known(&self) -> Known {
         match self {
             Self::Cache(error) => cache_error(error),
             Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),

@@ -21,6 +21,7 @@
 //! - [`traces`]: the request and the trace that an operation was part of
 //! - [`monitoring`]: metrics, rules, dashboard and runbook, which speak of the same
 //! - [`fleet`]: instances that know of each other
+//! - [`dashboard`]: the pages for people, as far as they need no browser
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`upgrade`]: databases that an earlier version left
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
@@ -43,6 +44,7 @@ mod chaos;
 mod coherence;
 mod concurrency;
 mod connections;
+mod dashboard;
 mod database_outage;
 mod eviction;
 mod exact_bytes;

@@ -1,0 +1,82 @@
+//! Style, script and icon, in the binary. Their names hold a hash of what is in them, so a browser may keep
+//! them for good and still gets the new ones of a new release.
+
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+
+use super::problem::Problem;
+use crate::http::Error;
+use crate::model;
+
+/// A file, and where it is.
+pub struct Asset {
+    /// What it is called without its hash, in two parts.
+    stem: &'static str,
+    extension: &'static str,
+    content_type: &'static str,
+    content: &'static str,
+    pub path: String,
+}
+
+impl Asset {
+    fn new(stem: &'static str, extension: &'static str, content_type: &'static str, content: &'static str) -> Self {
+        let hash = model::hash(content.as_bytes());
+        let path = format!("/dashboard/assets/{stem}-{hash:016x}.{extension}");
+        Self { stem, extension, content_type, content, path }
+    }
+}
+
+pub static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("dashboard", "css", "text/css; charset=utf-8", include_str!("assets/dashboard.css")));
+
+pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("dashboard", "js", "text/javascript; charset=utf-8", include_str!("assets/dashboard.js"))
+});
+
+pub static ICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
+
+/// `GET /dashboard/assets/{name}`. A page of an older release may still ask for what it knew: it gets what
+/// there is now, and does not keep it.
+pub async fn get(Path(name): Path<String>) -> Result<Response, Problem> {
+    let all = [&*STYLE, &*SCRIPT, &*ICON];
+    let is_asked = |asset: &&Asset| {
+        let rest = name.strip_prefix(asset.stem).and_then(|rest| rest.strip_suffix(asset.extension));
+        rest.is_some_and(|hash| hash.starts_with('-') && hash.ends_with('.'))
+    };
+    let asset = all.into_iter().find(is_asked).ok_or(Error::NoSuchRoute)?;
+    let caching = if asset.path.ends_with(&name) { "public, max-age=31536000, immutable" } else { "no-store" };
+    Ok(([(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, caching)], asset.content).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn caching(path: &str) -> Option<String> {
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        let answer = get(Path(name)).await.ok()?;
+        Some(answer.headers()[CACHE_CONTROL].to_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_what_has_its_own_hash_is_kept_for_good() {
+        for asset in [&*STYLE, &*SCRIPT, &*ICON] {
+            assert_eq!(caching(&asset.path).await.unwrap(), "public, max-age=31536000, immutable");
+        }
+        assert_eq!(caching("dashboard-0123456789abcdef.css").await.unwrap(), "no-store");
+        for other in ["", "dashboard.css", "dashboard-1.html", "-.css"] {
+            assert_eq!(caching(other).await, None, "{other}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_fetched_from_elsewhere() {
+        for asset in [&*STYLE, &*SCRIPT] {
+            assert!(!asset.content.contains("//cdn") && !asset.content.contains("https:"), "{}", asset.path);
+        }
+    }
+}

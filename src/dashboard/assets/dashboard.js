@@ -1,0 +1,121 @@
+"use strict";
+
+// Keeps the page as the server has it: regions come as server-sent events and are merged into what is
+// there, so that focus, selection and scrolling stay where they are.
+
+// The server sends something every two seconds.
+const QUIET_MS = 7000;
+const AGAIN_MS = 2000;
+const TYPING_MS = 200;
+
+let source = null;
+let heardAt = Date.now();
+let again = 0;
+
+const statusOf = () => document.getElementById("status");
+
+function connect() {
+  disconnect();
+  const url = document.body.dataset.events;
+  if (!url || document.hidden) return;
+  source = new EventSource(url);
+  source.addEventListener("region", (event) => {
+    heardAt = Date.now();
+    const end = event.data.indexOf("\n");
+    replace(event.data.slice(0, end), event.data.slice(end + 1));
+  });
+  source.addEventListener("error", () => {
+    // A browser tries again by itself, but not after an answer that is no stream.
+    if (source && source.readyState === EventSource.CLOSED) again = setTimeout(connect, AGAIN_MS);
+  });
+}
+
+function disconnect() {
+  clearTimeout(again);
+  if (source) source.close();
+  source = null;
+}
+
+function replace(id, html) {
+  const present = document.getElementById(id);
+  const holder = document.createElement("template");
+  holder.innerHTML = html;
+  const wanted = holder.content.firstElementChild;
+  if (!present || !wanted) return;
+  const focused = document.activeElement;
+  merge(present, wanted);
+  // Moving an element takes the focus from it.
+  if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+}
+
+const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.key || node.id : "");
+
+// Makes `present` what `wanted` is, keeping all elements that are in both.
+function merge(present, wanted) {
+  if (present.nodeName !== wanted.nodeName || present.nodeType !== wanted.nodeType) {
+    present.replaceWith(wanted);
+    return;
+  }
+  if (present.nodeType !== Node.ELEMENT_NODE) {
+    if (present.nodeValue !== wanted.nodeValue) present.nodeValue = wanted.nodeValue;
+    return;
+  }
+  if (present.isEqualNode(wanted)) return;
+  for (const { name } of [...present.attributes]) if (!wanted.hasAttribute(name)) present.removeAttribute(name);
+  for (const { name, value } of wanted.attributes) {
+    if (present.getAttribute(name) !== value) present.setAttribute(name, value);
+  }
+  const keyed = new Map([...present.children].filter(keyOf).map((child) => [keyOf(child), child]));
+  let place = present.firstChild;
+  for (const child of [...wanted.childNodes]) {
+    const known = keyed.get(keyOf(child));
+    if (known && known !== place) present.insertBefore(known, place);
+    const match = known || (place && !keyOf(place) && !keyOf(child) ? place : null);
+    if (!match) {
+      present.insertBefore(child, place);
+      continue;
+    }
+    if (match === place) place = place.nextSibling;
+    merge(match, child);
+  }
+  while (place) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+}
+
+setInterval(() => {
+  const status = statusOf();
+  if (!status || document.hidden || Date.now() - heardAt < QUIET_MS) return;
+  if (status.dataset.status === "unreachable") return;
+  status.dataset.status = "unreachable";
+  status.textContent = "Unreachable";
+  status.title = "The service sends nothing. Trying again.";
+}, 500);
+
+// A page that nobody sees needs no stream.
+document.addEventListener("visibilitychange", () => {
+  heardAt = Date.now();
+  connect();
+});
+window.addEventListener("pagehide", disconnect);
+window.addEventListener("pageshow", (event) => event.persisted && connect());
+
+// Searching while typing: the address and the stream follow the form.
+for (const form of document.querySelectorAll("form[data-live]")) {
+  let typing = 0;
+  form.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => {
+      const asked = new URLSearchParams(new FormData(form));
+      for (const [name, value] of [...asked]) if (!value) asked.delete(name);
+      history.replaceState(null, "", asked.size ? `?${asked}` : form.action);
+      asked.set("page", "overview");
+      document.body.dataset.events = `/dashboard/events?${asked}`;
+      connect();
+    }, TYPING_MS);
+  });
+}
+
+connect();

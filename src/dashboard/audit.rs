@@ -1,0 +1,126 @@
+//! The latest rows of a namespace's audit trail.
+
+use maud::{Markup, html};
+use tokio::time::timeout;
+
+use super::facts::PATIENCE;
+use super::{Dashboard, number};
+use crate::audit::Row;
+use crate::model::{Namespace, Policy};
+
+const ROWS: usize = 20;
+
+/// The rows, or a sentence where the database does not give them.
+pub async fn latest(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
+    let page = timeout(PATIENCE, dashboard.app.cache.audit(namespace, None, ROWS)).await;
+    match page {
+        Ok(Ok(page)) => table(&page.rows),
+        _ => html! {
+            div #audit { p.notice { "The audit trail cannot be shown: the database does not answer." } }
+        },
+    }
+}
+
+fn table(rows: &[Row]) -> Markup {
+    html! {
+        div #audit {
+            @if rows.is_empty() {
+                p.none { "Nobody changed the policy or flushed anything yet." }
+            } @else {
+                table.cards {
+                    caption.hidden { "Changes of the policy and flushes" }
+                    thead {
+                        tr {
+                            th scope="col" { "When (UTC)" }
+                            th scope="col" { "What" }
+                            th scope="col" { "In detail" }
+                            th scope="col" { "Who" }
+                        }
+                    }
+                    tbody { @for row in rows { (change(row)) } }
+                }
+            }
+        }
+    }
+}
+
+fn change(row: &Row) -> Markup {
+    html! {
+        tr data-action=(row.action) {
+            th scope="row" { time datetime=(number::rfc3339(row.at)) { (number::date(row.at)) } }
+            td data-label="What" { (action(&row.action)) }
+            td data-label="In detail" { (detail(row)) }
+            td data-label="Who" title={ "Request " (row.request_id) } {
+                (row.client)
+                @if let Some(forwarded) = &row.forwarded_for { span.muted { " for " (forwarded) } }
+            }
+        }
+    }
+}
+
+fn action(name: &str) -> &str {
+    match name {
+        "policy_created" => "Policy created",
+        "policy_replaced" => "Policy replaced",
+        "policy_deleted" => "Namespace deleted",
+        "flush" => "Flush",
+        other => other,
+    }
+}
+
+fn detail(row: &Row) -> Markup {
+    let deleted = row.deleted_count.map(|count| number::of(count, "entry", "entries"));
+    html! {
+        @match (&row.pattern, &row.tag) {
+            (Some(pattern), _) => { "pattern " code { (pattern) } ", " }
+            (_, Some(tag)) => { "tag " code { (tag) } ", " }
+            _ if row.action == "flush" => { "everything, " }
+            _ => {}
+        }
+        @if row.action == "flush" || row.action == "policy_deleted" {
+            @match (deleted, row.is_complete) {
+                (Some(deleted), true) => { (deleted) " deleted" }
+                (Some(deleted), false) => { "stopped on the way, at least " (deleted) " deleted" }
+                (None, _) => { "stopped on the way, nobody knows how much was deleted" }
+            }
+        }
+        @for line in policy_changes(row.before.as_ref(), row.after.as_ref()) { span.change { (line) } }
+    }
+}
+
+/// What a change of policy changed, a line a field.
+fn policy_changes(before: Option<&Policy>, after: Option<&Policy>) -> Vec<String> {
+    let fields = |policy: &Policy| {
+        [
+            ("default_ttl", policy.default_ttl_seconds().to_string()),
+            ("max_size_mb", policy.max_size_mb.to_string()),
+            ("eviction_policy", policy.eviction_policy.to_string()),
+            ("stale_if_error", policy.stale_if_error_seconds().to_string()),
+        ]
+    };
+    match (before.map(fields), after.map(fields)) {
+        (None, Some(after)) => after.map(|(name, value)| format!("{name} {value}")).to_vec(),
+        (Some(before), Some(after)) => before
+            .into_iter()
+            .zip(after)
+            .filter(|(before, after)| before != after)
+            .map(|((name, before), (_, after))| format!("{name} {before} → {after}"))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_fields_that_changed_are_told() {
+        let before = Policy::parse(0, 1, "LRU", 0).unwrap();
+        let after = Policy::parse(60, 1, "LFU", 0).unwrap();
+        let told = policy_changes(Some(&before), Some(&after));
+        assert_eq!(told, ["default_ttl 0 → 60", "eviction_policy LRU → LFU"]);
+        assert_eq!(policy_changes(None, Some(&after)).len(), 4);
+        assert!(policy_changes(Some(&before), None).is_empty());
+    }
+}

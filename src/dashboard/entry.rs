@@ -1,0 +1,272 @@
+//! `GET /dashboard/namespaces/{ns}/keys/{key}`: one entry, and its deletion.
+
+use axum::extract::{Form, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::address::{self, EntryPath, NamespacePath, Parameters, with_query};
+use super::cross_site::{Token, is_own_form};
+use super::events::Topic;
+use super::page::Page;
+use super::problem::Problem;
+use super::{Shared, json, number};
+use crate::cache::Trail;
+use crate::clock::unix_millis;
+use crate::http::Error;
+use crate::model::{Details, Entry, EntryKey, Key, Operation, UnixMillis};
+
+/// Bytes of a value that a page shows.
+const SHOWN_BYTES: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyQuery {
+    key: String,
+}
+
+/// `GET /dashboard/namespaces/{ns}/key?key=`: the same for a key that somebody typed.
+pub async fn find(
+    state: State<Shared>,
+    NamespacePath(namespace): NamespacePath,
+    Parameters(query): Parameters<KeyQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
+    get(state, EntryPath(key), headers).await
+}
+
+pub async fn get(
+    State(dashboard): State<Shared>,
+    EntryPath(key): EntryPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get)).await;
+    let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
+    let facts = dashboard.facts().await;
+    let token = Token::of(&headers);
+    let (status, main) = match (&lookup.entry, &details) {
+        (Some(entry), Some(details)) => {
+            let shard = match lookup.trail {
+                Trail::Shard { shard, .. } | Trail::Stale { shard, .. } => dashboard.app.cache.shard_name(shard),
+                Trail::L1 | Trail::Embedded => "embedded, in this process",
+            };
+            (StatusCode::OK, shown(&key, entry, details, shard, &token))
+        }
+        _ => (StatusCode::NOT_FOUND, not_found(&key)),
+    };
+    Ok(page(&key, &facts.condition, main).respond_with_forms(status, &token))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteForm {
+    token: String,
+    confirmed: Option<String>,
+}
+
+/// Asks first, then deletes.
+pub async fn delete(
+    State(dashboard): State<Shared>,
+    EntryPath(key): EntryPath,
+    headers: HeaderMap,
+    form: Result<Form<DeleteForm>, axum::extract::rejection::FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(form) = form.map_err(|rejection| Error::InvalidBody(rejection.body_text()))?;
+    if !is_own_form(&headers, &form.token) {
+        return Err(Problem::StrangeForm);
+    }
+    let main = if form.confirmed.is_none() {
+        ask(&key, &form.token)
+    } else {
+        let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
+        deleted_page(&key, deleted.map_err(|_| Problem::TookTooLong { may_write: true })??)
+    };
+    let facts = dashboard.facts().await;
+    Ok(page(&key, &facts.condition, main).respond(StatusCode::OK))
+}
+
+fn page<'p>(key: &'p EntryKey, condition: &'p super::condition::Condition, main: Markup) -> Entries<'p> {
+    Entries { key, condition, main }
+}
+
+/// A page about a key, without what all of them have in common.
+struct Entries<'p> {
+    key: &'p EntryKey,
+    condition: &'p super::condition::Condition,
+    main: Markup,
+}
+
+impl Entries<'_> {
+    fn respond(self, status: StatusCode) -> Response {
+        self.with(|page| page.respond(status))
+    }
+
+    fn respond_with_forms(self, status: StatusCode, token: &Token) -> Response {
+        self.with(|page| page.respond_with_forms(status, token))
+    }
+
+    fn with(self, respond: impl FnOnce(Page<'_>) -> Response) -> Response {
+        let Self { key, condition, main } = self;
+        let (ns, name) = (key.namespace(), key.key());
+        let trail = [(ns, address::namespace(ns)), (name, address::key(ns, name))];
+        respond(Page { title: name, events: Topic::Condition.path(), condition, trail: &trail, main })
+    }
+}
+
+fn not_found(key: &EntryKey) -> Markup {
+    html! {
+        section.card.narrow #problem data-code="key_not_found" {
+            h1 { "Key not found" }
+            p { code.key { (key.key()) } " is not in " strong { (key.namespace()) } ": nobody wrote it, or it expired, was evicted or deleted." }
+            p { a.button href=(address::namespace(key.namespace())) { "Back to the namespace" } }
+        }
+    }
+}
+
+fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &Token) -> Markup {
+    let now = unix_millis();
+    let left = entry.expires_in.map(number::span);
+    let expires_at = entry.expires_in.map(|left| UnixMillis(now.0.saturating_add(left.as_millis() as u64)));
+    let date = |at: UnixMillis| html! { time datetime=(number::rfc3339(at)) { (number::date(at)) " UTC" } };
+    html! {
+        div.title {
+            h1.key { (key.key()) }
+            form #delete method="post" action=(address::delete(key.namespace(), key.key())) {
+                input type="hidden" name="token" value=(token.as_str());
+                button.danger type="submit" { "Delete…" }
+            }
+        }
+        div #entry {
+            section.card aria-labelledby="about-heading" {
+                div.head { h2 #about-heading { "Entry" } }
+                dl.fields {
+                    div { dt { "Namespace" } dd data-field="namespace" { a href=(address::namespace(key.namespace())) { (key.namespace()) } } }
+                    div {
+                        dt { "Time to live" }
+                        dd data-field="ttl" data-value=[entry.expires_in.map(|left| left.as_secs_f64().ceil())] {
+                            (left.unwrap_or_else(|| "never expires".to_owned()))
+                        }
+                    }
+                    @if let Some(at) = expires_at { div { dt { "Expires" } dd data-field="expires_at" { (date(at)) } } }
+                    div { dt { "Size" } dd data-field="size" data-value=(entry.value.len()) { (number::bytes(entry.value.len() as u64)) } }
+                    div { dt { "Version" } dd data-field="version" data-value=(entry.version.0) { (entry.version.0) } }
+                    div { dt { "Shard" } dd data-field="shard" { (shard) } }
+                    div { dt { "Written" } dd data-field="created_at" { (date(entry.created_at)) } }
+                    div { dt { "Last read" } dd data-field="last_accessed" { (date(details.last_accessed)) } }
+                    div { dt { "Reads" } dd data-field="access_count" data-value=(details.access_count) { (number::count(details.access_count)) } }
+                    div {
+                        dt { "Tags" }
+                        dd data-field="tags" {
+                            @for tag in details.tags.iter() {
+                                a.tag href=(with_query(&address::namespace(key.namespace()), &[("tag", tag.as_str())])) { (tag.as_str()) } " "
+                            }
+                            @if details.tags.iter().next().is_none() { span.muted { "none" } }
+                        }
+                    }
+                }
+            }
+            (value(entry))
+        }
+    }
+}
+
+/// The value, as it was written and as it is read more easily.
+fn value(entry: &Entry) -> Markup {
+    let (text, is_whole) = beginning(&entry.value, SHOWN_BYTES);
+    let pretty = is_whole.then(|| json::pretty(&text)).filter(|pretty| *pretty != text);
+    html! {
+        section.card aria-labelledby="value-heading" {
+            div.head {
+                h2 #value-heading { "Value" }
+                @if !is_whole {
+                    p.notice #value-cut {
+                        "The first " (number::bytes(SHOWN_BYTES as u64)) " of " (number::bytes(entry.value.len() as u64)) "."
+                    }
+                }
+            }
+            @if let Some(pretty) = &pretty {
+                h3 #pretty-heading { "Formatted" }
+                pre.value tabindex="0" aria-labelledby="pretty-heading" data-field="pretty" { (pretty) }
+                h3 #raw-heading { "As it was written" }
+            }
+            pre.value tabindex="0" aria-labelledby=(if pretty.is_some() { "raw-heading" } else { "value-heading" })
+                data-field="value" { (text) }
+        }
+    }
+}
+
+/// At most so many bytes of a text, and whether that is all of it.
+fn beginning(bytes: &[u8], most: usize) -> (String, bool) {
+    let is_whole = bytes.len() <= most;
+    let mut cut = &bytes[..bytes.len().min(most)];
+    if !is_whole {
+        // Not in the middle of a character.
+        while let Some((last, rest)) = cut.split_last() {
+            let is_start = last & 0b1100_0000 != 0b1000_0000;
+            cut = rest;
+            if is_start {
+                break;
+            }
+        }
+    }
+    (String::from_utf8_lossy(cut).into_owned(), is_whole)
+}
+
+fn ask(key: &EntryKey, token: &str) -> Markup {
+    let (ns, name) = (key.namespace(), key.key());
+    html! {
+        section.card.narrow #delete-confirm {
+            h1 { "Delete this entry?" }
+            p { code.key { (name) } " in " strong { (ns) } }
+            form.actions #confirm method="post" action=(address::delete(ns, name)) {
+                input type="hidden" name="token" value=(token);
+                input type="hidden" name="confirmed" value="yes";
+                button.danger type="submit" { "Delete it" }
+                a.button href=(address::key(ns, name)) { "Cancel" }
+            }
+        }
+    }
+}
+
+fn deleted_page(key: &EntryKey, was_there: bool) -> Markup {
+    html! {
+        section.card.narrow #deleted data-deleted=(was_there) {
+            h1 { @if was_there { "Deleted" } @else { "It was gone already" } }
+            p { code.key { (key.key()) } " in " strong { (key.namespace()) } }
+            p { a.button href=(address::namespace(key.namespace())) { "Back to the namespace" } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Tags, Version};
+    use bytes::Bytes;
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        assert_eq!(beginning(b"abc", 3), ("abc".to_owned(), true));
+        assert_eq!(beginning("aäöü".as_bytes(), 4), ("aä".to_owned(), false));
+        assert_eq!(beginning(b"abcdef", 4).0.len(), 3);
+    }
+
+    #[test]
+    fn nothing_of_an_entry_is_taken_for_markup() {
+        let key = EntryKey::parse("n", "<b>\"'&").unwrap();
+        let value = Bytes::from_static(br#""<script>alert(1)</script>""#);
+        let entry = Entry { value, version: Version(7), created_at: UnixMillis(0), expires_in: None };
+        let tags = Tags::parse(vec!["<i>".to_owned()]).unwrap();
+        let details = Details { last_accessed: UnixMillis(0), access_count: 1, tags };
+        let token = Token::of(&HeaderMap::new());
+        let page = shown(&key, &entry, &details, "a", &token).0;
+        for markup in ["<script", "<b>", "<i>"] {
+            assert!(!page.contains(markup), "{markup} in {page}");
+        }
+        assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
+        assert!(!page.contains("data-field=\"pretty\""), "one line needs no second form: {page}");
+    }
+}

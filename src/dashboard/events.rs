@@ -1,0 +1,317 @@
+//! Live pages: `GET /dashboard/events?page=...` sends the regions of a page whenever they changed, as
+//! server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//!
+//! All browsers that look at the same page share one *feed*, which makes the regions once a tick and ends when
+//! nobody looks any more. Streams are bounded in number, and end when the process drains, so that it does not
+//! wait for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use maud::Markup;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::address::{OVERVIEW, Parameters, with_query};
+use super::overview::{Asked, OverviewQuery};
+use super::problem::Problem;
+use super::{Dashboard, Shared, namespace, overview};
+use crate::http::Error;
+use crate::model::Namespace;
+
+/// Streams at a time.
+pub const MOST_STREAMS: usize = 64;
+
+/// After how long without anything new a stream says that it lives, for proxies that cut silent ones.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How soon a browser tries again, in milliseconds.
+const RETRY: &str = "retry: 1000\n\n";
+
+/// What a stream is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    Overview(Asked),
+    Namespace(Namespace),
+    /// How the service is, and no more.
+    Condition,
+}
+
+/// A part of a page that is replaced as a whole: the `id` of its element, and the element.
+pub type Region = (&'static str, Markup);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    page: String,
+    ns: Option<String>,
+    q: Option<String>,
+    sort: Option<String>,
+    order: Option<String>,
+    from: Option<String>,
+}
+
+impl TryFrom<EventsQuery> for Topic {
+    type Error = Problem;
+
+    fn try_from(query: EventsQuery) -> Result<Self, Problem> {
+        let EventsQuery { page, ns, q, sort, order, from } = query;
+        match page.as_str() {
+            "overview" => Ok(Self::Overview(Asked::parse(OverviewQuery { q, sort, order, from })?)),
+            "namespace" => {
+                let missing = || Error::InvalidQuery("`ns` names the namespace of the page".to_owned());
+                Ok(Self::Namespace(Namespace::parse(&ns.ok_or_else(missing)?)?))
+            }
+            "condition" => Ok(Self::Condition),
+            other => {
+                let text = format!("`page` is overview, namespace or condition, not {other:?}");
+                Err(Error::InvalidQuery(text).into())
+            }
+        }
+    }
+}
+
+impl Topic {
+    /// Where its events come from.
+    pub fn path(&self) -> String {
+        let path = format!("{OVERVIEW}/events");
+        match self {
+            Self::Overview(asked) => {
+                let mut parameters = vec![("page", "overview")];
+                let asked = asked.parameters();
+                parameters.extend(asked.iter().map(|(name, value)| (*name, value.as_str())));
+                with_query(&path, &parameters)
+            }
+            Self::Namespace(namespace) => with_query(&path, &[("page", "namespace"), ("ns", namespace.as_str())]),
+            Self::Condition => with_query(&path, &[("page", "condition")]),
+        }
+    }
+
+    async fn regions(&self, dashboard: &Dashboard) -> Vec<Region> {
+        let facts = dashboard.facts().await;
+        let mut regions = vec![("status", facts.condition.status()), ("notices", facts.condition.notices())];
+        match self {
+            Self::Overview(asked) => regions.extend(overview::regions(dashboard, &facts, asked)),
+            Self::Namespace(name) => regions.extend(namespace::regions(dashboard, name).await),
+            Self::Condition => {}
+        }
+        regions
+    }
+}
+
+/// What a feed made last.
+type Made = Arc<Vec<Region>>;
+
+/// The feeds that run, at most as many as streams.
+#[derive(Default)]
+pub struct Feeds(Mutex<HashMap<Topic, watch::Sender<Made>>>);
+
+impl Dashboard {
+    /// Joins the feed of a topic, which begins with its first stream.
+    fn join(self: &Arc<Self>, topic: &Topic) -> watch::Receiver<Made> {
+        let mut feeds = self.feeds.0.lock();
+        if let Some(feed) = feeds.get(topic) {
+            let mut receiver = feed.subscribe();
+            receiver.mark_changed();
+            return receiver;
+        }
+        let (sender, receiver) = watch::channel(Made::default());
+        feeds.insert(topic.clone(), sender.clone());
+        // Not on the worker of the first stream: pages are nobody's requests.
+        self.runtime.spawn(feed(Running { dashboard: self.clone(), topic: topic.clone(), sender }));
+        receiver
+    }
+}
+
+/// A feed that runs. However it ends, it is taken out: its streams then end as well, and browsers come again.
+struct Running {
+    dashboard: Shared,
+    topic: Topic,
+    sender: watch::Sender<Made>,
+}
+
+impl Running {
+    /// Whether nobody looks any more; nobody joins it then.
+    fn is_left(&self) -> bool {
+        let mut feeds = self.dashboard.feeds.0.lock();
+        let is_left = self.sender.receiver_count() == 0;
+        if is_left {
+            self.take_out(&mut feeds);
+        }
+        is_left
+    }
+
+    /// Not one that began under the same name since.
+    fn take_out(&self, feeds: &mut HashMap<Topic, watch::Sender<Made>>) {
+        if feeds.get(&self.topic).is_some_and(|feed| feed.same_channel(&self.sender)) {
+            feeds.remove(&self.topic);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.take_out(&mut self.dashboard.feeds.0.lock());
+    }
+}
+
+async fn feed(running: Running) {
+    let Running { dashboard, topic, sender } = &running;
+    let mut ticks = dashboard.ticks();
+    loop {
+        sender.send_replace(Arc::new(topic.regions(dashboard).await));
+        tokio::select! {
+            () = dashboard.app.draining.cancelled() => return,
+            () = sender.closed() => {}
+            () = ticks.next() => {}
+        }
+        if running.is_left() {
+            return;
+        }
+    }
+}
+
+/// A browser that looks.
+struct Stream {
+    made: watch::Receiver<Made>,
+    /// What it has, by region.
+    sent: HashMap<&'static str, String>,
+    draining: CancellationToken,
+    has_ended: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        if self.has_ended {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => {
+                    self.has_ended = true;
+                    return Some("event: leaving\ndata: the service stops\n\n".to_owned());
+                }
+                changed = self.made.changed() => {
+                    changed.ok()?;
+                    let made = self.made.borrow_and_update().clone();
+                    let news = self.news(&made);
+                    if !news.is_empty() {
+                        return Some(news);
+                    }
+                }
+                () = sleep(KEEP_ALIVE) => return Some(": alive\n\n".to_owned()),
+            }
+        }
+    }
+
+    /// What the browser does not have yet, and in any case how the service is: by that it knows that it is heard.
+    fn news(&mut self, made: &[Region]) -> String {
+        let mut news = String::new();
+        for (id, region) in made {
+            if *id == "status" || self.sent.get(id).is_none_or(|sent| *sent != region.0) {
+                put_event(&mut news, id, &region.0);
+                self.sent.insert(id, region.0.clone());
+            }
+        }
+        news
+    }
+}
+
+/// An event whose first line of data is the region's id, the rest is the element.
+fn put_event(text: &mut String, id: &str, element: &str) {
+    text.push_str("event: region\ndata: ");
+    text.push_str(id);
+    // A line of data cannot hold an end of line, of whatever kind.
+    for line in element.split("\r\n").flat_map(|line| line.split(['\n', '\r'])) {
+        text.push_str("\ndata: ");
+        text.push_str(line);
+    }
+    text.push_str("\n\n");
+}
+
+pub async fn events(
+    State(dashboard): State<Shared>,
+    Parameters(query): Parameters<EventsQuery>,
+) -> Result<Response, Problem> {
+    let topic = Topic::try_from(query)?;
+    let too_many = |_| Problem::TooManyStreams { limit: MOST_STREAMS };
+    let place = dashboard.streams.clone().try_acquire_owned().map_err(too_many)?;
+    let stream = Stream {
+        made: dashboard.join(&topic),
+        sent: HashMap::new(),
+        draining: dashboard.app.draining.clone(),
+        has_ended: false,
+        _place: place,
+    };
+    let first = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(RETRY.to_owned())]);
+    let rest =
+        futures_util::stream::unfold(stream, async |mut stream| stream.next().await.map(|text| (Ok(text), stream)));
+    let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, [("x-accel-buffering", "no")], body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(page: &str, ns: Option<&str>) -> EventsQuery {
+        let ns = ns.map(str::to_owned);
+        EventsQuery { page: page.to_owned(), ns, q: None, sort: None, order: None, from: None }
+    }
+
+    #[test]
+    fn a_topic_is_what_its_page_asked_for() {
+        let topic = Topic::try_from(query("namespace", Some("users"))).unwrap();
+        assert_eq!(topic.path(), "/dashboard/events?page=namespace&ns=users");
+        assert_eq!(Topic::try_from(query("overview", None)).unwrap().path(), "/dashboard/events?page=overview");
+        for wrong in [query("namespace", None), query("namespace", Some("a b")), query("other", None)] {
+            assert!(Topic::try_from(wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn an_element_of_several_lines_is_one_event() {
+        let mut text = String::new();
+        put_event(&mut text, "x", "<p>\r\na\rb\n</p>");
+        assert_eq!(text, "event: region\ndata: x\ndata: <p>\ndata: a\ndata: b\ndata: </p>\n\n");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_new_is_sent_and_the_status_always() {
+        let (sender, made) = watch::channel(Made::default());
+        let semaphore = Arc::new(tokio::sync::Semaphore::new(1));
+        let mut stream = Stream {
+            made,
+            sent: HashMap::new(),
+            draining: CancellationToken::new(),
+            has_ended: false,
+            _place: semaphore.try_acquire_owned().unwrap(),
+        };
+        let regions = |number: u32| {
+            let region = |id: &'static str, text: String| (id, maud::PreEscaped(text));
+            Arc::new(vec![region("status", "ok".into()), region("a", "same".into()), region("b", number.to_string())])
+        };
+        sender.send_replace(regions(1));
+        let first = stream.next().await.unwrap();
+        assert!(["status", "a", "b"].iter().all(|id| first.contains(&format!("data: {id}\n"))), "{first}");
+        sender.send_replace(regions(2));
+        let second = stream.next().await.unwrap();
+        assert!(second.contains("data: status\n") && second.contains("data: b\ndata: 2\n"), "{second}");
+        assert!(!second.contains("data: a\n"), "{second}");
+        stream.draining.cancel();
+        assert!(stream.next().await.unwrap().starts_with("event: leaving"));
+        assert_eq!(stream.next().await, None);
+    }
+}

@@ -1,0 +1,158 @@
+//! What pages show of the whole fleet, gathered at most once in [`FRESH`] however many pages ask.
+//!
+//! Every source has a deadline of its own: a page comes without what did not answer, and says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::Dashboard;
+use super::condition::{Condition, Signs};
+use crate::clock::Moment;
+use crate::fleet::{Cluster, Instance, ShardView};
+use crate::namespaces::Record;
+use crate::store::{Role, Totals};
+use crate::trends::Summary;
+
+/// For how long what was gathered is shown to others as well.
+pub const FRESH: Duration = Duration::from_millis(500);
+
+/// How long a page waits for a source; shards have a deadline of their own that is usually shorter.
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The fleet at a moment.
+pub struct Facts {
+    pub condition: Condition,
+    pub shards: Vec<Shard>,
+    /// `None` where nobody told in time.
+    pub instances: Option<Vec<Instance>>,
+    /// By name.
+    pub namespaces: Vec<Row>,
+    pub is_remote: bool,
+}
+
+/// A shard; numbers are `None` where it did not tell.
+pub struct Shard {
+    pub name: String,
+    pub is_connected: bool,
+    pub role: Option<Role>,
+    pub used_bytes: Option<u64>,
+    pub limit_bytes: Option<u64>,
+    pub keys: Option<u64>,
+    pub ring_share: Option<f64>,
+    pub watermark_age: Option<Duration>,
+}
+
+/// A namespace with what is known of it.
+pub struct Row {
+    pub record: Record,
+    pub lately: Option<Summary>,
+}
+
+impl Row {
+    pub fn name(&self) -> &str {
+        self.record.namespace.as_str()
+    }
+
+    pub fn totals(&self) -> Option<Totals> {
+        self.lately.as_ref().and_then(|lately| lately.totals)
+    }
+}
+
+/// The last facts, and when their gathering began.
+#[derive(Default)]
+pub struct Latest(tokio::sync::Mutex<Option<(Moment, Arc<Facts>)>>);
+
+impl Dashboard {
+    /// Facts of a moment ago.
+    pub async fn facts(&self) -> Arc<Facts> {
+        let now = Moment::now().as_nanos();
+        let fresh = now.saturating_sub(u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX));
+        self.facts_since(Moment::from_nanos(fresh)).await
+    }
+
+    /// Facts of `since` or later.
+    pub async fn facts_since(&self, since: Moment) -> Arc<Facts> {
+        // Who waits here gets what the one before gathered, if he began late enough.
+        let mut latest = self.latest.0.lock().await;
+        if let Some((begun_at, facts)) = &*latest
+            && *begun_at >= since
+        {
+            return facts.clone();
+        }
+        let begun_at = Moment::now();
+        let facts = Arc::new(self.gather().await);
+        *latest = Some((begun_at, facts.clone()));
+        facts
+    }
+
+    async fn gather(&self) -> Facts {
+        let app = &self.app;
+        let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
+        let records = app.cache.namespaces();
+        let are_policies_loaded = records.is_ok();
+        let warnings = cluster.as_ref().map(warnings_of).unwrap_or_else(|| app.fleet.agreement().warnings());
+        let (shards, instances) = match cluster {
+            Some(cluster) => (cluster.shards.into_iter().map(Shard::from).collect(), Some(cluster.instances)),
+            None => (app.cache.shard_names().iter().map(|name| Shard::silent(name)).collect(), None),
+        };
+        let shards: Vec<Shard> = shards;
+        let silent: Vec<_> =
+            shards.iter().filter(|shard| !shard.is_connected).map(|shard| shard.name.clone()).collect();
+        let condition = Condition::of(Signs {
+            silent: &silent,
+            shards: shards.len(),
+            is_database_connected: app.database.is_connected(),
+            are_policies_loaded,
+            warnings,
+        });
+        let mut lately: std::collections::HashMap<String, Summary> =
+            self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
+        let row = |record: Record| {
+            let lately = lately.remove(record.namespace.as_str());
+            Row { record, lately }
+        };
+        let namespaces = records.unwrap_or_default().into_iter().map(row).collect();
+        Facts { condition, shards, instances, namespaces, is_remote: app.cache.is_remote() }
+    }
+}
+
+fn warnings_of(cluster: &Cluster) -> Vec<String> {
+    let mut warnings = cluster.agreement.warnings();
+    let replicas = cluster.shards.iter().filter(|shard| shard.survey.role == Some(Role::Replica));
+    warnings
+        .extend(replicas.map(|shard| format!("Shard {} is a replica and refuses writes.", shard.survey.health.name)));
+    warnings
+}
+
+impl Shard {
+    fn silent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_connected: false,
+            role: None,
+            used_bytes: None,
+            limit_bytes: None,
+            keys: None,
+            ring_share: None,
+            watermark_age: None,
+        }
+    }
+}
+
+impl From<ShardView> for Shard {
+    fn from(view: ShardView) -> Self {
+        let health = view.survey.health;
+        Self {
+            is_connected: health.reachable,
+            role: view.survey.role,
+            used_bytes: health.reachable.then_some(health.used_bytes),
+            limit_bytes: health.reachable.then_some(health.limit_bytes),
+            keys: view.survey.keys,
+            ring_share: Some(view.ring_share),
+            watermark_age: view.watermark_age,
+            name: health.name,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The keys of a namespace, page by page.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::address::{self, with_query};
+use super::facts::PATIENCE;
+use super::problem::Problem;
+use super::{Dashboard, number};
+use crate::cache::{Error, Listing};
+use crate::http;
+use crate::model::{Namespace, Selection};
+use crate::store::{Cursor, Page};
+
+/// Keys on a page.
+const LIMIT: usize = 60;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysQuery {
+    pattern: Option<String>,
+    tag: Option<String>,
+    cursor: Option<String>,
+}
+
+/// Which keys are asked for.
+pub struct Asked {
+    pattern: String,
+    tag: String,
+    selection: Selection,
+    cursor: Option<String>,
+}
+
+impl TryFrom<KeysQuery> for Asked {
+    type Error = Problem;
+
+    fn try_from(query: KeysQuery) -> Result<Self, Problem> {
+        // An empty field of a form is one that was not filled in.
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let (pattern, tag, cursor) = (given(query.pattern), given(query.tag), given(query.cursor));
+        let selection = http::selection(pattern.clone(), tag.clone())?;
+        Ok(Self { pattern: pattern.unwrap_or_default(), tag: tag.unwrap_or_default(), selection, cursor })
+    }
+}
+
+/// The page, or why it is missing.
+pub type Listed = Result<Page, String>;
+
+/// # Errors
+/// The cursor is none that a page gave.
+pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -> Result<Listed, Problem> {
+    let listing = Listing { selection: asked.selection.clone(), cursor: asked.cursor.clone(), limit: LIMIT };
+    match timeout(PATIENCE, dashboard.app.cache.list(namespace, &listing)).await {
+        Ok(Ok(page)) => Ok(Ok(page)),
+        Ok(Err(error)) if error.is_refusal() => Err(error.into()),
+        Ok(Err(Error::Store(_)) | Err(_)) | Err(_) => {
+            Ok(Err("The keys cannot be listed: a shard does not answer. Load the page again later.".to_owned()))
+        }
+    }
+}
+
+pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
+    let path = address::namespace(namespace.as_str());
+    html! {
+        div.forms {
+            form.search role="search" method="get" action={ (path) "#keys-heading" } {
+                label.hidden for="keys-pattern" { "Pattern of the keys" }
+                input #keys-pattern type="search" name="pattern" value=(asked.pattern) placeholder="Pattern: user_*"
+                    autocomplete="off" spellcheck="false";
+                @if !asked.tag.is_empty() { input type="hidden" name="tag" value=(asked.tag); }
+                button type="submit" { "List" }
+            }
+            form.search method="get" action={ (path) "/key" } {
+                label.hidden for="open-key" { "Exact key" }
+                input #open-key type="search" name="key" required placeholder="Exact key" autocomplete="off"
+                    spellcheck="false";
+                button type="submit" { "Open" }
+            }
+        }
+        @match listed {
+            Err(reason) => { p.notice #keys-missing { (reason) } }
+            Ok(page) => {
+                @if !asked.tag.is_empty() {
+                    p.muted { "With the tag " code { (asked.tag) } " · " a href=(path) { "all keys" } }
+                }
+                ul.keys #keys data-size=(page.size) {
+                    @for key in &page.keys {
+                        li data-key=(key) { a href=(address::key(namespace.as_str(), key)) { (key) } }
+                    }
+                }
+                @if page.keys.is_empty() {
+                    p.none { (nothing(asked, page)) }
+                }
+                (paging(&path, asked, page))
+            }
+        }
+    }
+}
+
+fn nothing(asked: &Asked, page: &Page) -> &'static str {
+    match (page.size, page.next.is_some()) {
+        (0, _) => "The namespace is empty.",
+        // A pattern that matches little finds little in what one page looks at.
+        (_, true) => "Nothing in this part of the namespace; go on.",
+        _ if matches!(asked.selection, Selection::All) => "No more keys.",
+        _ => "No key matches.",
+    }
+}
+
+fn paging(path: &str, asked: &Asked, page: &Page) -> Markup {
+    let next = page.next.as_ref().map(Cursor::encode);
+    let selection = [("pattern", asked.pattern.as_str()), ("tag", asked.tag.as_str())];
+    let to = |cursor: &str| {
+        let [pattern, tag] = selection;
+        format!("{}#keys-heading", with_query(path, &[pattern, tag, ("cursor", cursor)]))
+    };
+    html! {
+        div.paging {
+            span.muted {
+                (number::of(page.keys.len() as u64, "key", "keys")) " here, "
+                (number::count(page.size)) " in the namespace"
+            }
+            @if asked.cursor.is_some() { a.button href=(to("")) { "From the start" } }
+            @if let Some(next) = next { a.button rel="next" href=(to(&next)) { "More" } }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The dashboard: pages for people, from this binary alone.
+//!
+//! Pages are written on the server (`maud`), with charts as SVG; a small script puts the regions in place that
+//! come as server-sent events ([`events`]). Without the script everything works but that. What a page shows comes
+//! through the doors of `cache`, `fleet` and `trends`, each with a deadline: a page comes also when a shard is
+//! dead or stands still, and says what is missing. Anything that changes something is asked twice, and refused
+//! when another site sent it ([`cross_site`]).
+
+mod address;
+mod asset;
+mod audit;
+mod chart;
+mod condition;
+mod cross_site;
+mod entry;
+mod events;
+mod facts;
+mod fleet;
+mod flush;
+mod json;
+mod latency;
+mod listing;
+mod namespace;
+mod number;
+mod overview;
+mod page;
+mod problem;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use self::events::Feeds;
+use self::facts::Latest;
+
+use self::problem::Problem;
+use crate::http::{Error, SharedApp};
+use crate::trends::Trends;
+
+/// What the pages share.
+pub struct Dashboard {
+    app: SharedApp,
+    trends: Arc<Trends>,
+    /// Where feeds run.
+    runtime: Handle,
+    latest: Latest,
+    feeds: Feeds,
+    /// Places for streams of events.
+    streams: Arc<Semaphore>,
+}
+
+type Shared = Arc<Dashboard>;
+
+/// Nothing but what this server sends, and no place within another page.
+const SECURITY: [(&str, &str); 6] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    // With none at all, a form's `Origin` would be `null`.
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+/// Every page there is. To be called within the runtime that does what is nobody's request.
+pub fn router(app: SharedApp) -> Router {
+    let dashboard = Dashboard {
+        trends: app.trends.clone(),
+        app,
+        runtime: Handle::current(),
+        latest: Latest::default(),
+        feeds: Feeds::default(),
+        streams: Arc::new(Semaphore::new(events::MOST_STREAMS)),
+    };
+    Router::new()
+        .route("/dashboard", get(overview::get))
+        .route("/dashboard/namespaces/{ns}", get(namespace::get))
+        .route("/dashboard/namespaces/{ns}/flush", post(flush::post))
+        .route("/dashboard/namespaces/{ns}/key", get(entry::find))
+        .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
+        .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
+        .route("/dashboard/events", get(events::events))
+        .route("/dashboard/assets/{name}", get(asset::get))
+        .route("/dashboard/", get(no_such_page))
+        .route("/dashboard/{*rest}", get(no_such_page))
+        .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
+        .layer(from_fn(guard))
+        .with_state(Arc::new(dashboard))
+}
+
+async fn no_such_page() -> Problem {
+    Error::NoSuchRoute.into()
+}
+
+/// Stands around every page: refuses what another site sent, and gives each answer the headers that keep it from
+/// being used by one. Events count as well: they hold one of a bounded number of places.
+async fn guard(request: Request, next: Next) -> Response {
+    let is_guarded = request.method() != Method::GET && request.method() != Method::HEAD
+        || request.uri().path() == "/dashboard/events";
+    let mut response = if is_guarded && !cross_site::is_same_site(request.headers(), request.uri()) {
+        Problem::CrossSite.into_response()
+    } else {
+        next.run(request).await
+    };
+    for (name, value) in SECURITY {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Moments to send events: when the trends have taken a step, or should have.
+struct Ticks(watch::Receiver<u64>);
+
+impl Ticks {
+    async fn next(&mut self) {
+        // A step waits for the shards, and pages have to tell just then that they do not answer.
+        let late = Trends::STEP + Trends::STEP / 4;
+        if let Ok(Err(_)) = timeout(late, self.0.changed()).await {
+            // The process ends.
+            sleep(late).await;
+        }
+    }
+}
+
+impl Dashboard {
+    fn ticks(&self) -> Ticks {
+        Ticks(self.trends.ticks())
+    }
+
+    /// How long a page waits for what it is about: shorter than the request's own deadline, so that a page
+    /// says what happened.
+    fn time_of_a_request(&self) -> Duration {
+        self.app.bounds.request_timeout() * 9 / 10
+    }
+}

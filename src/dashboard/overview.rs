@@ -1,0 +1,485 @@
+//! `GET /dashboard`: the fleet on one page.
+
+use std::cmp::Ordering;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::address::{self, OVERVIEW, Parameters, with_query};
+use super::chart::{Chart, Line, Top};
+use super::events::{Region, Topic};
+use super::facts::{Facts, Row};
+use super::page::{Page, Tile, bar, section, tiles};
+use super::problem::Problem;
+use super::{Dashboard, Shared, fleet, latency, number};
+use crate::clock::{Moment, unix_millis};
+use crate::http::Error;
+use crate::trends::Trends;
+
+/// Rows of the table of namespaces on one page.
+pub const ROWS: usize = 100;
+
+/// By what the namespaces are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Column {
+    Name,
+    Keys,
+    Memory,
+    HitRate,
+    Reads,
+    Evictions,
+    Expirations,
+}
+
+impl Column {
+    pub const ALL: [Self; 7] =
+        [Self::Name, Self::Reads, Self::HitRate, Self::Keys, Self::Memory, Self::Evictions, Self::Expirations];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Keys => "keys",
+            Self::Memory => "memory",
+            Self::HitRate => "hit_rate",
+            Self::Reads => "reads",
+            Self::Evictions => "evictions",
+            Self::Expirations => "expirations",
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Name => "Namespace",
+            Self::Keys => "Keys",
+            Self::Memory => "Memory",
+            Self::HitRate => "Hit rate",
+            Self::Reads => "Reads",
+            Self::Evictions => "Evictions",
+            Self::Expirations => "Expirations",
+        }
+    }
+
+    fn compare(self, one: &Row, other: &Row) -> Ordering {
+        let of = |row: &Row| {
+            let totals = row.totals();
+            let lately = row.lately.as_ref();
+            match self {
+                Self::Name => None,
+                Self::Keys => totals.map(|totals| totals.keys as f64),
+                Self::Memory => totals.map(|totals| totals.bytes as f64),
+                Self::Evictions => totals.map(|totals| totals.evictions as f64),
+                Self::Expirations => totals.map(|totals| totals.expirations as f64),
+                Self::HitRate => lately.and_then(|lately| lately.hit_rate),
+                Self::Reads => lately.and_then(|lately| lately.reads_per_second),
+            }
+        };
+        match self {
+            Self::Name => one.name().cmp(other.name()),
+            // What is not known stands below everything.
+            _ => of(one).unwrap_or(-1.0).total_cmp(&of(other).unwrap_or(-1.0)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Which namespaces are asked for, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// Part of the name, in any case of its letters.
+    search: String,
+    column: Column,
+    order: Order,
+    /// The first row.
+    from: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverviewQuery {
+    pub q: Option<String>,
+    pub sort: Option<String>,
+    pub order: Option<String>,
+    pub from: Option<String>,
+}
+
+/// The longest text to search for, in characters; names are shorter.
+const MOST_SEARCHED: usize = 100;
+
+impl Asked {
+    /// # Errors
+    /// [`Error::InvalidQuery`] naming the parameter.
+    pub fn parse(query: OverviewQuery) -> Result<Self, Error> {
+        let OverviewQuery { q: search, sort, order, from } = query;
+        let column = match sort.as_deref() {
+            None => Column::Name,
+            Some(name) => Column::ALL.into_iter().find(|column| column.as_str() == name).ok_or_else(|| {
+                let names = Column::ALL.map(Column::as_str).join(", ");
+                Error::InvalidQuery(format!("`sort` is one of {names}, not {name:?}"))
+            })?,
+        };
+        let order = match order.as_deref() {
+            Some("asc") => Order::Ascending,
+            Some("desc") => Order::Descending,
+            None if column == Column::Name => Order::Ascending,
+            None => Order::Descending,
+            Some(other) => return Err(Error::InvalidQuery(format!("`order` is asc or desc, not {other:?}"))),
+        };
+        let wrong = |text: &String| Error::InvalidQuery(format!("`from` is the number of a row, not {text:?}"));
+        let from = from.map_or(Ok(0), |text| text.parse().map_err(|_| wrong(&text)))?;
+        let search = search.unwrap_or_default().trim().chars().take(MOST_SEARCHED).collect::<String>();
+        Ok(Self { search: search.to_ascii_lowercase(), column, order, from })
+    }
+
+    /// As they stand in a query; what is so by default is left out.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let mut parameters = vec![("q", self.search.clone())];
+        let default = if self.column == Column::Name { Order::Ascending } else { Order::Descending };
+        if self.column != Column::Name {
+            parameters.push(("sort", self.column.as_str().to_owned()));
+        }
+        if self.order != default {
+            let order = if self.order == Order::Ascending { "asc" } else { "desc" };
+            parameters.push(("order", order.to_owned()));
+        }
+        if self.from > 0 {
+            parameters.push(("from", self.from.to_string()));
+        }
+        parameters
+    }
+
+    fn path(&self) -> String {
+        let parameters = self.parameters();
+        let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        with_query(OVERVIEW, &parameters)
+    }
+
+    /// The same sorted by `column`; the other way round if it is already.
+    fn sorted_by(&self, column: Column) -> Self {
+        let order = match (self.column == column, self.order) {
+            (true, Order::Ascending) => Order::Descending,
+            (true, Order::Descending) => Order::Ascending,
+            (false, _) if column == Column::Name => Order::Ascending,
+            (false, _) => Order::Descending,
+        };
+        Self { column, order, from: 0, ..self.clone() }
+    }
+
+    /// The rows that match, sorted, and how many there are on all pages.
+    fn select<'r>(&self, rows: &'r [Row]) -> (Vec<&'r Row>, usize) {
+        let matches = |row: &&Row| row.name().to_ascii_lowercase().contains(&self.search);
+        let mut found: Vec<&Row> = rows.iter().filter(matches).collect();
+        found.sort_by(|one, other| {
+            let ordering = self.column.compare(one, other);
+            let ordering = if self.order == Order::Descending { ordering.reverse() } else { ordering };
+            ordering.then_with(|| one.name().cmp(other.name()))
+        });
+        let all = found.len();
+        (found.into_iter().skip(self.from).take(ROWS).collect(), all)
+    }
+}
+
+pub async fn get(
+    State(dashboard): State<Shared>,
+    Parameters(query): Parameters<OverviewQuery>,
+) -> Result<Response, Problem> {
+    let asked = Asked::parse(query)?;
+    // Who just wrote a namespace wants to see it.
+    let facts = dashboard.facts_since(Moment::now()).await;
+    let search = html! {
+        form.search role="search" method="get" action=(OVERVIEW) data-live {
+            label.hidden for="q" { "Search namespaces by name" }
+            input #q type="search" name="q" value=(asked.search) placeholder="Search namespaces" autocomplete="off"
+                spellcheck="false" maxlength=(MOST_SEARCHED);
+            @for (name, value) in asked.parameters() {
+                @if name == "sort" || name == "order" { input type="hidden" name=(name) value=(value); }
+            }
+            button type="submit" { "Search" }
+        }
+    };
+    let main = html! {
+        h1.hidden { "Overview of the fleet" }
+        (figures(&dashboard, &facts))
+        (charts(&dashboard))
+        section.card aria-labelledby="namespaces-heading" {
+            div.head { h2 #namespaces-heading { "Namespaces" } (search) }
+            (namespaces(&facts, &asked))
+            (paging(&facts, &asked))
+        }
+        (section("shards", "Shards", "Where the entries live", &fleet::shards(&facts)))
+        (section("instances", "Instances", "Every sidecache on these shards", &fleet::instances(&facts)))
+        (section("latency", "Latency", "Of this instance in the last minute", &latency::row(dashboard.trends.latency(None))))
+    };
+    let events = Topic::Overview(asked).path();
+    let page = Page { title: "Overview", events, condition: &facts.condition, trail: &[], main };
+    Ok(page.respond(StatusCode::OK))
+}
+
+/// What changes while somebody looks.
+pub fn regions(dashboard: &Dashboard, facts: &Facts, asked: &Asked) -> Vec<Region> {
+    vec![
+        ("figures", figures(dashboard, facts)),
+        ("charts", charts(dashboard)),
+        ("namespaces", namespaces(facts, asked)),
+        ("paging", paging(facts, asked)),
+        ("shards", fleet::shards(facts)),
+        ("instances", fleet::instances(facts)),
+        ("latency", latency::row(dashboard.trends.latency(None))),
+    ]
+}
+
+fn figures(dashboard: &Dashboard, facts: &Facts) -> Markup {
+    let points = dashboard.trends.overview();
+    let latest = points.last();
+    let reads = latest.and_then(|point| point.reads_per_second);
+    let hit_rate = latest.and_then(|point| point.hit_rate);
+    let known = || facts.namespaces.iter().filter_map(Row::totals);
+    let (keys, bytes): (u64, u64) = known().fold((0, 0), |(keys, bytes), t| (keys + t.keys, bytes + t.bytes));
+    let is_partial = known().count() < facts.namespaces.len();
+    let p99 = dashboard.trends.latency(None).p99;
+    let unknown = || number::UNKNOWN.to_owned();
+    let at_least = if is_partial { "not all are known yet" } else { "in all namespaces" };
+    let instances = facts.instances.as_ref().map(|instances| instances.len() as u64);
+    let connected = facts.shards.iter().filter(|shard| shard.is_connected).count();
+    tiles(
+        "figures",
+        &[
+            Tile {
+                stat: "reads_per_second",
+                name: "Reads",
+                raw: reads.map(|reads| format!("{reads:.3}")),
+                shown: reads.map_or_else(unknown, number::rate),
+                note: html! { "by the whole fleet" },
+            },
+            Tile {
+                stat: "hit_rate_now",
+                name: "Hit rate",
+                raw: hit_rate.map(|rate| format!("{rate:.4}")),
+                shown: hit_rate.map_or_else(unknown, number::percent),
+                note: html! { "at present" },
+            },
+            Tile {
+                stat: "p99_seconds",
+                name: "Latency, p99",
+                raw: p99.map(|time| format!("{:.6}", time.as_secs_f64())),
+                shown: p99.map_or_else(unknown, number::latency),
+                note: html! { "of this instance, last minute" },
+            },
+            Tile {
+                stat: "namespaces",
+                name: "Namespaces",
+                raw: Some(facts.namespaces.len().to_string()),
+                shown: number::count(facts.namespaces.len() as u64),
+                note: html! { "configured or written" },
+            },
+            Tile {
+                stat: "keys",
+                name: "Keys",
+                raw: Some(keys.to_string()),
+                shown: number::short(keys as f64),
+                note: html! { (at_least) },
+            },
+            Tile {
+                stat: "bytes",
+                name: "Values",
+                raw: Some(bytes.to_string()),
+                shown: number::bytes(bytes),
+                note: html! { (at_least) },
+            },
+            Tile {
+                stat: "shards",
+                name: "Shards",
+                raw: Some(connected.to_string()),
+                shown: format!("{connected} of {}", facts.shards.len()),
+                note: html! { "answer" },
+            },
+            Tile {
+                stat: "instances",
+                name: "Instances",
+                raw: instances.map(|count| count.to_string()),
+                shown: instances.map_or_else(unknown, number::count),
+                note: html! { "alive" },
+            },
+        ],
+    )
+}
+
+fn charts(dashboard: &Dashboard) -> Markup {
+    let points = dashboard.trends.overview();
+    let now = unix_millis();
+    let reads = Line::of("reads", "reads", &points, now, |point| point.reads_per_second);
+    let hits = Line::of("hits", "hits", &points, now, |point| point.hit_rate);
+    html! {
+        div.charts #charts {
+            (throughput("overview-reads", "Reads of the fleet", &[reads]).draw())
+            (rate("overview-hits", "Hit rate of the fleet", &[hits]).draw())
+        }
+    }
+}
+
+pub fn throughput<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
+    let (points, step) = (Trends::POINTS, Trends::STEP);
+    Chart { id, title, shown: number::rate, top: Top::Decimal, lines, points, step }
+}
+
+pub fn rate<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
+    Chart { shown: number::percent, top: Top::At(1.0), ..throughput(id, title, lines) }
+}
+
+fn namespaces(facts: &Facts, asked: &Asked) -> Markup {
+    let (rows, _) = asked.select(&facts.namespaces);
+    html! {
+        table.cards #namespaces {
+            caption.hidden { "Namespaces, their traffic and what they hold" }
+            thead {
+                tr {
+                    @for column in Column::ALL { (sortable(asked, column)) }
+                }
+            }
+            tbody {
+                @for row in &rows { (namespace_row(row)) }
+                @if rows.is_empty() {
+                    tr { td.none colspan="7" { (nothing_found(facts, asked)) } }
+                }
+            }
+        }
+    }
+}
+
+fn nothing_found(facts: &Facts, asked: &Asked) -> Markup {
+    if facts.namespaces.is_empty() {
+        return html! {
+            "No namespace yet. The first write creates one: "
+            code { "curl -X PUT localhost:8080/api/v1/cache/demo/hello -d '{\"value\": \"world\"}'" }
+        };
+    }
+    html! { "No namespace has “" (asked.search) "” in its name." }
+}
+
+fn sortable(asked: &Asked, column: Column) -> Markup {
+    let sorted = (asked.column == column).then_some(match asked.order {
+        Order::Ascending => "ascending",
+        Order::Descending => "descending",
+    });
+    html! {
+        th scope="col" class=[(column != Column::Name).then_some("number")] aria-sort=[sorted] {
+            a href=(asked.sorted_by(column).path()) data-sort=(column.as_str()) { (column.heading()) }
+        }
+    }
+}
+
+fn namespace_row(row: &Row) -> Markup {
+    let unknown = || number::UNKNOWN.to_owned();
+    let totals = row.totals();
+    let lately = row.lately.as_ref();
+    let reads = lately.and_then(|lately| lately.reads_per_second);
+    let hit_rate = lately.and_then(|lately| lately.hit_rate);
+    let quota = row.record.policy.quota().max_bytes.map_or(0, std::num::NonZeroU64::get);
+    let cell = |label: &str, raw: Option<String>, shown: String| {
+        html! { td.number data-label=(label) data-value=[raw] { (shown) } }
+    };
+    html! {
+        tr data-namespace=(row.name()) data-key=(row.name()) {
+            th scope="row" { a href=(address::namespace(row.name())) { (row.name()) } }
+            (cell("Reads", reads.map(|reads| format!("{reads:.3}")), reads.map_or_else(unknown, number::rate)))
+            (cell("Hit rate", hit_rate.map(|rate| format!("{rate:.4}")), hit_rate.map_or_else(unknown, number::percent)))
+            (cell("Keys", totals.map(|t| t.keys.to_string()), totals.map_or_else(unknown, |t| number::count(t.keys))))
+            td.number data-label="Memory" data-value=[totals.map(|t| t.bytes)] {
+                (totals.map_or_else(unknown, |t| number::bytes(t.bytes)))
+                @if quota > 0 {
+                    span.muted { " of " (number::bytes(quota)) }
+                    (bar(totals.map_or(0, |t| t.bytes), quota))
+                }
+            }
+            (cell("Evictions", totals.map(|t| t.evictions.to_string()), totals.map_or_else(unknown, |t| number::count(t.evictions))))
+            (cell("Expirations", totals.map(|t| t.expirations.to_string()), totals.map_or_else(unknown, |t| number::count(t.expirations))))
+        }
+    }
+}
+
+fn paging(facts: &Facts, asked: &Asked) -> Markup {
+    let (rows, all) = asked.select(&facts.namespaces);
+    let page = |from: usize| Asked { from, ..asked.clone() }.path();
+    html! {
+        div.paging #paging {
+            @if all > ROWS || asked.from > 0 {
+                span.muted {
+                    "Rows " (number::count(asked.from as u64 + 1)) " to "
+                    (number::count((asked.from + rows.len()) as u64)) " of " (number::count(all as u64))
+                }
+                @if asked.from > 0 {
+                    a.button href=(page(asked.from.saturating_sub(ROWS))) rel="prev" { "Previous" }
+                }
+                @if asked.from + rows.len() < all {
+                    a.button href=(page(asked.from + ROWS)) rel="next" { "Next" }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Namespace, Policy, UnixMillis};
+    use crate::namespaces::Record;
+    use crate::store::Totals;
+    use crate::trends::Summary;
+
+    fn row(name: &str, keys: Option<u64>) -> Row {
+        let lately = Summary {
+            name: name.to_owned(),
+            totals: keys.map(|keys| Totals { keys, ..Totals::default() }),
+            reads_per_second: None,
+            hit_rate: None,
+            writes_per_second: 0.0,
+            quota_bytes: 0,
+        };
+        let (created_at, updated_at) = (UnixMillis(0), UnixMillis(0));
+        let (namespace, policy) = (Namespace::parse(name).unwrap(), Policy::parse(0, 0, "LRU", 0).unwrap());
+        Row { record: Record { namespace, policy, created_at, updated_at }, lately: Some(lately) }
+    }
+
+    fn asked(search: &str, sort: Option<&str>, order: Option<&str>) -> Asked {
+        let text = |text: &str| Some(text.to_owned());
+        let (sort, order) = (sort.and_then(text), order.and_then(text));
+        Asked::parse(OverviewQuery { q: text(search), sort, order, from: None }).unwrap()
+    }
+
+    #[test]
+    fn rows_are_found_by_part_of_their_name_and_sorted_by_what_was_asked() {
+        let rows = [row("beta", Some(3)), row("Alpha", None), row("gamma", Some(3)), row("delta", Some(9))];
+        let names = |asked: &Asked| asked.select(&rows).0.iter().map(|row| row.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&asked("", None, None)), ["Alpha", "beta", "delta", "gamma"]);
+        assert_eq!(names(&asked(" ALPH ", None, None)), ["Alpha"]);
+        assert_eq!(names(&asked("ta", Some("keys"), None)), ["delta", "beta"]);
+        let by_keys = names(&asked("", Some("keys"), Some("asc")));
+        assert_eq!(by_keys, ["Alpha", "beta", "gamma", "delta"], "what is not known stands below everything");
+    }
+
+    #[test]
+    fn a_page_has_a_bounded_number_of_rows() {
+        let rows: Vec<Row> = (0..250).map(|i| row(&format!("n{i:03}"), Some(i))).collect();
+        let last = Asked { from: 200, ..asked("", None, None) };
+        let (shown, all) = last.select(&rows);
+        assert_eq!((shown.len(), all, shown[0].name()), (50, 250, "n200"));
+        assert_eq!(asked("", None, None).select(&rows).0.len(), ROWS);
+    }
+
+    #[test]
+    fn a_heading_sorts_and_sorts_the_other_way_round() {
+        let by_name = asked("x", None, None);
+        let by_keys = by_name.sorted_by(Column::Keys);
+        assert_eq!(by_keys.path(), "/dashboard?q=x&sort=keys");
+        assert_eq!(by_keys.sorted_by(Column::Keys).path(), "/dashboard?q=x&sort=keys&order=asc");
+        assert_eq!(by_keys.sorted_by(Column::Name), by_name);
+        assert_eq!(by_name.sorted_by(Column::Name).path(), "/dashboard?q=x&order=desc");
+    }
+}

@@ -1,0 +1,432 @@
+//! The dashboard over plain HTTP: pages, forms, events, and what they refuse. What needs a browser is elsewhere.
+
+use anyhow::{Context as _, ensure};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::answer::Answer;
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::{Client, encoded, namespace};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::postgres::Postgres;
+use crate::support::process::Signal;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings, Store};
+
+on_both_stores! {
+    the_pages_answer_with_what_the_api_says,
+    nothing_that_is_stored_becomes_markup,
+    a_flush_deletes_exactly_what_the_dry_run_announced,
+    what_came_to_match_after_the_dry_run_is_told,
+    a_key_is_deleted_after_it_was_asked_twice,
+    another_sites_requests_change_nothing,
+    errors_are_pages_with_the_codes_of_the_api,
+    keys_are_listed_page_by_page,
+    events_tell_of_a_change,
+}
+
+/// The value of an attribute of the first element that has `marker` in its tag.
+fn attribute(page: &str, marker: &str, name: &str) -> Option<String> {
+    let at = page.find(marker)?;
+    let start = page[..at].rfind('<')?;
+    let tag = &page[start..start + page[start..].find('>')?];
+    let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
+    Some(rest.split('"').next()?.to_owned())
+}
+
+#[track_caller]
+fn number(page: &str, marker: &str, name: &str) -> f64 {
+    let found = attribute(page, marker, name).unwrap_or_else(|| panic!("no {marker} with {name} in {page}"));
+    found.parse().unwrap_or_else(|_| panic!("{name} of {marker} is no number: {found}"))
+}
+
+fn namespace_page(ns: &str) -> String {
+    format!("/dashboard/namespaces/{}", encoded(ns))
+}
+
+fn key_page(ns: &str, key: &str) -> String {
+    format!("{}/keys/{}", namespace_page(ns), encoded(key))
+}
+
+/// A browser with the cookie and the token of one page.
+struct Forms {
+    client: Client,
+    cookie: String,
+    token: String,
+}
+
+impl Forms {
+    async fn of(client: &Client, page: &str) -> Forms {
+        let answer = client.fetch(page).await.expect(200);
+        let cookie = answer.header("set-cookie").expect("a page with forms sets a cookie");
+        let cookie = cookie.split(';').next().expect("a cookie begins with its name").to_owned();
+        let token = attribute(answer.text(), "name=\"token\"", "value").expect("a form has a token");
+        Forms { client: client.clone(), cookie, token }
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.post_with(path, fields, &[("sec-fetch-site", "same-origin")]).await
+    }
+
+    async fn post_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
+        let mut body = format!("token={}", self.token);
+        for (name, value) in fields {
+            body.push_str(&format!("&{name}={}", encoded(value)));
+        }
+        let mut all = vec![("content-type", "application/x-www-form-urlencoded"), ("cookie", self.cookie.as_str())];
+        all.extend_from_slice(headers);
+        self.client.send(Method::POST, path, &all, Some(body.into_bytes())).await
+    }
+}
+
+async fn the_pages_answer_with_what_the_api_says(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.fill(&ns, &json!([{"key": "a", "value": "some text"}, {"key": "b", "value": [1, 2]}])).await;
+    for key in ["a", "a", "a", "nothing"] {
+        cache.get(&ns, key).await;
+    }
+    let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(page.header("x-request-id").is_some());
+    let stats = cache.stats(&ns).await.expect(200).json();
+    for stat in ["hits", "misses", "hit_rate", "total_keys", "memory_used_bytes", "evictions", "expirations"] {
+        let shown = number(page.text(), &format!("data-stat=\"{stat}\""), "data-value");
+        assert_eq!(Some(shown), stats[stat].as_f64(), "{stat}");
+    }
+    assert!(!page.text().contains("style=") && !page.text().contains("onclick"), "the policy forbids it");
+
+    let overview = cache.fetch(&format!("/dashboard?q={ns}&sort=keys")).await.expect(200);
+    assert!(overview.text().contains(&format!("data-namespace=\"{ns}\"")), "{}", overview.text());
+    assert!(attribute(overview.text(), "data-sort=\"keys\"", "href").is_some());
+    assert_eq!(attribute(overview.text(), "id=\"status\"", "data-status").as_deref(), Some("healthy"));
+    assert!(overview.text().contains("data-state=\"connected\"") && overview.text().contains("data-instance="));
+    for path in ["href=\"/dashboard/assets/", "src=\"/dashboard/assets/"] {
+        let (_, rest) = overview.text().split_once(path).expect("style and script");
+        let asset = format!("/dashboard/assets/{}", rest.split('"').next().expect("a name"));
+        let asset = cache.fetch(&asset).await.expect(200);
+        assert_eq!(asset.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    }
+
+    let page = cache.fetch(&key_page(&ns, "a")).await.expect(200);
+    assert!(page.text().contains("&quot;some text&quot;"), "{}", page.text());
+    let version = cache.get(&ns, "a").await.header("etag").expect("an ETag").trim_matches('"').to_owned();
+    assert_eq!(attribute(page.text(), "data-field=\"version\"", "data-value"), Some(version));
+    assert_eq!(number(page.text(), "data-field=\"size\"", "data-value"), 11.0);
+}
+
+async fn nothing_that_is_stored_becomes_markup(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    let key = "\"><script>alert(1)</script>&amp;'";
+    let body = json!({"value": "</pre><script>alert(2)</script>", "tags": ["<img src=x>"]}).to_string();
+    cache.put(&ns, key, body).await.expect(201);
+    cache.get(&ns, key).await.expect(200);
+    for path in [namespace_page(&ns), key_page(&ns, key), format!("/dashboard?q={}", encoded(key))] {
+        let page = cache.fetch(&path).await.expect(200);
+        assert!(!page.text().contains("<script>") && !page.text().contains("<img src=x"), "{path}: {}", page.text());
+    }
+    let large = format!("[{}1]", "1,".repeat(60_000));
+    cache.set(&ns, "large", &large).await.expect(201);
+    let page = cache.fetch(&key_page(&ns, "large")).await.expect(200);
+    assert!(page.text().contains("id=\"value-cut\"") && page.body.len() < 100_000, "{} bytes", page.body.len());
+}
+
+async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    for pattern in ["user_*", ""] {
+        cache
+            .fill(&ns, &json!((0..30).map(|i| json!({"key": format!("user_{i}"), "value": i})).collect::<Vec<_>>()))
+            .await;
+        cache.fill(&ns, &json!([{"key": "other", "value": 1, "tags": ["t"]}])).await;
+        let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+        let flush = format!("{}/flush", namespace_page(&ns));
+        let expected = if pattern.is_empty() { 31.0 } else { 30.0 };
+
+        let page = forms.post(&flush, &[("pattern", pattern), ("tag", "")]).await.expect(200);
+        assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), expected);
+        assert_eq!(cache.all_keys(&ns).await.len(), 31, "a dry run deletes nothing");
+        let announced = attribute(page.text(), "name=\"announced\"", "value").expect("what was announced");
+        let page =
+            forms.post(&flush, &[("pattern", pattern), ("tag", ""), ("announced", &announced)]).await.expect(200);
+        assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), expected);
+        assert!(!page.text().contains("had announced"), "{}", page.text());
+        assert_eq!(cache.all_keys(&ns).await, if pattern.is_empty() { vec![] } else { vec!["other"] });
+    }
+    cache.fill(&ns, &json!([{"key": "a", "value": 1, "tags": ["t"]}, {"key": "b", "value": 1}])).await;
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let flush = format!("{}/flush", namespace_page(&ns));
+    let page = forms.post(&flush, &[("tag", "t"), ("announced", "1")]).await.expect(200);
+    assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), 1.0);
+    assert_eq!(cache.all_keys(&ns).await, ["b"]);
+    eventually(SOON, async || {
+        let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+        ensure!(page.text().matches("data-action=\"flush\"").count() == 3, "{}", page.text());
+        Ok(())
+    })
+    .await;
+}
+
+async fn what_came_to_match_after_the_dry_run_is_told(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let flush = format!("{}/flush", namespace_page(&ns));
+    let page = forms.post(&flush, &[]).await.expect(200);
+    assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), 2.0);
+    cache.set(&ns, "c", "1").await.expect(201);
+    let page = forms.post(&flush, &[("announced", "2")]).await.expect(200);
+    assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), 3.0);
+    assert!(page.text().contains("had announced 2 entries: 1 more"), "{}", page.text());
+}
+
+async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    let key = "a/b ü";
+    cache.set(&ns, key, "1").await.expect(201);
+    let forms = Forms::of(&cache, &key_page(&ns, key)).await;
+    let delete = format!("{}/delete", key_page(&ns, key));
+    let asked = forms.post(&delete, &[]).await.expect(200);
+    assert!(asked.text().contains("id=\"confirm\""), "{}", asked.text());
+    cache.get(&ns, key).await.expect(200);
+    let done = forms.post(&delete, &[("confirmed", "yes")]).await.expect(200);
+    assert_eq!(attribute(done.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("true"));
+    cache.get(&ns, key).await.expect(404);
+    let again = forms.post(&delete, &[("confirmed", "yes")]).await.expect(200);
+    assert_eq!(attribute(again.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("false"));
+}
+
+async fn another_sites_requests_change_nothing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.set(&ns, "a", "1").await.expect(201);
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let flush = format!("{}/flush", namespace_page(&ns));
+    let delete = format!("{}/delete", key_page(&ns, "a"));
+    let host = service.address().to_string();
+    let own = format!("http://{host}");
+    for headers in [
+        [("sec-fetch-site", "cross-site"), ("origin", own.as_str())].as_slice(),
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "http://evil.example")],
+        &[("origin", "null")],
+    ] {
+        for (path, field) in [(&flush, ("announced", "1")), (&delete, ("confirmed", "yes"))] {
+            let refused = forms.post_with(path, &[field], headers).await.expect(403);
+            assert_eq!(attribute(refused.text(), "id=\"problem\"", "data-code").as_deref(), Some("cross_site"));
+        }
+    }
+    let strange = Forms { token: "0".repeat(32), ..Forms::of(&cache, &namespace_page(&ns)).await };
+    strange.post(&flush, &[("announced", "1")]).await.expect(403);
+    let without = Forms { cookie: "other=1".to_owned(), ..Forms::of(&cache, &namespace_page(&ns)).await };
+    without.post(&delete, &[("confirmed", "yes")]).await.expect(403);
+    cache.get(&ns, "a").await.expect(200);
+    cache
+        .send(Method::GET, "/dashboard/events?page=overview", &[("sec-fetch-site", "cross-site")], None)
+        .await
+        .expect(403);
+    forms.post_with(&flush, &[("announced", "1")], &[("origin", &own)]).await.expect(200);
+    cache.get(&ns, "a").await.expect(404);
+}
+
+async fn errors_are_pages_with_the_codes_of_the_api(service: &Service) {
+    let cache = service.client();
+    for (path, status, code) in [
+        ("/dashboard/namespaces/a%20b", 400, "invalid_namespace"),
+        ("/dashboard/namespaces/a/keys/%01", 400, "invalid_key"),
+        ("/dashboard/namespaces/a/keys/nobody-wrote-it", 404, "key_not_found"),
+        ("/dashboard/namespaces/a/flush", 405, "method_not_allowed"),
+        ("/dashboard/namespaces/a?cursor=x", 400, "invalid_cursor"),
+        ("/dashboard/namespaces/a?pattern=a&tag=b", 400, "invalid_query"),
+        ("/dashboard/no/such/page", 404, "no_such_route"),
+        ("/dashboard/assets/none.css", 404, "no_such_route"),
+        ("/dashboard?sort=mood", 400, "invalid_query"),
+        ("/dashboard?unknown=1", 400, "invalid_query"),
+        ("/dashboard/events?page=other", 400, "invalid_query"),
+    ] {
+        let answer = cache.fetch(path).await.expect(status);
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{path}");
+        assert_eq!(attribute(answer.text(), "id=\"problem\"", "data-code").as_deref(), Some(code), "{path}");
+    }
+    let forms = Forms::of(&cache, "/dashboard/namespaces/a").await;
+    let flush = "/dashboard/namespaces/a/flush";
+    forms.post(flush, &[("pattern", "a"), ("tag", "b")]).await.expect(400);
+    forms.post(flush, &[("announced", "many")]).await.expect(400);
+    forms.post(flush, &[("patern", "a")]).await.expect(400);
+}
+
+async fn keys_are_listed_page_by_page(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    let mut expected: Vec<String> = (0..150).map(|i| format!("key_{i}")).collect();
+    expected.sort();
+    let entries: Vec<_> = expected.iter().map(|key| json!({"key": key, "value": 1})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    cache.set(&ns, "other", "1").await.expect(201);
+    let (mut found, mut path) = (Vec::new(), format!("{}?pattern=key_*", namespace_page(&ns)));
+    loop {
+        let page = cache.fetch(&path).await.expect(200);
+        let list = page.text().split_once("id=\"keys\"").expect("a list of keys").1;
+        let list = list.split_once("</ul>").expect("its end").0;
+        found.extend(list.split("data-key=\"").skip(1).map(|rest| rest.split('"').next().unwrap_or("").to_owned()));
+        match attribute(page.text(), "rel=\"next\"", "href") {
+            Some(next) => path = next.split('#').next().unwrap_or("").replace("&amp;", "&"),
+            None => break,
+        }
+    }
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+/// Reads a stream of events until the regions seen so far satisfy `wanted`.
+async fn events_until(service: &Service, query: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let url = format!("http://{}/dashboard/events?{query}", service.address());
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client without TLS builds");
+    let reading = async {
+        let mut answer = client.get(url).send().await.context("no answer")?;
+        ensure!(answer.status() == 200, "status {}", answer.status());
+        let mut text = String::new();
+        while !wanted(&text) {
+            let chunk = answer.chunk().await?.with_context(|| format!("the stream ended after {text}"))?;
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        Ok(text)
+    };
+    let read = tokio::time::timeout(LATER, reading).await;
+    read.unwrap_or_else(|_| panic!("{query}: not what was waited for within {LATER:?}")).expect("a stream of events")
+}
+
+async fn events_tell_of_a_change(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.set(&ns, "a", "1").await.expect(201);
+    let query = format!("page=namespace&ns={ns}");
+    let keys = |count: u32| format!("data-stat=\"total_keys\" data-value=\"{count}\"");
+    let seen = events_until(service, &query, |text| text.contains(&keys(1))).await;
+    assert!(seen.contains("event: region\ndata: status\n"), "{seen}");
+    let changes = events_until(service, &query, |text| text.contains(&keys(2)));
+    let write = async { cache.set(&ns, "b", "1").await.expect(201) };
+    tokio::join!(changes, write);
+    events_until(service, &format!("page=overview&q={ns}"), |text| {
+        text.contains(&format!("data-namespace=\"{ns}\""))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_end_with_the_process() {
+    let service = Service::start(Settings::embedded());
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client without TLS builds");
+    let url = format!("http://{}/dashboard/events?page=condition", service.address());
+    let mut streams = Vec::new();
+    let refused = loop {
+        let answer = client.get(&url).send().await.expect("an answer");
+        if answer.status() != 200 {
+            break answer;
+        }
+        streams.push(answer);
+        assert!(streams.len() < 1000, "streams have no bound");
+    };
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().await.expect("a page").contains("data-code=\"overloaded\""));
+    streams.truncate(1);
+    // Who went away gives his place back.
+    eventually(SOON, async || {
+        let status = client.get(&url).send().await?.status();
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await;
+    assert!(service.stop().success());
+    let mut last = String::new();
+    while let Ok(Some(chunk)) = streams[0].chunk().await {
+        last.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(last.contains("event: leaving"), "{last}");
+}
+
+#[tokio::test]
+async fn a_shard_that_is_down_or_stands_still_is_shown_and_seen_to_come_back() {
+    let mut servers = Redis::three();
+    let service = Service::start(Settings::on(&servers).unset("redis_timeout_ms"));
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.fill(&ns, &json!((0..20).map(|i| json!({"key": format!("k{i}"), "value": i})).collect::<Vec<_>>())).await;
+    let shown = |page: &str, status: &str, state: &str| {
+        attribute(page, "id=\"status\"", "data-status").as_deref() == Some(status)
+            && attribute(page, "data-shard=\"b\"", "data-state").as_deref() == Some(state)
+    };
+    for is_killed in [false, true] {
+        if is_killed {
+            servers[1].kill();
+        } else {
+            servers[1].signal(Signal::Stop);
+        }
+        eventually(LATER, async || {
+            let page = cache.fetch("/dashboard").await.expect(200);
+            ensure!(shown(page.text(), "degraded", "disconnected"), "{}", page.text());
+            ensure!(page.text().contains("Shard b does not answer"), "{}", page.text());
+            Ok(())
+        })
+        .await;
+        let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+        assert!(page.text().contains("Shard b does not answer"), "{}", page.text());
+        events_until(&service, "page=overview", |text| text.contains("data-status=\"degraded\"")).await;
+        if is_killed {
+            servers[1].run();
+        } else {
+            servers[1].signal(Signal::Cont);
+        }
+        events_until(&service, "page=overview", |text| text.contains("data-status=\"healthy\"")).await;
+        eventually(LATER, async || {
+            let page = cache.fetch("/dashboard").await.expect(200);
+            ensure!(shown(page.text(), "healthy", "connected"), "{}", page.text());
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_database_the_pages_come_and_say_so() {
+    let mut postgres = Postgres::start();
+    let settings =
+        Settings::shards().set("database_url", postgres.fresh_database()).set("database_timeout_ms", 1_000);
+    let service = Service::start(settings);
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.set(&ns, "a", "1").await.expect(201);
+    postgres.kill();
+    eventually(LATER, async || {
+        let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+        ensure!(page.text().contains("The audit trail cannot be shown"), "{}", page.text());
+        ensure!(
+            attribute(page.text(), "id=\"status\"", "data-status").as_deref() == Some("degraded"),
+            "{}",
+            page.text()
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn five_hundred_namespaces_are_sorted_searched_and_paged() {
+    let service = Service::start(Store::Embedded.settings());
+    let cache = service.client();
+    for i in 0..500 {
+        cache.set(&format!("ns-{i:03}"), "k", "1").await.expect(201);
+    }
+    let rows = |page: &Answer| page.text().matches("data-namespace=").count();
+    eventually(LATER, async || {
+        let page = cache.fetch("/dashboard?q=NS-49").await.expect(200);
+        ensure!(rows(&page) == 10, "{} rows", rows(&page));
+        Ok(())
+    })
+    .await;
+    let (mut found, mut path) = (0, Some("/dashboard?order=desc".to_owned()));
+    while let Some(asked) = path {
+        let page = cache.fetch(&asked).await.expect(200);
+        let first = attribute(page.text(), "data-namespace=", "data-namespace");
+        assert_eq!(first, Some(format!("ns-{:03}", 499 - found)));
+        found += rows(&page);
+        path = attribute(page.text(), "rel=\"next\"", "href").map(|path| path.replace("&amp;", "&"));
+    }
+    assert_eq!(found, 500);
+}
