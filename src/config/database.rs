@@ -1,8 +1,12 @@
 //! The database for policies and logs.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
@@ -30,6 +34,14 @@ impl DatabaseKind {
             Self::Sqlite(_) => "sqlite",
         }
     }
+
+    /// Whether it is a file that is not there yet.
+    pub fn is_to_be_created(&self) -> bool {
+        match self {
+            Self::Postgres(_) => false,
+            Self::Sqlite(options) => file(options).is_some_and(|path| !path.exists()),
+        }
+    }
 }
 
 /// Without the URL, which may hold a password.
@@ -41,8 +53,17 @@ impl std::fmt::Debug for DatabaseConfig {
 
 const URL: &str = "database_url";
 
+/// What becomes of the folder of an SQLite file while the settings are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// It and the file are there afterwards.
+    Prepare,
+    /// Nothing is changed.
+    Inspect,
+}
+
 impl DatabaseConfig {
-    pub(super) fn parse(settings: &Settings) -> Result<Self, Error> {
+    pub(super) fn parse(settings: &Settings, folder: Folder) -> Result<Self, Error> {
         let timeout = Duration::from_millis(settings.number("database_timeout_ms", 10..=60_000)?);
         let url = settings.text(URL).trim();
         let kind = match url.split(':').next() {
@@ -61,7 +82,11 @@ impl DatabaseConfig {
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Normal)
                     .busy_timeout(timeout);
-                prepare_folder(&options).map_err(|reason| settings.error(URL, reason))?;
+                let place = match folder {
+                    Folder::Prepare => prepare_folder(&options),
+                    Folder::Inspect => inspect_folder(&options),
+                };
+                place.map_err(|reason| settings.error(URL, reason))?;
                 DatabaseKind::Sqlite(Box::new(options))
             }
             _ => return Err(settings.error(URL, "expected sqlite://<path> or postgres://<user>@<host>/<database>")),
@@ -70,16 +95,42 @@ impl DatabaseConfig {
     }
 }
 
-/// Creates the folder of the file, and sees that the file can be written.
-fn prepare_folder(options: &SqliteConnectOptions) -> Result<(), String> {
+/// The path of the file, unless the database is in memory or named by a URI of SQLite's own.
+fn file(options: &SqliteConnectOptions) -> Option<&Path> {
     let path = options.get_filename();
     let text = path.to_string_lossy();
-    if text.is_empty() || text.starts_with(":memory:") || text.starts_with("file:") {
-        return Ok(());
-    }
+    let is_elsewhere = text.is_empty() || text.starts_with(":memory:") || text.starts_with("file:");
+    (!is_elsewhere).then_some(path)
+}
+
+/// Creates the folder of the file, and sees that the file can be written.
+fn prepare_folder(options: &SqliteConnectOptions) -> Result<(), String> {
+    let Some(path) = file(options) else { return Ok(()) };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     }
-    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let opened = OpenOptions::new().create(true).append(true).open(path);
     opened.map(drop).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// Sees whether the file, or the folder that it would be created in, can be written.
+fn inspect_folder(options: &SqliteConnectOptions) -> Result<(), String> {
+    let Some(path) = file(options) else { return Ok(()) };
+    match OpenOptions::new().append(true).open(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("cannot write {}: {error}", path.display())),
+    }
+    // A relative path's last ancestor is the empty one, which stands for the working folder.
+    let ancestors = path.ancestors().skip(1).map(|folder| match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    });
+    let Some(folder) = ancestors.into_iter().find(|folder| folder.exists()) else { return Ok(()) };
+    let wanted = path.parent().unwrap_or(path).display();
+    if !folder.is_dir() {
+        return Err(format!("cannot create {wanted}: {} is no folder", folder.display()));
+    }
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("cannot create {wanted}: {}: {error}", folder.display()))
 }

@@ -1,6 +1,7 @@
 //! Settings as meaning: one struct a concern, parsed and checked before anything binds or connects.
 
 mod database;
+mod mask;
 mod memory;
 mod redis;
 mod settings;
@@ -10,9 +11,10 @@ use std::num::{NonZero, NonZeroU16};
 use std::time::Duration;
 
 use crate::model::Policy;
+use database::Folder;
 pub use database::{DatabaseConfig, DatabaseKind};
 pub use redis::{RedisConfig, ShardConfig};
-pub use settings::{CONFIG_VARIABLE, Error, Setting, Settings, all as all_settings};
+pub use settings::{CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, all as all_settings};
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
@@ -148,6 +150,18 @@ impl Config {
     /// # Errors
     /// The first wrong setting, named as it was given.
     pub fn parse(settings: &Settings) -> Result<Self, Error> {
+        Self::read(settings, Folder::Prepare)
+    }
+
+    /// The same for who only wants to know: leaves no folder and no file behind.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn check(settings: &Settings) -> Result<Self, Error> {
+        Self::read(settings, Folder::Inspect)
+    }
+
+    fn read(settings: &Settings, folder: Folder) -> Result<Self, Error> {
         let duration = |name: &str, low: u64, high: u64| settings.number(name, low..=high).map(Duration::from_millis);
         let size = |name: &str, low: usize, high: usize| {
             settings.number(name, low as u64..=high as u64).map(|number| number as usize)
@@ -196,7 +210,7 @@ impl Config {
             l1,
             limits,
             namespaces: Self::namespaces(settings)?,
-            database: DatabaseConfig::parse(settings)?,
+            database: DatabaseConfig::parse(settings, folder)?,
             access_log: AccessLogConfig {
                 sample_rate: rate(settings, "access_log_sample_rate")?,
                 journal: JournalConfig {

@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::mask;
+
 /// The commented defaults, as a user may copy them.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
@@ -17,6 +19,12 @@ pub const ENV_PREFIX: &str = "SIDECACHE_";
 
 /// The variable that names a settings file, as `--config` does; not a setting itself.
 pub const CONFIG_VARIABLE: &str = "SIDECACHE_CONFIG";
+
+/// The variable that names the service to ask, as `--url` of the command line does; not a setting either.
+pub const URL_VARIABLE: &str = "SIDECACHE_URL";
+
+/// Variables with the prefix that are no settings.
+const OTHER_VARIABLES: [&str; 2] = [CONFIG_VARIABLE, URL_VARIABLE];
 
 /// A setting that exists.
 #[derive(Clone, Debug)]
@@ -52,6 +60,11 @@ impl Error {
         let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { origin: origin.into(), reason }
     }
+
+    /// Of a flag that stands on the command line twice.
+    pub fn given_twice(flag: &str) -> Self {
+        Self::new(flag, "given more than once")
+    }
 }
 
 /// Every setting there is, in the order of the file.
@@ -86,7 +99,39 @@ pub struct Settings {
 #[derive(Debug)]
 struct Value {
     text: String,
+    layer: Layer,
+    /// As its owner would look for it: `SIDECACHE_LISTEN`, `--listen`, `file.toml: listen`.
     origin: String,
+}
+
+/// Where a value comes from; a later one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    Default,
+    File,
+    Environment,
+    Flag,
+}
+
+impl Layer {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        }
+    }
+}
+
+/// A setting as it is in force, to be shown.
+#[derive(Debug)]
+pub struct Effective {
+    pub setting: Setting,
+    /// Without what is secret in it.
+    pub text: String,
+    pub layer: Layer,
+    pub origin: String,
 }
 
 impl Settings {
@@ -121,27 +166,39 @@ impl Settings {
     ) -> Result<Self, Error> {
         let known = all();
         let defaults = known.iter().map(|setting| {
-            (setting.name.clone(), Value { text: setting.default.clone(), origin: setting.variable() })
+            let (text, origin) = (setting.default.clone(), setting.variable());
+            (setting.name.clone(), Value { text, layer: Layer::Default, origin })
         });
         let mut values: BTreeMap<String, Value> = defaults.collect();
         if let Some((shown, text)) = file {
             read_toml(shown, text, &known, &mut values)?;
         }
         for (variable, text) in environment {
-            if !variable.starts_with(ENV_PREFIX) || variable == CONFIG_VARIABLE {
+            if !variable.starts_with(ENV_PREFIX) || OTHER_VARIABLES.contains(&&*variable) {
                 continue;
             }
             let Some(setting) = known.iter().find(|setting| setting.variable() == variable) else {
                 let names = known.iter().map(Setting::variable);
                 return Err(unknown(variable.clone(), &variable, names));
             };
-            values.insert(setting.name.clone(), Value { text, origin: variable });
+            values.insert(setting.name.clone(), Value { text, layer: Layer::Environment, origin: variable });
         }
         for (name, text) in flags {
             let origin = format!("--{}", name.replace('_', "-"));
-            values.insert(name, Value { text, origin });
+            values.insert(name, Value { text, layer: Layer::Flag, origin });
         }
         Ok(Self { values })
+    }
+
+    /// Every setting as it is in force, in the order of the file, without what is secret.
+    pub fn effective(&self) -> Vec<Effective> {
+        let known = all().into_iter();
+        let effective = known.map(|setting| {
+            let Value { text, layer, origin } = self.value(&setting.name);
+            let text = mask::masked(&setting.name, text);
+            Effective { text, layer: *layer, origin: origin.clone(), setting }
+        });
+        effective.collect()
     }
 
     /// The value of a setting that `name` stands for in this program's own text; no input chooses it,
@@ -204,7 +261,7 @@ fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<S
             toml::Value::Boolean(switch) => switch.to_string(),
             _ => return Err(Error::new(origin, "expected a string, a number, true or false")),
         };
-        values.insert(name, Value { text, origin });
+        values.insert(name, Value { text, layer: Layer::File, origin });
     }
     Ok(())
 }
@@ -268,6 +325,24 @@ mod tests {
         let texts = ["l1_max_mb", "max_staleness_ms", "listen", "redis_timeout_ms"].map(|name| settings.text(name));
         assert_eq!(texts, ["3", "2", "[::1]:1", "250"]);
         assert!(settings.error("l1_max_mb", "x").origin == "--l1-max-mb");
+    }
+
+    #[test]
+    fn what_is_in_force_tells_where_it_comes_from() {
+        let file = file("l1_max_mb = 1\nlog = \"warn\"");
+        let environment = pairs(&[("SIDECACHE_L1_MAX_MB", "2"), ("SIDECACHE_URL", "http://elsewhere")]);
+        let settings = Settings::gather(Some(file.path()), environment, pairs(&[("workers", "3")])).unwrap();
+        let effective = settings.effective();
+        assert_eq!(effective.len(), all().len());
+        for (name, text, layer) in [
+            ("l1_max_mb", "2", Layer::Environment),
+            ("log", "warn", Layer::File),
+            ("workers", "3", Layer::Flag),
+            ("listen", "127.0.0.1:8080", Layer::Default),
+        ] {
+            let found = effective.iter().find(|one| one.setting.name == name).unwrap();
+            assert_eq!((&*found.text, found.layer), (text, layer), "{name}");
+        }
     }
 
     #[test]
