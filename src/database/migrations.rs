@@ -32,6 +32,11 @@ const STEPS: [(i64, &str, &str, &str); 4] = [
     ),
 ];
 
+/// Number and name of every step.
+pub fn known() -> impl Iterator<Item = (i64, &'static str)> {
+    STEPS.iter().map(|(number, name, ..)| (*number, *name))
+}
+
 pub fn postgres() -> Migrator {
     migrator(STEPS.map(|(number, name, sql, _)| (number, name, sql)))
 }

@@ -32,6 +32,18 @@ pub enum Error {
     Row { table: &'static str, reason: String },
 }
 
+/// A step of the schema's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub version: i64,
+    pub name: String,
+}
+
+/// Every step that this program knows, the first one first.
+pub fn known_steps() -> Vec<Step> {
+    migrations::known().map(|(version, name)| Step { version, name: name.to_owned() }).collect()
+}
+
 /// A pool of connections, made when needed.
 #[derive(Debug)]
 pub struct Database {
@@ -146,6 +158,35 @@ impl Database {
         migration.await.unwrap_or(Err(Error::Timeout))
     }
 
+    /// The steps that the schema has taken, the first one first, without taking any.
+    ///
+    /// # Errors
+    /// The database cannot be reached or used.
+    pub async fn steps_taken(&self) -> Result<Vec<Step>, Error> {
+        const SQL: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
+        let asked = async {
+            match &self.pool {
+                Pool::Postgres(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
+                Pool::Sqlite(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
+            }
+        };
+        let rows = tokio::time::timeout(self.timeout, asked).await.map_err(|_| Error::Timeout)?.map_err(Error::Sql);
+        match rows {
+            Ok(rows) => Ok(rows.into_iter().map(|(version, name)| Step { version, name }).collect()),
+            Err(error) if error.is_missing_table() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the schema up to date, within the deadline of one statement: what takes longer goes on, and is
+    /// waited for when asked again.
+    ///
+    /// # Errors
+    /// The database cannot be reached or used, or disliked a step.
+    pub async fn bring_up_to_date(&self) -> Result<(), Error> {
+        self.run(async { Ok(()) }).await
+    }
+
     /// Closes the pool; connections in use are waited for within the deadline.
     pub async fn close(&self) {
         let closed = async {
@@ -190,6 +231,26 @@ impl Error {
     /// SQLSTATE classes 22 and 23 (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     pub fn is_refused_data(&self) -> bool {
         self.sql_state().is_some_and(|state| state.len() == 5 && (state.starts_with("22") || state.starts_with("23")))
+    }
+
+    /// Whether the same may work a moment later: the database is away, starting or full of connections.
+    /// SQLSTATE 57P01 to 57P03 and 53300.
+    pub fn may_pass(&self) -> bool {
+        use sqlx::Error as E;
+        use sqlx::migrate::MigrateError as M;
+        let passes = |error: &E| match error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::WorkerCrashed => true,
+            E::Database(error) => {
+                error.code().is_some_and(|code| code.starts_with("57P") || code == "53300" || code == "5")
+            }
+            _ => false,
+        };
+        match self {
+            Self::Timeout => true,
+            Self::Sql(error) | Self::Migration(M::Execute(error) | M::ExecuteMigration(error, _)) => passes(error),
+            Self::OutcomeUnknown(error) => error.may_pass(),
+            Self::Migration(_) | Self::Row { .. } => false,
+        }
     }
 
     fn is_missing_table(&self) -> bool {

@@ -16,6 +16,7 @@ mod listing;
 mod moved;
 mod place;
 mod presence;
+mod probe;
 mod reply;
 mod ring;
 mod scripts;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::place::PLACES;
+pub use self::probe::probe;
 pub use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
