@@ -4,7 +4,7 @@
 //! In reading order, each using only what stands below it:
 //!
 //! ```text
-//!  main -> cli -> config        settings become meaning before anything binds
+//!  main -> cli -> config        settings become meaning before anything binds; commands to a service end here
 //!            |
 //!           app                 builds, spawns, drains: where the rooms meet
 //!            |

@@ -1,17 +1,18 @@
-//! The `sidecache` program: settings, then the service until it is asked to stop.
+//! The `sidecache` program: a command to a service, or the service itself until it is asked to stop.
 
 use std::process::ExitCode;
 
+use sidecache::config::Config;
 use sidecache::{app, cli, telemetry};
 
 fn main() -> ExitCode {
-    let config = match cli::config() {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("sidecache: {error}");
-            return ExitCode::from(2);
-        }
-    };
+    match cli::start() {
+        cli::Start::Serve(config) => serve(*config),
+        cli::Start::Ended(code) => code,
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
     let log = telemetry::start(&config.log);
     let ran = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
         let ran = runtime.block_on(app::run(config, log.dropped_lines()));

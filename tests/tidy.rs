@@ -66,7 +66,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ),
     ("dashboard", &["audit", "cache", "clock", "fleet", "http", "model", "namespaces", "store", "trends"]),
     ("telemetry", &["config", "trace"]),
-    ("cli", &["config"]),
+    ("cli", &["config", "database", "store"]),
     (
         "app",
         &[
@@ -94,7 +94,12 @@ const ROOMS: [(&str, &[&str]); 24] = [
 ];
 
 /// Where alone each library may be named.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 14] = [
+    ("clap", &["cli/"]),
+    ("clap_complete", &["cli/"]),
+    ("comfy_table", &["cli/screen.rs"]),
+    ("indicatif", &["cli/screen.rs"]),
+    ("ureq", &["cli/"]),
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",

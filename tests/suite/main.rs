@@ -23,6 +23,7 @@
 //! - [`fleet`]: instances that know of each other
 //! - [`dashboard`]: the pages for people, as far as they need no browser
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
+//! - [`cli`]: the program as its own client, and what it does without a service
 //! - [`upgrade`]: databases that an earlier version left
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
 //! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
@@ -41,6 +42,7 @@ mod batch;
 mod breaker;
 mod cache_status;
 mod chaos;
+mod cli;
 mod coherence;
 mod concurrency;
 mod connections;

@@ -1,0 +1,117 @@
+//! `cluster`: the instances that live on the same shards, and the shards.
+
+use std::time::SystemTime;
+
+use clap::Command;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::failure::Failure;
+use super::screen::Side;
+use super::{Session, asking, quantity};
+
+pub fn command() -> Command {
+    let command = Command::new("cluster")
+        .about("Show all instances and shards, as one instance sees them")
+        .after_help("Examples:\n  sidecache cluster\n  sidecache cluster --json | jq '.shards[] | select(.state != \"connected\")'");
+    asking(command)
+}
+
+#[derive(Deserialize)]
+struct Cluster {
+    ring: Ring,
+    instances: Vec<Instance>,
+    shards: Vec<Shard>,
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Ring {
+    version: String,
+    agreed: bool,
+}
+
+#[derive(Deserialize)]
+struct Instance {
+    id: String,
+    address: String,
+    version: String,
+    started_at: String,
+    last_seen_ms: u64,
+    ring_version: String,
+    #[serde(rename = "self")]
+    is_here: bool,
+}
+
+#[derive(Deserialize)]
+struct Shard {
+    name: String,
+    state: String,
+    role: Option<String>,
+    used_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+    keys: Option<u64>,
+    ring_share: f64,
+    watermark_age_ms: Option<u64>,
+}
+
+/// How long ago a moment was, to its two largest units; as it was told where it is none.
+fn since(moment: &str) -> String {
+    let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
+    // The other machine's clock may be ahead of this one's.
+    let age = SystemTime::now().duration_since(moment).unwrap_or_default();
+    let shown = quantity::seconds(age.as_secs());
+    shown.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+pub fn run(session: &mut Session) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let answer = service.get("/api/v1/cluster")?;
+    if screen.json {
+        return screen.document(&answer.parse::<&RawValue>(service)?);
+    }
+    let Cluster { ring, instances, shards, warnings } = answer.parse(service)?;
+    let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
+    let columns = [left("instance"), left("address"), left("version"), right("up"), right("last seen"), left("ring")];
+    let rows = instances.into_iter().map(|instance| {
+        let id = if instance.is_here { format!("{} *", instance.id) } else { instance.id };
+        let seen = format!("{} ms ago", quantity::number(instance.last_seen_ms));
+        vec![id, instance.address, instance.version, since(&instance.started_at), seen, instance.ring_version]
+    });
+    screen.table(&columns, rows.collect())?;
+    let note = screen.dim("* the one that was asked");
+    screen.line(&note)?;
+    screen.line("")?;
+    let columns = [
+        left("shard"),
+        left("state"),
+        left("role"),
+        right("memory"),
+        right("of"),
+        right("keys"),
+        right("share"),
+        right("watermark"),
+    ];
+    let unknown = || "-".to_owned();
+    let rows = shards.into_iter().map(|shard| {
+        vec![
+            shard.name,
+            shard.state,
+            shard.role.unwrap_or_else(unknown),
+            shard.used_bytes.map_or_else(unknown, quantity::bytes),
+            shard.limit_bytes.filter(|limit| *limit > 0).map_or_else(unknown, quantity::bytes),
+            shard.keys.map_or_else(unknown, quantity::number),
+            quantity::percent(shard.ring_share),
+            shard.watermark_age_ms.map_or_else(unknown, |age| format!("{} ms", quantity::number(age))),
+        ]
+    });
+    screen.table(&columns, rows.collect())?;
+    screen.line("")?;
+    let agreed = if ring.agreed { "all instances agree" } else { "not all instances agree" };
+    screen.line(&format!("ring {}: {agreed}", ring.version))?;
+    for warning in warnings {
+        let line = screen.warning(&format!("warning: {warning}"));
+        screen.line(&line)?;
+    }
+    Ok(())
+}

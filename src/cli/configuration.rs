@@ -1,0 +1,185 @@
+//! `check-config` and `print-config`: the settings, without the service that they are for.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use super::screen::{Screen, Side};
+use super::{answering, settings};
+use crate::config::{Config, Layer, Settings, StoreConfig};
+use crate::database::{Database, known_steps};
+use crate::store::redis::probe;
+
+/// How long a shard may take to answer whether it is there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub fn commands() -> [Command; 2] {
+    let connect = Arg::new("connect")
+        .long("connect")
+        .action(ArgAction::SetTrue)
+        .help("Also ask the shards and the database whether they are there");
+    let changed =
+        Arg::new("changed").long("changed").action(ArgAction::SetTrue).help("Only those that are not the default");
+    let check = Command::new("check-config")
+        .about("Say whether the settings are right, or which one is wrong")
+        .arg(connect)
+        .after_help(
+            "Examples:\n  sidecache check-config --config /etc/sidecache.toml\n  sidecache check-config --connect\n\n\
+             Ends with 2 if a setting is wrong, and with 3 if --connect finds somebody absent. Changes nothing.",
+        );
+    let print = Command::new("print-config")
+        .about("Print the settings in force, and where each comes from; passwords are masked")
+        .arg(changed)
+        .after_help("Examples:\n  sidecache print-config --changed\n  sidecache print-config --json | jq '.settings[] | select(.layer != \"default\")'");
+    [check, print].map(|command| answering(command).defer(settings::flags))
+}
+
+#[derive(Serialize)]
+struct CheckDocument {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    setting: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'static str>,
+    /// Absent without `--connect`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connections: Vec<Connection>,
+}
+
+/// What `--connect` found.
+#[derive(Serialize)]
+struct Connection {
+    /// `shard a`, `database`.
+    name: String,
+    ok: bool,
+    /// The reason, or what else there is to say.
+    text: String,
+}
+
+pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
+    let config = match Config::check(settings) {
+        Ok(config) => config,
+        Err(error) => {
+            if screen.json {
+                let (setting, error) = (Some(error.origin.clone()), Some(error.reason.clone()));
+                let none = Vec::new();
+                let document =
+                    CheckDocument { ok: false, setting, error, store: None, database: None, connections: none };
+                screen.document(&document)?;
+                screen.flush()?;
+            }
+            return Err(error.into());
+        }
+    };
+    let database = config.database.kind.as_str();
+    let (store, described) = match &config.store {
+        StoreConfig::Embedded { .. } => ("embedded", "embedded store".to_owned()),
+        StoreConfig::Redis(redis) => ("redis", format!("{} Redis shards", redis.shards.len())),
+    };
+    let connections = if matches.get_flag("connect") { connect(&config)? } else { Vec::new() };
+    let absent: Vec<&str> = connections.iter().filter(|one| !one.ok).map(|one| &*one.name).collect();
+    if screen.json {
+        let (store, database) = (Some(store), Some(database));
+        let document =
+            CheckDocument { ok: absent.is_empty(), setting: None, error: None, store, database, connections };
+        screen.document(&document)?;
+        screen.flush()?;
+        return if document.ok { Ok(()) } else { Err(Failure::silent(Exit::Unreachable)) };
+    }
+    screen.line(&format!("the settings are right: {described}, database {database}"))?;
+    for Connection { name, ok, text } in &connections {
+        let line = format!("{name}: {text}");
+        let line = if *ok { line } else { screen.warning(&line) };
+        screen.line(&line)?;
+    }
+    screen.flush()?;
+    match absent[..] {
+        [] => Ok(()),
+        _ => Err(Failure::new(Exit::Unreachable, format!("not reached: {}", absent.join(", ")))),
+    }
+}
+
+fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut connections = runtime.block_on(async {
+        let StoreConfig::Redis(redis) = &config.store else { return Vec::new() };
+        let answers = probe(redis, PATIENCE).await.into_iter();
+        let connection = |(name, answer): (String, Result<(), String>)| Connection {
+            name: format!("shard {name}"),
+            ok: answer.is_ok(),
+            text: answer.err().unwrap_or_else(|| "connected".to_owned()),
+        };
+        answers.map(connection).collect()
+    });
+    // To look into a file that is not there would create it.
+    let steps = match config.database.kind.is_to_be_created() {
+        true => Ok(None),
+        false => runtime.block_on(async { Database::new(&config.database).steps_taken().await }).map(Some),
+    };
+    let known = known_steps().len();
+    connections.push(Connection {
+        name: "database".to_owned(),
+        ok: steps.is_ok(),
+        text: match steps {
+            Ok(None) => "its file will be created".to_owned(),
+            Ok(Some(steps)) if steps.len() >= known => "connected, its schema is up to date".to_owned(),
+            Ok(Some(steps)) => {
+                format!("connected, {} migrations are to come; the service runs them", known - steps.len())
+            }
+            Err(error) => error.to_string(),
+        },
+    });
+    // Look-ups of names may go on; they are not waited for.
+    runtime.shutdown_background();
+    Ok(connections)
+}
+
+#[derive(Serialize)]
+struct SettingDocument<'a> {
+    name: &'a str,
+    value: &'a str,
+    /// `default`, `file`, `environment` or `flag`.
+    layer: &'static str,
+    /// Where exactly; null for a default.
+    origin: Option<&'a str>,
+    default: &'a str,
+}
+
+#[derive(Serialize)]
+struct SettingsDocument<'a> {
+    settings: Vec<SettingDocument<'a>>,
+}
+
+pub fn print(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
+    let mut effective = settings.effective();
+    if matches.get_flag("changed") {
+        effective.retain(|one| one.layer != Layer::Default);
+    }
+    if screen.json {
+        let settings = effective.iter().map(|one| SettingDocument {
+            name: &one.setting.name,
+            value: &one.text,
+            layer: one.layer.as_str(),
+            origin: (one.layer != Layer::Default).then_some(&*one.origin),
+            default: &one.setting.default,
+        });
+        screen.document(&SettingsDocument { settings: settings.collect() })?;
+    } else {
+        let left = |name| (name, Side::Left);
+        let rows = effective.into_iter().map(|one| {
+            let origin = match one.layer {
+                Layer::Default => "default".to_owned(),
+                layer => format!("{}: {}", layer.as_str(), one.origin),
+            };
+            vec![one.setting.name, one.text, origin]
+        });
+        screen.table(&[left("setting"), left("value"), left("from")], rows.collect())?;
+    }
+    screen.flush()
+}

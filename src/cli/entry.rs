@@ -1,0 +1,408 @@
+//! `get`, `set`, `del` and `mget`: single entries, and a few of them.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal as _, Read as _};
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use ureq::http::Method;
+
+use super::failure::{Exit, Failure};
+use super::screen::Side;
+use super::service::{cache_path, entry_path, with_query};
+use super::{Session, asking, namespace, note, quantity, text};
+
+/// Keys of one request.
+const BATCH: usize = 100;
+
+/// The longest value that a table shows where no terminal bounds it.
+const MOST_SHOWN: usize = 60;
+
+pub fn commands() -> [Command; 4] {
+    let text = NonEmptyStringValueParser::new;
+    let key = || {
+        Arg::new("key").value_name("KEY").required(true).value_parser(text()).help("Key: any text, also with / or %")
+    };
+    let keys = || {
+        Arg::new("keys")
+            .value_parser(text())
+            .value_name("KEY")
+            .required(true)
+            .num_args(1..)
+            .help("Keys: any text, also with / or %")
+    };
+    let flag =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let get = Command::new("get")
+        .about("Print the value of an entry, byte for byte; exit code 1 if there is none")
+        .arg(namespace())
+        .arg(key())
+        .arg(flag("raw", "Print a value that is a JSON string as the text it stands for"))
+        .arg(
+            flag("metadata", "Print what is known about the entry instead: TTL, tags, version, size, reads")
+                .conflicts_with("raw"),
+        )
+        .arg(flag("fresh", "Ask the shard, not a copy in the service's memory"))
+        .after_help(
+            "Examples:\n  sidecache get users user_1\n  sidecache get pages 'index.html?lang=de' --raw > page.html\n  \
+             sidecache get users user_1 --metadata",
+        );
+    let set = Command::new("set")
+        .about("Store an entry")
+        .arg(namespace())
+        .arg(key())
+        .arg(
+            Arg::new("value")
+                .value_name("VALUE")
+                .allow_negative_numbers(true)
+                .help("JSON; standard input where it is absent or -"),
+        )
+        .arg(flag("string", "Take the value as text, not as JSON"))
+        .arg(
+            Arg::new("ttl")
+                .long("ttl")
+                .value_name("TIME")
+                .value_parser(quantity::parse_ttl)
+                .help("How long it lives: 90 (seconds), 5m, 1h30m [default: as the namespace says]"),
+        )
+        .arg(
+            Arg::new("tag")
+                .long("tag")
+                .value_name("TAG")
+                .action(ArgAction::Append)
+                .help("A tag by which it can be flushed; can be given several times"),
+        )
+        .after_help(
+            "Examples:\n  sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff\n  \
+             sidecache set greetings de 'Guten Tag' --string\n  \
+             curl -s https://example.org/rates.json | sidecache set rates today",
+        );
+    let del = Command::new("del")
+        .about("Delete entries; exit code 1 if one of them is not there")
+        .arg(namespace())
+        .arg(keys())
+        .after_help("Examples:\n  sidecache del users user_1 user_2\n\nMany at once: sidecache flush");
+    let mget = Command::new("mget")
+        .about("Print several entries; exit code 1 if one of them is not there")
+        .arg(namespace())
+        .arg(keys())
+        .after_help("Examples:\n  sidecache mget users user_1 user_2\n  sidecache mget users user_1 user_2 --json");
+    [get, set, del, mget].map(asking)
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    value: &'a RawValue,
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    ttl_remaining: Option<u64>,
+    created_at: String,
+    expires_at: Option<String>,
+    last_accessed: Option<String>,
+    access_count: Option<u64>,
+    size_bytes: Option<u64>,
+    version: Option<u64>,
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct EntryDocument<'a> {
+    namespace: &'a str,
+    key: &'a str,
+    found: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+}
+
+pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
+    let Session { service, screen } = session;
+    let wants_metadata = matches.get_flag("metadata");
+    let query: &[(&str, &str)] = if wants_metadata { &[("metadata", "full")] } else { &[] };
+    let headers: &[(&str, &str)] = if matches.get_flag("fresh") { &[("cache-control", "no-cache")] } else { &[] };
+    let path = with_query(&entry_path(namespace, key), query);
+    let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
+        Err(failure) if failure.is("key_not_found") => {
+            if screen.json {
+                let document = EntryDocument { namespace, key, found: false, value: None, metadata: None };
+                screen.document(&document)?;
+            }
+            return Err(absent(namespace, key));
+        }
+        answer => answer?,
+    };
+    let Entry { value, metadata } = answer.parse(service)?;
+    if screen.json {
+        let (value, metadata) = (Some(value), Some(metadata));
+        return screen.document(&EntryDocument { namespace, key, found: true, value, metadata });
+    }
+    if wants_metadata {
+        let metadata: Metadata = serde_json::from_str(metadata.get())
+            .map_err(|error| Failure::new(Exit::Unreachable, format!("the metadata cannot be read: {error}")))?;
+        return screen.fields(Side::Left, fields(metadata));
+    }
+    let string = matches.get_flag("raw").then(|| serde_json::from_str::<String>(value.get()).ok()).flatten();
+    screen.raw(string.as_deref().unwrap_or(value.get()).as_bytes())?;
+    // For eyes; a file gets the bytes and no more.
+    if screen.is_terminal { screen.line("") } else { Ok(()) }
+}
+
+fn absent(namespace: &str, key: &str) -> Failure {
+    Failure::new(Exit::NotFound, format!("no entry {key:?} in {namespace}")).with_code("key_not_found")
+}
+
+fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
+    let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), quantity::seconds);
+    let known = [
+        ("ttl remaining", Some(ttl)),
+        ("expires at", metadata.expires_at),
+        ("created at", Some(metadata.created_at)),
+        ("last read", metadata.last_accessed),
+        ("reads", metadata.access_count.map(quantity::number)),
+        ("size", metadata.size_bytes.map(quantity::bytes)),
+        ("version", metadata.version.map(|version| version.to_string())),
+        ("tags", (!metadata.tags.is_empty()).then(|| metadata.tags.join(", "))),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    created: bool,
+}
+
+#[derive(Serialize)]
+struct StoredDocument<'a> {
+    success: bool,
+    namespace: &'a str,
+    key: &'a str,
+    created: bool,
+    version: Option<u64>,
+}
+
+pub fn set(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
+    let value = value(matches)?;
+    let Session { service, screen } = session;
+    let mut body = [b"{\"value\":", value.as_bytes()].concat();
+    if let Some(ttl) = matches.get_one::<u64>("ttl") {
+        body.extend_from_slice(format!(",\"ttl\":{ttl}").as_bytes());
+    }
+    if let Some(tags) = matches.get_many::<String>("tag") {
+        let tags = serde_json::to_string(&tags.collect::<Vec<_>>()).map_err(io::Error::from)?;
+        body.extend_from_slice(format!(",\"tags\":{tags}").as_bytes());
+    }
+    body.push(b'}');
+    let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
+    let Stored { created } = answer.parse(service)?;
+    let version = answer.version();
+    if screen.json {
+        return screen.document(&StoredDocument { success: true, namespace, key, created, version });
+    }
+    screen.line(if created { "created" } else { "replaced" })
+}
+
+/// The JSON of the value to be stored, without the space around it.
+fn value(matches: &ArgMatches) -> Result<String, Failure> {
+    let given = matches.get_one::<String>("value").filter(|value| *value != "-");
+    let text = match given {
+        Some(text) => text.clone(),
+        None => {
+            let mut stdin = io::stdin().lock();
+            if stdin.is_terminal() {
+                note("sidecache: reading the value from here; Ctrl-D on a line of its own ends it");
+            }
+            let mut bytes = Vec::new();
+            let read = stdin.read_to_end(&mut bytes);
+            read.map_err(|error| Failure::usage(format!("cannot read the value from standard input: {error}")))?;
+            String::from_utf8(bytes).map_err(|_| Failure::usage("the value on standard input is not UTF-8"))?
+        }
+    };
+    if matches.get_flag("string") {
+        return Ok(serde_json::to_string(&text).map_err(io::Error::from)?);
+    }
+    match serde_json::from_str::<&RawValue>(&text) {
+        Ok(json) => Ok(json.get().to_owned()),
+        Err(error) => {
+            let place = if given.is_some() { "VALUE" } else { "standard input" };
+            Err(Failure::usage(format!(
+                "{place} is no JSON ({error}); text needs quotes inside the shell's, as in '\"text\"', or --string"
+            )))
+        }
+    }
+}
+
+/// What became of a key.
+#[derive(Serialize)]
+struct Deleted {
+    deleted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// In the order of the keys.
+struct InOrder<'a, T>(&'a [(&'a str, T)]);
+
+impl<T: Serialize> Serialize for InOrder<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct DeletedDocument<'a> {
+    namespace: &'a str,
+    results: InOrder<'a, Deleted>,
+    deleted: usize,
+    not_found: usize,
+    errors: usize,
+}
+
+/// The keys of the command line, each once.
+fn keys(matches: &ArgMatches) -> Vec<&str> {
+    let mut seen = std::collections::HashSet::new();
+    let keys = matches.get_many::<String>("keys").into_iter().flatten().map(String::as_str);
+    keys.filter(|key| seen.insert(*key)).collect()
+}
+
+pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let namespace = text(matches, "namespace");
+    let Session { service, screen } = session;
+    let mut results = Vec::new();
+    let mut worst: Option<Failure> = None;
+    for key in keys(matches) {
+        match service.send(&Method::DELETE, &entry_path(namespace, key), &[], Vec::new()) {
+            Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
+            Err(failure) if failure.is("key_not_found") => {
+                results.push((key, Deleted { deleted: false, error: None }));
+            }
+            // Nothing else will be heard from there; what was done before is told.
+            Err(failure) if failure.code().is_none() => {
+                results.push((key, Deleted { deleted: false, error: Some("no_answer".to_owned()) }));
+                worst = Some(failure);
+                break;
+            }
+            Err(failure) => {
+                let code = failure.code().map(str::to_owned);
+                results.push((key, Deleted { deleted: false, error: code }));
+                if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
+                    worst = Some(failure);
+                }
+            }
+        }
+    }
+    let deleted = results.iter().filter(|(_, result)| result.deleted).count();
+    let errors = results.iter().filter(|(_, result)| result.error.is_some()).count();
+    let not_found = results.len() - deleted - errors;
+    if screen.json {
+        screen.document(&DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors })?;
+    } else {
+        screen.line(&format!("deleted {}", entries(deleted as u64)))?;
+    }
+    if let Some(failure) = worst {
+        return Err(failure);
+    }
+    let missing: Vec<&str> = results.iter().filter(|(_, result)| !result.deleted).map(|(key, _)| *key).collect();
+    match missing[..] {
+        [] => Ok(()),
+        [key] => Err(absent(namespace, key)),
+        [key, ..] => {
+            let text = format!("no entry {key:?} in {namespace}, nor {} other keys", missing.len() - 1);
+            Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
+        }
+    }
+}
+
+/// `1 entry`, `2 entries`.
+pub fn entries(count: u64) -> String {
+    format!("{} {}", quantity::number(count), if count == 1 { "entry" } else { "entries" })
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    results: HashMap<String, Box<RawValue>>,
+    hits: u64,
+    misses: u64,
+    #[serde(default)]
+    errors: u64,
+}
+
+#[derive(Deserialize)]
+struct Fetched<'a> {
+    #[serde(borrow)]
+    value: &'a RawValue,
+    found: bool,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BatchDocument<'a> {
+    namespace: &'a str,
+    results: InOrder<'a, Box<RawValue>>,
+    hits: u64,
+    misses: u64,
+    errors: u64,
+}
+
+pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let namespace = text(matches, "namespace");
+    let Session { service, screen } = session;
+    let mut results = Vec::new();
+    let (mut hits, mut misses, mut errors) = (0, 0, 0);
+    for keys in keys(matches).chunks(BATCH) {
+        let body = serde_json::to_vec(&HashMap::from([("keys", keys)])).map_err(io::Error::from)?;
+        let answer = service.send(&Method::POST, &format!("{}/mget", cache_path(namespace)), &[], body)?;
+        let mut batch: Batch = answer.parse(service)?;
+        (hits, misses, errors) = (hits + batch.hits, misses + batch.misses, errors + batch.errors);
+        results.extend(keys.iter().filter_map(|key| Some((*key, batch.results.remove(*key)?))));
+    }
+    if screen.json {
+        screen.document(&BatchDocument { namespace, results: InOrder(&results), hits, misses, errors })?;
+    } else {
+        let row = |(key, result): &(&str, Box<RawValue>)| {
+            let shown = match serde_json::from_str::<Fetched<'_>>(result.get()) {
+                Ok(Fetched { found: true, value, .. }) if screen.is_terminal => shortened(value.get()),
+                Ok(Fetched { found: true, value, .. }) => value.get().to_owned(),
+                Ok(Fetched { error: Some(code), .. }) => format!("({code})"),
+                Ok(_) => "(not found)".to_owned(),
+                Err(error) => format!("({error})"),
+            };
+            vec![(*key).to_owned(), shown]
+        };
+        let rows = results.iter().map(row).collect();
+        screen.table(&[("key", Side::Left), ("value", Side::Left)], rows)?;
+    }
+    match (errors, misses) {
+        (0, 0) => Ok(()),
+        (0, misses) => {
+            let text = format!("{misses} of {} keys have no entry in {namespace}", hits + misses);
+            Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
+        }
+        (errors, _) => {
+            let text = format!("{errors} keys could not be read; `sidecache cluster` shows which shard is away");
+            Err(Failure::new(Exit::Failed, text))
+        }
+    }
+}
+
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}

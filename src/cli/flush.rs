@@ -1,0 +1,117 @@
+//! `flush`: deletes what is selected, after it was told how much that is.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::{Deserialize, Serialize};
+use ureq::http::Method;
+
+use super::entry::entries;
+use super::failure::{Exit, Failure};
+use super::screen::spinner;
+use super::service::{Service, cache_path, with_query};
+use super::{Session, asking, namespace, selected, selection, text, yes};
+
+pub fn command() -> Command {
+    let command = Command::new("flush")
+        .about("Delete all entries of a namespace, or those that a pattern or tag selects")
+        .arg(namespace())
+        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Only count them"))
+        .arg(yes())
+        .after_help(
+            "Examples:\n  sidecache flush users --pattern 'user_*' --dry-run\n  sidecache flush users --tag staff\n  \
+             sidecache flush users --yes\n\nOn a terminal it counts and asks first. The pattern is a glob as in Redis.",
+        );
+    asking(selection(command))
+}
+
+#[derive(Deserialize)]
+struct Flushed {
+    deleted_count: u64,
+    matched_count: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct FlushDocument<'a> {
+    namespace: &'a str,
+    pattern: Option<&'a str>,
+    tag: Option<&'a str>,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched_count: Option<u64>,
+    deleted_count: u64,
+}
+
+pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let namespace = text(matches, "namespace");
+    let query = selected(matches);
+    let Session { service, screen } = session;
+    let what = described(namespace, &query);
+    let value = |name| query.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
+    let document = |dry_run, Flushed { deleted_count, matched_count }: Flushed| FlushDocument {
+        namespace,
+        pattern: value("pattern"),
+        tag: value("tag"),
+        dry_run,
+        matched_count,
+        deleted_count,
+    };
+    if matches.get_flag("dry-run") {
+        let matched = count(service, namespace, &query)?;
+        if screen.json {
+            return screen.document(&document(true, Flushed { deleted_count: 0, matched_count: Some(matched) }));
+        }
+        return screen.line(&format!("{} of {what} would be deleted", entries(matched)));
+    }
+    if !matches.get_flag("yes") {
+        confirm(|| Ok(format!("Delete {} of {what}?", entries(count(service, namespace, &query)?))))?;
+    }
+    let bar = spinner("deleting");
+    let flushed = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
+    bar.finish_and_clear();
+    let flushed: Flushed = flushed?.parse(service)?;
+    if screen.json {
+        return screen.document(&document(false, flushed));
+    }
+    screen.line(&format!("deleted {} of {what}", entries(flushed.deleted_count)))
+}
+
+fn described(namespace: &str, query: &[(&str, &str)]) -> String {
+    match query {
+        [("pattern", pattern)] => format!("{namespace} that match {pattern:?}"),
+        [(_, tag)] => format!("{namespace} with the tag {tag:?}"),
+        _ => namespace.to_owned(),
+    }
+}
+
+/// How many entries are selected.
+fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u64, Failure> {
+    let query: Vec<_> = query.iter().copied().chain([("dry_run", "true")]).collect();
+    let bar = spinner("counting");
+    let counted = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
+    bar.finish_and_clear();
+    let counted: Flushed = counted?.parse(service)?;
+    let unclear = || Failure::new(Exit::Refused, "the service does not count; it may be older than this program");
+    counted.matched_count.ok_or_else(unclear)
+}
+
+/// Asks the person at the terminal, and takes nothing for a yes but a yes.
+///
+/// # Errors
+/// The answer was no, or there is nobody to ask.
+pub fn confirm(question: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(Failure::usage(
+            "nobody can be asked here whether to delete: say --yes, or look first with --dry-run",
+        ));
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "{} [y/N] ", question()?)?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::NotFound, "not confirmed; nothing was deleted")),
+    }
+}

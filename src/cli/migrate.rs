@@ -1,0 +1,115 @@
+//! `migrate`: brings the database's schema up to date, before the service does.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Command};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::failure::{Exit, Failure};
+use super::screen::{Screen, spinner};
+use super::{answering, quantity, settings};
+use crate::config::{Config, Settings};
+use crate::database::{Database, Error, Step};
+
+/// How often a database that is away is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub fn command() -> Command {
+    let wait = Arg::new("wait")
+        .long("wait")
+        .value_name("TIME")
+        .value_parser(quantity::parse_wait)
+        .default_value("30s")
+        .help("How long a database that is away is waited for, the migrations included");
+    let command = Command::new("migrate")
+        .about("Bring the database's schema up to date, and say what was done")
+        .arg(wait)
+        .after_help(
+            "Examples:\n  sidecache migrate --database-url postgres://cache@db/sidecache --wait 2m\n\nThe service does the same \
+             when it starts; instances take turns. Ends with 3 if the database cannot be reached in time, and with 5 \
+             if it dislikes a migration.",
+        );
+    answering(command).defer(settings::flags)
+}
+
+#[derive(Serialize)]
+struct StepDocument {
+    version: i64,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct MigrateDocument {
+    database: &'static str,
+    /// The version that the schema has now.
+    version: i64,
+    /// What it did not have before.
+    applied: Vec<StepDocument>,
+}
+
+pub fn run(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
+    let config = Config::parse(settings)?;
+    let wait = matches.get_one::<Duration>("wait").copied().unwrap_or(Duration::from_secs(30));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bar = spinner("migrating");
+    let migrated = runtime.block_on(migrate(&config, wait));
+    bar.finish_and_clear();
+    runtime.shutdown_background();
+    let (before, now) = migrated.map_err(|error| failed(&error, wait))?;
+    let version = now.iter().map(|step| step.version).max().unwrap_or(0);
+    let applied: Vec<Step> = now.into_iter().filter(|step| !before.contains(step)).collect();
+    let database = config.database.kind.as_str();
+    if screen.json {
+        let applied = applied.into_iter().map(|Step { version, name }| StepDocument { version, name }).collect();
+        screen.document(&MigrateDocument { database, version, applied })?;
+    } else {
+        for Step { version, name } in &applied {
+            screen.line(&format!("applied {version} {name}"))?;
+        }
+        let already = if applied.is_empty() { " already" } else { "" };
+        screen.line(&format!("the schema of {database} is{already} at version {version}"))?;
+    }
+    screen.flush()
+}
+
+/// The steps that the schema had taken before, and those it has taken now.
+async fn migrate(config: &Config, wait: Duration) -> Result<(Vec<Step>, Vec<Step>), Error> {
+    let deadline = Instant::now() + wait;
+    let database = Database::new(&config.database);
+    let mut before = None;
+    loop {
+        let attempt = async {
+            if before.is_none() {
+                before = Some(database.steps_taken().await?);
+            }
+            database.bring_up_to_date().await?;
+            database.steps_taken().await
+        };
+        let ended = match tokio::time::timeout_at(deadline, attempt).await {
+            Ok(ended) => ended,
+            Err(_) => Err(Error::Timeout),
+        };
+        match ended {
+            Ok(now) => {
+                database.close().await;
+                return Ok((before.unwrap_or_default(), now));
+            }
+            Err(error) if !error.may_pass() || Instant::now() + PAUSE >= deadline => return Err(error),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+fn failed(error: &Error, wait: Duration) -> Failure {
+    match error.may_pass() {
+        true => Failure::new(
+            Exit::Unreachable,
+            format!(
+                "the database cannot be used within {}: {error}; see database_url in `sidecache print-config`",
+                humantime::format_duration(wait)
+            ),
+        ),
+        false => Failure::new(Exit::Failed, error),
+    }
+}

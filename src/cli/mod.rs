@@ -1,0 +1,295 @@
+//! The command line: the service itself, and commands that ask one.
+//!
+//! One file a noun. A command is built (`command`), runs (`run`), and ends with a [`Failure`] or without;
+//! what it says goes to a [`Screen`], what it asks to a [`Service`]. None of them has an asynchronous runtime but for those
+//! that look at databases and shards themselves.
+
+mod cluster;
+mod completions;
+mod configuration;
+mod entry;
+mod failure;
+mod flush;
+mod keys;
+mod migrate;
+mod namespaces;
+mod quantity;
+mod screen;
+mod service;
+mod settings;
+mod stats;
+mod wrong;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use failure::{EXIT_CODES, Failure};
+use screen::Screen;
+use service::Service;
+
+use crate::config::{Config, URL_VARIABLE};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+const EXAMPLES: &str = "\
+Examples:
+  sidecache                                    serve on 127.0.0.1:8080, embedded store
+  sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 1h
+  sidecache get users user_1 | jq .name
+  sidecache flush users --pattern 'user_*' --dry-run
+  sidecache stats users --watch
+  sidecache --help                             all settings of the service, too
+
+Settings come from the defaults, the --config file, the environment and the flags; the later wins.";
+
+/// What the command line asks for.
+pub enum Start {
+    /// Run the service.
+    Serve(Box<Config>),
+    /// It was a command, and is done.
+    Ended(ExitCode),
+}
+
+/// Whom a command asks, and where it answers.
+struct Session {
+    service: Service,
+    screen: Screen,
+}
+
+/// Reads the command line and does what it says, but for running the service.
+pub fn start() -> Start {
+    let json = std::env::args_os().any(|word| word == "--json");
+    let failure = match run() {
+        Ok(Some(config)) => return Start::Serve(config),
+        Ok(None) => return Start::Ended(ExitCode::SUCCESS),
+        Err(failure) => failure,
+    };
+    if let Some(line) = failure.shown(json) {
+        note(&line);
+    }
+    Start::Ended(ExitCode::from(failure.exit as u8))
+}
+
+/// A line for the person, beside the answer; whoever has closed stderr does not want it.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn run() -> Result<Option<Box<Config>>, Failure> {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return wrong::argument(&error).map(|()| None),
+    };
+    let (name, sub) = match matches.subcommand() {
+        None => ("serve", None),
+        Some((name, sub)) => (name, Some(sub)),
+    };
+    if name == "serve" {
+        for option in ["url", "timeout", "json"] {
+            if matches.value_source(option) == Some(clap::parser::ValueSource::CommandLine) {
+                return Err(Failure::usage(format!(
+                    "--{option}: is for commands that ask a service, not for `serve`"
+                )));
+            }
+        }
+        return Ok(Some(Box::new(settings::config(&matches, sub)?)));
+    }
+    let Some(sub) = sub else { return Ok(None) };
+    let levels = levels(&matches);
+    let json = levels.iter().any(|matches| matches.get_flag_or("json"));
+    match name {
+        "check-config" => configuration::check(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
+        "print-config" => configuration::print(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
+        "migrate" => migrate::run(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
+        "completions" => completions::run(command(), sub, Screen::new(json))?,
+        _ => ask(name, &levels, sub, json)?,
+    }
+    Ok(None)
+}
+
+/// The commands that ask a service.
+fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Result<(), Failure> {
+    if let Some(setting) = levels.first().and_then(|top| settings::any(top)) {
+        let text =
+            format!("{setting}: is a setting of the service, which `{name}` only asks; name the service with --url");
+        return Err(Failure::usage(text));
+    }
+    // What is given behind the command's name wins, then what stands in front of it.
+    let url =
+        given::<String>(levels, "url").or_else(|| std::env::var(URL_VARIABLE).ok()).filter(|url| !url.is_empty());
+    let timeout = given(levels, "timeout").unwrap_or(DEFAULT_TIMEOUT);
+    let service = Service::new(url.as_deref().unwrap_or(DEFAULT_URL), timeout)?;
+    let mut session = Session { service, screen: Screen::new(json) };
+    let ended = match name {
+        "get" => entry::get(&mut session, sub),
+        "set" => entry::set(&mut session, sub),
+        "del" => entry::del(&mut session, sub),
+        "mget" => entry::mget(&mut session, sub),
+        "flush" => flush::run(&mut session, sub),
+        "keys" => keys::run(&mut session, sub),
+        "stats" => stats::run(&mut session, sub),
+        "namespaces" => namespaces::run(&mut session, sub),
+        _ => cluster::run(&mut session),
+    };
+    // What was written before a failure is to be seen as well.
+    let flushed = session.screen.flush();
+    ended.and(flushed)
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was given in front of the command's name, behind it, and behind a word of its own.
+fn levels(top: &ArgMatches) -> Vec<&ArgMatches> {
+    std::iter::successors(Some(top), |matches| matches.subcommand().map(|(_, sub)| sub)).collect()
+}
+
+fn given<T: Clone + Send + Sync + 'static>(levels: &[&ArgMatches], name: &str) -> Option<T> {
+    levels.iter().rev().find_map(|matches| matches.try_get_one::<T>(name).ok().flatten().cloned())
+}
+
+/// What every command takes that asks a service.
+fn asking(command: Command) -> Command {
+    const HEADING: &str = "Service";
+    // The variable is read apart: as clap's own it would be taken for given in two places.
+    let url = Arg::new("url")
+        .long("url")
+        .value_name("URL")
+        .help(format!("The service to ask [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"))
+        .help_heading(HEADING);
+    let timeout = Arg::new("timeout")
+        .long("timeout")
+        .value_name("TIME")
+        .value_parser(quantity::parse_wait)
+        .help("Longest wait for a connection, and then for an answer: 500ms, 5s [default: 10s]")
+        .help_heading(HEADING);
+    answering(command.arg(url).arg(timeout))
+}
+
+/// What every command takes that answers.
+fn answering(command: Command) -> Command {
+    let json = Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Answer in JSON, for programs")
+        .help_heading("Output");
+    command.arg(json)
+}
+
+/// The namespace, the first word of most commands.
+fn namespace() -> Arg {
+    let text = clap::builder::NonEmptyStringValueParser::new();
+    Arg::new("namespace").value_name("NS").required(true).value_parser(text).help("Namespace")
+}
+
+/// What selects keys.
+fn selection(command: Command) -> Command {
+    let pattern = Arg::new("pattern")
+        .long("pattern")
+        .value_name("GLOB")
+        .allow_hyphen_values(true)
+        .help("Only keys that match: * any text, ? a character, [abc] one of them, \\ escapes");
+    let tag = Arg::new("tag")
+        .long("tag")
+        .value_name("TAG")
+        .allow_hyphen_values(true)
+        .conflicts_with("pattern")
+        .help("Only entries with this tag");
+    command.arg(pattern).arg(tag)
+}
+
+/// The one of them that was given, as a parameter.
+fn selected(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
+    let one = |name: &'static str| matches.get_one::<String>(name).map(|value| (name, value.as_str()));
+    one("pattern").into_iter().chain(one("tag")).collect()
+}
+
+/// The text of an argument that is required.
+fn text<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+trait Flags {
+    /// Whether a flag was given, also where the command has no such flag.
+    fn get_flag_or(&self, name: &str) -> bool;
+}
+
+impl Flags for ArgMatches {
+    fn get_flag_or(&self, name: &str) -> bool {
+        matches!(self.try_get_one::<bool>(name), Ok(Some(true)))
+    }
+}
+
+fn command() -> Command {
+    // Flags of settings are made when their command is asked for: most starts need one set of them.
+    let serve = Command::new("serve")
+        .about("Run the service; the same as no command at all")
+        .defer(settings::flags)
+        .after_help("Ends with 0 after SIGTERM or SIGINT, with 2 if a setting is wrong, with 1 if it cannot run.");
+    let top = Command::new("sidecache")
+        .bin_name("sidecache")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A cache sidecar: a namespaced cache over HTTP, on Redis shards or embedded")
+        .after_help(format!("{EXAMPLES}\n\n{EXIT_CODES}"))
+        .subcommand_value_name("COMMAND")
+        .subcommand(serve)
+        .subcommands(entry::commands())
+        .subcommand(flush::command())
+        .subcommand(keys::command())
+        .subcommand(stats::command())
+        .subcommand(namespaces::command())
+        .subcommand(cluster::command())
+        .subcommands(configuration::commands())
+        .subcommand(migrate::command())
+        .subcommand(completions::command());
+    settings::flags(asking(top))
+}
+
+/// `--yes`, for what asks before it deletes.
+fn yes() -> Arg {
+    Arg::new("yes")
+        .long("yes")
+        .short('y')
+        .action(ArgAction::SetTrue)
+        .help("Do not ask; needed where nobody can answer")
+}
+
+/// A number of things, at least one.
+fn count(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::all_settings;
+
+    #[test]
+    fn every_setting_is_a_flag_with_help() {
+        command().debug_assert();
+        let help = command().render_long_help().to_string();
+        let mut serve = settings::flags(Command::new("serve"));
+        let of_serve = serve.render_long_help().to_string();
+        for setting in all_settings() {
+            for help in [&help, &of_serve] {
+                assert!(help.contains(&format!("--{}", setting.flag())) && help.contains(&setting.variable()));
+            }
+        }
+    }
+
+    #[test]
+    fn no_option_is_called_as_a_setting() {
+        for setting in all_settings() {
+            assert!(!["url", "timeout", "json"].contains(&&*setting.name), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_or_says_how_it_ends() {
+        for command in command().get_subcommands() {
+            assert!(command.get_after_help().is_some() && command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

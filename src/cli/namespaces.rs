@@ -1,0 +1,269 @@
+//! `namespaces`: policies and numbers of all namespaces, and changing a policy.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use ureq::http::Method;
+
+use super::entry::entries;
+use super::failure::{Exit, Failure};
+use super::flush::confirm;
+use super::screen::{Side, bar, spinner};
+use super::service::{entry_path, policy_path};
+use super::stats::Stats;
+use super::{Flags as _, Session, asking, namespace, quantity, text, yes};
+
+const PATH: &str = "/api/v1/namespaces";
+
+pub fn command() -> Command {
+    let policies_alone = || {
+        Arg::new("no-stats")
+            .long("no-stats")
+            .action(ArgAction::SetTrue)
+            .help("Policies alone, without asking for numbers")
+    };
+    let list = Command::new("list").about("Show all namespaces; the same as no word at all").arg(policies_alone());
+    let get = Command::new("get").about("Show the policy of a namespace").arg(namespace());
+    let set = Command::new("set")
+        .about("Create or change a policy; what is not named stays, or is the service's default")
+        .arg(namespace())
+        .arg(
+            Arg::new("ttl")
+                .long("ttl")
+                .value_name("TIME")
+                .value_parser(quantity::parse_seconds)
+                .help("TTL of entries written without one: 90 (seconds), 5m; 0: they never expire"),
+        )
+        .arg(
+            Arg::new("max-size-mb")
+                .long("max-size-mb")
+                .value_name("MIB")
+                .value_parser(value_parser!(u64))
+                .help("Quota in MiB; 0: none"),
+        )
+        .arg(
+            Arg::new("eviction")
+                .long("eviction")
+                .value_name("POLICY")
+                .value_parser(["LRU", "LFU", "FIFO", "TTL", "NONE"])
+                .ignore_case(true)
+                .help("Who goes when the quota is reached; NONE refuses writes"),
+        )
+        .arg(
+            Arg::new("stale-if-error")
+                .long("stale-if-error")
+                .value_name("TIME")
+                .value_parser(quantity::parse_seconds)
+                .help("For how long past its time a copy may be answered while its shard is away; 0: never"),
+        )
+        .after_help("Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU");
+    let delete = Command::new("delete")
+        .about("Delete a policy, and all entries of the namespace with it")
+        .arg(namespace())
+        .arg(yes());
+    let command = Command::new("namespaces")
+        .about("Show all namespaces with policy and numbers, or change a policy")
+        .arg(policies_alone())
+        .subcommand_value_name("WORD")
+        .subcommands([list, get, set, delete].map(asking))
+        .after_help(
+            "Examples:\n  sidecache namespaces\n  sidecache namespaces set users --ttl 1h --max-size-mb 512\n  \
+             sidecache namespaces get users --json\n  sidecache namespaces delete users --yes",
+        );
+    asking(command)
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    namespaces: Vec<Policy>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct Policy {
+    name: String,
+    default_ttl: u64,
+    max_size_mb: u64,
+    eviction_policy: String,
+    stale_if_error: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+/// A namespace with its numbers, where they were asked for and known.
+#[derive(Serialize)]
+struct Known {
+    #[serde(flatten)]
+    policy: Policy,
+    stats: Option<Stats>,
+}
+
+#[derive(Serialize)]
+struct KnownDocument {
+    namespaces: Vec<Known>,
+}
+
+pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        Some(("get", matches)) => get(session, text(matches, "namespace")),
+        Some(("set", matches)) => set(session, matches),
+        Some(("delete", matches)) => delete(session, matches),
+        Some((_, list)) => show_all(session, !(matches.get_flag("no-stats") || list.get_flag("no-stats"))),
+        None => show_all(session, !matches.get_flag("no-stats")),
+    }
+}
+
+fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let Listed { namespaces } = service.fetch(PATH)?;
+    let progress = bar("reading the numbers", Some(namespaces.len() as u64), true);
+    let mut known = Vec::with_capacity(namespaces.len());
+    let mut failed = None;
+    for policy in namespaces {
+        let stats = match (with_stats, &failed) {
+            (true, None) => match service.fetch(&entry_path(&policy.name, "stats")) {
+                Ok(stats) => Some(stats),
+                // The next would fail as well, each at its deadline.
+                Err(failure) => {
+                    failed = Some(failure);
+                    None
+                }
+            },
+            _ => None,
+        };
+        known.push(Known { policy, stats });
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    if screen.json {
+        screen.document(&KnownDocument { namespaces: known })?;
+    } else {
+        let right = |name| (name, Side::Right);
+        let policy = [right("ttl"), right("quota"), ("eviction", Side::Left), right("stale")];
+        let numbers = [right("keys"), right("memory"), right("hits"), right("evicted")];
+        let mut columns = vec![("namespace", Side::Left)];
+        columns.extend(policy);
+        if with_stats {
+            columns.extend(numbers);
+        }
+        let rows = known.iter().map(|known| row(known, with_stats)).collect();
+        screen.table(&columns, rows)?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn row(Known { policy, stats }: &Known, with_stats: bool) -> Vec<String> {
+    let mut row = vec![policy.name.clone()];
+    row.extend(policy_cells(policy).map(|(_, value)| value));
+    if with_stats {
+        let cell = |of: fn(&Stats) -> String| stats.as_ref().map_or_else(|| "?".to_owned(), of);
+        row.push(cell(|stats| quantity::number(stats.total_keys)));
+        row.push(cell(|stats| quantity::bytes(stats.memory_used_bytes)));
+        row.push(cell(|stats| match stats.hits + stats.misses {
+            0 => "-".to_owned(),
+            _ => quantity::percent(stats.hit_rate),
+        }));
+        row.push(cell(|stats| quantity::number(stats.evictions)));
+    }
+    row
+}
+
+fn policy_cells(policy: &Policy) -> [(&'static str, String); 4] {
+    let or = |number: u64, none: &str, shown: String| if number == 0 { none.to_owned() } else { shown };
+    [
+        ("ttl", or(policy.default_ttl, "never", quantity::seconds(policy.default_ttl))),
+        ("quota", or(policy.max_size_mb, "none", format!("{} MiB", quantity::number(policy.max_size_mb)))),
+        ("eviction", policy.eviction_policy.clone()),
+        ("stale if error", or(policy.stale_if_error, "off", quantity::seconds(policy.stale_if_error))),
+    ]
+}
+
+fn get(session: &mut Session, namespace: &str) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let answer = service.get(&policy_path(namespace))?;
+    if screen.json {
+        return screen.document(&answer.parse::<&RawValue>(service)?);
+    }
+    let policy: Policy = answer.parse(service)?;
+    let times = [("created at", policy.created_at.clone()), ("updated at", policy.updated_at.clone())];
+    screen.fields(Side::Left, policy_cells(&policy).into_iter().chain(times).collect())
+}
+
+/// Fields that are absent take the service's default.
+#[derive(Default, Serialize)]
+struct Change<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_size_mb: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eviction_policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_if_error: Option<u64>,
+}
+
+fn set(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let path = policy_path(text(matches, "namespace"));
+    let before = match service.fetch::<Policy>(&path) {
+        Ok(policy) => Some(policy),
+        Err(failure) if failure.is("namespace_not_found") => None,
+        Err(failure) => return Err(failure),
+    };
+    let number = |name: &str, kept: fn(&Policy) -> u64| {
+        matches.get_one::<u64>(name).copied().or_else(|| before.as_ref().map(kept))
+    };
+    let eviction = matches.get_one::<String>("eviction").map(|policy| policy.to_uppercase());
+    let change = Change {
+        default_ttl: number("ttl", |policy| policy.default_ttl),
+        max_size_mb: number("max-size-mb", |policy| policy.max_size_mb),
+        eviction_policy: eviction.as_deref().or(before.as_ref().map(|policy| &*policy.eviction_policy)),
+        stale_if_error: number("stale-if-error", |policy| policy.stale_if_error),
+    };
+    let body = serde_json::to_vec(&change).map_err(std::io::Error::from)?;
+    let answer = service.send(&Method::PUT, &path, &[], body)?;
+    if screen.json {
+        return screen.document(&answer.parse::<&RawValue>(service)?);
+    }
+    let policy: Policy = answer.parse(service)?;
+    screen.line(if before.is_none() { "created" } else { "replaced" })?;
+    screen.fields(Side::Left, policy_cells(&policy).into())
+}
+
+#[derive(Deserialize)]
+struct Deleted {
+    deleted_count: u64,
+}
+
+#[derive(Serialize)]
+struct DeletedDocument<'a> {
+    namespace: &'a str,
+    deleted: bool,
+    deleted_count: u64,
+}
+
+fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let namespace = text(matches, "namespace");
+    if !matches.get_flag_or("yes") {
+        confirm(|| {
+            let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
+            Ok(format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))
+        })?;
+    }
+    let bar = spinner("deleting");
+    let answer = service.send(&Method::DELETE, &policy_path(namespace), &[], Vec::new());
+    bar.finish_and_clear();
+    let answer = answer.map_err(|failure| match failure.is("namespace_not_found") {
+        true => Failure::new(
+            Exit::NotFound,
+            format!("{namespace} has no policy; `sidecache flush` deletes entries alone"),
+        )
+        .with_code("namespace_not_found"),
+        false => failure,
+    })?;
+    let Deleted { deleted_count } = answer.parse(service)?;
+    if screen.json {
+        return screen.document(&DeletedDocument { namespace, deleted: true, deleted_count });
+    }
+    screen.line(&format!("deleted {namespace} with {}", entries(deleted_count)))
+}

@@ -1,0 +1,129 @@
+//! Numbers, sizes and times as people write and read them.
+
+use std::time::Duration;
+
+/// `1,234,567`.
+pub fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1.5 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // Not `1024.0 KiB`, which rounding would make of a little less than a MiB.
+    while amount >= 1023.95 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+/// `12.3%` of a part between 0 and 1.
+pub fn percent(part: f64) -> String {
+    format!("{:.1}%", part * 100.0)
+}
+
+/// `1h 5m`, `90d`, `12s`.
+pub fn seconds(seconds: u64) -> String {
+    match Duration::from_secs(seconds) {
+        Duration::ZERO => "0s".to_owned(),
+        duration => humantime::format_duration(duration).to_string(),
+    }
+}
+
+/// A time as `90` (seconds), `5m` or `1h 30m`.
+///
+/// # Errors
+/// It is none, with a text that says how one is written.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a time such as 90 (seconds), 5m or 1h30m, not {text:?}");
+    match text.trim().parse::<u64>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text.trim()).map_err(|_| wrong()),
+    }
+}
+
+/// The same in whole seconds.
+///
+/// # Errors
+/// It is no time, or one with a part of a second.
+pub fn parse_seconds(text: &str) -> Result<u64, String> {
+    let duration = parse_duration(text)?;
+    match duration.subsec_nanos() {
+        0 => Ok(duration.as_secs()),
+        _ => Err(format!("expected whole seconds, not {text:?}")),
+    }
+}
+
+/// A TTL: whole seconds, at least one.
+///
+/// # Errors
+/// It is none.
+pub fn parse_ttl(text: &str) -> Result<u64, String> {
+    match parse_seconds(text)? {
+        0 => Err("a TTL is at least a second; without one an entry lives as its namespace says".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+/// A time to wait: more than none.
+///
+/// # Errors
+/// It is none.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("expected more than no time".to_owned()),
+        // A day stands for ever here, and no clock overflows with it.
+        wait => Ok(wait.min(Duration::from_secs(24 * 3600))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_sizes_read_well() {
+        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(number(n), text);
+        }
+        for (n, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(n), text);
+        }
+        assert_eq!((seconds(0), seconds(90)), ("0s".to_owned(), "1m 30s".to_owned()));
+        assert_eq!(percent(0.1234), "12.3%");
+    }
+
+    #[test]
+    fn times_are_seconds_or_have_a_unit() {
+        for (text, seconds) in [("90", 90), ("5m", 300), ("1h30m", 5_400), ("2days", 172_800), (" 7s ", 7)] {
+            assert_eq!(parse_ttl(text), Ok(seconds));
+        }
+        for text in ["", "0", "0s", "-1", "5 minutes ago", "1.5", "500ms", "x", "99999999999999999999"] {
+            assert!(parse_ttl(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_wait("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_wait("0").is_err());
+    }
+}

@@ -1,0 +1,324 @@
+//! The service that is asked, over HTTP: one request at a time, each with a name and a deadline.
+
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Method, Request, Response};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
+use ureq::{Agent, Body};
+
+use super::failure::{Exit, Failure};
+
+/// What stays as it is in a path or a query. A dot does not: a key of dots alone would be a way up.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
+
+/// The largest answer that is taken.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Where requests go.
+pub struct Service {
+    agent: Agent,
+    /// Without a slash at its end.
+    base: String,
+    timeout: Duration,
+    connected: Connected,
+    /// `traceparent` and `tracestate` of the caller.
+    trace: Vec<(&'static str, String)>,
+}
+
+/// What came back with success.
+pub struct Answer {
+    pub body: Vec<u8>,
+    pub request_id: String,
+    etag: Option<String>,
+}
+
+/// Whether the request under way has a connection, after which nobody can say that nothing was sent.
+#[derive(Clone, Debug, Default)]
+struct Connected(Arc<AtomicBool>);
+
+impl<In: Transport> Connector<In> for Connected {
+    type Out = In;
+
+    fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<In>, ureq::Error> {
+        self.0.store(chained.is_some(), Relaxed);
+        Ok(chained)
+    }
+}
+
+/// An error of the service; of others, nothing of it may be there.
+#[derive(Default, Deserialize)]
+struct Problem {
+    error: Option<String>,
+    code: Option<String>,
+    detail: Option<String>,
+    deleted_count: Option<u64>,
+}
+
+impl Service {
+    /// # Errors
+    /// The URL is none.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, Failure> {
+        let base = parse_url(url)?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .no_delay(true)
+            // Each request has a connection of its own: one that lay idle may be closed at that very moment.
+            .max_idle_connections(0)
+            .user_agent(concat!("sidecache/", env!("CARGO_PKG_VERSION")))
+            // Each step apart: whether a change may have happened depends on where it stopped.
+            .timeout_resolve(Some(timeout))
+            .timeout_connect(Some(timeout))
+            .timeout_send_request(Some(timeout))
+            .timeout_send_body(Some(timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_recv_body(Some(timeout))
+            .build();
+        let connected = Connected::default();
+        let connector = DefaultConnector::new().chain(connected.clone());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Ok(Self { agent, base, timeout, connected, trace: trace() })
+    }
+
+    /// Without a password.
+    pub fn url(&self) -> String {
+        match self.base.rsplit_once('@') {
+            Some((_, host)) => {
+                let scheme = self.base.split("://").next().unwrap_or_default();
+                format!("{scheme}://***@{host}")
+            }
+            None => self.base.clone(),
+        }
+    }
+
+    /// # Errors
+    /// Whatever is no success.
+    pub fn get(&self, path: &str) -> Result<Answer, Failure> {
+        self.send(&Method::GET, path, &[], Vec::new())
+    }
+
+    /// A GET that is parsed.
+    ///
+    /// # Errors
+    /// Whatever is no success.
+    pub fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.get(path)?.parse(self)
+    }
+
+    /// # Errors
+    /// Whatever is no success.
+    pub fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let request_id = request_id();
+        let may_change = *method != Method::GET && !path.ends_with("/mget") && !path.contains("dry_run=true");
+        self.connected.0.store(false, Relaxed);
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        request = request.header("x-request-id", &request_id);
+        for (name, value) in &self.trace {
+            request = request.header(*name, value);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = match *method {
+            Method::GET | Method::DELETE => {
+                request.body(()).map_err(ureq::Error::from).and_then(|r| self.agent.run(r))
+            }
+            _ => request
+                .header("content-type", "application/json")
+                .body(body)
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+        };
+        let received = sent.and_then(|mut response| {
+            let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec()?;
+            Ok((response, body))
+        });
+        match received {
+            Ok((response, body)) if response.status().is_success() => {
+                let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                Ok(Answer { body, request_id, etag })
+            }
+            Ok((response, body)) => Err(self.refused(&response, &body, &request_id)),
+            Err(error) => Err(self.broken(&error, may_change, &request_id)),
+        }
+    }
+
+    /// What an answer without success means.
+    fn refused(&self, response: &Response<Body>, body: &[u8], request_id: &str) -> Failure {
+        let status = response.status();
+        let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
+        let Some(code) = problem.code else {
+            return Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "what answers at {} is no sidecache: it says {status}; name the service with --url",
+                    self.url()
+                ),
+            )
+            .with_request(request_id);
+        };
+        let exit = match (&*code, status.as_u16()) {
+            ("outcome_unknown", _) => Exit::Unknown,
+            ("key_not_found" | "namespace_not_found", _) => Exit::NotFound,
+            (_, 400..500) => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let mut text = problem.error.unwrap_or_else(|| status.to_string());
+        if let Some(detail) = problem.detail.filter(|detail| *detail != text) {
+            text = format!("{text}: {detail}");
+        }
+        if let Some(deleted) = problem.deleted_count {
+            text = format!("{text}; {deleted} entries were deleted all the same");
+        }
+        let advice = match &*code {
+            "shard_unavailable" => "`sidecache cluster` shows which one is away",
+            "overloaded" | "timeout" | "request_timeout" => "try again in a second",
+            "outcome_unknown" => "look at what is there before doing it again",
+            "storage_full" => "`sidecache stats NS` shows how full the namespace is",
+            "database_unavailable" => "reads and writes of entries need no database; see its /health",
+            "no_such_route" => "the service may be older than this program",
+            _ => "",
+        };
+        if !advice.is_empty() {
+            text = format!("{text}; {advice}");
+        }
+        Failure::new(exit, text).with_code(code).with_request(request_id)
+    }
+
+    /// What it means that no answer came.
+    fn broken(&self, error: &ureq::Error, may_change: bool, request_id: &str) -> Failure {
+        let reason = match error {
+            ureq::Error::Io(error) => reason(error),
+            ureq::Error::Timeout(_) => format!("no answer within {}", humantime::format_duration(self.timeout)),
+            ureq::Error::HostNotFound => "no such host".to_owned(),
+            other => other.to_string(),
+        };
+        let url = self.url();
+        // The handshake of TLS comes with the first bytes; what is wrong with it is no valid data.
+        let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
+        if !self.connected.0.load(Relaxed) || is_handshake {
+            return Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "cannot reach {url}: {reason}; is the service running? start it with `sidecache serve`, or name \
+                     another with --url"
+                ),
+            );
+        }
+        if may_change {
+            return Failure::new(
+                Exit::Unknown,
+                format!("{url} was asked, and did not answer: {reason}; look at what is there before doing it again"),
+            )
+            .with_request(request_id);
+        }
+        Failure::new(
+            Exit::Unreachable,
+            format!("{url} did not answer: {reason}; try again, or give it longer with --timeout"),
+        )
+        .with_request(request_id)
+    }
+}
+
+impl Answer {
+    /// # Errors
+    /// The answer is not what the service says.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self, service: &Service) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let text =
+                format!("{} answers something else than a sidecache does ({error}); is --url right?", service.url());
+            Failure::new(Exit::Unreachable, text).with_request(&self.request_id)
+        })
+    }
+
+    /// The version of the entry, where the answer tells.
+    pub fn version(&self) -> Option<u64> {
+        self.etag.as_deref()?.trim_matches('"').parse().ok()
+    }
+}
+
+/// Percent-encodes a part of a path or a query.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// The path of an entry.
+pub fn entry_path(namespace: &str, key: &str) -> String {
+    format!("{}/{}", cache_path(namespace), encoded(key))
+}
+
+/// The path of a namespace's entries.
+pub fn cache_path(namespace: &str) -> String {
+    format!("/api/v1/cache/{}", encoded(namespace))
+}
+
+/// The path of a namespace's policy.
+pub fn policy_path(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{}", encoded(namespace))
+}
+
+/// `path` with these parameters.
+pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+fn parse_url(url: &str) -> Result<String, Failure> {
+    let base = url.trim().trim_end_matches('/');
+    let Some((scheme, rest)) = base.split_once("://") else {
+        return Err(Failure::usage(format!(
+            "--url: expected http://<host>:<port>, not {base:?}; did you mean http://{base}?"
+        )));
+    };
+    let parsed = base.parse::<ureq::http::Uri>();
+    let is_plain =
+        !rest.contains(['?', '#']) && parsed.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    if !matches!(scheme, "http" | "https") || !is_plain {
+        return Err(Failure::usage("--url: expected http://<host>:<port> or https://<host>:<port>"));
+    }
+    Ok(base.to_owned())
+}
+
+/// What the system says, in its words and without its number.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => "the connection broke".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A name for a request: unique by process and time.
+fn request_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    format!("cli-{:x}-{started:x}-{}", process::id(), NEXT.fetch_add(1, Relaxed))
+}
+
+/// The trace that this command is a part of, as its caller has put it into the environment
+/// (<https://www.w3.org/TR/trace-context/>).
+fn trace() -> Vec<(&'static str, String)> {
+    let variable = |name: &str| {
+        let value = std::env::var(name).ok()?.trim().to_owned();
+        (!value.is_empty() && value.len() <= 512 && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+            .then_some(value)
+    };
+    let Some(parent) = variable("TRACEPARENT") else { return Vec::new() };
+    let state = variable("TRACESTATE").map(|state| ("tracestate", state));
+    [("traceparent", parent)].into_iter().chain(state).collect()
+}

@@ -1,0 +1,82 @@
+//! Settings on the command line: a flag for each, made from the same list as everything else.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::failure::Failure;
+use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_settings};
+
+const HEADING: &str = "Settings";
+
+/// Adds the flags of all settings to a command that takes them.
+pub fn flags(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env(CONFIG_VARIABLE)
+        .help("TOML file of settings")
+        .help_heading(HEADING);
+    let known = all_settings();
+    let flags = known.iter().map(|setting| {
+        let default = if setting.default.is_empty() { "none" } else { &setting.default };
+        Arg::new(setting.name.clone())
+            .long(setting.flag())
+            .value_name("VALUE")
+            .allow_negative_numbers(true)
+            .help(format!("{} [{}; default: {default}]", setting.help, setting.variable()))
+            .hide_short_help(true)
+            .help_heading(HEADING)
+    });
+    command.arg(config).args(flags)
+}
+
+/// What was given, in front of the command's name and behind it.
+///
+/// # Errors
+/// A flag that was given twice, an unreadable file, or a name that is no setting.
+pub fn gather(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Settings, Failure> {
+    let known = all_settings();
+    let mut given = Vec::new();
+    for name in known.iter().map(|setting| &*setting.name) {
+        given.extend(once(top, sub, name)?.map(|value| (name.to_owned(), value)));
+    }
+    let mut file = once(top, sub, "config")?;
+    if file.is_none() {
+        file = std::env::var(CONFIG_VARIABLE).ok();
+    }
+    let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
+    let environment = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    Ok(Settings::gather(file.as_deref(), environment, given)?)
+}
+
+/// The settings in force, for the service.
+///
+/// # Errors
+/// A wrong setting, named as it was given.
+pub fn config(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Config, Failure> {
+    Ok(Config::parse(&gather(top, sub)?)?)
+}
+
+fn once(top: &ArgMatches, sub: Option<&ArgMatches>, name: &str) -> Result<Option<String>, Failure> {
+    let given = |matches: &ArgMatches| {
+        let is_given = matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
+        is_given.then(|| matches.get_one::<String>(name).cloned()).flatten()
+    };
+    match (given(top), sub.and_then(given)) {
+        (Some(_), Some(_)) => Err(Error::given_twice(&flag(name)).into()),
+        (first, second) => Ok(first.or(second)),
+    }
+}
+
+/// The first setting among what was given, as it was given: for commands that take none.
+pub fn any(top: &ArgMatches) -> Option<String> {
+    let is_given = |name: &str| top.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
+    let known: Vec<Setting> = all_settings();
+    known.iter().map(|setting| &*setting.name).chain(["config"]).find(|name| is_given(name)).map(flag)
+}
+
+fn flag(name: &str) -> String {
+    format!("--{}", name.replace('_', "-"))
+}

@@ -1,0 +1,129 @@
+//! `stats`: the numbers of a namespace, once or again and again.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches, Command};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::failure::{Exit, Failure};
+use super::screen::{Screen, Side};
+use super::service::{Answer, entry_path};
+use super::{Session, asking, namespace, quantity, text};
+
+/// A question more often than that would be what is seen.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+pub fn command() -> Command {
+    let watch = Arg::new("watch")
+        .long("watch")
+        .short('w')
+        .value_name("SECONDS")
+        .num_args(0..=1)
+        .default_missing_value("2")
+        .value_parser(parse_interval)
+        .help("Again and again, every 2 seconds unless told, until Ctrl-C; with --json a line each time");
+    let command =
+        Command::new("stats").about("Show the numbers of a namespace").arg(namespace()).arg(watch).after_help(
+            "Examples:\n  sidecache stats users\n  sidecache stats users --watch 5\n  \
+             sidecache stats users --json | jq .hit_rate",
+        );
+    asking(command)
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    let wrong = || format!("expected seconds, not {text:?} (the namespace stands in front of --watch)");
+    seconds.map(|seconds| Duration::from_secs_f64(seconds).max(SHORTEST)).ok_or_else(wrong)
+}
+
+/// The numbers of a namespace.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Stats {
+    pub hits: u64,
+    pub misses: u64,
+    pub hit_rate: f64,
+    pub total_keys: u64,
+    pub memory_used_bytes: u64,
+    pub evictions: u64,
+    pub expirations: u64,
+}
+
+/// Numbers and when they were read.
+struct Reading {
+    stats: Stats,
+    at: Instant,
+}
+
+pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    let namespace = text(matches, "namespace");
+    let path = entry_path(namespace, "stats");
+    let Session { service, screen } = session;
+    let Some(interval) = matches.get_one::<Duration>("watch").copied() else {
+        let answer = service.get(&path)?;
+        return if screen.json { document(screen, &answer) } else { show(screen, &answer.parse(service)?, None) };
+    };
+    let mut last: Option<Reading> = None;
+    loop {
+        let answer = service.get(&path);
+        let is_redrawn = screen.is_terminal && !screen.json;
+        if is_redrawn {
+            screen.clear()?;
+            let hint = screen.dim(&format!("every {}, Ctrl-C ends", humantime::format_duration(interval)));
+            screen.line(&format!("{namespace} at {}   {hint}", service.url()))?;
+            screen.line("")?;
+        }
+        match answer {
+            Ok(answer) if screen.json => document(screen, &answer)?,
+            Ok(answer) => {
+                let reading = Reading { stats: answer.parse(service)?, at: Instant::now() };
+                show(screen, &reading.stats, last.as_ref().map(|last| (last, reading.at)))?;
+                last = Some(reading);
+                if !is_redrawn {
+                    screen.line("")?;
+                }
+            }
+            // Who watches wants to see it come back; a program is to hear of it.
+            Err(failure) if is_redrawn && failure.exit >= Exit::Unreachable && failure.exit != Exit::Refused => {
+                let text = screen.warning(failure.text());
+                screen.line(&text)?;
+                last = None;
+            }
+            Err(failure) => return Err(failure),
+        }
+        screen.flush()?;
+        sleep(interval);
+    }
+}
+
+/// As the service says it.
+fn document(screen: &mut Screen, answer: &Answer) -> Result<(), Failure> {
+    let parsed: Result<&RawValue, _> = serde_json::from_slice(&answer.body);
+    let document = parsed.map_err(|error| Failure::new(Exit::Unreachable, format!("no JSON came back: {error}")))?;
+    screen.document(&document)
+}
+
+fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>) -> Result<(), Failure> {
+    let mut fields = vec![
+        ("keys", quantity::number(stats.total_keys)),
+        ("memory", quantity::bytes(stats.memory_used_bytes)),
+        ("hits", quantity::number(stats.hits)),
+        ("misses", quantity::number(stats.misses)),
+        ("hit rate", quantity::percent(stats.hit_rate)),
+        ("evictions", quantity::number(stats.evictions)),
+        ("expirations", quantity::number(stats.expirations)),
+    ];
+    if let Some((before, now)) = before {
+        let seconds = now.duration_since(before.at).as_secs_f64().max(0.001);
+        // A namespace that was deleted meanwhile begins at 0.
+        let (hits, reads) = (
+            stats.hits.saturating_sub(before.stats.hits),
+            (stats.hits + stats.misses).saturating_sub(before.stats.hits + before.stats.misses),
+        );
+        fields.push(("reads/s now", quantity::number((reads as f64 / seconds).round() as u64)));
+        let rate = if reads == 0 { "-".to_owned() } else { quantity::percent(hits as f64 / reads as f64) };
+        fields.push(("hit rate now", rate));
+    }
+    screen.fields(Side::Right, fields)
+}

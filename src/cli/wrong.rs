@@ -1,0 +1,91 @@
+//! A wrong command line, on one line as every wrong setting.
+
+use std::error::Error as _;
+use std::io::{self, Write as _};
+
+use clap::error::{ContextKind, ErrorKind};
+
+use super::failure::Failure;
+
+/// What was wrong; nothing where `--help` or `--version` was all that was asked, which is shown here.
+///
+/// # Errors
+/// A line that names the argument.
+pub fn argument(error: &clap::Error) -> Result<(), Failure> {
+    if !error.use_stderr() {
+        let text = error.render();
+        let shown = match clap_wants_colour() {
+            true => write!(io::stdout(), "{}", text.ansi()),
+            false => write!(io::stdout(), "{text}"),
+        };
+        return Ok(shown?);
+    }
+    let context = |kind| error.get(kind).map(ToString::to_string).filter(|text| !text.is_empty());
+    let command = command_of(context(ContextKind::Usage).as_deref().unwrap_or_default());
+    let help = format!("`{command} --help` lists them");
+    let given = context(ContextKind::InvalidArg).unwrap_or_else(|| "command line".to_owned());
+    // An argument that takes a value is named with it: `--listen <VALUE>`.
+    let name = given.split_whitespace().next().unwrap_or_default();
+    let is_of_service = matches!(&*command, "sidecache" | "sidecache serve");
+    Err(Failure::usage(match error.kind() {
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand if !name.starts_with('-') => {
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_else(|| name.to_owned());
+            // Of several the nearest stands last.
+            let meant = context(ContextKind::SuggestedSubcommand);
+            match meant.as_deref().and_then(|meant| meant.rsplit(", ").next()) {
+                Some(meant) => format!("{word}: unknown command, did you mean {meant}? {help}"),
+                None if command == "sidecache" => format!("{word}: unknown command; {help}"),
+                None => format!("{word}: is one word too many; {}", usage(error)),
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            let kind = if is_of_service { "setting" } else { "option" };
+            match context(ContextKind::SuggestedArg) {
+                Some(meant) => {
+                    let meant = meant.split_whitespace().next().unwrap_or_default();
+                    format!("{name}: unknown {kind}, did you mean {meant}?")
+                }
+                None => format!("{name}: unknown {kind}; {help}"),
+            }
+        }
+        ErrorKind::InvalidValue => match context(ContextKind::InvalidValue) {
+            None => format!("{name}: a value is missing"),
+            Some(value) => {
+                let valid = context(ContextKind::ValidValue).unwrap_or_default();
+                format!("{name}: {value:?} is none of {valid}")
+            }
+        },
+        ErrorKind::ValueValidation => {
+            let reason = error.source().map(ToString::to_string).unwrap_or_else(|| error.kind().to_string());
+            format!("{name}: {reason}")
+        }
+        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg) {
+            Some(other) if other != given => {
+                let other = other.split_whitespace().next().unwrap_or_default();
+                format!("{name}: cannot be combined with {other}")
+            }
+            _ => format!("{name}: given more than once"),
+        },
+        ErrorKind::MissingRequiredArgument => format!("missing: {given}; {}", usage(error)),
+        ErrorKind::MissingSubcommand => format!("a command is missing; {help}"),
+        other => format!("{name}: {other}"),
+    }))
+}
+
+/// `sidecache flush`, of a usage.
+fn command_of(usage: &str) -> String {
+    let words = usage.trim_start_matches("Usage:").split_whitespace();
+    let words: Vec<&str> = words.take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+    if words.is_empty() { "sidecache".to_owned() } else { words.join(" ") }
+}
+
+fn usage(error: &clap::Error) -> String {
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+    let words: Vec<&str> = usage.trim_start_matches("Usage:").split_whitespace().collect();
+    format!("usage: {}", words.join(" "))
+}
+
+fn clap_wants_colour() -> bool {
+    use std::io::IsTerminal as _;
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,755 @@
+//! The command line: the built program as a client of real services, and what it does by itself.
+//!
+//! Standard output is a pipe here, so there is no terminal: no bars, no colours, no questions.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::{cache_path, encoded, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::postgres::{self, Postgres};
+use crate::support::process::{self, Signal};
+use crate::support::redis::{self, Redis};
+use crate::support::scratch;
+use crate::support::service::{Service, Settings, run};
+
+on_both_stores! {
+    a_value_comes_back_as_the_bytes_that_went_in,
+    a_value_may_come_from_standard_input,
+    keys_may_be_any_text,
+    what_is_no_json_is_refused_with_the_way_out,
+    a_ttl_and_tags_are_stored,
+    a_miss_is_exit_code_1,
+    del_says_what_was_not_there,
+    mget_keeps_the_order_and_the_bytes,
+    flush_needs_a_yes_where_nobody_can_be_asked,
+    a_dry_run_counts_and_a_flush_deletes_that,
+    on_a_terminal_a_flush_counts_and_asks,
+    keys_are_listed_line_by_line,
+    a_reader_that_has_seen_enough_ends_it_quietly,
+    stats_are_those_of_the_service,
+    watched_stats_come_again_and_again,
+    policies_are_created_changed_and_deleted,
+    namespaces_are_listed_with_their_numbers,
+    the_cluster_is_shown,
+    what_the_service_refuses_is_exit_code_4,
+    a_request_is_named_after_the_command,
+    options_may_stand_in_front_of_the_command,
+}
+
+/// How a run ended.
+struct Ran {
+    code: Option<i32>,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    fn expect(self, code: i32) -> Ran {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.text(), self.err);
+        if code == 0 {
+            assert_eq!(self.err, "", "success is silent");
+        } else if code != 2 {
+            assert_eq!(self.err.lines().count(), 1, "one line tells: {}", self.err);
+        }
+        self
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        let text = self.text();
+        assert_eq!(text.lines().count(), 1, "one document: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("SIDECACHE_") || text.starts_with("TRACE") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(mut command: Command, stdin: &[u8]) -> Ran {
+    let mut child = command.spawn().expect("the program starts");
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    let bytes = stdin.to_vec();
+    // Whoever does not read it has no need of it.
+    let writer = thread::spawn(move || drop(pipe.write_all(&bytes)));
+    let output = child.wait_with_output().expect("the program ends");
+    writer.join().expect("the writer ends");
+    let err = String::from_utf8(output.stderr).expect("messages are UTF-8");
+    Ran { code: output.status.code(), out: output.stdout, err }
+}
+
+/// Runs a command against a service.
+fn ask(service: &Service, arguments: &[&str]) -> Ran {
+    ask_with(service, arguments, b"")
+}
+
+fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Ran {
+    let mut command = program(arguments);
+    command.env("SIDECACHE_URL", format!("http://{}", service.address()));
+    finish(command, stdin)
+}
+
+/// Runs a command that asks nobody.
+fn alone(arguments: &[&str]) -> Ran {
+    finish(program(arguments), b"")
+}
+
+const VALUES: &[&str] = &[
+    "1.0000000000000000000000001e+400",
+    "\"\\u00e4 \\/ ä 🦀\"",
+    "{ \"b\": 1,\t\"a\": [ 1, 2 ], \"b\": 2 }",
+    "null",
+    "-0.0",
+    "\"\"",
+    "[\n  1,\n  2\n]",
+];
+
+async fn a_value_comes_back_as_the_bytes_that_went_in(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    for value in VALUES {
+        cache.set(&ns, "http", value).await;
+        assert_eq!(ask(service, &["get", &ns, "http"]).expect(0).out, value.as_bytes());
+        ask(service, &["set", &ns, "cli", value]).expect(0);
+        assert_eq!(cache.get(&ns, "cli").await.expect(200).value(), *value);
+        let json = ask(service, &["get", &ns, "cli", "--json"]).expect(0);
+        assert!(json.text().contains(&format!("\"value\":{value},")), "{}", json.text());
+    }
+    cache.set(&ns, "text", r#""a\n\"b\" ü""#).await;
+    assert_eq!(ask(service, &["get", &ns, "text", "--raw"]).expect(0).text(), "a\n\"b\" ü");
+    cache.set(&ns, "number", "7").await;
+    assert_eq!(ask(service, &["get", &ns, "number", "--raw", "--fresh"]).expect(0).text(), "7");
+}
+
+async fn a_value_may_come_from_standard_input(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    assert_eq!(ask_with(service, &["set", &ns, "k"], b" {\"a\": 1}\n").expect(0).text(), "created\n");
+    assert_eq!(cache.get(&ns, "k").await.value(), "{\"a\": 1}");
+    assert_eq!(ask_with(service, &["set", &ns, "k", "-"], b"2").expect(0).text(), "replaced\n");
+    assert_eq!(cache.get(&ns, "k").await.value(), "2");
+    ask_with(service, &["set", &ns, "k", "--string"], "a \"text\"\nü".as_bytes()).expect(0);
+    assert_eq!(cache.get(&ns, "k").await.value(), r#""a \"text\"\nü""#);
+    let large = format!("\"{}\"", "x".repeat(2 << 20));
+    ask_with(service, &["set", &ns, "large"], large.as_bytes()).expect(0);
+    assert_eq!(ask(service, &["get", &ns, "large"]).expect(0).out, large.as_bytes());
+    let ran = ask_with(service, &["set", &ns, "k"], b"\xff").expect(2);
+    assert!(ran.err.contains("UTF-8"), "{}", ran.err);
+    let ran = ask_with(service, &["set", &ns, "k"], b"").expect(2);
+    assert!(ran.err.contains("standard input"), "{}", ran.err);
+}
+
+const KEYS: &[&str] = &["a/b", "100%", "%2F", "ü 🦀", "..", ".", "?x=1&y#z", "-dash", "a b", "+", "mget"];
+
+async fn keys_may_be_any_text(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    for key in KEYS {
+        ask(service, &["set", &ns, "--", key, "1"]).expect(0);
+        assert_eq!(ask(service, &["get", &ns, "--", key]).expect(0).text(), "1", "{key}");
+    }
+    let mut expected = KEYS.to_vec();
+    expected.sort_unstable();
+    assert_eq!(cache.all_keys(&ns).await, expected);
+    let listed = ask(service, &["keys", &ns]).expect(0).text();
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, expected);
+    let words: Vec<&str> = ["mget", &ns, "--json", "--"].into_iter().chain(KEYS.iter().copied()).collect();
+    assert_eq!(ask(service, &words).expect(0).json()["hits"], KEYS.len());
+    let words: Vec<&str> = ["del", &ns, "--"].into_iter().chain(KEYS.iter().copied()).collect();
+    assert_eq!(ask(service, &words).expect(0).text(), format!("deleted {} entries\n", KEYS.len()));
+}
+
+async fn what_is_no_json_is_refused_with_the_way_out(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    let ran = ask(service, &["set", &ns, "k", "hello"]).expect(2);
+    assert!(ran.err.contains("no JSON") && ran.err.contains("--string"), "{}", ran.err);
+    cache.get(&ns, "k").await.expect(404);
+    ask(service, &["set", &ns, "k", "hello", "--string"]).expect(0);
+    assert_eq!(cache.get(&ns, "k").await.value(), "\"hello\"");
+    ask(service, &["set", &ns, "k", "-5"]).expect(0);
+    assert_eq!(cache.get(&ns, "k").await.value(), "-5");
+    for ttl in ["0", "soon", "1.5s", "-1"] {
+        let ran = ask(service, &["set", &ns, "k", "1", &format!("--ttl={ttl}")]).expect(2);
+        assert!(ran.err.contains("--ttl"), "{}", ran.err);
+    }
+}
+
+async fn a_ttl_and_tags_are_stored(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    for (ttl, seconds) in [("90", 90), ("5m", 300), ("1h30m", 5_400)] {
+        let ran = ask(service, &["set", &ns, "k", "1", "--ttl", ttl, "--tag", "red", "--tag", "größe", "--json"]);
+        let stored = ran.expect(0).json();
+        assert_eq!((&stored["success"], &stored["key"]), (&json!(true), &json!("k")));
+        let left = cache.get(&ns, "k").await.metadata().ttl_remaining.expect("it expires");
+        assert!((seconds - 60..=seconds).contains(&left), "{left} of {seconds}");
+        let known = ask(service, &["get", &ns, "k", "--metadata", "--json"]).expect(0).json();
+        assert_eq!(known["metadata"]["version"], stored["version"]);
+        assert_eq!(known["metadata"]["tags"], json!(["größe", "red"]));
+    }
+    let shown = ask(service, &["get", &ns, "k", "--metadata"]).expect(0).text();
+    assert!(shown.contains("ttl remaining") && shown.contains("größe, red"), "{shown}");
+    assert_eq!(
+        ask(service, &["flush", &ns, "--tag", "größe", "--yes", "--json"]).expect(0).json()["deleted_count"],
+        1
+    );
+}
+
+async fn a_miss_is_exit_code_1(service: &Service) {
+    let ns = namespace("cli");
+    let ran = ask(service, &["get", &ns, "nothing"]).expect(1);
+    assert_eq!(
+        (ran.text(), ran.err.as_str()),
+        (String::new(), &*format!("sidecache: no entry \"nothing\" in {ns}\n"))
+    );
+    let ran = ask(service, &["get", &ns, "nothing", "--json"]).expect(1);
+    assert_eq!(ran.json(), json!({"namespace": ns, "key": "nothing", "found": false}));
+    let error: Value = serde_json::from_str(&ran.err).expect("errors are JSON as well");
+    assert_eq!((&error["code"], &error["exit_code"]), (&json!("key_not_found"), &json!(1)));
+    ask(service, &["namespaces", "get", &ns]).expect(1);
+}
+
+async fn del_says_what_was_not_there(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}, {"key": "c", "value": 1}])).await;
+    assert_eq!(ask(service, &["del", &ns, "a"]).expect(0).text(), "deleted 1 entry\n");
+    let ran = ask(service, &["del", &ns, "b", "a", "b"]).expect(1);
+    assert_eq!(ran.text(), "deleted 1 entry\n");
+    assert!(ran.err.contains("no entry \"a\""), "{}", ran.err);
+    let results = json!({"c": {"deleted": true}, "x": {"deleted": false}});
+    let expected = json!({"namespace": ns, "results": results, "deleted": 1, "not_found": 1, "errors": 0});
+    assert_eq!(ask(service, &["del", &ns, "c", "x", "--json"]).expect(1).json(), expected);
+}
+
+async fn mget_keeps_the_order_and_the_bytes(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.set(&ns, "z", "{ \"x\": 1.0 }").await;
+    cache.set(&ns, "a", "[1]").await;
+    let ran = ask(service, &["mget", &ns, "z", "none", "a", "--json"]).expect(1);
+    let text = ran.text();
+    let places: Vec<_> = ["\"z\":{", "\"none\":{", "\"a\":{"].map(|part| text.find(part)).into();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{text}");
+    assert!(text.contains("\"value\":{ \"x\": 1.0 }"), "{text}");
+    let document = ran.json();
+    assert_eq!((&document["hits"], &document["misses"], &document["errors"]), (&json!(2), &json!(1), &json!(0)));
+    let table = ask(service, &["mget", &ns, "z", "a"]).expect(0).text();
+    assert_eq!(table, "key  value\nz    { \"x\": 1.0 }\na    [1]\n");
+    // More than fit into one request.
+    let keys: Vec<String> = (0..250).map(|number| format!("k{number}")).collect();
+    let entries: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": key})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    let words: Vec<&str> = ["mget", &ns, "--json"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    assert_eq!(ask(service, &words).expect(0).json()["hits"], 250);
+}
+
+async fn flush_needs_a_yes_where_nobody_can_be_asked(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    for words in [vec!["flush", &ns], vec!["flush", &ns, "--pattern", "*"], vec!["namespaces", "delete", &ns]] {
+        let ran = ask_with(service, &words, b"y\n").expect(2);
+        assert!(ran.err.contains("--yes"), "{}", ran.err);
+    }
+    let ran = ask(service, &["flush", &ns, "--pattern", "*", "--tag", "t", "--yes"]).expect(2);
+    assert!(ran.err.contains("cannot be combined"), "{}", ran.err);
+    cache.get(&ns, "k").await.expect(200);
+    assert_eq!(ask(service, &["flush", &ns, "--yes"]).expect(0).text(), format!("deleted 1 entry of {ns}\n"));
+    cache.get(&ns, "k").await.expect(404);
+}
+
+async fn a_dry_run_counts_and_a_flush_deletes_that(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    let entries: Vec<Value> = (0..120).map(|number| json!({"key": format!("user_{number}"), "value": 1})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    let shown = ask(service, &["flush", &ns, "--pattern", "user_1*", "--dry-run"]).expect(0).text();
+    assert_eq!(shown, format!("31 entries of {ns} that match \"user_1*\" would be deleted\n"));
+    let mut expected = json!({"namespace": ns, "pattern": "user_1*", "tag": null, "dry_run": true,
+        "matched_count": 31, "deleted_count": 0});
+    assert_eq!(
+        ask(service, &["flush", &ns, "--pattern", "user_1*", "--dry-run", "--json"]).expect(0).json(),
+        expected
+    );
+    assert_eq!(cache.all_keys(&ns).await.len(), 120);
+    expected["dry_run"] = json!(false);
+    expected["deleted_count"] = json!(31);
+    expected.as_object_mut().expect("an object").remove("matched_count");
+    assert_eq!(ask(service, &["flush", &ns, "--pattern", "user_1*", "-y", "--json"]).expect(0).json(), expected);
+    assert_eq!(cache.all_keys(&ns).await.len(), 89);
+}
+
+async fn on_a_terminal_a_flush_counts_and_asks(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.fill(&ns, &json!([{"key": "a1", "value": 1}, {"key": "a2", "value": 1}, {"key": "b", "value": 1}])).await;
+    for (answer, code, left) in [("n", 1, 3), ("", 1, 3), ("yes", 0, 1)] {
+        let words = format!("{} flush {ns} --pattern a*", env!("CARGO_BIN_EXE_sidecache"));
+        // Runs it on a terminal of its own, and ends as it ends.
+        let mut command = Command::new(process::program_named("script", "bsdutils"));
+        command.args(["--quiet", "--return", "--command", &format!("set -f; {words}"), "/dev/null"]);
+        command.env("SIDECACHE_URL", format!("http://{}", service.address())).env("TERM", "xterm");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script starts");
+        let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let (mut seen, mut byte) = (Vec::new(), [0]);
+        while !seen.ends_with(b"[y/N] ") {
+            stdout.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&seen)));
+            seen.push(byte[0]);
+        }
+        let seen = String::from_utf8_lossy(&seen).into_owned();
+        assert!(seen.contains(&format!("Delete 2 entries of {ns} that match \"a*\"?")), "{seen}");
+        stdin.write_all(format!("{answer}\n").as_bytes()).expect("it listens");
+        std::io::copy(&mut stdout, &mut std::io::sink()).expect("the rest is read");
+        assert_eq!(child.wait().expect("script ends").code(), Some(code), "{answer:?}");
+        assert_eq!(cache.all_keys(&ns).await.len(), left, "{answer:?}");
+    }
+}
+
+async fn keys_are_listed_line_by_line(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    assert_eq!(ask(service, &["keys", &ns]).expect(0).text(), "");
+    for thousand in 0..3 {
+        let entries: Vec<Value> =
+            (0..1_000).map(|n| json!({"key": format!("{thousand}_{n}"), "value": 1, "tags": ["t"]})).collect();
+        cache.fill(&ns, &json!(entries)).await;
+    }
+    let count = |arguments: &[&str]| ask(service, arguments).expect(0).text().lines().count();
+    assert_eq!(count(&["keys", &ns]), 3_000);
+    assert_eq!(count(&["keys", &ns, "--limit", "1500"]), 1_500);
+    assert_eq!(count(&["keys", &ns, "--limit", "7", "--pattern", "2_*"]), 7);
+    assert_eq!(count(&["keys", &ns, "--pattern", "1_*"]), 1_000);
+    assert_eq!(count(&["keys", &ns, "--tag", "t"]), 3_000);
+    let lines = ask(service, &["keys", &ns, "--json", "--limit", "2", "--pattern", "0_1"]).expect(0);
+    assert_eq!(lines.json(), json!({"key": "0_1"}));
+}
+
+async fn a_reader_that_has_seen_enough_ends_it_quietly(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    // Enough to fill the pipe.
+    for thousand in 0..5 {
+        let entries: Vec<Value> =
+            (0..1_000).map(|n| json!({"key": format!("{}_{thousand}_{n}", "long".repeat(20)), "value": 1})).collect();
+        cache.fill(&ns, &json!(entries)).await;
+    }
+    let mut command = program(&["keys", &ns]);
+    command.env("SIDECACHE_URL", format!("http://{}", service.address()));
+    let mut child = command.spawn().expect("the program starts");
+    let mut first = String::new();
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    lines.read_line(&mut first).expect("a line");
+    assert!(first.starts_with("long"), "{first}");
+    drop(lines);
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+async fn stats_are_those_of_the_service(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.set(&ns, "k", "\"0123456789\"").await.expect(201);
+    cache.get(&ns, "k").await.expect(200);
+    cache.get(&ns, "none").await.expect(404);
+    let asked = cache.stats(&ns).await.expect(200).json();
+    assert_eq!(ask(service, &["stats", &ns, "--json"]).expect(0).json(), asked);
+    let shown = ask(service, &["stats", &ns]).expect(0).text();
+    for line in ["keys             1", "memory        12 B", "hit rate     50.0%"] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");
+    }
+}
+
+async fn watched_stats_come_again_and_again(service: &Service) {
+    let ns = namespace("cli");
+    let mut command = program(&["stats", &ns, "--watch", "0.1", "--json"]);
+    command.env("SIDECACHE_URL", format!("http://{}", service.address()));
+    let mut child = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    for _ in 0..3 {
+        let line = lines.next().expect("another line").expect("a line of text");
+        let stats: Value = serde_json::from_str(&line).expect("a line is a document");
+        assert_eq!(stats["namespace"], *ns);
+    }
+    drop(lines);
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    let ran = ask(service, &["stats", "--watch", &ns]).expect(2);
+    assert!(ran.err.contains("in front of --watch"), "{}", ran.err);
+}
+
+async fn policies_are_created_changed_and_deleted(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    let shown = ask(service, &["namespaces", "set", &ns, "--ttl", "1h", "--eviction", "lfu"]).expect(0).text();
+    assert!(shown.starts_with("created\n") && shown.contains("LFU"), "{shown}");
+    let shown = ask(service, &["namespaces", "set", &ns, "--max-size-mb", "5", "--json"]).expect(0).json();
+    assert_eq!(
+        (&shown["default_ttl"], &shown["max_size_mb"], &shown["eviction_policy"]),
+        (&json!(3_600), &json!(5), &json!("LFU"))
+    );
+    assert_eq!(ask(service, &["namespaces", "get", &ns, "--json"]).expect(0).json(), cache.policy(&ns).await.json());
+    cache.set(&ns, "k", "1").await.expect(201);
+    let deleted = ask(service, &["namespaces", "delete", &ns, "--yes", "--json"]).expect(0).json();
+    assert_eq!(deleted, json!({"namespace": ns, "deleted": true, "deleted_count": 1}));
+    cache.policy(&ns).await.expect_error(404, "namespace_not_found");
+    ask(service, &["namespaces", "delete", &ns, "--yes"]).expect(1);
+    let ran = ask(service, &["namespaces", "set", &ns, "--eviction", "MRU"]).expect(2);
+    assert!(ran.err.contains("LRU"), "{}", ran.err);
+}
+
+async fn namespaces_are_listed_with_their_numbers(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.put_policy(&ns, r#"{"default_ttl":90,"max_size_mb":7}"#).await.expect(201);
+    cache.set(&ns, "k", "\"0123456789\"").await.expect(201);
+    let listed = ask(service, &["namespaces", "--json"]).expect(0).json();
+    let found = listed["namespaces"].as_array().and_then(|all| all.iter().find(|one| one["name"] == *ns));
+    let found = found.unwrap_or_else(|| panic!("{ns} in {listed}"));
+    assert_eq!((&found["default_ttl"], &found["stats"]["memory_used_bytes"]), (&json!(90), &json!(12)));
+    let table = ask(service, &["namespaces"]).expect(0).text();
+    let line = table.lines().find(|line| line.starts_with(&format!("{ns} "))).expect("a line of the namespace");
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells[1..], ["1m", "30s", "7", "MiB", "LRU", "off", "1", "12", "B", "-", "0"]);
+    let policies = ask(service, &["namespaces", "list", "--no-stats", "--json"]).expect(0).json();
+    let found = policies["namespaces"].as_array().and_then(|all| all.iter().find(|one| one["name"] == *ns));
+    assert_eq!(found.map(|one| &one["stats"]), Some(&Value::Null));
+}
+
+async fn the_cluster_is_shown(service: &Service) {
+    let document = ask(service, &["cluster", "--json"]).expect(0).json();
+    let here = document["instances"].as_array().and_then(|all| all.iter().find(|one| one["self"] == true));
+    let id = here.and_then(|one| one["id"].as_str()).expect("the instance that was asked");
+    let shown = ask(service, &["cluster"]).expect(0).text();
+    assert!(shown.contains(&format!("{id} *")) && shown.contains("connected"), "{shown}");
+}
+
+async fn what_the_service_refuses_is_exit_code_4(service: &Service) {
+    let ns = namespace("cli");
+    for (words, code) in [
+        (vec!["set", &ns, "stats", "1"], "reserved_key"),
+        (vec!["get", "no namespace", "k"], "invalid_namespace"),
+        (vec!["set", &ns, "line\nbreak", "1"], "invalid_key"),
+        (vec!["keys", &ns, "--pattern", ""], "invalid_pattern"),
+    ] {
+        let words: Vec<&str> = words.into_iter().chain(["--json"]).collect();
+        let ran = ask(service, &words).expect(4);
+        let error: Value = serde_json::from_str(&ran.err).expect("errors are JSON as well");
+        assert_eq!((&error["code"], &error["exit_code"]), (&json!(code), &json!(4)), "{words:?}");
+        assert!(error["request_id"].as_str().is_some_and(|id| id.starts_with("cli-")), "{error}");
+    }
+}
+
+async fn a_request_is_named_after_the_command(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    ask(service, &["flush", &ns, "--yes"]).expect(0);
+    eventually(SOON, async || {
+        let page = cache.audit(&ns, &[]).await.expect(200).json();
+        let id = page["audit"][0]["request_id"].as_str().unwrap_or_default().to_owned();
+        anyhow::ensure!(id.starts_with("cli-"), "{page}");
+        Ok(())
+    })
+    .await;
+    let ran = ask(service, &["get", "no namespace", "k"]).expect(4);
+    assert!(ran.err.contains("(request cli-"), "{}", ran.err);
+}
+
+async fn options_may_stand_in_front_of_the_command(service: &Service) {
+    let (ns, url) = (namespace("cli"), format!("http://{}/", service.address()));
+    for words in [
+        vec!["--url", &url, "--json", "stats", &ns],
+        vec!["stats", "--url", &url, "--json", &ns],
+        vec!["--json", "stats", &ns, "--url", &url, "--timeout", "20s"],
+    ] {
+        assert_eq!(alone(&words).expect(0).json()["namespace"], *ns);
+    }
+}
+
+#[test]
+fn a_service_that_is_not_there_is_exit_code_3() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    let url = format!("http://127.0.0.1:{port}");
+    for words in [vec!["get", "ns", "k"], vec!["set", "ns", "k", "1"], vec!["flush", "ns", "--yes"], vec!["cluster"]]
+    {
+        let words: Vec<&str> = words.into_iter().chain(["--url", &url]).collect();
+        let ran = alone(&words).expect(3);
+        let said =
+            format!("sidecache: cannot reach {url}: connection refused; is the service running? start it with");
+        assert!(ran.err.starts_with(&said) && ran.err.contains("--url"), "{}", ran.err);
+    }
+    let ran = alone(&["get", "ns", "k", "--url", "http://no-such-host.invalid:1", "--timeout", "20s"]).expect(3);
+    assert!(ran.err.contains("cannot reach"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_change_without_an_answer_is_exit_code_6() {
+    let service = Service::start(Settings::embedded());
+    service.client().set("cli", "k", "1").await.expect(201);
+    service.signal(Signal::Stop);
+    // The system takes the connection, and nobody answers.
+    ask(&service, &["get", "cli", "k", "--timeout", "200ms"]).expect(3);
+    for words in [vec!["set", "cli", "k", "2"], vec!["del", "cli", "k"], vec!["flush", "cli", "--yes"]] {
+        let words: Vec<&str> = words.into_iter().chain(["--timeout", "200ms"]).collect();
+        let ran = ask(&service, &words).expect(6);
+        assert!(ran.err.contains("did not answer"), "{}", ran.err);
+    }
+    service.signal(Signal::Cont);
+}
+
+#[tokio::test]
+async fn a_shard_that_is_down_is_exit_code_5() {
+    let mut servers = Redis::three();
+    let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 500));
+    let cache = service.client();
+    let keys: Vec<String> = (0..60).map(|number| format!("k{number}")).collect();
+    let entries: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": 1})).collect();
+    cache.fill("cli", &json!(entries)).await;
+    servers[0].kill();
+    eventually(SOON, async || {
+        let cluster = ask(&service, &["cluster"]).expect(0).text();
+        anyhow::ensure!(cluster.contains("disconnected") && cluster.contains("warning: shard"), "{cluster}");
+        Ok(())
+    })
+    .await;
+    let words: Vec<&str> = ["mget", "cli", "--json"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let ran = ask(&service, &words).expect(5);
+    let document = ran.json();
+    let lost = keys.iter().find(|key| !document["results"][key]["error"].is_null()).expect("a key of the dead shard");
+    let ran = ask(&service, &["get", "cli", lost, "--fresh"]).expect(5);
+    assert!(ran.err.contains("sidecache cluster") || ran.err.contains("try again"), "{}", ran.err);
+    ask(&service, &["stats", "cli"]).expect(5);
+    ask(&service, &["del", "cli", lost]).expect(5);
+}
+
+#[test]
+fn a_slip_is_told_with_what_was_meant() {
+    for (words, said) in [
+        (vec!["stat", "ns"], "did you mean stats?"),
+        (vec!["flsh", "ns"], "did you mean flush?"),
+        (vec!["zzz"], "zzz: unknown command"),
+        (vec!["get", "ns"], "KEY"),
+        (vec!["get", "ns", ""], "<KEY>: a value is missing"),
+        (vec!["flush", "", "--yes"], "<NS>: a value is missing"),
+        (vec!["get", "ns", "a", "b"], "one word too many"),
+        (vec!["get", "ns", "k", "--metadat"], "did you mean --metadata?"),
+        (vec!["serve", "--l1-maxmb", "1"], "did you mean --l1-max-mb?"),
+        (vec!["--l1-max-mb", "1", "get", "ns", "k"], "--l1-max-mb: is a setting of the service"),
+        (vec!["--workers", "1", "serve", "--workers", "2"], "--workers: given more than once"),
+        (vec!["--url", "http://h", "serve"], "--url: is for commands"),
+        (vec!["get", "ns", "k", "--url", "127.0.0.1:8080"], "did you mean http://127.0.0.1:8080?"),
+        (vec!["get", "ns", "k", "--url", "ftp://h"], "expected http://"),
+        (vec!["get", "ns", "k", "--timeout", "soon"], "--timeout: expected a time"),
+        (vec!["completions", "tcsh"], "bash"),
+    ] {
+        let ran = alone(&words).expect(2);
+        assert!(ran.err.starts_with("sidecache: ") && ran.err.contains(said), "{words:?}: {}", ran.err);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let help = alone(&["--help"]).expect(0).text();
+    for command in [
+        "serve",
+        "get",
+        "set",
+        "del",
+        "mget",
+        "flush",
+        "keys",
+        "stats",
+        "namespaces",
+        "cluster",
+        "check-config",
+        "print-config",
+        "migrate",
+        "completions",
+    ] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}\n{help}");
+        let own = alone(&[command, "--help"]).expect(0).text();
+        assert!(own.contains("Usage: sidecache") && own.contains("Examples:") | (command == "serve"), "{own}");
+        assert_eq!(alone(&["help", command]).expect(0).text(), own);
+    }
+    for code in 0..=6 {
+        assert!(help.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code}\n{help}");
+    }
+}
+
+#[tokio::test]
+async fn settings_may_stand_before_and_behind_serve() {
+    for words in
+        [vec!["serve", "--max-batch-keys=3"], vec!["--max-batch-keys=3", "serve"], vec!["--max-batch-keys=3"]]
+    {
+        // The address of a service to ask is no setting, and no mistake.
+        let mut settings = Settings::embedded().set("url", "http://127.0.0.1:1");
+        for word in words {
+            settings = settings.argument(word);
+        }
+        let service = Service::start(settings);
+        service.client().mget("cli", &["a", "b", "c", "d"]).await.expect_error(400, "too_many_keys");
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_shown_without_their_secrets() {
+    let folder = scratch::folder("config");
+    let file = scratch::file(folder.path(), "sidecache.toml", "l1_max_mb = 5\nworkers = 1\n");
+    let settings = Settings::none()
+        .set(
+            "redis_shards",
+            "a=redis://:geheim1@h:1,b=redis-sentinel://h:2?sentinelServiceName=m&sentinelPassword=geheim2",
+        )
+        .set("database_url", "postgres://user:geheim3@h/db?password=geheim4")
+        .argument("print-config")
+        .argument("--config")
+        .argument(file.display())
+        .argument("--workers=2");
+    for settings in [settings.clone(), settings.clone().argument("--changed"), settings.clone().argument("--json")] {
+        let ran = run(&settings);
+        assert!(ran.status.success(), "{}", ran.stderr);
+        assert!(!ran.stdout.contains("geheim") && !ran.stderr.contains("geheim"), "{}", ran.stdout);
+    }
+    let document: Value = serde_json::from_str(&run(&settings.argument("--json")).stdout).expect("a document");
+    let found = |name: &str| {
+        let all = document["settings"].as_array().expect("a list");
+        let one = all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        (one["value"].as_str().unwrap_or_default().to_owned(), one["layer"].as_str().unwrap_or_default().to_owned())
+    };
+    let shown = |value: &str, layer: &str| (value.to_owned(), layer.to_owned());
+    assert_eq!(found("l1_max_mb"), shown("5", "file"));
+    assert_eq!(found("workers"), shown("2", "flag"));
+    assert_eq!(found("listen"), shown("127.0.0.1:0", "environment"));
+    assert_eq!(found("max_staleness_ms"), shown("1000", "default"));
+    assert_eq!(found("database_url").0, "postgres://user:***@h/db?password=***");
+}
+
+#[test]
+fn a_check_of_the_settings_changes_nothing() {
+    let folder = scratch::folder("config");
+    let check = |settings: Settings| run(&settings.folder(folder.path()).argument("check-config"));
+    let right = check(Settings::none());
+    assert_eq!(right.stdout, "the settings are right: embedded store, database sqlite\n", "{}", right.stderr);
+    let json = check(Settings::none().argument("--json"));
+    assert_eq!(json.stdout, "{\"ok\":true,\"store\":\"embedded\",\"database\":\"sqlite\"}\n");
+    for (name, value) in [("l1_max_mb", "abc"), ("listen", "nonsense"), ("l1_maxmb", "1"), ("redis_shards", "a")] {
+        let wrong = check(Settings::none().set(name, value));
+        let line = format!("sidecache: SIDECACHE_{}: ", name.to_uppercase());
+        assert_eq!((wrong.status.code(), wrong.stdout.as_str()), (Some(2), ""));
+        assert!(wrong.stderr.starts_with(&line) && wrong.stderr.lines().count() == 1, "{}", wrong.stderr);
+    }
+    let wrong = check(Settings::none().set("l1_max_mb", "abc").argument("--json"));
+    let document: Value = serde_json::from_str(&wrong.stdout).expect("a document");
+    assert_eq!((&document["ok"], &document["setting"]), (&json!(false), &json!("SIDECACHE_L1_MAX_MB")));
+    // Below a file there is no folder.
+    let file = scratch::file(folder.path(), "file", "");
+    let wrong = check(Settings::none().set("database_url", format!("sqlite://{}/x/y.db", file.display())));
+    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
+    std::fs::remove_file(file).expect("our own file");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("our own folder").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_check_may_ask_shards_and_database() {
+    let check = |settings: Settings| run(&settings.argument("check-config").argument("--connect"));
+    let right = check(Settings::shards());
+    assert!(right.status.success(), "{}{}", right.stdout, right.stderr);
+    assert_eq!(right.stdout.matches(": connected").count(), 4, "{}", right.stdout);
+    assert!(right.stdout.contains("migrations are to come"), "{}", right.stdout);
+    let folder = scratch::folder("config");
+    let sqlite = check(Settings::none().folder(folder.path()));
+    assert!(sqlite.status.success() && sqlite.stdout.contains("will be created"), "{}", sqlite.stdout);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("our own folder").count(), 0, "nothing is left behind");
+    let absent = Redis::reserved();
+    let settings = Settings::shards().set("redis_shards", redis::shards(&[absent]));
+    let wrong = check(settings.set("database_timeout_ms", 500).set("database_url", "postgres://x@127.0.0.1:1/x"));
+    assert_eq!(wrong.status.code(), Some(3), "{}{}", wrong.stdout, wrong.stderr);
+    assert!(wrong.stderr.contains("not reached: shard ") && wrong.stderr.contains("database"), "{}", wrong.stderr);
+}
+
+#[test]
+fn migrations_are_run_once_on_both_databases() {
+    let folder = scratch::folder("migrate");
+    let sqlite = Settings::none().folder(folder.path());
+    let postgres = Settings::none().set("database_url", postgres::shared().fresh_database());
+    for (settings, kind) in [(sqlite, "sqlite"), (postgres, "postgres")] {
+        let migrate = settings.set("database_timeout_ms", 10_000).argument("migrate");
+        let ran = run(&migrate.clone().argument("--json"));
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
+        let version = document["version"].as_u64().expect("a version");
+        assert!(ran.status.success() && version >= 3, "{document}");
+        assert_eq!(
+            (&document["database"], &document["applied"][0]),
+            (&json!(kind), &json!({"version": 1, "name": "foundation"}))
+        );
+        assert_eq!(document["applied"].as_array().map(Vec::len), Some(version as usize));
+        let again = run(&migrate);
+        assert_eq!(
+            again.stdout,
+            format!("the schema of {kind} is already at version {version}\n"),
+            "{}",
+            again.stderr
+        );
+    }
+    assert!(folder.path().join("data/sidecache.db").is_file());
+}
+
+#[test]
+fn migrate_waits_for_a_database_that_is_coming_and_no_longer_than_told() {
+    let mut server = Postgres::reserved();
+    let settings =
+        Settings::none().set("database_url", server.url("postgres")).argument("migrate").argument("--wait");
+    let ran = run(&settings.clone().argument("300ms"));
+    assert_eq!(ran.status.code(), Some(3), "{}", ran.stderr);
+    assert!(ran.stderr.contains("within 300ms") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+    let waiting = thread::spawn(move || run(&settings.argument("60s")));
+    server.run();
+    let ran = waiting.join().expect("it ends");
+    assert!(ran.status.success() && ran.stdout.contains("applied 1 foundation"), "{}{}", ran.stdout, ran.stderr);
+}
+
+#[test]
+fn completions_are_valid_scripts() {
+    let folder = scratch::folder("completions");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = alone(&["completions", shell]).expect(0).text();
+        for word in ["check-config", "--max-staleness-ms", "--dry-run", "--watch"] {
+            assert!(script.contains(word.trim_start_matches('-')), "{word} for {shell}");
+        }
+        if shell == "bash" {
+            let path = scratch::file(folder.path(), "completions.bash", &script);
+            let checked =
+                Command::new("bash").arg("-n").arg(&path).output().expect("bash is on every Debian machine");
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+            assert!(is_completed(&path), "bash completes `sidecache fl` to flush");
+        }
+    }
+}
+
+/// Whether bash, with the script, completes the beginning of a command.
+fn is_completed(script: &Path) -> bool {
+    let asked = format!(
+        ". {} && COMP_WORDS=(sidecache fl) COMP_CWORD=1 && _sidecache sidecache fl sidecache && echo \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let output = Command::new("bash").args(["-c", &asked]).output().expect("bash is on every Debian machine");
+    String::from_utf8_lossy(&output.stdout).trim() == "flush"
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_sidecache_is_told() {
+    let service = Service::start(Settings::embedded());
+    let url = format!("http://{}{}", service.address(), cache_path(&encoded("x")));
+    let ran = alone(&["cluster", "--url", &url]);
+    assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
+    assert!(ran.err.contains("--url") || ran.err.contains("older"), "{}", ran.err);
+}
