@@ -16,6 +16,10 @@ use crate::model::{Details, Entry, EntryRef, Tag, Tags, Ttl, UnixMillis, Write};
 /// The formatter of dates ends with the year 9999; a stored number may be anything.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
+/// After so many years, as many milliseconds, the calendar begins again, for the fifth time.
+const CYCLE_YEARS: i64 = 5 * 400;
+const CYCLE_MILLIS: i64 = 5 * 146_097 * 24 * 3600 * 1000;
+
 /// Parses a body that must be one JSON object.
 ///
 /// # Errors
@@ -166,10 +170,16 @@ pub fn parse_date(text: &str) -> Option<UnixMillis> {
             (local, offset_minutes(offset)?)
         }
     };
-    let local = humantime::parse_rfc3339(&format!("{}Z", local.replacen(['t', ' '], "T", 1))).ok()?;
-    // Dates before 1970 are before everything.
+    let (year, rest) = local.split_at_checked(4)?;
+    let year: i64 = year.parse().ok().filter(|_| year.bytes().all(|byte| byte.is_ascii_digit()))?;
+    // The library begins with 1970; a year earlier is that of a later cycle.
+    let cycles = i64::from(year < 1970);
+    let shown = format!("{:04}{}Z", year + cycles * CYCLE_YEARS, rest.replacen(['t', ' '], "T", 1));
+    let local = humantime::parse_rfc3339(&shown).ok()?;
     let millis = local.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().div_ceil(1_000_000);
-    let utc = i64::try_from(millis).ok()?.saturating_sub(offset_minutes * 60_000).max(0);
+    let millis = i64::try_from(millis).ok()?.saturating_sub(cycles * CYCLE_MILLIS);
+    // Dates before 1970 are before everything.
+    let utc = millis.saturating_sub(offset_minutes * 60_000).max(0);
     u64::try_from(utc).ok().map(UnixMillis)
 }
 
@@ -232,6 +242,10 @@ mod tests {
             ("1970-01-01T00:00:00.0011Z", 2),
             ("1970-01-01T02:00:01+02:00", 1000),
             ("1970-01-01T00:00:00+14:00", 0),
+            ("1969-12-31T23:00:01-01:00", 1000),
+            ("1968-02-29T00:00:00Z", 0),
+            ("0000-01-01T00:00:00Z", 0),
+            ("2400-02-29T00:00:00Z", 13_574_563_200_000),
         ] {
             assert_eq!(parse_date(text), Some(UnixMillis(millis)), "{text}");
         }
@@ -241,6 +255,8 @@ mod tests {
             "2026-01-01",
             "2026-01-01T00:00:00",
             "2026-13-01T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "-100-01-01T00:00:00Z",
             "2026-01-01T00:00:00+2:00",
             "ä0:00",
         ] {

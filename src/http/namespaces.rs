@@ -12,7 +12,7 @@ use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
 use super::flush::FlushAnswer;
 use super::json::{date, object};
 use super::{SharedApp, answer};
-use crate::model::{Invalid, Policy};
+use crate::model::{Invalid, Policy, whole_number};
 use crate::namespaces::Record;
 
 #[derive(Serialize)]
@@ -98,7 +98,7 @@ pub async fn put(
 fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> {
     let parse = |text: &RawValue| {
         let wrong = || Invalid::Policy(format!("`{field}` is a whole number of at least 0, not {text}"));
-        text.get().parse().map_err(|_| wrong())
+        whole_number(text.get()).ok_or_else(wrong)
     };
     text.map(parse).transpose()
 }

@@ -24,4 +24,4 @@ pub use origin::Origin;
 pub use pattern::{Pattern, Selection};
 pub use policy::{EvictionPolicy, Policy, Quota};
 pub use tag::{Tag, Tags};
-pub use ttl::Ttl;
+pub use ttl::{Ttl, whole_number};

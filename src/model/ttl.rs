@@ -27,11 +27,7 @@ impl Ttl {
     /// # Errors
     /// [`Invalid::Ttl`] for anything but a whole number within the bounds.
     pub fn parse_json(text: &str) -> Result<Self, Invalid> {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse() {
-            Ok(seconds) if digits => Self::from_seconds(seconds),
-            _ => Err(Self::refused(text)),
-        }
+        whole_number(text).map_or_else(|| Err(Self::refused(text)), Self::from_seconds)
     }
 
     fn refused(text: &str) -> Invalid {
@@ -55,6 +51,16 @@ impl Ttl {
     }
 }
 
+/// The number that a JSON value is, if it is whole and not negative. JSON has one kind of numbers, and what has
+/// only floats writes 60 as `60.0`.
+pub fn whole_number(text: &str) -> Option<u64> {
+    let digits = match text.split_once('.') {
+        Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => digits,
+        _ => text,
+    };
+    digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,12 +68,29 @@ mod tests {
     #[test]
     fn whole_seconds_within_the_bounds_parse() {
         assert_eq!(Ttl::parse_json("1").unwrap().as_millis(), 1000);
-        assert_eq!(Ttl::parse_json("3153600000").unwrap().as_seconds(), Ttl::MAX_SECONDS);
+        assert_eq!(Ttl::parse_json("60.0").unwrap().as_seconds(), 60);
+        assert_eq!(Ttl::parse_json("3153600000.00").unwrap().as_seconds(), Ttl::MAX_SECONDS);
     }
 
     #[test]
     fn everything_else_is_refused() {
-        for text in ["0", "-1", "1.5", "18446744073709551616", "\"60\"", "true", "1e3", "3153600001", "+1", ""] {
+        for text in [
+            "0",
+            "-1",
+            "1.5",
+            "1.",
+            ".0",
+            "1.0e1",
+            "0.0",
+            "1.00000000000000000001",
+            "18446744073709551616",
+            "\"60\"",
+            "true",
+            "1e3",
+            "3153600001",
+            "+1",
+            "",
+        ] {
             assert!(matches!(Ttl::parse_json(text), Err(Invalid::Ttl(_))), "{text}");
         }
     }

@@ -18,6 +18,8 @@ on_both_stores! {
     a_put_without_a_proper_body_is_refused,
     a_put_names_the_field_that_is_wrong,
     a_ttl_is_a_whole_number_from_1_to_a_hundred_years,
+    regression_a_whole_number_may_have_a_fraction_of_zeros,
+    regression_a_date_before_1970_is_a_date,
     tags_are_a_list_of_names,
     a_body_needs_no_content_type,
     an_mget_without_proper_keys_is_refused,
@@ -111,6 +113,30 @@ async fn a_ttl_is_a_whole_number_from_1_to_a_hundred_years(service: &Service) {
         let key = format!("ttl {ttl}");
         cache.put(&ns, &key, format!("{{\"value\":1,\"ttl\":{ttl}}}")).await.expect(201);
     }
+}
+
+/// `60.0` was refused, which is how programs write 60 that have only floats, and an integer by JSON Schema.
+async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("input"));
+    cache.put(&ns, "k", r#"{"value":1,"ttl":60.0}"#).await.expect(201);
+    cache.mset_raw(&ns, r#"{"entries":[{"key":"l","value":1,"ttl":60.00}]}"#).await.expect(200);
+    for key in ["k", "l"] {
+        let left = cache.get(&ns, key).await.expect(200).metadata().ttl_remaining;
+        assert!(left.is_some_and(|left| (1..=60).contains(&left)), "{left:?}");
+    }
+    let policy = r#"{"default_ttl":30.0,"max_size_mb":1.0,"stale_if_error":0.0}"#;
+    let stored = cache.put_policy(&ns, policy).await;
+    assert_eq!((stored.number("default_ttl"), stored.number("max_size_mb")), (30, 1));
+    cache.put_policy(&ns, r#"{"default_ttl":30.5}"#).await.expect_error(400, "invalid_policy");
+}
+
+/// It was refused, and is before all there is.
+async fn regression_a_date_before_1970_is_a_date(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("input"));
+    for date in ["1969-12-31T23:59:59Z", "0913-11-09T13:04:11.503Z"] {
+        cache.logs(&ns, &[("since", date)]).await.expect(200);
+    }
+    cache.logs(&ns, &[("since", "1900-02-29T00:00:00Z")]).await.expect_error(400, "invalid_query");
 }
 
 async fn tags_are_a_list_of_names(service: &Service) {
