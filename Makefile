@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test chaos lint bench fuzz instructions stack
+.PHONY: run test chaos lint openapi bench fuzz instructions stack
 
 # Starts the service on the embedded default.
 run:
@@ -25,6 +25,10 @@ chaos:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- --deny warnings
+
+# Writes docs/openapi.json, the committed form of what the code says of its interface; a test compares the two.
+openapi:
+	OPENAPI=renew cargo test --locked --lib http::openapi
 
 # Measures the service beside nginx, webdis, twemproxy and Redis, and writes bench/RESULTS.md: under 15 minutes
 # once it is built, or 2 with BENCH_ARGS=--quick. bench/main.rs says what it measures and how.

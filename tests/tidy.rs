@@ -94,7 +94,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
 ];
 
 /// Where alone each library may be named.
-const LIBRARIES: [(&str, &[&str]); 14] = [
+const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("comfy_table", &["cli/screen.rs"]),
@@ -122,6 +122,8 @@ const LIBRARIES: [(&str, &[&str]); 14] = [
     ("hyper", &["http/"]),
     ("maud", &["dashboard/"]),
     ("tower_http", &["http/"]),
+    ("utoipa", &["http/"]),
+    ("utoipa_swagger_ui", &["http/docs.rs"]),
     ("metrics_exporter_prometheus", &["metrics/"]),
     ("metrics_process", &["metrics/"]),
     ("opentelemetry", &["trace/export.rs"]),

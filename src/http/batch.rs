@@ -8,17 +8,21 @@ use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use super::error::{Error, store_code, store_status};
+use super::error::{Code, Error, store_code};
 use super::extract::{self, NamespacePath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::cache::{self, Fetched, MgetAnswer};
 use crate::model::{EntryKey, Key, Namespace, Write};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct MgetBody {
+pub struct MgetBody {
+    /// Repetitions count once.
+    #[schema(schema_with = schema::keys)]
     keys: Vec<String>,
 }
 
@@ -37,6 +41,12 @@ pub fn mget_keys(
 }
 
 /// `mget`.
+#[utoipa::path(
+    post, path = "/api/v1/cache/{ns}/mget", operation_id = "mget", tag = "batches", summary = "Read many entries",
+    params(params::InNamespace),
+    request_body(content = MgetBody, example = json!({"keys": ["user_1", "user_2"]})),
+    responses(answers::Mget)
+)]
 pub async fn mget(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
@@ -72,7 +82,7 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
             Fetched::Miss => body.put_slice(br#":{"value":null,"found":false}"#),
             Fetched::Failed(error) => {
                 body.put_slice(br#":{"value":null,"found":false,"error":"#);
-                json::put_string(&mut body, store_code(error));
+                json::put_string(&mut body, store_code(error).as_str());
                 body.put_u8(b'}');
             }
         }
@@ -90,31 +100,38 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
     body.freeze()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct MsetBody<'b> {
+pub struct MsetBody<'b> {
     #[serde(borrow)]
+    #[schema(schema_with = schema::entries)]
     entries: Vec<&'b RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct MsetEntry<'b> {
+pub struct MsetEntry<'b> {
+    #[schema(schema_with = schema::written_key)]
     key: String,
+    /// Any JSON; it comes back byte for byte.
     #[serde(borrow)]
+    #[schema(value_type = serde_json::Value)]
     value: &'b RawValue,
     #[serde(borrow, default)]
+    #[schema(schema_with = schema::ttl)]
     ttl: Option<&'b RawValue>,
     #[serde(default)]
+    #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
 }
 
-#[derive(Serialize)]
-struct MsetAnswer<'k> {
+#[derive(Serialize, ToSchema)]
+pub struct MsetAnswer<'k> {
     success: bool,
     stored: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    errors: BTreeMap<&'k str, &'static str>,
+    #[schema(schema_with = schema::failed_keys)]
+    errors: BTreeMap<&'k str, Code>,
 }
 
 /// The entries that the body of an mset holds, once `admit` has agreed to their number.
@@ -133,6 +150,16 @@ pub fn mset_entries(
 }
 
 /// `mset`.
+#[utoipa::path(
+    post, path = "/api/v1/cache/{ns}/mset", operation_id = "mset", tag = "batches", summary = "Store many entries",
+    description = "Everything is checked before anything is stored; of entries with the same key the last wins.",
+    params(params::InNamespace),
+    request_body(content = MsetBody, example = json!({"entries": [
+        {"key": "user_1", "value": {"name": "Ada"}, "ttl": 3600},
+        {"key": "user_2", "value": [1, 2], "tags": ["vip"]},
+    ]})),
+    responses(answers::Mset)
+)]
 pub async fn mset(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
@@ -143,7 +170,7 @@ pub async fn mset(
     let answer = app.cache.mset(&namespace, writes).await?;
     let errors: BTreeMap<_, _> = answer.failed.iter().map(|(key, error)| (key.key(), store_code(error))).collect();
     let status = match answer.failed.first() {
-        Some((_, error)) if answer.stored == 0 => store_status(error),
+        Some((_, error)) if answer.stored == 0 => store_code(error).status(),
         _ => StatusCode::OK,
     };
     Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors }))

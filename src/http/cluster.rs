@@ -4,51 +4,72 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
 use super::health::{RingAnswer, state};
+use super::openapi::{answers, schema};
 use super::{SharedApp, answer, json};
 use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
 use crate::store::Role;
 
-#[derive(Serialize)]
-struct ClusterAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct ClusterAnswer {
     ring: RingAnswer,
     instances: Vec<InstanceAnswer>,
     shards: Vec<ShardAnswer>,
     warnings: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct InstanceAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Instance)]
+pub struct InstanceAnswer {
     id: String,
     address: String,
     version: String,
+    #[schema(schema_with = schema::date)]
     started_at: String,
     last_seen_ms: u64,
     ring_version: String,
     /// Whether it is the one that answers.
     #[serde(rename = "self")]
     is_here: bool,
+    #[schema(schema_with = schema::l1)]
     l1: L1Figures,
+    #[schema(schema_with = schema::load)]
     load: LoadFigures,
 }
 
 /// Numbers are null where the shard did not tell.
-#[derive(Serialize)]
-struct ShardAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Shard)]
+pub struct ShardAnswer {
     name: String,
+    #[schema(schema_with = schema::connection_state)]
     state: &'static str,
+    #[schema(schema_with = schema::role, required)]
     role: Option<&'static str>,
+    #[schema(required)]
     used_bytes: Option<u64>,
+    #[schema(required)]
     limit_bytes: Option<u64>,
+    #[schema(required)]
     keys: Option<u64>,
     /// 0 to 1.
     ring_share: f64,
+    #[schema(required)]
     watermark_age_ms: Option<u64>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/cluster",
+    operation_id = "get_cluster",
+    tag = "operations",
+    summary = "Every instance on these shards, and the shards",
+    responses(answers::Cluster)
+)]
 pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
     let cluster = app.fleet.cluster().await;
     let mut warnings = cluster.agreement.warnings();

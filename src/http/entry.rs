@@ -7,10 +7,12 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::cache::{Cache, Consistency, Skipped, Trail};
 use crate::model::{Entry, EntryKey, EntryRef, Operation, Version, Write};
@@ -23,14 +25,25 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Given with a stale answer (RFC 7234, 5.5.2): obsolete, and still what clients look for.
 const STALE_WARNING: &[u8] = b"111 sidecache \"Revalidation Failed\"";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct GetQuery {
     /// `full` for all that is known about the entry, from its shard.
+    #[param(schema_with = schema::full)]
     metadata: Option<String>,
 }
 
 /// `GET` and `HEAD`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cache/{ns}/{key}",
+    operation_id = "get_entry",
+    tag = "entries",
+    summary = "Read the entry",
+    params(params::OfEntry, GetQuery, params::ReadHeaders),
+    responses(answers::GetEntry)
+)]
 pub async fn get(
     State(app): State<SharedApp>,
     method: Method,
@@ -96,14 +109,18 @@ pub fn put_headers(
     put_cache_status(cache, trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SetBody<'b> {
+pub struct SetBody<'b> {
+    /// Any JSON; it comes back byte for byte.
     #[serde(borrow)]
+    #[schema(value_type = serde_json::Value)]
     value: &'b RawValue,
     #[serde(borrow, default)]
+    #[schema(schema_with = schema::ttl)]
     ttl: Option<&'b RawValue>,
     #[serde(default)]
+    #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
 }
 
@@ -116,14 +133,22 @@ pub fn set_body(body: &Bytes) -> Result<Write, Error> {
     WriteFields { value, ttl, tags }.parse(body)
 }
 
-#[derive(Serialize)]
-struct SetAnswer<'k> {
+#[derive(Serialize, ToSchema)]
+pub struct SetAnswer<'k> {
     success: bool,
     key: &'k str,
     created: bool,
 }
 
 /// `PUT`.
+#[utoipa::path(
+    put, path = "/api/v1/cache/{ns}/{key}", operation_id = "put_entry", tag = "entries", summary = "Store the entry",
+    params(params::OfEntry), request_body(content = SetBody, examples(
+        ("with everything" = (value = json!({"value": {"name": "Ada"}, "ttl": 3600, "tags": ["vip"]}))),
+        ("null is a value" = (value = json!({"value": null}))),
+    )),
+    responses(answers::PutEntry)
+)]
 pub async fn put(
     State(app): State<SharedApp>,
     EntryPath(key): EntryPath,
@@ -146,13 +171,22 @@ pub async fn store(cache: &Cache, key: &EntryKey, body: &Bytes) -> Result<Respon
     Ok(response)
 }
 
-#[derive(Serialize)]
-struct DeleteAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct DeleteAnswer {
     success: bool,
     deleted: bool,
 }
 
 /// `DELETE`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/cache/{ns}/{key}",
+    operation_id = "delete_entry",
+    tag = "entries",
+    summary = "Delete the entry",
+    params(params::OfEntry),
+    responses(answers::DeleteEntry)
+)]
 pub async fn delete(
     State(app): State<SharedApp>,
     EntryPath(key): EntryPath,
@@ -194,7 +228,7 @@ fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put
         Trail::Stale { shard, ref error, overdue } => {
             // What is not fresh has been so for at least a part of a second: never `-0`.
             let overdue = overdue.as_millis().div_ceil(1000).max(1);
-            let why = detail(&format!("{}/{}", cache.shard_name(shard), store_code(error)));
+            let why = detail(&format!("{}/{}", cache.shard_name(shard), store_code(error).as_str()));
             let text =
                 format!("sidecache-shard; fwd=miss; {why}, sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error");
             put(&[text.as_bytes()]);

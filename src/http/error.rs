@@ -8,7 +8,8 @@ use std::any::Any;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::answer;
 use super::failure_log::Failure;
@@ -53,18 +54,90 @@ impl From<Invalid> for Error {
     }
 }
 
+/// Makes the codes from their table.
+macro_rules! codes {
+    ($($code:ident: $status:ident $name:literal $text:literal;)+) => {
+        /// What ended a request, for programs; a name never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code {
+            $($code,)+
+        }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$code,)+];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$code => $name,)+
+                }
+            }
+
+            pub fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$code => StatusCode::$status,)+
+                }
+            }
+
+            /// The same for people.
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$code => $text,)+
+                }
+            }
+        }
+    };
+}
+
+// Every code there is, with its status: the documentation is made of this, see `openapi`.
+codes! {
+    InvalidNamespace: BAD_REQUEST "invalid_namespace" "Invalid namespace";
+    InvalidKey: BAD_REQUEST "invalid_key" "Invalid key";
+    InvalidTtl: BAD_REQUEST "invalid_ttl" "Invalid ttl";
+    InvalidTag: BAD_REQUEST "invalid_tag" "Invalid tag";
+    InvalidPattern: BAD_REQUEST "invalid_pattern" "Invalid pattern";
+    InvalidPolicy: BAD_REQUEST "invalid_policy" "Invalid policy";
+    InvalidCursor: BAD_REQUEST "invalid_cursor" "Invalid cursor";
+    InvalidBody: BAD_REQUEST "invalid_body" "Invalid body";
+    InvalidQuery: BAD_REQUEST "invalid_query" "Invalid query";
+    ReservedKey: BAD_REQUEST "reserved_key" "Reserved key";
+    ValueTooLarge: BAD_REQUEST "value_too_large" "Value too large";
+    TooManyKeys: BAD_REQUEST "too_many_keys" "Too many keys";
+    KeyNotFound: NOT_FOUND "key_not_found" "Key not found";
+    NamespaceNotFound: NOT_FOUND "namespace_not_found" "Namespace not found";
+    NoSuchRoute: NOT_FOUND "no_such_route" "No such route";
+    MethodNotAllowed: METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed on this route";
+    RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
+    BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
+    Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
+    OutcomeUnknown: SERVICE_UNAVAILABLE "outcome_unknown" "It is unknown whether the write happened";
+    Overloaded: SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
+    Timeout: SERVICE_UNAVAILABLE "timeout" "Not answered in time";
+    ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
+    DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
+    StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// The JSON of an error.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct Answer {
     /// For people.
     error: &'static str,
     /// For programs; never changes.
-    code: &'static str,
+    code: Code,
     /// What exactly was wrong with the request; absent when the fault is not the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<String>,
     /// Entries that a failed flush deleted all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     deleted_count: Option<u64>,
 }
 
@@ -74,115 +147,102 @@ pub type Known = (StatusCode, &'static str, &'static str);
 /// What is away or overloaded is asked for again within a second, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-const OUTCOME_UNKNOWN: Known =
-    (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is unknown whether the write happened");
-
-const OVERLOADED: Known = (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are under way");
-
 impl Error {
     /// Status, code and text for people.
     pub fn known(&self) -> Known {
+        let code = self.code();
+        (code.status(), code.as_str(), code.text())
+    }
+
+    fn code(&self) -> Code {
         match self {
-            Self::Cache(error) => cache_error(error),
-            Self::InvalidBody(_) | Self::BrokenBody => (StatusCode::BAD_REQUEST, "invalid_body", "Invalid body"),
-            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query", "Invalid query"),
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
-            Self::TooManyBodies => OVERLOADED,
-            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time"),
-            Self::DeadlineExceeded { may_write: false } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Not answered in time")
-            }
-            Self::DeadlineExceeded { may_write: true } => OUTCOME_UNKNOWN,
-            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route", "No such route"),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed on this route")
-            }
-            Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+            Self::Cache(error) => cache_code(error),
+            Self::InvalidBody(_) | Self::BrokenBody => Code::InvalidBody,
+            Self::InvalidQuery(_) => Code::InvalidQuery,
+            Self::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Self::TooManyBodies => Code::Overloaded,
+            Self::SlowBody => Code::RequestTimeout,
+            Self::DeadlineExceeded { may_write: false } => Code::Timeout,
+            Self::DeadlineExceeded { may_write: true } => Code::OutcomeUnknown,
+            Self::NoSuchRoute => Code::NoSuchRoute,
+            Self::MethodNotAllowed => Code::MethodNotAllowed,
+            Self::Panic => Code::Internal,
         }
     }
 }
 
-fn cache_error(error: &cache::Error) -> Known {
+fn cache_code(error: &cache::Error) -> Code {
     use cache::Error as E;
-    const BAD: StatusCode = StatusCode::BAD_REQUEST;
     match error {
         E::Invalid(invalid) => match invalid {
-            Invalid::Namespace(_) => (BAD, "invalid_namespace", "Invalid namespace"),
-            Invalid::Key(_) => (BAD, "invalid_key", "Invalid key"),
-            Invalid::Ttl(_) => (BAD, "invalid_ttl", "Invalid ttl"),
-            Invalid::Tag(_) => (BAD, "invalid_tag", "Invalid tag"),
-            Invalid::Pattern(_) => (BAD, "invalid_pattern", "Invalid pattern"),
-            Invalid::Policy(_) => (BAD, "invalid_policy", "Invalid policy"),
+            Invalid::Namespace(_) => Code::InvalidNamespace,
+            Invalid::Key(_) => Code::InvalidKey,
+            Invalid::Ttl(_) => Code::InvalidTtl,
+            Invalid::Tag(_) => Code::InvalidTag,
+            Invalid::Pattern(_) => Code::InvalidPattern,
+            Invalid::Policy(_) => Code::InvalidPolicy,
         },
-        E::Entry { error, .. } => cache_error(error),
-        E::ReservedKey => (BAD, "reserved_key", "Reserved key"),
-        E::ValueTooLarge { .. } => (BAD, "value_too_large", "Value too large"),
-        E::TooManyKeys { .. } => (BAD, "too_many_keys", "Too many keys"),
-        E::InvalidCursor => (BAD, "invalid_cursor", "Invalid cursor"),
-        E::UnknownNamespace | E::TooManyNamespaces { .. } => (BAD, "invalid_namespace", "Invalid namespace"),
-        E::NamespaceNotFound => (StatusCode::NOT_FOUND, "namespace_not_found", "Namespace not found"),
-        E::Store(error) | E::PartlyFlushed { error, .. } => store_error(error),
-        E::Database(database::Error::OutcomeUnknown(_)) => OUTCOME_UNKNOWN,
-        E::Database(_) | E::PoliciesNotLoaded => {
-            (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", "The database is unavailable")
-        }
+        E::Entry { error, .. } => cache_code(error),
+        E::ReservedKey => Code::ReservedKey,
+        E::ValueTooLarge { .. } => Code::ValueTooLarge,
+        E::TooManyKeys { .. } => Code::TooManyKeys,
+        E::InvalidCursor => Code::InvalidCursor,
+        E::UnknownNamespace | E::TooManyNamespaces { .. } => Code::InvalidNamespace,
+        E::NamespaceNotFound => Code::NamespaceNotFound,
+        E::Store(error) | E::PartlyFlushed { error, .. } => store_code(error),
+        E::Database(database::Error::OutcomeUnknown(_)) => Code::OutcomeUnknown,
+        E::Database(_) | E::PoliciesNotLoaded => Code::DatabaseUnavailable,
     }
 }
 
-fn store_error(error: &store::Error) -> Known {
-    const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+/// The code of a store's error, for answers that carry one a key as well.
+pub fn store_code(error: &store::Error) -> Code {
     match error {
-        store::Error::Unavailable { .. } => (UNAVAILABLE, "shard_unavailable", "The key's shard is unavailable"),
-        store::Error::Timeout { .. } => (UNAVAILABLE, "timeout", "The key's shard did not answer in time"),
-        store::Error::OutcomeUnknown { .. } => OUTCOME_UNKNOWN,
-        store::Error::Overloaded { .. } => OVERLOADED,
-        store::Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full", "Cache storage full"),
-        store::Error::Protocol { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+        store::Error::Unavailable { .. } => Code::ShardUnavailable,
+        store::Error::Timeout { .. } => Code::Timeout,
+        store::Error::OutcomeUnknown { .. } => Code::OutcomeUnknown,
+        store::Error::Overloaded { .. } => Code::Overloaded,
+        store::Error::Full { .. } => Code::StorageFull,
+        store::Error::Protocol { .. } => Code::Internal,
     }
-}
-
-/// The stable code of a store's error, for answers that carry one a key.
-pub fn store_code(error: &store::Error) -> &'static str {
-    store_error(error).1
-}
-
-/// The status that a batch has when nothing of it worked.
-pub fn store_status(error: &store::Error) -> StatusCode {
-    store_error(error).0
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, code, error) = self.known();
+        let code = self.code();
+        let status = code.status();
         let is_server_error = status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE;
         let deleted_count = match &self {
             Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
             _ => None,
         };
         let detail = (!is_server_error).then(|| self.to_string());
-        let mut response = answer::json(status, &Answer { error, code, detail, deleted_count });
+        let mut response = answer::json(status, &Answer { detail, deleted_count, ..Answer::of(code) });
         // Not after a write that may have happened: sending that again is not to be advised.
-        if status == StatusCode::SERVICE_UNAVAILABLE && code != OUTCOME_UNKNOWN.1 {
+        if status == StatusCode::SERVICE_UNAVAILABLE && code != Code::OutcomeUnknown {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if is_server_error {
-            response.extensions_mut().insert(Failure { code, reason: self.to_string() });
+            response.extensions_mut().insert(Failure { code: code.as_str(), reason: self.to_string() });
         }
         response
     }
 }
 
-const KEY_NOT_FOUND: Answer =
-    Answer { error: "Key not found", code: "key_not_found", detail: None, deleted_count: None };
+impl Answer {
+    fn of(code: Code) -> Self {
+        Self { error: code.text(), code, detail: None, deleted_count: None }
+    }
+}
 
 /// The answer of a read that found nothing.
 pub fn key_not_found() -> Response {
-    answer::json(StatusCode::NOT_FOUND, &KEY_NOT_FOUND)
+    answer::json(StatusCode::NOT_FOUND, &Answer::of(Code::KeyNotFound))
 }
 
 /// The body of that answer.
 pub fn key_not_found_body() -> Vec<u8> {
-    answer::body(&KEY_NOT_FOUND)
+    answer::body(&Answer::of(Code::KeyNotFound))
 }
 
 pub async fn no_such_route() -> Error {
@@ -195,8 +255,7 @@ pub async fn method_not_allowed() -> Error {
 
 /// The answer on a connection that is one too many, as it stands on the wire.
 pub fn too_many_connections(request_id: &str) -> Vec<u8> {
-    let answer =
-        Answer { error: "Too many connections are open", code: OVERLOADED.1, detail: None, deleted_count: None };
+    let answer = Answer { error: "Too many connections are open", ..Answer::of(Code::Overloaded) };
     let body = serde_json::to_string(&answer).expect("answers are structs with text");
     let length = body.len();
     format!(

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::bounds::X_REQUEST_ID;
 use super::connection::Peer;
 use super::error::Error;
+use super::openapi::schema;
 use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,11 +35,18 @@ pub struct RequestOrigin(pub Origin);
 pub struct NoParameters {}
 
 /// `?pattern=` or `?tag=`, and whether they are only counted.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct FlushQuery {
+    /// Only keys that match; not together with `tag`.
+    #[param(schema_with = schema::pattern)]
     pattern: Option<String>,
+    /// Only entries that have it.
+    #[param(schema_with = schema::tag)]
     tag: Option<String>,
+    /// Count, and delete nothing.
+    #[param(schema_with = schema::dry_run)]
     dry_run: Option<String>,
 }
 
@@ -84,8 +92,8 @@ pub fn selection(pattern: Option<String>, tag: Option<String>) -> Result<Selecti
 }
 
 /// Rows of a page when the request does not say, and at most.
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
+pub const DEFAULT_LIMIT: usize = 100;
+pub const MAX_LIMIT: usize = 1000;
 
 /// `?limit=`.
 ///

@@ -5,27 +5,38 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{FlushQuery, Flushing, NamespacePath, RequestOrigin, StrictQuery};
+use super::openapi::{answers, params};
 use super::{SharedApp, answer};
 
 /// What a flush did.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct FlushAnswer {
     pub success: bool,
     pub deleted_count: u64,
 }
 
 /// What a flush would do.
-#[derive(Serialize)]
-struct DryRunAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct DryRunAnswer {
     success: bool,
     /// Always 0.
     deleted_count: u64,
     matched_count: u64,
 }
 
+#[utoipa::path(
+    delete,
+    path = "/api/v1/cache/{ns}",
+    operation_id = "flush",
+    tag = "namespaces",
+    summary = "Delete what a pattern or a tag selects, or all",
+    params(params::InNamespace, FlushQuery, params::ChangeHeaders),
+    responses(answers::Flush)
+)]
 pub async fn flush(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,

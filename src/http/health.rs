@@ -5,19 +5,26 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
+use super::openapi::{answers, schema};
 use super::{SharedApp, answer};
 use crate::clock::Moment;
 use crate::store::ShardHealth;
 
-#[derive(Serialize)]
-struct HealthAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
+pub struct HealthAnswer {
+    #[schema(schema_with = schema::health_status)]
     status: &'static str,
     /// `connected`, `degraded`, `disconnected`, or `not_configured` for the embedded store.
+    #[schema(schema_with = schema::redis_state)]
     redis: &'static str,
     /// Of the fullest shard.
+    #[schema(pattern = "^[0-9]+%$")]
     memory_usage: String,
+    #[schema(schema_with = schema::store_kind)]
     store: &'static str,
     version: &'static str,
     uptime_seconds: u64,
@@ -29,35 +36,51 @@ struct HealthAnswer {
 }
 
 /// Which shard owns a key, in short.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ring)]
 pub struct RingAnswer {
     pub version: String,
     /// Whether all instances have the same.
     pub agreed: bool,
 }
 
-#[derive(Serialize)]
-struct ShardAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ShardHealth)]
+pub struct ShardAnswer {
     name: String,
+    #[schema(schema_with = schema::connection_state)]
     state: &'static str,
     used_bytes: u64,
     limit_bytes: u64,
 }
 
-#[derive(Serialize)]
-struct DatabaseAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = DatabaseHealth)]
+pub struct DatabaseAnswer {
+    #[schema(schema_with = schema::database_kind)]
     kind: &'static str,
+    #[schema(schema_with = schema::connection_state)]
     state: &'static str,
 }
 
-#[derive(Serialize)]
-struct StatusAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProbeAnswer)]
+pub struct StatusAnswer {
+    #[schema(schema_with = schema::probe_status)]
     status: &'static str,
 }
 
 /// Everything this instance depends on: the shards are asked now, the database is as its last
 /// statement found it, which is at most a refresh ago, and the other instances are as the last beats
 /// heard of them.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "get_health",
+    tag = "operations",
+    summary = "The state of all that this instance depends on",
+    responses(answers::Health)
+)]
 pub async fn health(State(app): State<SharedApp>) -> Response {
     let shards = app.cache.health().await;
     let reachable = shards.iter().filter(|shard| shard.reachable).count();
@@ -109,11 +132,27 @@ impl From<ShardHealth> for ShardAnswer {
 }
 
 /// Whether the process lives: it answers.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "get_livez",
+    tag = "operations",
+    summary = "Whether the process lives",
+    responses(answers::Livez)
+)]
 pub async fn livez() -> Response {
     answer::json(StatusCode::OK, &StatusAnswer { status: "alive" })
 }
 
 /// Whether requests should be sent here.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "get_readyz",
+    tag = "operations",
+    summary = "Whether requests should be sent here",
+    responses(answers::Readyz)
+)]
 pub async fn readyz(State(app): State<SharedApp>) -> Response {
     let is_reachable = || async { app.cache.health().await.iter().any(|shard| shard.reachable) };
     if app.draining.is_cancelled() || !is_reachable().await {
@@ -124,6 +163,14 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
 
 /// The metrics in the Prometheus text format
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "get_metrics",
+    tag = "operations",
+    summary = "The metrics",
+    responses(answers::Metrics)
+)]
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();
     app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);

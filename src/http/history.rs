@@ -4,48 +4,69 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery, limit};
 use super::json::{date_to_the_millisecond, parse_date};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::access_log;
 use crate::audit;
 use crate::cache::LogQuery;
 use crate::model::{Operation, Policy};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct AuditParameters {
+    #[param(schema_with = schema::audit_cursor)]
     cursor: Option<String>,
+    /// Rows a page.
+    #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct AuditAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct AuditAnswer {
     audit: Vec<ChangeAnswer>,
+    #[schema(required)]
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ChangeAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Change)]
+pub struct ChangeAnswer {
+    #[schema(schema_with = schema::date)]
     at: String,
+    /// The address of the connection's other end.
     client: String,
+    /// `X-Forwarded-For`, as it was claimed.
+    #[schema(required)]
     forwarded_for: Option<String>,
     request_id: String,
     action: String,
+    #[schema(required)]
     before: Option<PolicyAnswer>,
+    #[schema(required)]
     after: Option<PolicyAnswer>,
+    #[schema(required)]
     pattern: Option<String>,
+    #[schema(required)]
     tag: Option<String>,
+    /// Null: not a flush, or one that was given up.
+    #[schema(required)]
     deleted_count: Option<u64>,
+    /// False: the least that was deleted is known.
     complete: bool,
 }
 
-#[derive(Serialize)]
-struct PolicyAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Policy)]
+pub struct PolicyAnswer {
     default_ttl: u64,
     max_size_mb: u64,
+    #[schema(schema_with = schema::eviction_policy)]
     eviction_policy: &'static str,
     stale_if_error: u64,
 }
@@ -80,6 +101,15 @@ impl From<audit::Row> for ChangeAnswer {
 }
 
 /// Who changed what.
+#[utoipa::path(
+    get,
+    path = "/api/v1/namespaces/{ns}/audit",
+    operation_id = "list_audit",
+    tag = "history",
+    summary = "Who changed what, the newest first",
+    params(params::InNamespace, AuditParameters),
+    responses(answers::Audit)
+)]
 pub async fn audit(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
@@ -91,29 +121,45 @@ pub async fn audit(
     Ok(answer::json(StatusCode::OK, &AuditAnswer { audit, cursor }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LogParameters {
+    /// Nothing older (RFC 3339, at any offset).
+    #[param(schema_with = schema::date)]
     since: Option<String>,
+    #[param(schema_with = schema::operation)]
     operation: Option<String>,
+    #[param(schema_with = schema::log_cursor)]
     cursor: Option<String>,
+    /// Rows a page at most.
+    #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct LogAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct LogAnswer {
     logs: Vec<LineAnswer>,
+    #[schema(required)]
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
-struct LineAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogLine)]
+pub struct LineAnswer {
+    #[schema(schema_with = schema::date)]
     at: String,
     operation: String,
     key_pattern: String,
+    /// Null for what is no read.
+    #[schema(required)]
     hit: Option<bool>,
     latency_ms: f64,
+    /// Null where none was noted.
+    #[schema(required)]
     request_id: Option<String>,
+    /// Of the `traceparent` that the request came with.
+    #[schema(required)]
     trace_id: Option<String>,
 }
 
@@ -133,6 +179,16 @@ impl From<access_log::Line> for LineAnswer {
 }
 
 /// The access log.
+#[utoipa::path(
+    get,
+    path = "/api/v1/namespaces/{ns}/logs",
+    operation_id = "list_logs",
+    tag = "history",
+    summary = "The access log, the newest first",
+    description = "With `operation` a page may hold few lines, or none, and still have a cursor.",
+    params(params::InNamespace, LogParameters),
+    responses(answers::Logs)
+)]
 pub async fn logs(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,

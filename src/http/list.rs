@@ -4,28 +4,51 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery, limit, selection};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::cache::Listing;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// Only keys that match; not together with `tag`.
+    #[param(schema_with = schema::pattern)]
     pattern: Option<String>,
+    /// Only entries that have it.
+    #[param(schema_with = schema::tag)]
     tag: Option<String>,
+    #[param(schema_with = schema::list_cursor)]
     cursor: Option<String>,
+    /// Keys a page.
+    #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ListAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct ListAnswer {
+    /// Entries of the namespace.
     size: u64,
     keys: Vec<String>,
+    /// Leads to the next page; null behind the last.
+    #[schema(required)]
     cursor: Option<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/cache/{ns}",
+    operation_id = "list_keys",
+    tag = "namespaces",
+    summary = "List the live keys",
+    description = "A key that lives throughout is listed exactly once, whatever is written meanwhile.",
+    params(params::InNamespace, ListQuery),
+    responses(answers::List)
+)]
 pub async fn list(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,

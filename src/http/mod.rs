@@ -10,6 +10,7 @@ mod closing;
 mod cluster;
 mod connection;
 mod descriptors;
+mod docs;
 mod entry;
 mod error;
 mod extract;
@@ -22,6 +23,7 @@ mod history;
 mod json;
 mod list;
 mod namespaces;
+mod openapi;
 mod refusal;
 mod request_id;
 mod server;
@@ -104,6 +106,9 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
         .with_state(app)
         .merge(more)
         .fallback(error::no_such_route)

@@ -6,28 +6,37 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
 use super::flush::FlushAnswer;
 use super::json::{date, object};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::model::{Invalid, Policy, whole_number};
 use crate::namespaces::Record;
 
-#[derive(Serialize)]
-struct NamespaceAnswer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Namespace)]
+pub struct NamespaceAnswer {
     name: String,
+    /// Seconds; 0: entries written without a TTL never expire.
     default_ttl: u64,
+    /// 0: no quota of its own.
     max_size_mb: u64,
+    #[schema(schema_with = schema::eviction_policy)]
     eviction_policy: &'static str,
+    /// Seconds; 0: never.
     stale_if_error: u64,
+    #[schema(schema_with = schema::date)]
     created_at: String,
+    #[schema(schema_with = schema::date)]
     updated_at: String,
 }
 
-#[derive(Serialize)]
-struct NamespacesAnswer {
+#[derive(Serialize, ToSchema)]
+pub struct NamespacesAnswer {
     namespaces: Vec<NamespaceAnswer>,
 }
 
@@ -46,12 +55,29 @@ impl From<Record> for NamespaceAnswer {
 }
 
 /// `GET` of all.
+#[utoipa::path(
+    get,
+    path = "/api/v1/namespaces",
+    operation_id = "list_namespaces",
+    tag = "namespaces",
+    summary = "All namespaces that have a policy",
+    responses(answers::ListNamespaces)
+)]
 pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
     let namespaces = app.cache.namespaces()?.into_iter().map(NamespaceAnswer::from).collect();
     Ok(answer::json(StatusCode::OK, &NamespacesAnswer { namespaces }))
 }
 
 /// `GET` of one.
+#[utoipa::path(
+    get,
+    path = "/api/v1/namespaces/{ns}",
+    operation_id = "get_namespace",
+    tag = "namespaces",
+    summary = "The policy of a namespace",
+    params(params::InNamespace),
+    responses(answers::GetNamespace)
+)]
 pub async fn get(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
@@ -60,20 +86,33 @@ pub async fn get(
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(app.cache.namespace(&namespace)?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PolicyBody<'b> {
+pub struct PolicyBody<'b> {
     #[serde(borrow, default)]
+    #[schema(schema_with = schema::asked_default_ttl)]
     default_ttl: Option<&'b RawValue>,
     #[serde(borrow, default)]
+    #[schema(schema_with = schema::asked_max_size_mb)]
     max_size_mb: Option<&'b RawValue>,
     #[serde(default)]
+    #[schema(schema_with = schema::asked_eviction_policy)]
     eviction_policy: Option<String>,
     #[serde(borrow, default)]
+    #[schema(schema_with = schema::asked_stale_if_error)]
     stale_if_error: Option<&'b RawValue>,
 }
 
 /// `PUT`: create or replace; what is absent takes the default.
+#[utoipa::path(
+    put, path = "/api/v1/namespaces/{ns}", operation_id = "put_namespace", tag = "namespaces",
+    summary = "Create or replace a policy", description = "What is absent or null takes the default.",
+    params(params::InNamespace, params::ChangeHeaders),
+    request_body(content = PolicyBody, example = json!({
+        "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60,
+    })),
+    responses(answers::PutNamespace)
+)]
 pub async fn put(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
@@ -104,6 +143,15 @@ fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> 
 }
 
 /// `DELETE`: the policy, and all entries with it.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/namespaces/{ns}",
+    operation_id = "delete_namespace",
+    tag = "namespaces",
+    summary = "Delete a policy, and all entries with it",
+    params(params::InNamespace, params::ChangeHeaders),
+    responses(answers::DeleteNamespace)
+)]
 pub async fn delete(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,

@@ -4,13 +4,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
+use super::openapi::{answers, params};
 use super::{SharedApp, answer};
 
-#[derive(Serialize)]
-struct StatsAnswer<'n> {
+#[derive(Serialize, ToSchema)]
+pub struct StatsAnswer<'n> {
     namespace: &'n str,
     hits: u64,
     misses: u64,
@@ -24,6 +26,15 @@ struct StatsAnswer<'n> {
     expirations: u64,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/cache/{ns}/stats",
+    operation_id = "get_stats",
+    tag = "namespaces",
+    summary = "The numbers of a namespace",
+    params(params::InNamespace),
+    responses(answers::Stats)
+)]
 pub async fn stats(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,

@@ -1,0 +1,401 @@
+//! What each call answers: one type a call, named by its handler.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::IntoResponses;
+use utoipa::openapi::{RefOr, Response};
+
+use super::failures::{self, ANY, BODY, CHANGE, SHARD, STORE};
+use crate::http::error::Code;
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Names the answers of a call.
+macro_rules! answers {
+    ($($call:ident: $make:expr;)+) => {$(
+        pub enum $call {}
+
+        impl IntoResponses for $call {
+            fn responses() -> Responses {
+                $make.0
+            }
+        }
+    )+};
+}
+
+/// Responses that come together.
+struct Answers(Responses);
+
+impl Answers {
+    /// The errors of these codes.
+    fn errors(sets: &[&[Code]]) -> Self {
+        let by_status = failures::responses(sets);
+        Self(by_status.into_iter().map(|(status, response)| (status.as_str().to_owned(), of(response))).collect())
+    }
+
+    /// And this, which may stand in for the errors of that status.
+    fn and(mut self, status: StatusCode, response: Value) -> Self {
+        self.0.insert(status.as_str().to_owned(), of(response));
+        self
+    }
+
+    /// And JSON of a schema of the components, with examples by name.
+    fn json(self, status: StatusCode, description: &str, schema: &str, examples: Value) -> Self {
+        self.and(status, json_response(description, &refer("schemas", schema), &[], examples))
+    }
+}
+
+fn of(response: Value) -> RefOr<Response> {
+    super::typed(response)
+}
+
+fn refer(kind: &str, name: &str) -> Value {
+    json!({"$ref": format!("#/components/{kind}/{name}")})
+}
+
+/// References to headers of the components; one of another name than in the components is `name=component`.
+fn headers(names: &[&str]) -> Value {
+    let pairs = names.iter().map(|name| {
+        let (name, component) = name.split_once('=').unwrap_or((name, name));
+        (name.to_owned(), refer("headers", component))
+    });
+    Value::Object(pairs.collect())
+}
+
+fn json_response(description: &str, schema: &Value, header_names: &[&str], examples: Value) -> Value {
+    let examples = if let Value::Object(examples) = examples { examples } else { Map::new() };
+    let examples: Map<_, _> = examples.into_iter().map(|(name, value)| (name, json!({"value": value}))).collect();
+    let mut content = json!({"schema": schema});
+    if !examples.is_empty() {
+        content["examples"] = examples.into();
+    }
+    let mut response = json!({"description": description, "content": {"application/json": content}});
+    if !header_names.is_empty() {
+        response["headers"] = headers(header_names);
+    }
+    response
+}
+
+/// What a read says in its head when it finds the entry.
+const HIT: &[&str] = &["X-Cache-Hit=X-Cache-Hit-true", "X-Cache-TTL", "ETag", "Cache-Status", "Warning"];
+
+const MISS: &[&str] = &["X-Cache-Hit=X-Cache-Hit-false", "Cache-Status"];
+
+const NAMESPACE: &[Code] = &[Code::InvalidNamespace, Code::InvalidQuery];
+
+const KEY: &[Code] = &[Code::InvalidNamespace, Code::InvalidKey, Code::InvalidQuery];
+
+const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
+
+const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
+
+const OK: StatusCode = StatusCode::OK;
+
+fn get_entry() -> Answers {
+    let metadata = json!({"ttl_remaining": 3500, "created_at": "2024-01-01T00:00:00Z"});
+    let full = json!({
+        "ttl_remaining": null, "created_at": "2024-01-01T00:00:00Z", "expires_at": null,
+        "last_accessed": "2024-01-01T00:10:00Z", "access_count": 42, "size_bytes": 15,
+        "version": 1_704_067_200_000_000_u64, "tags": ["vip"],
+    });
+    let examples = json!({
+        "plain": {"value": {"name": "Ada"}, "metadata": metadata},
+        "metadata=full": {"value": {"name": "Ada"}, "metadata": full},
+    });
+    let mut not_found = failures::response(StatusCode::NOT_FOUND, &[Code::KeyNotFound]);
+    not_found["headers"] = headers(MISS);
+    Answers::errors(&[KEY, SHARD, ANY])
+        .and(OK, json_response("The entry.", &refer("schemas", "Entry"), HIT, examples))
+        .and(
+            StatusCode::NOT_MODIFIED,
+            json!({"description": "The client has this version (`If-None-Match`).", "headers": headers(HIT)}),
+        )
+        .and(StatusCode::NOT_FOUND, not_found)
+}
+
+fn put_entry() -> Answers {
+    let stored = |created: bool| {
+        let description = if created { "The entry is new." } else { "The entry was replaced." };
+        let example = json!({"stored": {"success": true, "key": "user_123", "created": created}});
+        let mut response = json_response(description, &refer("schemas", "SetAnswer"), &["ETag"], example);
+        let entry = json!({"ns": "$request.path.ns", "key": "$request.path.key"});
+        response["links"] = json!({
+            "read": {"operationId": "get_entry", "parameters": entry, "description": "Read it."},
+            "delete": {"operationId": "delete_entry", "parameters": entry, "description": "Delete it."},
+        });
+        response
+    };
+    Answers::errors(&[KEY, BODY, STORE, SHARD, CHANGE, ANY])
+        .and(StatusCode::CREATED, stored(true))
+        .and(OK, stored(false))
+}
+
+fn delete_entry() -> Answers {
+    Answers::errors(&[KEY, &[Code::ReservedKey, Code::KeyNotFound], SHARD, CHANGE, ANY]).json(
+        OK,
+        "The entry is deleted.",
+        "DeleteAnswer",
+        json!({"deleted": {"success": true, "deleted": true}}),
+    )
+}
+
+fn mget() -> Answers {
+    let examples = json!({
+        "one of two": {
+            "results": {"user_1": {"value": {"name": "Ada"}, "found": true}, "user_2": {"value": null, "found": false}},
+            "hits": 1, "misses": 1,
+        },
+        "a shard is away": {
+            "results": {"user_1": {"value": null, "found": false, "error": "shard_unavailable"}},
+            "hits": 0, "misses": 0, "errors": 1,
+        },
+    });
+    Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidKey, Code::TooManyKeys], ANY]).json(
+        OK,
+        "Every key asked for, found or not. A shard that fails fails its own keys only.",
+        "MgetAnswer",
+        examples,
+    )
+}
+
+fn mset() -> Answers {
+    let examples = json!({
+        "all": {"success": true, "stored": 2},
+        "a shard is away": {"success": false, "stored": 1, "errors": {"user_2": "shard_unavailable"}},
+    });
+    let mut answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
+        .json(OK, "All entries are stored, or some (`success` is false).", "MsetAnswer", examples);
+    // Nothing was stored, and each key says why.
+    for (status, codes) in [
+        (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            &[
+                Code::ShardUnavailable,
+                Code::Timeout,
+                Code::Overloaded,
+                Code::OutcomeUnknown,
+                Code::DatabaseUnavailable,
+            ],
+        ),
+        (StatusCode::INSUFFICIENT_STORAGE, &[Code::StorageFull]),
+    ] {
+        let mut response = failures::response(status, codes);
+        let content = &mut response["content"]["application/json"];
+        let error = content["schema"].take();
+        content["schema"] = json!({"anyOf": [refer("schemas", "MsetAnswer"), error]});
+        let errors = json!({"user_1": codes[0].as_str()});
+        content["examples"]["none stored"] = json!({"value": {"success": false, "stored": 0, "errors": errors}});
+        answers = answers.and(status, response);
+    }
+    answers
+}
+
+fn delete_namespace() -> Answers {
+    let example = json!({"deleted": {"success": true, "deleted_count": 150}});
+    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, SHARD, CHANGE, ANY]).json(
+        OK,
+        "Policy and entries are deleted.",
+        "FlushAnswer",
+        example,
+    )
+}
+
+fn flush() -> Answers {
+    let schema = json!({"anyOf": [refer("schemas", "DryRunAnswer"), refer("schemas", "FlushAnswer")]});
+    let examples = json!({
+        "flushed": {"success": true, "deleted_count": 150},
+        "dry_run=true": {"success": true, "deleted_count": 0, "matched_count": 150},
+    });
+    Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY])
+        .and(OK, json_response("What was selected is deleted, or counted.", &schema, &[], examples))
+}
+
+/// A page of `schema`, whose cursor leads to the next one.
+fn page(errors: &[&[Code]], schema: &str, operation: &str, example: &Value) -> Answers {
+    let description = "A page; `cursor` leads to the next one and is null behind the last.";
+    let mut response = json_response(description, &refer("schemas", schema), &[], json!({"page": example}));
+    let parameters = json!({"ns": "$request.path.ns", "cursor": "$response.body#/cursor"});
+    response["links"] =
+        json!({"next": {"operationId": operation, "parameters": parameters, "description": "The next page."}});
+    Answers::errors(errors).and(OK, response)
+}
+
+fn list() -> Answers {
+    let example = json!({"size": 3, "keys": ["user_1", "user_2"], "cursor": "MgowCjQyCnVzZXJfMg"});
+    page(&[NAMESPACE, SELECTION, &[Code::InvalidCursor], SHARD, ANY], "ListAnswer", "list_keys", &example)
+}
+
+fn audit() -> Answers {
+    let policy = json!({"default_ttl": 0, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 0});
+    let example = json!({
+        "audit": [{
+            "at": "2026-11-20T12:00:00.123Z", "client": "10.0.0.7", "forwarded_for": null, "request_id": "7f3a-1",
+            "action": "policy_created", "before": null, "after": policy, "pattern": null, "tag": null,
+            "deleted_count": null, "complete": true,
+        }],
+        "cursor": null,
+    });
+    page(&[NAMESPACE, &[Code::InvalidCursor], DATABASE, ANY], "AuditAnswer", "list_audit", &example)
+}
+
+fn logs() -> Answers {
+    let example = json!({
+        "logs": [{
+            "at": "2026-11-20T12:00:00.123Z", "operation": "get", "key_pattern": "user_*", "hit": true,
+            "latency_ms": 0.042, "request_id": "7f3a-1", "trace_id": null,
+        }],
+        "cursor": null,
+    });
+    page(&[NAMESPACE, &[Code::InvalidCursor], DATABASE, ANY], "LogAnswer", "list_logs", &example)
+}
+
+fn stats() -> Answers {
+    let example = json!({"stats": {
+        "namespace": "users", "hits": 900, "misses": 100, "hit_rate": 0.9, "total_keys": 150,
+        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "evictions": 0, "expirations": 12,
+    }});
+    Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
+}
+
+/// A policy, as examples show it.
+fn namespace() -> Value {
+    json!({
+        "name": "users", "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 0,
+        "created_at": "2024-01-01T00:00:00Z", "updated_at": "2024-01-01T00:00:00Z",
+    })
+}
+
+fn list_namespaces() -> Answers {
+    let example = json!({"namespaces": {"namespaces": [namespace()]}});
+    Answers::errors(&[&[Code::InvalidQuery], DATABASE, ANY]).json(OK, "All, by name.", "NamespacesAnswer", example)
+}
+
+fn get_namespace() -> Answers {
+    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, ANY]).json(
+        OK,
+        "The policy.",
+        "Namespace",
+        json!({"namespace": namespace()}),
+    )
+}
+
+fn put_namespace() -> Answers {
+    let example = json!({"namespace": namespace()});
+    Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidPolicy], DATABASE, CHANGE, ANY])
+        .json(StatusCode::CREATED, "The namespace had no policy of its own before.", "Namespace", example.clone())
+        .json(OK, "The policy was replaced.", "Namespace", example)
+}
+
+fn cluster() -> Answers {
+    let example = json!({"cluster": {
+        "ring": {"version": "9d6ac9e15b1b1a3f", "agreed": true},
+        "instances": [{
+            "id": "0f31c8f1b2a49d77", "address": "10.0.0.5:8080", "version": "0.1.0",
+            "started_at": "2026-11-20T12:00:00.000Z", "last_seen_ms": 0, "ring_version": "9d6ac9e15b1b1a3f",
+            "self": true, "l1": {"entries": 12, "bytes": 4096, "max_bytes": 67_108_864, "hits": 900},
+            "load": {"operations_per_second": 120.5, "p50_us": 40, "p99_us": 900},
+        }],
+        "shards": [{
+            "name": "a", "state": "connected", "role": "primary", "used_bytes": 1_048_576, "limit_bytes": 0,
+            "keys": 150, "ring_share": 1.0, "watermark_age_ms": 80,
+        }],
+        "warnings": [],
+    }});
+    Answers::errors(&[&[Code::InvalidQuery], ANY]).json(
+        OK,
+        "All that live, and the shards.",
+        "ClusterAnswer",
+        example,
+    )
+}
+
+fn health() -> Answers {
+    let example = |status: &str, redis: &str, state: &str| {
+        json!({"health": {
+            "status": status, "redis": redis, "memory_usage": "45%", "store": "redis", "version": "0.1.0",
+            "uptime_seconds": 3600,
+            "shards": [{"name": "a", "state": state, "used_bytes": 471_859, "limit_bytes": 1_048_576}],
+            "database": {"kind": "postgres", "state": "connected"},
+            "ring": {"version": "9d6ac9e15b1b1a3f", "agreed": true},
+            "warnings": [],
+        }})
+    };
+    Answers::errors(&[&[Code::Internal]])
+        .json(
+            OK,
+            "`healthy`, or `degraded`: part of it is down.",
+            "Health",
+            example("healthy", "connected", "connected"),
+        )
+        .json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "`unhealthy`: no request can be served.",
+            "Health",
+            example("unhealthy", "disconnected", "disconnected"),
+        )
+}
+
+fn probe(status: &str) -> Answers {
+    let example = json!({"status": {"status": status}});
+    Answers::errors(&[&[Code::Internal]]).json(OK, "Yes.", "ProbeAnswer", example)
+}
+
+fn readyz() -> Answers {
+    let example = json!({"status": {"status": "not_ready"}});
+    probe("ready").json(StatusCode::SERVICE_UNAVAILABLE, "Not yet, or not any more.", "ProbeAnswer", example)
+}
+
+/// An answer that is no JSON of ours.
+fn plain(content_type: &str, description: &str, example: &str) -> Answers {
+    let content = json!({content_type: {"schema": {"type": "string"}, "example": example}});
+    Answers::errors(&[&[Code::Internal]]).and(OK, json!({"description": description, "content": content}))
+}
+
+fn metrics() -> Answers {
+    let example = "# TYPE sidecache_http_connections gauge\nsidecache_http_connections 3\n";
+    plain("text/plain", "The metrics in the Prometheus text format.", example)
+}
+
+fn document() -> Answers {
+    let content = json!({"application/json": {"schema": {"type": "object", "required": ["openapi"]}}});
+    Answers::errors(&[&[Code::Internal]]).and(OK, json!({"description": "OpenAPI 3.1.", "content": content}))
+}
+
+fn docs_page() -> Answers {
+    plain("text/html", "The page.", "<!doctype html>")
+}
+
+fn docs_file() -> Answers {
+    let text = json!({"schema": {"type": "string"}});
+    let content = json!({"text/css": text, "text/javascript": text});
+    Answers::errors(&[&[Code::Internal, Code::NoSuchRoute]])
+        .and(OK, json!({"description": "The file.", "content": content}))
+}
+
+answers! {
+    GetEntry: get_entry();
+    PutEntry: put_entry();
+    DeleteEntry: delete_entry();
+    Mget: mget();
+    Mset: mset();
+    List: list();
+    Flush: flush();
+    Stats: stats();
+    ListNamespaces: list_namespaces();
+    GetNamespace: get_namespace();
+    PutNamespace: put_namespace();
+    DeleteNamespace: delete_namespace();
+    Audit: audit();
+    Logs: logs();
+    Cluster: cluster();
+    Health: health();
+    Livez: probe("alive");
+    Readyz: readyz();
+    Metrics: metrics();
+    OpenApiDocument: document();
+    DocsPage: docs_page();
+    DocsAsset: docs_file();
+}

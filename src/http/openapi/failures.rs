@@ -1,0 +1,113 @@
+//! Errors in the documentation: which calls meet which, and what each looks like.
+//!
+//! [`example`] is exhaustive, so a new code cannot be forgotten here; a test finds one that no call names.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::http::error::Code;
+
+/// What any call may meet.
+pub const ANY: &[Code] = &[Code::Internal, Code::Overloaded, Code::Timeout];
+
+/// What a call with a body may meet.
+pub const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
+
+/// What a call that asks the shards may meet.
+pub const SHARD: &[Code] = &[Code::ShardUnavailable];
+
+/// What a call that changes something may meet.
+pub const CHANGE: &[Code] = &[Code::OutcomeUnknown];
+
+/// What a call that stores entries may meet.
+pub const STORE: &[Code] = &[
+    Code::InvalidTtl,
+    Code::InvalidTag,
+    Code::ReservedKey,
+    Code::ValueTooLarge,
+    Code::DatabaseUnavailable,
+    Code::StorageFull,
+];
+
+/// The detail that an example of this code has, for codes that have one.
+fn detail(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::InvalidNamespace => "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
+        Code::InvalidKey => "a key has 1 to 512 bytes, this one has 513",
+        Code::InvalidTtl => "`ttl` is a whole number of seconds from 1 to 3153600000, not \"0\"",
+        Code::InvalidTag => "a tag has 1 to 128 bytes, this one has 0",
+        Code::InvalidPattern => "a pattern has 1 to 1024 bytes, this one has 0",
+        Code::InvalidPolicy => "`eviction_policy` is one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
+        Code::InvalidCursor => "the cursor is none that a listing gave",
+        Code::InvalidBody => "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags` at line 1 column 18",
+        Code::InvalidQuery => "`limit` is a whole number from 1 to 1000, not \"0\"",
+        Code::ReservedKey => "the key `stats` is reserved",
+        Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
+        Code::TooManyKeys => "the batch has 1001 keys, at most 1000 are allowed",
+        Code::NamespaceNotFound => "the namespace has no policy of its own",
+        Code::NoSuchRoute => "no such route",
+        Code::MethodNotAllowed => "the route does not take this method",
+        Code::RequestTimeout => "the body did not arrive in time",
+        Code::BodyTooLarge => "the body has more than 33554432 bytes",
+        Code::StorageFull => "the namespace's quota is used up",
+        Code::KeyNotFound
+        | Code::Internal
+        | Code::OutcomeUnknown
+        | Code::Overloaded
+        | Code::Timeout
+        | Code::ShardUnavailable
+        | Code::DatabaseUnavailable => return None,
+    })
+}
+
+/// An error of this code, as an example object.
+fn example(code: Code) -> Value {
+    let mut value = json!({"error": code.text(), "code": code.as_str()});
+    if let Some(detail) = detail(code) {
+        value["detail"] = detail.into();
+    }
+    json!({"summary": code.text(), "value": value})
+}
+
+/// The examples of all codes, by name.
+pub fn examples() -> Value {
+    Code::ALL.iter().map(|code| (code.as_str().to_owned(), example(*code))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// The responses of these codes, by status.
+pub fn responses(sets: &[&[Code]]) -> BTreeMap<StatusCode, Value> {
+    let mut by_status: BTreeMap<StatusCode, Vec<Code>> = BTreeMap::new();
+    for code in sets.iter().copied().flatten() {
+        let codes = by_status.entry(code.status()).or_default();
+        if !codes.contains(code) {
+            codes.push(*code);
+        }
+    }
+    by_status.into_iter().map(|(status, codes)| (status, response(status, &codes))).collect()
+}
+
+/// The response of a status that has these codes.
+pub fn response(status: StatusCode, codes: &[Code]) -> Value {
+    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let refer = |name: &&str| ((*name).to_owned(), json!({"$ref": format!("#/components/examples/{name}")}));
+    let examples: serde_json::Map<_, _> = names.iter().map(refer).collect();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut response = json!({
+        "description": format!("{reason}: `{}`.", names.join("`, `")),
+        "content": {"application/json": {"schema": schema(&names), "examples": examples}},
+    });
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response["headers"]["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response["headers"]["Allow"] = json!({"$ref": "#/components/headers/Allow"});
+    }
+    response
+}
+
+fn schema(names: &[&str]) -> Value {
+    let code = json!({"type": "object", "properties": {"code": {"type": "string", "enum": names}}});
+    json!({"allOf": [{"$ref": "#/components/schemas/Error"}, code]})
+}

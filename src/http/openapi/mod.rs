@@ -1,0 +1,271 @@
+//! The interface as OpenAPI 3.1, made of the code: of the annotations on the handlers, of the types that they
+//! read and answer, of the table of error codes and of the limits of the model.
+//!
+//! Handlers say what they are and name the sets that live here:
+//!
+//! - [`params`]: what stands in paths and heads
+//! - [`answers`], [`failures`]: what each call answers, and which errors it may meet
+//! - [`schema`]: what no type says of itself
+//!
+//! What holds for all calls is added here, once: a HEAD beside every GET, the id of the request, and the keys
+//! `mget` and `mset`, which are entries like any other but for POST.
+
+pub mod answers;
+pub mod failures;
+pub mod params;
+pub mod schema;
+
+use std::sync::LazyLock;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::error::Code;
+use super::{answer, batch, cluster, docs, entry, error, flush, health, history, list, namespaces, stats};
+
+/// What the annotations say.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "sidecache", description = ABOUT, license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
+    servers((url = "/", description = "Where this document comes from")),
+    tags(
+        (name = "entries", description = "One entry."),
+        (name = "batches", description = "Many entries in one request."),
+        (name = "namespaces", description = "What a namespace holds, and its policy."),
+        (name = "history", description = "What happened to a namespace."),
+        (name = "operations", description = "What operators and their programs ask."),
+        (name = "special-keys", description = "Entries whose key has a path of its own, as that means something else too."),
+        (name = "documentation", description = "This document, and the page that shows it."),
+    ),
+    paths(
+        list::list, flush::flush, stats::stats, batch::mget, batch::mset,
+        entry::get, entry::put, entry::delete,
+        namespaces::list, namespaces::get, namespaces::put, namespaces::delete,
+        history::audit, history::logs,
+        cluster::cluster, health::health, health::livez, health::readyz, health::metrics,
+        document, docs::page, docs::file,
+    ),
+    components(schemas(
+        Code, error::Answer,
+        entry::SetBody, entry::SetAnswer, entry::DeleteAnswer,
+        batch::MgetBody, batch::MsetBody, batch::MsetEntry, batch::MsetAnswer,
+        list::ListAnswer, flush::FlushAnswer, flush::DryRunAnswer, stats::StatsAnswer,
+        namespaces::PolicyBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
+        history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
+        cluster::ClusterAnswer, cluster::InstanceAnswer, cluster::ShardAnswer,
+        health::HealthAnswer, health::ShardAnswer, health::DatabaseAnswer, health::RingAnswer, health::StatusAnswer,
+    )),
+)]
+struct Annotations;
+
+const ABOUT: &str = include_str!("about.md");
+
+/// The calls that take the key of an entry from the path.
+const ENTRY_PATH: &str = "/api/v1/cache/{ns}/{key}";
+
+/// Keys that have a path of their own, as a POST to it is a batch.
+const BATCHES: [&str; 2] = ["mget", "mset"];
+
+const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
+
+/// Headers that are there only if there is something to say.
+const SOMETIMES: [&str; 4] = ["X-Cache-TTL", "Warning", "Retry-After", "ETag"];
+
+/// The document.
+pub fn openapi() -> Value {
+    let mut document = serde_json::to_value(Annotations::openapi()).expect("the document is JSON");
+    document["components"]["headers"] = headers();
+    document["components"]["examples"] = failures::examples();
+    document["components"]["parameters"] = json!({
+        "X-Request-Id": serde_json::to_value(params::request_id()).expect("a parameter is JSON"),
+        "Traceparent": serde_json::to_value(params::traceparent()).expect("a parameter is JSON"),
+    });
+    document["components"]["responses"] = anywhere();
+    for (name, schema) in schema::written_by_hand() {
+        document["components"]["schemas"][name] = schema;
+    }
+    forbid_reserved(&mut document["components"]["schemas"]["MsetEntry"]["properties"]["key"]);
+    let paths = document["paths"].as_object_mut().expect("a document has paths");
+    put_entries_named_as_batches(paths);
+    put_reserved_key(paths);
+    for method in ["put", "delete"] {
+        for parameter in paths[ENTRY_PATH][method]["parameters"].as_array_mut().into_iter().flatten() {
+            if parameter["name"] == "key" {
+                forbid_reserved(&mut parameter["schema"]);
+            }
+        }
+    }
+    for path in paths.values_mut() {
+        let path = path.as_object_mut().expect("a path is an object");
+        for method in METHODS {
+            if let Some(operation) = path.get_mut(method) {
+                put_what_all_have(operation);
+            }
+        }
+        if let Some(get) = path.get("get") {
+            let head = head_of(get);
+            path.insert("head".to_owned(), head);
+        }
+    }
+    document
+}
+
+/// A part of the document that is written as JSON, as the library has it.
+///
+/// # Panics
+/// The library does not know a field of it, which would then be lost.
+fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
+    let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
+    debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");
+    typed
+}
+
+/// `mget` and `mset` are keys for the verbs that take one.
+fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
+    for key in BATCHES {
+        for method in ["get", "put", "delete"] {
+            let mut operation = paths[ENTRY_PATH][method].clone();
+            without_key(&mut operation, key);
+            paths[&format!("/api/v1/cache/{{ns}}/{key}")][method] = operation;
+        }
+    }
+}
+
+/// Writing the key `stats` is refused.
+fn put_reserved_key(paths: &mut Map<String, Value>) {
+    for method in ["put", "delete"] {
+        let mut operation = paths[ENTRY_PATH][method].clone();
+        without_key(&mut operation, "stats");
+        operation["summary"] = "Refused: the key stats is reserved".into();
+        let responses = operation["responses"].as_object_mut().expect("an operation has responses");
+        // A body that is wrong is found before.
+        responses.retain(|status, _| !matches!(status.as_str(), "200" | "201" | "404" | "507"));
+        paths["/api/v1/cache/{ns}/stats"][method] = operation;
+    }
+}
+
+/// The library knows no `not`.
+fn forbid_reserved(key: &mut Value) {
+    key["not"] = json!({"const": "stats"});
+}
+
+/// Makes an operation on any key one on `key`.
+fn without_key(operation: &mut Value, key: &str) {
+    let id = operation["operationId"].as_str().unwrap_or_default().replace("_entry", &format!("_entry_{key}"));
+    operation["operationId"] = id.into();
+    let summary = operation["summary"].as_str().unwrap_or_default();
+    operation["summary"] = format!("{summary} whose key is {key}").into();
+    operation["tags"] = json!(["special-keys"]);
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        parameters.retain(|parameter| parameter["name"] != "key");
+    }
+    for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(response) = response.as_object_mut() {
+            response.remove("links");
+        }
+    }
+}
+
+/// The id of the request goes in and comes out, and heads may be too long.
+fn put_what_all_have(operation: &mut Value) {
+    if operation["parameters"].is_null() {
+        operation["parameters"] = json!([]);
+    }
+    let common =
+        ["X-Request-Id", "Traceparent"].map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
+    operation["parameters"].as_array_mut().into_iter().for_each(|parameters| parameters.extend(common.clone()));
+    for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+    }
+    operation["responses"]["431"] = json!({"$ref": "#/components/responses/HeadTooLarge"});
+}
+
+/// The same without bodies.
+fn head_of(get: &Value) -> Value {
+    let mut head = get.clone();
+    head["operationId"] = format!("{}_head", get["operationId"].as_str().unwrap_or_default()).into();
+    head["summary"] = format!("{} (the head alone)", get["summary"].as_str().unwrap_or_default()).into();
+    for response in head["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(response) = response.as_object_mut() {
+            response.remove("content");
+            response.remove("links");
+        }
+    }
+    head
+}
+
+/// The headers of answers.
+fn headers() -> Value {
+    let text = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
+    let mut headers = json!({
+        "X-Request-Id": text("The client's name for the request, or the one it was given.", "0f31c8f1b2a49d77-2a"),
+        "X-Cache-Hit-true": {"description": "An entry was found.", "schema": {"type": "string", "const": "true"}},
+        "X-Cache-Hit-false": {"description": "No entry was found.", "schema": {"type": "string", "const": "false"}},
+        "X-Cache-TTL": {
+            "description": "Seconds left, rounded up; absent for an entry that never expires.",
+            "schema": {"type": "integer", "minimum": 0},
+            "example": 3500,
+        },
+        "ETag": {
+            "description": "The version of the entry.",
+            "schema": {"type": "string", "pattern": "^\"[0-9]+\"$"},
+            "example": "\"1704067200000000\"",
+        },
+        "Cache-Status": text(
+            "Which tier answered, and why not a nearer one (RFC 9211).",
+            "sidecache-shard; hit; ttl=3500; detail=a, sidecache-l1; fwd=miss",
+        ),
+        "Warning": text("With an answer past its time (`stale_if_error`).", "111 sidecache \"Revalidation Failed\""),
+        "Retry-After": {
+            "description": "Seconds after which to ask again; absent where the outcome is unknown.",
+            "schema": {"type": "integer", "minimum": 1},
+            "example": 1,
+        },
+        "Allow": text("What the route takes.", "GET,HEAD,PUT,DELETE"),
+    });
+    for (name, header) in headers.as_object_mut().into_iter().flatten() {
+        // The answers to writes have an ETag always, and to reads as well: absent is what a miss has.
+        if !SOMETIMES.contains(&name.as_str()) || name == "ETag" {
+            header["required"] = true.into();
+        }
+    }
+    headers
+}
+
+/// What any path may answer, whatever is asked of it.
+fn anywhere() -> Value {
+    let mut responses = json!({
+        "NoSuchRoute": failures::response(StatusCode::NOT_FOUND, &[Code::NoSuchRoute]),
+        "MethodNotAllowed": failures::response(StatusCode::METHOD_NOT_ALLOWED, &[Code::MethodNotAllowed]),
+    });
+    for response in responses.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+    }
+    responses["HeadTooLarge"] = json!({
+        "description": "The head of the request has more than 32 KiB or 100 headers; there is no body, \
+                        and no id, as the head was not read to its end.",
+    });
+    responses
+}
+
+/// `GET /openapi.json`.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "get_openapi",
+    tag = "documentation",
+    summary = "This document",
+    responses(answers::OpenApiDocument)
+)]
+pub async fn document() -> Response {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| openapi().to_string().into());
+    answer::raw_json(StatusCode::OK, TEXT.clone())
+}
+
+#[cfg(test)]
+mod tests;

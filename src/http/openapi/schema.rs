@@ -1,0 +1,282 @@
+//! Schemas that no type of the code has of itself: the words of the model with their limits, the words that
+//! answers choose from, and the bodies that are written by hand.
+
+use serde_json::{Value, json};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::http::error::Code;
+use crate::http::extract::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::model::{EvictionPolicy, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
+
+/// What keys, tags and patterns are made of; their limits are in bytes, which a schema cannot count: it says
+/// characters, and a text beyond ASCII ends earlier.
+const NO_CONTROL: &str = r"^[^\u0000-\u001F\u007F-\u009F]+$";
+
+/// The schema that this JSON is.
+pub fn of(schema: Value) -> RefOr<Schema> {
+    super::typed(schema)
+}
+
+fn one_of<'w>(words: impl IntoIterator<Item = &'w str>) -> RefOr<Schema> {
+    of(json!({"type": "string", "enum": words.into_iter().collect::<Vec<_>>()}))
+}
+
+fn text(most: usize, format: &str, description: &str) -> Value {
+    let description = format!("{description}: UTF-8 without control characters, at most {most} bytes.");
+    let mut schema = json!({
+        "type": "string", "minLength": 1, "maxLength": most, "pattern": NO_CONTROL, "format": format,
+    });
+    schema["description"] = description.into();
+    schema
+}
+
+fn or_null(mut schema: Value) -> RefOr<Schema> {
+    schema["type"] = json!([schema["type"], "null"]);
+    of(schema)
+}
+
+pub fn namespace() -> Value {
+    json!({"type": "string", "pattern": format!("^[A-Za-z0-9_.-]{{1,{}}}$", Namespace::MAX_LEN)})
+}
+
+pub fn key() -> Value {
+    text(crate::model::Key::MAX_LEN, "sidecache-key", "A key")
+}
+
+pub fn keys() -> RefOr<Schema> {
+    of(json!({"type": "array", "maxItems": 1000, "items": key()}))
+}
+
+pub fn written_key() -> RefOr<Schema> {
+    of(key())
+}
+
+pub fn entries() -> RefOr<Schema> {
+    of(json!({"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/MsetEntry"}}))
+}
+
+fn seconds(least: u64, description: &str) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": Ttl::MAX_SECONDS, "description": description})
+}
+
+pub fn ttl() -> RefOr<Schema> {
+    or_null(seconds(1, "Seconds to live; absent or null: the namespace's `default_ttl`."))
+}
+
+pub fn tag() -> RefOr<Schema> {
+    of(text(Tag::MAX_LEN, "sidecache-tag", "A tag"))
+}
+
+pub fn tags() -> RefOr<Schema> {
+    let tag = text(Tag::MAX_LEN, "sidecache-tag", "A tag");
+    or_null(json!({
+        "type": "array", "items": tag, "maxItems": Tags::MAX,
+        "description": "Names under which entries can be listed and flushed together; repetitions count once.",
+    }))
+}
+
+pub fn pattern() -> RefOr<Schema> {
+    of(text(
+        Pattern::MAX_LEN,
+        "sidecache-pattern",
+        "A glob as in Redis: `*`, `?`, `[abc]`, `[a-c]`, `[^a]`, and `\\` before what is meant literally",
+    ))
+}
+
+/// Opaque: as the page before gave it.
+fn cursor(of_what: &str) -> RefOr<Schema> {
+    of(json!({
+        "type": "string", "format": format!("sidecache-{of_what}-cursor"),
+        "description": "`cursor` of the page before, as it was given.",
+    }))
+}
+
+pub fn list_cursor() -> RefOr<Schema> {
+    cursor("list")
+}
+
+pub fn audit_cursor() -> RefOr<Schema> {
+    cursor("audit")
+}
+
+pub fn log_cursor() -> RefOr<Schema> {
+    cursor("log")
+}
+
+pub fn limit() -> RefOr<Schema> {
+    of(json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}))
+}
+
+pub fn full() -> RefOr<Schema> {
+    one_of(["full"])
+}
+
+pub fn dry_run() -> RefOr<Schema> {
+    of(json!({"type": "boolean", "default": false}))
+}
+
+pub fn date() -> RefOr<Schema> {
+    of(json!({"type": "string", "format": "date-time"}))
+}
+
+pub fn operation() -> RefOr<Schema> {
+    one_of(Operation::ALL.map(Operation::as_str))
+}
+
+pub fn eviction_policy() -> RefOr<Schema> {
+    one_of(EvictionPolicy::ALL.map(EvictionPolicy::as_str))
+}
+
+pub fn asked_default_ttl() -> RefOr<Schema> {
+    or_null(seconds(0, "TTL of entries written without one; 0: they never expire."))
+}
+
+pub fn asked_stale_if_error() -> RefOr<Schema> {
+    or_null(seconds(0, "For how long past its time a copy may stand in while the owning shard fails; 0: never."))
+}
+
+pub fn asked_max_size_mb() -> RefOr<Schema> {
+    or_null(json!({
+        "type": "integer", "minimum": 0, "maximum": Policy::MAX_SIZE_MB,
+        "description": "Quota in MiB of values; 0: none of its own.",
+    }))
+}
+
+pub fn asked_eviction_policy() -> RefOr<Schema> {
+    let mut names: Vec<Value> = EvictionPolicy::ALL.map(EvictionPolicy::as_str).map(Value::from).into();
+    names.push(Value::Null);
+    of(json!({"type": ["string", "null"], "enum": names, "description": "Who goes when the quota is reached."}))
+}
+
+pub fn health_status() -> RefOr<Schema> {
+    one_of(["healthy", "degraded", "unhealthy"])
+}
+
+pub fn redis_state() -> RefOr<Schema> {
+    one_of(["connected", "degraded", "disconnected", "not_configured"])
+}
+
+pub fn store_kind() -> RefOr<Schema> {
+    one_of(["redis", "embedded"])
+}
+
+pub fn connection_state() -> RefOr<Schema> {
+    one_of(["connected", "disconnected"])
+}
+
+pub fn database_kind() -> RefOr<Schema> {
+    one_of(["sqlite", "postgres"])
+}
+
+pub fn probe_status() -> RefOr<Schema> {
+    one_of(["alive", "ready", "not_ready"])
+}
+
+pub fn role() -> RefOr<Schema> {
+    of(json!({"type": ["string", "null"], "enum": ["primary", "replica", null]}))
+}
+
+pub fn l1() -> RefOr<Schema> {
+    let count = json!({"type": "integer", "minimum": 0});
+    of(json!({
+        "type": "object",
+        "required": ["entries", "bytes", "max_bytes", "hits"],
+        "properties": {"entries": count, "bytes": count, "max_bytes": count, "hits": count},
+        "description": "Its copies; `max_bytes` is 0 where L1 is off, `hits` counts from its start.",
+    }))
+}
+
+pub fn load() -> RefOr<Schema> {
+    let latency = |percent: u8| {
+        json!({
+            "type": ["integer", "null"], "minimum": 0,
+            "description": format!("{percent} % of the operations of the last minute took at most so many µs."),
+        })
+    };
+    of(json!({
+        "type": "object",
+        "required": ["operations_per_second", "p50_us", "p99_us"],
+        "properties": {
+            "operations_per_second": {"type": "number", "minimum": 0},
+            "p50_us": latency(50),
+            "p99_us": latency(99),
+        },
+        "description": "What it was asked lately.",
+    }))
+}
+
+pub fn failed_keys() -> RefOr<Schema> {
+    of(json!({
+        "type": "object", "additionalProperties": {"$ref": "#/components/schemas/ErrorCode"},
+        "description": "What kept each key from being stored; absent when nothing did.",
+    }))
+}
+
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        one_of(Self::ALL.iter().map(|code| code.as_str()))
+    }
+}
+
+impl ToSchema for Code {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ErrorCode".into()
+    }
+}
+
+/// The answers whose JSON is written by hand, around values as they came.
+pub fn written_by_hand() -> [(&'static str, Value); 3] {
+    let date = json!({"type": "string", "format": "date-time"});
+    let count = json!({"type": "integer", "minimum": 0});
+    let metadata = json!({
+        "type": "object",
+        "required": ["ttl_remaining", "created_at"],
+        "properties": {
+            "ttl_remaining": {
+                "type": ["integer", "null"], "minimum": 0,
+                "description": "Seconds left, rounded up; null: it never expires. 0 only of a stale answer.",
+            },
+            "created_at": date,
+            "expires_at": {"type": ["string", "null"], "format": "date-time", "description": "With `metadata=full`."},
+            "last_accessed": date,
+            "access_count": count,
+            "size_bytes": count,
+            "version": {"type": "integer", "minimum": 0, "description": "The number in the ETag."},
+            "tags": {"type": "array", "items": {"type": "string"}},
+        },
+        "additionalProperties": false,
+    });
+    let entry = json!({
+        "type": "object",
+        "required": ["value", "metadata"],
+        "properties": {
+            "value": {"description": "The JSON that was stored, byte for byte."},
+            "metadata": {"$ref": "#/components/schemas/Metadata"},
+        },
+        "additionalProperties": false,
+    });
+    let fetched = json!({
+        "type": "object",
+        "required": ["value", "found"],
+        "properties": {
+            "value": {"description": "Null where nothing was found."},
+            "found": {"type": "boolean"},
+            "stale": {"const": true, "description": "A copy past its time, as the key's shard failed."},
+            "error": {"$ref": "#/components/schemas/ErrorCode"},
+        },
+        "additionalProperties": false,
+    });
+    let mget = json!({
+        "type": "object",
+        "required": ["results", "hits", "misses"],
+        "properties": {
+            "results": {"type": "object", "additionalProperties": fetched, "description": "By key."},
+            "hits": count,
+            "misses": count,
+            "errors": {"type": "integer", "minimum": 1, "description": "Keys whose shard failed; absent when none did."},
+        },
+        "additionalProperties": false,
+    });
+    [("Metadata", metadata), ("Entry", entry), ("MgetAnswer", mget)]
+}
