@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the servers that the tests start, from Debian's packages, where they are absent; further pairs of
-# package and command can be named.
+# package and command can be named, and without them a Python environment of the tests' own is made.
 # Nothing is started: the tests start their own, on free ports.
 set -eu
 
@@ -23,35 +23,43 @@ need postgresql /usr/lib/postgresql/*/bin/postgres
 need prometheus promtool
 need util-linux setpriv
 need build-essential cc gcc clang
+# Its module venv is a package of its own, which brings ensurepip along.
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 
+environment=$((1 - ($# > 0)))
 while [ $# -ge 2 ]; do
     need "$1" "$2"
     shift 2
 done
 
-[ -n "$missing" ] || exit 0
-echo "installing:$missing"
+install() {
+    echo "installing:$missing"
 
-as_root=""
-if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null 2>&1 || {
-        echo "these packages are needed, and neither root nor sudo is there: apt-get install$missing" >&2
-        exit 1
-    }
-    as_root=sudo
-fi
+    as_root=""
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null 2>&1 || {
+            echo "these packages are needed, and neither root nor sudo is there: apt-get install$missing" >&2
+            exit 1
+        }
+        as_root=sudo
+    fi
 
-# Debian starts the services of a package when it is installed, unless this file says no
-# (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt).
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
-    $as_root chmod 755 "$policy"
-    trap '$as_root rm -f "$policy"' EXIT
-    trap 'exit 1' INT TERM HUP
-fi
+    # Debian starts the services of a package when it is installed, unless this file says no
+    # (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt).
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+        $as_root chmod 755 "$policy"
+        trap '$as_root rm -f "$policy"' EXIT
+        trap 'exit 1' INT TERM HUP
+    fi
 
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-# shellcheck disable=SC2086 # a list of packages
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+}
+
+[ -z "$missing" ] || install
+[ "$environment" -eq 0 ] || "$(dirname "$0")/openapi/install.sh"

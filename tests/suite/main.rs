@@ -29,6 +29,7 @@
 //! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
 //! - [`ring_change`]: shards that come and go
 //! - [`regressions`]: bugs that were, each as it was found
+//! - [`openapi`]: the interface, held against its document
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
 //! - [`support`]: what the tests stand on
@@ -70,6 +71,7 @@ mod metrics;
 mod monitoring;
 mod namespaces;
 mod nginx;
+mod openapi;
 mod order;
 mod outage;
 mod quotas;

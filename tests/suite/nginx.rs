@@ -75,6 +75,14 @@ async fn requests_are_spread_over_both_instances() {
     }
     // Of which instance would they be?
     cache.fetch("/metrics").await.expect_error(404, "not_found");
+    for path in ["/openapi.json", "/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js"] {
+        let direct = a.client().fetch(path).await.expect(200);
+        let passed = cache.fetch(path).await.expect(200);
+        assert!(passed.body == direct.body, "{path}");
+        for header in ["content-type", "content-encoding", "content-security-policy"] {
+            assert_eq!(passed.header(header), direct.header(header), "{path}: {header}");
+        }
+    }
 }
 
 #[tokio::test]
