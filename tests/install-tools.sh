@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the servers that the tests start, from Debian's packages, where they are absent; further pairs of
-# package and command can be named, and without them a Python environment of the tests' own is made.
+# Installs the servers and programs that the tests start, from Debian's packages, where they are absent; further
+# pairs of package and command can be named, and without them a Python environment of the tests' own is made.
 # Nothing is started: the tests start their own, on free ports.
 set -eu
 
@@ -26,6 +26,7 @@ need build-essential cc gcc clang
 # Its module venv is a package of its own, which brings ensurepip along.
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+need curl curl
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 
 environment=$((1 - ($# > 0)))

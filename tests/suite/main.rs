@@ -32,6 +32,7 @@
 //! - [`openapi`]: the interface, held against its document
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
+//! - [`clients`]: the cache-aside programs of docs/CLIENTS.md
 //! - [`support`]: what the tests stand on
 
 mod support;
@@ -44,6 +45,7 @@ mod breaker;
 mod cache_status;
 mod chaos;
 mod cli;
+mod clients;
 mod coherence;
 mod concurrency;
 mod connections;

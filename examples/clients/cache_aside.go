@@ -1,0 +1,158 @@
+// A cache-aside client of sidecache; Go 1.19 or later, standard library only.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	connectTimeout = 100 * time.Millisecond // the sidecar is on this machine or next to it
+	wholeTimeout   = 400 * time.Millisecond // more than the service's redis_timeout_ms: a dead shard is then its answer
+	rest           = time.Second            // after no answer at all, reads go to the source for this long
+)
+
+// Cache keeps its connections open between calls: share one.
+type Cache struct {
+	http   http.Client
+	base   string
+	ttl    time.Duration
+	resume atomic.Int64 // Unix nanoseconds
+}
+
+type entry struct {
+	Value json.RawMessage `json:"value"`
+	TTL   int             `json:"ttl,omitempty"`
+}
+
+func NewCache(base, namespace string, ttl time.Duration) *Cache {
+	transport := &http.Transport{ // names no proxy, so none is used
+		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		MaxIdleConnsPerHost: 64, // the default of 2 closes and opens connections all the time
+		IdleConnTimeout:     4 * time.Second, // the service closes idle connections after 5 s
+	}
+	path := base + "/api/v1/cache/" + url.PathEscape(namespace) + "/"
+	return &Cache{http: http.Client{Transport: transport, Timeout: wholeTimeout}, base: path, ttl: ttl}
+}
+
+// Read gives the value of the key, and where it came from. An error of load is returned and never stored.
+func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.RawMessage, error)) (json.RawMessage, string, error) {
+	status, body, err := 0, []byte(nil), errors.New("the cache did not answer a moment ago")
+	if time.Now().UnixNano() >= c.resume.Load() {
+		status, body, err = c.call(ctx, http.MethodGet, key, nil)
+	}
+	if err != nil {
+		log.Printf("reading %s from the source: %v", key, err)
+		loaded, err := load(key) // no use in storing it: that would wait as well
+		return loaded, "source", err
+	}
+	if status == http.StatusOK {
+		var found entry
+		if err := json.Unmarshal(body, &found); err == nil {
+			return found.Value, "cache", nil
+		}
+	}
+	loaded, err := load(key)
+	if err != nil {
+		return nil, "source", err
+	}
+	// Jitter: what was stored in one moment does not expire in one moment.
+	ttl := int(c.ttl.Seconds() * (0.9 + 0.2*rand.Float64()))
+	if ttl < 1 {
+		ttl = 1
+	}
+	body, err = json.Marshal(entry{Value: loaded, TTL: ttl})
+	if err == nil {
+		_, _, err = c.call(ctx, http.MethodPut, key, body)
+	}
+	if err != nil {
+		log.Printf("%s is not cached: %v", key, err)
+	}
+	return loaded, "source", nil
+}
+
+// Changed is to be called after the source has changed. False: the old value may be served until its TTL ends.
+func (c *Cache) Changed(key string) bool {
+	for attempt := 0; attempt < 3; attempt++ {
+		// Not the context of a request that may be over: the source has changed, and this must still be said.
+		_, _, err := c.call(context.Background(), http.MethodDelete, key, nil)
+		if err == nil { // 200 or 404
+			return true
+		}
+		// Also `outcome_unknown`: deleting again is safe, and tells.
+		log.Printf("%s, attempt %d: %v", key, attempt+1, err)
+		time.Sleep(50 * time.Millisecond << attempt)
+	}
+	return false
+}
+
+// call fails when the cache gave no answer, or one that says nothing about the key.
+func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+url.PathEscape(key), bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return 0, nil, c.unanswered(ctx, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body) // to its end, or the connection cannot be used again
+	if err != nil {
+		return 0, nil, c.unanswered(ctx, err)
+	}
+	switch response.StatusCode {
+	case http.StatusOK, http.StatusCreated, http.StatusNotFound:
+		return response.StatusCode, answer, nil
+	}
+	return 0, nil, fmt.Errorf("%d %s", response.StatusCode, answer)
+}
+
+func (c *Cache) unanswered(ctx context.Context, err error) error {
+	if ctx.Err() == nil { // the caller's own end says nothing about the cache
+		c.resume.Store(time.Now().Add(rest).UnixNano())
+	}
+	return err
+}
+
+// Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON.
+func main() {
+	rand.Seed(time.Now().UnixNano()) // Go 1.20 and later do this by themselves
+	cache := NewCache("http://"+os.Args[1], os.Args[2], 300*time.Second)
+	source := map[string]json.RawMessage{} // in your program: the database
+	load := func(key string) (json.RawMessage, error) {
+		if value, found := source[key]; found {
+			return value, nil
+		}
+		return nil, errors.New("not in the source")
+	}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		words := strings.SplitN(lines.Text(), " ", 3)
+		if words[0] == "change" {
+			source[words[1]] = json.RawMessage(words[2])
+			if cache.Changed(words[1]) {
+				fmt.Println("changed")
+			} else {
+				fmt.Println("changed, and the cache does not know")
+			}
+		} else if value, origin, err := cache.Read(context.Background(), words[1], load); err != nil {
+			fmt.Println("error:", err)
+		} else {
+			fmt.Println(origin, string(value))
+		}
+	}
+}

@@ -1,0 +1,137 @@
+"""A cache-aside client of sidecache; Python 3.9 or later, standard library only."""
+
+import http.client
+import json
+import random
+import socket
+import sys
+import threading
+import time
+from urllib.parse import quote
+
+CONNECT_TIMEOUT = 0.1  # seconds; the sidecar is on this machine or next to it
+WHOLE_TIMEOUT = 0.4  # more than the service's redis_timeout_ms: a dead shard is then its answer, not our timeout
+REST = 1.0  # after no answer at all, reads go to the source for this long
+
+
+class Unavailable(Exception):
+    """The cache gave no answer, or one that says nothing about the key."""
+
+
+class _Socket(socket.socket):
+    """Keeps one deadline over all reads of an answer; Python's timeouts start anew with each."""
+
+    deadline = 0.0
+
+    def recv_into(self, *arguments):
+        self.settimeout(max(0.001, self.deadline - time.monotonic()))
+        return super().recv_into(*arguments)
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self):
+        super().connect()
+        self.sock = _Socket(fileno=self.sock.detach())
+
+    def exchange(self, method, path, body):
+        deadline = time.monotonic() + WHOLE_TIMEOUT
+        kept = self.sock is not None
+        try:
+            return self._exchange(method, path, body, deadline)
+        except ConnectionError:
+            self.close()
+            if not kept:
+                raise
+            # The service closes connections that were idle for 5 s. All calls here can be repeated.
+            return self._exchange(method, path, body, deadline)
+
+    def _exchange(self, method, path, body, deadline):
+        if self.sock is None:
+            self.connect()
+        self.sock.deadline = deadline
+        self.sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self.request(method, path, body)
+        answer = self.getresponse()
+        return answer.status, answer.read()  # read to its end, or the connection cannot be used again
+
+
+class Cache:
+    """Share one: each thread has a connection of its own, which is kept open between calls."""
+
+    def __init__(self, host, port, namespace, ttl):
+        self.host, self.port, self.ttl = host, port, ttl
+        self.path = f"/api/v1/cache/{quote(namespace, safe='')}/"
+        self.resume = 0.0
+        self.local = threading.local()
+
+    def read(self, key, load):
+        """The value of the key, and where it came from. What `load` raises is raised and never stored."""
+        try:
+            value = self._get(key)
+        except Unavailable as problem:
+            print(f"reading {key} from the source: {problem}", file=sys.stderr)
+            return load(key), "source"  # no use in storing it: that would wait as well
+        if value is not None:
+            return value["value"], "cache"
+        loaded = load(key)
+        # Jitter: what was stored in one moment does not expire in one moment.
+        ttl = max(1, round(self.ttl * random.uniform(0.9, 1.1)))
+        try:
+            self._call("PUT", key, json.dumps({"value": loaded, "ttl": ttl}))
+        except Unavailable as problem:
+            print(f"{key} is not cached: {problem}", file=sys.stderr)
+        return loaded, "source"
+
+    def changed(self, key):
+        """To be called after the source has changed. False: the old value may be served until its TTL ends."""
+        for attempt in range(3):
+            try:
+                status, _ = self._call("DELETE", key)
+                if status in (200, 404):
+                    return True
+            except Unavailable as problem:  # also `outcome_unknown`: deleting again is safe, and tells
+                print(f"{key}, attempt {attempt + 1}: {problem}", file=sys.stderr)
+            time.sleep(0.05 * 2**attempt)
+        return False
+
+    def _get(self, key):
+        if time.monotonic() < self.resume:
+            raise Unavailable("the cache did not answer a moment ago")
+        status, body = self._call("GET", key)
+        return json.loads(body) if status == 200 else None
+
+    def _call(self, method, key, body=None):
+        connection = getattr(self.local, "connection", None)
+        if connection is None:
+            connection = self.local.connection = _Connection(self.host, self.port, CONNECT_TIMEOUT)
+        try:
+            status, answer = connection.exchange(method, self.path + quote(key, safe=""), body)
+        except (OSError, http.client.HTTPException) as problem:
+            connection.close()  # the next call opens a new one
+            self.resume = time.monotonic() + REST
+            raise Unavailable(repr(problem)) from problem
+        if status not in (200, 201, 404):
+            raise Unavailable(f"{status} {answer[:200]!r}")
+        return status, answer
+
+
+def main():
+    """Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON."""
+    host, port = sys.argv[1].split(":")
+    cache = Cache(host, int(port), sys.argv[2], ttl=300)
+    source = {}  # in your program: the database
+    for line in sys.stdin:
+        word, key, *value = line.rstrip("\n").split(" ", 2)
+        if word == "change":
+            source[key] = json.loads(value[0])
+            print("changed" if cache.changed(key) else "changed, and the cache does not know", flush=True)
+            continue
+        try:
+            value, origin = cache.read(key, source.__getitem__)
+            print(origin, json.dumps(value), flush=True)
+        except KeyError:
+            print("error: not in the source", flush=True)
+
+
+if __name__ == "__main__":
+    main()

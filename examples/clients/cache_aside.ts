@@ -1,0 +1,105 @@
+// A cache-aside client of sidecache; Node 20 or later, or any runtime with fetch.
+
+import { createInterface } from "node:readline";
+
+const WHOLE_TIMEOUT_MS = 400; // fetch has no other; more than the service's redis_timeout_ms, see below
+const REST_MS = 1000; // after no answer at all, reads go to the source for this long
+
+type Origin = "cache" | "source";
+
+/** The cache gave no answer, or one that says nothing about the key. */
+class Unavailable extends Error {}
+
+/** Share one: fetch keeps its connections open between calls, if answers are read to their end. */
+export class Cache {
+  private resume = 0;
+  private readonly base: string;
+  private readonly ttl: number;
+
+  constructor(url: string, namespace: string, ttl: number) {
+    this.base = `${url}/api/v1/cache/${encodeURIComponent(namespace)}/`;
+    this.ttl = ttl;
+  }
+
+  /** The value of the key, and where it came from. What `load` throws is thrown and never stored. */
+  async read<T>(key: string, load: (key: string) => Promise<T>): Promise<[T, Origin]> {
+    let answer: { value: T } | undefined;
+    try {
+      answer = await this.get<T>(key);
+    } catch (problem) {
+      console.error(`reading ${key} from the source: ${problem}`);
+      return [await load(key), "source"]; // no use in storing it: that would wait as well
+    }
+    if (answer) return [answer.value, "cache"];
+    const loaded = await load(key);
+    // Jitter: what was stored in one moment does not expire in one moment.
+    const ttl = Math.max(1, Math.round(this.ttl * (0.9 + 0.2 * Math.random())));
+    try {
+      await this.call("PUT", key, JSON.stringify({ value: loaded, ttl }));
+    } catch (problem) {
+      console.error(`${key} is not cached: ${problem}`);
+    }
+    return [loaded, "source"];
+  }
+
+  /** To be called after the source has changed. False: the old value may be served until its TTL ends. */
+  async changed(key: string): Promise<boolean> {
+    for (let attempt = 0; attempt < 3; attempt++) {
+      try {
+        await this.call("DELETE", key); // 200 or 404
+        return true;
+      } catch (problem) { // also `outcome_unknown`: deleting again is safe, and tells
+        console.error(`${key}, attempt ${attempt + 1}: ${problem}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50 * 2 ** attempt));
+    }
+    return false;
+  }
+
+  private async get<T>(key: string): Promise<{ value: T } | undefined> {
+    if (performance.now() < this.resume) throw new Unavailable("the cache did not answer a moment ago");
+    const { status, body } = await this.call("GET", key);
+    return status === 200 ? JSON.parse(body) : undefined;
+  }
+
+  private async call(method: string, key: string, body?: string): Promise<{ status: number; body: string }> {
+    let answer: { status: number; body: string };
+    try {
+      // The signal ends the reading of the body, too.
+      const signal = AbortSignal.timeout(WHOLE_TIMEOUT_MS);
+      const response = await fetch(this.base + encodeURIComponent(key), { method, body, signal });
+      answer = { status: response.status, body: await response.text() };
+    } catch (problem) {
+      this.resume = performance.now() + REST_MS;
+      throw new Unavailable(String(problem));
+    }
+    if (![200, 201, 404].includes(answer.status)) throw new Unavailable(`${answer.status} ${answer.body}`);
+    return answer;
+  }
+}
+
+/** Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON. */
+async function main(address: string, namespace: string): Promise<void> {
+  const cache = new Cache(`http://${address}`, namespace, 300);
+  const source = new Map<string, unknown>(); // in your program: the database
+  const load = async (key: string): Promise<unknown> => {
+    if (!source.has(key)) throw new Error("not in the source");
+    return source.get(key);
+  };
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [word, key, ...value] = line.split(" ");
+    if (word === "change") {
+      source.set(key, JSON.parse(value.join(" ")));
+      console.log((await cache.changed(key)) ? "changed" : "changed, and the cache does not know");
+      continue;
+    }
+    try {
+      const [value, origin] = await cache.read(key, load);
+      console.log(origin, JSON.stringify(value));
+    } catch (problem) {
+      console.log(`error: ${(problem as Error).message}`);
+    }
+  }
+}
+
+main(process.argv[2], process.argv[3]);
