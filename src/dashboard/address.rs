@@ -44,7 +44,10 @@ pub fn key(name: &str, key: &str) -> String {
 }
 
 pub fn delete(name: &str, key: &str) -> String {
-    format!("{}/keys/{}/delete", namespace(name), escaped(key))
+    match key {
+        "." | ".." => with_query(&format!("{}/key/delete", namespace(name)), &[("key", key)]),
+        _ => format!("{}/keys/{}/delete", namespace(name), escaped(key)),
+    }
 }
 
 /// A path with those parameters that are not empty.

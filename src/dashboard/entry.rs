@@ -38,6 +38,18 @@ pub async fn find(
     get(state, EntryPath(key), headers).await
 }
 
+/// `POST /dashboard/namespaces/{ns}/key/delete?key=`: the same for keys that no path can hold.
+pub async fn find_and_delete(
+    state: State<Shared>,
+    NamespacePath(namespace): NamespacePath,
+    Parameters(query): Parameters<KeyQuery>,
+    headers: HeaderMap,
+    form: Result<Form<DeleteForm>, axum::extract::rejection::FormRejection>,
+) -> Result<Response, Problem> {
+    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
+    delete(state, EntryPath(key), headers, form).await
+}
+
 pub async fn get(
     State(dashboard): State<Shared>,
     EntryPath(key): EntryPath,

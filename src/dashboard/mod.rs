@@ -90,6 +90,7 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard/namespaces/{ns}", get(namespace::get))
         .route("/dashboard/namespaces/{ns}/flush", post(flush::post))
         .route("/dashboard/namespaces/{ns}/key", get(entry::find))
+        .route("/dashboard/namespaces/{ns}/key/delete", post(entry::find_and_delete))
         .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
         .route("/dashboard/events", get(events::events))
