@@ -32,6 +32,7 @@
 //! - [`openapi`]: the interface, held against its document
 //! - [`nginx`]: the load-balancing front
 //! - [`replay`]: the example, on a generated workload and on a real trace
+//! - [`browser`]: the dashboard in Chromium
 //! - [`clients`]: the cache-aside programs of docs/CLIENTS.md
 //! - [`support`]: what the tests stand on
 
@@ -42,6 +43,7 @@ mod access_metadata;
 mod audit;
 mod batch;
 mod breaker;
+mod browser;
 mod cache_status;
 mod chaos;
 mod cli;

@@ -9,6 +9,7 @@
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
 //! - [`gate`]: a TCP gate that holds up single answers
 //! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
+//! - [`browser`]: Chromium, without a window
 //! - [`service`]: the sidecache binary with its settings
 //! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
 //! - [`line`]: the same over one connection, for very many requests
@@ -21,6 +22,7 @@
 
 pub mod answer;
 pub mod both_stores;
+pub mod browser;
 pub mod checker;
 pub mod client;
 pub mod database;
