@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test chaos lint openapi bench fuzz instructions stack
+.PHONY: run test chaos lint openapi bench fuzz instructions screenshots stack
 
 # Starts the service on the embedded default.
 run:
@@ -47,6 +47,13 @@ fuzz:
 instructions:
 	tests/install-tools.sh valgrind valgrind
 	cargo bench --locked --bench instructions
+
+# Takes the pictures in docs/img of a service under the load of a made-up web shop, for ten minutes; for one with
+# SCREENSHOTS_ARGS='--seconds 60'. screenshots/main.rs says what is in them.
+SCREENSHOTS_ARGS =
+screenshots:
+	tests/install-tools.sh
+	cargo bench --locked --profile release --bench screenshots -- $(SCREENSHOTS_ARGS)
 
 # nginx, two instances, three shards, PostgreSQL, Prometheus and Grafana in containers.
 stack:

@@ -208,7 +208,7 @@ fn libraries_stay_in_their_rooms() {
 
 #[test]
 fn every_file_says_first_what_lives_in_it() {
-    for folder in ["src", "tests", "examples", "bench", "benches", "fuzz/src", "fuzz/targets"] {
+    for folder in ["src", "tests", "examples", "bench", "benches", "screenshots", "fuzz/src", "fuzz/targets"] {
         for (path, text) in files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{path} does not open with `//!`");
         }

@@ -1,0 +1,27 @@
+//! The part of what the tests stand on that the pictures need: real servers that end with the program, the binary
+//! with its settings, a client and a browser.
+
+#[path = "../tests/suite/support/answer.rs"]
+pub mod answer;
+#[path = "../tests/suite/support/browser.rs"]
+pub mod browser;
+#[path = "../tests/suite/support/client.rs"]
+pub mod client;
+#[path = "../tests/suite/support/eventually.rs"]
+pub mod eventually;
+#[path = "../tests/suite/support/metric.rs"]
+pub mod metric;
+#[path = "../tests/suite/support/ports.rs"]
+pub mod ports;
+#[path = "../tests/suite/support/postgres.rs"]
+pub mod postgres;
+#[path = "../tests/suite/support/process.rs"]
+pub mod process;
+#[path = "../tests/suite/support/random.rs"]
+pub mod random;
+#[path = "../tests/suite/support/redis.rs"]
+pub mod redis;
+#[path = "../tests/suite/support/scratch.rs"]
+pub mod scratch;
+#[path = "../tests/suite/support/service.rs"]
+pub mod service;
