@@ -667,3 +667,27 @@ async fn no_request_leaves_the_origin() {
     let answer = cache.fetch(&key_path("shop", "page")).await.expect(200);
     assert_eq!(answer.header("content-type"), Some("application/json"));
 }
+
+#[tokio::test]
+async fn the_interactive_documents_come_from_the_service_alone() {
+    let service = Service::start(Settings::embedded());
+    let origin = format!("http://{}", service.address());
+    Browser::run(async |browser| {
+        browser.goto(&format!("{origin}/docs")).await;
+        eventually(LATER, async || {
+            let operations = browser.count(".opblock").await;
+            ensure!(operations >= 15, "{operations} operations");
+            Ok(())
+        })
+        .await;
+        // One of them opens, with what it takes and answers.
+        browser.click(".opblock .opblock-summary-control").await;
+        browser.find(".opblock.is-open .responses-table").await;
+        let script = "return performance.getEntriesByType('resource').map(entry => entry.name)";
+        let loaded: Vec<String> = browser.execute(script, vec![]).await;
+        assert!(loaded.iter().any(|url| url.contains("swagger-ui-bundle")), "{loaded:?}");
+        let strange = |url: &&String| !url.starts_with(&format!("{origin}/")) && !url.starts_with("data:");
+        assert_eq!(loaded.iter().find(strange), None, "{loaded:?}");
+    })
+    .await;
+}
