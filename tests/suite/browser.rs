@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, ensure};
@@ -283,22 +284,30 @@ async fn a_form_on_another_site_changes_nothing() {
 fn serve(pages: BTreeMap<&'static str, String>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     let port = listener.local_addr().expect("a listener has an address").port();
+    let pages = Arc::new(pages);
     thread::spawn(move || {
-        for mut connection in listener.incoming().map_while(Result::ok) {
-            let mut head = BufReader::new(&connection).lines().map_while(Result::ok);
-            let line = head.next().unwrap_or_default();
-            head.take_while(|line| !line.is_empty()).for_each(drop);
-            let path = line.split(' ').nth(1).unwrap_or_default();
-            let (status, page) = pages.get(path).map_or(("204 No Content", ""), |page| ("200 OK", page));
-            let answer = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{page}",
-                page.len()
-            );
-            // The browser may have gone on already.
-            let _ = connection.write_all(answer.as_bytes());
+        for connection in listener.incoming().map_while(Result::ok) {
+            let pages = pages.clone();
+            // A browser opens connections ahead of their use: one that says nothing must not keep another waiting.
+            thread::spawn(move || answer(connection, &pages));
         }
     });
     port
+}
+
+/// Answers one request with its page.
+fn answer(mut connection: TcpStream, pages: &BTreeMap<&'static str, String>) {
+    let mut head = BufReader::new(&connection).lines().map_while(Result::ok);
+    let line = head.next().unwrap_or_default();
+    head.take_while(|line| !line.is_empty()).for_each(drop);
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    let (status, page) = pages.get(path).map_or(("204 No Content", ""), |page| ("200 OK", page));
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{page}",
+        page.len()
+    );
+    // The browser may have gone on already.
+    let _ = connection.write_all(answer.as_bytes());
 }
 
 #[tokio::test]
