@@ -44,6 +44,8 @@ pub enum Error {
     NoSuchRoute,
     #[error("the route does not take this method")]
     MethodNotAllowed,
+    #[error("a page of another site had the browser send this request (`sec-fetch-site`)")]
+    CrossSite,
     #[error("a panic ended the request")]
     Panic,
 }
@@ -102,6 +104,7 @@ codes! {
     ReservedKey: BAD_REQUEST "reserved_key" "Reserved key";
     ValueTooLarge: BAD_REQUEST "value_too_large" "Value too large";
     TooManyKeys: BAD_REQUEST "too_many_keys" "Too many keys";
+    CrossSite: FORBIDDEN "cross_site" "Refused: sent by another site";
     KeyNotFound: NOT_FOUND "key_not_found" "Key not found";
     NamespaceNotFound: NOT_FOUND "namespace_not_found" "Namespace not found";
     NoSuchRoute: NOT_FOUND "no_such_route" "No such route";
@@ -166,6 +169,7 @@ impl Error {
             Self::DeadlineExceeded { may_write: true } => Code::OutcomeUnknown,
             Self::NoSuchRoute => Code::NoSuchRoute,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
+            Self::CrossSite => Code::CrossSite,
             Self::Panic => Code::Internal,
         }
     }

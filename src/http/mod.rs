@@ -9,6 +9,7 @@ mod bounds;
 mod closing;
 mod cluster;
 mod connection;
+mod cross_site;
 mod descriptors;
 mod docs;
 mod entry;
@@ -32,6 +33,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +111,7 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/docs", get(docs::page))
         .route("/docs/{file}", get(docs::file))
+        .route_layer(from_fn(cross_site::refuse))
         .with_state(app)
         .merge(more)
         .fallback(error::no_such_route)

@@ -29,6 +29,7 @@ on_both_stores! {
     listing_limits_and_cursors_are_checked,
     unknown_routes_and_methods_are_answered_in_json,
     a_request_id_of_the_client_comes_back,
+    what_another_site_has_a_browser_send_changes_nothing,
 }
 
 async fn a_put_without_a_proper_body_is_refused(service: &Service) {
@@ -313,6 +314,48 @@ async fn a_request_id_of_the_client_comes_back(service: &Service) {
 }
 
 /// One store is enough: the body is refused before any store is asked.
+/// A body is read as JSON whatever its type is called, so a browser would send a POST without asking anybody.
+async fn what_another_site_has_a_browser_send_changes_nothing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("input"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let (entries, key) = (cache_path(&ns), key_path(&ns, "k"));
+    let (mget, mset, policy) =
+        (format!("{entries}/mget"), format!("{entries}/mset"), format!("/api/v1/namespaces/{ns}"));
+    cache.send(Method::PUT, &policy, &[], Some(br#"{"default_ttl":60}"#.to_vec())).await;
+    let calls = [
+        (Method::POST, &mset, r#"{"entries":[{"key":"k","value":2},{"key":"new","value":2}]}"#),
+        (Method::POST, &mget, r#"{"keys":["k"]}"#),
+        (Method::PUT, &key, r#"{"value":2}"#),
+        (Method::DELETE, &key, ""),
+        (Method::DELETE, &entries, ""),
+        (Method::PUT, &policy, r#"{"default_ttl":1}"#),
+        (Method::DELETE, &policy, ""),
+    ];
+    let send = async |site: &str, (method, path, body): &(Method, &String, &str), more: &[(&str, &str)]| {
+        let mut headers = vec![("sec-fetch-site", site), ("content-type", "text/plain")];
+        headers.extend_from_slice(more);
+        cache.send(method.clone(), path, &headers, Some(body.as_bytes().to_vec())).await
+    };
+    for site in ["cross-site", "same-site", "?"] {
+        for call in &calls {
+            send(site, call, &[]).await.expect_error(403, "cross_site");
+        }
+        // The same by the other road, and a read is nobody's harm.
+        send(site, &calls[2], &[("cache-control", "max-age=0")]).await.expect_error(403, "cross_site");
+        let seen = cache.get_with(&ns, "k", &[("sec-fetch-site", site)]).await.expect(200);
+        assert_eq!(seen.value(), "1");
+    }
+    assert_eq!(cache.all_keys(&ns).await, ["k"]);
+    assert_eq!(cache.policy(&ns).await.expect(200).number("default_ttl"), 60);
+    // What the service's own page sends, and what no page does.
+    for site in ["same-origin", "none"] {
+        for call in &calls {
+            let status = send(site, call, &[]).await.status;
+            assert!([200, 201].contains(&status), "{site}: {} {}: {status}", call.0, call.1);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_over_32_mib_is_refused_cleanly() {
     const LIMIT: usize = 32 * 1024 * 1024;

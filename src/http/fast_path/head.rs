@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
+use crate::http::cross_site;
 use crate::http::server::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
@@ -73,6 +74,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
             },
             Field::Framing => return Head::Router { len: None },
             Field::Connection => is_plain &= header.value.eq_ignore_ascii_case(b"keep-alive"),
+            Field::Site => is_plain &= cross_site::is_own(header.value),
             Field::Meaning => is_plain = false,
         }
     }
@@ -104,19 +106,22 @@ enum Field {
     /// Says how long the request is in a way that is not followed here.
     Framing,
     Connection,
+    /// Says which site made a browser send it.
+    Site,
     /// Asks for something that is not done here.
     Meaning,
 }
 
 impl Field {
     fn of(name: &str) -> Self {
-        const KNOWN: [(&str, Field); 9] = [
+        const KNOWN: [(&str, Field); 10] = [
             ("x-request-id", Field::RequestId),
             ("traceparent", Field::TraceParent),
             ("content-length", Field::ContentLength),
             ("transfer-encoding", Field::Framing),
             ("upgrade", Field::Framing),
             ("connection", Field::Connection),
+            ("sec-fetch-site", Field::Site),
             ("cache-control", Field::Meaning),
             ("if-none-match", Field::Meaning),
             ("expect", Field::Meaning),
@@ -192,6 +197,10 @@ mod tests {
         assert_eq!(read(&(request.clone() + "GET")), format!("get users:a/b c {}", request.len()));
         let request = "PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 3\r\n\r\n[1]";
         assert_eq!(read(request), format!("put n:k [1] {}", request.len()));
+        for site in ["same-origin", "none"] {
+            let request = get("/api/v1/cache/n/k", &format!("Sec-Fetch-Site: {site}\r\n"));
+            assert_eq!(read(&request), format!("get n:k {}", request.len()), "{site}");
+        }
         let request = get("/api/v1/cache/n/mget", "");
         assert_eq!(read(&request), format!("get n:mget {}", request.len()), "a key like any other to this verb");
         let named = get("/api/v1/cache/n/k", "X-Request-ID: mine\r\nx-request-id: other\r\n");
@@ -215,6 +224,8 @@ mod tests {
             ("/api/v1/cache/n/a\"b", ""),
             ("/api/v1/cache/n/k", "cache-control: no-cache\r\n"),
             ("/api/v1/cache/n/k", "If-None-Match: \"1\"\r\n"),
+            ("/api/v1/cache/n/k", "Sec-Fetch-Site: cross-site\r\n"),
+            ("/api/v1/cache/n/k", "sec-fetch-site: none\r\nsec-fetch-site: same-site\r\n"),
             ("/api/v1/cache/n/k", "connection: close\r\n"),
             ("/api/v1/cache/n/k", "connection: keep-alive, te\r\n"),
         ] {

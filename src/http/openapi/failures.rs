@@ -49,6 +49,7 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::NamespaceNotFound => "the namespace has no policy of its own",
         Code::NoSuchRoute => "no such route",
         Code::MethodNotAllowed => "the route does not take this method",
+        Code::CrossSite => "a page of another site had the browser send this request (`sec-fetch-site`)",
         Code::RequestTimeout => "the body did not arrive in time",
         Code::BodyTooLarge => "the body has more than 33554432 bytes",
         Code::StorageFull => "the namespace's quota is used up",

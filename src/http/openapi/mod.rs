@@ -105,6 +105,9 @@ pub fn openapi() -> Value {
         for method in METHODS {
             if let Some(operation) = path.get_mut(method) {
                 put_what_all_have(operation);
+                if method != "get" {
+                    operation["responses"]["403"] = json!({"$ref": "#/components/responses/CrossSite"});
+                }
             }
         }
         if let Some(get) = path.get("get") {
@@ -237,10 +240,11 @@ fn headers() -> Value {
     headers
 }
 
-/// What any path may answer, whatever is asked of it.
+/// What any path may answer, whatever is asked of it; `CrossSite` to what is no GET.
 fn anywhere() -> Value {
     let mut responses = json!({
         "NoSuchRoute": failures::response(StatusCode::NOT_FOUND, &[Code::NoSuchRoute]),
+        "CrossSite": failures::response(StatusCode::FORBIDDEN, &[Code::CrossSite]),
         "MethodNotAllowed": failures::response(StatusCode::METHOD_NOT_ALLOWED, &[Code::MethodNotAllowed]),
     });
     for response in responses.as_object_mut().into_iter().flat_map(Map::values_mut) {
