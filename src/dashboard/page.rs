@@ -86,7 +86,6 @@ fn document(title: &str, events: Option<&str>, status: &Markup, content: &Markup
                     nav aria-label="Service" {
                         a href=(OVERVIEW) { "Overview" }
                         a href="/docs" { "API" }
-                        a href="/metrics" { "Metrics" }
                     }
                     (status)
                 }

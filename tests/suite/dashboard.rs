@@ -1,5 +1,7 @@
 //! The dashboard over plain HTTP: pages, forms, events, and what they refuse. What needs a browser is elsewhere.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, ensure};
 use reqwest::Method;
 use serde_json::json;
@@ -26,7 +28,7 @@ on_both_stores! {
 }
 
 /// The value of an attribute of the first element that has `marker` in its tag.
-fn attribute(page: &str, marker: &str, name: &str) -> Option<String> {
+pub fn attribute(page: &str, marker: &str, name: &str) -> Option<String> {
     let at = page.find(marker)?;
     let start = page[..at].rfind('<')?;
     let tag = &page[start..start + page[start..].find('>')?];
@@ -35,7 +37,7 @@ fn attribute(page: &str, marker: &str, name: &str) -> Option<String> {
 }
 
 #[track_caller]
-fn number(page: &str, marker: &str, name: &str) -> f64 {
+pub fn number(page: &str, marker: &str, name: &str) -> f64 {
     let found = attribute(page, marker, name).unwrap_or_else(|| panic!("no {marker} with {name} in {page}"));
     found.parse().unwrap_or_else(|_| panic!("{name} of {marker} is no number: {found}"))
 }
@@ -49,14 +51,14 @@ fn key_page(ns: &str, key: &str) -> String {
 }
 
 /// A browser with the cookie and the token of one page.
-struct Forms {
+pub struct Forms {
     client: Client,
     cookie: String,
     token: String,
 }
 
 impl Forms {
-    async fn of(client: &Client, page: &str) -> Forms {
+    pub async fn of(client: &Client, page: &str) -> Forms {
         let answer = client.fetch(page).await.expect(200);
         let cookie = answer.header("set-cookie").expect("a page with forms sets a cookie");
         let cookie = cookie.split(';').next().expect("a cookie begins with its name").to_owned();
@@ -68,7 +70,7 @@ impl Forms {
         self.post_with(path, fields, &[("sec-fetch-site", "same-origin")]).await
     }
 
-    async fn post_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
+    pub async fn post_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
         let mut body = format!("token={}", self.token);
         for (name, value) in fields {
             body.push_str(&format!("&{name}={}", encoded(value)));
@@ -279,7 +281,11 @@ async fn keys_are_listed_page_by_page(service: &Service) {
 
 /// Reads a stream of events until the regions seen so far satisfy `wanted`.
 async fn events_until(service: &Service, query: &str, wanted: impl Fn(&str) -> bool) -> String {
-    let url = format!("http://{}/dashboard/events?{query}", service.address());
+    events_at(service.address(), query, wanted).await
+}
+
+pub async fn events_at(address: SocketAddr, query: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let url = format!("http://{address}/dashboard/events?{query}");
     let client = reqwest::Client::builder().no_proxy().build().expect("a client without TLS builds");
     let reading = async {
         let mut answer = client.get(url).send().await.context("no answer")?;

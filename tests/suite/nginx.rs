@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::support::client::{Client, cache_path, encoded, key_path, namespace};
@@ -18,6 +19,8 @@ use crate::support::nginx::Nginx;
 use crate::support::ports;
 use crate::support::service::{Service, Settings};
 use crate::support::wire;
+
+use super::dashboard::{Forms, attribute, events_at, number};
 
 /// Requests to the instances in turn.
 const IN_TURN: &str = "upstream.conf";
@@ -130,10 +133,58 @@ async fn every_call_and_every_byte_passes_through() {
     cache.put(&ns, "k", "{").await.expect_error(400, "invalid_body");
     cache.set("bad namespace", "k", "1").await.expect_error(400, "invalid_namespace");
     let path = key_path(&ns, "a/b");
-    let answer = cache.send(reqwest::Method::GET, &path, &[("x-request-id", "from-outside")], None).await.expect(200);
+    let answer = cache.send(Method::GET, &path, &[("x-request-id", "from-outside")], None).await.expect(200);
     assert_eq!(answer.header("x-request-id"), Some("from-outside"));
     let etag = answer.header("etag").expect("an ETag").to_owned();
     cache.get_with(&ns, "a/b", &[("if-none-match", &etag)]).await.expect(304);
+}
+
+#[tokio::test]
+async fn the_dashboard_works_behind_the_front() {
+    let (a, b) = two();
+    let nginx = front(IN_TURN, [a.address(), b.address()]);
+    let (front, ns) = (nginx.client(), namespace("nginx"));
+    front.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
+    let page = format!("/dashboard/namespaces/{ns}");
+    let (passed, direct) = (front.fetch(&page).await.expect(200), a.client().fetch(&page).await.expect(200));
+    for header in ["content-type", "content-security-policy", "cache-control"] {
+        assert_eq!(passed.header(header), direct.header(header), "{header}");
+    }
+    let links: Vec<_> = passed.text().split(" href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(links.len() > 5, "{links:?}");
+    for link in links {
+        front.fetch(&format!("/{}", link.replace("&amp;", "&"))).await.expect(200);
+    }
+
+    // A change is seen while the answer goes on.
+    let keys = |count: u32| format!("data-stat=\"total_keys\" data-value=\"{count}\"");
+    let query = format!("page=namespace&ns={ns}");
+    let change = events_at(nginx.address(), &query, |text| text.contains(&keys(3)));
+    let write = async {
+        events_at(nginx.address(), &query, |text| text.contains(&keys(2))).await;
+        front.set(&ns, "c", "1").await.expect(201);
+    };
+    tokio::join!(change, write);
+
+    // One instance made the form, and both are sent it, with what browsers say of where it stood.
+    let (flush, forms) = (format!("{page}/flush"), Forms::of(&front, &page).await);
+    let origin = format!("http://{}", nginx.address());
+    for own in [("sec-fetch-site", "same-origin"), ("origin", origin.as_str())] {
+        for _ in 0..2 {
+            let asked = forms.post_with(&flush, &[("pattern", "a")], &[own]).await.expect(200);
+            assert_eq!(number(asked.text(), "id=\"dry-run\"", "data-count"), 1.0);
+        }
+    }
+    for strange in [a.address(), b.address()].map(|address| format!("http://{address}")) {
+        let refused = forms.post_with(&flush, &[("announced", "3")], &[("origin", &strange)]).await.expect(403);
+        assert_eq!(attribute(refused.text(), "id=\"problem\"", "data-code").as_deref(), Some("cross_site"));
+    }
+    let cross_site = [("sec-fetch-site", "cross-site")];
+    let mset = format!("{}/mset", cache_path(&ns));
+    front.send(Method::POST, &mset, &cross_site, Some(b"{}".to_vec())).await.expect_error(403, "cross_site");
+    let done = forms.post_with(&flush, &[("pattern", "a"), ("announced", "1")], &[("origin", &origin)]).await;
+    assert_eq!(number(done.expect(200).text(), "id=\"flushed\"", "data-count"), 1.0);
+    assert_eq!(front.all_keys(&ns).await, ["b", "c"]);
 }
 
 #[tokio::test]
