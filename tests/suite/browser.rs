@@ -247,17 +247,20 @@ async fn a_form_on_another_site_changes_nothing() {
     let address = service.address();
     let flush = format!("http://{address}/dashboard/namespaces/shop/flush");
     let delete = format!("http://{address}/dashboard/namespaces/shop/keys/mug/delete");
-    let fields = "<input name=token value=00000000000000000000000000000000>\
-                  <input name=pattern value='*'><input name=announced value=1>";
-    let confirmed = "<input name=token value=00000000000000000000000000000000><input name=confirmed value=yes>";
-    let port = serve(BTreeMap::from([
-        ("/flush", format!("<form method=post action={flush}>{fields}<button>Win</button></form>")),
-        ("/delete", format!("<form method=post action={delete}>{confirmed}<button>Win</button></form>")),
-    ]));
     Browser::run(async |browser| {
         browser.expect_errors("403");
-        // The browser has the cookie of the dashboard's forms.
+        // The browser has the cookie of the dashboard's forms, and the others have got hold of the token: what is
+        // left to tell them by is where they stand.
         browser.goto(&page_of(&service, "shop")).await;
+        let token = browser.attribute("#flush input[name=token]", "value").await.expect("a form has a token");
+        let form = |action: &str, fields: &str| {
+            let token = format!("<input name=token value={token}>");
+            format!("<form method=post action={action}>{token}{fields}<button>Win</button></form>")
+        };
+        let port = serve(BTreeMap::from([
+            ("/flush", form(&flush, "<input name=pattern value='*'><input name=announced value=1>")),
+            ("/delete", form(&delete, "<input name=confirmed value=yes>")),
+        ]));
         // By another name it is another site; by another port of the same name it is another origin of the same one.
         for host in ["localhost", "127.0.0.1"] {
             for path in ["/flush", "/delete"] {
@@ -272,10 +275,12 @@ async fn a_form_on_another_site_changes_nothing() {
                     Ok(())
                 })
                 .await;
+                assert!(browser.count("[data-code=cross_site]").await == 1, "the page says why");
+                // A form with a wrong token has the same code.
+                assert_eq!(browser.text("#problem h1").await, "Refused: sent by another site");
                 cache.get("shop", "mug").await.expect(200);
             }
         }
-        assert!(browser.count("[data-code=cross_site]").await == 1, "the page says why");
     })
     .await;
 }
