@@ -45,6 +45,28 @@ impl Answers {
     fn json(self, status: StatusCode, description: &str, schema: &str, examples: Value) -> Self {
         self.and(status, json_response(description, &refer("schemas", schema), &[], examples))
     }
+
+    /// The same of a status that errors of these codes have as well.
+    fn json_or_errors(
+        self,
+        status: StatusCode,
+        description: &str,
+        schema: &str,
+        examples: Value,
+        codes: &[Code],
+    ) -> Self {
+        let mut response = failures::response(status, codes);
+        let errors = response["content"]["application/json"].take();
+        let schema = json!({"anyOf": [refer("schemas", schema), errors["schema"]]});
+        let mut both = json_response("", &schema, &[], examples)["content"]["application/json"].take();
+        for (name, example) in errors["examples"].as_object().into_iter().flatten() {
+            both["examples"][name] = example.clone();
+        }
+        response["content"]["application/json"] = both;
+        response["description"] =
+            format!("{description}; or {}", response["description"].as_str().unwrap_or_default()).into();
+        self.and(status, response)
+    }
 }
 
 fn of(response: Value) -> RefOr<Response> {
@@ -90,6 +112,9 @@ const KEY: &[Code] = &[Code::InvalidNamespace, Code::InvalidKey, Code::InvalidQu
 const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
+
+/// What a call that tells of its own that the service is unavailable may meet beside it.
+const UNANSWERED: &[Code] = &[Code::Overloaded, Code::Timeout];
 
 const OK: StatusCode = StatusCode::OK;
 
@@ -165,10 +190,9 @@ fn mset() -> Answers {
         "all": {"success": true, "stored": 2},
         "a shard is away": {"success": false, "stored": 1, "errors": {"user_2": "shard_unavailable"}},
     });
-    let mut answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
+    let answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
         .json(OK, "All entries are stored, or some (`success` is false).", "MsetAnswer", examples);
-    // Nothing was stored, and each key says why.
-    for (status, codes) in [
+    let failed = [
         (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
         (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -181,16 +205,12 @@ fn mset() -> Answers {
             ],
         ),
         (StatusCode::INSUFFICIENT_STORAGE, &[Code::StorageFull]),
-    ] {
-        let mut response = failures::response(status, codes);
-        let content = &mut response["content"]["application/json"];
-        let error = content["schema"].take();
-        content["schema"] = json!({"anyOf": [refer("schemas", "MsetAnswer"), error]});
+    ];
+    failed.into_iter().fold(answers, |answers, (status, codes)| {
         let errors = json!({"user_1": codes[0].as_str()});
-        content["examples"]["none stored"] = json!({"value": {"success": false, "stored": 0, "errors": errors}});
-        answers = answers.and(status, response);
-    }
-    answers
+        let example = json!({"none stored": {"success": false, "stored": 0, "errors": errors}});
+        answers.json_or_errors(status, "None is stored, and each key says why", "MsetAnswer", example, codes)
+    })
 }
 
 fn delete_namespace() -> Answers {
@@ -323,35 +343,37 @@ fn health() -> Answers {
             "warnings": [],
         }})
     };
-    Answers::errors(&[&[Code::Internal]])
+    Answers::errors(&[ANY])
         .json(
             OK,
             "`healthy`, or `degraded`: part of it is down.",
             "Health",
             example("healthy", "connected", "connected"),
         )
-        .json(
+        .json_or_errors(
             StatusCode::SERVICE_UNAVAILABLE,
-            "`unhealthy`: no request can be served.",
+            "`unhealthy`: no request can be served",
             "Health",
             example("unhealthy", "disconnected", "disconnected"),
+            UNANSWERED,
         )
 }
 
 fn probe(status: &str) -> Answers {
     let example = json!({"status": {"status": status}});
-    Answers::errors(&[&[Code::Internal]]).json(OK, "Yes.", "ProbeAnswer", example)
+    Answers::errors(&[ANY]).json(OK, "Yes.", "ProbeAnswer", example)
 }
 
 fn readyz() -> Answers {
     let example = json!({"status": {"status": "not_ready"}});
-    probe("ready").json(StatusCode::SERVICE_UNAVAILABLE, "Not yet, or not any more.", "ProbeAnswer", example)
+    let no = "Not yet, or not any more";
+    probe("ready").json_or_errors(StatusCode::SERVICE_UNAVAILABLE, no, "ProbeAnswer", example, UNANSWERED)
 }
 
 /// An answer that is no JSON of ours.
 fn plain(content_type: &str, description: &str, example: &str) -> Answers {
     let content = json!({content_type: {"schema": {"type": "string"}, "example": example}});
-    Answers::errors(&[&[Code::Internal]]).and(OK, json!({"description": description, "content": content}))
+    Answers::errors(&[ANY]).and(OK, json!({"description": description, "content": content}))
 }
 
 fn metrics() -> Answers {
@@ -361,7 +383,7 @@ fn metrics() -> Answers {
 
 fn document() -> Answers {
     let content = json!({"application/json": {"schema": {"type": "object", "required": ["openapi"]}}});
-    Answers::errors(&[&[Code::Internal]]).and(OK, json!({"description": "OpenAPI 3.1.", "content": content}))
+    Answers::errors(&[ANY]).and(OK, json!({"description": "OpenAPI 3.1.", "content": content}))
 }
 
 fn docs_page() -> Answers {
@@ -371,8 +393,8 @@ fn docs_page() -> Answers {
 fn docs_file() -> Answers {
     let text = json!({"schema": {"type": "string"}});
     let content = json!({"text/css": text, "text/javascript": text});
-    Answers::errors(&[&[Code::Internal, Code::NoSuchRoute]])
-        .and(OK, json!({"description": "The file.", "content": content}))
+    let file = json!({"description": "The file.", "content": content, "headers": headers(&["Content-Encoding"])});
+    Answers::errors(&[ANY, &[Code::NoSuchRoute]]).and(OK, file)
 }
 
 answers! {

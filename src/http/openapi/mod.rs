@@ -74,7 +74,7 @@ const BATCHES: [&str; 2] = ["mget", "mset"];
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 
 /// Headers that are there only if there is something to say.
-const SOMETIMES: [&str; 4] = ["X-Cache-TTL", "Warning", "Retry-After", "ETag"];
+const SOMETIMES: [&str; 5] = ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding"];
 
 /// The document.
 pub fn openapi() -> Value {
@@ -228,6 +228,10 @@ fn headers() -> Value {
             "description": "Seconds after which to ask again; absent where the outcome is unknown.",
             "schema": {"type": "integer", "minimum": 1},
             "example": 1,
+        },
+        "Content-Encoding": {
+            "description": "On the files of Swagger UI, which exist in this form alone, whatever `Accept-Encoding` says.",
+            "schema": {"type": "string", "const": "gzip"},
         },
         "Allow": text("What the route takes.", "GET,HEAD,PUT,DELETE"),
     });

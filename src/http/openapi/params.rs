@@ -40,7 +40,8 @@ impl IntoParams for ReadHeaders {
             header("Cache-Control", "`no-cache`: the owning shard answers, and no copy in this process.", "no-cache"),
             header(
                 "If-None-Match",
-                "ETags the client has; 304 if the entry's is among them, or `*`.",
+                "ETags the client has; 304 if the entry's is among them, or `*`. Of no effect with `metadata=full`: what \
+                 is counted about an entry changes without its ETag.",
                 "\"1732190400000000\"",
             ),
         ]
