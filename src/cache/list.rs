@@ -1,5 +1,7 @@
 //! Listing the live keys of a namespace, page by page, and counting them.
 
+use tokio::time::{Instant, timeout_at};
+
 use super::flush::subject;
 use super::observe::Begun;
 use super::{Cache, Error};
@@ -14,6 +16,14 @@ pub struct Listing {
     /// As an earlier page gave it.
     pub cursor: Option<String>,
     pub limit: usize,
+}
+
+/// What a walk over the keys had counted when it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub count: u64,
+    /// Whether it came to the last key in its time; there are at least `count` otherwise.
+    pub is_complete: bool,
 }
 
 /// Keys of a page that is only counted.
@@ -37,20 +47,50 @@ impl Cache {
     /// # Errors
     /// A shard failed.
     pub async fn count(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
-        let started = Moment::now();
-        let result = self.walk(namespace, selection).await;
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
-        self.observe(&begun, &result, || subject(namespace, selection));
-        result
+        Ok(self.counted(namespace, selection, None).await?.count)
     }
 
-    async fn walk(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
-        let (mut count, mut cursor) = (0, None);
+    /// The same as far as it comes until `end`.
+    ///
+    /// # Errors
+    /// A shard failed.
+    pub async fn count_until(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        end: Instant,
+    ) -> Result<Counted, Error> {
+        self.counted(namespace, selection, Some(end)).await
+    }
+
+    async fn counted(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        end: Option<Instant>,
+    ) -> Result<Counted, Error> {
+        let started = Moment::now();
+        let mut counted = Counted::default();
+        let walk = self.walk(namespace, selection, &mut counted);
+        let result = match end {
+            None => walk.await,
+            Some(end) => timeout_at(end, walk).await.unwrap_or(Ok(())),
+        };
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
+        self.observe(&begun, &result, || subject(namespace, selection));
+        result.map(|()| counted)
+    }
+
+    async fn walk(&self, namespace: &Namespace, selection: &Selection, counted: &mut Counted) -> Result<(), Error> {
+        let mut cursor = None;
         loop {
             let page = self.store.list(namespace, selection, cursor, COUNTED_PAGE).await?;
-            count += page.keys.len() as u64;
-            let Some(next) = page.next else { return Ok(count) };
-            cursor = Some(next);
+            counted.count += page.keys.len() as u64;
+            counted.is_complete = page.next.is_none();
+            if counted.is_complete {
+                return Ok(());
+            }
+            cursor = page.next;
         }
     }
 

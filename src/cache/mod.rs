@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use batch::{Fetched, MgetAnswer, MsetAnswer};
 pub use error::Error;
 pub use history::LogQuery;
-pub use list::Listing;
+pub use list::{Counted, Listing};
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
 pub use read::{Consistency, Lookup, Skipped, Trail};

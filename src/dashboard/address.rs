@@ -35,6 +35,16 @@ pub fn flush(name: &str) -> String {
     format!("{}/flush", namespace(name))
 }
 
+/// What became of a flush.
+pub fn flushed(name: &str) -> String {
+    format!("{}/flushed", namespace(name))
+}
+
+/// What became of a key that was to be deleted.
+pub fn deleted(name: &str) -> String {
+    format!("{}/deleted", namespace(name))
+}
+
 /// The page of a key. `.` and `..` have no path of their own: browsers take them for steps.
 pub fn key(name: &str, key: &str) -> String {
     match key {

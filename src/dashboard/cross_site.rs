@@ -2,8 +2,9 @@
 //!
 //! A browser says itself where a request comes from (`Sec-Fetch-Site`); one that does not is told by the
 //! `Origin` that it sends with every POST. On top of it each form carries what the browser also has in a
-//! cookie, which another site can neither read nor set: this needs no memory here, so a form of one instance
-//! is good on all of them.
+//! cookie, which another site cannot read: this needs no memory here, so a form of one instance is good on all of
+//! them. Cookies know no ports: who serves another port of this host can set one, which is why a cookie alone
+//! decides nothing.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -27,7 +28,7 @@ pub struct Token(String);
 impl Token {
     /// The browser's own token, or a new one for it to keep.
     pub fn of(headers: &HeaderMap) -> Self {
-        cookie(headers).unwrap_or_else(|| {
+        cookies(headers).next().unwrap_or_else(|| {
             // The hasher's keys come from the system's random numbers.
             let half = || RandomState::new().hash_one(unix_micros());
             Self(format!("{:016x}{:016x}", half(), half()))
@@ -49,11 +50,12 @@ impl Token {
     }
 }
 
-/// The token among the cookies.
-fn cookie(headers: &HeaderMap) -> Option<Token> {
+/// The tokens among the cookies. There may be several of the name, by other paths; what is none of ours must not
+/// hide one that is.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Token> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).and_then(|(_, value)| Token::parse(value))
+    let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(name, _)| *name == COOKIE_NAME).filter_map(|(_, value)| Token::parse(value))
 }
 
 /// Whether a page of this service made the browser send the request, or no page did.
@@ -74,9 +76,12 @@ pub fn is_same_site(headers: &HeaderMap, uri: &Uri) -> bool {
 
 /// Whether a form was one that this browser was given.
 pub fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
-    let Some(Token(expected)) = cookie(headers) else { return false };
     // All of it is looked at, so that the time taken tells nothing.
-    expected.len() == token.len() && expected.bytes().zip(token.bytes()).fold(0, |wrong, (a, b)| wrong | (a ^ b)) == 0
+    let is_same = |Token(expected): Token| {
+        expected.len() == token.len()
+            && expected.bytes().zip(token.bytes()).fold(0, |wrong, (a, b)| wrong | (a ^ b)) == 0
+    };
+    cookies(headers).any(is_same)
 }
 
 #[cfg(test)]
@@ -126,6 +131,9 @@ mod tests {
         let browser = headers(&[("cookie", &cookies)]);
         assert_eq!(Token::of(&browser), token);
         assert!(is_own_form(&browser, token.as_str()));
+        let hidden =
+            headers(&[("cookie", &format!("{COOKIE_NAME}=x; {COOKIE_NAME}={}; {cookies}", "0".repeat(TOKEN_LEN)))]);
+        assert!(is_own_form(&hidden, token.as_str()), "what another path set does not block forms");
         for wrong in ["", "0", &"0".repeat(TOKEN_LEN), &format!("{}0", token.as_str())] {
             assert!(!is_own_form(&browser, wrong), "{wrong:?}");
         }

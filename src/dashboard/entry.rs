@@ -2,12 +2,14 @@
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::address::{self, EntryPath, NamespacePath, Parameters, with_query};
+use super::condition::Condition;
+use super::confirmation;
 use super::cross_site::{Token, is_own_form};
 use super::events::Topic;
 use super::page::Page;
@@ -55,9 +57,10 @@ pub async fn get(
     EntryPath(key): EntryPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get)).await;
+    // The facts meanwhile: together they would take longer than a request may.
+    let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get));
+    let (described, facts) = tokio::join!(described, dashboard.facts());
     let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
-    let facts = dashboard.facts().await;
     let token = Token::of(&headers);
     let (status, main) = match (&lookup.entry, &details) {
         (Some(entry), Some(details)) => {
@@ -77,9 +80,19 @@ pub async fn get(
 pub struct DeleteForm {
     token: String,
     confirmed: Option<String>,
+    /// When it was asked, see [`confirmation`].
+    issued: Option<String>,
 }
 
-/// Asks first, then deletes.
+/// Whether a deleted key was there, as the address of the page has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletedQuery {
+    key: String,
+    was_there: bool,
+}
+
+/// Asks first, then deletes, which leads to a page of its own: to load that again deletes nothing.
 pub async fn delete(
     State(dashboard): State<Shared>,
     EntryPath(key): EntryPath,
@@ -90,24 +103,36 @@ pub async fn delete(
     if !is_own_form(&headers, &form.token) {
         return Err(Problem::StrangeForm);
     }
-    let main = if form.confirmed.is_none() {
-        ask(&key, &form.token)
-    } else {
-        let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
-        deleted_page(&key, deleted.map_err(|_| Problem::TookTooLong { may_write: true })??)
-    };
-    let facts = dashboard.facts().await;
-    Ok(page(&key, &facts.condition, main).respond(StatusCode::OK))
+    if form.confirmed.is_none() {
+        let facts = dashboard.facts().await;
+        return Ok(page(&key, &facts.condition, ask(&key, &form.token)).respond(StatusCode::OK));
+    }
+    confirmation::check(form.issued.as_deref())?;
+    let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
+    let was_there = deleted.map_err(|_| Problem::TookTooLong { may_write: true })??;
+    let parameters = [("key", key.key()), ("was_there", if was_there { "true" } else { "false" })];
+    Ok(Redirect::to(&with_query(&address::deleted(key.namespace()), &parameters)).into_response())
 }
 
-fn page<'p>(key: &'p EntryKey, condition: &'p super::condition::Condition, main: Markup) -> Entries<'p> {
+/// `GET /dashboard/namespaces/{ns}/deleted`: what became of a key.
+pub async fn deleted(
+    State(dashboard): State<Shared>,
+    NamespacePath(namespace): NamespacePath,
+    Parameters(query): Parameters<DeletedQuery>,
+) -> Result<Response, Problem> {
+    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
+    let facts = dashboard.facts().await;
+    Ok(page(&key, &facts.condition, deleted_page(&key, query.was_there)).respond(StatusCode::OK))
+}
+
+fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> Entries<'p> {
     Entries { key, condition, main }
 }
 
 /// A page about a key, without what all of them have in common.
 struct Entries<'p> {
     key: &'p EntryKey,
-    condition: &'p super::condition::Condition,
+    condition: &'p Condition,
     main: Markup,
 }
 
@@ -236,6 +261,7 @@ fn ask(key: &EntryKey, token: &str) -> Markup {
             form.actions #confirm method="post" action=(address::delete(ns, name)) {
                 input type="hidden" name="token" value=(token);
                 input type="hidden" name="confirmed" value="yes";
+                input type="hidden" name="issued" value=(confirmation::now());
                 button.danger type="submit" { "Delete it" }
                 a.button href=(address::key(ns, name)) { "Cancel" }
             }

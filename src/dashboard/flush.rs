@@ -1,18 +1,22 @@
-//! `POST /dashboard/namespaces/{ns}/flush`: first a dry run that counts, then, with its form, the flush.
+//! `POST /dashboard/namespaces/{ns}/flush`: first a dry run that counts, then, with its form, the flush, which leads
+//! to a page of its own that only says what went: to load that again deletes nothing.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::address::{self, NamespacePath};
+use super::address::{self, NamespacePath, Parameters, with_query};
+use super::condition::Condition;
+use super::confirmation;
 use super::cross_site::{Token, is_own_form};
 use super::events::Topic;
 use super::page::Page;
 use super::problem::Problem;
 use super::{Shared, number};
+use crate::cache::Counted;
 use crate::http::{self, Error, RequestOrigin};
 use crate::model::{Namespace, Selection};
 
@@ -26,13 +30,49 @@ pub struct FlushForm {
     tag: String,
     /// What the dry run announced; absent in the first form.
     announced: Option<String>,
+    /// `yes` where the dry run could not count to the end.
+    at_least: Option<String>,
+    /// When the dry run was, see [`confirmation`].
+    issued: Option<String>,
+    /// `yes` for the whole namespace, which is never what is left when the other fields are lost.
+    all: Option<String>,
 }
 
 impl FlushForm {
     fn selection(&self) -> Result<Selection, Error> {
-        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-        http::selection(given(&self.pattern), given(&self.tag))
+        selection(&self.pattern, &self.tag)
     }
+
+    /// What the dry run announced, where the form is one that a dry run gave for this selection.
+    fn announced(&self, announced: &str, selection: &Selection) -> Result<u64, Problem> {
+        let wrong = || Error::InvalidBody(format!("`announced` is a number, not {announced:?}"));
+        let announced = announced.parse().map_err(|_| wrong())?;
+        if matches!(selection, Selection::All) != (self.all.as_deref() == Some("yes")) {
+            let text = "`all` is `yes` for the whole namespace, and absent with `pattern` or `tag`";
+            return Err(Error::InvalidBody(text.to_owned()).into());
+        }
+        confirmation::check(self.issued.as_deref())?;
+        Ok(announced)
+    }
+}
+
+/// An empty field of a form is one that was not filled in.
+fn selection(pattern: &str, tag: &str) -> Result<Selection, Error> {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    http::selection(given(pattern), given(tag))
+}
+
+/// What a flush did, as the address of its page has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushedQuery {
+    deleted: u64,
+    announced: u64,
+    at_least: Option<String>,
+    #[serde(default)]
+    pattern: String,
+    #[serde(default)]
+    tag: String,
 }
 
 pub fn form(namespace: &Namespace, token: &Token) -> Markup {
@@ -69,26 +109,45 @@ pub async fn post(
         return Err(Problem::StrangeForm);
     }
     let selection = form.selection()?;
+    if let Some(announced) = &form.announced {
+        let announced = form.announced(announced, &selection)?;
+        let flush = dashboard.app.cache.flush(&namespace, &selection, &origin);
+        let flushed = timeout(dashboard.time_of_a_request(), flush).await;
+        let deleted = flushed.map_err(|_| Problem::TookTooLong { may_write: true })??;
+        let (deleted, announced) = (deleted.to_string(), announced.to_string());
+        let parameters = [
+            ("deleted", deleted.as_str()),
+            ("announced", &announced),
+            ("at_least", form.at_least.as_deref().unwrap_or_default()),
+            ("pattern", &form.pattern),
+            ("tag", &form.tag),
+        ];
+        return Ok(Redirect::to(&with_query(&address::flushed(namespace.as_str()), &parameters)).into_response());
+    }
+    let end = Instant::now() + dashboard.time_of_a_request();
+    // The facts meanwhile: together they would take longer than a request may.
+    let (counted, facts) =
+        tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.facts());
+    let main = dry_run(&namespace, &selection, &form, counted?);
+    Ok(page(&namespace, "Flush: dry run", &facts.condition, main))
+}
+
+/// `GET /dashboard/namespaces/{ns}/flushed`: what a flush did.
+pub async fn flushed(
+    State(dashboard): State<Shared>,
+    NamespacePath(namespace): NamespacePath,
+    Parameters(query): Parameters<FlushedQuery>,
+) -> Result<Response, Problem> {
+    let selection = selection(&query.pattern, &query.tag)?;
+    let announced = Counted { count: query.announced, is_complete: query.at_least.is_none() };
+    let main = result(&namespace, &selection, announced, query.deleted);
+    Ok(page(&namespace, "Flushed", &dashboard.facts().await.condition, main))
+}
+
+fn page(namespace: &Namespace, title: &str, condition: &Condition, main: Markup) -> Response {
     let name = namespace.as_str();
-    let (title, main) = match &form.announced {
-        None => {
-            let counted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.count(&namespace, &selection));
-            let count = counted.await.map_err(|_| Problem::TookTooLong { may_write: false })??;
-            ("Flush: dry run", dry_run(&namespace, &selection, &form, count))
-        }
-        Some(announced) => {
-            let wrong = || Error::InvalidBody(format!("`announced` is a number, not {announced:?}"));
-            let announced: u64 = announced.parse().map_err(|_| wrong())?;
-            let flush = dashboard.app.cache.flush(&namespace, &selection, &origin);
-            let flushed = timeout(dashboard.time_of_a_request(), flush).await;
-            let deleted = flushed.map_err(|_| Problem::TookTooLong { may_write: true })??;
-            ("Flushed", result(&namespace, &selection, announced, deleted))
-        }
-    };
-    let facts = dashboard.facts().await;
     let trail = [(name, address::namespace(name)), (title, String::new())];
-    let events = Topic::Condition.path();
-    Ok(Page { title, events, condition: &facts.condition, trail: &trail, main }.respond(StatusCode::OK))
+    Page { title, events: Topic::Condition.path(), condition, trail: &trail, main }.respond(StatusCode::OK)
 }
 
 /// The selection in words.
@@ -100,14 +159,15 @@ fn selected(selection: &Selection) -> Markup {
     }
 }
 
-fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count: u64) -> Markup {
+fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, counted: Counted) -> Markup {
     let name = namespace.as_str();
+    let Counted { count, is_complete } = counted;
     html! {
-        section.card.narrow #dry-run data-count=(count) {
+        section.card.narrow #dry-run data-count=(count) data-at-least=[(!is_complete).then_some("")] {
             h1 { "Nothing is deleted yet" }
-            p.figure { (number::of(count, "entry", "entries")) }
+            p.figure { (told(counted)) }
             p { "in " strong { (name) } " would go: " (selected(selection)) "." }
-            @if count == 0 {
+            @if count == 0 && is_complete {
                 p.muted { "There is nothing to delete." }
                 p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
             } @else {
@@ -115,12 +175,21 @@ fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count
                     "What is written to these keys before you confirm goes as well, what is written after it stays. "
                     "There is no way back."
                 }
+                @if !is_complete {
+                    p.notice {
+                        "There was no time to count them all. A flush may not come to its end in one request either, "
+                        "and can then be sent again."
+                    }
+                }
                 form.actions #confirm method="post" action=(address::flush(name)) {
                     input type="hidden" name="token" value=(form.token);
                     input type="hidden" name="pattern" value=(form.pattern);
                     input type="hidden" name="tag" value=(form.tag);
                     input type="hidden" name="announced" value=(count);
-                    button.danger type="submit" { "Delete " (number::of(count, "entry", "entries")) }
+                    @if !is_complete { input type="hidden" name="at_least" value="yes"; }
+                    @if matches!(selection, Selection::All) { input type="hidden" name="all" value="yes"; }
+                    input type="hidden" name="issued" value=(confirmation::now());
+                    button.danger type="submit" { "Delete " (told(counted)) }
                     a.button href=(address::namespace(name)) { "Cancel" }
                 }
             }
@@ -128,9 +197,14 @@ fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count
     }
 }
 
-fn result(namespace: &Namespace, selection: &Selection, announced: u64, deleted: u64) -> Markup {
+fn told(Counted { count, is_complete }: Counted) -> String {
+    let entries = number::of(count, "entry", "entries");
+    if is_complete { entries } else { format!("at least {entries}") }
+}
+
+fn result(namespace: &Namespace, selection: &Selection, announced: Counted, deleted: u64) -> Markup {
     html! {
-        section.card.narrow #flushed data-count=(deleted) data-announced=(announced) {
+        section.card.narrow #flushed data-count=(deleted) data-announced=(announced.count) {
             h1 { "Flushed" }
             p.figure { (number::of(deleted, "entry", "entries")) }
             p { "deleted from " strong { (namespace.as_str()) } ": " (selected(selection)) "." }
@@ -141,19 +215,20 @@ fn result(namespace: &Namespace, selection: &Selection, announced: u64, deleted:
 }
 
 /// What to say where more or less went than was announced.
-fn difference(announced: u64, deleted: u64) -> Option<String> {
-    let told = |number| number::of(number, "entry", "entries");
-    match deleted.cmp(&announced) {
+fn difference(announced: Counted, deleted: u64) -> Option<String> {
+    let count = announced.count;
+    match deleted.cmp(&count) {
         std::cmp::Ordering::Equal => None,
+        std::cmp::Ordering::Greater if !announced.is_complete => None,
         std::cmp::Ordering::Greater => Some(format!(
             "The dry run had announced {}: {} more came to match in between.",
             told(announced),
-            number::count(deleted - announced)
+            number::count(deleted - count)
         )),
         std::cmp::Ordering::Less => Some(format!(
             "The dry run had announced {}: {} of them were gone or changed in between.",
             told(announced),
-            number::count(announced - deleted)
+            number::count(count - deleted)
         )),
     }
 }
@@ -164,19 +239,44 @@ mod tests {
 
     #[test]
     fn a_result_says_where_it_is_not_what_was_announced() {
-        assert_eq!(difference(3, 3), None);
-        assert!(difference(3, 5).unwrap().contains("announced 3 entries: 2 more"));
-        assert!(difference(3, 1).unwrap().contains("announced 3 entries: 2 of them"));
+        let [all, part] = [true, false].map(|is_complete| Counted { count: 3, is_complete });
+        assert_eq!(difference(all, 3), None);
+        assert!(difference(all, 5).unwrap().contains("announced 3 entries: 2 more"));
+        assert!(difference(all, 1).unwrap().contains("announced 3 entries: 2 of them"));
+        assert_eq!(difference(part, 5), None);
+        assert!(difference(part, 1).unwrap().contains("announced at least 3 entries: 2 of them"));
+    }
+
+    fn form(pattern: &str, all: Option<&str>, issued: Option<String>) -> FlushForm {
+        let [token, tag] = ["t", ""].map(str::to_owned);
+        let (pattern, all) = (pattern.to_owned(), all.map(str::to_owned));
+        FlushForm { token, pattern, tag, announced: None, at_least: None, issued, all }
     }
 
     #[test]
     fn the_confirmation_carries_what_was_announced_and_nothing_is_taken_for_markup() {
-        let (namespace, token) = (Namespace::parse("users").unwrap(), "t".to_owned());
-        let pattern = "\"><script>*".to_owned();
-        let form = FlushForm { token, pattern, tag: String::new(), announced: None };
-        let shown = dry_run(&namespace, &form.selection().unwrap(), &form, 7).0;
-        assert!(shown.contains(r#"id="dry-run" data-count="7""#), "{shown}");
-        assert!(shown.contains(r#"name="announced" value="7""#), "{shown}");
-        assert!(shown.contains("&quot;&gt;&lt;script&gt;*") && !shown.contains("<script"), "{shown}");
+        let namespace = Namespace::parse("users").unwrap();
+        let form = form("\"><script>*", None, None);
+        let shown =
+            |is_complete| dry_run(&namespace, &form.selection().unwrap(), &form, Counted { count: 7, is_complete }).0;
+        let whole = shown(true);
+        assert!(whole.contains(r#"id="dry-run" data-count="7""#), "{whole}");
+        assert!(whole.contains(r#"name="announced" value="7""#), "{whole}");
+        assert!(whole.contains("&quot;&gt;&lt;script&gt;*") && !whole.contains("<script"), "{whole}");
+        assert!(!whole.contains("at least"), "{whole}");
+        let part = shown(false);
+        assert!(part.contains("Delete at least 7 entries") && part.contains(r#"name="at_least""#), "{part}");
+    }
+
+    #[test]
+    fn the_whole_namespace_goes_only_where_the_form_says_so_and_is_not_old() {
+        let accepts = |pattern: &str, all: Option<&str>, issued: Option<u64>| {
+            let form = form(pattern, all, issued.map(|issued| issued.to_string()));
+            form.announced("7", &form.selection().unwrap()).is_ok()
+        };
+        let now = Some(confirmation::now());
+        assert!(accepts("", Some("yes"), now) && accepts("a*", None, now));
+        assert!(!accepts("", None, now) && !accepts("", Some("no"), now) && !accepts("a*", Some("yes"), now));
+        assert!(!accepts("a*", None, None) && !accepts("a*", None, now.map(|now| now - 3_600_000)));
     }
 }

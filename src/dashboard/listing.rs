@@ -68,7 +68,6 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
                 label.hidden for="keys-pattern" { "Pattern of the keys" }
                 input #keys-pattern type="search" name="pattern" value=(asked.pattern) placeholder="Pattern: user_*"
                     autocomplete="off" spellcheck="false";
-                @if !asked.tag.is_empty() { input type="hidden" name="tag" value=(asked.tag); }
                 button type="submit" { "List" }
             }
             form.search method="get" action={ (path) "/key" } {

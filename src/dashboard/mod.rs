@@ -11,6 +11,7 @@ mod asset;
 mod audit;
 mod chart;
 mod condition;
+mod confirmation;
 mod cross_site;
 mod entry;
 mod events;
@@ -89,6 +90,8 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard", get(overview::get))
         .route("/dashboard/namespaces/{ns}", get(namespace::get))
         .route("/dashboard/namespaces/{ns}/flush", post(flush::post))
+        .route("/dashboard/namespaces/{ns}/flushed", get(flush::flushed))
+        .route("/dashboard/namespaces/{ns}/deleted", get(entry::deleted))
         .route("/dashboard/namespaces/{ns}/key", get(entry::find))
         .route("/dashboard/namespaces/{ns}/key/delete", post(entry::find_and_delete))
         .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))

@@ -172,6 +172,11 @@ impl Asked {
         Self { column, order, from: 0, ..self.clone() }
     }
 
+    /// The first row that is shown: who asks for what lies past the end gets the last page.
+    fn first_of(&self, all: usize) -> usize {
+        if self.from < all { self.from } else { all.saturating_sub(1) / ROWS * ROWS }
+    }
+
     /// The rows that match, sorted, and how many there are on all pages.
     fn select<'r>(&self, rows: &'r [Row]) -> (Vec<&'r Row>, usize) {
         let matches = |row: &&Row| row.name().to_ascii_lowercase().contains(&self.search);
@@ -182,7 +187,7 @@ impl Asked {
             ordering.then_with(|| one.name().cmp(other.name()))
         });
         let all = found.len();
-        (found.into_iter().skip(self.from).take(ROWS).collect(), all)
+        (found.into_iter().skip(self.first_of(all)).take(ROWS).collect(), all)
     }
 }
 
@@ -407,18 +412,19 @@ fn namespace_row(row: &Row) -> Markup {
 fn paging(facts: &Facts, asked: &Asked) -> Markup {
     let (rows, all) = asked.select(&facts.namespaces);
     let page = |from: usize| Asked { from, ..asked.clone() }.path();
+    let from = asked.first_of(all);
     html! {
         div.paging #paging {
-            @if all > ROWS || asked.from > 0 {
+            @if all > ROWS || from > 0 {
                 span.muted {
-                    "Rows " (number::count(asked.from as u64 + 1)) " to "
-                    (number::count((asked.from + rows.len()) as u64)) " of " (number::count(all as u64))
+                    "Rows " (number::count(from as u64 + 1)) " to "
+                    (number::count((from + rows.len()) as u64)) " of " (number::count(all as u64))
                 }
-                @if asked.from > 0 {
-                    a.button href=(page(asked.from.saturating_sub(ROWS))) rel="prev" { "Previous" }
+                @if from > 0 {
+                    a.button href=(page(from.saturating_sub(ROWS))) rel="prev" { "Previous" }
                 }
-                @if asked.from + rows.len() < all {
-                    a.button href=(page(asked.from + ROWS)) rel="next" { "Next" }
+                @if from + rows.len() < all {
+                    a.button href=(page(from + ROWS)) rel="next" { "Next" }
                 }
             }
         }
@@ -471,6 +477,11 @@ mod tests {
         let (shown, all) = last.select(&rows);
         assert_eq!((shown.len(), all, shown[0].name()), (50, 250, "n200"));
         assert_eq!(asked("", None, None).select(&rows).0.len(), ROWS);
+        for from in [250, usize::MAX] {
+            let past = Asked { from, ..asked("", None, None) };
+            assert_eq!(past.select(&rows).0[0].name(), "n200", "past the end is the last page");
+            assert_eq!(past.first_of(0), 0);
+        }
     }
 
     #[test]

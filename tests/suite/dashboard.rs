@@ -20,6 +20,8 @@ on_both_stores! {
     nothing_that_is_stored_becomes_markup,
     a_flush_deletes_exactly_what_the_dry_run_announced,
     what_came_to_match_after_the_dry_run_is_told,
+    a_form_that_is_old_or_says_too_little_deletes_nothing,
+    a_search_within_a_tag_leaves_the_tag,
     a_key_is_deleted_after_it_was_asked_twice,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
@@ -50,6 +52,12 @@ fn key_page(ns: &str, key: &str) -> String {
     format!("{}/keys/{}", namespace_page(ns), encoded(key))
 }
 
+/// When a form was written that is sent at once.
+pub fn now() -> String {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+    since.as_millis().to_string()
+}
+
 /// A browser with the cookie and the token of one page.
 pub struct Forms {
     client: Client,
@@ -68,6 +76,13 @@ impl Forms {
 
     async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         self.post_with(path, fields, &[("sec-fetch-site", "same-origin")]).await
+    }
+
+    /// The page that a change leads to.
+    async fn post_and_follow(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let answer = self.post(path, fields).await.expect(303);
+        let page = answer.header("location").expect("where the result is").to_owned();
+        self.client.fetch(&page).await.expect(200)
     }
 
     pub async fn post_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
@@ -150,8 +165,12 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
         assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), expected);
         assert_eq!(cache.all_keys(&ns).await.len(), 31, "a dry run deletes nothing");
         let announced = attribute(page.text(), "name=\"announced\"", "value").expect("what was announced");
-        let page =
-            forms.post(&flush, &[("pattern", pattern), ("tag", ""), ("announced", &announced)]).await.expect(200);
+        let issued = attribute(page.text(), "name=\"issued\"", "value").expect("when it was");
+        let all = attribute(page.text(), "name=\"all\"", "value");
+        assert_eq!(all.as_deref(), pattern.is_empty().then_some("yes"), "everything is asked for by name");
+        let mut fields = vec![("pattern", pattern), ("tag", ""), ("announced", &announced), ("issued", &issued)];
+        fields.extend(all.as_deref().map(|all| ("all", all)));
+        let page = forms.post_and_follow(&flush, &fields).await;
         assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), expected);
         assert!(!page.text().contains("had announced"), "{}", page.text());
         assert_eq!(cache.all_keys(&ns).await, if pattern.is_empty() { vec![] } else { vec!["other"] });
@@ -159,7 +178,7 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
     cache.fill(&ns, &json!([{"key": "a", "value": 1, "tags": ["t"]}, {"key": "b", "value": 1}])).await;
     let forms = Forms::of(&cache, &namespace_page(&ns)).await;
     let flush = format!("{}/flush", namespace_page(&ns));
-    let page = forms.post(&flush, &[("tag", "t"), ("announced", "1")]).await.expect(200);
+    let page = forms.post_and_follow(&flush, &[("tag", "t"), ("announced", "1"), ("issued", &now())]).await;
     assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), 1.0);
     assert_eq!(cache.all_keys(&ns).await, ["b"]);
     eventually(SOON, async || {
@@ -178,9 +197,38 @@ async fn what_came_to_match_after_the_dry_run_is_told(service: &Service) {
     let page = forms.post(&flush, &[]).await.expect(200);
     assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), 2.0);
     cache.set(&ns, "c", "1").await.expect(201);
-    let page = forms.post(&flush, &[("announced", "2")]).await.expect(200);
+    let page = forms.post_and_follow(&flush, &[("announced", "2"), ("all", "yes"), ("issued", &now())]).await;
     assert_eq!(number(page.text(), "id=\"flushed\"", "data-count"), 3.0);
     assert!(page.text().contains("had announced 2 entries: 1 more"), "{}", page.text());
+}
+
+async fn a_form_that_is_old_or_says_too_little_deletes_nothing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let (flush, delete) = (format!("{}/flush", namespace_page(&ns)), format!("{}/delete", key_page(&ns, "a")));
+    let (now, old) = (now(), "1700000000000");
+    for (path, fields, status, code) in [
+        (&flush, vec![("announced", "2"), ("issued", now.as_str())], 400, "invalid_body"),
+        (&flush, vec![("announced", "2"), ("pattern", "*"), ("all", "yes"), ("issued", &now)], 400, "invalid_body"),
+        (&flush, vec![("announced", "2"), ("all", "yes")], 400, "invalid_body"),
+        (&flush, vec![("announced", "2"), ("all", "yes"), ("issued", old)], 409, "form_expired"),
+        (&delete, vec![("confirmed", "yes")], 400, "invalid_body"),
+        (&delete, vec![("confirmed", "yes"), ("issued", old)], 409, "form_expired"),
+    ] {
+        let refused = forms.post(path, &fields).await.expect(status);
+        assert_eq!(attribute(refused.text(), "id=\"problem\"", "data-code").as_deref(), Some(code), "{fields:?}");
+    }
+    assert_eq!(cache.all_keys(&ns).await.len(), 2);
+}
+
+async fn a_search_within_a_tag_leaves_the_tag(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.fill(&ns, &json!([{"key": "a", "value": 1, "tags": ["t"]}, {"key": "b", "value": 1}])).await;
+    let page = cache.fetch(&format!("{}?tag=t", namespace_page(&ns))).await.expect(200);
+    let search = page.text().split_once("name=\"pattern\"").expect("a search").1;
+    let search = search.split_once("</form>").expect("its end").0;
+    assert!(!search.contains("name=\"tag\""), "a pattern and a tag are refused together: {search}");
 }
 
 async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
@@ -192,10 +240,12 @@ async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
     let asked = forms.post(&delete, &[]).await.expect(200);
     assert!(asked.text().contains("id=\"confirm\""), "{}", asked.text());
     cache.get(&ns, key).await.expect(200);
-    let done = forms.post(&delete, &[("confirmed", "yes")]).await.expect(200);
+    let issued = attribute(asked.text(), "name=\"issued\"", "value").expect("when it was asked");
+    let confirmed = [("confirmed", "yes"), ("issued", issued.as_str())];
+    let done = forms.post_and_follow(&delete, &confirmed).await;
     assert_eq!(attribute(done.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("true"));
     cache.get(&ns, key).await.expect(404);
-    let again = forms.post(&delete, &[("confirmed", "yes")]).await.expect(200);
+    let again = forms.post_and_follow(&delete, &confirmed).await;
     assert_eq!(attribute(again.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("false"));
 }
 
@@ -207,27 +257,30 @@ async fn another_sites_requests_change_nothing(service: &Service) {
     let delete = format!("{}/delete", key_page(&ns, "a"));
     let host = service.address().to_string();
     let own = format!("http://{host}");
+    let issued = now();
+    let confirmed_flush = vec![("announced", "1"), ("all", "yes"), ("issued", issued.as_str())];
+    let confirmed_delete = vec![("confirmed", "yes"), ("issued", issued.as_str())];
     for headers in [
         [("sec-fetch-site", "cross-site"), ("origin", own.as_str())].as_slice(),
         &[("sec-fetch-site", "same-site")],
         &[("origin", "http://evil.example")],
         &[("origin", "null")],
     ] {
-        for (path, field) in [(&flush, ("announced", "1")), (&delete, ("confirmed", "yes"))] {
-            let refused = forms.post_with(path, &[field], headers).await.expect(403);
+        for (path, fields) in [(&flush, &confirmed_flush), (&delete, &confirmed_delete)] {
+            let refused = forms.post_with(path, fields, headers).await.expect(403);
             assert_eq!(attribute(refused.text(), "id=\"problem\"", "data-code").as_deref(), Some("cross_site"));
         }
     }
     let strange = Forms { token: "0".repeat(32), ..Forms::of(&cache, &namespace_page(&ns)).await };
-    strange.post(&flush, &[("announced", "1")]).await.expect(403);
+    strange.post(&flush, &confirmed_flush).await.expect(403);
     let without = Forms { cookie: "other=1".to_owned(), ..Forms::of(&cache, &namespace_page(&ns)).await };
-    without.post(&delete, &[("confirmed", "yes")]).await.expect(403);
+    without.post(&delete, &confirmed_delete).await.expect(403);
     cache.get(&ns, "a").await.expect(200);
     cache
         .send(Method::GET, "/dashboard/events?page=overview", &[("sec-fetch-site", "cross-site")], None)
         .await
         .expect(403);
-    forms.post_with(&flush, &[("announced", "1")], &[("origin", &own)]).await.expect(200);
+    forms.post_with(&flush, &confirmed_flush, &[("origin", &own)]).await.expect(303);
     cache.get(&ns, "a").await.expect(404);
 }
 

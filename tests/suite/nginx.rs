@@ -20,7 +20,7 @@ use crate::support::ports;
 use crate::support::service::{Service, Settings};
 use crate::support::wire;
 
-use super::dashboard::{Forms, attribute, events_at, number};
+use super::dashboard::{Forms, attribute, events_at, now, number};
 
 /// Requests to the instances in turn.
 const IN_TURN: &str = "upstream.conf";
@@ -182,8 +182,11 @@ async fn the_dashboard_works_behind_the_front() {
     let cross_site = [("sec-fetch-site", "cross-site")];
     let mset = format!("{}/mset", cache_path(&ns));
     front.send(Method::POST, &mset, &cross_site, Some(b"{}".to_vec())).await.expect_error(403, "cross_site");
-    let done = forms.post_with(&flush, &[("pattern", "a"), ("announced", "1")], &[("origin", &origin)]).await;
-    assert_eq!(number(done.expect(200).text(), "id=\"flushed\"", "data-count"), 1.0);
+    let issued = now();
+    let confirmed = [("pattern", "a"), ("announced", "1"), ("issued", issued.as_str())];
+    let done = forms.post_with(&flush, &confirmed, &[("origin", &origin)]).await.expect(303);
+    let done = front.fetch(done.header("location").expect("where the result is")).await.expect(200);
+    assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 1.0);
     assert_eq!(front.all_keys(&ns).await, ["b", "c"]);
 }
 

@@ -94,13 +94,24 @@ setInterval(() => {
   status.title = "The service sends nothing. Trying again.";
 }, 500);
 
+// A form that changes something is sent once, however often its button is pressed: the last answer is what shows.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+
 // A page that nobody sees needs no stream.
 document.addEventListener("visibilitychange", () => {
   heardAt = Date.now();
   connect();
 });
 window.addEventListener("pagehide", disconnect);
-window.addEventListener("pageshow", (event) => event.persisted && connect());
+window.addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  connect();
+});
 
 // Searching while typing: the address and the stream follow the form.
 for (const form of document.querySelectorAll("form[data-live]")) {
