@@ -24,9 +24,8 @@ pub struct Chart<'c> {
     pub shown: fn(f64) -> String,
     pub top: Top,
     pub lines: &'c [Line<'c>],
-    /// Points that fit, and the time between two.
-    pub points: usize,
-    pub step: Duration,
+    /// The longest time that it shows.
+    pub span: Duration,
 }
 
 /// Where the axis ends.
@@ -55,44 +54,84 @@ impl Top {
 
 /// The shortest times that a chart shows, in parts of the longest one: a service that just started has little
 /// to show, and need not show it in a corner.
-const PARTS: [usize; 4] = [10, 5, 2, 1];
+const PARTS: [u32; 4] = [10, 5, 2, 1];
 
-/// A line: the newest value last, gaps as `None`.
+/// What was measured, and how.
+pub struct Series {
+    /// The oldest first.
+    pub points: Vec<Point>,
+    /// The longest time between two of them while all goes well.
+    pub interval: Duration,
+    pub now: UnixMillis,
+}
+
+/// A line: when each value was, the newest last, gaps as `None`.
 pub struct Line<'c> {
     pub name: &'c str,
     /// Its colour, by name of the style sheet.
     pub class: &'c str,
-    pub values: Vec<Option<f64>>,
+    pub values: Vec<(UnixMillis, Option<f64>)>,
 }
 
-impl<'c> Line<'c> {
-    /// What `of` says of each point. Steps that are missing since the last one are a gap up to now: a shard that
-    /// does not answer leaves its namespaces without points.
-    pub fn of(
-        name: &'c str,
-        class: &'c str,
-        points: &[Point],
-        now: UnixMillis,
-        of: impl Fn(&Point) -> Option<f64>,
-    ) -> Self {
-        let step = u64::try_from(Trends::STEP.as_millis()).unwrap_or(u64::MAX);
-        let late = points.last().map_or(0, |last| now.0.saturating_sub(last.at.0) / step);
-        // A step that takes its time is none that is missing.
-        let missing = usize::try_from(late.saturating_sub(1)).unwrap_or(usize::MAX).min(Trends::POINTS);
-        let values = points.iter().map(of).chain(std::iter::repeat_n(None, missing)).collect();
-        Self { name, class, values }
+/// Intervals without a point that are a gap between two, and after the last one. There were longer ones where there
+/// were more namespaces, and a step that takes its time is none that is missing.
+const GAP: u64 = 4;
+const LATE: u64 = 2;
+
+impl Series {
+    /// What `of` says of each point. Where none came any more is a gap up to now: a shard that does not answer
+    /// leaves its namespaces without points.
+    pub fn line<'c>(&self, name: &'c str, class: &'c str, of: impl Fn(&Point) -> Option<f64>) -> Line<'c> {
+        let oldest = self.now.0.saturating_sub(millis(LONGEST));
+        let interval = millis(self.interval);
+        let mut values: Vec<(UnixMillis, Option<f64>)> = Vec::with_capacity(self.points.len());
+        for point in self.points.iter().filter(|point| point.at.0 >= oldest) {
+            if let Some((last, _)) = values.last().copied()
+                && point.at.0.saturating_sub(last.0) > interval * GAP
+            {
+                values.push((last, None));
+            }
+            values.push((point.at, of(point)));
+        }
+        if values.last().is_some_and(|(last, _)| self.now.0.saturating_sub(last.0) >= interval * LATE) {
+            values.push((self.now, None));
+        }
+        Line { name, class, values }
     }
+}
+
+/// All that is kept.
+pub const LONGEST: Duration = Duration::from_millis(Trends::STEP.as_millis() as u64 * Trends::POINTS as u64);
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Line<'_> {
+    fn known(&self) -> impl Iterator<Item = f64> {
+        self.values.iter().filter_map(|(_, value)| *value)
+    }
+}
+
+/// What happens in a second, from nothing up.
+pub fn throughput<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
+    Chart { id, title, shown: number::rate, top: Top::Decimal, lines, span: LONGEST }
+}
+
+/// A part of a whole.
+pub fn rate<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
+    Chart { shown: number::percent, top: Top::At(1.0), ..throughput(id, title, lines) }
 }
 
 impl Chart<'_> {
     pub fn draw(&self) -> Markup {
-        let highest = self.lines.iter().flat_map(|line| line.values.iter().flatten()).copied().fold(0.0, f64::max);
+        let highest = self.lines.iter().flat_map(Line::known).fold(0.0, f64::max);
         let top = self.top.above(highest);
-        let measured = self.lines.iter().map(|line| line.values.len()).max().unwrap_or(0);
-        let points = PARTS.into_iter().map(|part| self.points / part).find(|points| *points >= measured);
-        let points = points.unwrap_or(self.points);
-        let is_empty = self.lines.iter().all(|line| line.values.iter().flatten().next().is_none());
-        let span = self.step * u32::try_from(points).unwrap_or(u32::MAX);
+        let times = || self.lines.iter().flat_map(|line| line.values.iter().map(|(at, _)| at.0));
+        let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+        let span = PARTS.into_iter().map(|part| self.span / part).find(|span| millis(*span) >= end - start);
+        let span = span.unwrap_or(self.span);
+        let is_empty = self.lines.iter().all(|line| line.known().next().is_none());
         let title_id = format!("{}-title", self.id);
         html! {
             figure.chart id=(self.id) aria-labelledby=(title_id) {
@@ -118,7 +157,7 @@ impl Chart<'_> {
                             line.grid x1="0" x2=(WIDTH) y1=(HEIGHT * part) y2=(HEIGHT * part) {}
                         }
                         @for line in self.lines {
-                            @let path = path(&line.values, points, top);
+                            @let path = path(&line.values, UnixMillis(end), span, top);
                             @if self.lines.len() == 1 { path.area.(line.class) d=(path.area) {} }
                             path.line.(line.class) d=(path.line) {}
                         }
@@ -133,14 +172,14 @@ impl Chart<'_> {
     }
 
     fn now(&self, line: &Line<'_>) -> String {
-        line.values.last().copied().flatten().map_or_else(|| number::UNKNOWN.to_owned(), self.shown)
+        line.values.last().and_then(|(_, value)| *value).map_or_else(|| number::UNKNOWN.to_owned(), self.shown)
     }
 
     /// The chart in words.
     fn described(&self, span: Duration) -> String {
         let mut text = format!("{} over the last {}", self.title, number::span(span));
         for line in self.lines {
-            let highest = line.values.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
+            let highest = line.known().fold(f64::NEG_INFINITY, f64::max);
             if highest.is_finite() {
                 // Writing to memory does not fail.
                 let _ = write!(text, "; {}: now {}, at most {}", line.name, self.now(line), (self.shown)(highest));
@@ -166,16 +205,15 @@ struct Path {
     area: String,
 }
 
-/// The newest point stands at the right, whatever is missing at the left.
-fn path(values: &[Option<f64>], points: usize, top: f64) -> Path {
-    let values = &values[values.len().saturating_sub(points)..];
-    let step = WIDTH / points.saturating_sub(1).max(1) as f64;
-    let first = points.saturating_sub(values.len());
+/// `end` stands at the right, and each point where its time is.
+fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, top: f64) -> Path {
+    let span = millis(span).max(1);
     let (mut line, mut area) = (String::new(), String::new());
     let mut run: Vec<(i64, i64)> = Vec::new();
-    for (i, value) in values.iter().map(Some).chain([None]).enumerate() {
-        if let Some(Some(value)) = value {
-            let x = (first + i) as f64 * step;
+    let values = values.iter().filter(|(at, _)| end.0.saturating_sub(at.0) <= span);
+    for point in values.map(Some).chain([None]) {
+        if let Some((at, Some(value))) = point {
+            let x = WIDTH - end.0.saturating_sub(at.0) as f64 / span as f64 * WIDTH;
             let y = HEIGHT - (value / top).clamp(0.0, 1.0) * HEIGHT;
             run.push((x.round() as i64, y.round() as i64));
             continue;
@@ -215,46 +253,60 @@ mod tests {
 
     #[test]
     fn the_newest_point_is_at_the_right_and_gaps_are_gaps() {
-        let Path { line, area } = path(&[Some(0.0), None, Some(10.0), Some(5.0)], 4, 10.0);
+        let timed = |values: &[Option<f64>]| {
+            (0..).zip(values).map(|(i, value)| (UnixMillis(i * 2000), *value)).collect::<Vec<_>>()
+        };
+        let drawn =
+            |values: &[Option<f64>], end, top| path(&timed(values), UnixMillis(end), Duration::from_secs(6), top);
+        let Path { line, area } = drawn(&[Some(0.0), None, Some(10.0), Some(5.0)], 6000, 10.0);
         assert_eq!(line, "M0 160L0 160M400 0L400 0L600 80");
         assert_eq!(area, "M0 160L0 160L0 160ZM400 160L400 0L600 80L600 160Z");
-        assert_eq!(path(&[Some(10.0)], 4, 10.0).line, "M600 0L600 0");
-        assert_eq!(path(&[], 4, 10.0).line, "");
-        assert_eq!(path(&[Some(1.0); 9], 4, 1.0).line.matches('L').count(), 4, "only what fits");
+        assert_eq!(drawn(&[Some(10.0)], 0, 10.0).line, "M600 0L600 0");
+        assert_eq!(drawn(&[], 0, 10.0).line, "");
+        assert_eq!(drawn(&[Some(1.0); 9], 16_000, 1.0).line.matches('L').count(), 4, "only what fits");
+    }
+
+    fn values(times: &[u64], interval: u64, now: u64) -> Vec<(u64, Option<f64>)> {
+        let point = |at: &u64| Point {
+            at: UnixMillis(*at),
+            reads_per_second: Some(1.0),
+            hit_rate: None,
+            writes_per_second: None,
+            keys: None,
+            bytes: None,
+        };
+        let points = times.iter().map(point).collect();
+        let series = Series { points, interval: Duration::from_millis(interval), now: UnixMillis(now) };
+        let line = series.line("reads", "reads", |point| point.reads_per_second);
+        line.values.into_iter().map(|(at, value)| (at.0, value)).collect()
     }
 
     #[test]
     fn steps_that_are_missing_are_a_gap_up_to_now() {
-        let point = |at| Point {
-            at: UnixMillis(at),
-            reads_per_second: Some(1.0),
-            hit_rate: None,
-            writes_per_second: 0.0,
-            keys: 0,
-            bytes: 0,
-        };
-        let values = |now| {
-            let points = [point(10_000), point(12_000)];
-            Line::of("reads", "reads", &points, UnixMillis(now), |point| point.reads_per_second).values
-        };
-        assert_eq!(values(12_000), [Some(1.0); 2]);
-        assert_eq!(values(15_999), [Some(1.0); 2], "a step that is late");
-        assert_eq!(values(18_000), [Some(1.0), Some(1.0), None, None]);
-        assert_eq!(values(u64::MAX).len(), 2 + Trends::POINTS);
+        let both = [(10_000, Some(1.0)), (12_000, Some(1.0))];
+        assert_eq!(values(&[10_000, 12_000], 2000, 12_000), both);
+        assert_eq!(values(&[10_000, 12_000], 2000, 15_999), both, "a step that is late");
+        assert_eq!(values(&[10_000, 12_000], 2000, 18_000), [both[0], both[1], (18_000, None)]);
+        assert_eq!(values(&[10_000, 32_000], 2000, 32_000)[1], (10_000, None), "a break in between");
+        assert_eq!(values(&[10_000, 12_000], 2000, 900_000), [], "all too long ago");
+    }
+
+    #[test]
+    fn a_namespace_that_is_read_in_its_turn_has_no_gaps_and_its_points_stand_where_they_were() {
+        let times = [10_000, 14_000, 20_000, 26_000, 30_000];
+        let values = values(&times, 6000, 35_000);
+        assert_eq!(values, times.map(|at| (at, Some(1.0))), "the next one is not late yet");
+        let values: Vec<_> = values.into_iter().map(|(at, value)| (UnixMillis(at), value)).collect();
+        let Path { line, .. } = path(&values, UnixMillis(30_000), Duration::from_secs(60), 1.0);
+        assert_eq!(line, "M400 0L400 0L440 0L500 0L560 0L600 0");
     }
 
     #[test]
     fn a_chart_says_in_words_what_it_shows() {
-        let line = Line { name: "reads", class: "reads", values: vec![Some(4.0), Some(2.0)] };
-        let chart = Chart {
-            id: "c",
-            title: "Reads",
-            shown: number::rate,
-            top: Top::Decimal,
-            lines: &[line],
-            points: 300,
-            step: Duration::from_secs(2),
-        };
+        let values = vec![(UnixMillis(1000), Some(4.0)), (UnixMillis(3000), Some(2.0))];
+        let line = Line { name: "reads", class: "reads", values };
+        let chart =
+            Chart { id: "c", title: "Reads", shown: number::rate, top: Top::Decimal, lines: &[line], span: LONGEST };
         let shown = chart.draw().0;
         assert!(shown.contains("Reads over the last 1 min; reads: now 2 /s, at most 4 /s"), "{shown}");
         assert!(!shown.contains("style="), "the policy of the pages forbids it");

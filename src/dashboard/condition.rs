@@ -86,8 +86,9 @@ impl Condition {
         };
         debug_assert_eq!(word, self.status.as_str());
         html! {
-            p.status #status role="status" data-status=(word) title={ "As of " (number::date(self.at)) " UTC" } {
-                (text)
+            p.status #status role="status" data-status=(word) {
+                // Not the state's own title: that is its name for who does not see it, and would change all the time.
+                span title={ "As of " (number::date(self.at)) " UTC" } { (text) }
             }
         }
     }

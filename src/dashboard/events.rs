@@ -36,6 +36,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How soon a browser tries again, in milliseconds.
 const RETRY: &str = "retry: 1000\n\n";
 
+/// What a browser gets that finds no place: an answer like the others, as it would try again at once after an
+/// error. The script knows the time.
+const FULL: &str = "retry: 30000\nevent: full\ndata: too many pages are live here\n\n";
+
 /// What a stream is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -245,8 +249,8 @@ pub async fn events(
     Parameters(query): Parameters<EventsQuery>,
 ) -> Result<Response, Problem> {
     let topic = Topic::try_from(query)?;
-    let too_many = |_| Problem::TooManyStreams { limit: MOST_STREAMS };
-    let place = dashboard.streams.clone().try_acquire_owned().map_err(too_many)?;
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    let Ok(place) = dashboard.streams.clone().try_acquire_owned() else { return Ok((headers, FULL).into_response()) };
     let stream = Stream {
         made: dashboard.join(&topic),
         sent: HashMap::new(),
@@ -258,7 +262,6 @@ pub async fn events(
     let rest =
         futures_util::stream::unfold(stream, async |mut stream| stream.next().await.map(|text| (Ok(text), stream)));
     let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, [("x-accel-buffering", "no")], body).into_response())
 }
 

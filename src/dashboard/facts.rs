@@ -27,15 +27,23 @@ pub struct Facts {
     pub shards: Vec<Shard>,
     /// `None` where nobody told in time.
     pub instances: Option<Vec<Instance>>,
-    /// By name.
-    pub namespaces: Vec<Row>,
-    pub is_remote: bool,
+    /// By name; `None` while the policies were never read.
+    pub namespaces: Option<Vec<Row>>,
+    /// How old the proof of a shard's writes may be; `None` where nothing needs one.
+    pub max_staleness: Option<Duration>,
+}
+
+impl Facts {
+    pub fn rows(&self) -> &[Row] {
+        self.namespaces.as_deref().unwrap_or_default()
+    }
 }
 
 /// A shard; numbers are `None` where it did not tell.
 pub struct Shard {
     pub name: String,
-    pub is_connected: bool,
+    /// `None` where it is not known.
+    pub is_connected: Option<bool>,
     pub role: Option<Role>,
     pub used_bytes: Option<u64>,
     pub limit_bytes: Option<u64>,
@@ -92,14 +100,19 @@ impl Dashboard {
         let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
         let records = app.cache.namespaces();
         let are_policies_loaded = records.is_ok();
-        let warnings = cluster.as_ref().map(warnings_of).unwrap_or_else(|| app.fleet.agreement().warnings());
+        let warnings = cluster.as_ref().map(warnings_of).unwrap_or_else(|| {
+            let mut warnings = app.fleet.agreement().warnings();
+            // One that stands still may have kept the others from being heard: none is called dead for it.
+            warnings.push("Not all shards answered in time; which ones is not known yet.".to_owned());
+            warnings
+        });
         let (shards, instances) = match cluster {
             Some(cluster) => (cluster.shards.into_iter().map(Shard::from).collect(), Some(cluster.instances)),
-            None => (app.cache.shard_names().iter().map(|name| Shard::silent(name)).collect(), None),
+            None => (app.cache.shard_names().iter().map(|name| Shard::unknown(name)).collect(), None),
         };
         let shards: Vec<Shard> = shards;
         let silent: Vec<_> =
-            shards.iter().filter(|shard| !shard.is_connected).map(|shard| shard.name.clone()).collect();
+            shards.iter().filter(|shard| shard.is_connected == Some(false)).map(|shard| shard.name.clone()).collect();
         let condition = Condition::of(Signs {
             silent: &silent,
             shards: shards.len(),
@@ -113,8 +126,8 @@ impl Dashboard {
             let lately = lately.remove(record.namespace.as_str());
             Row { record, lately }
         };
-        let namespaces = records.unwrap_or_default().into_iter().map(row).collect();
-        Facts { condition, shards, instances, namespaces, is_remote: app.cache.is_remote() }
+        let namespaces = records.ok().map(|records| records.into_iter().map(row).collect());
+        Facts { condition, shards, instances, namespaces, max_staleness: app.fleet.max_staleness() }
     }
 }
 
@@ -127,10 +140,10 @@ fn warnings_of(cluster: &Cluster) -> Vec<String> {
 }
 
 impl Shard {
-    fn silent(name: &str) -> Self {
+    fn unknown(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            is_connected: false,
+            is_connected: None,
             role: None,
             used_bytes: None,
             limit_bytes: None,
@@ -145,7 +158,7 @@ impl From<ShardView> for Shard {
     fn from(view: ShardView) -> Self {
         let health = view.survey.health;
         Self {
-            is_connected: health.reachable,
+            is_connected: Some(health.reachable),
             role: view.survey.role,
             used_bytes: health.reachable.then_some(health.used_bytes),
             limit_bytes: health.reachable.then_some(health.limit_bytes),

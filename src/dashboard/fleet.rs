@@ -1,5 +1,7 @@
 //! The shards and the instances, as tables.
 
+use std::time::Duration;
+
 use maud::{Markup, html};
 
 use super::facts::{Facts, Shard};
@@ -8,9 +10,6 @@ use super::page::bar;
 use crate::clock::unix_millis;
 use crate::fleet::Instance;
 use crate::store::Role;
-
-/// How old the proof of a shard's writes may be before it is shown as late, in milliseconds.
-const LATE_MS: u128 = 1000;
 
 pub fn shards(facts: &Facts) -> Markup {
     html! {
@@ -24,25 +23,28 @@ pub fn shards(facts: &Facts) -> Markup {
                     th.number scope="col" { "Memory" }
                     th.number scope="col" { "Keys" }
                     th.number scope="col" { "Share of the ring" }
-                    @if facts.is_remote { th.number scope="col" { "Watermark age" } }
+                    @if facts.max_staleness.is_some() { th.number scope="col" { "Watermark age" } }
                 }
             }
             tbody {
-                @for shard in &facts.shards { (shard_row(shard, facts.is_remote)) }
+                @for shard in &facts.shards { (shard_row(shard, facts.max_staleness)) }
             }
         }
     }
 }
 
-fn shard_row(shard: &Shard, is_remote: bool) -> Markup {
+fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
     let unknown = || number::UNKNOWN.to_owned();
-    let state = if shard.is_connected { "connected" } else { "disconnected" };
+    let state = match shard.is_connected {
+        Some(true) => "connected",
+        Some(false) => "disconnected",
+        None => "unknown",
+    };
     let role = match shard.role {
         Some(Role::Primary) => "primary",
         Some(Role::Replica) => "replica",
         None => number::UNKNOWN,
     };
-    let is_late = shard.watermark_age.is_none_or(|age| age.as_millis() > LATE_MS);
     html! {
         tr data-shard=(shard.name) data-state=(state) data-key=(shard.name) {
             th scope="row" { (shard.name) }
@@ -57,7 +59,8 @@ fn shard_row(shard: &Shard, is_remote: bool) -> Markup {
             }
             td.number data-label="Keys" data-value=[shard.keys] { (shard.keys.map_or_else(unknown, number::count)) }
             td.number data-label="Share of the ring" { (shard.ring_share.map_or_else(unknown, number::percent)) }
-            @if is_remote {
+            @if let Some(most) = max_staleness {
+                @let is_late = shard.watermark_age.is_none_or(|age| age > most);
                 td.number data-label="Watermark age" data-late=[is_late.then_some("")] {
                     (shard.watermark_age.map_or_else(unknown, number::latency))
                 }
@@ -95,9 +98,9 @@ pub fn instances(facts: &Facts) -> Markup {
 }
 
 fn instance_row(instance: &Instance) -> Markup {
-    let up = std::time::Duration::from_millis(unix_millis().0.saturating_sub(instance.started_at.0));
+    let up = Duration::from_millis(unix_millis().0.saturating_sub(instance.started_at.0));
     let l1 = instance.l1;
-    let p99 = instance.load.p99_us.map(std::time::Duration::from_micros);
+    let p99 = instance.load.p99_us.map(Duration::from_micros);
     let seen =
         if instance.is_here { "now".to_owned() } else { format!("{} ago", number::latency(instance.last_seen)) };
     html! {

@@ -9,12 +9,11 @@ use maud::{Markup, html};
 use tokio::time::timeout;
 
 use super::address::{self, NamespacePath, Parameters};
-use super::chart::{Chart, Line, Top};
+use super::chart::{Chart, Series, Top, rate, throughput};
 use super::cross_site::Token;
 use super::events::{Region, Topic};
 use super::facts::PATIENCE;
 use super::listing::{self, KeysQuery};
-use super::overview::{rate, throughput};
 use super::page::{Page, Tile, bar, part, section, tiles};
 use super::problem::Problem;
 use super::{Dashboard, Shared, audit, flush, latency, number};
@@ -133,13 +132,13 @@ fn hit_rate(stats: &Stats) -> f64 {
 }
 
 fn charts(dashboard: &Dashboard, name: &str) -> Markup {
-    let points = dashboard.trends.history(name);
-    let now = unix_millis();
-    let reads = Line::of("reads", "reads", &points, now, |point| point.reads_per_second);
-    let writes = Line::of("writes here", "writes", &points, now, |point| Some(point.writes_per_second));
-    let hits = Line::of("hits", "hits", &points, now, |point| point.hit_rate);
-    let keys = Line::of("keys", "keys", &points, now, |point| Some(point.keys as f64));
-    let bytes = Line::of("values", "bytes", &points, now, |point| Some(point.bytes as f64));
+    let trends = &dashboard.trends;
+    let series = Series { points: trends.history(name), interval: trends.interval(), now: unix_millis() };
+    let reads = series.line("reads", "reads", |point| point.reads_per_second);
+    let writes = series.line("writes here", "writes", |point| point.writes_per_second);
+    let hits = series.line("hits", "hits", |point| point.hit_rate);
+    let keys = series.line("keys", "keys", |point| point.keys.map(|keys| keys as f64));
+    let bytes = series.line("values", "bytes", |point| point.bytes.map(|bytes| bytes as f64));
     let (traffic, hits, keys, bytes) = ([reads, writes], [hits], [keys], [bytes]);
     let shown_bytes = |value: f64| number::bytes(value as u64);
     html! {

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::address::{self, OVERVIEW, Parameters, with_query};
-use super::chart::{Chart, Line, Top};
+use super::chart::{Series, rate, throughput};
 use super::events::{Region, Topic};
 use super::facts::{Facts, Row};
 use super::page::{Page, Tile, bar, section, tiles};
@@ -245,14 +245,21 @@ fn figures(dashboard: &Dashboard, facts: &Facts) -> Markup {
     let latest = points.last();
     let reads = latest.and_then(|point| point.reads_per_second);
     let hit_rate = latest.and_then(|point| point.hit_rate);
-    let known = || facts.namespaces.iter().filter_map(Row::totals);
+    let namespaces = facts.namespaces.as_ref().map(|rows| rows.len() as u64);
+    let known = || facts.rows().iter().filter_map(Row::totals);
     let (keys, bytes): (u64, u64) = known().fold((0, 0), |(keys, bytes), t| (keys + t.keys, bytes + t.bytes));
-    let is_partial = known().count() < facts.namespaces.len();
+    let [keys, bytes] = [keys, bytes].map(|sum| namespaces.map(|_| sum));
     let p99 = dashboard.trends.latency(None).p99;
     let unknown = || number::UNKNOWN.to_owned();
-    let at_least = if is_partial { "not all are known yet" } else { "in all namespaces" };
+    let of_what = if namespaces.is_none() || known().count() < facts.rows().len() {
+        "not all are known yet"
+    } else if facts.shards.iter().any(|shard| shard.is_connected != Some(true)) {
+        "as last known"
+    } else {
+        "in all namespaces"
+    };
     let instances = facts.instances.as_ref().map(|instances| instances.len() as u64);
-    let connected = facts.shards.iter().filter(|shard| shard.is_connected).count();
+    let connected = facts.shards.iter().filter(|shard| shard.is_connected == Some(true)).count();
     tiles(
         "figures",
         &[
@@ -280,23 +287,23 @@ fn figures(dashboard: &Dashboard, facts: &Facts) -> Markup {
             Tile {
                 stat: "namespaces",
                 name: "Namespaces",
-                raw: Some(facts.namespaces.len().to_string()),
-                shown: number::count(facts.namespaces.len() as u64),
+                raw: namespaces.map(|count| count.to_string()),
+                shown: namespaces.map_or_else(unknown, number::count),
                 note: html! { "configured or written" },
             },
             Tile {
                 stat: "keys",
                 name: "Keys",
-                raw: Some(keys.to_string()),
-                shown: number::short(keys as f64),
-                note: html! { (at_least) },
+                raw: keys.map(|keys| keys.to_string()),
+                shown: keys.map_or_else(unknown, |keys| number::short(keys as f64)),
+                note: html! { (of_what) },
             },
             Tile {
                 stat: "bytes",
                 name: "Values",
-                raw: Some(bytes.to_string()),
-                shown: number::bytes(bytes),
-                note: html! { (at_least) },
+                raw: bytes.map(|bytes| bytes.to_string()),
+                shown: bytes.map_or_else(unknown, number::bytes),
+                note: html! { (of_what) },
             },
             Tile {
                 stat: "shards",
@@ -317,10 +324,9 @@ fn figures(dashboard: &Dashboard, facts: &Facts) -> Markup {
 }
 
 fn charts(dashboard: &Dashboard) -> Markup {
-    let points = dashboard.trends.overview();
-    let now = unix_millis();
-    let reads = Line::of("reads", "reads", &points, now, |point| point.reads_per_second);
-    let hits = Line::of("hits", "hits", &points, now, |point| point.hit_rate);
+    let series = Series { points: dashboard.trends.overview(), interval: Trends::STEP, now: unix_millis() };
+    let reads = series.line("reads", "reads", |point| point.reads_per_second);
+    let hits = series.line("hits", "hits", |point| point.hit_rate);
     html! {
         div.charts #charts {
             (throughput("overview-reads", "Reads of the fleet", &[reads]).draw())
@@ -329,17 +335,8 @@ fn charts(dashboard: &Dashboard) -> Markup {
     }
 }
 
-pub fn throughput<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
-    let (points, step) = (Trends::POINTS, Trends::STEP);
-    Chart { id, title, shown: number::rate, top: Top::Decimal, lines, points, step }
-}
-
-pub fn rate<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
-    Chart { shown: number::percent, top: Top::At(1.0), ..throughput(id, title, lines) }
-}
-
 fn namespaces(facts: &Facts, asked: &Asked) -> Markup {
-    let (rows, _) = asked.select(&facts.namespaces);
+    let (rows, _) = asked.select(facts.rows());
     html! {
         table.cards #namespaces {
             caption.hidden { "Namespaces, their traffic and what they hold" }
@@ -359,7 +356,10 @@ fn namespaces(facts: &Facts, asked: &Asked) -> Markup {
 }
 
 fn nothing_found(facts: &Facts, asked: &Asked) -> Markup {
-    if facts.namespaces.is_empty() {
+    if facts.namespaces.is_none() {
+        return html! { "The namespaces are not known yet: the database did not tell." };
+    }
+    if facts.rows().is_empty() {
         return html! {
             "No namespace yet. The first write creates one: "
             code { "curl -X PUT localhost:8080/api/v1/cache/demo/hello -d '{\"value\": \"world\"}'" }
@@ -410,7 +410,7 @@ fn namespace_row(row: &Row) -> Markup {
 }
 
 fn paging(facts: &Facts, asked: &Asked) -> Markup {
-    let (rows, all) = asked.select(&facts.namespaces);
+    let (rows, all) = asked.select(facts.rows());
     let page = |from: usize| Asked { from, ..asked.clone() }.path();
     let from = asked.first_of(all);
     html! {

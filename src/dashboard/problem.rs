@@ -22,8 +22,6 @@ pub enum Problem {
     StrangeForm,
     #[error("the form is too old: nothing was deleted; begin again to see what would go now")]
     OldForm,
-    #[error("there are {limit} live pages already, which is the most allowed")]
-    TooManyStreams { limit: usize },
     #[error("the shards did not answer within the time of a request")]
     TookTooLong { may_write: bool },
 }
@@ -47,9 +45,6 @@ impl Problem {
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "Refused: sent by another site"),
             Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not this browser's"),
             Self::OldForm => (StatusCode::CONFLICT, "form_expired", "Refused: the form is too old"),
-            Self::TooManyStreams { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many live pages are open")
-            }
             Self::TookTooLong { may_write } => Error::DeadlineExceeded { may_write: *may_write }.known(),
         }
     }
@@ -107,8 +102,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE && may_repeat {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        // That a browser keeps more pages open than it may is no failure.
-        if is_ours && !matches!(self, Self::TooManyStreams { .. }) {
+        if is_ours {
             response.extensions_mut().insert(Failure { code, reason: self.to_string() });
         }
         response

@@ -159,6 +159,11 @@ impl Fleet {
         Agreement::among(self.ring_version(), believed.map(|(_, rings)| rings.as_slice()))
     }
 
+    /// How old the proof of a shard's writes may be; `None` where L1 is not used.
+    pub fn max_staleness(&self) -> Option<Duration> {
+        self.sources.coherence.as_ref().map(|coherence| coherence.max_staleness())
+    }
+
     /// Instances and shards, asked now.
     pub async fn cluster(&self) -> Cluster {
         let Sources { store, registry, coherence, .. } = &self.sources;

@@ -158,6 +158,12 @@ impl Trends {
         self.known.lock().tracks.get(namespace).map(Track::points).unwrap_or_default()
     }
 
+    /// The longest time between two points of one namespace: where there are many, each has its turn.
+    pub fn interval(&self) -> Duration {
+        let turns = self.known.lock().tracks.len().div_ceil(READ_PER_STEP).max(1);
+        Self::STEP * u32::try_from(turns).unwrap_or(u32::MAX)
+    }
+
     /// The points of all namespaces together, the oldest first.
     pub fn overview(&self) -> Vec<Point> {
         self.known.lock().overview.iter().copied().collect()

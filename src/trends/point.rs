@@ -14,10 +14,17 @@ pub struct Point {
     pub reads_per_second: Option<f64>,
     /// 0 to 1; `None` where nothing was read.
     pub hit_rate: Option<f64>,
-    /// By this instance.
-    pub writes_per_second: f64,
-    pub keys: u64,
-    pub bytes: u64,
+    /// By this instance; `None` with the keys and bytes where they could not be read.
+    pub writes_per_second: Option<f64>,
+    pub keys: Option<u64>,
+    pub bytes: Option<u64>,
+}
+
+impl Point {
+    /// A moment of which nothing is known.
+    pub(super) fn unknown(at: UnixMillis) -> Self {
+        Self { at, reads_per_second: None, hit_rate: None, writes_per_second: None, keys: None, bytes: None }
+    }
 }
 
 /// A namespace in short.
@@ -95,9 +102,9 @@ impl PerSecond {
             at,
             reads_per_second: Some(reads),
             hit_rate: (reads > 0.0).then(|| self.hits / reads),
-            writes_per_second: self.writes,
-            keys,
-            bytes,
+            writes_per_second: Some(self.writes),
+            keys: Some(keys),
+            bytes: Some(bytes),
         }
     }
 }

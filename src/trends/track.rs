@@ -97,9 +97,8 @@ impl Track {
     pub fn take_point(&mut self, totals: Option<Totals>, read_at: Moment, at: UnixMillis) -> News {
         let Some(totals) = totals else {
             self.rates = None;
-            if let Some(last) = self.points.back() {
-                let point = Point { at, reads_per_second: None, hit_rate: None, ..*last };
-                push(&mut self.points, point);
+            if self.has_history() {
+                push(&mut self.points, Point::unknown(at));
             }
             return News::default();
         };
@@ -245,7 +244,7 @@ mod tests {
     fn rates_are_of_the_time_between_two_readings() {
         let track = read(&[totals(1000, 0, 0), totals(1003, 1, 0)]);
         let [point] = track.points()[..] else { panic!("{:?}", track.points()) };
-        assert_eq!((point.reads_per_second, point.hit_rate, point.keys), (Some(4.0), Some(0.75), 7));
+        assert_eq!((point.reads_per_second, point.hit_rate, point.keys), (Some(4.0), Some(0.75), Some(7)));
         assert_eq!(track.summary("n").reads_per_second, Some(4.0));
     }
 
@@ -254,6 +253,8 @@ mod tests {
         let track = read(&[totals(0, 0, 0), totals(10, 0, 0), None, None, totals(40, 0, 0)]);
         let rates: Vec<_> = track.points().iter().map(|point| point.reads_per_second).collect();
         assert_eq!(rates, [Some(10.0), None, None, Some(10.0)]);
+        let keys: Vec<_> = track.points().iter().map(|point| point.keys).collect();
+        assert_eq!(keys, [Some(7), None, None, Some(7)], "what was before is not repeated");
         assert_eq!(read(&[totals(0, 0, 0), totals(10, 0, 0), None]).summary("n").reads_per_second, None);
     }
 

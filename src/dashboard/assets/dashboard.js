@@ -6,6 +6,8 @@
 // The server sends something every two seconds.
 const QUIET_MS = 7000;
 const AGAIN_MS = 2000;
+// After how long it lets a page come again that found no place.
+const FULL_MS = 30000;
 const TYPING_MS = 200;
 
 let source = null;
@@ -23,6 +25,14 @@ function connect() {
     heardAt = Date.now();
     const end = event.data.indexOf("\n");
     replace(event.data.slice(0, end), event.data.slice(end + 1));
+  });
+  source.addEventListener("full", () => {
+    heardAt = Date.now() + FULL_MS;
+    const status = statusOf();
+    if (!status) return;
+    status.dataset.status = "not-live";
+    status.textContent = "Not live";
+    status.title = "Too many pages are live here; the numbers are those of a moment ago. Trying again.";
   });
   source.addEventListener("error", () => {
     // A browser tries again by itself, but not after an answer that is no stream.
