@@ -1,6 +1,7 @@
 //! Where pages are: the paths to them, and what a path or a query means.
 
 use axum::extract::FromRequestParts;
+use axum::http::Uri;
 use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const NAMESPACE_SEGMENT: usize = 3;
 const KEY_SEGMENT: usize = 5;
 
+/// The parameter that holds the namespace where the path does not.
+const NAMESPACE: &str = "ns";
+
 /// The namespace of the path.
 pub struct NamespacePath(pub Namespace);
 
@@ -27,44 +31,67 @@ pub struct EntryPath(pub EntryKey);
 /// The query, every parameter known.
 pub struct Parameters<Q>(pub Q);
 
+/// Whether a name has no path of its own: browsers take `.` and `..` for steps, however they are escaped. Such
+/// stand in the query.
+pub fn is_step(name: &str) -> bool {
+    matches!(name, "." | "..")
+}
+
+/// What is `below` a namespace.
+fn within(name: &str, below: &str) -> String {
+    if is_step(name) {
+        with_query(&format!("{OVERVIEW}/namespace{below}"), &[(NAMESPACE, name)])
+    } else {
+        format!("{OVERVIEW}/namespaces/{}{below}", escaped(name))
+    }
+}
+
 pub fn namespace(name: &str) -> String {
-    format!("{OVERVIEW}/namespaces/{}", escaped(name))
+    within(name, "")
 }
 
 pub fn flush(name: &str) -> String {
-    format!("{}/flush", namespace(name))
+    within(name, "/flush")
+}
+
+/// The page of a key that somebody types.
+pub fn find(name: &str) -> String {
+    within(name, "/key")
 }
 
 /// What became of a flush.
 pub fn flushed(name: &str) -> String {
-    format!("{}/flushed", namespace(name))
+    within(name, "/flushed")
 }
 
 /// What became of a key that was to be deleted.
 pub fn deleted(name: &str) -> String {
-    format!("{}/deleted", namespace(name))
+    within(name, "/deleted")
 }
 
-/// The page of a key. `.` and `..` have no path of their own: browsers take them for steps.
+/// The page of a key.
 pub fn key(name: &str, key: &str) -> String {
-    match key {
-        "." | ".." => with_query(&format!("{}/key", namespace(name)), &[("key", key)]),
-        _ => format!("{}/keys/{}", namespace(name), escaped(key)),
-    }
+    entry(name, key, "")
 }
 
 pub fn delete(name: &str, key: &str) -> String {
-    match key {
-        "." | ".." => with_query(&format!("{}/key/delete", namespace(name)), &[("key", key)]),
-        _ => format!("{}/keys/{}/delete", namespace(name), escaped(key)),
+    entry(name, key, "/delete")
+}
+
+fn entry(name: &str, key: &str, below: &str) -> String {
+    if is_step(name) || is_step(key) {
+        with_query(&within(name, &format!("/key{below}")), &[("key", key)])
+    } else {
+        within(name, &format!("/keys/{}{below}", escaped(key)))
     }
 }
 
-/// A path with those parameters that are not empty.
+/// A path, that may have a query already, with those parameters that are not empty.
 pub fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
     let given = parameters.iter().filter(|(_, value)| !value.is_empty());
     let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+    let separator = if path.contains('?') { '&' } else { '?' };
+    if query.is_empty() { path.to_owned() } else { format!("{path}{separator}{}", query.join("&")) }
 }
 
 fn escaped(text: &str) -> String {
@@ -91,8 +118,32 @@ impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        Ok(Self(namespace_of(parts.uri.path())?))
+        if !is_in_query(parts.uri.path()) {
+            return Ok(Self(namespace_of(parts.uri.path())?));
+        }
+        let missing = || Error::InvalidQuery("`ns` names the namespace".to_owned());
+        let (_, name) = pairs(&parts.uri)?.into_iter().find(|(name, _)| name == NAMESPACE).ok_or_else(missing)?;
+        Ok(Self(Namespace::parse(&name)?))
     }
+}
+
+/// Whether a path is one of those that leave the namespace to the query.
+fn is_in_query(path: &str) -> bool {
+    path.split('/').nth(NAMESPACE_SEGMENT - 1) == Some("namespace")
+}
+
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Error> {
+    let query = axum::extract::Query::try_from_uri(uri);
+    Ok(query.map_err(|rejection| Error::InvalidQuery(rejection.body_text()))?.0)
+}
+
+/// The query without the namespace of the path.
+fn without_namespace(uri: &Uri) -> Result<Uri, Error> {
+    let pairs = pairs(uri)?;
+    let rest = pairs.iter().filter(|(name, _)| name != NAMESPACE);
+    let rest: Vec<_> = rest.map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    let unreadable = |_| Error::InvalidQuery("the query cannot be read".to_owned());
+    Uri::try_from(format!("/?{}", rest.join("&"))).map_err(unreadable)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
@@ -107,7 +158,8 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for Parameters<Q> 
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let query = axum::extract::Query::<Q>::try_from_uri(&parts.uri);
+        let rest = is_in_query(parts.uri.path()).then(|| without_namespace(&parts.uri)).transpose()?;
+        let query = axum::extract::Query::<Q>::try_from_uri(rest.as_ref().unwrap_or(&parts.uri));
         let query = query.map_err(|rejection| Error::InvalidQuery(rejection.body_text()))?;
         Ok(Self(query.0))
     }
@@ -123,6 +175,16 @@ mod tests {
         let path = key("users", "a/b?c=d#e %2F ü");
         assert_eq!(path, "/dashboard/namespaces/users/keys/a%2Fb%3Fc%3Dd%23e%20%252F%20%C3%BC");
         assert_eq!(key("users", ".."), "/dashboard/namespaces/users/key?key=..");
+    }
+
+    #[test]
+    fn what_no_path_can_hold_stands_in_the_query() {
+        assert_eq!(namespace(".."), "/dashboard/namespace?ns=..");
+        assert_eq!(flush("."), "/dashboard/namespace/flush?ns=.");
+        assert_eq!(key("..", "a b"), "/dashboard/namespace/key?ns=..&key=a%20b");
+        assert_eq!(delete("..", "."), "/dashboard/namespace/key/delete?ns=..&key=.");
+        let uri = Uri::try_from("/dashboard/namespace/key?ns=..&key=a%26b+c").unwrap();
+        assert_eq!(without_namespace(&uri).unwrap(), "/?key=a%26b%20c");
     }
 
     #[test]
@@ -142,7 +204,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_path_leads_back_to_its_key(name in "[A-Za-z0-9_.-]{1,20}", text in "\\PC{1,40}") {
-            if !matches!(text.as_str(), "." | "..") {
+            if !is_step(&name) && !is_step(&text) {
                 let found = entry_of(&key(&name, &text)).unwrap();
                 prop_assert_eq!((found.namespace(), found.key()), (name.as_str(), text.as_str()));
             }

@@ -27,15 +27,16 @@ pub struct Facts {
     pub shards: Vec<Shard>,
     /// `None` where nobody told in time.
     pub instances: Option<Vec<Instance>>,
-    /// By name; `None` while the policies were never read.
-    pub namespaces: Option<Vec<Row>>,
     /// How old the proof of a shard's writes may be; `None` where nothing needs one.
     pub max_staleness: Option<Duration>,
 }
 
-impl Facts {
-    pub fn rows(&self) -> &[Row] {
-        self.namespaces.as_deref().unwrap_or_default()
+/// The namespaces by name; `None` while the policies were never read.
+pub struct Rows(pub Option<Vec<Row>>);
+
+impl Rows {
+    pub fn known(&self) -> &[Row] {
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
@@ -73,15 +74,22 @@ impl Row {
 pub struct Latest(tokio::sync::Mutex<Option<(Moment, Arc<Facts>)>>);
 
 impl Dashboard {
+    /// The namespaces as they are now: who just wrote one wants to see it, and nobody has to be asked.
+    pub fn rows(&self) -> Rows {
+        let mut lately: std::collections::HashMap<String, Summary> =
+            self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
+        let row = |record: Record| {
+            let lately = lately.remove(record.namespace.as_str());
+            Row { record, lately }
+        };
+        Rows(self.app.cache.namespaces().ok().map(|records| records.into_iter().map(row).collect()))
+    }
+
     /// Facts of a moment ago.
     pub async fn facts(&self) -> Arc<Facts> {
         let now = Moment::now().as_nanos();
         let fresh = now.saturating_sub(u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX));
-        self.facts_since(Moment::from_nanos(fresh)).await
-    }
-
-    /// Facts of `since` or later.
-    pub async fn facts_since(&self, since: Moment) -> Arc<Facts> {
+        let since = Moment::from_nanos(fresh);
         // Who waits here gets what the one before gathered, if he began late enough.
         let mut latest = self.latest.0.lock().await;
         if let Some((begun_at, facts)) = &*latest
@@ -98,8 +106,7 @@ impl Dashboard {
     async fn gather(&self) -> Facts {
         let app = &self.app;
         let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
-        let records = app.cache.namespaces();
-        let are_policies_loaded = records.is_ok();
+        let are_policies_loaded = app.cache.namespaces().is_ok();
         let warnings = cluster.as_ref().map(warnings_of).unwrap_or_else(|| {
             let mut warnings = app.fleet.agreement().warnings();
             // One that stands still may have kept the others from being heard: none is called dead for it.
@@ -120,14 +127,7 @@ impl Dashboard {
             are_policies_loaded,
             warnings,
         });
-        let mut lately: std::collections::HashMap<String, Summary> =
-            self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
-        let row = |record: Record| {
-            let lately = lately.remove(record.namespace.as_str());
-            Row { record, lately }
-        };
-        let namespaces = records.ok().map(|records| records.into_iter().map(row).collect());
-        Facts { condition, shards, instances, namespaces, max_staleness: app.fleet.max_staleness() }
+        Facts { condition, shards, instances, max_staleness: app.fleet.max_staleness() }
     }
 }
 

@@ -62,15 +62,21 @@ pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -
 
 pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
     let path = address::namespace(namespace.as_str());
+    // What a form asks takes the place of the query of its address.
+    let in_query = html! {
+        @if address::is_step(namespace.as_str()) { input type="hidden" name="ns" value=(namespace.as_str()); }
+    };
     html! {
         div.forms {
             form.search role="search" method="get" action={ (path) "#keys-heading" } {
+                (in_query)
                 label.hidden for="keys-pattern" { "Pattern of the keys" }
                 input #keys-pattern type="search" name="pattern" value=(asked.pattern) placeholder="Pattern: user_*"
                     autocomplete="off" spellcheck="false";
                 button type="submit" { "List" }
             }
-            form.search method="get" action={ (path) "/key" } {
+            form.search method="get" action=(address::find(namespace.as_str())) {
+                (in_query)
                 label.hidden for="open-key" { "Exact key" }
                 input #open-key type="search" name="key" required placeholder="Exact key" autocomplete="off"
                     spellcheck="false";

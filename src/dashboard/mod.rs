@@ -86,14 +86,20 @@ pub fn router(app: SharedApp) -> Router {
         feeds: Feeds::default(),
         streams: Arc::new(Semaphore::new(events::MOST_STREAMS)),
     };
-    Router::new()
+    // The same twice: in the query stand the namespaces that no path can hold, see `address`.
+    let of_namespace = |routes: Router<Shared>, at: &str| {
+        routes
+            .route(at, get(namespace::get))
+            .route(&format!("{at}/flush"), post(flush::post))
+            .route(&format!("{at}/flushed"), get(flush::flushed))
+            .route(&format!("{at}/deleted"), get(entry::deleted))
+            .route(&format!("{at}/key"), get(entry::find))
+            .route(&format!("{at}/key/delete"), post(entry::find_and_delete))
+    };
+    ["/dashboard/namespaces/{ns}", "/dashboard/namespace"]
+        .into_iter()
+        .fold(Router::new(), of_namespace)
         .route("/dashboard", get(overview::get))
-        .route("/dashboard/namespaces/{ns}", get(namespace::get))
-        .route("/dashboard/namespaces/{ns}/flush", post(flush::post))
-        .route("/dashboard/namespaces/{ns}/flushed", get(flush::flushed))
-        .route("/dashboard/namespaces/{ns}/deleted", get(entry::deleted))
-        .route("/dashboard/namespaces/{ns}/key", get(entry::find))
-        .route("/dashboard/namespaces/{ns}/key/delete", post(entry::find_and_delete))
         .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
         .route("/dashboard/events", get(events::events))

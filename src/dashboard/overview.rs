@@ -11,11 +11,11 @@ use serde::Deserialize;
 use super::address::{self, OVERVIEW, Parameters, with_query};
 use super::chart::{Series, rate, throughput};
 use super::events::{Region, Topic};
-use super::facts::{Facts, Row};
+use super::facts::{Facts, Row, Rows};
 use super::page::{Page, Tile, bar, section, tiles};
 use super::problem::Problem;
 use super::{Dashboard, Shared, fleet, latency, number};
-use crate::clock::{Moment, unix_millis};
+use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::trends::Trends;
 
@@ -196,8 +196,8 @@ pub async fn get(
     Parameters(query): Parameters<OverviewQuery>,
 ) -> Result<Response, Problem> {
     let asked = Asked::parse(query)?;
-    // Who just wrote a namespace wants to see it.
-    let facts = dashboard.facts_since(Moment::now()).await;
+    let facts = dashboard.facts().await;
+    let rows = dashboard.rows();
     let search = html! {
         form.search role="search" method="get" action=(OVERVIEW) data-live {
             label.hidden for="q" { "Search namespaces by name" }
@@ -211,12 +211,12 @@ pub async fn get(
     };
     let main = html! {
         h1.hidden { "Overview of the fleet" }
-        (figures(&dashboard, &facts))
+        (figures(&dashboard, &facts, &rows))
         (charts(&dashboard))
         section.card aria-labelledby="namespaces-heading" {
             div.head { h2 #namespaces-heading { "Namespaces" } (search) }
-            (namespaces(&facts, &asked))
-            (paging(&facts, &asked))
+            (namespaces(&rows, &asked))
+            (paging(&rows, &asked))
         }
         (section("shards", "Shards", "Where the entries live", &fleet::shards(&facts)))
         (section("instances", "Instances", "Every sidecache on these shards", &fleet::instances(&facts)))
@@ -229,29 +229,30 @@ pub async fn get(
 
 /// What changes while somebody looks.
 pub fn regions(dashboard: &Dashboard, facts: &Facts, asked: &Asked) -> Vec<Region> {
+    let rows = dashboard.rows();
     vec![
-        ("figures", figures(dashboard, facts)),
+        ("figures", figures(dashboard, facts, &rows)),
         ("charts", charts(dashboard)),
-        ("namespaces", namespaces(facts, asked)),
-        ("paging", paging(facts, asked)),
+        ("namespaces", namespaces(&rows, asked)),
+        ("paging", paging(&rows, asked)),
         ("shards", fleet::shards(facts)),
         ("instances", fleet::instances(facts)),
         ("latency", latency::row(dashboard.trends.latency(None))),
     ]
 }
 
-fn figures(dashboard: &Dashboard, facts: &Facts) -> Markup {
+fn figures(dashboard: &Dashboard, facts: &Facts, rows: &Rows) -> Markup {
     let points = dashboard.trends.overview();
     let latest = points.last();
     let reads = latest.and_then(|point| point.reads_per_second);
     let hit_rate = latest.and_then(|point| point.hit_rate);
-    let namespaces = facts.namespaces.as_ref().map(|rows| rows.len() as u64);
-    let known = || facts.rows().iter().filter_map(Row::totals);
+    let namespaces = rows.0.as_ref().map(|rows| rows.len() as u64);
+    let known = || rows.known().iter().filter_map(Row::totals);
     let (keys, bytes): (u64, u64) = known().fold((0, 0), |(keys, bytes), t| (keys + t.keys, bytes + t.bytes));
     let [keys, bytes] = [keys, bytes].map(|sum| namespaces.map(|_| sum));
     let p99 = dashboard.trends.latency(None).p99;
     let unknown = || number::UNKNOWN.to_owned();
-    let of_what = if namespaces.is_none() || known().count() < facts.rows().len() {
+    let of_what = if namespaces.is_none() || known().count() < rows.known().len() {
         "not all are known yet"
     } else if facts.shards.iter().any(|shard| shard.is_connected != Some(true)) {
         "as last known"
@@ -335,8 +336,8 @@ fn charts(dashboard: &Dashboard) -> Markup {
     }
 }
 
-fn namespaces(facts: &Facts, asked: &Asked) -> Markup {
-    let (rows, _) = asked.select(facts.rows());
+fn namespaces(known: &Rows, asked: &Asked) -> Markup {
+    let (rows, _) = asked.select(known.known());
     html! {
         table.cards #namespaces {
             caption.hidden { "Namespaces, their traffic and what they hold" }
@@ -348,18 +349,18 @@ fn namespaces(facts: &Facts, asked: &Asked) -> Markup {
             tbody {
                 @for row in &rows { (namespace_row(row)) }
                 @if rows.is_empty() {
-                    tr { td.none colspan="7" { (nothing_found(facts, asked)) } }
+                    tr { td.none colspan="7" { (nothing_found(known, asked)) } }
                 }
             }
         }
     }
 }
 
-fn nothing_found(facts: &Facts, asked: &Asked) -> Markup {
-    if facts.namespaces.is_none() {
+fn nothing_found(rows: &Rows, asked: &Asked) -> Markup {
+    if rows.0.is_none() {
         return html! { "The namespaces are not known yet: the database did not tell." };
     }
-    if facts.rows().is_empty() {
+    if rows.known().is_empty() {
         return html! {
             "No namespace yet. The first write creates one: "
             code { "curl -X PUT localhost:8080/api/v1/cache/demo/hello -d '{\"value\": \"world\"}'" }
@@ -409,8 +410,8 @@ fn namespace_row(row: &Row) -> Markup {
     }
 }
 
-fn paging(facts: &Facts, asked: &Asked) -> Markup {
-    let (rows, all) = asked.select(facts.rows());
+fn paging(known: &Rows, asked: &Asked) -> Markup {
+    let (rows, all) = asked.select(known.known());
     let page = |from: usize| Asked { from, ..asked.clone() }.path();
     let from = asked.first_of(all);
     html! {

@@ -22,6 +22,7 @@ on_both_stores! {
     what_came_to_match_after_the_dry_run_is_told,
     a_form_that_is_old_or_says_too_little_deletes_nothing,
     a_search_within_a_tag_leaves_the_tag,
+    namespaces_that_no_path_can_hold_have_pages,
     a_key_is_deleted_after_it_was_asked_twice,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
@@ -229,6 +230,25 @@ async fn a_search_within_a_tag_leaves_the_tag(service: &Service) {
     let search = page.text().split_once("name=\"pattern\"").expect("a search").1;
     let search = search.split_once("</form>").expect("its end").0;
     assert!(!search.contains("name=\"tag\""), "a pattern and a tag are refused together: {search}");
+}
+
+async fn namespaces_that_no_path_can_hold_have_pages(service: &Service) {
+    let cache = service.client();
+    for ns in [".", ".."] {
+        let page = format!("/dashboard/namespace?ns={ns}");
+        let forms = Forms::of(&cache, &page).await;
+        let shown = cache.fetch(&format!("{page}&pattern=a*")).await.expect(200);
+        let flush = attribute(shown.text(), "id=\"flush\"", "action").expect("a form");
+        assert_eq!(flush, format!("/dashboard/namespace/flush?ns={ns}"));
+        assert_eq!(attribute(shown.text(), "name=\"ns\"", "value").as_deref(), Some(ns), "searching stays in it");
+        let dry_run = forms.post(&flush, &[("pattern", "nobody-wrote-it")]).await.expect(200);
+        assert_eq!(number(dry_run.text(), "id=\"dry-run\"", "data-count"), 0.0);
+        let done = forms.post_and_follow(&flush, &[("pattern", "no*"), ("announced", "0"), ("issued", &now())]).await;
+        assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 0.0);
+        cache.fetch(&format!("/dashboard/namespace/key?ns={ns}&key=nobody-wrote-it")).await.expect(404);
+        cache.fetch(&format!("{page}&unknown=1")).await.expect(400);
+    }
+    cache.fetch("/dashboard/namespace").await.expect(400);
 }
 
 async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
