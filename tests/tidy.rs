@@ -126,7 +126,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("utoipa_swagger_ui", &["http/docs.rs"]),
     ("metrics_exporter_prometheus", &["metrics/"]),
     ("metrics_process", &["metrics/"]),
-    ("opentelemetry", &["trace/export.rs"]),
+    ("opentelemetry", &["trace/export.rs", "trace/counted.rs"]),
 ];
 
 const MAX_LINES: usize = 500;

@@ -12,6 +12,7 @@ use super::openapi::{answers, schema};
 use super::{SharedApp, answer};
 use crate::clock::Moment;
 use crate::store::ShardHealth;
+use crate::trace::SPANS;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Health)]
@@ -176,6 +177,9 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);
     app.metrics.l1_entries.set(app.l1.entries() as f64);
     app.metrics.log_lines_dropped.absolute((app.dropped_log_lines)());
+    app.metrics.spans_exported.absolute(SPANS.exported());
+    app.metrics.spans_dropped.absolute(SPANS.dropped());
+    app.metrics.spans_queued.set(SPANS.queued() as f64);
     app.metrics.database_connected.set(f64::from(u8::from(app.database.is_connected())));
     let agreement = app.fleet.agreement();
     app.metrics.fleet_instances.set(agreement.instances() as f64);

@@ -99,6 +99,9 @@ table! {
     fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
     ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";
     log_lines_dropped: Counter, "sidecache_log_lines_dropped_total", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
+    spans_exported: Counter, "sidecache_spans_exported_total", Unit::Count, "Spans that the OpenTelemetry collector took.";
+    spans_dropped: Counter, "sidecache_spans_dropped_total", Unit::Count, "Spans dropped, the queue being full or the OpenTelemetry collector not taking them.";
+    spans_queued: Gauge, "sidecache_spans_queued", Unit::Count, "Spans not yet exported or dropped.";
     database_connected: Gauge, "sidecache_database_connected", Unit::Count, "1 if the last statement reached the database, else 0.";
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
 }

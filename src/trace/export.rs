@@ -4,7 +4,7 @@
 //! exported), `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf` or `http/json`), `OTEL_SERVICE_NAME`,
 //! `OTEL_TRACES_SAMPLER`, `OTEL_BSP_...`
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). A thread of the SDK's own
-//! exports, behind its bounded queue; spans that it drops or cannot export it says in the log, and counts nowhere.
+//! exports, behind a bounded queue; every span is counted ([`super::SPANS`]).
 //! TLS is not built in: a collector stands beside the service, or in front of the one that is far.
 
 use std::sync::OnceLock;
@@ -19,6 +19,7 @@ use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+use super::counted::CountedQueue;
 use super::{Caller, Ended};
 use crate::model::Answer;
 
@@ -75,7 +76,9 @@ impl Export {
         let resource = Resource::builder();
         let resource = if is_named { resource } else { resource.with_service_name("sidecache") };
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-        let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
+        let provider =
+            SdkTracerProvider::builder().with_resource(resource).with_span_processor(CountedQueue::before(exporter));
+        let provider = provider.build();
         let follows_caller = set("OTEL_TRACES_SAMPLER").is_none_or(|sampler| sampler.starts_with("parentbased"));
         let _ = EXPORTING.set(Exporting { tracer: provider.tracer("sidecache"), follows_caller });
         Ok(Some(Self(provider)))

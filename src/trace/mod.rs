@@ -6,11 +6,15 @@
 
 mod context;
 #[cfg(feature = "otel")]
+mod counted;
+mod counts;
+#[cfg(feature = "otel")]
 mod export;
 
 use std::time::Duration;
 
 pub use self::context::TraceContext;
+pub use self::counts::SPANS;
 #[cfg(feature = "otel")]
 pub use self::export::Export;
 use crate::model::{Answer, Operation};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::Value;
 
-use self::support::client::{cache_path, key_path};
+use self::support::client::{Client, cache_path, key_path};
 use self::support::redis::Redis;
 use self::support::service::{Service, Settings};
 
@@ -101,6 +101,13 @@ fn attribute<'v>(of: &'v Value, name: &str) -> Option<&'v str> {
     list(&of["attributes"]).iter().find(|attribute| attribute["key"] == name)?["value"]["stringValue"].as_str()
 }
 
+/// The spans that are exported, dropped, and neither yet.
+async fn counted(cache: &Client) -> [u64; 3] {
+    let metrics = cache.metrics().await;
+    ["sidecache_spans_exported_total", "sidecache_spans_dropped_total", "sidecache_spans_queued"]
+        .map(|name| metrics.total(name) as u64)
+}
+
 fn exporting(settings: Settings, collector: &Collector) -> Settings {
     settings
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.address))
@@ -136,6 +143,12 @@ async fn every_operation_is_a_span_of_its_callers_trace() {
     }
     seen.sort();
     assert_eq!(seen, ["cache flush done", "cache get hit", "cache get miss", "cache set done"]);
+    // The answer of the collector may be on its way yet.
+    let deadline = Instant::now() + PATIENCE;
+    while counted(&cache).await != [4, 0, 0] {
+        assert!(Instant::now() < deadline, "{:?}", counted(&cache).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -190,6 +203,7 @@ async fn a_collector_that_does_not_answer_holds_nothing_up() {
     }
     // Far more than the queue holds, and far sooner than any export could have been given up (10 s).
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(counted(&cache).await, [0, 3_001 - 64, 64]);
     let begun = Instant::now();
     assert!(service.stop().success());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
