@@ -7,7 +7,7 @@ use super::read::stand_in;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{Entry, EntryKey, Namespace, Operation, Write};
+use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
 use crate::store::{self, Reads};
 
 /// The answer to an mget, each distinct key once, in the order of the request.
@@ -111,7 +111,11 @@ impl Cache {
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
-        self.observe(&begun, &result, || Subject::Batch(namespace.clone(), keys));
+        let subject = || Subject::Batch(namespace.clone(), keys);
+        match result.as_ref().map(MsetAnswer::answer) {
+            Ok(answer) => self.observe_as(&begun, answer, subject),
+            Err(_) => self.observe(&begun, &result, subject),
+        }
         result
     }
 
@@ -155,6 +159,17 @@ impl Cache {
     pub fn check_batch(&self, count: usize) -> Result<(), Error> {
         let limit = self.limits.batch_keys;
         if count > limit { Err(Error::TooManyKeys { count, limit }) } else { Ok(()) }
+    }
+}
+
+impl MsetAnswer {
+    /// How the batch is counted: a single entry that failed makes it a failure, as with reads.
+    fn answer(&self) -> Answer {
+        match self.failed.as_slice() {
+            [] => Answer::Done,
+            failed if failed.iter().all(|(_, error)| error.is_refusal()) => Answer::Refused,
+            _ => Answer::Failed,
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub enum Error {
 impl Error {
     /// Whether the request was wrong, rather than something behind it broken.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded)
+        match self {
+            Self::Store(error) => error.is_refusal(),
+            Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded => false,
+            _ => true,
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl Cache {
             Err(error) if error.is_refusal() => Answer::Refused,
             Err(_) => Answer::Failed,
         };
+        self.observe_as(begun, answer, subject);
+    }
+
+    /// Anything that is no read, and whose result does not say alone how it went.
+    pub(super) fn observe_as(&self, begun: &Begun<'_>, answer: Answer, subject: impl FnOnce() -> Subject) {
         self.note(begun, &Ended { answer, hit: None, reads: Reads::default() }, subject);
     }
 

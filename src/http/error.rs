@@ -206,7 +206,7 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::Timeout { .. } => Code::Timeout,
         store::Error::OutcomeUnknown { .. } => Code::OutcomeUnknown,
         store::Error::Overloaded { .. } => Code::Overloaded,
-        store::Error::Full { .. } => Code::StorageFull,
+        store::Error::Full { .. } | store::Error::QuotaUsedUp => Code::StorageFull,
         store::Error::Protocol { .. } => Code::Internal,
     }
 }

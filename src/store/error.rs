@@ -18,6 +18,9 @@ pub enum Error {
     /// The store has no room for the value.
     #[error("shard {shard} is full")]
     Full { shard: String },
+    /// The namespace holds as much as its policy allows, and the policy makes no room for the value.
+    #[error("the namespace's quota is used up")]
+    QuotaUsedUp,
     /// The shard answered something this program does not understand.
     #[error("shard {shard} answered unexpectedly: {reason}")]
     Protocol { shard: String, reason: String },
@@ -28,6 +31,11 @@ impl Error {
     /// much to do already.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
+    }
+
+    /// Whether the namespace's policy says no, rather than something being broken.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::QuotaUsedUp)
     }
 
     /// Whether a write that failed this way may have happened all the same.

@@ -160,7 +160,7 @@ pub trait Store: Presence {
     /// Stores an entry, after making room as `quota` says.
     ///
     /// # Errors
-    /// [`Error::Full`] when there is no room; what stood under the key stays.
+    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room; what stood under the key stays.
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
 
     /// Writes many entries of one namespace, each whole or not at all. No key stands in `writes`

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::{Client, namespace};
 use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings, Store};
 
 on_both_stores! {
@@ -105,6 +106,53 @@ async fn results_are_told_apart_and_add_up() {
         })
         .await;
     }
+}
+
+async fn results_of(cache: &Client, operation: &str) -> BTreeMap<String, u64> {
+    let metrics = cache.metrics().await;
+    let samples = metrics.samples().iter().filter(|sample| {
+        sample.name == "sidecache_requests_total" && sample.labels.get("operation").is_some_and(|of| of == operation)
+    });
+    samples
+        .filter(|sample| sample.value > 0.0)
+        .map(|sample| (sample.labels["result"].clone(), sample.value as u64))
+        .collect()
+}
+
+#[tokio::test]
+async fn regression_a_quota_that_is_used_up_is_a_refusal_and_no_failure() {
+    for store in [Store::Embedded, Store::Shards] {
+        let service = Service::start(store.settings());
+        let cache = service.client();
+        let ns = namespace("full");
+        let policy = json!({"max_size_mb": 1, "eviction_policy": "NONE"});
+        cache.put_policy(&ns, policy.to_string()).await.expect(201);
+        let value = json!("x".repeat(100_000));
+        let mut results = BTreeMap::new();
+        for number in 0..40 {
+            let answer = cache.set(&ns, &format!("k{number}"), &value.to_string()).await;
+            let result = if answer.status == 201 { "done" } else { "refused" };
+            if result == "refused" {
+                answer.expect_error(507, "storage_full");
+            }
+            *results.entry(result.to_owned()).or_insert(0) += 1;
+        }
+        assert!(results.contains_key("refused"), "{results:?}");
+        assert_eq!(results_of(&cache, "set").await, results);
+    }
+}
+
+#[tokio::test]
+async fn regression_an_mset_of_which_a_shard_failed_entries_is_counted_as_failed() {
+    let mut servers = [Redis::start(), Redis::start()];
+    let service = Service::start(Settings::on(&servers));
+    let cache = service.client();
+    let entries: Vec<_> = (0..50).map(|key| json!({"key": format!("key_{key}"), "value": key})).collect();
+    cache.mset("n", &json!(entries)).await.expect(200);
+    servers[0].kill();
+    let answer = cache.mset("n", &json!(entries)).await.expect(200).json();
+    assert_eq!(answer["success"], false, "{answer}");
+    assert_eq!(results_of(&cache, "mset").await, BTreeMap::from([("done".into(), 1), ("failed".into(), 1)]));
 }
 
 #[tokio::test]

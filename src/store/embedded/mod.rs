@@ -62,10 +62,9 @@ impl Embedded {
     }
 
     fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
-        let full = || Error::Full { shard: NAME.to_owned() };
         let cost = space::cost(key, &write);
         if cost > self.limit_bytes {
-            return Err(full());
+            return Err(Error::Full { shard: NAME.to_owned() });
         }
         // Counted before it is there: whoever deletes it must find it in the sum.
         self.used.fetch_add(cost, Relaxed);
@@ -75,7 +74,7 @@ impl Embedded {
             self.used.fetch_sub(cost, Relaxed);
         }
         self.make_room(key);
-        stored.ok_or_else(full)
+        stored.ok_or(Error::QuotaUsedUp)
     }
 
     /// Repeats a step that takes out up to [`BATCH`] entries until there is nothing left to do.

@@ -190,7 +190,7 @@ impl Shard {
             for answer in answers {
                 done.push(match written(answer)? {
                     Written::Stored(stored) => Ok(stored),
-                    Written::NoRoom => Err(Error::Full { shard: self.name.clone() }),
+                    Written::NoRoom => Err(Error::QuotaUsedUp),
                     Written::Refused(reason) => Err(Error::Protocol { shard: self.name.clone(), reason }),
                     Written::AskAgain => break,
                 });
