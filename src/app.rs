@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
 use crate::store::{InvalidationSink, SharedStore, Store as _};
-use crate::telemetry::DroppedLines;
+use crate::telemetry::{self, DroppedLines};
 use crate::trends::Trends;
 use crate::workers::Workers;
 
@@ -304,20 +304,36 @@ fn instance_name() -> String {
     format!("{:016x}", RandomState::new().hash_one(seed))
 }
 
-/// Tells a person where the service is and what to try.
+/// Tells where the service is: a person also what to try, a program in the log, where all else is.
 fn announce(address: SocketAddr, config: &Config) {
     let store = match &config.store {
         StoreConfig::Embedded { .. } => "embedded store".to_owned(),
         StoreConfig::Redis(redis) => format!("{} Redis shards", redis.shards.len()),
     };
     let (version, database) = (env!("CARGO_PKG_VERSION"), config.database.kind.as_str());
+    let greeting = format!("sidecache {version} listens on http://{address} ({store}, database {database})");
+    if !telemetry::is_text(&config.log) {
+        tracing::info!("{greeting}");
+        return;
+    }
+    let to_try = from_here(address);
     let text = format!(
-        "sidecache {version} listens on http://{address} ({store}, database {database})\n\
+        "{greeting}\n\
          try it:\n  \
-         curl -i -X PUT http://{address}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'\n  \
-         curl -i http://{address}/api/v1/cache/demo/hello\n"
+         curl -i -X PUT http://{to_try}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'\n  \
+         curl -i http://{to_try}/api/v1/cache/demo/hello\n"
     );
     // Whether anybody reads it is not what the service depends on.
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// The address to ask on this machine: nothing answers at that of all addresses.
+fn from_here(listening: SocketAddr) -> SocketAddr {
+    let address = match listening.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    SocketAddr::new(address, listening.port())
 }

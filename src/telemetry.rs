@@ -33,6 +33,15 @@ impl Log {
     }
 }
 
+/// Whether the log is text for people, rather than JSON for programs.
+pub fn is_text(config: &LogConfig) -> bool {
+    match config.format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => stderr().is_terminal(),
+    }
+}
+
 /// Starts logging; called once, before anything logs.
 pub fn start(config: &LogConfig) -> Log {
     let (writer, guard) =
@@ -41,12 +50,7 @@ pub fn start(config: &LogConfig) -> Log {
     // The filter was checked when the settings were parsed.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = fmt().with_env_filter(filter).with_writer(writer);
-    let as_text = match config.format {
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => stderr().is_terminal(),
-    };
-    if as_text {
+    if is_text(config) {
         log.with_ansi(stderr().is_terminal()).init();
     } else {
         log.json().init();

@@ -6,13 +6,23 @@ use super::settings::{Error, Settings};
 /// The bytes asked for by the setting `name` (in MiB, at least `low`).
 ///
 /// # Errors
+/// It is no number, or out of range.
+pub fn asked(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
+    settings.number(name, low..=u64::MAX / MIB).map(|mb| mb * MIB)
+}
+
+/// The same where there is so much.
+///
+/// # Errors
 /// It is no number, or more than the machine or its control group has.
 pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
-    let wanted_mb = settings.number(name, low..=u64::MAX / MIB)?;
+    let bytes = asked(settings, name, low)?;
     match available_bytes() {
-        Some(available) if wanted_mb * MIB > available => Err(settings
-            .error(name, format!("{wanted_mb} MiB are more than the {} MiB of memory there are", available / MIB))),
-        _ => Ok(wanted_mb * MIB),
+        Some(available) if bytes > available => Err(settings.error(
+            name,
+            format!("{} MiB are more than the {} MiB of memory there are", bytes / MIB, available / MIB),
+        )),
+        _ => Ok(bytes),
     }
 }
 

@@ -6,7 +6,7 @@ mod memory;
 mod redis;
 mod settings;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZero, NonZeroU16};
 use std::time::Duration;
 
@@ -166,10 +166,11 @@ impl Config {
         let size = |name: &str, low: usize, high: usize| {
             settings.number(name, low as u64..=high as u64).map(|number| number as usize)
         };
+        let listen: SocketAddr = settings.parse("listen").map_err(|_| {
+            settings.error("listen", format!("expected <address>:<port>, not {:?}", settings.text("listen")))
+        })?;
         let http = HttpConfig {
-            listen: settings.parse("listen").map_err(|_| {
-                settings.error("listen", format!("expected <address>:<port>, not {:?}", settings.text("listen")))
-            })?,
+            listen,
             advertise: Self::advertise(settings)?,
             header_timeout: duration("header_timeout_ms", 10, DAY_MS)?,
             request_timeout: duration("request_timeout_ms", 10, DAY_MS)?,
@@ -194,8 +195,14 @@ impl Config {
             max_staleness: duration("max_staleness_ms", 20, DAY_MS)?,
             without: Self::without(settings)?,
         };
-        let max_bytes = memory::within(settings, "embedded_max_mb", 1)?;
-        let store = RedisConfig::parse(settings)?.map_or(StoreConfig::Embedded { max_bytes }, StoreConfig::Redis);
+        let store = match RedisConfig::parse(settings)? {
+            None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
+            Some(redis) => {
+                // Not in use, so it need not fit into the memory there is; but wrong is wrong.
+                memory::asked(settings, "embedded_max_mb", 1)?;
+                StoreConfig::Redis(redis)
+            }
+        };
         if let StoreConfig::Redis(redis) = &store
             && redis.timeout >= http.request_timeout
         {
@@ -251,19 +258,23 @@ impl Config {
         if text.is_empty() {
             return Ok(None);
         }
-        let is_host = |host: &str| {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            let within_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_name = |host: &str| {
             (1..=253).contains(&host.len())
-                && match within_brackets {
-                    Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-                    None => host.bytes().all(plain),
-                }
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
         };
-        let is_port = |port: &str| port.parse::<NonZeroU16>().is_ok();
-        match text.rsplit_once(':') {
-            Some((host, port)) if is_host(host) && is_port(port) => Ok(Some(text.to_owned())),
-            _ => Err(settings.error("advertise", format!("expected <host>:<port>, not {text:?}"))),
+        let of_address = |host: &str, port: NonZeroU16| {
+            let address = host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
+            Some(SocketAddr::new(address, port.get()).to_string())
+        };
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let advertised = parts.and_then(|(host, port)| match host {
+            name if is_name(name) => Some(text.to_owned()),
+            // Any address may stand in brackets: whoever sets it from a variable need not know which kind it is.
+            address => of_address(address, port),
+        });
+        match advertised {
+            Some(advertised) => Ok(Some(advertised)),
+            None => Err(settings.error("advertise", format!("expected <host>:<port>, not {text:?}"))),
         }
     }
 
@@ -321,6 +332,28 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert!(matches!(config.store, StoreConfig::Embedded { max_bytes } if max_bytes == 256 << 20));
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn an_address_of_either_kind_can_be_advertised_in_brackets() {
+        for (text, expected) in [
+            ("[10.0.0.1]:80", "10.0.0.1:80"),
+            ("[fd00::1]:80", "[fd00::1]:80"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("cache-1:80", "cache-1:80"),
+        ] {
+            let config = parse(&[("SIDECACHE_ADVERTISE", text)]).unwrap();
+            assert_eq!(config.http.advertise.as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_in_use_need_not_be_there() {
+        let enormous = ("SIDECACHE_EMBEDDED_MAX_MB", "1000000000");
+        assert!(parse(&[enormous]).unwrap_err().to_string().contains("of memory there are"));
+        let shards = ("SIDECACHE_REDIS_SHARDS", "a=redis://127.0.0.1:1");
+        assert!(parse(&[enormous, shards]).is_ok());
+        assert!(parse(&[("SIDECACHE_EMBEDDED_MAX_MB", "much"), shards]).is_err());
     }
 
     #[test]

@@ -248,7 +248,10 @@ impl Settings {
 }
 
 fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<String, Value>) -> Result<(), Error> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::new(shown, error.message()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let place = error.span().map_or(String::new(), |span| place(text, span.start));
+        Error::new(format!("{shown}{place}"), error.message())
+    })?;
     for (name, value) in table {
         let origin = format!("{shown}: {name}");
         if !known.iter().any(|setting| setting.name == name) {
@@ -264,6 +267,13 @@ fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<S
         values.insert(name, Value { text, layer: Layer::File, origin });
     }
     Ok(())
+}
+
+/// The line and column of a byte, counted from 1, as editors and compilers write it.
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    format!(":{}:{}", before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 fn unknown(origin: String, name: &str, known: impl Iterator<Item = String>) -> Error {

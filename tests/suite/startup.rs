@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::ensure;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -270,7 +271,7 @@ fn version_is_the_package_s() {
 
 #[tokio::test]
 async fn the_start_prints_where_it_listens_and_lines_to_try() {
-    let service = Service::start(Settings::embedded());
+    let service = Service::start(Settings::embedded().set("log_format", "text"));
     let address = service.address();
     service.client().fetch("/livez").await.expect(200);
     // A thread reads it line by line, and may still be at the first.
@@ -288,6 +289,27 @@ async fn the_start_prints_where_it_listens_and_lines_to_try() {
     assert_eq!(curls.len(), 2, "{stdout}");
     assert!(curls.iter().all(|line| line.contains(&format!("http://{address}/api/v1/cache/"))), "{stdout}");
     assert!(service.folder().join("data/sidecache.db").is_file(), "the database lies where the default says");
+}
+
+#[tokio::test]
+async fn where_programs_read_the_log_nothing_else_is_said() {
+    let service = Service::start(Settings::embedded().set("log_format", "json").set("listen", "0.0.0.0:0"));
+    let greeting = format!("listens on http://{} (embedded store", service.address());
+    assert_eq!(service.stdout(), "");
+    let log = service.log();
+    assert!(log.contains(&greeting), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_the_place() {
+    let folder = scratch::folder("toml");
+    let path = folder.path().join("bad.toml");
+    std::fs::write(&path, "workers = 2\nlog = warn\n").expect("it is written");
+    let refused = refused(&Settings::none().set("config", path.display()));
+    assert!(refused.contains(&format!("{}:2:7: ", path.display())), "{refused}");
 }
 
 #[tokio::test]

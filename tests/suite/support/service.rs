@@ -208,8 +208,9 @@ impl Service {
         let mut process = Process::spawn(settings.command(&folder), Signal::Kill);
         let child = process.child();
         let (lines, said) = mpsc::channel();
-        let stdout = gather(child.stdout.take().expect("stdout is piped"), Some(lines));
-        let stderr = gather(child.stderr.take().expect("stderr is piped"), None);
+        // It says so on stdout, or in the log where that is JSON.
+        let stdout = gather(child.stdout.take().expect("stdout is piped"), lines.clone());
+        let stderr = gather(child.stderr.take().expect("stderr is piped"), lines);
         let deadline = Instant::now() + PATIENCE;
         loop {
             match said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -345,9 +346,9 @@ pub fn run(settings: &Settings) -> Finished {
     let mut process = Process::spawn(settings.command(&place), Signal::Kill);
     let child = process.child();
     let (lines, end_of_stdout) = mpsc::channel();
-    let stdout = gather(child.stdout.take().expect("stdout is piped"), Some(lines));
+    let stdout = gather(child.stdout.take().expect("stdout is piped"), lines);
     let (lines, end_of_stderr) = mpsc::channel();
-    let stderr = gather(child.stderr.take().expect("stderr is piped"), Some(lines));
+    let stderr = gather(child.stderr.take().expect("stderr is piped"), lines);
     let Some(status) = process.wait(PATIENCE) else {
         panic!("sidecache should have ended by itself; stdout:\n{}\nstderr:\n{}", text_of(&stdout), text_of(&stderr));
     };
@@ -377,7 +378,7 @@ fn text_of(text: &Mutex<String>) -> String {
 }
 
 /// Gathers all lines of a pipe, and passes each on while somebody listens.
-fn gather(pipe: impl Read + Send + 'static, lines: Option<mpsc::Sender<String>>) -> Arc<Mutex<String>> {
+fn gather(pipe: impl Read + Send + 'static, lines: mpsc::Sender<String>) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
     let gathered = Arc::clone(&text);
     thread::spawn(move || {
@@ -388,10 +389,8 @@ fn gather(pipe: impl Read + Send + 'static, lines: Option<mpsc::Sender<String>>)
                 gathered.push_str(&line);
                 gathered.push('\n');
             }
-            if let Some(lines) = &lines {
-                // Nobody listens any more once the service has started.
-                let _ = lines.send(line);
-            }
+            // Nobody listens any more once the service has started.
+            let _ = lines.send(line);
         }
     });
     text
