@@ -34,7 +34,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -104,7 +104,10 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
         .route("/dashboard/events", get(events::events))
         .route("/dashboard/assets/{name}", get(asset::get))
-        .route("/dashboard/", get(no_such_page))
+        // What a person types who knows an address in part.
+        .route("/", get(async || Redirect::temporary(address::OVERVIEW)))
+        .route("/dashboard/", get(async || Redirect::temporary(address::OVERVIEW)))
+        .route("/docs/", get(async || Redirect::temporary("/docs")))
         .route("/dashboard/{*rest}", get(no_such_page))
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
         .layer(from_fn(guard))

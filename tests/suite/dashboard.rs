@@ -26,6 +26,7 @@ on_both_stores! {
     a_key_is_deleted_after_it_was_asked_twice,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
+    the_bare_address_leads_to_the_pages,
     keys_are_listed_page_by_page,
     events_tell_of_a_change,
 }
@@ -328,6 +329,15 @@ async fn errors_are_pages_with_the_codes_of_the_api(service: &Service) {
     forms.post(flush, &[("pattern", "a"), ("tag", "b")]).await.expect(400);
     forms.post(flush, &[("announced", "many")]).await.expect(400);
     forms.post(flush, &[("patern", "a")]).await.expect(400);
+}
+
+async fn the_bare_address_leads_to_the_pages(service: &Service) {
+    let cache = service.client();
+    for (typed, page) in [("/", "/dashboard"), ("/dashboard/", "/dashboard"), ("/docs/", "/docs")] {
+        let answer = cache.fetch(typed).await.expect(307);
+        assert_eq!(answer.header("location"), Some(page), "{typed}");
+        cache.fetch(page).await.expect(200);
+    }
 }
 
 async fn keys_are_listed_page_by_page(service: &Service) {
