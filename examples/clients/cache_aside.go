@@ -42,7 +42,7 @@ type entry struct {
 func NewCache(base, namespace string, ttl time.Duration) *Cache {
 	transport := &http.Transport{ // names no proxy, so none is used
 		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		MaxIdleConnsPerHost: 64, // the default of 2 closes and opens connections all the time
+		MaxIdleConnsPerHost: 64,              // the default of 2 closes and opens connections all the time
 		IdleConnTimeout:     4 * time.Second, // the service closes idle connections after 5 s
 	}
 	path := base + "/api/v1/cache/" + url.PathEscape(namespace) + "/"
@@ -55,16 +55,17 @@ func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.Ra
 	if time.Now().UnixNano() >= c.resume.Load() {
 		status, body, err = c.call(ctx, http.MethodGet, key, nil)
 	}
+	if err == nil && status == http.StatusOK {
+		var found entry
+		if err = json.Unmarshal(body, &found); err == nil && found.Value != nil {
+			return found.Value, "cache", nil
+		}
+		err = fmt.Errorf("no entry: %s", body)
+	}
 	if err != nil {
 		log.Printf("reading %s from the source: %v", key, err)
 		loaded, err := load(key) // no use in storing it: that would wait as well
 		return loaded, "source", err
-	}
-	if status == http.StatusOK {
-		var found entry
-		if err := json.Unmarshal(body, &found); err == nil {
-			return found.Value, "cache", nil
-		}
 	}
 	loaded, err := load(key)
 	if err != nil {
@@ -115,11 +116,12 @@ func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int,
 	if err != nil {
 		return 0, nil, c.unanswered(ctx, err)
 	}
-	switch response.StatusCode {
-	case http.StatusOK, http.StatusCreated, http.StatusNotFound:
-		return response.StatusCode, answer, nil
+	status := response.StatusCode
+	miss := status == http.StatusNotFound && bytes.Contains(answer, []byte(`"key_not_found"`))
+	if status == http.StatusOK || status == http.StatusCreated || miss {
+		return status, answer, nil
 	}
-	return 0, nil, fmt.Errorf("%d %s", response.StatusCode, answer)
+	return 0, nil, fmt.Errorf("%d %s", status, answer)
 }
 
 func (c *Cache) unanswered(ctx context.Context, err error) error {

@@ -86,9 +86,8 @@ class Cache:
         """To be called after the source has changed. False: the old value may be served until its TTL ends."""
         for attempt in range(3):
             try:
-                status, _ = self._call("DELETE", key)
-                if status in (200, 404):
-                    return True
+                self._call("DELETE", key)  # 200 or 404
+                return True
             except Unavailable as problem:  # also `outcome_unknown`: deleting again is safe, and tells
                 print(f"{key}, attempt {attempt + 1}: {problem}", file=sys.stderr)
             time.sleep(0.05 * 2**attempt)
@@ -98,7 +97,12 @@ class Cache:
         if time.monotonic() < self.resume:
             raise Unavailable("the cache did not answer a moment ago")
         status, body = self._call("GET", key)
-        return json.loads(body) if status == 200 else None
+        if status == 404:
+            return None
+        try:
+            return {"value": json.loads(body)["value"]}
+        except (ValueError, TypeError, KeyError) as problem:
+            raise Unavailable(f"no entry: {body[:200]!r}") from problem
 
     def _call(self, method, key, body=None):
         connection = getattr(self.local, "connection", None)
@@ -110,7 +114,7 @@ class Cache:
             connection.close()  # the next call opens a new one
             self.resume = time.monotonic() + REST
             raise Unavailable(repr(problem)) from problem
-        if status not in (200, 201, 404):
+        if status not in (200, 201) and not (status == 404 and b'"key_not_found"' in answer):
             raise Unavailable(f"{status} {answer[:200]!r}")
         return status, answer
 

@@ -106,10 +106,15 @@ impl Cache {
             Ok::<_, reqwest::Error>((answer.status(), answer.bytes().await?))
         };
         match exchange.await {
-            Ok((status, body)) if status.is_success() || status == StatusCode::NOT_FOUND => {
-                Ok((status, body.to_vec()))
+            Ok((status, body)) => {
+                let text = String::from_utf8_lossy(&body);
+                let is_miss = status == StatusCode::NOT_FOUND && text.contains("\"key_not_found\"");
+                if status.is_success() || is_miss {
+                    Ok((status, body.to_vec()))
+                } else {
+                    Err(format!("{status} {text}"))
+                }
             }
-            Ok((status, body)) => Err(format!("{status} {}", String::from_utf8_lossy(&body))),
             Err(problem) => {
                 *self.resume.lock().expect("nothing panics with it") = Instant::now() + REST;
                 Err(format!("{problem:?}"))

@@ -59,7 +59,10 @@ export class Cache {
   private async get<T>(key: string): Promise<{ value: T } | undefined> {
     if (performance.now() < this.resume) throw new Unavailable("the cache did not answer a moment ago");
     const { status, body } = await this.call("GET", key);
-    return status === 200 ? JSON.parse(body) : undefined;
+    if (status === 404) return undefined;
+    const entry = JSON.parse(body);
+    if (!("value" in entry)) throw new Unavailable(`no entry: ${body}`);
+    return entry;
   }
 
   private async call(method: string, key: string, body?: string): Promise<{ status: number; body: string }> {
@@ -73,7 +76,8 @@ export class Cache {
       this.resume = performance.now() + REST_MS;
       throw new Unavailable(String(problem));
     }
-    if (![200, 201, 404].includes(answer.status)) throw new Unavailable(`${answer.status} ${answer.body}`);
+    const isMiss = answer.status === 404 && answer.body.includes('"key_not_found"');
+    if (answer.status !== 200 && answer.status !== 201 && !isMiss) throw new Unavailable(`${answer.status} ${answer.body}`);
     return answer;
   }
 }

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -143,6 +143,7 @@ in_every_language!(
     a_service_that_is_gone_costs_no_value_and_caches_again_when_it_is_back,
     a_service_that_stands_still_costs_no_more_than_the_timeout,
     a_service_that_answers_byte_by_byte_costs_no_more_than_the_timeout,
+    a_server_that_is_no_cache_is_not_believed,
 );
 
 fn service_on(port: u16) -> Service {
@@ -248,6 +249,44 @@ fn drip(mut connection: TcpStream) {
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+async fn a_server_that_is_no_cache_is_not_believed(language: Language) {
+    let (methods, seen) = mpsc::channel();
+    let strange = |answer: &'static str| {
+        let methods = methods.clone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                answer_once(&connection, answer, &methods);
+            }
+        });
+        address
+    };
+
+    let mut lost =
+        Program::start(language, strange("404 Not Found\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno"), "n");
+    assert_eq!(lost.change("mug", "1"), "changed, and the cache does not know");
+    assert_eq!(lost.read("mug"), "source 1");
+
+    let mut fooled =
+        Program::start(language, strange("200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ntrue"), "n");
+    fooled.change("mug", "1");
+    assert_eq!(fooled.read("mug"), "source 1");
+
+    let seen: BTreeSet<String> = seen.try_iter().collect();
+    assert_eq!(seen, BTreeSet::from(["DELETE", "GET"].map(str::to_owned)), "something was stored");
+}
+
+/// Answers one request without a body, and tells its method.
+fn answer_once(mut connection: &TcpStream, answer: &str, methods: &Sender<String>) {
+    let mut head = BufReader::new(connection).lines().map_while(Result::ok);
+    let method = head.next().and_then(|line| Some(line.split_once(' ')?.0.to_owned()));
+    head.take_while(|line| !line.is_empty()).for_each(drop);
+    // Neither the program nor the test may be there any more.
+    let _ = method.map(|method| methods.send(method));
+    let _ = write!(connection, "HTTP/1.1 {answer}");
 }
 
 #[test]
