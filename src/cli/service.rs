@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{Method, Request, Response};
+use ureq::Agent;
+use ureq::http::{Method, Request, StatusCode};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
-use ureq::{Agent, Body};
 
 use super::failure::{Exit, Failure};
 
@@ -124,7 +124,7 @@ impl Service {
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let request_id = request_id();
-        let may_change = *method != Method::GET && !path.ends_with("/mget") && !path.contains("dry_run=true");
+        let may_change = may_change(method, path);
         self.connected.0.store(false, Relaxed);
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         request = request.header("x-request-id", &request_id);
@@ -153,25 +153,15 @@ impl Service {
                 let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
                 Ok(Answer { body, request_id, etag })
             }
-            Ok((response, body)) => Err(self.refused(&response, &body, &request_id)),
+            Ok((response, body)) => Err(self.refused(response.status(), &body, may_change, &request_id)),
             Err(error) => Err(self.broken(&error, may_change, &request_id)),
         }
     }
 
     /// What an answer without success means.
-    fn refused(&self, response: &Response<Body>, body: &[u8], request_id: &str) -> Failure {
-        let status = response.status();
+    fn refused(&self, status: StatusCode, body: &[u8], may_change: bool, request_id: &str) -> Failure {
         let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
-        let Some(code) = problem.code else {
-            return Failure::new(
-                Exit::Unreachable,
-                format!(
-                    "what answers at {} is no sidecache: it says {status}; name the service with --url",
-                    self.url()
-                ),
-            )
-            .with_request(request_id);
-        };
+        let Some(code) = problem.code else { return self.foreign(status, may_change).with_request(request_id) };
         let exit = match (&*code, status.as_u16()) {
             ("outcome_unknown", _) => Exit::Unknown,
             ("key_not_found" | "namespace_not_found", _) => Exit::NotFound,
@@ -198,6 +188,34 @@ impl Service {
             text = format!("{text}; {advice}");
         }
         Failure::new(exit, text).with_code(code).with_request(request_id)
+    }
+
+    /// What an answer without success means that has no code: it is not the service's own. Either a proxy gave it,
+    /// which may have passed the request on before, or there is no sidecache at all.
+    fn foreign(&self, status: StatusCode, may_change: bool) -> Failure {
+        let url = self.url();
+        let (exit, text) = match status.as_u16() {
+            500.. if may_change => (
+                Exit::Unknown,
+                format!(
+                    "{url} says {status}, as no sidecache does: a proxy in between may have passed the change on; look \
+                     at what is there before doing it again"
+                ),
+            ),
+            500.. => (
+                Exit::Failed,
+                format!("{url} says {status}, as no sidecache does; is the service behind a proxy, and away?"),
+            ),
+            404 | ..400 => (
+                Exit::Unreachable,
+                format!("what answers at {url} is no sidecache: it says {status}; name the service with --url"),
+            ),
+            _ => (
+                Exit::Refused,
+                format!("{url} refuses with {status}, as no sidecache does; is there a proxy in between?"),
+            ),
+        };
+        Failure::new(exit, text)
     }
 
     /// What it means that no answer came.
@@ -249,6 +267,18 @@ impl Answer {
     /// The version of the entry, where the answer tells.
     pub fn version(&self) -> Option<u64> {
         self.etag.as_deref()?.trim_matches('"').parse().ok()
+    }
+}
+
+/// Whether a request is not known to leave everything as it is. Its method tells: anything may be called `mget`.
+fn may_change(method: &Method, path: &str) -> bool {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    match *method {
+        Method::GET | Method::HEAD => false,
+        Method::POST => !path.ends_with("/mget"),
+        // What stands for itself in a parameter's value is encoded there.
+        Method::DELETE => !query.split('&').any(|parameter| parameter == "dry_run=true"),
+        _ => true,
     }
 }
 

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::{cache_path, encoded, namespace};
 use crate::support::eventually::{SOON, eventually};
+use crate::support::nginx::Nginx;
+use crate::support::ports;
 use crate::support::postgres::{self, Postgres};
 use crate::support::process::{self, Signal};
 use crate::support::redis::{self, Redis};
@@ -503,6 +505,82 @@ async fn a_change_without_an_answer_is_exit_code_6() {
         assert!(ran.err.contains("did not answer"), "{}", ran.err);
     }
     service.signal(Signal::Cont);
+}
+
+/// What counted as the address of mget was no change, whatever was done to it.
+#[tokio::test]
+async fn regression_an_unanswered_change_of_what_is_called_mget_is_exit_code_6() {
+    let service = Service::start(Settings::embedded());
+    service.signal(Signal::Stop);
+    let changes = [
+        vec!["set", "users", "mget", "1"],
+        vec!["del", "users", "mget"],
+        vec!["flush", "mget", "--yes"],
+        vec!["namespaces", "delete", "mget", "--yes"],
+    ];
+    let reads = [
+        vec!["get", "users", "mget"],
+        vec!["mget", "users", "mget"],
+        vec!["flush", "mget", "--dry-run"],
+        vec!["namespaces", "get", "mget"],
+    ];
+    for (commands, code) in [(changes, 6), (reads, 3)] {
+        for words in commands {
+            let words: Vec<&str> = words.into_iter().chain(["--timeout", "200ms"]).collect();
+            let ran = ask(&service, &words).expect(code);
+            assert!(ran.err.contains("did not answer"), "{words:?}: {}", ran.err);
+        }
+    }
+    service.signal(Signal::Cont);
+}
+
+/// Any answer without a code was said to come from no sidecache, and exit code 3 to say that nothing happened.
+#[tokio::test]
+async fn regression_a_gateway_that_gives_up_a_change_leaves_it_unknown() {
+    let service = Service::start(Settings::embedded());
+    let (silent, absent) = (service.address(), ports::free());
+    let nginx = Nginx::start(|port| {
+        let refusals = [401, 403, 404, 413, 429].map(|code| format!("location /{code}/ {{ return {code}; }}\n"));
+        format!(
+            "server {{ listen 127.0.0.1:{port};\n\
+             location /silent/ {{ proxy_pass http://{silent}/; proxy_read_timeout 200ms; }}\n\
+             location /absent/ {{ proxy_pass http://127.0.0.1:{absent}/; }}\n{} }}",
+            refusals.concat()
+        )
+    });
+    let run = |words: &[&str], place: &str| {
+        let url = format!("http://{}/{place}", nginx.address());
+        alone(&[words, &["--url", &url]].concat())
+    };
+    let changes: [&[&str]; 4] = [
+        &["set", "ns", "k", "1"],
+        &["del", "ns", "k"],
+        &["flush", "ns", "--yes"],
+        &["namespaces", "delete", "ns", "--yes"],
+    ];
+    let reads: [&[&str]; 4] =
+        [&["get", "ns", "k"], &["mget", "ns", "k"], &["stats", "ns"], &["flush", "ns", "--dry-run"]];
+    run(changes[0], "silent").expect(0);
+    service.signal(Signal::Stop);
+    for (place, status) in [("silent", "504 Gateway"), ("absent", "502 Bad Gateway")] {
+        for words in changes {
+            let ran = run(words, place).expect(6);
+            assert!(ran.err.contains(status) && ran.err.contains("before doing it again"), "{}", ran.err);
+        }
+        for words in reads {
+            let ran = run(words, place).expect(5);
+            assert!(ran.err.contains(status) && ran.err.contains("proxy"), "{}", ran.err);
+        }
+    }
+    service.signal(Signal::Cont);
+    for words in changes.into_iter().chain(reads) {
+        for place in ["401", "403", "413", "429"] {
+            let ran = run(words, place).expect(4);
+            assert!(ran.err.contains(place) && ran.err.contains("proxy in between?"), "{}", ran.err);
+        }
+        let ran = run(words, "404").expect(3);
+        assert!(ran.err.contains("is no sidecache: it says 404"), "{}", ran.err);
+    }
 }
 
 #[tokio::test]
