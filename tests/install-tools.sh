@@ -27,6 +27,7 @@ need build-essential cc gcc clang
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 need curl curl
+need openssl openssl
 need chromium chromium
 need chromium-driver chromedriver
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || missing="$missing fonts-dejavu-core"

@@ -100,6 +100,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli/screen.rs"]),
     ("indicatif", &["cli/screen.rs"]),
     ("ureq", &["cli/"]),
+    ("rustls_native_certs", &["cli/trust.rs"]),
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",

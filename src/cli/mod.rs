@@ -18,6 +18,7 @@ mod screen;
 mod service;
 mod settings;
 mod stats;
+mod trust;
 mod wrong;
 
 use std::io::{self, Write as _};

@@ -11,10 +11,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 
 use super::failure::{Exit, Failure};
+use super::trust;
 
 /// What stays as it is in a path or a query. A dot does not: a key of dots alone would be a way up.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
@@ -40,7 +42,8 @@ pub struct Answer {
     etag: Option<String>,
 }
 
-/// Whether the request under way has a connection, after which nobody can say that nothing was sent.
+/// Whether the request under way has a connection, the handshake of TLS included, after which nobody can say that
+/// nothing was sent.
 #[derive(Clone, Debug, Default)]
 struct Connected(Arc<AtomicBool>);
 
@@ -67,7 +70,10 @@ impl Service {
     /// The URL is none.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, Failure> {
         let base = parse_url(url)?;
+        // To read the list takes longer than most requests.
+        let tls = if base.starts_with("https:") { trust::config()? } else { TlsConfig::default() };
         let config = Agent::config_builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
@@ -227,16 +233,16 @@ impl Service {
             other => other.to_string(),
         };
         let url = self.url();
-        // The handshake of TLS comes with the first bytes; what is wrong with it is no valid data.
-        let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
-        if !self.connected.0.load(Relaxed) || is_handshake {
-            return Failure::new(
-                Exit::Unreachable,
-                format!(
-                    "cannot reach {url}: {reason}; is the service running? start it with `sidecache serve`, or name \
-                     another with --url"
-                ),
-            );
+        if !self.connected.0.load(Relaxed) {
+            let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
+            let advice = match is_handshake {
+                true => {
+                    "an https service needs a certificate for this name, of a CA that the system trusts, or that \
+                     SSL_CERT_FILE holds"
+                }
+                false => "is the service running? start it with `sidecache serve`, or name another with --url",
+            };
+            return Failure::new(Exit::Unreachable, format!("cannot reach {url}: {reason}; {advice}"));
         }
         if may_change {
             return Failure::new(

@@ -3,12 +3,15 @@
 //! Standard output is a pipe here, so there is no terminal: no bars, no colours, no questions.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::path::Path;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::{cache_path, encoded, namespace};
@@ -80,7 +83,7 @@ fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("SIDECACHE_") || text.starts_with("TRACE") {
+        if ["SIDECACHE_", "TRACE", "SSL_CERT_"].iter().any(|start| text.starts_with(start)) {
             command.env_remove(name);
         }
     }
@@ -581,6 +584,129 @@ async fn regression_a_gateway_that_gives_up_a_change_leaves_it_unknown() {
         let ran = run(words, "404").expect(3);
         assert!(ran.err.contains("is no sidecache: it says 404"), "{}", ran.err);
     }
+}
+
+/// TLS with a certificate for 127.0.0.1 of a CA of its own, in front of a service.
+struct Tls {
+    nginx: Nginx,
+    ca: PathBuf,
+    _folder: TempDir,
+}
+
+impl Tls {
+    fn in_front_of(service: &Service) -> Tls {
+        const EXTENSIONS: &str = "[req]\ndistinguished_name = name\n[name]\n[ca]\nbasicConstraints = critical, CA:TRUE\n\
+            [service]\nbasicConstraints = critical, CA:FALSE\nsubjectAltName = IP:127.0.0.1\n";
+        let folder = scratch::folder("tls");
+        scratch::file(folder.path(), "openssl.cnf", EXTENSIONS);
+        for (name, issued) in [("ca", ""), ("service", "-CA ca.pem -CAkey ca.key")] {
+            let words = format!(
+                "req -x509 -config openssl.cnf -extensions {name} -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
+                 -nodes -days 2 -subj /CN=tests-{name} -keyout {name}.key -out {name}.pem {issued}"
+            );
+            let mut openssl = Command::new(process::program_named("openssl", "openssl"));
+            let made = openssl.args(words.split_whitespace()).current_dir(folder.path()).output();
+            let made = made.expect("openssl runs");
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let (path, address) = (folder.path().display(), service.address());
+        let nginx = Nginx::start(|port| {
+            format!(
+                "server {{ listen 127.0.0.1:{port} ssl;\n\
+                 ssl_certificate {path}/service.pem; ssl_certificate_key {path}/service.key;\n\
+                 location / {{ proxy_pass http://{address}; }} }}"
+            )
+        });
+        Tls { nginx, ca: folder.path().join("ca.pem"), _folder: folder }
+    }
+
+    /// Runs a command against this address, which trusts these certificates.
+    fn ask(&self, address: SocketAddr, trusted: Option<&Path>, words: &[&str]) -> Ran {
+        let mut command = program(words);
+        command.env("SIDECACHE_URL", format!("https://{address}"));
+        if let Some(trusted) = trusted {
+            command.env("SSL_CERT_FILE", trusted);
+        }
+        finish(command, b"")
+    }
+}
+
+/// Mozilla's list alone was trusted, which has no CA of anybody's own.
+#[tokio::test]
+async fn regression_a_private_ca_is_trusted_where_the_machine_trusts_it() {
+    let service = Service::start(Settings::embedded());
+    let tls = Tls::in_front_of(&service);
+    let (cache, address) = (service.client(), tls.nginx.address());
+    let ran = tls.ask(address, None, &["set", "cli", "k", "1"]).expect(3);
+    assert!(ran.err.contains("UnknownIssuer") && ran.err.contains("SSL_CERT_FILE"), "{}", ran.err);
+    cache.get("cli", "k").await.expect(404);
+    assert_eq!(tls.ask(address, Some(&tls.ca), &["set", "cli", "k", "1.0"]).expect(0).text(), "created\n");
+    assert_eq!(tls.ask(address, Some(&tls.ca), &["get", "cli", "k"]).expect(0).text(), "1.0");
+    // Whoever speaks no TLS at all has got nothing either.
+    tls.ask(service.address(), Some(&tls.ca), &["del", "cli", "k"]).expect(3);
+    cache.get("cli", "k").await.expect(200);
+    let ran = tls.ask(address, Some(Path::new("/nowhere.pem")), &["get", "cli", "k"]).expect(2);
+    assert!(ran.err.contains("SSL_CERT_FILE: ") && ran.err.contains("/nowhere.pem"), "{}", ran.err);
+}
+
+/// Whatever made no sense of TLS counted as the handshake, before which nothing is sent.
+#[tokio::test]
+async fn regression_an_answer_that_was_damaged_on_its_way_leaves_a_change_unknown() {
+    let service = Service::start(Settings::embedded());
+    let tls = Tls::in_front_of(&service);
+    let damaging = damaging(tls.nginx.address());
+    let ran = tls.ask(damaging, Some(&tls.ca), &["set", "cli", "k", "1"]).expect(6);
+    assert!(ran.err.contains("did not answer"), "{}", ran.err);
+    // It happened indeed.
+    eventually(SOON, async || {
+        let answer = service.client().get("cli", "k").await;
+        anyhow::ensure!(answer.status == 200, "{}", answer.text());
+        Ok(())
+    })
+    .await;
+    tls.ask(damaging, Some(&tls.ca), &["get", "cli", "k"]).expect(3);
+}
+
+/// Passes connections on to a server of TLS, and changes a bit of each answer that is sent after the handshake.
+fn damaging(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let server = TcpStream::connect(server).expect("the server listens");
+            let (mut from_client, mut to_server) =
+                (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+            let is_over = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&is_over);
+            thread::spawn(move || {
+                let (mut sent, mut bytes, mut record) = (Vec::new(), [0; 4096], 0);
+                while let Ok(length @ 1..) = from_client.read(&mut bytes) {
+                    sent.extend_from_slice(&bytes[..length]);
+                    // Records: a byte for their kind, two for the version, two for the length. The first one of the
+                    // kind 23 ends the client's handshake (<https://www.rfc-editor.org/rfc/rfc8446#section-5.1>).
+                    while let Some(&[kind, _, _, high, low]) = sent.get(record..record + 5) {
+                        seen.fetch_or(kind == 23, Ordering::SeqCst);
+                        record += 5 + usize::from(u16::from_be_bytes([high, low]));
+                    }
+                    if to_server.write_all(&bytes[..length]).is_err() {
+                        break;
+                    }
+                }
+                // It may be closed already.
+                let _ = to_server.shutdown(Shutdown::Both);
+            });
+            let (mut from_server, mut to_client, mut bytes) = (server, client, [0; 4096]);
+            while let Ok(length @ 1..) = from_server.read(&mut bytes) {
+                bytes[length - 1] ^= u8::from(is_over.load(Ordering::SeqCst));
+                if to_client.write_all(&bytes[..length]).is_err() {
+                    break;
+                }
+            }
+            // So may this.
+            let _ = to_client.shutdown(Shutdown::Both);
+        }
+    });
+    address
 }
 
 #[tokio::test]
