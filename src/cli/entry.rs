@@ -247,6 +247,7 @@ fn value(matches: &ArgMatches) -> Result<String, Failure> {
 #[derive(Serialize)]
 struct Deleted {
     deleted: bool,
+    /// The service's code, or `no_answer`, or `not_tried`.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -285,38 +286,46 @@ pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let mut results = Vec::new();
     let mut worst: Option<Failure> = None;
-    for key in keys(matches) {
+    let mut keys = keys(matches).into_iter();
+    for key in keys.by_ref() {
         match service.send(&Method::DELETE, &entry_path(namespace, key), &[], Vec::new()) {
             Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
             Err(failure) if failure.is("key_not_found") => {
                 results.push((key, Deleted { deleted: false, error: None }));
             }
-            // Nothing else will be heard from there; what was done before is told.
-            Err(failure) if failure.code().is_none() => {
-                results.push((key, Deleted { deleted: false, error: Some("no_answer".to_owned()) }));
-                worst = Some(failure);
-                break;
-            }
             Err(failure) => {
-                let code = failure.code().map(str::to_owned);
-                results.push((key, Deleted { deleted: false, error: code }));
+                let is_heard = failure.code().is_some();
+                let error = failure.code().unwrap_or("no_answer").to_owned();
+                results.push((key, Deleted { deleted: false, error: Some(error) }));
                 if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
                     worst = Some(failure);
+                }
+                // Nothing else will be heard from there; what was done before is told.
+                if !is_heard {
+                    break;
                 }
             }
         }
     }
+    let tried = results.len();
+    results.extend(keys.map(|key| (key, Deleted { deleted: false, error: Some("not_tried".to_owned()) })));
     let deleted = results.iter().filter(|(_, result)| result.deleted).count();
     let errors = results.iter().filter(|(_, result)| result.error.is_some()).count();
     let not_found = results.len() - deleted - errors;
-    if screen.json {
-        screen.document(&DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors })?;
-    } else {
-        screen.line(&format!("deleted {}", entries(deleted as u64)))?;
-    }
+    let written = match screen.json {
+        true => {
+            screen.document(&DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors })
+        }
+        false => screen.line(&format!("deleted {}", entries(deleted as u64))),
+    };
     if let Some(failure) = worst {
-        return Err(failure);
+        return Err(match results.len() - tried {
+            0 => failure,
+            1 => failure.and("1 key was not tried"),
+            left => failure.and(&format!("{left} keys were not tried")),
+        });
     }
+    written?;
     let missing: Vec<&str> = results.iter().filter(|(_, result)| !result.deleted).map(|(key, _)| *key).collect();
     match missing[..] {
         [] => Ok(()),

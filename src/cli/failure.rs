@@ -79,6 +79,11 @@ impl Failure {
         Self { request_id: Some(id.to_owned()), ..self }
     }
 
+    /// With something else that is to be told.
+    pub fn and(self, text: &str) -> Self {
+        Self { text: format!("{}; {text}", self.text), ..self }
+    }
+
     /// Whether the service answered with this code.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)

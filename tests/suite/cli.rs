@@ -709,6 +709,36 @@ fn damaging(server: SocketAddr) -> SocketAddr {
     address
 }
 
+/// The last failure counted, which may be that nothing was asked, and keys that were never tried went unmentioned.
+#[tokio::test]
+async fn regression_del_ends_with_the_worst_of_its_outcomes_and_tells_what_it_did_not_try() {
+    let servers = Redis::three();
+    let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 500));
+    let address = service.address();
+    service.client().set("cli", "a", "1").await.expect(201);
+    servers.iter().for_each(|server| server.signal(Signal::Stop));
+    // Somebody has taken a part of the service's paths for something else.
+    let nginx = Nginx::start(|port| {
+        format!(
+            "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{address}; }}\n\
+             location = /api/v1/cache/cli/b {{ return 404; }} }}"
+        )
+    });
+    let ran = alone(&["del", "cli", "a", "b", "c", "d", "--json", "--url", &format!("http://{}", nginx.address())])
+        .expect(6);
+    servers.iter().for_each(|server| server.signal(Signal::Cont));
+    let error = |error: &str| json!({"deleted": false, "error": error});
+    let results = json!({"a": error("outcome_unknown"), "b": error("no_answer"), "c": error("not_tried"),
+        "d": error("not_tried")});
+    let expected = json!({"namespace": "cli", "results": results, "deleted": 0, "not_found": 0, "errors": 4});
+    assert_eq!(ran.json(), expected);
+    assert!(ran.err.contains("2 keys were not tried"), "{}", ran.err);
+    let nobody = format!("http://127.0.0.1:{}", ports::free());
+    let ran = alone(&["del", "cli", "a", "b", "--url", &nobody]).expect(3);
+    assert_eq!(ran.text(), "deleted 0 entries\n");
+    assert!(ran.err.contains("1 key was not tried"), "{}", ran.err);
+}
+
 #[tokio::test]
 async fn a_shard_that_is_down_is_exit_code_5() {
     let mut servers = Redis::three();
