@@ -88,14 +88,19 @@ fn run() -> Result<Option<Box<Config>>, Failure> {
         None => ("serve", None),
         Some((name, sub)) => (name, Some(sub)),
     };
-    if name == "serve" {
-        for option in ["url", "timeout", "json"] {
-            if matches.value_source(option) == Some(clap::parser::ValueSource::CommandLine) {
-                return Err(Failure::usage(format!(
-                    "--{option}: is for commands that ask a service, not for `serve`"
-                )));
-            }
+    // What stands in front of the command's name is known to no command but those that ask.
+    let strange: &[&str] = match name {
+        "serve" => &["url", "timeout", "json"],
+        "check-config" | "print-config" | "migrate" | "completions" => &["url", "timeout"],
+        _ => &[],
+    };
+    for option in strange {
+        if matches.value_source(option) == Some(clap::parser::ValueSource::CommandLine) {
+            let text = format!("--{option}: is for commands that ask a service, not for `{name}`");
+            return Err(Failure::usage(text));
         }
+    }
+    if name == "serve" {
         return Ok(Some(Box::new(settings::config(&matches, sub)?)));
     }
     let Some(sub) = sub else { return Ok(None) };

@@ -790,6 +790,19 @@ fn a_slip_is_told_with_what_was_meant() {
     }
 }
 
+/// They were taken without a word, as if they did something.
+#[test]
+fn regression_options_for_a_service_are_refused_by_commands_that_ask_none() {
+    for command in [vec!["check-config"], vec!["print-config"], vec!["migrate"], vec!["completions", "bash"]] {
+        for (option, value) in [("--url", "http://h"), ("--timeout", "1s")] {
+            let ran = alone(&[&[option, value], &command[..]].concat()).expect(2);
+            let said = format!("sidecache: {option}: is for commands that ask a service, not for `{}`\n", command[0]);
+            assert_eq!(ran.err, said);
+        }
+    }
+    alone(&["--json", "print-config"]).expect(0);
+}
+
 #[test]
 fn every_command_has_help_with_an_example() {
     let help = alone(&["--help"]).expect(0).text();
