@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 use super::screen::{Screen, Side};
-use super::{answering, settings};
+use super::{answering, runtime, settings};
 use crate::config::{Config, Layer, Settings, StoreConfig};
 use crate::database::{Database, known_steps};
 use crate::store::redis::probe;
@@ -71,8 +71,8 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
                 let none = Vec::new();
                 let document =
                     CheckDocument { ok: false, setting, error, store: None, database: None, connections: none };
-                screen.document(&document)?;
-                screen.flush()?;
+                // What is wrong is told on stderr as well, and tells more than that nobody reads the document.
+                let _ = screen.document(&document).and_then(|()| screen.flush());
             }
             return Err(error.into());
         }
@@ -88,25 +88,23 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         let (store, database) = (Some(store), Some(database));
         let document =
             CheckDocument { ok: absent.is_empty(), setting: None, error: None, store, database, connections };
-        screen.document(&document)?;
-        screen.flush()?;
-        return if document.ok { Ok(()) } else { Err(Failure::silent(Exit::Unreachable)) };
+        let written = screen.document(&document).and_then(|()| screen.flush());
+        return if document.ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
     }
-    screen.line(&format!("the settings are right: {described}, database {database}"))?;
+    let mut lines = vec![format!("the settings are right: {described}, database {database}")];
     for Connection { name, ok, text } in &connections {
         let line = format!("{name}: {text}");
-        let line = if *ok { line } else { screen.warning(&line) };
-        screen.line(&line)?;
+        lines.push(if *ok { line } else { screen.warning(&line) });
     }
-    screen.flush()?;
+    let written = screen.line(&lines.join("\n")).and_then(|()| screen.flush());
     match absent[..] {
-        [] => Ok(()),
+        [] => written,
         _ => Err(Failure::new(Exit::Unreachable, format!("not reached: {}", absent.join(", ")))),
     }
 }
 
 fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let mut connections = runtime.block_on(async {
         let StoreConfig::Redis(redis) = &config.store else { return Vec::new() };
         let answers = probe(redis, PATIENCE).await.into_iter();

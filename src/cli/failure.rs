@@ -23,6 +23,8 @@ pub enum Exit {
     Failed = 5,
     /// A change was sent, and nobody knows whether it happened.
     Unknown = 6,
+    /// What was asked for was done, but for telling it.
+    Unwritten = 7,
 }
 
 /// The same for `--help`.
@@ -34,7 +36,8 @@ Exit codes:
   3  the service cannot be reached
   4  the service refused (4xx)
   5  the service or a shard failed (5xx)
-  6  a change was sent, and it is unknown whether it happened";
+  6  a change was sent, and it is unknown whether it happened
+  7  what was asked for was done, and the output could not be written";
 
 /// Why a command ended.
 #[derive(Debug)]
@@ -125,7 +128,7 @@ impl From<io::Error> for Failure {
         match error.kind() {
             // Whoever reads has seen enough.
             io::ErrorKind::BrokenPipe => Self::silent(Exit::Done),
-            _ => Self::new(Exit::Failed, format!("cannot write the answer: {error}")),
+            _ => Self::new(Exit::Unwritten, format!("it is done, but the output cannot be written: {error}")),
         }
     }
 }

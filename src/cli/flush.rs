@@ -105,11 +105,12 @@ pub fn confirm(question: impl FnOnce() -> Result<String, Failure>) -> Result<(),
             "nobody can be asked here whether to delete: say --yes, or look first with --dry-run",
         ));
     }
-    let mut stderr = io::stderr();
-    write!(stderr, "{} [y/N] ", question()?)?;
-    stderr.flush()?;
+    let question = question()?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    let mut stderr = io::stderr();
+    let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+    let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    answered.map_err(|error| Failure::usage(format!("the terminal cannot be asked ({error}): say --yes")))?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new(Exit::NotFound, "not confirmed; nothing was deleted")),

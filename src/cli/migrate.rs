@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::{Exit, Failure};
 use super::screen::{Screen, spinner};
-use super::{answering, quantity, settings};
+use super::{answering, quantity, runtime, settings};
 use crate::config::{Config, Settings};
 use crate::database::{Database, Error, Step};
 
@@ -51,7 +51,7 @@ struct MigrateDocument {
 pub fn run(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
     let config = Config::parse(settings)?;
     let wait = matches.get_one::<Duration>("wait").copied().unwrap_or(Duration::from_secs(30));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let bar = spinner("migrating");
     let migrated = runtime.block_on(migrate(&config, wait));
     bar.finish_and_clear();

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use failure::{EXIT_CODES, Failure};
+use failure::{EXIT_CODES, Exit, Failure};
 use screen::Screen;
 use service::Service;
 
@@ -154,6 +154,12 @@ fn levels(top: &ArgMatches) -> Vec<&ArgMatches> {
 
 fn given<T: Clone + Send + Sync + 'static>(levels: &[&ArgMatches], name: &str) -> Option<T> {
     levels.iter().rev().find_map(|matches| matches.try_get_one::<T>(name).ok().flatten().cloned())
+}
+
+/// For those few that wait for more than one answer at a time.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Failure::new(Exit::Failed, format!("the system gives no event queue: {error}")))
 }
 
 /// What every command takes that asks a service.

@@ -2,6 +2,7 @@
 //!
 //! Standard output is a pipe here, so there is no terminal: no bars, no colours, no questions.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ on_both_stores! {
     on_a_terminal_a_flush_counts_and_asks,
     keys_are_listed_line_by_line,
     a_reader_that_has_seen_enough_ends_it_quietly,
+    regression_an_answer_that_cannot_be_written_is_exit_code_7,
     stats_are_those_of_the_service,
     watched_stats_come_again_and_again,
     policies_are_created_changed_and_deleted,
@@ -91,8 +93,12 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-fn finish(mut command: Command, stdin: &[u8]) -> Ran {
-    let mut child = command.spawn().expect("the program starts");
+fn finish(command: Command, stdin: &[u8]) -> Ran {
+    finish_into(command, stdin, Stdio::piped())
+}
+
+fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Ran {
+    let mut child = command.stdout(stdout).spawn().expect("the program starts");
     let mut pipe = child.stdin.take().expect("stdin is piped");
     let bytes = stdin.to_vec();
     // Whoever does not read it has no need of it.
@@ -360,6 +366,25 @@ async fn a_reader_that_has_seen_enough_ends_it_quietly(service: &Service) {
     drop(lines);
     let output = child.wait_with_output().expect("the program ends");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+/// It was 5, as if the service or a shard had failed.
+async fn regression_an_answer_that_cannot_be_written_is_exit_code_7(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    let full = |words: &[&str]| {
+        let mut command = program(words);
+        command.env("SIDECACHE_URL", format!("http://{}", service.address()));
+        let full = File::options().write(true).open("/dev/full").expect("Linux has a device that is always full");
+        let ran = finish_into(command, b"", full.into()).expect(7);
+        assert!(ran.err.contains("the output cannot be written: No space left on device"), "{}", ran.err);
+    };
+    full(&["set", &ns, "k", "1"]);
+    assert_eq!(cache.get(&ns, "k").await.value(), "1");
+    for words in [vec!["get", &ns, "k"], vec!["del", &ns, "k"], vec!["print-config"], vec!["completions", "bash"]] {
+        full(&words);
+    }
+    full(&["--help"]);
+    cache.get(&ns, "k").await.expect(404);
 }
 
 async fn stats_are_those_of_the_service(service: &Service) {
@@ -827,7 +852,7 @@ fn every_command_has_help_with_an_example() {
         assert!(own.contains("Usage: sidecache") && own.contains("Examples:") | (command == "serve"), "{own}");
         assert_eq!(alone(&["help", command]).expect(0).text(), own);
     }
-    for code in 0..=6 {
+    for code in 0..=7 {
         assert!(help.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code}\n{help}");
     }
 }
