@@ -118,7 +118,13 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
     // To look into a file that is not there would create it.
     let steps = match config.database.kind.is_to_be_created() {
         true => Ok(None),
-        false => runtime.block_on(async { Database::new(&config.database).steps_taken().await }).map(Some),
+        false => runtime.block_on(async {
+            let database = Database::new(&config.database);
+            match database.steps_taken().await {
+                Ok(steps) => Ok(Some(steps)),
+                Err(error) => Err(database.diagnosis(error).await),
+            }
+        }),
     };
     let known = known_steps().len();
     connections.push(Connection {

@@ -95,7 +95,9 @@ async fn migrate(config: &Config, wait: Duration) -> Result<(Vec<Step>, Vec<Step
                 database.close().await;
                 return Ok((before.unwrap_or_default(), now));
             }
-            Err(error) if !error.may_pass() || Instant::now() + PAUSE >= deadline => return Err(error),
+            Err(error) if !error.may_pass() || Instant::now() + PAUSE >= deadline => {
+                return Err(database.diagnosis(error).await);
+            }
             Err(_) => sleep(PAUSE).await,
         }
     }

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::config::{DatabaseConfig, DatabaseKind};
+
+/// How long a database may take to say why it cannot be reached; one that is silent says nothing after longer.
+const DIAGNOSIS: Duration = Duration::from_secs(1);
 
 /// How a database operation fails.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +188,29 @@ impl Database {
     /// The database cannot be reached or used, or disliked a step.
     pub async fn bring_up_to_date(&self) -> Result<(), Error> {
         self.run(async { Ok(()) }).await
+    }
+
+    /// Why the database cannot be reached, where `error` tells only that its time was over: a pool tries again and
+    /// again, and forgets why. One attempt outside of it tells.
+    pub async fn diagnosis(&self, error: Error) -> Error {
+        use sqlx::migrate::MigrateError as M;
+        let told = match &error {
+            Error::Sql(told) | Error::Migration(M::Execute(told)) => Some(told),
+            _ => None,
+        };
+        if !matches!((&error, told), (Error::Timeout, _) | (_, Some(sqlx::Error::PoolTimedOut))) {
+            return error;
+        }
+        let attempt = async {
+            match &self.pool {
+                Pool::Postgres(pool) => pool.connect_options().connect().await.map(drop),
+                Pool::Sqlite(pool) => pool.connect_options().connect().await.map(drop),
+            }
+        };
+        match tokio::time::timeout(self.timeout.min(DIAGNOSIS), attempt).await {
+            Ok(Err(found)) => Error::Sql(found),
+            Ok(Ok(())) | Err(_) => Error::Timeout,
+        }
     }
 
     /// Closes the pool; connections in use are waited for within the deadline.

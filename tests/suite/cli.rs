@@ -948,6 +948,20 @@ fn a_check_may_ask_shards_and_database() {
     assert!(wrong.stderr.contains("not reached: shard ") && wrong.stderr.contains("database"), "{}", wrong.stderr);
 }
 
+/// A shard that refuses said `Os { code: 111, kind: ConnectionRefused, .. }`, and a database that its pool timed out.
+#[test]
+fn regression_who_cannot_be_reached_is_told_with_the_reason_in_words() {
+    let settings = Settings::none()
+        .set("redis_shards", redis::shards(&[Redis::reserved()]))
+        .set("database_url", format!("postgres://x@127.0.0.1:{}/x", ports::free()))
+        .set("database_timeout_ms", 500);
+    let ran = run(&settings.argument("check-config").argument("--connect"));
+    assert_eq!(ran.status.code(), Some(3), "{}{}", ran.stdout, ran.stderr);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[1], "shard a: Connection refused");
+    assert!(lines[2].starts_with("database: ") && lines[2].contains("Connection refused"), "{}", lines[2]);
+}
+
 #[test]
 fn migrations_are_run_once_on_both_databases() {
     let folder = scratch::folder("migrate");
@@ -983,6 +997,7 @@ fn migrate_waits_for_a_database_that_is_coming_and_no_longer_than_told() {
     let ran = run(&settings.clone().argument("300ms"));
     assert_eq!(ran.status.code(), Some(3), "{}", ran.stderr);
     assert!(ran.stderr.contains("within 300ms") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("Connection refused"), "{}", ran.stderr);
     let waiting = thread::spawn(move || run(&settings.argument("60s")));
     server.run();
     let ran = waiting.join().expect("it ends");

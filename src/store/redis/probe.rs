@@ -1,5 +1,6 @@
 //! Asks each shard once whether it is there: for who looks before anything is started.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -20,7 +21,7 @@ pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Res
 }
 
 async fn ask(shard: &ShardConfig, config: &RedisConfig) -> Result<(), String> {
-    let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| error.details().to_owned())?;
+    let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
     let answered = async {
         // It tries again and again; the first failure is what is asked for.
         let mut errors = client.error_rx();
@@ -30,12 +31,72 @@ async fn ask(shard: &ShardConfig, config: &RedisConfig) -> Result<(), String> {
         }?;
         client.ping::<String>(None).await.map(drop)
     };
-    let answer = answered.await.map_err(|error| error.details().to_owned());
+    let answer = answered.await.map_err(|error| words(error.details()));
     close(&client).await;
     answer
+}
+
+/// What an error says, in its own words: of the system's errors the library keeps the form for programmers alone, as
+/// `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+fn words(details: &str) -> String {
+    // A kind without words of its own has those of the standard library.
+    const KINDS: [ErrorKind; 6] = [
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+        ErrorKind::BrokenPipe,
+        ErrorKind::TimedOut,
+        ErrorKind::UnexpectedEof,
+    ];
+    if let Some(name) = details.strip_prefix("Kind(").and_then(|rest| rest.strip_suffix(')')) {
+        let kind = KINDS.iter().find(|kind| format!("{kind:?}") == name);
+        return kind.map_or_else(|| name.to_owned(), ToString::to_string);
+    }
+    let is_of_the_system = ["Os {", "Custom {", "Error {"].iter().any(|start| details.starts_with(start));
+    let said = ["message: ", "error: "].iter().find_map(|field| Some(details.split_once(field)?.1));
+    let Some(said) = said.and_then(|said| said.strip_suffix(" }")).filter(|_| is_of_the_system) else {
+        return details.to_owned();
+    };
+    match said.strip_prefix('"').and_then(|said| said.strip_suffix('"')) {
+        Some(text) => text.replace("\\\"", "\""),
+        // An error within the error.
+        None => words(said),
+    }
 }
 
 async fn close(client: &Client) {
     // A connection that does not end in time ends with the process.
     let _ = timeout(Duration::from_millis(100), client.quit()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use fred::error::Error;
+
+    use super::*;
+
+    fn words_of(error: io::Error) -> String {
+        words(Error::from(error).details())
+    }
+
+    #[test]
+    fn errors_of_the_system_speak_in_words() {
+        assert_eq!(words_of(io::Error::from_raw_os_error(111)), "Connection refused");
+        assert_eq!(words_of(ErrorKind::UnexpectedEof.into()), "unexpected end of file");
+        assert_eq!(words_of(ErrorKind::NotConnected.into()), "NotConnected");
+        let lookup = "failed to lookup address information: Name or service not known";
+        assert_eq!(words_of(io::Error::other(lookup)), lookup);
+        assert_eq!(words_of(io::Error::other("a \"quoted\" word")), "a \"quoted\" word");
+        // Errors that are no text are shown as they show themselves.
+        assert_eq!(words_of(io::Error::other(io::Error::other("x"))), "x");
+    }
+
+    #[test]
+    fn what_a_server_says_stays_as_it_is() {
+        for text in ["WRONGPASS invalid username-password pair", "ERR error: { \"a\" }", "Kind of a failure", ""] {
+            assert_eq!(words(text), text);
+        }
+    }
 }
