@@ -18,6 +18,9 @@ use super::{Session, asking, namespace, note, quantity, text};
 /// Keys of one request.
 const BATCH: usize = 100;
 
+/// The key whose path is that of the namespace's statistics.
+const STATISTICS: &str = "stats";
+
 /// The longest value that a table shows where no terminal bounds it.
 const MOST_SHOWN: usize = 60;
 
@@ -127,6 +130,12 @@ struct EntryDocument<'a> {
 
 pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
+    if key == STATISTICS {
+        return Err(Failure::usage(format!(
+            "the key {STATISTICS} cannot be read by `get`, as its address is that of the statistics: \
+             `sidecache stats {namespace}` shows them, `sidecache mget {namespace} {STATISTICS}` the entry"
+        )));
+    }
     let Session { service, screen } = session;
     let wants_metadata = matches.get_flag("metadata");
     let query: &[(&str, &str)] = if wants_metadata { &[("metadata", "full")] } else { &[] };

@@ -64,7 +64,8 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return screen.line(&format!("{} of {what} would be deleted", entries(matched)));
     }
     if !matches.get_flag("yes") {
-        confirm(|| Ok(format!("Delete {} of {what}?", entries(count(service, namespace, &query)?))))?;
+        let question = || Ok(format!("Delete {} of {what}?", entries(count(service, namespace, &query)?)));
+        confirm("look first with --dry-run", question)?;
     }
     let bar = spinner("deleting");
     let flushed = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
@@ -95,15 +96,14 @@ fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u
     counted.matched_count.ok_or_else(unclear)
 }
 
-/// Asks the person at the terminal, and takes nothing for a yes but a yes.
+/// Asks the person at the terminal, and takes nothing for a yes but a yes. `otherwise` is what can be done without one.
 ///
 /// # Errors
 /// The answer was no, or there is nobody to ask.
-pub fn confirm(question: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+pub fn confirm(otherwise: &str, question: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Failure::usage(
-            "nobody can be asked here whether to delete: say --yes, or look first with --dry-run",
-        ));
+        let text = format!("nobody can be asked here whether to delete: say --yes, or {otherwise}");
+        return Err(Failure::usage(text));
     }
     let question = question()?;
     let mut answer = String::new();

@@ -124,10 +124,11 @@ fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Resu
         return Err(Failure::usage(text));
     }
     // What is given behind the command's name wins, then what stands in front of it.
-    let url =
-        given::<String>(levels, "url").or_else(|| std::env::var(URL_VARIABLE).ok()).filter(|url| !url.is_empty());
+    let option = given::<String>(levels, "url").map(|url| (url, "--url"));
+    let url = option.or_else(|| Some((std::env::var(URL_VARIABLE).ok()?, URL_VARIABLE)));
+    let (url, origin) = url.filter(|(url, _)| !url.is_empty()).unwrap_or((DEFAULT_URL.to_owned(), "--url"));
     let timeout = given(levels, "timeout").unwrap_or(DEFAULT_TIMEOUT);
-    let service = Service::new(url.as_deref().unwrap_or(DEFAULT_URL), timeout)?;
+    let service = Service::new(&url, origin, timeout)?;
     let mut session = Session { service, screen: Screen::new(json) };
     let ended = match name {
         "get" => entry::get(&mut session, sub),

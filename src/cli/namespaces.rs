@@ -56,7 +56,10 @@ pub fn command() -> Command {
                 .value_parser(quantity::parse_seconds)
                 .help("For how long past its time a copy may be answered while its shard is away; 0: never"),
         )
-        .after_help("Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU");
+        .after_help(
+            "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nThe policy is read, \
+             and stored again as a whole: of two that change it at once, one loses its change.",
+        );
     let delete = Command::new("delete")
         .about("Delete a policy, and all entries of the namespace with it")
         .arg(namespace())
@@ -139,7 +142,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
     } else {
         let right = |name| (name, Side::Right);
         let policy = [right("ttl"), right("quota"), ("eviction", Side::Left), right("stale")];
-        let numbers = [right("keys"), right("memory"), right("hits"), right("evicted")];
+        let numbers = [right("keys"), right("memory"), right("hit rate"), right("evicted")];
         let mut columns = vec![("namespace", Side::Left)];
         columns.extend(policy);
         if with_stats {
@@ -245,7 +248,7 @@ fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let namespace = text(matches, "namespace");
     if !matches.get_flag_or("yes") {
-        confirm(|| {
+        confirm(&format!("look first with `sidecache stats {namespace}`"), || {
             let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
             Ok(format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))
         })?;

@@ -66,10 +66,12 @@ struct Problem {
 }
 
 impl Service {
+    /// `origin` is where the URL was given.
+    ///
     /// # Errors
     /// The URL is none.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, Failure> {
-        let base = parse_url(url)?;
+    pub fn new(url: &str, origin: &str, timeout: Duration) -> Result<Self, Failure> {
+        let base = parse_url(url, origin)?;
         // To read the list takes longer than most requests.
         let tls = if base.starts_with("https:") { trust::config()? } else { TlsConfig::default() };
         let config = Agent::config_builder()
@@ -97,13 +99,7 @@ impl Service {
 
     /// Without a password.
     pub fn url(&self) -> String {
-        match self.base.rsplit_once('@') {
-            Some((_, host)) => {
-                let scheme = self.base.split("://").next().unwrap_or_default();
-                format!("{scheme}://***@{host}")
-            }
-            None => self.base.clone(),
-        }
+        masked(&self.base)
     }
 
     /// # Errors
@@ -185,7 +181,7 @@ impl Service {
             "shard_unavailable" => "`sidecache cluster` shows which one is away",
             "overloaded" | "timeout" | "request_timeout" => "try again in a second",
             "outcome_unknown" => "look at what is there before doing it again",
-            "storage_full" => "`sidecache stats NS` shows how full the namespace is",
+            "storage_full" => "`sidecache namespaces` shows quotas, and what they hold",
             "database_unavailable" => "reads and writes of entries need no database; see its /health",
             "no_such_route" => "the service may be older than this program",
             _ => "",
@@ -314,20 +310,30 @@ pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
-fn parse_url(url: &str) -> Result<String, Failure> {
+fn parse_url(url: &str, origin: &str) -> Result<String, Failure> {
     let base = url.trim().trim_end_matches('/');
     let Some((scheme, rest)) = base.split_once("://") else {
+        let shown = masked(base);
         return Err(Failure::usage(format!(
-            "--url: expected http://<host>:<port>, not {base:?}; did you mean http://{base}?"
+            "{origin}: expected http://<host>:<port>, not {shown:?}; did you mean http://{shown}?"
         )));
     };
     let parsed = base.parse::<ureq::http::Uri>();
     let is_plain =
         !rest.contains(['?', '#']) && parsed.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     if !matches!(scheme, "http" | "https") || !is_plain {
-        return Err(Failure::usage("--url: expected http://<host>:<port> or https://<host>:<port>"));
+        return Err(Failure::usage(format!("{origin}: expected http://<host>:<port> or https://<host>:<port>")));
     }
     Ok(base.to_owned())
+}
+
+/// Without what stands in front of the host, which may be a password.
+fn masked(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        (None, Some((_, host))) => format!("***@{host}"),
+        (_, None) => url.to_owned(),
+    }
 }
 
 /// What the system says, in its words and without its number.

@@ -45,6 +45,11 @@ pub fn argument(error: &clap::Error) -> Result<(), Failure> {
                     let meant = meant.split_whitespace().next().unwrap_or_default();
                     format!("{name}: unknown {kind}, did you mean {meant}?")
                 }
+                None if takes_words(error) => {
+                    format!(
+                        "{name}: unknown {kind}; {help}, and a word that begins with - stands behind -- as in `-- -x`"
+                    )
+                }
                 None => format!("{name}: unknown {kind}; {help}"),
             }
         }
@@ -77,6 +82,11 @@ fn command_of(usage: &str) -> String {
     let words = usage.trim_start_matches("Usage:").split_whitespace();
     let words: Vec<&str> = words.take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
     if words.is_empty() { "sidecache".to_owned() } else { words.join(" ") }
+}
+
+/// Whether the command takes words besides its options.
+fn takes_words(error: &clap::Error) -> bool {
+    usage(error).split_whitespace().any(|word| matches!(word, "<NS>" | "<KEY>" | "<KEY>..."))
 }
 
 fn usage(error: &clap::Error) -> String {

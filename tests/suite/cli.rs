@@ -47,6 +47,8 @@ on_both_stores! {
     the_cluster_is_shown,
     what_the_service_refuses_is_exit_code_4,
     a_request_is_named_after_the_command,
+    regression_the_key_of_the_statistics_is_told_to_be_unreadable,
+    regression_who_meets_a_quota_is_led_to_it,
     options_may_stand_in_front_of_the_command,
 }
 
@@ -277,6 +279,7 @@ async fn flush_needs_a_yes_where_nobody_can_be_asked(service: &Service) {
     for words in [vec!["flush", &ns], vec!["flush", &ns, "--pattern", "*"], vec!["namespaces", "delete", &ns]] {
         let ran = ask_with(service, &words, b"y\n").expect(2);
         assert!(ran.err.contains("--yes"), "{}", ran.err);
+        assert_eq!(ran.err.contains("--dry-run"), words[0] == "flush", "it advises what there is: {}", ran.err);
     }
     let ran = ask(service, &["flush", &ns, "--pattern", "*", "--tag", "t", "--yes"]).expect(2);
     assert!(ran.err.contains("cannot be combined"), "{}", ran.err);
@@ -491,6 +494,29 @@ async fn a_request_is_named_after_the_command(service: &Service) {
     .await;
     let ran = ask(service, &["get", "no namespace", "k"]).expect(4);
     assert!(ran.err.contains("(request cli-"), "{}", ran.err);
+}
+
+/// The statistics came back, and were said to come from no sidecache.
+async fn regression_the_key_of_the_statistics_is_told_to_be_unreadable(service: &Service) {
+    let ns = namespace("cli");
+    for words in [vec!["get", &ns, "stats"], vec!["get", &ns, "stats", "--metadata", "--json"]] {
+        let ran = ask(service, &words).expect(2);
+        assert!(ran.err.contains(&format!("`sidecache stats {ns}`")) && ran.err.contains("mget"), "{}", ran.err);
+    }
+    ask(service, &["mget", &ns, "stats"]).expect(1);
+}
+
+/// It was led to the statistics, which know of no quota.
+async fn regression_who_meets_a_quota_is_led_to_it(service: &Service) {
+    let ns = namespace("cli");
+    ask(service, &["namespaces", "set", &ns, "--max-size-mb", "1", "--eviction", "none"]).expect(0);
+    let large = format!("\"{}\"", "x".repeat(200 << 10));
+    let mut rans = (0..10).map(|key| ask_with(service, &["set", &ns, &key.to_string()], large.as_bytes()));
+    let ran = rans.find(|ran| ran.code != Some(0)).expect("ten are too many").expect(5);
+    assert!(ran.err.contains("`sidecache namespaces` shows quotas"), "{}", ran.err);
+    let table = ask(service, &["namespaces"]).expect(0).text();
+    let columns = table.lines().next().unwrap_or_default();
+    assert!(columns.contains("quota") && columns.contains("hit rate"), "{columns}");
 }
 
 async fn options_may_stand_in_front_of_the_command(service: &Service) {
@@ -807,6 +833,8 @@ fn a_slip_is_told_with_what_was_meant() {
         (vec!["get", "ns", "k", "--url", "127.0.0.1:8080"], "did you mean http://127.0.0.1:8080?"),
         (vec!["get", "ns", "k", "--url", "ftp://h"], "expected http://"),
         (vec!["get", "ns", "k", "--timeout", "soon"], "--timeout: expected a time"),
+        (vec!["get", "ns", "-dash"], "a word that begins with - stands behind --"),
+        (vec!["cluster", "--nodes"], "--nodes: unknown option; `sidecache cluster --help` lists them\n"),
         (vec!["completions", "tcsh"], "bash"),
     ] {
         let ran = alone(&words).expect(2);
@@ -826,6 +854,23 @@ fn regression_options_for_a_service_are_refused_by_commands_that_ask_none() {
         }
     }
     alone(&["--json", "print-config"]).expect(0);
+}
+
+/// The variable's mistakes were said to be the option's, and a password was shown with them.
+#[test]
+fn regression_a_wrong_address_is_told_by_its_origin_and_without_its_password() {
+    let mut command = program(&["cluster"]);
+    command.env("SIDECACHE_URL", "user:geheim@host:80");
+    let ran = finish(command, b"").expect(2);
+    let said = "sidecache: SIDECACHE_URL: expected http://<host>:<port>, not \"***@host:80\"; did you mean ";
+    assert_eq!(ran.err, format!("{said}http://***@host:80?\n"));
+    for (url, said) in
+        [("user:geh/eim@host:80", "not \"***@host:80\""), ("ftp://user:geheim@host", "expected http://")]
+    {
+        let ran = alone(&["cluster", "--url", url]).expect(2);
+        assert!(ran.err.starts_with("sidecache: --url: ") && ran.err.contains(said), "{}", ran.err);
+        assert!(!ran.err.contains("geh"), "{}", ran.err);
+    }
 }
 
 #[test]
@@ -852,6 +897,9 @@ fn every_command_has_help_with_an_example() {
         assert!(own.contains("Usage: sidecache") && own.contains("Examples:") | (command == "serve"), "{own}");
         assert_eq!(alone(&["help", command]).expect(0).text(), own);
     }
+    let help_of_set = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    let words: Vec<&str> = help_of_set.split_whitespace().collect();
+    assert!(words.join(" ").contains("one loses its change"), "{help_of_set}");
     for code in 0..=7 {
         assert!(help.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code}\n{help}");
     }
