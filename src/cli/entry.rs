@@ -132,8 +132,8 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
     if key == STATISTICS {
         return Err(Failure::usage(format!(
-            "the key {STATISTICS} cannot be read by `get`, as its address is that of the statistics: \
-             `sidecache stats {namespace}` shows them, `sidecache mget {namespace} {STATISTICS}` the entry"
+            "the key {STATISTICS} is reserved, as its address is that of the statistics, which \
+             `sidecache stats {namespace}` shows"
         )));
     }
     let Session { service, screen } = session;
