@@ -212,8 +212,20 @@ impl Service {
                 sleep(WARM_UP_STEP).await;
             }
         };
-        if timeout(WARM_UP, connected).await.is_err() {
-            tracing::warn!("starting without all shards or without the database");
+        if timeout(WARM_UP, connected).await.is_ok() {
+            return;
+        }
+        let shards: Vec<_> = self.cache.health().await.into_iter().filter(|shard| !shard.reachable).collect();
+        let shards = shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>().join(", ");
+        tracing::warn!(shards, "starting without what does not answer; `check-config --connect` tells of it, too");
+        if !self.registry.is_loaded() {
+            let database = self.database.clone();
+            tokio::spawn(async move {
+                if let Err(error) = database.bring_up_to_date().await {
+                    let error = database.diagnosis(error).await;
+                    tracing::warn!(%error, "the database does not answer");
+                }
+            });
         }
     }
 

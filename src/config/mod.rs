@@ -378,6 +378,7 @@ mod tests {
             ("REDIS_SHARDS", "a=http://127.0.0.1"),
             ("REDIS_SHARDS", "a=redis://:secret@127.0.0.1:99999"),
             ("REDIS_SHARDS", "a=redis://127.0.0.1:1,a=redis://127.0.0.1:2"),
+            ("REDIS_SHARDS", "a=redis://127.0.0.1:1,b=redis://:secret@127.0.0.1:1/0"),
             ("REDIS_SHARDS", "a b=redis://127.0.0.1:1"),
             // Without a name, what stands in front of the first `=` is part of the URL.
             ("REDIS_SHARDS", "redis-sentinel://:secret@h:1?node=redis://h:2"),

@@ -53,10 +53,19 @@ impl RedisConfig {
             if shards.iter().any(|other| other.name == shard.name) {
                 return Err(settings.error(SHARDS, format!("two shards are named {:?}", shard.name)));
             }
+            // Each would take the entries of the other for its own, moved away, and remove them.
+            if let Some(other) = shards.iter().find(|other| is_same_place(&other.endpoint, &shard.endpoint)) {
+                let reason = format!("the shards {} and {} have the same address", other.name, shard.name);
+                return Err(settings.error(SHARDS, reason));
+            }
             shards.push(shard);
         }
         Ok(Some(Self { shards, timeout, connections, max_in_flight }))
     }
+}
+
+fn is_same_place(one: &Endpoint, other: &Endpoint) -> bool {
+    one.server == other.server && one.database.unwrap_or(0) == other.database.unwrap_or(0)
 }
 
 /// Parses `name=URL`. A reason never repeats the URL, which may hold a password.
@@ -64,7 +73,7 @@ fn shard(part: &str) -> Result<ShardConfig, String> {
     let (name, url) = part
         .split_once('=')
         .filter(|(name, url)| url.contains("://") && !name.contains("://"))
-        .ok_or("expected name=URL, separated by commas")?;
+        .ok_or("expected name=URL, separated by commas, each URL with its redis:// or rediss://")?;
     let (name, url) = (name.trim(), url.trim());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || name.len() > 100 || !name.bytes().all(allowed) {

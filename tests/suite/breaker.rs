@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::support::answer::Answer;
 use crate::support::client::{Client, namespace};
 use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::ports;
 use crate::support::process::Signal;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
@@ -200,6 +201,54 @@ async fn operations_beyond_the_bound_are_shed_at_once() {
     eventually(LATER, async || {
         let answer = cache.mget(&ns, &["k", "k0", "k1", "k2"]).await;
         ensure!(answer.json()["errors"].is_null() || answer.json()["errors"] == json!(0), "{}", answer.text());
+        Ok(())
+    })
+    .await;
+}
+
+/// The log said that the shard does not answer, and not why; and nothing when it did again.
+#[tokio::test]
+async fn regression_the_log_says_why_a_shard_is_away_and_when_it_is_back() {
+    let locked = Redis::start();
+    locked.connect().command(&["CONFIG", "SET", "requirepass", "right"]);
+    let shard = format!("a=redis://:wrong@127.0.0.1:{}", locked.port());
+    let wrong = Service::launch(Settings::none().set("redis_shards", shard));
+    eventually(LATER, async || {
+        let log = wrong.log();
+        ensure!(log.contains("starting without what does not answer") && log.contains("WRONGPASS"), "{log}");
+        Ok(())
+    })
+    .await;
+
+    let mut server = Redis::start();
+    let service = on(std::slice::from_ref(&server));
+    let cache = service.client();
+    server.kill();
+    eventually(LATER, async || {
+        cache.get("n", "k").await;
+        let log = service.log();
+        ensure!(log.contains("is not asked for now"), "{log}");
+        Ok(())
+    })
+    .await;
+    server.run();
+    eventually(LATER, async || {
+        cache.get("n", "k").await;
+        let log = service.log();
+        ensure!(log.contains("the shard answers again"), "{log}");
+        ensure!(!log.contains("Broadcasting error"), "the library's own lines say nothing more: {log}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn regression_the_log_says_why_the_database_is_away_at_the_start() {
+    let url = format!("postgres://nobody@127.0.0.1:{}/none", ports::free());
+    let service = Service::launch(Settings::embedded().set("database_url", url));
+    eventually(LATER, async || {
+        let log = service.log();
+        ensure!(log.contains("the database does not answer") && log.contains("refused"), "{log}");
         Ok(())
     })
     .await;

@@ -73,11 +73,9 @@ pub struct Admission<'b> {
 }
 
 impl Admission<'_> {
-    /// The shard answered.
-    pub fn answered(&self) {
-        if self.is_current() {
-            self.breaker.answered(self.operations);
-        }
+    /// The shard answered; tells whether that closed the breaker.
+    pub fn answered(&self) -> bool {
+        self.is_current() && self.breaker.answered(self.operations)
     }
 
     /// The command failed at `now`; tells which state that ended, if it opened the breaker.
@@ -136,7 +134,7 @@ impl Breaker {
         }
     }
 
-    fn answered(&self, operations: u32) {
+    fn answered(&self, operations: u32) -> bool {
         if self.failing_since.load(Relaxed) != 0 && self.state() == State::Closed {
             self.forgive();
         }
@@ -147,8 +145,10 @@ impl Breaker {
             if self.state() == State::HalfOpen {
                 self.forgive();
                 self.enter(State::Closed);
+                return true;
             }
         }
+        false
     }
 
     fn failed(&self, failure: Failure, operations: u32, now: Moment) -> Option<State> {

@@ -23,6 +23,7 @@ mod scripts;
 mod sentinel;
 mod shard;
 mod subscriber;
+mod trouble;
 mod verbs;
 
 use std::future::Future;

@@ -38,7 +38,7 @@ async fn ask(shard: &ShardConfig, config: &RedisConfig) -> Result<(), String> {
 
 /// What an error says, in its own words: of the system's errors the library keeps the form for programmers alone, as
 /// `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
-fn words(details: &str) -> String {
+pub(super) fn words(details: &str) -> String {
     // A kind without words of its own has those of the standard library.
     const KINDS: [ErrorKind; 6] = [
         ErrorKind::ConnectionRefused,

@@ -31,6 +31,7 @@ use super::lane::Lane;
 use super::moved::Belonging;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
+use super::trouble::Trouble;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
@@ -99,6 +100,7 @@ pub struct Shard {
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
+    trouble: Trouble,
     retrying: Semaphore,
     /// Deadline of one operation.
     pub timeout: Duration,
@@ -124,9 +126,11 @@ impl Shard {
             let _runtime = workers.runtime(i + 1).enter();
             connect(config.endpoint.clone(), common, EVENTS).map(|client| Lane::new(client, sentinels.clone()))
         });
+        let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             name: config.name.clone(),
-            lanes: lanes.collect::<Result<_, _>>()?,
+            trouble: lanes.first().map(|lane| Trouble::of(&lane.client)).unwrap_or_default(),
+            lanes,
             sentinels,
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
             next: AtomicUsize::new(0),
@@ -255,7 +259,9 @@ impl Shard {
                 Err(if effect == Effect::Read { Refusal::NotConnected(reason) } else { Refusal::NoAnswer(reason) })
             }
             Ok(frame) => {
-                admission.answered();
+                if admission.answered() {
+                    tracing::info!(shard = %self.name, "the shard answers again");
+                }
                 match frame {
                     Frame::SimpleError { data, .. } => Err(refused_by(&data)),
                     Frame::BlobError { data, .. } => Err(refused_by(&String::from_utf8_lossy(&data))),
@@ -270,7 +276,8 @@ impl Shard {
         let Some(left) = admission.failed(failure, Moment::now()) else { return };
         self.metrics.breaker_openings.increment(1);
         if left == State::Closed {
-            tracing::warn!(shard = %self.name, "the shard does not answer and is not asked for now");
+            let reason = self.trouble.last().unwrap_or_else(|| "its answers stay away".to_owned());
+            tracing::warn!(shard = %self.name, reason, "the shard does not answer and is not asked for now");
         }
         // One that was not used lately knows no better.
         self.lanes.iter().for_each(Lane::doubt);

@@ -88,7 +88,9 @@ impl Subscriber {
             }
             let asked_at = Moment::now();
             match self.follow(asked_at, &mut messages, &mut reconnects, &private_channel).await {
-                Ended::ConnectionLost => tracing::warn!(shard = %self.shard.name, "subscription lost"),
+                Ended::ConnectionLost => {
+                    tracing::warn!(shard = %self.shard.name, "the subscription was lost and is made anew");
+                }
                 Ended::ClientGone => return,
             }
         }
