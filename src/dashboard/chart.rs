@@ -160,6 +160,7 @@ impl Chart<'_> {
                             @let path = path(&line.values, UnixMillis(end), span, top);
                             @if self.lines.len() == 1 { path.area.(line.class) d=(path.area) {} }
                             path.line.(line.class) d=(path.line) {}
+                            path.dots.(line.class) d=(path.dots) {}
                         }
                     }
                     @if is_empty { p.empty { "Nothing measured yet" } }
@@ -203,12 +204,14 @@ struct Path {
     line: String,
     /// The same, closed at the bottom.
     area: String,
+    /// Points without neighbours, which no line would show.
+    dots: String,
 }
 
 /// `end` stands at the right, and each point where its time is.
 fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, top: f64) -> Path {
     let span = millis(span).max(1);
-    let (mut line, mut area) = (String::new(), String::new());
+    let (mut line, mut area, mut dots) = (String::new(), String::new(), String::new());
     let mut run: Vec<(i64, i64)> = Vec::new();
     let values = values.iter().filter(|(at, _)| end.0.saturating_sub(at.0) <= span);
     for point in values.map(Some).chain([None]) {
@@ -219,6 +222,9 @@ fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, t
             continue;
         }
         if let (Some((left, y)), Some((right, _))) = (run.first().copied(), run.last().copied()) {
+            if run.len() == 1 {
+                let _ = write!(dots, "M{left} {y}h0");
+            }
             let _ = write!(line, "M{left} {y}");
             let _ = write!(area, "M{left} {HEIGHT}");
             for (x, y) in &run {
@@ -229,7 +235,7 @@ fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, t
         }
         run.clear();
     }
-    Path { line, area }
+    Path { line, area, dots }
 }
 
 #[cfg(test)]
@@ -258,9 +264,10 @@ mod tests {
         };
         let drawn =
             |values: &[Option<f64>], end, top| path(&timed(values), UnixMillis(end), Duration::from_secs(6), top);
-        let Path { line, area } = drawn(&[Some(0.0), None, Some(10.0), Some(5.0)], 6000, 10.0);
+        let Path { line, area, dots } = drawn(&[Some(0.0), None, Some(10.0), Some(5.0)], 6000, 10.0);
         assert_eq!(line, "M0 160L0 160M400 0L400 0L600 80");
         assert_eq!(area, "M0 160L0 160L0 160ZM400 160L400 0L600 80L600 160Z");
+        assert_eq!(dots, "M0 160h0", "a line of one point cannot be seen");
         assert_eq!(drawn(&[Some(10.0)], 0, 10.0).line, "M600 0L600 0");
         assert_eq!(drawn(&[], 0, 10.0).line, "");
         assert_eq!(drawn(&[Some(1.0); 9], 16_000, 1.0).line.matches('L').count(), 4, "only what fits");
