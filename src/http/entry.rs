@@ -144,7 +144,7 @@ pub struct SetAnswer<'k> {
 #[utoipa::path(
     put, path = "/api/v1/cache/{ns}/{key}", operation_id = "put_entry", tag = "entries", summary = "Store the entry",
     params(params::OfEntry), request_body(content = SetBody, examples(
-        ("with everything" = (value = json!({"value": {"name": "Ada"}, "ttl": 3600, "tags": ["vip"]}))),
+        ("everything" = (value = json!({"value": {"name": "Ada"}, "ttl": 3600, "tags": ["vip"]}))),
         ("null is a value" = (value = json!({"value": null}))),
     )),
     responses(answers::PutEntry)

@@ -40,7 +40,7 @@ pub enum Error {
     /// A write may have happened all the same.
     #[error("the request was not answered in time")]
     DeadlineExceeded { may_write: bool },
-    #[error("no such route")]
+    #[error("no such route: /docs lists all, and a `/` within a key is `%2F`")]
     NoSuchRoute,
     #[error("the route does not take this method")]
     MethodNotAllowed,
