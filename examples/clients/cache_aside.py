@@ -121,6 +121,8 @@ class Cache:
 
 def main():
     """Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON."""
+    if len(sys.argv) != 3 or sys.argv[1].count(":") != 1:
+        sys.exit("usage: cache_aside.py HOST:PORT NAMESPACE")
     host, port = sys.argv[1].split(":")
     cache = Cache(host, int(port), sys.argv[2], ttl=300)
     source = {}  # in your program: the database

@@ -2,6 +2,7 @@
 # A cache-aside loop with curl; any POSIX shell, values of one line.
 set -u
 
+case ${1-} in '' | *://*) echo 'usage: cache_aside.sh HOST:PORT NAMESPACE' >&2; exit 2 ;; esac
 url="http://$1/api/v1/cache/$2"
 resume=0 # after no answer at all, reads go to the source until this second
 source_of_truth=$(mktemp -d) # in your script: the database
