@@ -122,6 +122,9 @@ struct EntryDocument<'a> {
     namespace: &'a str,
     key: &'a str,
     found: bool,
+    /// As in the results of `mget`: absent where it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,8 +147,8 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
         Err(failure) if failure.is("key_not_found") => {
             if screen.json {
-                let document = EntryDocument { namespace, key, found: false, value: None, metadata: None };
-                screen.document(&document)?;
+                let (value, metadata) = (None, None);
+                screen.document(&EntryDocument { namespace, key, found: false, stale: false, value, metadata })?;
             }
             return Err(absent(namespace, key));
         }
@@ -153,8 +156,11 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     };
     let Entry { value, metadata } = answer.parse(service)?;
     if screen.json {
-        let (value, metadata) = (Some(value), Some(metadata));
-        return screen.document(&EntryDocument { namespace, key, found: true, value, metadata });
+        let (value, metadata, stale) = (Some(value), Some(metadata), answer.is_stale);
+        return screen.document(&EntryDocument { namespace, key, found: true, stale, value, metadata });
+    }
+    if answer.is_stale {
+        note("sidecache: stale: its shard is away, and the value may since have changed, expired or been deleted");
     }
     if wants_metadata {
         let metadata: Metadata = serde_json::from_str(metadata.get())
@@ -365,6 +371,8 @@ struct Fetched<'a> {
     #[serde(borrow)]
     value: &'a RawValue,
     found: bool,
+    #[serde(default)]
+    stale: bool,
     error: Option<String>,
 }
 
@@ -392,8 +400,13 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
     if screen.json {
         screen.document(&BatchDocument { namespace, results: InOrder(&results), hits, misses, errors })?;
     } else {
+        let mut stale = Vec::new();
         let row = |(key, result): &(&str, Box<RawValue>)| {
-            let shown = match serde_json::from_str::<Fetched<'_>>(result.get()) {
+            let fetched = serde_json::from_str::<Fetched<'_>>(result.get());
+            if fetched.as_ref().is_ok_and(|fetched| fetched.stale) {
+                stale.push(format!("{key:?}"));
+            }
+            let shown = match fetched {
                 Ok(Fetched { found: true, value, .. }) if screen.is_terminal => shortened(value.get()),
                 Ok(Fetched { found: true, value, .. }) => value.get().to_owned(),
                 Ok(Fetched { error: Some(code), .. }) => format!("({code})"),
@@ -403,6 +416,12 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
             vec![(*key).to_owned(), shown]
         };
         let rows = results.iter().map(row).collect();
+        if !stale.is_empty() {
+            note(&format!(
+                "sidecache: stale: {}: shards are away, and these values may since have changed, expired or been deleted",
+                stale.join(", ")
+            ));
+        }
         screen.table(&[("key", Side::Left), ("value", Side::Left)], rows)?;
     }
     match (errors, misses) {

@@ -39,6 +39,8 @@ pub struct Service {
 pub struct Answer {
     pub body: Vec<u8>,
     pub request_id: String,
+    /// Whether it was answered past its time, as the entry's shard is away.
+    pub is_stale: bool,
     etag: Option<String>,
 }
 
@@ -153,7 +155,10 @@ impl Service {
         match received {
             Ok((response, body)) if response.status().is_success() => {
                 let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                Ok(Answer { body, request_id, etag })
+                // 111 is that of an answer that could not be made sure of (RFC 7234, 5.5.2).
+                let is_stale =
+                    response.headers().get_all("warning").iter().any(|one| one.as_bytes().starts_with(b"111 "));
+                Ok(Answer { body, request_id, is_stale, etag })
             }
             Ok((response, body)) => Err(self.refused(response.status(), &body, may_change, &request_id)),
             Err(error) => Err(self.broken(&error, may_change, &request_id)),

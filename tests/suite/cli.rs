@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::both_stores::on_both_stores;
 use crate::support::client::{cache_path, encoded, namespace};
-use crate::support::eventually::{SOON, eventually};
+use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::nginx::Nginx;
 use crate::support::ports;
 use crate::support::postgres::{self, Postgres};
@@ -812,6 +812,44 @@ async fn a_shard_that_is_down_is_exit_code_5() {
     assert!(ran.err.contains("sidecache cluster") || ran.err.contains("try again"), "{}", ran.err);
     ask(&service, &["stats", "cli"]).expect(5);
     ask(&service, &["del", "cli", lost]).expect(5);
+}
+
+/// Only HTTP said so; the command line showed it as any other.
+#[tokio::test]
+async fn regression_a_stale_answer_says_so() {
+    let mut server = Redis::start();
+    let service = Service::start(Settings::on(std::slice::from_ref(&server)));
+    let (cache, ns) = (service.client(), namespace("cli"));
+    ask(&service, &["namespaces", "set", &ns, "--stale-if-error", "10m"]).expect(0);
+    for key in ["a", "b"] {
+        cache.set(&ns, key, "1.0").await.expect(201);
+        eventually(SOON, async || {
+            let answer = cache.get(&ns, key).await;
+            anyhow::ensure!(answer.is_l1_hit(), "{:?}", answer.header("cache-status"));
+            Ok(())
+        })
+        .await;
+        let fresh = ask(&service, &["get", &ns, key, "--json"]).expect(0).json();
+        assert_eq!(fresh.get("stale"), None, "{fresh}");
+    }
+    server.kill();
+    for key in ["a", "b"] {
+        eventually(LATER, async || {
+            let ran = ask(&service, &["get", &ns, key, "--json"]).expect(0).json();
+            anyhow::ensure!(ran["stale"] == true, "{ran}");
+            Ok(())
+        })
+        .await;
+    }
+    let ran = ask(&service, &["get", &ns, "a"]);
+    assert_eq!((ran.code, ran.text().as_str()), (Some(0), "1.0"));
+    assert!(ran.err.starts_with("sidecache: stale: its shard is away"), "{}", ran.err);
+    let ran = ask(&service, &["mget", &ns, "a", "b"]);
+    assert_eq!((ran.code, ran.text().as_str()), (Some(0), "key  value\na    1.0\nb    1.0\n"));
+    assert!(ran.err.starts_with("sidecache: stale: \"a\", \"b\": shards are away"), "{}", ran.err);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    let document = ask(&service, &["mget", &ns, "a", "b", "--json"]).expect(0).json();
+    assert_eq!(document["results"]["b"]["stale"], true);
 }
 
 #[test]
