@@ -64,8 +64,16 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return screen.line(&format!("{} of {what} would be deleted", entries(matched)));
     }
     if !matches.get_flag("yes") {
-        let question = || Ok(format!("Delete {} of {what}?", entries(count(service, namespace, &query)?)));
-        confirm("look first with --dry-run", question)?;
+        expect_a_person("look first with --dry-run")?;
+        let matched = count(service, namespace, &query)?;
+        if matched == 0 {
+            // Nobody has to decide about nothing.
+            if screen.json {
+                return screen.document(&document(false, Flushed { deleted_count: 0, matched_count: None }));
+            }
+            return screen.line(&format!("there are no entries of {what}; nothing was deleted"));
+        }
+        confirm(&format!("Delete {} of {what}?", entries(matched)))?;
     }
     let bar = spinner("deleting");
     let flushed = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
@@ -96,16 +104,22 @@ fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u
     counted.matched_count.ok_or_else(unclear)
 }
 
-/// Asks the person at the terminal, and takes nothing for a yes but a yes. `otherwise` is what can be done without one.
+/// Makes sure of a terminal, before anything is counted for a question. `otherwise` is what can be done without one.
 ///
 /// # Errors
-/// The answer was no, or there is nobody to ask.
-pub fn confirm(otherwise: &str, question: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let text = format!("nobody can be asked here whether to delete: say --yes, or {otherwise}");
-        return Err(Failure::usage(text));
+/// There is nobody to ask.
+pub fn expect_a_person(otherwise: &str) -> Result<(), Failure> {
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        return Ok(());
     }
-    let question = question()?;
+    Err(Failure::usage(format!("nobody can be asked here whether to delete: say --yes, or {otherwise}")))
+}
+
+/// Asks the person at the terminal, and takes nothing for a yes but a yes.
+///
+/// # Errors
+/// The answer was no.
+pub fn confirm(question: &str) -> Result<(), Failure> {
     let mut answer = String::new();
     let mut stderr = io::stderr();
     let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());

@@ -7,7 +7,7 @@ use ureq::http::Method;
 
 use super::entry::entries;
 use super::failure::{Exit, Failure};
-use super::flush::confirm;
+use super::flush::{confirm, expect_a_person};
 use super::screen::{Side, bar, spinner};
 use super::service::{entry_path, policy_path};
 use super::stats::Stats;
@@ -248,10 +248,9 @@ fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let namespace = text(matches, "namespace");
     if !matches.get_flag_or("yes") {
-        confirm(&format!("look first with `sidecache stats {namespace}`"), || {
-            let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
-            Ok(format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))
-        })?;
+        expect_a_person(&format!("look first with `sidecache stats {namespace}`"))?;
+        let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
+        confirm(&format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))?;
     }
     let bar = spinner("deleting");
     let answer = service.send(&Method::DELETE, &policy_path(namespace), &[], Vec::new());

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -37,6 +37,7 @@ on_both_stores! {
     flush_needs_a_yes_where_nobody_can_be_asked,
     a_dry_run_counts_and_a_flush_deletes_that,
     on_a_terminal_a_flush_counts_and_asks,
+    regression_on_a_terminal_a_flush_of_nothing_says_so_without_asking,
     keys_are_listed_line_by_line,
     a_reader_that_has_seen_enough_ends_it_quietly,
     regression_an_answer_that_cannot_be_written_is_exit_code_7,
@@ -308,16 +309,20 @@ async fn a_dry_run_counts_and_a_flush_deletes_that(service: &Service) {
     assert_eq!(cache.all_keys(&ns).await.len(), 89);
 }
 
+/// Runs a command on a terminal of its own, which ends as it ends.
+fn on_a_terminal(service: &Service, words: &str) -> Child {
+    let mut command = Command::new(process::program_named("script", "bsdutils"));
+    let words = format!("set -f; {} {words}", env!("CARGO_BIN_EXE_sidecache"));
+    command.args(["--quiet", "--return", "--command", &words, "/dev/null"]);
+    command.env("SIDECACHE_URL", format!("http://{}", service.address())).env("TERM", "xterm");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script starts")
+}
+
 async fn on_a_terminal_a_flush_counts_and_asks(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.fill(&ns, &json!([{"key": "a1", "value": 1}, {"key": "a2", "value": 1}, {"key": "b", "value": 1}])).await;
     for (answer, code, left) in [("n", 1, 3), ("", 1, 3), ("yes", 0, 1)] {
-        let words = format!("{} flush {ns} --pattern a*", env!("CARGO_BIN_EXE_sidecache"));
-        // Runs it on a terminal of its own, and ends as it ends.
-        let mut command = Command::new(process::program_named("script", "bsdutils"));
-        command.args(["--quiet", "--return", "--command", &format!("set -f; {words}"), "/dev/null"]);
-        command.env("SIDECACHE_URL", format!("http://{}", service.address())).env("TERM", "xterm");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script starts");
+        let mut child = on_a_terminal(service, &format!("flush {ns} --pattern a*"));
         let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
         let (mut seen, mut byte) = (Vec::new(), [0]);
         while !seen.ends_with(b"[y/N] ") {
@@ -331,6 +336,32 @@ async fn on_a_terminal_a_flush_counts_and_asks(service: &Service) {
         assert_eq!(child.wait().expect("script ends").code(), Some(code), "{answer:?}");
         assert_eq!(cache.all_keys(&ns).await.len(), left, "{answer:?}");
     }
+}
+
+/// It asked whether to delete 0 entries.
+async fn regression_on_a_terminal_a_flush_of_nothing_says_so_without_asking(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    for (words, said) in [
+        ("--pattern a*", format!("there are no entries of {ns} that match \"a*\"; nothing was deleted")),
+        ("--pattern a* --json", "\"deleted_count\":0}".to_owned()),
+    ] {
+        let mut child = on_a_terminal(service, &format!("flush {ns} {words}"));
+        // A question would be waited with: it is open, and nobody answers.
+        let stdin = child.stdin.take().expect("a pipe");
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let (mut seen, mut byte) = (Vec::new(), [0]);
+        while stdout.read(&mut byte).expect("it can be read") > 0 && !seen.ends_with(b"[y/N] ") {
+            seen.push(byte[0]);
+        }
+        drop(stdin);
+        let seen = String::from_utf8_lossy(&seen).into_owned();
+        assert!(seen.contains(&said) && !seen.contains("[y/N]"), "{seen}");
+        assert_eq!(child.wait().expect("script ends").code(), Some(0), "{seen}");
+    }
+    let shown = ask(service, &["flush", &ns, "--pattern", "a*", "--yes"]).expect(0).text();
+    assert_eq!(shown, format!("deleted 0 entries of {ns} that match \"a*\"\n"));
+    cache.get(&ns, "k").await.expect(200);
 }
 
 async fn keys_are_listed_line_by_line(service: &Service) {
