@@ -163,7 +163,7 @@ struct SettingsDocument<'a> {
 pub fn print(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
     let mut effective = settings.effective();
     if matches.get_flag("changed") {
-        effective.retain(|one| one.layer != Layer::Default);
+        effective.retain(|one| !one.is_default());
     }
     if screen.json {
         let settings = effective.iter().map(|one| SettingDocument {

@@ -134,6 +134,15 @@ pub struct Effective {
     pub origin: String,
 }
 
+impl Effective {
+    /// Whether the value is the default, also where it was given, and a number however it is written.
+    pub fn is_default(&self) -> bool {
+        let (given, default) = (self.text.trim(), &*self.setting.default);
+        let number = |text: &str| text.parse::<f64>().ok();
+        given == default || number(given).is_some_and(|given| number(default) == Some(given))
+    }
+}
+
 impl Settings {
     /// Layers the defaults, the file, the environment and the flags.
     ///

@@ -1021,6 +1021,27 @@ fn the_settings_in_force_are_shown_without_their_secrets() {
     assert_eq!(found("database_url").0, "postgres://user:***@h/db?password=***");
 }
 
+/// All settings of a file that was copied from the defaults were listed as changed.
+#[test]
+fn regression_a_default_that_is_written_down_is_no_change() {
+    let folder = scratch::folder("config");
+    let defaults = include_str!("../../src/config/default.toml");
+    let file = scratch::file(folder.path(), "sidecache.toml", defaults);
+    let file = file.to_str().expect("a path of text");
+    let changed = |more: &[&str]| {
+        let words = [&["print-config", "--changed", "--json", "--config", file], more].concat();
+        let document = alone(&words).expect(0).json();
+        let settings = document["settings"].as_array().expect("a list").iter();
+        settings.map(|one| one["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(changed(&[]), Vec::<String>::new());
+    assert_eq!(changed(&["--l1-max-mb=64", "--workers=2"]), ["workers"]);
+    let other = scratch::file(folder.path(), "other.toml", &defaults.replace("l1_max_mb = 64", "l1_max_mb = 65"));
+    let ran = alone(&["print-config", "--changed", "--config", other.to_str().expect("a path of text")]).expect(0);
+    assert_eq!(ran.text().lines().count(), 2, "{}", ran.text());
+    assert!(ran.text().contains("l1_max_mb  65"), "{}", ran.text());
+}
+
 #[test]
 fn a_check_of_the_settings_changes_nothing() {
     let folder = scratch::folder("config");
