@@ -97,10 +97,6 @@ impl Failure {
         self.code.as_deref()
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// The line to be written to stderr; `None` where all is said.
     pub fn shown(&self, json: bool) -> Option<String> {
         if self.text.is_empty() {

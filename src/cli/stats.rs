@@ -23,7 +23,7 @@ pub fn command() -> Command {
         .num_args(0..=1)
         .default_missing_value("2")
         .value_parser(parse_interval)
-        .help("Again and again, every 2 seconds unless told, until Ctrl-C; with --json a line each time");
+        .help("Again and again, also after errors, every 2 seconds unless told, until Ctrl-C; with --json a line each time");
     let command =
         Command::new("stats").about("Show the numbers of a namespace").arg(namespace()).arg(watch).after_help(
             "Examples:\n  sidecache stats users\n  sidecache stats users --watch 5\n  \
@@ -65,8 +65,12 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return if screen.json { document(screen, &answer) } else { show(screen, &answer.parse(service)?, None) };
     };
     let mut last: Option<Reading> = None;
+    let mut is_first = true;
     loop {
-        let answer = service.get(&path);
+        let taken = service.get(&path).and_then(|answer| {
+            let stats = answer.parse(service)?;
+            Ok((answer, Reading { stats, at: Instant::now() }))
+        });
         let is_redrawn = screen.is_terminal && !screen.json;
         if is_redrawn {
             screen.clear()?;
@@ -74,25 +78,27 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
             screen.line(&format!("{namespace} at {}   {hint}", service.url()))?;
             screen.line("")?;
         }
-        match answer {
-            Ok(answer) if screen.json => document(screen, &answer)?,
-            Ok(answer) => {
-                let reading = Reading { stats: answer.parse(service)?, at: Instant::now() };
+        match taken {
+            Ok((answer, _)) if screen.json => document(screen, &answer)?,
+            Ok((_, reading)) => {
                 show(screen, &reading.stats, last.as_ref().map(|last| (last, reading.at)))?;
                 last = Some(reading);
-                if !is_redrawn {
-                    screen.line("")?;
-                }
             }
-            // Who watches wants to see it come back; a program is to hear of it.
-            Err(failure) if is_redrawn && failure.exit >= Exit::Unreachable && failure.exit != Exit::Refused => {
-                let text = screen.warning(failure.text());
-                screen.line(&text)?;
+            // What is asked is wrong, and stays so.
+            Err(failure) if is_first && matches!(failure.exit, Exit::Usage | Exit::Refused) => return Err(failure),
+            // Who watches wants to see it come back.
+            Err(failure) => {
+                let line = failure.shown(screen.json).unwrap_or_default();
+                let line = if screen.json { line } else { screen.warning(&line) };
+                screen.line(&line)?;
                 last = None;
             }
-            Err(failure) => return Err(failure),
+        }
+        if !(is_redrawn || screen.json) {
+            screen.line("")?;
         }
         screen.flush()?;
+        is_first = false;
         sleep(interval);
     }
 }

@@ -883,6 +883,45 @@ async fn regression_a_stale_answer_says_so() {
     assert_eq!(document["results"]["b"]["stale"], true);
 }
 
+/// The first 503 ended it.
+#[tokio::test]
+async fn regression_watched_stats_outlive_an_outage() {
+    let mut server = Redis::start();
+    let service = Service::start(Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 500));
+    let watch = |more: &[&str]| {
+        let mut command = program(&[&["stats", "cli", "--watch", "0.1"], more].concat());
+        command.env("SIDECACHE_URL", format!("http://{}", service.address()));
+        let mut child = command.spawn().expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        (child, lines.map(|line| line.expect("a line of text")))
+    };
+    let (document_child, mut documents) = watch(&["--json"]);
+    let (table_child, mut tables) = watch(&[]);
+    let is_document = |line: &String, field: &str| {
+        let document: Value = serde_json::from_str(line).expect("a line is a document");
+        !document[field].is_null()
+    };
+    // The numbers, then an error, then the numbers again; a minute is long enough for each.
+    const MOST: usize = 600;
+    documents.by_ref().take(MOST).find(|line| is_document(line, "hit_rate")).expect("numbers");
+    tables.by_ref().take(MOST).find(|line| line.starts_with("hit rate ")).expect("numbers");
+    server.kill();
+    let error = documents.by_ref().take(MOST).find(|line| is_document(line, "error")).expect("an error");
+    let error: Value = serde_json::from_str(&error).expect("a document");
+    assert!(error["code"].is_string(), "{error}");
+    tables.by_ref().take(10 * MOST).find(|line| line.starts_with("sidecache: ")).expect("an error");
+    server.run();
+    documents.by_ref().take(MOST).find(|line| is_document(line, "hit_rate")).expect("numbers");
+    tables.by_ref().take(10 * MOST).find(|line| line.starts_with("hit rate ")).expect("numbers");
+    drop((documents, tables));
+    for child in [document_child, table_child] {
+        let output = child.wait_with_output().expect("the program ends");
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    }
+    let ran = ask(&service, &["stats", "no namespace", "--watch"]).expect(4);
+    assert_eq!(ran.text(), "");
+}
+
 #[test]
 fn a_slip_is_told_with_what_was_meant() {
     for (words, said) in [
