@@ -53,7 +53,9 @@ pub fn commands() -> [Command; 4] {
             "Examples:\n  sidecache get users user_1\n  sidecache get pages 'index.html?lang=de' --raw > page.html\n  \
              sidecache get users user_1 --metadata",
         );
+    // Who knows the interface says its verbs.
     let set = Command::new("set")
+        .alias("put")
         .about("Store an entry")
         .arg(namespace())
         .arg(key())
@@ -84,6 +86,7 @@ pub fn commands() -> [Command; 4] {
              curl -s https://example.org/rates.json | sidecache set rates today",
         );
     let del = Command::new("del")
+        .alias("delete")
         .about("Delete entries; exit code 1 if one of them is not there")
         .arg(namespace())
         .arg(keys())

@@ -82,7 +82,7 @@ fn note(line: &str) {
 fn run() -> Result<Option<Box<Config>>, Failure> {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => return wrong::argument(&error).map(|()| None),
+        Err(error) => return wrong::argument(&error, &command()).map(|()| None),
     };
     let (name, sub) = match matches.subcommand() {
         None => ("serve", None),

@@ -24,12 +24,14 @@ pub fn command() -> Command {
     };
     let list = Command::new("list").about("Show all namespaces; the same as no word at all").arg(policies_alone());
     let get = Command::new("get").about("Show the policy of a namespace").arg(namespace());
+    // Each option may also be called as its field of the policy.
     let set = Command::new("set")
         .about("Create or change a policy; what is not named stays, or is the service's default")
         .arg(namespace())
         .arg(
             Arg::new("ttl")
                 .long("ttl")
+                .alias("default-ttl")
                 .value_name("TIME")
                 .value_parser(quantity::parse_seconds)
                 .help("TTL of entries written without one: 90 (seconds), 5m; 0: they never expire"),
@@ -44,6 +46,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("eviction")
                 .long("eviction")
+                .alias("eviction-policy")
                 .value_name("POLICY")
                 .value_parser(["LRU", "LFU", "FIFO", "TTL", "NONE"])
                 .ignore_case(true)
@@ -67,7 +70,7 @@ pub fn command() -> Command {
     let command = Command::new("namespaces")
         .about("Show all namespaces with policy and numbers, or change a policy")
         .arg(policies_alone())
-        .subcommand_value_name("WORD")
+        .subcommand_value_name("COMMAND")
         .subcommands([list, get, set, delete].map(asking))
         .after_help(
             "Examples:\n  sidecache namespaces\n  sidecache namespaces set users --ttl 1h --max-size-mb 512\n  \

@@ -182,12 +182,14 @@ impl Service {
         if let Some(deleted) = problem.deleted_count {
             text = format!("{text}; {deleted} entries were deleted all the same");
         }
+        let without_path = self.without_path();
         let advice = match &*code {
             "shard_unavailable" => "`sidecache cluster` shows which one is away",
             "overloaded" | "timeout" | "request_timeout" => "try again in a second",
             "outcome_unknown" => "look at what is there before doing it again",
             "storage_full" => "`sidecache namespaces` shows quotas, and what they hold",
             "database_unavailable" => "reads and writes of entries need no database; see its /health",
+            "no_such_route" if without_path.is_some() => without_path.as_deref().unwrap_or_default(),
             "no_such_route" => "the service may be older than this program",
             _ => "",
         };
@@ -215,7 +217,10 @@ impl Service {
             ),
             404 | ..400 => (
                 Exit::Unreachable,
-                format!("what answers at {url} is no sidecache: it says {status}; name the service with --url"),
+                format!(
+                    "what answers at {url} is no sidecache: it says {status}; {}",
+                    self.without_path().unwrap_or_else(|| "name the service with --url".to_owned())
+                ),
             ),
             _ => (
                 Exit::Refused,
@@ -223,6 +228,14 @@ impl Service {
             ),
         };
         Failure::new(exit, text)
+    }
+
+    /// Advice for a URL with a path, which is right only where a proxy has the service there.
+    fn without_path(&self) -> Option<String> {
+        let url = self.url();
+        let (scheme, rest) = url.split_once("://")?;
+        let (address, _) = rest.split_once('/')?;
+        Some(format!("--url takes an address without a path; did you mean {scheme}://{address}?"))
     }
 
     /// What it means that no answer came.
@@ -235,6 +248,12 @@ impl Service {
         };
         let url = self.url();
         if !self.connected.0.load(Relaxed) {
+            // Of rustls, whose errors are known here by their text alone: what came is no record of TLS.
+            if reason.contains("InvalidContentType") {
+                let plain = url.replacen("https://", "http://", 1);
+                let text = format!("cannot reach {url}: no TLS is spoken there; did you mean {plain}?");
+                return Failure::new(Exit::Unreachable, text);
+            }
             let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
             let advice = match is_handshake {
                 true => {

@@ -3,15 +3,17 @@
 use std::error::Error as _;
 use std::io::{self, Write as _};
 
+use clap::Command;
 use clap::error::{ContextKind, ErrorKind};
 
 use super::failure::Failure;
 
-/// What was wrong; nothing where `--help` or `--version` was all that was asked, which is shown here.
+/// What was wrong with a command line for `program`; nothing where `--help` or `--version` was all that was asked,
+/// which is shown here.
 ///
 /// # Errors
 /// A line that names the argument.
-pub fn argument(error: &clap::Error) -> Result<(), Failure> {
+pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
     if !error.use_stderr() {
         let text = error.render();
         let shown = match clap_wants_colour() {
@@ -30,10 +32,18 @@ pub fn argument(error: &clap::Error) -> Result<(), Failure> {
     Err(Failure::usage(match error.kind() {
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand if !name.starts_with('-') => {
             let word = context(ContextKind::InvalidSubcommand).unwrap_or_else(|| name.to_owned());
-            // Of several the nearest stands last.
-            let meant = context(ContextKind::SuggestedSubcommand);
-            match meant.as_deref().and_then(|meant| meant.rsplit(", ").next()) {
+            let alike = context(ContextKind::SuggestedSubcommand).unwrap_or_default();
+            let is_of_namespaces = command == "sidecache namespaces";
+            let meant = match slip(&word, program, &command) {
+                // `settings` is a namespace rather than something like `set`.
+                None if !is_of_namespaces => alike.rsplit(", ").next().filter(|meant| !meant.is_empty()),
+                meant => meant,
+            };
+            match meant {
                 Some(meant) => format!("{word}: unknown command, did you mean {meant}? {help}"),
+                None if is_of_namespaces => {
+                    format!("{word}: unknown command, did you mean `{command} get {word}`? {help}")
+                }
                 None if command == "sidecache" => format!("{word}: unknown command; {help}"),
                 None => format!("{word}: is one word too many; {}", usage(error)),
             }
@@ -75,6 +85,16 @@ pub fn argument(error: &clap::Error) -> Result<(), Failure> {
         ErrorKind::MissingSubcommand => format!("a command is missing; {help}"),
         other => format!("{name}: {other}"),
     }))
+}
+
+/// The command below `command` for which `word` is a slip: a letter in three that is missing, wrong or too much, or two
+/// that changed places. Of equals the shorter one. What clap finds like it goes by letters in common: `mget` for `gte`.
+fn slip<'p>(word: &str, program: &'p Command, command: &str) -> Option<&'p str> {
+    let mut names = command.split_whitespace().skip(1);
+    let above = names.try_fold(program, |above, name| above.find_subcommand(name))?;
+    let with_slips = above.get_subcommands().map(|one| (strsim::osa_distance(word, one.get_name()), one.get_name()));
+    let (slips, name) = with_slips.min_by_key(|(slips, name)| (*slips, name.len()))?;
+    (3 * slips <= word.chars().count()).then_some(name)
 }
 
 /// `sidecache flush`, of a usage.

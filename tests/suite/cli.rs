@@ -51,6 +51,7 @@ on_both_stores! {
     regression_the_key_of_the_statistics_is_told_to_be_reserved,
     regression_who_meets_a_quota_is_led_to_it,
     options_may_stand_in_front_of_the_command,
+    the_words_of_the_interface_are_understood,
 }
 
 /// How a run ended.
@@ -560,6 +561,20 @@ async fn options_may_stand_in_front_of_the_command(service: &Service) {
     }
 }
 
+async fn the_words_of_the_interface_are_understood(service: &Service) {
+    let ns = namespace("cli");
+    assert_eq!(ask(service, &["put", &ns, "k", "1"]).expect(0).text(), "created\n");
+    assert_eq!(ask(service, &["delete", &ns, "k"]).expect(0).text(), "deleted 1 entry\n");
+    let words = ["--default-ttl=1h", "--eviction-policy=lfu", "--max-size-mb=5", "--stale-if-error=1m", "--json"];
+    let policy = ask(service, &[&["namespaces", "set", &ns], &words[..]].concat()).expect(0).json();
+    assert_eq!((&policy["default_ttl"], &policy["eviction_policy"]), (&json!(3_600), &json!("LFU")));
+    // They are no second names to be learnt.
+    let help = alone(&["--help"]).expect(0).text();
+    assert!(!["  put ", "  delete "].iter().any(|word| help.contains(word)), "{help}");
+    let help = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    assert!(!["--default-ttl", "--eviction-policy"].iter().any(|word| help.contains(word)), "{help}");
+}
+
 #[test]
 fn a_service_that_is_not_there_is_exit_code_3() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
@@ -724,7 +739,9 @@ async fn regression_a_private_ca_is_trusted_where_the_machine_trusts_it() {
     assert_eq!(tls.ask(address, Some(&tls.ca), &["set", "cli", "k", "1.0"]).expect(0).text(), "created\n");
     assert_eq!(tls.ask(address, Some(&tls.ca), &["get", "cli", "k"]).expect(0).text(), "1.0");
     // Whoever speaks no TLS at all has got nothing either.
-    tls.ask(service.address(), Some(&tls.ca), &["del", "cli", "k"]).expect(3);
+    let ran = tls.ask(service.address(), Some(&tls.ca), &["del", "cli", "k"]).expect(3);
+    let said = format!("no TLS is spoken there; did you mean http://{}?", service.address());
+    assert!(ran.err.contains(&said), "{}", ran.err);
     cache.get("cli", "k").await.expect(200);
     let ran = tls.ask(address, Some(Path::new("/nowhere.pem")), &["get", "cli", "k"]).expect(2);
     assert!(ran.err.contains("SSL_CERT_FILE: ") && ran.err.contains("/nowhere.pem"), "{}", ran.err);
@@ -927,7 +944,12 @@ fn a_slip_is_told_with_what_was_meant() {
     for (words, said) in [
         (vec!["stat", "ns"], "did you mean stats?"),
         (vec!["flsh", "ns"], "did you mean flush?"),
+        (vec!["gte", "ns", "k"], "did you mean get?"),
         (vec!["zzz"], "zzz: unknown command"),
+        (vec!["namespaces", "users"], "did you mean `sidecache namespaces get users`?"),
+        (vec!["namespaces", "test"], "did you mean `sidecache namespaces get test`?"),
+        (vec!["namespaces", "settings"], "did you mean `sidecache namespaces get settings`?"),
+        (vec!["namespaces", "gte", "users"], "gte: unknown command, did you mean get?"),
         (vec!["get", "ns"], "KEY"),
         (vec!["get", "ns", ""], "<KEY>: a value is missing"),
         (vec!["flush", "", "--yes"], "<NS>: a value is missing"),
@@ -1215,4 +1237,14 @@ async fn an_address_that_is_no_sidecache_is_told() {
     let ran = alone(&["cluster", "--url", &url]);
     assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
     assert!(ran.err.contains("--url") || ran.err.contains("older"), "{}", ran.err);
+    // The address of a browser.
+    for path in ["/dashboard", "/docs", "/nothing/there"] {
+        let url = format!("http://{}{path}", service.address());
+        for words in [["get", "ns", "k"], ["stats", "ns", "--json"]] {
+            let ran = alone(&[&words[..], &["--url", &url]].concat());
+            assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
+            let said = format!("did you mean http://{}?", service.address());
+            assert!(ran.err.contains(&said), "{}", ran.err);
+        }
+    }
 }
