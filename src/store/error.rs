@@ -38,6 +38,14 @@ impl Error {
         matches!(self, Self::QuotaUsedUp)
     }
 
+    /// The same for who reads: the upkeep that a read does on the way is done by the next one otherwise.
+    pub fn of_a_read(self) -> Self {
+        match self {
+            Self::OutcomeUnknown { shard, .. } => Self::Timeout { shard },
+            error => error,
+        }
+    }
+
     /// Whether a write that failed this way may have happened all the same.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. } | Self::Protocol { .. })

@@ -253,3 +253,15 @@ async fn regression_the_log_says_why_the_database_is_away_at_the_start() {
     })
     .await;
 }
+
+/// It was said to be a write of unknown outcome, as expired entries are swept on the way.
+#[tokio::test]
+async fn regression_the_statistics_of_a_shard_that_stands_still_are_a_read_without_an_answer() {
+    let server = Redis::start();
+    let service = on(std::slice::from_ref(&server));
+    let cache = service.client();
+    cache.set("n", "k", "1").await.expect(201);
+    server.signal(Signal::Stop);
+    cache.stats("n").await.expect_error(503, "timeout");
+    server.signal(Signal::Cont);
+}

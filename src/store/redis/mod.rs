@@ -351,7 +351,8 @@ impl Store for Redis {
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
         let each = on_all(&self.shards, |shard| async move {
-            while shard.sweep(namespace, SCRIPTS_PER_SWEEP, 0, EvictionPolicy::None).await? {}
+            let sweep = || shard.sweep(namespace, SCRIPTS_PER_SWEEP, 0, EvictionPolicy::None);
+            while sweep().await.map_err(Error::of_a_read)? {}
             shard.totals(namespace).await
         })
         .await?;
