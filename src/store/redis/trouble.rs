@@ -17,12 +17,19 @@ impl Trouble {
     /// That of one connection, which stands for all: they lead to the same place.
     pub fn of(client: &Client) -> Self {
         let trouble = Self::default();
-        let (mut errors, told) = (client.error_rx(), trouble.clone());
+        let (mut errors, mut reconnects, told) = (client.error_rx(), client.reconnect_rx(), trouble.clone());
         // Runs until the process ends, as the client does.
         tokio::spawn(async move {
             loop {
-                match errors.recv().await {
-                    Ok((error, _)) => *told.0.lock() = Some(words(error.details())),
+                let last = tokio::select! {
+                    // An error and what ended it may both wait: the error was first.
+                    biased;
+                    error = errors.recv() => error.map(|(error, _)| Some(words(error.details()))),
+                    // What is over is no reason for what comes later.
+                    server = reconnects.recv() => server.map(|_| None),
+                };
+                match last {
+                    Ok(last) => *told.0.lock() = last,
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -31,7 +38,7 @@ impl Trouble {
         trouble
     }
 
-    /// `None` while there was none.
+    /// `None` while there was none since it was connected.
     pub fn last(&self) -> Option<String> {
         self.0.lock().clone()
     }
