@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
-use crate::cache::{Cache, Near};
+use crate::cache::{Cache, GRACE, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
 use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
@@ -29,6 +29,7 @@ use crate::namespaces::{self, Registry, Synchronizer};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
+use crate::model::Quotas;
 use crate::store::{InvalidationSink, SharedStore, Store as _};
 use crate::telemetry::{self, DroppedLines};
 use crate::trends::Trends;
@@ -36,6 +37,9 @@ use crate::workers::Workers;
 
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
+
+/// How often namespaces without a policy are looked for, in the time that they may be there.
+const LOOKS_PER_GRACE: u32 = 6;
 
 /// How long the start waits for shards and database, and how often it looks.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -128,14 +132,16 @@ impl Service {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
-                let store = Redis::start(redis, &instance, &metrics, workers).context("SIDECACHE_REDIS_SHARDS")?;
+                let quotas: Arc<dyn Quotas> = registry.clone();
+                let store =
+                    Redis::start(redis, &instance, &metrics, workers, &quotas).context("SIDECACHE_REDIS_SHARDS")?;
                 let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
                 let without_watermark = without == Without::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
                 store.settle(&sink, &tasks, &shutdown);
-                store.watch_primaries(max_staleness, &tasks, &shutdown);
+                store.watch_primaries(redis, max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
                 (Arc::new(store), Some(coherence))
             }
@@ -303,9 +309,17 @@ fn upkeep(
                 }
             }
         };
+        let removing = async {
+            let mut orphans = Orphans::default();
+            let mut look = ticks(GRACE / LOOKS_PER_GRACE);
+            loop {
+                look.tick().await;
+                orphans.look(&cache, GRACE).await;
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, walking); } => {}
+            () = async { tokio::join!(counting, sweeping, walking, removing); } => {}
         }
     }
 }

@@ -12,6 +12,7 @@ mod list;
 mod namespace;
 mod near;
 mod observe;
+mod orphans;
 mod read;
 mod write;
 
@@ -23,6 +24,7 @@ pub use history::LogQuery;
 pub use list::{Counted, Listing};
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
+pub use orphans::{GRACE, Orphans};
 pub use read::{Consistency, Lookup, Skipped, Trail};
 
 use crate::access_log::AccessLog;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fred::types::config::Config as Endpoint;
 
+use super::DAY_MS;
 use super::settings::{Error, Settings};
 
 /// The pool of shards and the rules for all of them.
@@ -13,6 +14,10 @@ pub struct RedisConfig {
     pub timeout: Duration,
     connections: usize,
     pub max_in_flight: usize,
+    /// How long a write may wait for room that is being made.
+    pub room_patience: Duration,
+    /// Whether this instance may divide the keys otherwise than living ones do.
+    pub accept_ring_change: bool,
 }
 
 /// One shard.
@@ -60,7 +65,10 @@ impl RedisConfig {
             }
             shards.push(shard);
         }
-        Ok(Some(Self { shards, timeout, connections, max_in_flight }))
+        // So that it is answered before the request's deadline.
+        let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
+        let accept_ring_change = settings.switch("accept_ring_change")?;
+        Ok(Some(Self { shards, timeout, connections, max_in_flight, room_patience, accept_ring_change }))
     }
 }
 

@@ -83,6 +83,10 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
             Fetched::Failed(error) => {
                 body.put_slice(br#":{"value":null,"found":false,"error":"#);
                 json::put_string(&mut body, store_code(error).as_str());
+                if error.is_foreign() {
+                    body.put_slice(br#","detail":"#);
+                    json::put_string(&mut body, &error.to_string());
+                }
                 body.put_u8(b'}');
             }
         }
@@ -132,6 +136,9 @@ pub struct MsetAnswer<'k> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(schema_with = schema::failed_keys)]
     errors: BTreeMap<&'k str, Code>,
+    /// What exactly stands in the way of an entry, where that is known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    details: BTreeMap<&'k str, String>,
 }
 
 /// The entries that the body of an mset holds, once `admit` has agreed to their number.
@@ -173,7 +180,9 @@ pub async fn mset(
         Some((_, error)) if answer.stored == 0 => store_code(error).status(),
         _ => StatusCode::OK,
     };
-    Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors }))
+    let foreign = answer.failed.iter().filter(|(_, error)| error.is_foreign());
+    let details = foreign.map(|(key, error)| (key.key(), error.to_string())).collect();
+    Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details }))
 }
 
 fn mset_entry(namespace: &Namespace, entry: &RawValue, body: &Bytes) -> Result<(EntryKey, Write), Error> {

@@ -111,10 +111,13 @@ codes! {
     MethodNotAllowed: METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed on this route";
     RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
     BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
+    ForeignType: CONFLICT "foreign_type" "Something else stands under a name of this cache";
     Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
     OutcomeUnknown: SERVICE_UNAVAILABLE "outcome_unknown" "It is unknown whether the write happened";
     Overloaded: SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     Timeout: SERVICE_UNAVAILABLE "timeout" "Not answered in time";
+    MakingRoom: SERVICE_UNAVAILABLE "making_room" "Room is being made; try again";
+    RingMismatch: SERVICE_UNAVAILABLE "ring_mismatch" "This instance's shards are not those of the fleet";
     ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
@@ -207,6 +210,9 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::OutcomeUnknown { .. } => Code::OutcomeUnknown,
         store::Error::Overloaded { .. } => Code::Overloaded,
         store::Error::Full { .. } | store::Error::QuotaUsedUp => Code::StorageFull,
+        store::Error::ForeignType { .. } => Code::ForeignType,
+        store::Error::RingMismatch => Code::RingMismatch,
+        store::Error::MakingRoom { .. } => Code::MakingRoom,
         store::Error::Protocol { .. } => Code::Internal,
     }
 }

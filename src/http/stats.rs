@@ -22,8 +22,16 @@ pub struct StatsAnswer<'n> {
     /// MiB of stored values.
     memory_used_mb: f64,
     memory_used_bytes: u64,
+    /// Live entries that went: to make room within the quota, and for want of the server's memory.
     evictions: u64,
+    evictions_quota: u64,
+    evictions_redis: u64,
     expirations: u64,
+    /// About how many of `total_keys` have expired and are not taken out yet; 0 but for a moment after very many
+    /// expired at once.
+    expired_not_swept: u64,
+    /// Whether a part of the index was lost: entries are being found again, and `total_keys` grows meanwhile.
+    repairing: bool,
 }
 
 #[utoipa::path(
@@ -51,7 +59,11 @@ pub async fn stats(
         memory_used_mb: stats.bytes as f64 / f64::from(1 << 20),
         memory_used_bytes: stats.bytes,
         evictions: stats.evictions,
+        evictions_quota: stats.evictions.saturating_sub(stats.redis_evictions),
+        evictions_redis: stats.redis_evictions,
         expirations: stats.expirations,
+        expired_not_swept: stats.unswept,
+        repairing: stats.is_in_repair,
     };
     Ok(answer::json(StatusCode::OK, &answer))
 }

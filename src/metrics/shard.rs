@@ -37,6 +37,7 @@ table! {
     breaker_openings: Counter, "sidecache_shard_breaker_openings_total", "Times that the shard was given up for a moment.";
     silent: Counter, "sidecache_shard_timeouts_total", "Operations that the shard did not answer in time.";
     refused: Counter, "sidecache_shard_refused_total", "Operations refused without asking the shard: too many under way, not connected, or given up for a moment.";
+    repairs: Counter, "sidecache_shard_repairs_total", "Namespaces whose lost index was made anew.";
     retries: Counter, "sidecache_shard_retries_total", "Reads sent again after their connection broke.";
     moved_removed: Counter, "sidecache_moved_entries_removed_total", "Entries removed as their keys moved to another shard.";
     primary_changes: Counter, "sidecache_shard_primary_changes_total", "Connections replaced as the Sentinels name another primary.";

@@ -91,6 +91,11 @@ impl Quota {
     }
 }
 
+/// The quotas of all namespaces, for a store that has to choose between them.
+pub trait Quotas: Send + Sync + 'static {
+    fn quota(&self, namespace: &str) -> Quota;
+}
+
 /// Which entry makes room when a namespace is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EvictionPolicy {

@@ -9,7 +9,7 @@ use tokio::sync::MutexGuard;
 use super::Record;
 use crate::clock::unix_millis;
 use crate::config::NamespaceConfig;
-use crate::model::{Namespace, Policy};
+use crate::model::{Namespace, Policy, Quota, Quotas};
 
 /// Why a namespace cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,12 @@ impl Registry {
         records.retain(|name, _| pending.contains(name));
         records.extend(loaded.into_iter().map(|record| (record.namespace.to_string(), record)));
         self.is_loaded.store(true, Relaxed);
+    }
+}
+
+impl Quotas for Registry {
+    fn quota(&self, namespace: &str) -> Quota {
+        self.policy(namespace).quota()
     }
 }
 

@@ -3,41 +3,37 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::ShardIndex;
-
 /// A position within a listing: behind the key `after` at `place`.
 ///
-/// Every key has a place that stays the same while it lives, whatever becomes of the others, and
+/// It names no shard, so every instance understands it, whatever the order of the shards in its setting. Every key has a place that stays the same while it lives, whatever becomes of the others, and
 /// keys are listed by place and name. So a key that lives throughout is listed exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The shard being listed.
-    pub shard: ShardIndex,
     pub place: u64,
     /// Empty: in front of all keys of the place.
     pub after: String,
 }
 
 /// First letter of every cursor, so that a later form can tell itself apart.
-const FORM: &str = "2";
+const FORM: &str = "3";
 
 impl Cursor {
     /// In front of everything from `place` on.
-    pub fn at(shard: ShardIndex, place: u64) -> Self {
-        Self { shard, place, after: String::new() }
+    pub fn at(place: u64) -> Self {
+        Self { place, after: String::new() }
     }
 
     pub fn encode(&self) -> String {
-        let Self { shard, place, after } = self;
-        URL_SAFE_NO_PAD.encode(format!("{FORM}\n{shard}\n{place}\n{after}"))
+        let Self { place, after } = self;
+        URL_SAFE_NO_PAD.encode(format!("{FORM}\n{place}\n{after}"))
     }
 
     /// The cursor in `text`; `None` when no listing gave it.
     pub fn decode(text: &str) -> Option<Self> {
         let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let parts: Vec<&str> = plain.split('\n').collect();
-        let [FORM, shard, place, after] = *parts.as_slice() else { return None };
-        Some(Self { shard: shard.parse().ok()?, place: place.parse().ok()?, after: after.to_owned() })
+        let [FORM, place, after] = *parts.as_slice() else { return None };
+        Some(Self { place: place.parse().ok()?, after: after.to_owned() })
     }
 }
 
@@ -47,11 +43,11 @@ mod tests {
 
     #[test]
     fn cursors_round_trip_and_garbage_is_refused() {
-        let within = Cursor { after: "a key/with ümlaut".into(), ..Cursor::at(2, u64::MAX) };
-        for cursor in [Cursor::at(1, 0), within] {
+        let within = Cursor { after: "a key/with ümlaut".into(), ..Cursor::at(u64::MAX) };
+        for cursor in [Cursor::at(0), within] {
             assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
         }
-        for text in ["", "garbage", "!!!", "MQ", "1\n0\n0\n", "2\n0\n0", "2\n-1\n0\n", "2\n0\nx\n", "2\n0\n0\na\nb"] {
+        for text in ["", "garbage", "!!!", "MQ", "1\n0\n0\n", "2\n0\n0\n", "3\n0", "3\n-1\n", "3\nx\n", "3\n0\na\nb"] {
             assert_eq!(Cursor::decode(text), None, "{text}");
             assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
         }

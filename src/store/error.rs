@@ -21,6 +21,18 @@ pub enum Error {
     /// The namespace holds as much as its policy allows, and the policy makes no room for the value.
     #[error("the namespace's quota is used up")]
     QuotaUsedUp,
+    /// Something of another type stands under a Redis key of ours.
+    #[error(
+        "on shard {shard} the key {name} is a {found} that sidecache did not write: DELETE the entry, or flush the \
+         namespace, to remove it"
+    )]
+    ForeignType { shard: String, name: String, found: String },
+    /// The living instances divide the keys among other shards, so this one must serve none.
+    #[error("other instances divide the keys among other shards than this one")]
+    RingMismatch,
+    /// Room is being made for the namespace, and there is not enough yet.
+    #[error("shard {shard} is making room")]
+    MakingRoom { shard: String },
     /// The shard answered something this program does not understand.
     #[error("shard {shard} answered unexpectedly: {reason}")]
     Protocol { shard: String, reason: String },
@@ -31,6 +43,11 @@ impl Error {
     /// much to do already.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
+    }
+
+    /// Whether nothing is wrong with the shard: it refused what was asked of it.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::ForeignType { .. })
     }
 
     /// Whether the namespace's policy says no, rather than something being broken.

@@ -58,6 +58,14 @@ pub struct Totals {
     pub bytes: u64,
     pub evictions: u64,
     pub expirations: u64,
+    /// What quotas go by: bytes, and what keys, tags and each entry add to them, see [`crate::model::charge`].
+    pub charged: u64,
+    /// Those of `evictions` that were for want of the server's memory, and not of the quota.
+    pub redis_evictions: u64,
+    /// About how many of `keys` have expired and are not taken out yet.
+    pub unswept: u64,
+    /// Whether a part of the index was lost, and entries are being found again.
+    pub is_in_repair: bool,
 }
 
 impl Sum for Totals {
@@ -69,6 +77,10 @@ impl Sum for Totals {
             bytes: sum.bytes + one.bytes,
             evictions: sum.evictions + one.evictions,
             expirations: sum.expirations + one.expirations,
+            charged: sum.charged + one.charged,
+            redis_evictions: sum.redis_evictions + one.redis_evictions,
+            unswept: sum.unswept + one.unswept,
+            is_in_repair: sum.is_in_repair || one.is_in_repair,
         })
     }
 }
@@ -149,8 +161,8 @@ pub trait Store: Presence {
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
     /// Whether a listing of this store can have given `cursor`.
-    fn gave(&self, cursor: &Cursor) -> bool {
-        usize::from(cursor.shard) < self.shard_names().len()
+    fn gave(&self, _cursor: &Cursor) -> bool {
+        true
     }
 
     /// Notes that a read found the entry of `key`, for stores that do not see all reads. Others count
@@ -211,6 +223,11 @@ pub trait Store: Presence {
     /// Takes entries out of the books that the store lost of itself, if it lost any since it was
     /// last asked; without haste.
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error>;
+
+    /// The namespaces that have books in the store, where that is another process.
+    async fn stored_namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        Ok(Vec::new())
+    }
 
     async fn health(&self) -> Vec<ShardHealth>;
 

@@ -398,6 +398,8 @@ async fn a_redis_without_memory_is_a_507_and_costs_nothing_that_is_stored() {
     let servers = Redis::three_with(&["--maxmemory", "5mb", "--maxmemory-policy", "noeviction"]);
     let service = Service::start(Settings::on(&servers).set("l1_max_mb", 0));
     let (cache, ns) = (service.client(), namespace("oom"));
+    // Under any other policy older entries make room.
+    cache.put_policy(&ns, r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"NONE"}"#).await.expect(201);
     let (mut stored, mut refused) = (Vec::new(), Vec::new());
     for number in 0..2_000 {
         let key = format!("k{number}");

@@ -16,7 +16,7 @@ pub const ANY: &[Code] = &[Code::Internal, Code::Overloaded, Code::Timeout];
 pub const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
 
 /// What a call that asks the shards may meet.
-pub const SHARD: &[Code] = &[Code::ShardUnavailable];
+pub const SHARD: &[Code] = &[Code::ForeignType, Code::RingMismatch, Code::ShardUnavailable];
 
 /// What a call that changes something may meet.
 pub const CHANGE: &[Code] = &[Code::OutcomeUnknown];
@@ -28,6 +28,7 @@ pub const STORE: &[Code] = &[
     Code::ReservedKey,
     Code::ValueTooLarge,
     Code::DatabaseUnavailable,
+    Code::MakingRoom,
     Code::StorageFull,
 ];
 
@@ -53,8 +54,14 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::RequestTimeout => "the body did not arrive in time",
         Code::BodyTooLarge => "the body has more than 33554432 bytes",
         Code::StorageFull => "the namespace's quota is used up",
+        Code::ForeignType => {
+            "on shard a the key cache_tag:users:red is a list that sidecache did not write: \
+             DELETE the entry, or flush the namespace, to remove it"
+        }
         Code::KeyNotFound
         | Code::Internal
+        | Code::MakingRoom
+        | Code::RingMismatch
         | Code::OutcomeUnknown
         | Code::Overloaded
         | Code::Timeout

@@ -264,6 +264,7 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
             "found": {"type": "boolean"},
             "stale": {"const": true, "description": "A copy past its time, as the key's shard failed."},
             "error": {"$ref": "#/components/schemas/ErrorCode"},
+            "detail": {"type": "string", "description": "What stands in the way, where that is known."},
         },
         "additionalProperties": false,
     });

@@ -206,7 +206,7 @@ impl Store for Embedded {
         self.sweep_expired(namespace).await;
         let from = cursor.map_or(0, |cursor| cursor.place);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
-        let next = next.map(|place| Cursor::at(0, place));
+        let next = next.map(|place| Cursor::at(place));
         Ok(Page { size: space.totals().keys, keys, next })
     }
 

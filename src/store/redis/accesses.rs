@@ -16,10 +16,11 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::moved::Settled;
 use super::reply;
 use super::scripts;
 use super::shard::{Effect, Shard};
-use crate::clock::unix_millis_of_last_tick;
+use crate::clock::{unix_millis, unix_millis_of_last_tick};
 use crate::metrics::Metrics;
 use crate::model::{Details, Entry, EntryKey, EntryKeyHasher, KeyRef, UnixMillis};
 use crate::store::Error;
@@ -182,9 +183,11 @@ impl Shard {
         for _ in 0..batches {
             let _writing = self.accesses.writing.lock().await;
             let batch = self.accesses.take(ENTRIES_PER_SCRIPT);
-            let arguments = || {
+            let arguments = |_: &Settled| {
+                let now = unix_millis();
                 let all = batch.iter().flat_map(|(key, access)| {
-                    [key.text().to_owned(), access.reads.to_string(), access.last.0.to_string()]
+                    let age_ms = now.0.saturating_sub(access.last.0);
+                    [key.text().to_owned(), access.reads.to_string(), age_ms.to_string()]
                 });
                 all.map(Value::from).collect()
             };

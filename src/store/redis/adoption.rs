@@ -1,29 +1,38 @@
 //! Settles the shards' records of rings for this process: at its start, whenever a shard comes later,
-//! and again where a record was lost.
+//! and again where a record was lost or the server is another one.
 //!
 //! A shard that is away at the start does not hold the others up for long: they are settled without
 //! its record, and it is settled when it comes. Several instances may do this at once; a record is only
 //! written by who has read it as it is, and who was too late reads again.
 //!
+//! A record names the *incarnation* of what the shard holds. It is made anew where there was no record, where the
+//! server's run is another than the one that wrote it (a restart, a failover, an address that leads elsewhere), and
+//! where the fence was lost. Every script passes the incarnation and the moment at which the record was written, so
+//! a server that an instance does not know refuses it, and copies from before are void.
+//!
+//! A shard whose content has another form, or places by another secret, is emptied of our keys first: with the record
+//! marked so, nobody uses it meanwhile.
+//!
 //! What this cannot know: a ring that only shards know of which are all away, or in no ring of ours any
-//! more. And an instance that runs with another ring at the same time goes on with it.
+//! more. And an instance that runs with another ring at the same time goes on with it; one that comes to living
+//! instances with another ring serves nothing, unless `accept_ring_change` is set.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Redis;
-use super::generations::{Generation, Names, Record, adopted, number};
+use super::generations::{Generation, Names, Record, Seen, adopted, number};
 use super::history::{History, Rings};
-use super::moved::Found;
+use super::moved::{EMPTYING, FORM, Found, Settled, Written, random_name};
 use super::shard::Shard;
 use crate::clock::Moment;
-use crate::store::{InvalidationSink, ShardIndex};
+use crate::store::{Error, InvalidationSink, ShardIndex};
 
 /// How long the records of all shards are waited for at the start; less than the service waits before it
 /// takes requests, so that a shard that is away makes it refuse none for the others.
@@ -51,10 +60,15 @@ impl Redis {
             rings: Rings::default(),
             sink: sink.clone(),
             warned: 0,
+            secret: None,
+            ring_version: self.ring.version().to_owned(),
+            accepts_change: self.accepts_ring_change,
+            is_mismatched: false,
         };
         tasks.spawn(keeper.run(shutdown.clone()));
         for shard in &self.shards {
             tasks.spawn(shard.clone().run_cleaning(self.instance.clone(), shutdown.clone()));
+            tasks.spawn(shard.clone().run_repairs(self.instance.clone(), shutdown.clone()));
         }
     }
 }
@@ -67,6 +81,13 @@ struct Keeper {
     sink: Arc<dyn InvalidationSink>,
     /// The newest ring of others that was warned of.
     warned: u64,
+    /// The fleet's secret of places, once it is known.
+    secret: Option<String>,
+    ring_version: String,
+    /// Whether living instances with another ring are no reason to serve nothing.
+    accepts_change: bool,
+    /// Whether there were some at the last look.
+    is_mismatched: bool,
 }
 
 /// Why the records are looked at.
@@ -89,7 +110,7 @@ impl Keeper {
 
     async fn keep(&mut self) {
         let started = Moment::now();
-        let mut looked = started;
+        let (mut looked, mut is_doubted) = (started, false);
         loop {
             let now = Moment::now();
             let is_early = now.since(started) < PATIENCE;
@@ -98,13 +119,19 @@ impl Keeper {
             let connected = waiting.iter().filter(|shard| shard.is_connected()).count();
             if connected > 0 && (connected == waiting.len() || !is_early) {
                 self.settle(if is_early { Occasion::Start } else { Occasion::Arrival }).await;
-            } else if now.since(looked) >= LOOK || self.shards.iter().any(|shard| shard.belonging.take_doubt()) {
+            } else if now.since(looked) >= LOOK || is_doubted {
                 self.settle(Occasion::Routine).await;
                 looked = Moment::now();
             }
             self.void_copies();
             let is_waiting = self.shards.iter().any(|shard| !shard.belonging.is_settled());
-            sleep(if is_waiting && is_early { SOON } else { LATER }).await;
+            let pause = if is_waiting && is_early { SOON } else { LATER };
+            let doubts = self.shards.iter().map(|shard| Box::pin(shard.belonging.doubted.notified()));
+            is_doubted = timeout(pause, select_all(doubts)).await.is_ok();
+            if is_doubted {
+                // Not again and again without a pause, however often operations ask.
+                sleep(SOON).await;
+            }
         }
     }
 
@@ -127,28 +154,39 @@ impl Keeper {
                 }
                 return;
             }
+            if is_new && !is_running && !self.may_change_ring().await {
+                return;
+            }
+            let secret = self.secret_of(&found);
             let known: BTreeSet<Generation> = records.iter().flat_map(|record| record.rings()).cloned().collect();
             let mine = Generation { number, names: self.names.clone() };
             let mut writes = Vec::new();
             for (index, found) in (0..).zip(found) {
-                let Some(Found { seen, written }) = found else { continue };
+                let Some(found) = found else { continue };
                 let shard = &self.shards[usize::from(index)];
-                let record = adopted(&shard.name, &mine, &known, &seen);
+                let state = State::of(&found, &secret, shard);
+                let seen = if state == State::Foreign { &EMPTY } else { &found.seen };
+                let record = adopted(&shard.name, &mine, &known, seen);
                 // One from before that known here came back with old data, from a replica or a snapshot: it
                 // is written anew, so that everybody looks at it again.
                 let known_written = shard.belonging.settled().map_or(0, |settled| settled.written);
-                match written {
-                    Some(written) if seen.record.as_ref() == Some(&record) && written >= known_written => {
+                match found.written {
+                    Some(written)
+                        if state == State::Good
+                            && found.seen.record.as_ref() == Some(&record)
+                            && written.at >= known_written =>
+                    {
                         self.serve(index, record, written);
                     }
-                    written => writes.push((shard.clone(), record, written)),
+                    written => writes.push((shard.clone(), record, written.map(|written| written.at), state)),
                 }
             }
             if writes.is_empty() {
                 break;
             }
-            let written = join_all(writes.iter().map(|(shard, record, written)| async move {
-                let is_written = shard.write_record(*written, record).await;
+            let secret = &secret;
+            let written = join_all(writes.iter().map(|(shard, record, written, state)| async move {
+                let is_written = write(shard, record, *written, *state, secret).await;
                 match &is_written {
                     Ok(true) => tracing::info!(
                         shard = %shard.name, generation = record.current.number, clean = record.is_clean, "ring adopted"
@@ -168,11 +206,50 @@ impl Keeper {
     }
 
     /// Serves the shard under `record` from now on.
-    fn serve(&mut self, index: ShardIndex, record: Record, written: u64) {
+    fn serve(&mut self, index: ShardIndex, record: Record, written: Written) {
         let (shard, rings) = (&self.shards[usize::from(index)], &mut self.rings);
         let history = (!record.is_clean).then(|| History::new(&record, rings));
-        shard.belonging.settle(record, written, history);
+        self.secret = Some(written.identity.place_secret.to_string());
+        shard.belonging.settle(Settled::new(record, written.at, written.identity, history));
         self.void_copies();
+    }
+
+    /// The secret of places that all shards shall have: the one in force here, or else the one that most of them
+    /// have, the first by name among equals; a new one where none has any.
+    fn secret_of(&mut self, found: &[Option<Found>]) -> String {
+        if let Some(secret) = &self.secret {
+            return secret.clone();
+        }
+        let mut named: Vec<(&str, &str)> = Vec::new();
+        for (shard, found) in self.shards.iter().zip(found) {
+            let written = found.as_ref().and_then(|found| found.written.as_ref());
+            if let Some(written) = written.filter(|written| is_known_form(&written.form)) {
+                named.push((&shard.name, &written.identity.place_secret));
+            }
+        }
+        named.sort_unstable();
+        let count = |secret: &str| named.iter().filter(|(_, other)| *other == secret).count();
+        // Of equals `max_by_key` takes the last.
+        let most = named.iter().rev().max_by_key(|(_, secret)| count(secret));
+        most.map_or_else(random_name, |(_, secret)| (*secret).to_owned())
+    }
+
+    /// Whether nobody lives who divides the keys among other shards.
+    async fn may_change_ring(&mut self) -> bool {
+        let counted = join_all(self.shards.iter().map(|shard| shard.living_rings())).await;
+        let mut others = counted.iter().flatten().flatten().filter(|ring| ring.version != self.ring_version);
+        let is_mismatched = !self.accepts_change && others.any(|ring| ring.instances > 0);
+        for shard in &self.shards {
+            shard.belonging.mismatch(is_mismatched);
+        }
+        if is_mismatched && !self.is_mismatched {
+            tracing::error!(
+                "living instances divide the keys among other shards than `redis_shards` names here: nothing is served. \
+                 Correct the setting, or set accept_ring_change = true to change the shards"
+            );
+        }
+        self.is_mismatched = is_mismatched;
+        !is_mismatched
     }
 
     /// Copies in this process may be of what has become void.
@@ -183,6 +260,70 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What has to happen to a shard before it is served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing.
+    Good,
+    /// Its record is to be written, perhaps by another server.
+    Stale,
+    /// The same, and every copy of what it holds is void.
+    Suspect,
+    /// What it holds has another form, places by another secret, or lost its fence: it has to go.
+    Foreign,
+}
+
+/// What is found on a shard that was emptied.
+const EMPTY: Seen = Seen { record: None, has_data: false };
+
+impl State {
+    fn of(found: &Found, secret: &str, shard: &Shard) -> Self {
+        let Some(written) = &found.written else {
+            // A record that alone was lost is written again over what it was written for.
+            return if found.seen.has_data && found.seen.record.is_none() { Self::Foreign } else { Self::Stale };
+        };
+        let is_readable = written.form == FORM && *written.identity.place_secret == *secret && written.is_fenced;
+        if !is_readable && (found.seen.has_data || written.form == EMPTYING) {
+            Self::Foreign
+        } else if shard.belonging.is_suspect() {
+            Self::Suspect
+        } else if is_readable && written.identity.run_id == found.run_id {
+            Self::Good
+        } else {
+            Self::Stale
+        }
+    }
+}
+
+fn is_known_form(form: &str) -> bool {
+    form == FORM || form == EMPTYING
+}
+
+/// Writes a shard's record; tells whether it was.
+async fn write(
+    shard: &Shard,
+    record: &Record,
+    written: Option<u64>,
+    state: State,
+    secret: &str,
+) -> Result<bool, Error> {
+    if state != State::Foreign {
+        let is_written = shard.write_record(written, record, FORM, secret, state == State::Suspect).await?;
+        if is_written {
+            shard.belonging.trust();
+        }
+        return Ok(is_written);
+    }
+    // Nobody uses the shard from here on.
+    if !shard.write_record(written, record, EMPTYING, secret, true).await? {
+        return Ok(false);
+    }
+    let emptying = shard.find_record().await?.written.map(|written| written.at);
+    let gone = shard.empty().await?;
+    tracing::warn!(shard = %shard.name, gone, "the shard held entries in another form and was emptied of them");
+    shard.write_record(emptying, record, FORM, secret, true).await
 }
 
 /// The shard's record; `None` where it does not answer. One that was lost is as it was settled.

@@ -10,10 +10,12 @@ use std::time::Duration;
 use fred::types::{Resp3Frame as Frame, Value};
 use tokio::time::sleep;
 
+use super::moved::Settled;
 use super::place::PLACES;
 use super::reply;
 use super::scripts;
 use super::shard::{Effect, Shard};
+use super::verbs::secret;
 use crate::clock::Moment;
 use crate::model::Namespace;
 use crate::store::Error;
@@ -58,7 +60,7 @@ impl Shard {
                 sleep((Moment::now().since(started) * REST).min(REST_MAX)).await;
             }
         }
-        let arguments = || vec![Value::from(evicted.to_string())];
+        let arguments = |_: &Settled| vec![Value::from(evicted.to_string())];
         self.ask(&scripts::END_WALK, Effect::Write, arguments, reply::number).await?;
         Ok(())
     }
@@ -66,9 +68,9 @@ impl Shard {
     /// One step over a namespace; answers the place to go on from.
     async fn find_evicted_from(&self, namespace: &Namespace, place: u64) -> Result<u64, Error> {
         let numbers = [place.to_string(), KEYS_PER_SCRIPT.to_string(), WORK_PER_SCRIPT.to_string()];
-        let arguments = || {
-            let all = [namespace.as_str()].into_iter().chain(numbers.iter().map(String::as_str));
-            all.map(Value::from).collect()
+        let arguments = |settled: &Settled| {
+            let numbers = numbers.iter().map(|number| Value::from(number.as_str()));
+            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(numbers).collect()
         };
         self.ask(&scripts::FIND_EVICTED, Effect::Write, arguments, reply::count).await
     }
@@ -83,15 +85,19 @@ impl Shard {
     }
 
     async fn walked(&self) -> Result<u64, Error> {
-        match self.read("GET", vec![Value::from(WALKED)]).await? {
-            Frame::Null => Ok(0),
-            frame => reply::count(frame).map_err(|expected| self.unexpected(expected)),
+        match self.read("GET", vec![Value::from(WALKED)]).await {
+            Ok(Frame::Null) => Ok(0),
+            Ok(frame) => Ok(reply::count(frame).unwrap_or(0)),
+            // Of another type: the end of the walk overwrites it.
+            Err(Error::Protocol { .. }) => Ok(0),
+            Err(error) => Err(error),
         }
     }
 
     /// Takes or keeps for `ttl_ms` the right to the walk that `walk` stands for; tells whether that worked.
     pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
-        let arguments = || vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
+        let arguments =
+            |_: &Settled| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
         Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

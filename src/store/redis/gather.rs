@@ -24,7 +24,7 @@ use tokio::task::yield_now;
 
 use super::in_flight::Place;
 use super::shard::{Effect, Party, Shard};
-use super::verbs::{Found, Grant, MOST_ROUNDS};
+use super::verbs::{Found, Grant};
 use super::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
 use crate::model::{Entry, EntryKey, EvictionPolicy, Write};
 use crate::store::{Error, Stored};
@@ -131,6 +131,7 @@ impl Shard {
                 Found::Entry(entry) => send(get.answer, Ok(Some(entry))),
                 Found::Nothing => send(get.answer, Ok(None)),
                 Found::Lost => lost.push(get),
+                Found::Foreign(foreign) => send(get.answer, Err(self.foreign(foreign))),
             }
         }
         let rest: Vec<Get> = gets.filter(|get| !get.answer.is_closed()).collect();
@@ -156,29 +157,36 @@ impl Shard {
 
     /// Answers writes under one grant, with as many scripts as making room asks for.
     async fn answer_sets(self: Arc<Self>, mut sets: Vec<Set>) {
-        for _ in 0..MOST_ROUNDS {
-            let Some(first) = sets.first() else { return };
+        let mut turn = None;
+        while let Some(first) = sets.first() {
             let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
-            match self.set_some(Party::Gathered(writes.len()), first.grant(), &writes).await {
-                Ok(done) => {
-                    let is_making_room = done.is_empty();
-                    for (set, result) in sets.drain(..done.len()).zip(done) {
-                        send(set.answer, result);
-                    }
-                    // What is left is not stored. Nobody is told any more of a write whose client has left, so it
-                    // must not come late, over what others have written since.
-                    sets.retain(|set| !set.answer.is_closed());
-                    if is_making_room && sets.len() > 1 {
-                        // The others need not wait until there is room for the first.
-                        let first = sets.remove(0);
-                        self.spawn_sets(vec![first]);
-                    }
-                }
+            let grant = first.grant();
+            let (done, waited) = match self.set_some(Party::Gathered(writes.len()), grant, &writes).await {
+                Ok(done) if done.is_empty() => (done, self.wait_for_room(grant, &mut turn).await),
+                Ok(done) => (done, Ok(())),
                 // What an earlier round stored is stored: only the rest has failed.
-                Err(error) => return sets.into_iter().for_each(|set| send(set.answer, Err(error.clone()))),
+                Err(error @ Error::Full { .. }) => {
+                    let freed = self.free_memory(grant, &mut turn).await;
+                    (Vec::new(), freed.map_err(|why| why.unwrap_or(error)))
+                }
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            if let Err(error) = waited {
+                return sets.into_iter().for_each(|set| send(set.answer, Err(error.clone())));
+            }
+            let is_making_room = done.is_empty();
+            for (set, result) in sets.drain(..done.len()).zip(done) {
+                send(set.answer, result);
+            }
+            // What is left is not stored. Nobody is told any more of a write whose client has left, so it
+            // must not come late, over what others have written since.
+            sets.retain(|set| !set.answer.is_closed());
+            if is_making_room && sets.len() > 1 {
+                // The others need not wait until there is room for the first.
+                let first = sets.remove(0);
+                self.spawn_sets(vec![first]);
             }
         }
-        sets.into_iter().for_each(|set| send(set.answer, Err(self.overloaded())));
     }
 }
 

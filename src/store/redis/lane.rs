@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface as _};
+use fred::types::{ClusterHash, CustomCommand, Resp3Frame as Frame};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{sleep, timeout};
 
+use super::scripts::FENCE;
 use super::sentinel::Sentinels;
 use crate::clock::Moment;
 
@@ -43,6 +45,9 @@ pub struct Lane {
     /// Whether that task is replacing the connection.
     is_reviving: AtomicBool,
 }
+
+/// Pause before a connection that leads to a replica is made anew: its name may lead elsewhere by then.
+const REPLICA_PAUSE: Duration = Duration::from_millis(200);
 
 impl Lane {
     /// A lane over `client`; behind Sentinels it is doubted whenever it connects.
@@ -146,10 +151,28 @@ impl Lane {
         sentinels.primary().await.is_none_or(|primary| !primary.is_missed_by(&self.client))
     }
 
+    /// A write that changes nothing tells, see `lua/fence_read.lua`.
+    async fn is_on_a_replica(&self) -> bool {
+        let command = CustomCommand::new_static("SMOVE", ClusterHash::FirstKey, false);
+        let asked = self.client.custom_raw(command, vec![FENCE, FENCE, ""]);
+        let Ok(Ok(answer)) = timeout(PING_TIMEOUT, asked).await else { return false };
+        match answer {
+            Frame::SimpleError { data, .. } => data.starts_with("READONLY"),
+            _ => false,
+        }
+    }
+
     /// Replaces the connection, again and again until it answers; nothing else is sent meanwhile.
     async fn revive(&self) {
-        while timeout(REVIVAL, self.reconnect()).await.is_err() || !self.leads_to_the_primary().await {
-            sleep(REVIVAL_STEP).await;
+        loop {
+            let is_back = timeout(REVIVAL, self.reconnect()).await.is_ok();
+            if is_back && self.is_on_a_replica().await {
+                sleep(REPLICA_PAUSE).await;
+            } else if is_back && self.leads_to_the_primary().await {
+                break;
+            } else {
+                sleep(REVIVAL_STEP).await;
+            }
         }
         self.is_reviving.store(false, Relaxed);
     }

@@ -4,9 +4,11 @@
 //! written in `lua/`.
 
 mod accesses;
+mod address;
 mod adoption;
 mod breaker;
 mod evicted;
+mod flush;
 mod gather;
 mod generations;
 mod history;
@@ -17,8 +19,10 @@ mod moved;
 mod place;
 mod presence;
 mod probe;
+mod repair;
 mod reply;
 mod ring;
+mod room;
 mod scripts;
 mod sentinel;
 mod shard;
@@ -33,29 +37,39 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::future::join_all;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::flush::Flush;
+use self::moved::Settled;
 use self::place::PLACES;
 pub use self::probe::probe;
 pub use self::ring::Ring;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
-use self::verbs::Grant;
+use self::verbs::{Grant, secret};
 use super::{
     Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
     Totals, entry_key,
 };
+use crate::clock::Moment;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
-use crate::model::{Details, Entry, EntryKey, EvictionPolicy, KeyRef, Namespace, Quota, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, KeyRef, Namespace, Quota, Quotas, Selection, Write};
 use crate::workers::Workers;
 
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
 const KEYS_PER_SCRIPT: usize = 100;
 const BYTES_PER_SCRIPT: usize = 1 << 20;
-/// Scripts one after another for one namespace on one shard in a sweep.
+/// Scripts one after another for one namespace on one shard in a sweep, with rests between them.
 const SCRIPTS_PER_SWEEP: usize = 500;
+
+/// How long a sweep rests between two scripts, each of which works for about as long.
+const REST: Duration = Duration::from_millis(2);
+
+/// For how long a question for numbers takes out what has expired, before it is answered from the books.
+const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// A pool of Redis shards.
 pub struct Redis {
@@ -64,6 +78,7 @@ pub struct Redis {
     names: Vec<String>,
     /// Tells this process from the others on the same shards.
     instance: String,
+    accepts_ring_change: bool,
 }
 
 impl Redis {
@@ -76,14 +91,21 @@ impl Redis {
         instance: &str,
         metrics: &Arc<Metrics>,
         workers: &Workers,
+        quotas: &Arc<dyn Quotas>,
     ) -> Result<Self, fred::error::Error> {
         let shards = config
             .shards
             .iter()
-            .map(|shard| Shard::start(shard, config, metrics.clone(), workers).map(Arc::new))
+            .map(|shard| Shard::start(shard, config, metrics.clone(), workers, quotas.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = shards.iter().map(|shard| shard.name.clone()).collect();
-        Ok(Self { ring: Ring::new(&names), shards, names, instance: instance.to_owned() })
+        Ok(Self {
+            ring: Ring::new(&names),
+            shards,
+            names,
+            instance: instance.to_owned(),
+            accepts_ring_change: config.accept_ring_change,
+        })
     }
 
     /// Starts listening to the invalidations of every shard.
@@ -107,9 +129,18 @@ impl Redis {
     }
 
     /// Starts asking the Sentinels, of shards that have any, who is their primary, several times in
-    /// `max_staleness`.
-    pub fn watch_primaries(&self, max_staleness: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        for shard in &self.shards {
+    /// `max_staleness`, and of the others where their names lead.
+    pub fn watch_primaries(
+        &self,
+        config: &RedisConfig,
+        max_staleness: Duration,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) {
+        for (shard, config) in self.shards.iter().zip(&config.shards) {
+            if let Some(name) = address::name_of(config) {
+                tasks.spawn(address::watch(shard.clone(), name, shutdown.clone()));
+            }
             if let Some(sentinels) = &shard.sentinels {
                 tasks.spawn(sentinel::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
             }
@@ -261,6 +292,9 @@ impl Store for Redis {
             shard.get(&wanted).await
         })
         .await
+        .into_iter()
+        .map(|answer| answer.and_then(|entry| entry))
+        .collect()
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
@@ -270,7 +304,7 @@ impl Store for Redis {
     }
 
     fn gave(&self, cursor: &Cursor) -> bool {
-        usize::from(cursor.shard) < self.shards.len() && cursor.place < PLACES
+        cursor.place < PLACES
     }
 
     fn accessed(&self, key: KeyRef<'_>) {
@@ -311,7 +345,8 @@ impl Store for Redis {
     }
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
+        let arguments =
+            |settled: &Settled| vec![Value::from(key.namespace()), secret(settled), Value::from(key.key())];
         let shard = self.owner(key.hash());
         shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
@@ -326,9 +361,9 @@ impl Store for Redis {
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
     ) -> Result<u64, FlushFailure> {
         let flushed = join_all(self.shards.iter().map(|shard| async move {
-            let mut deleted = 0;
-            let result = shard.flush(namespace, selection, on_deleted, &mut deleted).await;
-            (deleted, result)
+            let mut flush = Flush { namespace, selection, on_deleted, deleted: 0 };
+            let result = flush.run(shard).await;
+            (flush.deleted, result)
         }))
         .await;
         let deleted = flushed.iter().map(|(deleted, _)| deleted).sum();
@@ -345,14 +380,17 @@ impl Store for Redis {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let (keys, next) = self.page(namespace, selection, cursor.unwrap_or(Cursor::at(0, 0)), limit).await?;
+        let (keys, next) = self.page(namespace, selection, cursor.unwrap_or(Cursor::at(0)), limit).await?;
         Ok(Page { size: self.totals(namespace).await?.keys, keys, next })
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
         let each = on_all(&self.shards, |shard| async move {
-            let sweep = || shard.sweep(namespace, SCRIPTS_PER_SWEEP, 0, EvictionPolicy::None);
-            while sweep().await.map_err(Error::of_a_read)? {}
+            let started = Moment::now();
+            // After very much has expired at once the books say how much of it is still in them.
+            while shard.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
+                && Moment::now().since(started) < SWEEP_FOR_TOTALS
+            {}
             shard.totals(namespace).await
         })
         .await?;
@@ -369,7 +407,7 @@ impl Store for Redis {
             reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
         let loads = homes.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
-            let arguments = || {
+            let arguments = |_: &Settled| {
                 let fields = indices.iter().flat_map(|i| {
                     let (namespace, reads) = &reads[*i];
                     [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
@@ -384,7 +422,7 @@ impl Store for Redis {
     }
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
-        let arguments = || vec![Value::from(namespace.as_str())];
+        let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
         // Expired entries are in the books until then.
         self.totals(namespace).await?;
         on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;
@@ -393,13 +431,33 @@ impl Store for Redis {
 
     async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error> {
         let share = quota.share(self.shards.len());
-        on_all(&self.shards, |shard| shard.sweep(namespace, SCRIPTS_PER_SWEEP, share, quota.eviction_policy)).await?;
+        on_all(&self.shards, |shard| async move {
+            for _ in 0..SCRIPTS_PER_SWEEP {
+                let swept = shard.sweep(namespace, share, quota.eviction_policy).await?;
+                if swept.is_in_repair {
+                    shard.ask_for_repair(namespace);
+                }
+                if !swept.has_more {
+                    break;
+                }
+                sleep(REST).await;
+            }
+            Ok(())
+        })
+        .await?;
         Ok(())
     }
 
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error> {
         on_all(&self.shards, |shard| shard.find_evicted(&self.instance, namespaces)).await?;
         Ok(())
+    }
+
+    async fn stored_namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        let mut all = on_all(&self.shards, |shard| shard.namespaces()).await?.concat();
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
     }
 
     fn refresh_gauges(&self) {

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use fred::bytes_utils::Str;
 use fred::types::{Resp3Frame as Frame, Value};
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,8 @@ use super::history::{ANY_VERSION, History, Rings};
 use super::place::{self, PLACES};
 use super::reply;
 use super::scripts;
-use super::shard::{Effect, Shard};
+use super::shard::{Effect, Party, Shard};
+use super::verbs::{keys_and_places, secret};
 use crate::clock::Moment;
 use crate::model::{EntryKey, Namespace, Selection, hash};
 use crate::store::Error;
@@ -42,6 +45,10 @@ const SCANNED_PER_STEP: usize = 1000;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
+/// What the names of the keys begin with that hold entries and what belongs to them.
+const PREFIXES: [&str; 7] =
+    ["cache:", "cache_meta:", "cache_stats:", "cache_index:", "cache_due:", "cache_tag:", "cache_tags:"];
+
 /// How often an operation reads the record again, if it changes all the time.
 const REFRESHES: usize = 3;
 
@@ -57,12 +64,18 @@ const UNCLEAN: u8 = 2;
 pub struct Belonging {
     /// What an operation has to look at; follows `settled`.
     state: AtomicU8,
-    settled: RwLock<Option<Arc<Settled>>>,
+    settled: ArcSwapOption<Settled>,
+    /// Held to settle.
+    settling: Mutex<()>,
     changed: Notify,
     /// Whether something became void under copies that this process may have.
     voided: AtomicBool,
-    /// Whether an operation met another record than the one known.
-    doubted: AtomicBool,
+    /// Wakes the task that keeps the record: an operation or a proof met another one, or none.
+    pub doubted: Notify,
+    /// Whether every instance must void its copies: the server may be another, and does not say which it is.
+    is_suspect: AtomicBool,
+    /// Whether living instances divide the keys otherwise, so that this one serves nothing.
+    is_mismatched: AtomicBool,
 }
 
 /// A record that this process may serve under.
@@ -70,26 +83,61 @@ pub struct Settled {
     pub record: Record,
     /// When it was written, by which it is told from earlier ones.
     pub written: u64,
+    pub identity: Identity,
+    /// What every script passes, see `lua/fence_write.lua`.
+    pub token: Str,
     /// `None` where the record is clean.
     history: Option<History>,
 }
 
-impl Belonging {
-    pub fn settled(&self) -> Option<Arc<Settled>> {
-        self.settled.read().clone()
+/// Which server a record is of, and how what it holds is laid out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Made anew when the record is lost or the server is another one: copies from before are void then.
+    pub incarnation: Str,
+    /// See `place.rs`; the same on all shards of a fleet.
+    pub place_secret: Str,
+    /// Of the server that wrote the record; empty where it may not be asked.
+    pub run_id: Str,
+}
+
+impl Settled {
+    pub fn new(record: Record, written: u64, identity: Identity, history: Option<History>) -> Self {
+        let token = Str::from(format!("{}.{written}", identity.incarnation));
+        Self { record, written, identity, token, history }
     }
 
-    /// Serves under `record` from now on; `history` is there if it is not clean.
-    pub fn settle(&self, record: Record, written: u64, history: Option<History>) {
-        let mut settled = self.settled.write();
-        if settled.as_ref().is_some_and(|known| known.written >= written) {
+    /// Whether nothing that the shard holds is void.
+    pub fn is_clean(&self) -> bool {
+        self.history.is_none()
+    }
+
+    /// Where a key stands in the index of its namespace.
+    pub fn place_of(&self, key: &str) -> u64 {
+        place::of(&self.identity.place_secret, key)
+    }
+}
+
+impl Belonging {
+    pub fn settled(&self) -> Option<Arc<Settled>> {
+        self.settled.load_full()
+    }
+
+    /// Serves under a record from now on.
+    pub fn settle(&self, new: Settled) {
+        let _settling = self.settling.lock();
+        let before = self.settled.load_full();
+        if before.as_ref().is_some_and(|known| known.written >= new.written) {
             return;
         }
-        let state = if history.is_some() { UNCLEAN } else { CLEAN };
-        let before = settled.replace(Arc::new(Settled { record, written, history }));
+        let state = if new.history.is_some() { UNCLEAN } else { CLEAN };
+        let is_another = before
+            .is_some_and(|known| state == UNCLEAN || known.identity.incarnation != new.identity.incarnation);
+        self.settled.store(Some(Arc::new(new)));
         self.state.store(state, Ordering::Release);
         self.changed.notify_one();
-        if before.is_some() && state == UNCLEAN {
+        self.is_mismatched.store(false, Ordering::Release);
+        if is_another {
             self.voided.store(true, Ordering::Release);
         }
     }
@@ -99,9 +147,28 @@ impl Belonging {
         self.voided.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether the record should be looked at, as an operation met another one.
-    pub fn take_doubt(&self) -> bool {
-        self.doubted.swap(false, Ordering::AcqRel)
+    /// The server may be another, and cannot be told by its run.
+    pub fn suspect(&self) {
+        self.is_suspect.store(true, Ordering::Release);
+        self.doubted.notify_one();
+    }
+
+    pub fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Acquire)
+    }
+
+    /// A new incarnation was written, or another reason for it is gone.
+    pub fn trust(&self) {
+        self.is_suspect.store(false, Ordering::Release);
+    }
+
+    /// Serves nothing, as living instances divide the keys otherwise; until the shard is settled.
+    pub fn mismatch(&self, is_mismatched: bool) {
+        self.is_mismatched.store(is_mismatched, Ordering::Release);
+    }
+
+    pub fn is_mismatched(&self) -> bool {
+        self.is_mismatched.load(Ordering::Acquire)
     }
 
     pub fn is_settled(&self) -> bool {
@@ -109,11 +176,30 @@ impl Belonging {
     }
 }
 
-/// What a shard holds under `sidecache:ring`, and when that was written, if it was.
+/// What a shard holds under `sidecache:ring`, and of which server it is.
 pub struct Found {
     pub seen: Seen,
-    pub written: Option<u64>,
+    /// The server's run, empty where it may not be asked.
+    pub run_id: Str,
+    /// `None` where there is no record.
+    pub written: Option<Written>,
 }
+
+/// How a record was written.
+pub struct Written {
+    pub at: u64,
+    /// Of what the shard stores, see [`FORM`].
+    pub form: String,
+    pub identity: Identity,
+    /// Whether the fence has its token.
+    pub is_fenced: bool,
+}
+
+/// The form of what is stored: a shard of another is emptied of our keys. `docs/ARCHITECTURE.md` has its table.
+pub const FORM: &str = "3";
+
+/// The form of a shard that is being emptied.
+pub const EMPTYING: &str = "emptying";
 
 /// Keys by the version up to which they are void.
 type Due<'k> = BTreeMap<u64, Vec<&'k str>>;
@@ -127,7 +213,10 @@ impl Shard {
         if self.belonging.is_settled() { Ok(()) } else { Err(self.unsettled()) }
     }
 
-    fn unsettled(&self) -> Error {
+    pub fn unsettled(&self) -> Error {
+        if self.belonging.is_mismatched() {
+            return Error::RingMismatch;
+        }
         Error::Unavailable { shard: self.name.clone(), reason: "its ring is not known yet".to_owned() }
     }
 
@@ -194,29 +283,26 @@ impl Shard {
         effect: Effect,
         namespace: &str,
         due: Due<'_>,
-        settled: &Settled,
+        settled: &Arc<Settled>,
     ) -> Result<Option<HashSet<String>>, Error> {
         let mut all_gone = HashSet::new();
         let before_write = if effect == Effect::Write { "1" } else { "0" };
-        let written = settled.written.to_string();
         for (until, keys) in due {
             let until = if until == ANY_VERSION { String::new() } else { until.to_string() };
             for keys in keys.chunks(PURGED_PER_SCRIPT) {
-                let places: Vec<String> = keys.iter().map(|key| place::of(key).to_string()).collect();
-                let arguments = || {
-                    let keys = keys.iter().zip(&places).flat_map(|(key, place)| [*key, place]);
-                    [namespace, &until, before_write, &written].into_iter().chain(keys).map(Value::from).collect()
+                let arguments = |settled: &Settled| {
+                    let mut all = vec![Value::from(namespace), secret(settled), Value::from(until.as_str())];
+                    all.push(Value::from_static_str(before_write));
+                    all.extend(keys_and_places(settled, keys.iter().copied()));
+                    all
                 };
-                let read = |frame| match frame {
-                    Frame::Number { .. } => Ok(None),
-                    frame => reply::texts(frame).map(Some),
-                };
-                let gone = self.ask(&scripts::PURGE, Effect::Write, arguments, read).await;
-                let gone = gone.map_err(|error| match error {
+                let gone = self.ask_under(settled, Party::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
+                let gone = gone.await.map_err(|error| match error {
                     // Of no operation that anybody asked for.
                     Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
                     error => error,
                 })?;
+                // What is void under the new record has to be found out anew.
                 let Some(gone) = gone else { return Ok(None) };
                 self.metrics.moved_removed.increment(gone.len() as u64);
                 all_gone.extend(gone);
@@ -227,16 +313,35 @@ impl Shard {
 
     /// What is known of void entries once the record was read again.
     async fn refreshed(&self, settled: &Settled) -> Result<Option<Arc<Settled>>, Error> {
-        let Found { seen, written } = self.find_record().await?;
+        self.settle_anew(settled).await?;
+        self.unclean()
+    }
+
+    /// Reads the record again, as the shard has refused `settled`, and serves under it if this instance may.
+    pub async fn settle_anew(&self, settled: &Settled) -> Result<Arc<Settled>, Error> {
+        // Another operation may have done it.
+        if let Some(known) = self.belonging.settled().filter(|known| known.token != settled.token) {
+            return Ok(known);
+        }
+        let Found { seen, run_id, written } = self.find_record().await?;
         match (seen.record, written) {
-            (Some(record), Some(written)) if record.current.names == settled.record.current.names => {
+            (Some(record), Some(written))
+                if record.current.names == settled.record.current.names
+                    && record.shard == settled.record.shard
+                    && written.form == FORM
+                    && written.is_fenced
+                    && written.identity.run_id == run_id
+                    && written.identity.place_secret == settled.identity.place_secret
+                    && written.at >= settled.written
+                    && !self.belonging.is_suspect() =>
+            {
                 let history = (!record.is_clean).then(|| History::new(&record, &mut Rings::default()));
-                self.belonging.settle(record, written, history);
-                self.unclean()
+                self.belonging.settle(Settled::new(record, written.at, written.identity, history));
+                self.belonging.settled().ok_or_else(|| self.unsettled())
             }
-            // It was lost, or is about another ring: the task that keeps it will see.
+            // It was lost, or is about another ring or server: the task that keeps it will see.
             _ => {
-                self.belonging.doubted.store(true, Ordering::Release);
+                self.belonging.doubted.notify_one();
                 Err(self.unsettled())
             }
         }
@@ -245,27 +350,81 @@ impl Shard {
     /// Reads the record of rings.
     pub async fn find_record(&self) -> Result<Found, Error> {
         let arguments = || FIELDS.map(Value::from).to_vec();
-        self.ask(&scripts::READ_RING, Effect::Read, arguments, |frame| {
+        self.run_upkeep(&scripts::READ_RING, Effect::Read, arguments, |frame| {
             let mut fields = reply::array(frame)?.into_iter();
-            let has_data = reply::count(fields.next().ok_or("whether there is data")?)? > 0;
-            let written = fields.next().map(reply::count).transpose()?;
-            let values = fields.map(reply::text).collect::<Result<Vec<_>, _>>()?;
-            Ok(Found { seen: Seen { record: Record::parse(&values), has_data }, written })
+            let mut next = |expected| fields.next().ok_or(expected);
+            let has_data = reply::count(next("whether there is data")?)? > 0;
+            let run_id = Str::from(reply::text(next("the server's run")?)?);
+            let is_fenced = reply::count(next("whether the fence has the token")?)? > 0;
+            let Some(at) = fields.next().map(reply::count).transpose()? else {
+                return Ok(Found { seen: Seen { record: None, has_data }, run_id, written: None });
+            };
+            let mut texts = fields.map(reply::text).collect::<Result<Vec<_>, _>>()?.into_iter();
+            let mut next = || texts.next().ok_or("a field of the record");
+            let form = next()?;
+            let identity = Identity {
+                incarnation: Str::from(next()?),
+                place_secret: Str::from(next()?),
+                run_id: Str::from(next()?),
+            };
+            let values: Vec<String> = texts.collect();
+            let written = Some(Written { at, form, identity, is_fenced });
+            Ok(Found { seen: Seen { record: Record::parse(&values), has_data }, run_id, written })
         })
         .await
     }
 
-    /// Writes the record if it is still the one written at `expected`; tells whether it was.
-    pub async fn write_record(&self, expected: Option<u64>, record: &Record) -> Result<bool, Error> {
+    /// Writes the record if it is still the one written at `expected`; tells whether it was. `form` is that of what
+    /// the shard stores; with `is_another` everybody's copies are void.
+    pub async fn write_record(
+        &self,
+        expected: Option<u64>,
+        record: &Record,
+        form: &'static str,
+        place_secret: &str,
+        is_another: bool,
+    ) -> Result<bool, Error> {
         let expected = expected.map_or_else(String::new, |written| written.to_string());
         let after = self.belonging.settled().map_or(0, |settled| settled.written).to_string();
+        let incarnation = random_name();
+        let is_another = if is_another { "1" } else { "0" };
         let arguments = || {
             let fields = FIELDS.into_iter().zip(record.values());
             let fields = fields.flat_map(|(field, value)| [Value::from(field), Value::from(value)]);
-            let first = [expected.clone(), after.clone(), CLOCKS_APART_US.to_string()];
+            let apart = CLOCKS_APART_US.to_string();
+            let first = [&expected, &after, &apart, form, &incarnation, is_another, place_secret];
             first.map(Value::from).into_iter().chain(fields).collect()
         };
-        Ok(self.ask(&scripts::WRITE_RING, Effect::Write, arguments, reply::number).await? == 1)
+        self.run_upkeep(&scripts::WRITE_RING, Effect::Write, arguments, |frame| Ok(matches!(frame, Frame::Array { .. })))
+            .await
+    }
+
+    /// Removes every key of ours but what instances say of themselves, step by step.
+    pub async fn empty(&self) -> Result<u64, Error> {
+        let (mut cursor, mut gone) = ("0".to_owned(), 0);
+        let count = SCANNED_PER_STEP.to_string();
+        loop {
+            let arguments = [&cursor, "MATCH", "cache*", "COUNT", &count];
+            let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
+            let read = |answer| {
+                let [cursor, keys] = reply::tuple(answer)?;
+                Ok((reply::text(cursor)?, reply::array(keys)?.into_iter().map(reply::bytes).collect::<Result<Vec<_>, _>>()?))
+            };
+            let (next, keys) = read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))?;
+            let ours: Vec<Value> = keys
+                .into_iter()
+                .filter(|key| PREFIXES.iter().any(|prefix| key.starts_with(prefix.as_bytes())))
+                .map(Value::Bytes)
+                .collect();
+            if !ours.is_empty() {
+                gone += ours.len() as u64;
+                self.read("UNLINK", ours).await?;
+            }
+            cursor = next;
+            if cursor == "0" {
+                return Ok(gone);
+            }
+        }
     }
 
     /// Removes what is void whenever there is something, until `shutdown`.
@@ -322,11 +481,13 @@ impl Shard {
                 }
             }
         }
-        let is_clean = self.write_record(Some(settled.written), &settled.record.cleaned()).await?;
+        let secret = &settled.identity.place_secret;
+        let is_clean =
+            self.write_record(Some(settled.written), &settled.record.cleaned(), FORM, secret, false).await?;
         self.read("UNLINK", vec![Value::from(WALKER)]).await?;
         if is_clean {
             tracing::info!(shard = %self.name, "entries of moved keys are removed");
-            self.refreshed(&settled).await?;
+            self.settle_anew(&settled).await?;
         }
         Ok(())
     }
@@ -364,4 +525,11 @@ impl Shard {
         };
         read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))
     }
+}
+
+/// A name that nobody can guess.
+pub fn random_name() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has random numbers for whoever may run");
+    format!("{:032x}", u128::from_le_bytes(bytes))
 }

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::Redis;
+use super::moved::Settled;
 use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Shard};
@@ -31,20 +32,20 @@ impl Presence for Redis {
     async fn beat(&self, shard: ShardIndex, id: &str, line: &str, living: Duration) -> Result<Vec<RingCount>, Error> {
         let living_ms = living.as_millis().to_string();
         let arguments = || [self.ring_version(), id, line, &living_ms].map(Value::from).to_vec();
-        self.shards[usize::from(shard)].ask(&scripts::BEAT, Effect::Write, arguments, rings).await
+        self.shards[usize::from(shard)].run_upkeep(&scripts::BEAT, Effect::Write, arguments, rings).await
     }
 
     async fn leave(&self, shard: ShardIndex, id: &str) -> Result<(), Error> {
         let arguments = || [self.ring_version(), id].map(Value::from).to_vec();
         let gone =
-            self.shards[usize::from(shard)].ask(&scripts::LEAVE, Effect::Write, arguments, reply::number).await;
+            self.shards[usize::from(shard)].run_upkeep(&scripts::LEAVE, Effect::Write, arguments, reply::number).await;
         gone.map(drop)
     }
 
     async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<Neighbour>, Error>> {
         let numbers = [living.as_millis().to_string(), LISTED.to_string()];
         let arguments = || numbers.iter().map(|number| Value::from(number.as_str())).collect();
-        let asked = self.shards.iter().map(|shard| shard.ask(&scripts::NEIGHBOURS, Effect::Read, arguments, listed));
+        let asked = self.shards.iter().map(|shard| shard.run_upkeep(&scripts::NEIGHBOURS, Effect::Read, arguments, listed));
         join_all(asked).await
     }
 
@@ -64,12 +65,21 @@ impl Presence for Redis {
     }
 }
 
+/// For how long a beat counts where it is asked whether anybody lives with another ring; instances beat once a second.
+const LIVING_MS: &str = "3000";
+
 impl Shard {
+    /// The rings that instances live with; `None` where the shard does not tell.
+    pub async fn living_rings(&self) -> Option<Vec<RingCount>> {
+        let arguments = || vec![Value::from_static_str(LIVING_MS)];
+        self.run_upkeep(&scripts::COUNT_RINGS, Effect::Read, arguments, rings).await.ok()
+    }
+
     /// Entries that the books of these namespaces have.
     async fn keys(&self, namespaces: &[Namespace]) -> Result<u64, Error> {
         let mut sum = 0;
         for some in namespaces.chunks(NAMESPACES_PER_SCRIPT) {
-            let arguments = || some.iter().map(|namespace| Value::from(namespace.as_str())).collect();
+            let arguments = |_: &Settled| some.iter().map(|namespace| Value::from(namespace.as_str())).collect();
             sum += self.ask(&scripts::COUNT_KEYS, Effect::Read, arguments, reply::count).await?;
         }
         Ok(sum)

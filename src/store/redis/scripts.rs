@@ -21,43 +21,74 @@ impl Script {
     }
 }
 
-/// A script made of files that stand one behind the other.
+/// A script made of files that stand one behind the other. It belongs to no record: it runs before one is known, or
+/// tells of instances and not of entries.
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| Script::new(concat!($(include_str!($file), "\n"),+)))
     };
 }
 
-/// A script that puts entries in or takes some out: what that needs, then its own files.
-macro_rules! change {
+/// A script that changes nothing, behind the fence.
+macro_rules! reading {
     ($($file:literal),+) => {
-        script!("lua/prelude.lua", "lua/index.lua", "lua/removal.lua", $($file),+)
+        script!("lua/fence_read.lua", $($file),+)
     };
 }
 
-pub static GET: LazyLock<Script> = script!("lua/get.lua");
+/// A script that changes something, behind the fence.
+macro_rules! writing {
+    ($($file:literal),+) => {
+        script!("lua/fence_write.lua", $($file),+)
+    };
+}
+
+/// A script that puts entries in or takes some out: what that needs, then its own files.
+macro_rules! change {
+    ($($file:literal),+) => {
+        writing!("lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/removal.lua", $($file),+)
+    };
+}
+
+pub static GET: LazyLock<Script> = reading!("lua/get.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
-pub static DESCRIBE: LazyLock<Script> = script!("lua/describe.lua");
-pub static SET: LazyLock<Script> = script!("lua/prelude.lua", "lua/index.lua", "lua/no_quota.lua", "lua/set.lua");
-pub static SET_WITHIN_QUOTA: LazyLock<Script> = change!("lua/quota.lua", "lua/set.lua");
+pub static DESCRIBE: LazyLock<Script> = reading!("lua/describe.lua");
+pub static SET: LazyLock<Script> = writing!(
+    "lua/prelude.lua",
+    "lua/index.lua",
+    "lua/tags.lua",
+    "lua/insertion.lua",
+    "lua/no_quota.lua",
+    "lua/set.lua"
+);
+pub static SET_WITHIN_QUOTA: LazyLock<Script> = change!("lua/insertion.lua", "lua/quota.lua", "lua/set.lua");
 pub static DELETE: LazyLock<Script> = change!("lua/delete.lua");
 pub static FLUSH: LazyLock<Script> = change!("lua/flush.lua");
 pub static PURGE: LazyLock<Script> = change!("lua/purge.lua");
-pub static LIST: LazyLock<Script> = script!("lua/prelude.lua", "lua/index.lua", "lua/list.lua");
+pub static LIST: LazyLock<Script> = reading!("lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/list.lua");
 pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
 pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
-pub static BECOME_WALKER: LazyLock<Script> = script!("lua/become_walker.lua");
-pub static END_WALK: LazyLock<Script> = script!("lua/end_walk.lua");
+pub static BEGIN_REPAIR: LazyLock<Script> = change!("lua/begin_repair.lua");
+pub static ADOPT: LazyLock<Script> = change!("lua/insertion.lua", "lua/adopt.lua");
+pub static DROP_SCOPES: LazyLock<Script> = change!("lua/drop_scopes.lua");
+pub static END_REPAIR: LazyLock<Script> = change!("lua/end_repair.lua");
+pub static BECOME_WALKER: LazyLock<Script> = writing!("lua/become_walker.lua");
+pub static END_WALK: LazyLock<Script> = writing!("lua/end_walk.lua");
 pub static READ_RING: LazyLock<Script> = script!("lua/read_ring.lua");
 pub static WRITE_RING: LazyLock<Script> = script!("lua/write_ring.lua");
-pub static TOTALS: LazyLock<Script> = script!("lua/totals.lua");
-pub static RECORD_READS: LazyLock<Script> = script!("lua/record_reads.lua");
-pub static RECORD_ACCESSES: LazyLock<Script> = script!("lua/record_accesses.lua");
-pub static FORGET: LazyLock<Script> = script!("lua/forget.lua");
+pub static PROVE: LazyLock<Script> = reading!("lua/prove.lua");
+pub static TOTALS: LazyLock<Script> = reading!("lua/totals.lua");
+pub static RECORD_READS: LazyLock<Script> = writing!("lua/record_reads.lua");
+pub static RECORD_ACCESSES: LazyLock<Script> = writing!("lua/record_accesses.lua");
+pub static FORGET: LazyLock<Script> = writing!("lua/forget.lua");
 pub static BEAT: LazyLock<Script> = script!("lua/living.lua", "lua/beat.lua");
 pub static LEAVE: LazyLock<Script> = script!("lua/living.lua", "lua/leave.lua");
+pub static COUNT_RINGS: LazyLock<Script> = script!("lua/living.lua", "lua/count_rings.lua");
 pub static NEIGHBOURS: LazyLock<Script> = script!("lua/living.lua", "lua/neighbours.lua");
-pub static COUNT_KEYS: LazyLock<Script> = script!("lua/count_keys.lua");
+pub static COUNT_KEYS: LazyLock<Script> = reading!("lua/count_keys.lua");
 
 /// Channel on which the scripts publish the keys whose copies are void; see `prelude.lua`.
 pub const INVALIDATION_CHANNEL: &str = "sidecache:invalidations";
+
+/// The set that holds the token of the shard's record, and which namespaces have books; every script declares it.
+pub const FENCE: &str = "sidecache:fence";

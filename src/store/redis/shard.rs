@@ -29,12 +29,15 @@ use super::gather::Gathering;
 use super::in_flight::{InFlight, Place};
 use super::lane::Lane;
 use super::moved::Belonging;
-use super::scripts::Script;
+use super::repair::Repairs;
+use super::room::Rooms;
+use super::scripts::{FENCE, Script};
 use super::sentinel::Sentinels;
 use super::trouble::Trouble;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
+use crate::model::Quotas;
 use crate::store::Error;
 use crate::workers::{self, Workers};
 
@@ -75,13 +78,15 @@ pub enum Party {
     Alone,
     /// So many operations, which have their places already, see `gather`.
     Gathered(usize),
+    /// The instance itself: few commands, bounded in number by who sends them, that must not wait for operations.
+    Upkeep,
 }
 
 impl Party {
     /// At most as many as a script has keys, which is few.
     fn operations(self) -> u32 {
         match self {
-            Self::Alone => 1,
+            Self::Alone | Self::Upkeep => 1,
             Self::Gathered(operations) => operations.try_into().unwrap_or(u32::MAX),
         }
     }
@@ -106,6 +111,12 @@ pub struct Shard {
     pub timeout: Duration,
     pub accesses: Accesses,
     pub belonging: Belonging,
+    pub repairs: Repairs,
+    pub rooms: Rooms,
+    /// What the namespaces may hold, for whoever has to free memory.
+    pub quotas: Arc<dyn Quotas>,
+    /// Among how many shards a quota is divided.
+    pub shard_count: usize,
     pub metrics: ShardMetrics,
 }
 
@@ -119,6 +130,7 @@ impl Shard {
         common: &RedisConfig,
         metrics: Arc<Metrics>,
         workers: &Workers,
+        quotas: Arc<dyn Quotas>,
     ) -> Result<Self, fred::error::Error> {
         let sentinels = Sentinels::of(config, common)?;
         let lanes = (0..common.lanes(workers.count())).map(|i| {
@@ -143,6 +155,10 @@ impl Shard {
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
             belonging: Belonging::default(),
+            repairs: Repairs::default(),
+            rooms: Rooms::new(common.room_patience),
+            quotas,
+            shard_count: common.shards.len(),
         })
     }
 
@@ -153,11 +169,9 @@ impl Shard {
         effect: Effect,
         party: Party,
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
-    ) -> Result<Frame, Error> {
+    ) -> Result<Frame, Refusal> {
         let attempt = || self.try_run(script, effect, party, &arguments);
-        let result =
-            if effect == Effect::Read { self.again_if_broken(party, attempt).await } else { attempt().await };
-        result.map_err(|refusal| self.error(refusal, effect))
+        if effect == Effect::Read { self.again_if_broken(party, attempt).await } else { attempt().await }
     }
 
     async fn try_run(
@@ -169,8 +183,9 @@ impl Shard {
     ) -> Result<Frame, Refusal> {
         let call = |first: Value| {
             let arguments = arguments();
-            let mut all = Vec::with_capacity(2 + arguments.len());
-            all.extend([first, Value::from_static_str("0")]);
+            let mut all = Vec::with_capacity(3 + arguments.len());
+            // Some servers refuse scripts that declare no key.
+            all.extend([first, Value::from_static_str("1"), Value::from_static_str(FENCE)]);
             all.extend(arguments);
             all
         };
@@ -190,7 +205,7 @@ impl Shard {
     {
         let started = Moment::now();
         let mut result = attempt().await;
-        if !matches!(result, Err(Refusal::NotConnected(_))) {
+        if !is_worth_another(&result) {
             return result;
         }
         let Ok(_places) = self.retrying.try_acquire_many(party.operations()) else { return result };
@@ -203,7 +218,7 @@ impl Shard {
             self.metrics.retries.increment(party.operations().into());
             let late = |_| Err(Refusal::NoAnswer("sent again, and not answered in the time left".to_owned()));
             result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
-            if !matches!(result, Err(Refusal::NotConnected(_))) {
+            if !is_worth_another(&result) {
                 break;
             }
         }
@@ -212,8 +227,21 @@ impl Shard {
 
     /// Sends one command that reads or that may be lost.
     pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
-        let answer = self.command(name, Effect::Read, Party::Alone, arguments).await;
+        let answer = self.command(name, Effect::Read, Party::Upkeep, arguments).await;
         answer.map_err(|refusal| self.error(refusal, Effect::Read))
+    }
+
+    /// Runs a script that stands under no fence, for the instance itself.
+    pub async fn run_upkeep<T>(
+        &self,
+        script: &Script,
+        effect: Effect,
+        arguments: impl Fn() -> Vec<Value> + Send + Sync,
+        read: impl FnOnce(Frame) -> Result<T, &'static str>,
+    ) -> Result<T, Error> {
+        let answer = self.run(script, effect, Party::Upkeep, arguments).await;
+        let frame = answer.map_err(|refusal| self.error(refusal, effect))?;
+        read(frame).map_err(|expected| self.unexpected(expected))
     }
 
     /// The shard answered something else than what `expected` says.
@@ -235,7 +263,7 @@ impl Shard {
         };
         let _place = match party {
             Party::Alone => Some(self.in_flight.enter().ok_or_else(|| refused(Refusal::Overloaded))?),
-            Party::Gathered(_) => None,
+            Party::Gathered(_) | Party::Upkeep => None,
         };
         let admission = self.breaker.admit(operations).ok_or_else(|| refused(Refusal::GivenUp))?;
         let Some(lane) = self.lane() else {
@@ -262,11 +290,18 @@ impl Shard {
                 if admission.answered() {
                     tracing::info!(shard = %self.name, "the shard answers again");
                 }
-                match frame {
-                    Frame::SimpleError { data, .. } => Err(refused_by(&data)),
-                    Frame::BlobError { data, .. } => Err(refused_by(&String::from_utf8_lossy(&data))),
-                    frame => Ok(frame),
+                let refusal = match frame {
+                    Frame::SimpleError { data, .. } => refused_by(&data),
+                    Frame::BlobError { data, .. } => refused_by(&String::from_utf8_lossy(&data)),
+                    frame => return Ok(frame),
+                };
+                if let Refusal::NotPrimary(reason) = &refusal
+                    && lane.replace()
+                {
+                    tracing::warn!(shard = %self.name, reason, "a connection leads to a server that takes no writes and is replaced");
+                    self.metrics.primary_changes.increment(1);
                 }
+                Err(refusal)
             }
         }
     }
@@ -335,12 +370,15 @@ impl Shard {
         self.breaker.state() == State::Closed
     }
 
-    fn error(&self, refusal: Refusal, effect: Effect) -> Error {
+    pub fn error(&self, refusal: Refusal, effect: Effect) -> Error {
         let shard = self.name.clone();
         match refusal {
             Refusal::Overloaded => Error::Overloaded { shard },
             Refusal::GivenUp => Error::Unavailable { shard, reason: "it did not answer lately".to_owned() },
-            Refusal::NotConnected(reason) | Refusal::NotExecuted(reason) => Error::Unavailable { shard, reason },
+            Refusal::NotConnected(reason) | Refusal::NotExecuted(reason) | Refusal::NotPrimary(reason) => {
+                Error::Unavailable { shard, reason }
+            }
+            Refusal::Fenced => Error::Unavailable { shard, reason: "its record changed".to_owned() },
             Refusal::NoAnswer(_) if effect == Effect::Read => Error::Timeout { shard },
             Refusal::NoAnswer(reason) => Error::OutcomeUnknown { shard, reason },
             Refusal::Full => Error::Full { shard },
@@ -360,7 +398,8 @@ async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Lane>>) {
 }
 
 /// Why a command has no result.
-enum Refusal {
+#[derive(Debug)]
+pub enum Refusal {
     Overloaded,
     /// The breaker is open.
     GivenUp,
@@ -368,24 +407,52 @@ enum Refusal {
     NotConnected(String),
     /// The shard answered that it does not carry out commands at present.
     NotExecuted(String),
+    /// The connection leads to a replica, or to a server that is not ready: nothing was executed.
+    NotPrimary(String),
+    /// The shard has another record than the script's token names: nothing was executed.
+    Fenced,
     NoAnswer(String),
     Full,
     NoScript,
     Strange(String),
 }
 
+/// Whether a read may be answered over another connection.
+fn is_worth_another(result: &Result<Frame, Refusal>) -> bool {
+    matches!(result, Err(Refusal::NotConnected(_) | Refusal::NotPrimary(_)))
+}
+
 /// Reads an error reply. Redis opens each with a code in capitals.
 fn refused_by(reply: &str) -> Refusal {
-    // A failure inside a script is told as `ERR ... @user_script` or with the inner code in front.
-    let code = reply.split_whitespace().next().unwrap_or_default();
-    match code {
+    match code_of(reply) {
         "NOSCRIPT" => Refusal::NoScript,
+        "FENCED" => Refusal::Fenced,
         "OOM" => Refusal::Full,
-        // Not executed: loading its data, a replica, without its disk or without rights.
-        "LOADING" | "READONLY" | "MISCONF" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH" | "NOPERM"
-        | "NOREPLICAS" => Refusal::NotExecuted(reply.to_owned()),
+        "READONLY" | "LOADING" | "MASTERDOWN" => Refusal::NotPrimary(reply.to_owned()),
+        // Not executed: without its disk, its replicas or rights, or busy.
+        "MISCONF" | "BUSY" | "CLUSTERDOWN" | "NOAUTH" | "NOPERM" | "NOREPLICAS" | "MOVED" | "UNKILLABLE" => {
+            Refusal::NotExecuted(reply.to_owned())
+        }
         _ => Refusal::Strange(reply.to_owned()),
     }
+}
+
+/// The code of an error reply. Redis 7 puts that of a command inside a script in front; Redis 6.2 says
+/// `ERR Error running script (call to f_...): @user_script:7: @user_script: 7: -OOM command not allowed ...`.
+fn code_of(reply: &str) -> &str {
+    let first = |text: &'_ str| text.split_whitespace().next().unwrap_or_default().len();
+    if reply.starts_with("ERR ")
+        && let Some((_, inner)) = reply.rsplit_once("@user_script")
+    {
+        if let Some((_, inner)) = inner.split_once(": -") {
+            return &inner[..first(inner)];
+        }
+        // Redis 6.2 names a missing right without its code.
+        if inner.contains("ACL failure in script") || inner.contains("can't run this command or subcommand") {
+            return "NOPERM";
+        }
+    }
+    &reply[..first(reply)]
 }
 
 /// A client that connects in the background, now or when its server comes up; `capacity` messages and
@@ -414,4 +481,27 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
     // Runs until the process ends; an outage is seen in the client's state.
     drop(client.connect());
     Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_inside_a_script_is_told_by_its_own_code_on_every_server() {
+        for (reply, code) in [
+            ("READONLY You can't write against a read only replica. script: f1, on @user_script:3.", "READONLY"),
+            ("FENCED another record holds", "FENCED"),
+            (
+                "ERR Error running script (call to f_ab): @user_script:12: @user_script: 12: -OOM command not allowed \
+                 when used memory > 'maxmemory'.",
+                "OOM",
+            ),
+            ("ERR Error running script (call to f_ab): @user_script:3: WRONGTYPE Operation", "ERR"),
+            ("ERR value is not an integer", "ERR"),
+            ("", ""),
+        ] {
+            assert_eq!(code_of(reply), code, "{reply}");
+        }
+    }
 }

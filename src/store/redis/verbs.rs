@@ -6,24 +6,17 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::place::{self, PLACES};
+use super::moved::Settled;
 use super::reply::{self, Unexpected};
 use super::scripts;
-use super::shard::{Effect, Party, Shard};
+use super::shard::{Effect, Party, Refusal, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
 use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
 
-/// Keys that one script looks at, so that a shard is never kept from its other clients for long.
-const FETCHED_PER_SCRIPT: usize = 100;
-const FLUSHED_PER_SCRIPT: usize = 25;
-
 /// Work of one script of a sweep, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
-
-/// Scripts in which a write makes room at most; a request's deadline ends first.
-pub const MOST_ROUNDS: usize = 10_000;
 
 /// What a namespace may take on a shard, and who goes when that is not enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,44 +27,112 @@ pub struct Grant<'n> {
     pub policy: &'static str,
 }
 
+/// The secret of places, as an argument of scripts.
+pub fn secret(settled: &Settled) -> Value {
+    Value::String(settled.identity.place_secret.clone())
+}
+
+/// Keys, each with its place, as arguments of scripts.
+pub fn keys_and_places<'k>(
+    settled: &'k Settled,
+    keys: impl Iterator<Item = &'k str> + 'k,
+) -> impl Iterator<Item = Value> + 'k {
+    keys.flat_map(|key| [Value::from(key), Value::from(settled.place_of(key).to_string())])
+}
+
 impl Shard {
     /// Runs a script for one operation and reads its answer with `read`.
     pub async fn ask<T>(
         &self,
         script: &scripts::Script,
         effect: Effect,
-        arguments: impl Fn() -> Vec<Value> + Send + Sync,
+        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
         self.ask_for(Party::Alone, script, effect, arguments, read).await
     }
 
-    async fn ask_for<T>(
+    /// The same for `party`. Where the shard has another record by now it is asked once more, as it has carried
+    /// nothing out.
+    pub async fn ask_for<T>(
         &self,
         party: Party,
         script: &scripts::Script,
         effect: Effect,
-        arguments: impl Fn() -> Vec<Value> + Send + Sync,
+        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
-        let frame = self.run(script, effect, party, arguments).await?;
+        let mut settled = self.belonging.settled().ok_or_else(|| self.unsettled())?;
+        let frame = match self.call(&settled, party, script, effect, &arguments).await {
+            Err(Refusal::Fenced) => {
+                // Rare, and no part of the future of every operation.
+                settled = Box::pin(self.settle_anew(&settled)).await?;
+                if !settled.is_clean() {
+                    // What is void under it has to go first.
+                    return Err(self.unsettled());
+                }
+                self.call(&settled, party, script, effect, &arguments).await
+            }
+            frame => frame,
+        };
+        let frame = frame.map_err(|refusal| self.error(refusal, effect))?;
         read(frame).map_err(|expected| self.unexpected(expected))
     }
 
+    /// Runs a script under this record; `None` where the shard has another one by now.
+    pub async fn ask_under<T>(
+        &self,
+        settled: &Settled,
+        party: Party,
+        script: &scripts::Script,
+        effect: Effect,
+        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
+        read: impl FnOnce(Frame) -> Result<T, Unexpected>,
+    ) -> Result<Option<T>, Error> {
+        match self.call(settled, party, script, effect, &arguments).await {
+            Err(Refusal::Fenced) => Ok(None),
+            Err(refusal) => Err(self.error(refusal, effect)),
+            Ok(frame) => read(frame).map(Some).map_err(|expected| self.unexpected(expected)),
+        }
+    }
+
+    async fn call(
+        &self,
+        settled: &Settled,
+        party: Party,
+        script: &scripts::Script,
+        effect: Effect,
+        arguments: &(impl Fn(&Settled) -> Vec<Value> + Send + Sync),
+    ) -> Result<Frame, Refusal> {
+        let behind_token = || {
+            let mut all = vec![Value::String(settled.token.clone())];
+            all.extend(arguments(settled));
+            all
+        };
+        self.run(script, effect, party, behind_token).await
+    }
+
+    /// Something of another type stands under a name of ours.
+    pub fn foreign(&self, Foreign { name, found }: Foreign) -> Error {
+        self.note_foreign(&name);
+        Error::ForeignType { shard: self.name.clone(), name, found }
+    }
+
     /// Reads entries, in as many scripts as their size asks for.
-    pub async fn get(&self, keys: &[&EntryKey]) -> Result<Vec<Option<Entry>>, Error> {
+    pub async fn get(&self, keys: &[&EntryKey]) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         while entries.len() < keys.len() {
             let wanted = &keys[entries.len()..];
             for (key, found) in wanted.iter().zip(self.get_some(Party::Alone, wanted).await?) {
-                match found {
-                    Found::Entry(entry) => entries.push(Some(entry)),
-                    Found::Nothing => entries.push(None),
+                entries.push(match found {
+                    Found::Entry(entry) => Ok(Some(entry)),
+                    Found::Nothing => Ok(None),
                     Found::Lost => {
-                        entries.push(None);
                         lost.push(*key);
+                        Ok(None)
                     }
-                }
+                    Found::Foreign(foreign) => Err(self.foreign(foreign)),
+                });
             }
         }
         if !lost.is_empty() {
@@ -82,7 +143,7 @@ impl Shard {
 
     /// Reads the first of `keys`, of any namespaces: as many as one script answers, at least one.
     pub async fn get_some(&self, party: Party, keys: &[&EntryKey]) -> Result<Vec<Found>, Error> {
-        let arguments = || keys.iter().map(|key| Value::from(key.text())).collect();
+        let arguments = |_: &Settled| keys.iter().map(|key| Value::from(key.text())).collect();
         let read = |frame| {
             let mut fields = reply::array(frame)?.into_iter();
             let mut given = Vec::with_capacity(keys.len());
@@ -106,7 +167,10 @@ impl Shard {
             by_namespace.entry(key.namespace()).or_default().push(key.key());
         }
         let noticed = by_namespace.into_iter().map(|(namespace, keys)| async move {
-            let arguments = || [namespace].into_iter().chain(keys.iter().copied()).map(Value::from).collect();
+            let arguments = |settled: &Settled| {
+                let first = [Value::from(namespace), secret(settled)];
+                first.into_iter().chain(keys.iter().copied().map(Value::from)).collect()
+            };
             if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
                 tracing::debug!(%error, "the books do not know yet what expired or was evicted");
             }
@@ -116,10 +180,11 @@ impl Shard {
 
     /// Reads an entry with its metadata, as far as that is stored.
     pub async fn describe_stored(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        let arguments = || vec![Value::from(key.namespace()), Value::from(key.key())];
+        let arguments = |_: &Settled| vec![Value::from(key.namespace()), Value::from(key.key())];
         match self.ask(&scripts::DESCRIBE, Effect::Read, arguments, described).await? {
             Described::Entry(entry, details) => Ok(Some((entry, details))),
             Described::Nothing => Ok(None),
+            Described::Foreign(foreign) => Err(self.foreign(foreign)),
             Described::Lost => {
                 self.notice_lost(&[key]).await;
                 Ok(None)
@@ -134,21 +199,25 @@ impl Shard {
         writes: &[(&EntryKey, &Write)],
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
         let mut answers = Vec::with_capacity(writes.len());
-        for _ in 0..MOST_ROUNDS {
-            match self.set_some(Party::Alone, grant, &writes[answers.len()..]).await {
+        let mut turn = None;
+        while answers.len() < writes.len() {
+            let rest = &writes[answers.len()..];
+            match self.set_some(Party::Alone, grant, rest).await {
+                Ok(done) if done.is_empty() => match self.wait_for_room(grant, &mut turn).await {
+                    Ok(()) => {}
+                    Err(error) => answers.resize(writes.len(), Err(error)),
+                },
                 Ok(done) => answers.extend(done),
-                // What an earlier round stored is stored: only the rest has failed.
-                Err(error) if !answers.is_empty() => {
-                    answers.resize(writes.len(), Err(error));
-                    return Ok(answers);
+                Err(error @ Error::Full { .. }) => {
+                    if let Err(error) = self.free_memory(grant, &mut turn).await.map_err(|why| why.unwrap_or(error)) {
+                        answers.resize(writes.len(), Err(error));
+                    }
                 }
+                // What an earlier round stored is stored: only the rest has failed.
+                Err(error) if !answers.is_empty() => answers.resize(writes.len(), Err(error)),
                 Err(error) => return Err(error),
             }
-            if answers.len() == writes.len() {
-                return Ok(answers);
-            }
         }
-        answers.resize(writes.len(), Err(self.overloaded()));
         Ok(answers)
     }
 
@@ -161,9 +230,9 @@ impl Shard {
         writes: &[(&EntryKey, &Write)],
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
         let script = if grant.limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
-        let arguments = || {
-            let mut all = Vec::with_capacity(3 + 5 * writes.len());
-            all.extend([Value::from(grant.namespace), Value::from(grant.limit_bytes.to_string())]);
+        let arguments = |settled: &Settled| {
+            let mut all = Vec::with_capacity(4 + 5 * writes.len());
+            all.extend([Value::from(grant.namespace), secret(settled), Value::from(grant.limit_bytes.to_string())]);
             all.push(Value::from_static_str(grant.policy));
             for (key, write) in writes {
                 all.push(Value::from(key.key()));
@@ -173,7 +242,7 @@ impl Shard {
                     None => Value::from_static_str(""),
                 });
                 all.push(Value::from(write.tags.joined()));
-                all.push(Value::from(place::of(key.key()).to_string()));
+                all.push(Value::from(settled.place_of(key.key()).to_string()));
             }
             all
         };
@@ -191,81 +260,13 @@ impl Shard {
                 done.push(match written(answer)? {
                     Written::Stored(stored) => Ok(stored),
                     Written::NoRoom => Err(Error::QuotaUsedUp),
-                    Written::Refused(reason) => Err(Error::Protocol { shard: self.name.clone(), reason }),
+                    Written::Foreign(foreign) => Err(self.foreign(foreign)),
                     Written::AskAgain => break,
                 });
             }
             Ok(done)
         };
         self.ask_for(party, script, Effect::Write, arguments, read).await
-    }
-
-    /// Flushes step by step; counts into `deleted`, so that a failure keeps what was done.
-    pub async fn flush(
-        &self,
-        namespace: &Namespace,
-        selection: &Selection,
-        on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
-        deleted: &mut u64,
-    ) -> Result<(), Error> {
-        self.admit()?;
-        let count = selection.step(FETCHED_PER_SCRIPT);
-        let mut part = self.part(namespace, selection, 0, count).await?;
-        // What is written from now on stays.
-        let before = part.version;
-        loop {
-            part.keys.retain(|key| selection.matches(key));
-            part.keys = self.without_void(namespace, part.keys).await?;
-            let delete = async {
-                let scripts: Vec<&[String]> = part.keys.chunks(FLUSHED_PER_SCRIPT).collect();
-                let mut result = Ok(());
-                for pair in scripts.chunks(2) {
-                    // Two at a time, so that the shard need not wait for the next; others come between.
-                    let done = pair.iter().map(|keys| self.delete_older(namespace, keys, before));
-                    for step in join_all(done).await {
-                        match step {
-                            Ok((live, gone)) => {
-                                *deleted += live;
-                                gone.iter().for_each(|key| on_deleted(key));
-                            }
-                            Err(error) => result = Err(error),
-                        }
-                    }
-                    if result.is_err() {
-                        break;
-                    }
-                }
-                result
-            };
-            if part.next >= PLACES {
-                return delete.await;
-            }
-            // Places stay what they are, so the next part can be fetched meanwhile.
-            let (done, next) = tokio::join!(delete, self.part(namespace, selection, part.next, count));
-            done?;
-            part = next?;
-        }
-    }
-
-    /// Deletes those of `keys` whose version is at most `before`: how many were alive, and which
-    /// are gone.
-    async fn delete_older(
-        &self,
-        namespace: &Namespace,
-        keys: &[String],
-        before: u64,
-    ) -> Result<(u64, Vec<String>), Error> {
-        let before = before.to_string();
-        let places: Vec<String> = keys.iter().map(|key| place::of(key).to_string()).collect();
-        let arguments = || {
-            let keys = keys.iter().zip(&places).flat_map(|(key, place)| [key.as_str(), place]);
-            [namespace.as_str(), &before].into_iter().chain(keys).map(Value::from).collect()
-        };
-        self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
-            let [deleted, gone] = reply::tuple(frame)?;
-            Ok((reply::count(deleted)?, reply::texts(gone)?))
-        })
-        .await
     }
 
     /// Live keys from `place` on, about `count` of them; of a selection by tag those that have it, of
@@ -277,49 +278,65 @@ impl Shard {
         place: u64,
         count: usize,
     ) -> Result<Part, Error> {
-        let tag = if let Selection::Tagged(tag) = selection { tag.as_str() } else { "" };
-        let (place, count) = (place.to_string(), count.to_string());
-        let arguments = || [namespace.as_str(), &place, &count, tag].map(Value::from).to_vec();
-        self.ask(&scripts::LIST, Effect::Read, arguments, |frame| {
-            let [next, version, keys] = reply::tuple(frame)?;
-            Ok(Part { next: reply::count(next)?, version: reply::count(version)?, keys: reply::texts(keys)? })
-        })
-        .await
+        let (place, count, tag) = (place.to_string(), count.to_string(), tag_of(selection));
+        let arguments = |settled: &Settled| {
+            let rest = [place.as_str(), &count, tag].map(Value::from);
+            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+        };
+        let part = self.ask(&scripts::LIST, Effect::Read, arguments, |frame| {
+            let fields = reply::array(frame)?;
+            if fields.len() == 2 {
+                return Ok(Err(foreign(fields)?));
+            }
+            let [next, version, keys, is_whole]: [Frame; 4] = fields.try_into().map_err(|_| "four fields")?;
+            Ok(Ok(Part {
+                next: reply::count(next)?,
+                version: reply::count(version)?,
+                keys: reply::texts(keys)?,
+                is_whole: reply::count(is_whole)? == 1,
+            }))
+        });
+        part.await?.map_err(|foreign| self.foreign(foreign))
     }
 
-    /// Takes expired entries out of the books, and by `policy` those that are too many, a bounded
-    /// number in each of `scripts` scripts; tells whether there may be more.
-    pub async fn sweep(
-        &self,
-        namespace: &Namespace,
-        scripts: usize,
-        limit_bytes: u64,
-        policy: EvictionPolicy,
-    ) -> Result<bool, Error> {
+    /// Takes expired entries out of the books, and by `policy` those that are too many, in one script.
+    pub async fn sweep(&self, namespace: &Namespace, limit_bytes: u64, policy: EvictionPolicy) -> Result<Swept, Error> {
         let (most, limit) = (WORK_PER_SWEEP.to_string(), limit_bytes.to_string());
-        let arguments = || [namespace.as_str(), &most, &limit, policy.as_str()].map(Value::from).to_vec();
-        for _ in 0..scripts {
-            if self.ask(&scripts::SWEEP, Effect::Write, arguments, reply::number).await? == 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let arguments = |settled: &Settled| {
+            let rest = [most.as_str(), &limit, policy.as_str()].map(Value::from);
+            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+        };
+        self.ask_for(Party::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
+            let [more, repair] = reply::tuple(frame)?;
+            Ok(Swept { has_more: reply::count(more)? > 0, is_in_repair: reply::count(repair)? > 0 })
+        })
+        .await
     }
 
     pub async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        let arguments = || vec![Value::from(namespace.as_str())];
-        self.ask(&scripts::TOTALS, Effect::Read, arguments, |frame| {
-            let [hits, misses, keys, bytes, evictions, expirations] = reply::tuple(frame)?;
-            Ok(Totals {
-                hits: reply::count(hits)?,
-                misses: reply::count(misses)?,
-                keys: reply::count(keys)?,
-                bytes: reply::count(bytes)?,
-                evictions: reply::count(evictions)?,
-                expirations: reply::count(expirations)?,
-            })
-        })
-        .await
+        let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
+        let totals = self.ask(&scripts::TOTALS, Effect::Read, arguments, |frame| {
+            let fields = reply::array(frame)?;
+            if fields.len() == 2 {
+                return Ok(Err(foreign(fields)?));
+            }
+            let fields = fields.into_iter().map(reply::count).collect::<Result<Vec<_>, _>>()?;
+            let [hits, misses, keys, bytes, charged, evictions, redis_evictions, expirations, unswept, repair] =
+                fields.try_into().map_err(|_| "ten numbers")?;
+            Ok(Ok(Totals {
+                hits,
+                misses,
+                keys,
+                bytes,
+                charged,
+                evictions,
+                redis_evictions,
+                expirations,
+                unswept,
+                is_in_repair: repair > 0,
+            }))
+        });
+        totals.await?.map_err(|foreign| self.foreign(foreign))
     }
 
     pub async fn health(&self) -> ShardHealth {
@@ -346,6 +363,32 @@ pub struct Part {
     /// No key of this part was written with a greater one.
     pub version: u64,
     pub keys: Vec<String>,
+    /// Whether no part of the index is missing, as far as this part tells.
+    pub is_whole: bool,
+}
+
+/// What a sweep left.
+pub struct Swept {
+    pub has_more: bool,
+    /// Whether entries have to be found again, as a part of the index was lost.
+    pub is_in_repair: bool,
+}
+
+/// The tag that a selection asks for; empty for none.
+pub fn tag_of(selection: &Selection) -> &str {
+    if let Selection::Tagged(tag) = selection { tag.as_str() } else { "" }
+}
+
+/// Something of another type under a name of ours.
+#[derive(Debug)]
+pub struct Foreign {
+    pub name: String,
+    pub found: String,
+}
+
+fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
+    let [name, found]: [Frame; 2] = fields.try_into().map_err(|_| "a name and a type")?;
+    Ok(Foreign { name: reply::text(name)?, found: reply::text(found)? })
 }
 
 /// What stands under one key.
@@ -354,12 +397,17 @@ pub enum Found {
     Nothing,
     /// Nothing, and the books do not know yet.
     Lost,
+    Foreign(Foreign),
 }
 
 fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {
     match &fields {
         [Frame::Null, Frame::Number { data: 0, .. }, ..] => Ok(Found::Nothing),
-        [Frame::Null, ..] => Ok(Found::Lost),
+        [Frame::Null, Frame::Number { data: 1, .. }, ..] => Ok(Found::Lost),
+        [Frame::Null, ..] => {
+            let [_, _, name, found] = fields;
+            Ok(Found::Foreign(foreign(vec![name, found])?))
+        }
         _ => Ok(Found::Entry(entry(fields)?)),
     }
 }
@@ -381,15 +429,20 @@ enum Described {
     Nothing,
     /// Nothing, and the books do not know yet.
     Lost,
+    Foreign(Foreign),
 }
 
 fn described(frame: Frame) -> Result<Described, Unexpected> {
-    match frame {
+    let fields = match frame {
         Frame::Null => return Ok(Described::Nothing),
         Frame::Number { .. } => return Ok(Described::Lost),
-        _ => {}
+        frame => reply::array(frame)?,
+    };
+    if fields.len() == 2 {
+        return Ok(Described::Foreign(foreign(fields)?));
     }
-    let [value, version, created_at, remaining, last_accessed, access_count, tags] = reply::tuple(frame)?;
+    let [value, version, created_at, remaining, last_accessed, access_count, tags]: [Frame; 7] =
+        fields.try_into().map_err(|_| "seven fields")?;
     let entry = entry([value, version, created_at, remaining])?;
     let tags = reply::text(tags)?.split_terminator('\n').map(str::to_owned).collect();
     let details = Details {
@@ -404,14 +457,13 @@ fn described(frame: Frame) -> Result<Described, Unexpected> {
 enum Written {
     Stored(Stored),
     NoRoom,
-    /// Something else stands under its name.
-    Refused(String),
+    Foreign(Foreign),
     AskAgain,
 }
 
 fn written(frame: Frame) -> Result<Written, Unexpected> {
     let number = match frame {
-        Frame::SimpleError { data, .. } => return Ok(Written::Refused(data.to_string())),
+        Frame::Array { data, .. } => return Ok(Written::Foreign(foreign(data)?)),
         frame => reply::number(frame)?,
     };
     let outcome = if number > 0 { Outcome::Created } else { Outcome::Replaced };

@@ -151,14 +151,15 @@ pub fn all_books(servers: &[Redis], ns: &str) -> Books {
     servers.iter().fold(Books::default(), |sum, server| sum.plus(books(&mut server.connect(), ns)))
 }
 
-/// The members of an index or a tag; the type is not part of the contract.
+/// The members of an index or a tag but for the mark of a bucket; the type is not part of the contract.
 fn members(shard: &mut Connection, name: &str) -> Vec<String> {
-    match shard.command(&["TYPE", name]).text().as_str() {
+    let members = match shard.command(&["TYPE", name]).text().as_str() {
         "set" => shard.command(&["SMEMBERS", name]).texts(),
         "zset" => shard.command(&["ZRANGE", name, "0", "-1"]).texts(),
         "none" => Vec::new(),
         other => panic!("{name} is a {other}"),
-    }
+    };
+    members.into_iter().filter(|member| !member.is_empty()).collect()
 }
 
 /// The walk, once it agrees with itself and with what every client is told.

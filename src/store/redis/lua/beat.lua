@@ -8,6 +8,14 @@ local MOST_DEAD = 250
 local ring, id, line, living_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local beats = beats_of(ring)
 
+-- Of another type it is nothing of ours, and stands in the way of all.
+for name, kind in pairs({ [beats] = 'zset', [rings] = 'zset', [lines] = 'hash' }) do
+  local found = redis.call('TYPE', name).ok
+  if found ~= kind and found ~= 'none' then
+    redis.call('UNLINK', name)
+  end
+end
+
 -- A deletion first, see `removal.lua`: whoever lives is seen in a Redis that is out of memory, too.
 redis.call('ZREM', beats, id)
 redis.call('ZADD', beats, integer(now_ms), id)

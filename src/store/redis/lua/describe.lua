@@ -1,15 +1,22 @@
--- One entry and all that is known about it. ARGV: ns, key.
--- Returns false, 1 where the value is gone without the books knowing, or {value, version, created_at
--- ms, remaining ms or -1, last_accessed ms, access_count, tags separated by line feeds}.
+-- One entry and all that is known about it. ARGV: token, ns, key.
+-- Returns false where there is none, 1 where its value or metadata is gone without the books knowing, {name, type}
+-- where something of another type stands under one of its names, or {value, version, created_at ms, remaining ms or
+-- -1, last_accessed ms, access_count, tags separated by line feeds}.
 
-local id = ARGV[1] .. ':' .. ARGV[2]
-local value = redis.call('GET', 'cache:' .. id)
-if not value then
-  return redis.call('EXISTS', 'cache_meta:' .. id) == 1 and 1
+local id = ARGV[2] .. ':' .. ARGV[3]
+local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
+local value = redis.pcall('GET', value_key)
+local meta = redis.pcall('HMGET', meta_key, 'version', 'created_at', 'last_accessed', 'access_count', 'tags')
+if value and value.err then
+  return { value_key, redis.call('TYPE', value_key).ok }
+elseif meta.err then
+  return { meta_key, redis.call('TYPE', meta_key).ok }
+elseif not value and not meta[1] then
+  return false
+elseif not value or not meta[1] then
+  return 1
 end
-local meta = redis.call('HMGET', 'cache_meta:' .. id,
-  'version', 'created_at', 'last_accessed', 'access_count', 'tags')
 return {
-  value, meta[1] or '0', meta[2] or '0', redis.call('PTTL', 'cache:' .. id),
+  value, meta[1], meta[2] or '0', redis.call('PTTL', value_key),
   meta[3] or '0', meta[4] or '0', meta[5] or '',
 }

@@ -1,5 +1,5 @@
--- Gives the right to walk back. ARGV: the shard's count of evictions when the walk began.
+-- Gives the right to walk back. ARGV: token, the shard's count of evictions when the walk began.
 
 redis.call('UNLINK', 'sidecache:walker')
-redis.call('SET', 'sidecache:walked', ARGV[1])
+redis.call('SET', 'sidecache:walked', ARGV[2])
 return 1

@@ -1,24 +1,32 @@
 -- Deletes entries, but for those with a version above `before`: they were written after the flush
--- began. ARGV: ns, before, then for each entry its key and place. Returns {live entries deleted, the
--- keys that are gone}.
+-- began. ARGV: token, ns, secret, before, the tag that an entry must have ('' for any), then for each entry its
+-- key and place. Returns {live entries deleted, the keys that are gone}.
 
-local before = tonumber(ARGV[2])
-local deleted, gone = 0, {}
-for i = 3, #ARGV, 2 do
+local before, tag = tonumber(ARGV[4]), ARGV[5]
+local deleted, gone, places, metas = 0, {}, {}, {}
+for i = 6, #ARGV, 2 do
   local key = ARGV[i]
-  local meta = redis.call('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags', 'version')
-  if meta[3] and tonumber(meta[3]) <= before then
-    local alive, score = take_out(key, meta, tonumber(ARGV[i + 1]))
-    if alive then
-      deleted = deleted + 1
-    elseif score then
-      count_loss(score)
-    end
+  local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags', 'version')
+  local has_tag = tag == '' or (not meta.err and meta[2]
+    and string.find('\n' .. meta[2] .. '\n', '\n' .. tag .. '\n', 1, true))
+  -- What has no version is no entry any more.
+  local version = not meta.err and tonumber(meta[3] or '')
+  if (has_tag or not version) and (not version or version <= before) then
     gone[#gone + 1] = key
+    places[#places + 1] = tonumber(ARGV[i + 1])
+    metas[#metas + 1] = meta
   end
 end
-if #gone > 0 then
+publish(gone)
+for i, key in ipairs(gone) do
+  local alive, score = take_out(key, metas[i], places[i])
+  if alive and not metas[i].err and metas[i][3] then
+    deleted = deleted + 1
+  elseif score then
+    count_loss(score)
+  end
+end
+if #gone > 0 or is_lost or has_new_scope then
   save_books()
-  publish(gone)
 end
 return { deleted, gone }

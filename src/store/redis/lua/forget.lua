@@ -1,7 +1,9 @@
--- Removes the stats of a namespace that holds no keys any more. ARGV: ns.
+-- Removes the stats of a namespace that holds no keys any more. ARGV: token, ns.
 
-local stats = 'cache_stats:' .. ARGV[1]
-if tonumber(redis.call('HGET', stats, 'total_keys') or 0) == 0 then
-  redis.call('DEL', stats)
+local stats = 'cache_stats:' .. ARGV[2]
+local known = redis.pcall('HMGET', stats, 'total_keys', 'repair')
+if known.err or ((tonumber(known[1] or 0) or 0) == 0 and known[2] ~= '1') then
+  redis.call('UNLINK', stats)
+  redis.call('SREM', KEYS[1], 'n:' .. ARGV[2])
 end
 return 1

@@ -1,36 +1,41 @@
--- Reads entries. ARGV: for each 'namespace:key'.
+-- Reads entries. ARGV: token, then for each 'namespace:key'.
 -- Returns for each four fields, all of one moment: value, version, created_at ms, remaining ms or -1. A miss has
--- false for a value; with 1 for a version its value is gone without the books knowing. Once the answer is large it
+-- false for a value, and for a version: 0; 1 where its value or metadata is gone without the books knowing; 2 where
+-- something of another type stands under one of its names, which follows with its type. Once the answer is large it
 -- ends, and the remaining keys are to be asked for again: a script must not keep the shard's other clients waiting.
 
 local ENOUGH_BYTES = 1048576
 
-local call, now_ms = redis.call, nil
+local call, pcall, now_ms = redis.call, redis.pcall, nil
 local answers, at, bytes = {}, 1, 0
-for i = 1, #ARGV do
+for i = 2, #ARGV do
   local id = ARGV[i]
-  local value = call('GET', 'cache:' .. id)
-  if value then
-    local meta = call('HMGET', 'cache_meta:' .. id, 'version', 'created_at', 'expires_at')
+  local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
+  local value = pcall('GET', value_key)
+  local meta = value and pcall('HMGET', meta_key, 'version', 'created_at', 'expires_at')
+  if value and meta[1] and not value.err then
     local expires, remaining = meta[3], -1
     if not expires then
-      -- Written before there was such a field.
-      remaining = call('PTTL', 'cache:' .. id)
+      remaining = call('PTTL', value_key)
     elseif expires ~= '0' then
       if not now_ms then
         local time = call('TIME')
         now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
       end
-      remaining = math.max(expires - now_ms, 0)
+      remaining = math.max((tonumber(expires) or now_ms) - now_ms, 0)
     end
-    answers[at], answers[at + 1], answers[at + 2], answers[at + 3] = value, meta[1] or '0', meta[2] or '0', remaining
+    answers[at], answers[at + 1], answers[at + 2], answers[at + 3] = value, meta[1], meta[2] or '0', remaining
     bytes = bytes + #value
     if bytes >= ENOUGH_BYTES then
       break
     end
+  elseif value and (value.err or meta.err) then
+    local name = value.err and value_key or meta_key
+    answers[at], answers[at + 1], answers[at + 2], answers[at + 3] = false, 2, name, call('TYPE', name).ok
   else
-    local is_lost = call('EXISTS', 'cache_meta:' .. id)
-    answers[at], answers[at + 1], answers[at + 2], answers[at + 3] = false, is_lost, 0, 0
+    local found = call('TYPE', meta_key).ok
+    local state = (value or found == 'hash') and 1 or found == 'none' and 0 or 2
+    answers[at], answers[at + 1], answers[at + 2], answers[at + 3] = false, state, meta_key, found
   end
   at = at + 4
 end

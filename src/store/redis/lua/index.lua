@@ -1,21 +1,63 @@
 -- Stands behind the prelude where keys come and go: the index.
 --
--- Every key has a place, the first 32 bits of its SHA-1, which never changes. The places are divided
--- into buckets, each a sorted set of its keys by expiry in ms ('+inf': never) under the name of its
--- first place. Small sorted sets are compact (a listpack up to 128 members,
+-- Every key has a place, the first 32 bits of a SHA-1 over the fleet's secret and the key, which never changes;
+-- nobody outside can choose keys of one place. The places are divided into buckets, each a sorted set of its keys
+-- by expiry in ms ('+inf': never) under the name of its first place. Small sorted sets are compact (a listpack up
+-- to 128 members,
 -- https://redis.io/docs/latest/operate/oss_and_stack/management/optimization/memory-optimization/),
 -- so there are as many buckets as keep them small: linear hashing (Litwin 1980), over the high bits,
 -- which leaves the keys in the order of their places whatever the number of buckets.
+--
+-- Parts of it may vanish: a person deletes a key, or Redis evicts it. So every bucket holds an empty member, the
+-- *mark*, as does the set of due buckets; where the mark is missing, the whole is lost. The books then begin a
+-- new *scope*: new names, nothing in them, and a walk (`repair.rs`) that finds the entries again.
 
 local PLACES = 4294967296
 local FULL_BUCKET, SPARSE_BUCKET = 32, 4
-local index = 'cache_index:' .. ns .. ':'
+local MARK = ''
 
--- Buckets whose keys expire, each by a moment before which none of them does.
-local due = 'cache_due:' .. ns
+local index, due, tag_counts
+
+local function name_scope()
+  index = 'cache_index:' .. books.scope .. ':'
+  -- Buckets whose keys expire, each by a moment before which none of them does.
+  due = 'cache_due:' .. books.scope
+  -- How many keys each tag has, which tells whether a tag's set is whole.
+  tag_counts = 'cache_tags:' .. books.scope
+end
+name_scope()
+
+local function tag_set(tag)
+  return 'cache_tag:' .. books.scope .. ':' .. tag
+end
+
+-- Begins a new scope, as part of the index was lost. Entries are readable meanwhile, and in no book until the walk
+-- has found them.
+local has_new_scope = false
+local function begin_scope()
+  has_new_scope = true
+  books.scope = ns .. '@' .. integer(now_us)
+  books.keys, books.bytes, books.charged, books.buckets = 0, 0, 0, 0
+  books.version = math.max(books.version, now_us)
+  books.is_in_repair = true
+  name_scope()
+end
+
+-- Set where a script finds out on its way that the books and what lies in the shard do not agree.
+local is_lost = false
+
+-- Whether the namespace has no books yet. `sidecache:fence` remembers which namespaces have some, and so tells
+-- lost books from those that never were.
+local is_new = false
+if not known[3] and not foreign_books then
+  is_new = redis.call('SISMEMBER', KEYS[1], 'n:' .. ns) == 0
+  if not is_new then
+    begin_scope()
+  end
+end
 
 local function place_of(key)
-  return tonumber(string.sub(redis.sha1hex(key), 1, 8), 16)
+  return tonumber(string.sub(redis.sha1hex(secret .. key), 1, 8), 16)
 end
 
 -- The width of buckets at the start of the present round of splits, and where the next is.
@@ -28,7 +70,7 @@ end
 
 -- First place and width of the bucket around a place.
 local function bucket_at(place)
-  local width, split_below = frontier(books.buckets)
+  local width, split_below = frontier(math.max(books.buckets, 1))
   if place < split_below then
     width = width / 2
   end
@@ -51,12 +93,44 @@ local function name_of(start)
   return index .. text_of(start)
 end
 
+-- Makes the first bucket; answers an error where something else stands under a name it needs.
+local function begin_index()
+  local made = redis.pcall('ZADD', name_of(0), '+inf', MARK)
+  if type(made) == 'table' then
+    return made
+  end
+  made = redis.pcall('ZADD', due, '+inf', MARK)
+  if type(made) == 'table' then
+    redis.call('UNLINK', name_of(0))
+    return made
+  end
+  books.buckets = 1
+end
+
+-- Removes what is left of the index of a namespace without keys.
+local function end_index()
+  local names = { due, tag_counts, name_of(0) }
+  for number = 1, books.buckets - 1 do
+    local width, start = frontier(number)
+    names[#names + 1] = name_of(start + width / 2)
+    if #names >= 1000 then
+      redis.call('UNLINK', unpack(names))
+      names = {}
+    end
+  end
+  if #names > 0 then
+    redis.call('UNLINK', unpack(names))
+  end
+  books.buckets = 0
+end
+
 -- Keeps the number of buckets in step with that of keys, a few at a time; returns at once where it is.
 local function fit_buckets()
   local keys, buckets = books.keys, books.buckets
-  if keys == 0 then
-    books.buckets = 1
-    redis.call('UNLINK', due)
+  if keys <= 0 then
+    if buckets > 0 then
+      end_index()
+    end
     return
   elseif keys <= buckets * FULL_BUCKET and (buckets <= 1 or keys >= buckets * SPARSE_BUCKET) then
     return
@@ -76,15 +150,34 @@ local function fit_buckets()
     end
     local first = redis.call('ZRANGE', name_of(to), 0, 0, 'WITHSCORES')
     if first[2] and first[2] ~= 'inf' then
-      redis.call('ZADD', due, first[2], integer(to))
+      redis.pcall('ZADD', due, first[2], integer(to))
     end
+  end
+
+  -- The members of a bucket without its mark, a list of member and score in turn; nil where something else stands
+  -- under its name.
+  local function members_of(start)
+    local all, members = redis.pcall('ZRANGE', name_of(start), 0, -1, 'WITHSCORES'), {}
+    if all.err then
+      return nil
+    end
+    for i = 1, #all, 2 do
+      if all[i] ~= MARK then
+        members[#members + 1] = all[i]
+        members[#members + 1] = all[i + 1]
+      end
+    end
+    return members
   end
 
   for _ = 1, FULL_BUCKET do
     if books.keys > books.buckets * FULL_BUCKET then
       local width, start = frontier(books.buckets)
       local middle = start + width / 2
-      local all, upper = redis.call('ZRANGE', name_of(start), 0, -1, 'WITHSCORES'), {}
+      local all, upper = members_of(start), {}
+      if not all or is_wrong_type(redis.pcall('ZADD', name_of(middle), '+inf', MARK)) then
+        return
+      end
       for i = 1, #all, 2 do
         if place_of(all[i]) >= middle then
           upper[#upper + 1] = all[i]
@@ -94,34 +187,67 @@ local function fit_buckets()
       move(upper, start, middle)
       books.buckets = books.buckets + 1
     elseif books.buckets > 1 and books.keys < books.buckets * SPARSE_BUCKET then
-      books.buckets = books.buckets - 1
-      local width, start = frontier(books.buckets)
+      local width, start = frontier(books.buckets - 1)
       local middle = start + width / 2
-      move(redis.call('ZRANGE', name_of(middle), 0, -1, 'WITHSCORES'), middle, start)
-      redis.call('ZREM', due, integer(middle))
+      local members = members_of(middle)
+      if not members or not members_of(start) then
+        return
+      end
+      move(members, middle, start)
+      redis.call('UNLINK', name_of(middle))
+      redis.pcall('ZREM', due, integer(middle))
+      books.buckets = books.buckets - 1
     else
       return
     end
   end
 end
 
-local keys_before, bytes_before, buckets_before = books.keys, books.bytes, books.buckets
+local keys_before, bytes_before, charged_before = books.keys, books.bytes, books.charged
+local buckets_before = books.buckets
 
 -- Writes what has changed; of writes that replaced as many bytes only the version.
 local function save_books()
+  if foreign_books then
+    return
+  end
+  if is_lost and not has_new_scope then
+    begin_scope()
+  end
+  -- An index whose names are taken or that is lost in part must not keep what was done out of the books.
   fit_buckets()
+  books.keys, books.bytes, books.charged = math.max(books.keys, 0), math.max(books.bytes, 0), math.max(books.charged, 0)
   local version = integer(books.version)
-  if books.keys == keys_before and books.bytes == bytes_before then
+  if books.keys == keys_before and books.bytes == bytes_before and books.charged == charged_before
+    and not is_new and not has_new_scope then
     redis.call('HSET', stats, 'version', version)
   else
-    redis.call('HSET', stats, 'version', version,
-      'total_keys', integer(books.keys), 'total_bytes', integer(books.bytes))
+    redis.call('HSET', stats, 'version', version, 'total_keys', integer(books.keys),
+      'total_bytes', integer(books.bytes), 'charged_bytes', integer(books.charged))
   end
   if books.buckets ~= buckets_before then
     redis.call('HSET', stats, 'buckets', integer(books.buckets))
+    if books.buckets == 0 and not has_new_scope then
+      -- Nothing is left under the scope's names.
+      redis.call('HDEL', stats, 'tagged')
+      if not books.is_in_repair then
+        redis.call('HDEL', stats, 'scope')
+      end
+    end
+  end
+  if is_new then
+    redis.call('SADD', KEYS[1], 'n:' .. ns)
+  end
+  if has_new_scope then
+    redis.call('HSET', stats, 'scope', string.sub(books.scope, #ns + 1), 'repair', '1',
+      'buckets', integer(books.buckets))
+    redis.call('HDEL', stats, 'tagged')
   end
   if books.evictions > 0 then
     redis.call('HINCRBY', stats, 'evictions', integer(books.evictions))
+  end
+  if books.redis_evictions > 0 then
+    redis.call('HINCRBY', stats, 'redis_evictions', integer(books.redis_evictions))
   end
   if books.expirations > 0 then
     redis.call('HINCRBY', stats, 'expirations', integer(books.expirations))

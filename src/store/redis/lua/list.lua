@@ -1,17 +1,34 @@
--- A part of the live keys, in the order of their buckets. ARGV: ns, the place to go on from, about
+-- A part of the live keys, in the order of their buckets. ARGV: token, ns, secret, the place to go on from, about
 -- how many keys, and the tag they have ('' for any).
 -- Returns {the place to go on from, 2^32 at the end; the version before which all of them were
--- written; the keys}. A part never ends between two keys of one place.
+-- written; the keys; 1 where the index is whole, 0 where a part is missing}, or {name, type} where something of
+-- another type stands under a name of the index. A part never ends between two keys of one place.
 
-local place, count, tag = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local place, count, tag = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local keys = {}
-if tag ~= '' then
-  local tagged = 'cache_tag:' .. ns .. ':' .. tag
+local is_whole = not books.is_in_repair
+local pcall = redis.pcall
+if foreign_books then
+  return foreign_books
+elseif books.buckets == 0 then
+  place = PLACES
+elseif tag ~= '' then
+  local tagged = tag_set(tag)
+  local size, counted = pcall('ZCARD', tagged), pcall('HMGET', tag_counts, MARK, 't:' .. tag)
+  if is_wrong_type(size) or is_wrong_type(counted) then
+    return foreign_at(is_wrong_type(size) and tagged or tag_counts)
+  end
+  -- Entries that vanished are in the set until they are noticed, and in its count, too.
+  is_whole = is_whole and size == (tonumber(counted[2] or 0) or 0)
+    and (counted[1] ~= false or not redis.call('HGET', stats, 'tagged'))
   local function add(members)
     for i = 1, #members, 2 do
-      local start = bucket_at(tonumber(members[i + 1]))
-      if tonumber(redis.call('ZSCORE', name_of(start), members[i]) or 0) > now_ms then
+      local bucket = name_of(bucket_at(tonumber(members[i + 1])))
+      local score = pcall('ZSCORE', bucket, members[i])
+      if type(score) == 'string' and tonumber(score) > now_ms then
         keys[#keys + 1] = members[i]
+      elseif not score and not redis.call('ZSCORE', bucket, MARK) then
+        is_whole = false
       end
     end
   end
@@ -33,11 +50,22 @@ else
   local looks = count
   while place < PLACES and #keys < count and looks > 0 do
     local start, width = bucket_at(place)
-    for _, key in ipairs(redis.call('ZRANGEBYSCORE', name_of(start), '(' .. now_text, '+inf')) do
-      keys[#keys + 1] = key
+    local bucket = name_of(start)
+    local live = pcall('ZRANGEBYSCORE', bucket, '(' .. now_text, '+inf')
+    if live.err then
+      return foreign_at(bucket)
     end
+    local has_mark = false
+    for _, key in ipairs(live) do
+      if key == MARK then
+        has_mark = true
+      else
+        keys[#keys + 1] = key
+      end
+    end
+    is_whole = is_whole and has_mark
     place = start + width
     looks = looks - 1
   end
 end
-return { integer(place), integer(math.max(books.version, now_us)), keys }
+return { integer(place), integer(math.max(books.version, now_us)), keys, is_whole and 1 or 0 }

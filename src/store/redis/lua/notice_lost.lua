@@ -1,22 +1,22 @@
--- Takes entries out of the books whose values are gone: expired, or evicted by Redis.
--- ARGV: ns, key...
+-- Takes entries out of the books whose values or metadata are gone: expired, or evicted by Redis.
+-- ARGV: token, ns, secret, key...
 
 local evicted = {}
 local count = 0
-for i = 2, #ARGV do
+for i = 4, #ARGV do
   local key = ARGV[i]
+  local id = ns .. ':' .. key
+  local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags', 'version')
   -- It may have been written again meanwhile.
-  if redis.call('EXISTS', 'cache:' .. ns .. ':' .. key) == 0 then
-    local _, score = take_out(key)
-    if score then
-      count = count + 1
-      if count_loss(score) == 'evictions' then
-        evicted[#evicted + 1] = key
-      end
+  if not meta.err and not (meta[3] and redis.call('EXISTS', 'cache:' .. id) == 1) then
+    local _, score = take_out(key, meta)
+    count = count + 1
+    if score and count_loss(score) == 'evictions' then
+      evicted[#evicted + 1] = key
     end
   end
 end
-if count > 0 then
+if count > 0 or has_new_scope then
   save_books()
   publish(evicted)
 end

@@ -1,13 +1,12 @@
--- Stands in front of the scripts that work with the books of a namespace: names, time, the books.
+-- Stands behind the fence in front of the scripts that work with the books of a namespace: names, time, books.
 --
--- ARGV[1] is the namespace. The books of a namespace are read once and written once a script, so
--- that keys, bytes and the version agree with the entries at every moment another client can see.
--- Names are built here and not passed as KEYS: a shard is one Redis, never a Redis Cluster.
+-- ARGV[2] is the namespace, ARGV[3] the fleet's secret for places. The books of a namespace are read once and
+-- written once a script, so that keys, bytes and the version agree with the entries at every moment another
+-- client can see. Names are built here and not passed as KEYS: a shard is one Redis, never a Redis Cluster.
 --
--- What a script does not use it should not be given: Redis runs all of it every time, and every
--- function costs.
+-- What a script does not use it should not be given: Redis runs all of it every time, and every function costs.
 
-local ns = ARGV[1]
+local ns, secret = ARGV[2], ARGV[3]
 local stats = 'cache_stats:' .. ns
 local channel = 'sidecache:invalidations'
 
@@ -22,12 +21,45 @@ local function integer(number)
 end
 local now_text = integer(now_ms)
 
+local function is_wrong_type(answer)
+  return type(answer) == 'table' and answer.err and string.find(answer.err, 'WRONGTYPE', 1, true)
+end
+
+-- A key of ours that holds another type than ours: its name and type.
+local function foreign_at(name)
+  return { name, redis.call('TYPE', name).ok }
+end
+
+local known = redis.pcall('HMGET', stats,
+  'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair')
+-- What stands in place of the books, if that is of another type: nothing can be counted then.
+local foreign_books
+if known.err then
+  if not is_wrong_type(known) then
+    return known
+  end
+  foreign_books = foreign_at(stats)
+  known = {}
+end
+
 -- What is counted as evicted and expired is what this script adds.
-local known = redis.call('HMGET', stats, 'total_keys', 'total_bytes', 'version', 'buckets')
 local books = {
-  keys = (known[1] or 0) + 0, bytes = (known[2] or 0) + 0, version = (known[3] or 0) + 0, buckets = (known[4] or 1) + 0,
-  evictions = 0, expirations = 0,
+  keys = tonumber(known[1] or 0) or 0, bytes = tonumber(known[2] or 0) or 0, charged = tonumber(known[5] or 0) or 0,
+  version = tonumber(known[3] or 0) or 0, buckets = tonumber(known[4] or 0) or 0,
+  -- Under which scope the index, the tags and the due buckets have their names: the namespace, and behind it an
+  -- ending for each time that part of them was lost.
+  scope = ns .. (known[6] or ''),
+  -- Whether a walk still has to find entries that a lost index held.
+  is_in_repair = known[7] == '1',
+  evictions = 0, redis_evictions = 0, expirations = 0,
 }
+
+-- What a quota charges for an entry: its value, its key, its tags and what Redis needs beside them, see
+-- `model::charge`.
+local ENTRY_OVERHEAD = 384
+local function charge_of(key, tags, size)
+  return size + #key + #(tags or '') + ENTRY_OVERHEAD
+end
 
 -- Versions grow within a namespace and shard even if the clock steps back or a key is deleted.
 local function next_version()
@@ -42,27 +74,20 @@ end
 -- What a script has done so far, in units of about 10 us, where it must stop in time.
 local work = 0
 
-local function untag(key, tags)
-  if tags then
-    for tag in string.gmatch(tags, '[^\n]+') do
-      redis.call('ZREM', 'cache_tag:' .. ns .. ':' .. tag, key)
-      work = work + 0.2
-    end
-  end
-end
-
--- Why an entry that is still in the index has no value any more: its time came, or Redis needed
--- the memory.
+-- Why an entry that is still in the index has no value any more: its time came, or Redis needed the memory.
 local function count_loss(score)
-  local why = 'evictions'
-  if tonumber(score) <= now_ms then
-    why = 'expirations'
+  if (tonumber(score) or 0) <= now_ms then
+    books.expirations = books.expirations + 1
+    return 'expirations'
   end
-  books[why] = books[why] + 1
-  return why
+  books.evictions = books.evictions + 1
+  books.redis_evictions = books.redis_evictions + 1
+  return 'evictions'
 end
 
--- Tells every instance that its copies of these keys are void. Keys hold no control characters.
+-- Tells every instance that copies of these keys are void. Where it can, a script publishes before it writes:
+-- where the right to publish is missing it then fails before anything has changed. Nobody sees a moment between
+-- the two, as Redis runs nothing else meanwhile.
 local function publish(keys)
   if #keys > 0 then
     redis.call('PUBLISH', channel, ns .. '\n' .. table.concat(keys, '\n'))

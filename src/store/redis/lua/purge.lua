@@ -1,31 +1,32 @@
--- Deletes entries that are void. ARGV: ns, up to which version they are ('' for any), 1 where one of them
--- is written next, when the record was written that says so, then for each entry its key and place.
--- Returns the keys that are gone, or 0 where the record is another by now: once it is clean, what is
--- written has no need to be above that version.
+-- Deletes entries that are void. ARGV: token, ns, secret, up to which version they are ('' for any), 1 where one of
+-- them is written next, then for each entry its key and place. Returns the keys that are gone. Once the record is
+-- clean its token is another, and what is written has no need to be above that version.
 
-if redis.call('HGET', 'sidecache:ring', 'written') ~= ARGV[4] then
-  return 0
-end
-local until_version = tonumber(ARGV[2])
-local gone = {}
-for i = 5, #ARGV, 2 do
+local until_version = tonumber(ARGV[4])
+local gone, places, metas = {}, {}, {}
+for i = 6, #ARGV, 2 do
   local key = ARGV[i]
-  local meta = redis.call('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags', 'version')
-  if meta[3] and (not until_version or tonumber(meta[3]) <= until_version) then
-    local alive, score = take_out(key, meta, tonumber(ARGV[i + 1]))
-    if not alive and score then
-      count_loss(score)
-    end
+  local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags', 'version')
+  local version = not meta.err and tonumber(meta[3] or '')
+  if version and (not until_version or version <= until_version) then
     gone[#gone + 1] = key
+    places[#places + 1] = tonumber(ARGV[i + 1])
+    metas[#metas + 1] = meta
+  end
+end
+publish(gone)
+for i, key in ipairs(gone) do
+  local alive, score = take_out(key, metas[i], places[i])
+  if not alive and score then
+    count_loss(score)
   end
 end
 -- What is written next is void no more, whatever the clock says.
-local is_raised = ARGV[3] == '1' and until_version and books.version < until_version
+local is_raised = ARGV[5] == '1' and until_version and books.version < until_version
 if is_raised then
   books.version = until_version
 end
-if #gone > 0 or is_raised then
+if #gone > 0 or is_raised or has_new_scope then
   save_books()
-  publish(gone)
 end
 return gone

@@ -2,14 +2,17 @@
 
 local SAMPLE = 16
 
+-- Buckets that are looked at for a sample, and noted buckets for the next to expire, at most.
+local MOST_LOOKS = 64
+
 -- What decides between two entries of a sample under each policy: the smaller first number goes,
 -- then the smaller second. A write is a use, too.
 local function rank(policy, meta)
-  local used_at = math.max(tonumber(meta[1] or 0), tonumber(meta[3] or 0))
+  local used_at = math.max(tonumber(meta[1] or 0) or 0, tonumber(meta[3] or 0) or 0)
   if policy == 'LFU' then
-    return tonumber(meta[2] or 0), used_at
+    return tonumber(meta[2] or 0) or 0, used_at
   elseif policy == 'FIFO' then
-    return tonumber(meta[4] or 0), 0
+    return tonumber(meta[4] or 0) or 0, 0
   end
   return used_at, 0
 end
@@ -18,10 +21,10 @@ end
 -- noted too early.
 local function next_to_expire(spared)
   local number, best, best_score = 0, nil, nil
-  for _ = 1, 100 do
+  for _ = 1, MOST_LOOKS do
     work = work + 0.2
     local bucket = redis.call('ZRANGE', due, number, number, 'WITHSCORES')
-    if not bucket[1] or (best and tonumber(bucket[2]) >= best_score) then
+    if not bucket[1] or bucket[1] == MARK or (best and tonumber(bucket[2]) >= best_score) then
       return best
     end
     local soonest = redis.call('ZRANGEBYSCORE', name_of(bucket[1]), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
@@ -42,14 +45,17 @@ end
 
 local is_random = false
 
--- The entry that the policy gives up; nil when there is none but `spared`. By expiry it is known,
--- otherwise it is the best out of a sample, as with Redis itself
+-- The entries that the policy gives up, at most `most` of them; none when there is none but `spared`. By expiry the
+-- next is known, otherwise they are the best out of a sample, as with Redis itself
 -- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys lie in the buckets by
 -- their hash, so those of a bucket are a sample already.
-local function victim(policy, spared)
+local function victims(policy, spared, most)
   local next_out = policy == 'TTL' and next_to_expire(spared)
   if next_out then
-    return next_out
+    return { next_out }
+  end
+  if books.buckets == 0 then
+    return {}
   end
   if not is_random then
     math.randomseed(now_us % 2147483647)
@@ -59,34 +65,50 @@ local function victim(policy, spared)
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
   -- Few buckets are empty, as they grow and shrink with the keys.
-  for _ = 1, books.buckets do
-    sample = redis.call('ZRANDMEMBER', name_of(start), SAMPLE)
-    if #sample > 1 or (#sample == 1 and sample[1] ~= spared) then
+  for _ = 1, math.min(books.buckets, MOST_LOOKS) do
+    local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
+    for _, key in ipairs(members) do
+      if key ~= MARK and key ~= spared then
+        sample[#sample + 1] = key
+      end
+    end
+    if #sample > 0 then
       break
     end
     start, width = bucket_at((start + width) % PLACES)
+    work = work + 0.1
   end
-  local chosen, first, second
-  for _, key in ipairs(sample) do
-    if key ~= spared then
-      local meta = redis.call('HMGET', 'cache_meta:' .. ns .. ':' .. key,
-        'last_accessed', 'access_count', 'created_at', 'version')
-      local a, b = rank(policy, meta)
-      if not chosen or a < first or (a == first and b < second) then
-        chosen, first, second = key, a, b
-      end
-    end
+  local ranked = {}
+  for i, key in ipairs(sample) do
+    local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key,
+      'last_accessed', 'access_count', 'created_at', 'version')
+    local first, second = rank(policy, meta)
+    ranked[i] = { first, second, key }
+  end
+  table.sort(ranked, function(a, b)
+    return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
+  end)
+  local chosen = {}
+  for i = 1, math.min(most, #ranked) do
+    chosen[i] = ranked[i][3]
   end
   return chosen
 end
 
--- Entries that went to make room.
+-- How many of a sample go at once: one, and four while there is far too much.
+local function at_once(too_much, limit)
+  return too_much > limit / 8 and 4 or 1
+end
+
+-- Entries that went to make room, and whether that is room on a full shard rather than within a quota.
 local made_room = 0
+local is_for_memory = false
 
 local function evict(key)
   local alive, score = take_out(key)
   if alive then
     books.evictions = books.evictions + 1
+    books.redis_evictions = books.redis_evictions + (is_for_memory and 1 or 0)
   elseif score then
     count_loss(score)
   end
@@ -96,32 +118,35 @@ end
 -- The work that one script may do to make room.
 local MOST_WORK = 150
 
--- Makes room for `size` bytes under `key`, which has `own` now. Expired entries go first, then those that the policy
--- names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when enough work
--- is done. An entry always fits where it would be alone.
-local function make_room(limit, policy, key, size, own, evicted)
-  local function fits()
-    local others = books.bytes - own
-    return others <= 0 or others + size <= limit
+-- Makes room for an entry under `key` that is charged `charge` and has `own` now. Expired entries go first, then
+-- those that the policy names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when
+-- enough work is done. An entry always fits where it would be alone.
+local function make_room(limit, policy, key, charge, own, evicted)
+  local function too_much()
+    local others = books.charged - own
+    return others > 0 and others + charge - limit or 0
   end
-  if fits() then
+  if too_much() <= 0 then
     return 'fits'
   end
   local taken, more = take_expired(MOST_WORK)
   if taken > 0 then
     made_room = made_room + taken
-    own = tonumber(redis.call('HGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes') or 0)
+    local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags')
+    own = meta[1] and charge_of(key, meta[2], tonumber(meta[1]) or 0) or 0
   end
-  while not fits() do
+  while too_much() > 0 do
     if more or work >= MOST_WORK then
       return 'again'
     end
-    local out = policy ~= 'NONE' and victim(policy, key)
-    if not out then
+    local out = policy == 'NONE' and {} or victims(policy, key, at_once(too_much(), limit))
+    if #out == 0 then
       return 'full'
     end
-    evict(out)
-    evicted[#evicted + 1] = out
+    for _, other in ipairs(out) do
+      evict(other)
+      evicted[#evicted + 1] = other
+    end
   end
   return 'fits'
 end

@@ -1,19 +1,37 @@
 -- The shard's record of rings, see `generations.rs`. ARGV: the names of its fields.
--- Returns {1 if the shard holds more than what instances say of themselves, else 0; when the record was
--- written; the fields}, nothing behind the first where there is no record.
+-- Returns {1 if the shard holds more than what instances say of themselves, else 0; the id of the server's run, ''
+-- where INFO is forbidden; 1 if the fence has the record's token; when the record was written, the form of what is
+-- stored, the incarnation, the secret of places, the id of the run in which it was written; the fields}, nothing
+-- behind the first three where there is no record.
 
-local has_data = redis.call('DBSIZE') > 100
+-- Keys that one look at a small shard takes at most.
+local MOST_KEYS = 1000
+
+local size = redis.pcall('DBSIZE')
+local has_data = type(size) ~= 'number' or size > 100
 if not has_data then
-  for _, key in ipairs(redis.call('KEYS', '*')) do
-    has_data = has_data or string.sub(key, 1, 10) ~= 'sidecache:'
-  end
+  local cursor, looked = '0', 0
+  repeat
+    local step = redis.call('SCAN', cursor, 'COUNT', 200)
+    cursor, looked = step[1], looked + 200
+    for _, key in ipairs(step[2]) do
+      has_data = has_data or string.sub(key, 1, 10) ~= 'sidecache:'
+    end
+  until cursor == '0' or has_data or looked >= MOST_KEYS
 end
-local answer = { has_data and 1 or 0 }
-local record = redis.call('HMGET', 'sidecache:ring', 'written', unpack(ARGV))
-for i = 1, #record do
-  if not record[i] then
-    break
-  end
-  answer[i + 1] = record[i]
+local info = redis.pcall('INFO', 'server')
+local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+local record = redis.pcall('HMGET', 'sidecache:ring', 'written', 'token', 'form', 'incarnation', 'place_secret', 'run_id',
+  unpack(ARGV))
+if record.err or not record[1] then
+  return { has_data and 1 or 0, run_id, 0 }
+end
+local is_fenced = redis.pcall('SISMEMBER', 'sidecache:fence', record[2] or '') == 1
+local answer = {
+  has_data and 1 or 0, run_id, is_fenced and 1 or 0, record[1], record[3] or '', record[4] or '', record[5] or '',
+  record[6] or '',
+}
+for i = 7, #record do
+  answer[i + 2] = record[i] or ''
 end
 return answer

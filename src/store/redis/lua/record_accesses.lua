@@ -1,13 +1,15 @@
--- Adds reads to the metadata of entries that are still there. ARGV: for each entry
--- 'namespace:key', how many reads, the moment of the last one in ms.
+-- Adds reads to the metadata of entries that are still there. ARGV: token, then for each entry 'namespace:key', how
+-- many reads, how many ms ago the last one was: the shard's clock is the only one that counts.
 
-for i = 1, #ARGV, 3 do
-  local meta_key, reads, at = 'cache_meta:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local known = redis.call('HGET', meta_key, 'last_accessed')
-  if known then
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 2, #ARGV, 3 do
+  local meta_key, reads, at = 'cache_meta:' .. ARGV[i], ARGV[i + 1], now_ms - ARGV[i + 2]
+  local known = redis.pcall('HGET', meta_key, 'last_accessed')
+  if type(known) == 'string' then
     redis.call('HINCRBY', meta_key, 'access_count', reads)
-    if tonumber(at) > tonumber(known) then
-      redis.call('HSET', meta_key, 'last_accessed', at)
+    if at > (tonumber(known) or 0) then
+      redis.call('HSET', meta_key, 'last_accessed', string.format('%d', at))
     end
   end
 end

@@ -1,8 +1,8 @@
--- Stands behind the index where entries are taken out.
+-- Stands behind the tags where entries are taken out.
 
 -- Takes a key out of everything; `meta`, its size and tags, and `place` where they are known already.
 -- Returns whether its value was there; if not, the score the key had in the index (its expiry), false
--- when it was in no book.
+-- when it was in no book. What stands under a name of the entry in another type goes, too; it was counted nowhere.
 --
 -- Here and in what follows the first write is a deletion: where Redis is out of memory it refuses the
 -- first write of a script if that may need more, and none behind one that it took
@@ -11,16 +11,26 @@ local function take_out(key, meta, place)
   work = work + 1
   local id = ns .. ':' .. key
   local meta_key = 'cache_meta:' .. id
-  meta = meta or redis.call('HMGET', meta_key, 'size_bytes', 'tags')
+  meta = meta or redis.pcall('HMGET', meta_key, 'size_bytes', 'tags')
+  local size = not meta.err and tonumber(meta[1] or '')
   local unlinked = redis.call('UNLINK', 'cache:' .. id, meta_key)
-  local alive = unlinked == (meta[1] and 2 or 1)
-  local start = bucket_at(place or place_of(key))
-  local bucket = name_of(start)
-  local score = not alive and redis.call('ZSCORE', bucket, key)
-  if redis.call('ZREM', bucket, key) == 1 then
-    untag(key, meta[2])
+  local alive = unlinked == ((meta[1] or meta.err) and 2 or 1)
+  local bucket = name_of(bucket_at(place or place_of(key)))
+  local score = not alive and redis.pcall('ZSCORE', bucket, key)
+  if type(score) == 'table' then
+    score = false
+  end
+  local removed = redis.pcall('ZREM', bucket, key)
+  if removed == 1 and size then
     books.keys = books.keys - 1
-    books.bytes = books.bytes - tonumber(meta[1] or 0)
+    books.bytes = books.bytes - size
+    books.charged = books.charged - charge_of(key, meta[2], size)
+  elseif removed == 1 or type(removed) == 'table' or (size and not books.is_in_repair) then
+    -- Its size, its bucket or its place in the index is lost.
+    is_lost = true
+  end
+  if size then
+    untag(key, meta[2])
   end
   return alive, score
 end
@@ -28,10 +38,10 @@ end
 -- Notes again by when a bucket has to be looked at.
 local function refresh_due(start)
   work = work + 0.5
-  redis.call('ZREM', due, integer(start))
-  local first = redis.call('ZRANGE', name_of(start), 0, 0, 'WITHSCORES')
+  redis.pcall('ZREM', due, integer(start))
+  local first = redis.pcall('ZRANGE', name_of(start), 0, 0, 'WITHSCORES')
   if first[2] and first[2] ~= 'inf' then
-    redis.call('ZADD', due, first[2], integer(start))
+    redis.pcall('ZADD', due, first[2], integer(start))
   end
 end
 
@@ -39,9 +49,21 @@ end
 -- more.
 local function take_expired(most)
   local taken = 0
-  local starts = redis.call('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', 0, most)
+  local starts = redis.pcall('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', 0, most)
+  if starts.err then
+    is_lost = true
+    return 0, false
+  end
   for _, start in ipairs(starts) do
-    local expired = redis.call('ZRANGEBYSCORE', name_of(start), '-inf', now_text, 'LIMIT', 0, most)
+    if work >= most then
+      books.expirations = books.expirations + taken
+      return taken, true
+    end
+    local expired = redis.pcall('ZRANGEBYSCORE', name_of(start), '-inf', now_text, 'LIMIT', 0, most)
+    if expired.err then
+      is_lost = true
+      expired = {}
+    end
     for _, key in ipairs(expired) do
       if work >= most then
         books.expirations = books.expirations + taken

@@ -1,39 +1,72 @@
--- Writes entries, one after the other; a key may stand among them more than once. ARGV: ns, the bytes
--- that its entries may take on this shard (0: any number), its eviction policy, then for each entry key,
--- value, TTL in ms ('' for none), tags separated by line feeds, place.
+-- Writes entries, one after the other; a key may stand among them more than once. ARGV: token, ns, secret, what its
+-- entries may be charged on this shard (0: any number), its eviction policy, then for each entry key, value, TTL in
+-- ms ('' for none), tags separated by line feeds, place.
 -- Returns for each entry its version, as a negative number where it replaced another; -1 when there is no
 -- room for it; 0 from the first one on that is to be asked for again, as making room is done in bounded
--- steps; an error where something else stands under its name. Behind them how many others went to make room.
+-- steps; {name, type} where something of another type stands under a name that it needs: nothing of it is stored.
+-- Behind them how many others went to make room.
 
-local limit, policy = tonumber(ARGV[2]), ARGV[3]
-local call, prefix = redis.call, ns .. ':'
-local answers, changed = {}, {}
+local FIRST, FIELDS = 6, 5
+local limit, policy = tonumber(ARGV[4]), ARGV[5]
+local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
+local answers, evicted = {}, {}
+
+-- First of all, as it may be forbidden.
+local keys = {}
+for i = FIRST, #ARGV, FIELDS do
+  keys[#keys + 1] = ARGV[i]
+end
+publish(keys)
+
+-- The first of `tags` whose set, or the counts of tags, is of another type; nil where all are ours.
+local function foreign_tag(tags)
+  for tag in string.gmatch(tags, '[^\n]+') do
+    for _, needed in ipairs({ { tag_set(tag), 'zset' }, { tag_counts, 'hash' } }) do
+      local found = call('TYPE', needed[1]).ok
+      if found ~= 'none' and found ~= needed[2] then
+        return { needed[1], found }
+      end
+    end
+  end
+end
+
+local has_stored = false
+
 local last_size, size_text
-for i = 4, #ARGV, 5 do
+for i = FIRST, #ARGV, FIELDS do
   local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id = prefix .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
-  local previous = redis.pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
-  local room = not previous.err
+  local foreign = foreign_books
+  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
+  if previous.err then
+    foreign = foreign_at(meta_key)
+  elseif tags ~= '' and previous[2] ~= tags then
+    foreign = foreign or foreign_tag(tags)
+  end
+  local room = not foreign
   if room and make_room then
     local made_before = made_room
-    room = make_room(limit, policy, key, #value, tonumber(previous[1] or 0), changed)
+    local own = previous[1] and charge_of(key, previous[2], tonumber(previous[1]) or 0) or 0
+    room = make_room(limit, policy, key, charge_of(key, tags, #value), own, evicted)
     if made_room ~= made_before then
+      has_stored = true
       -- It may have been among those that had expired.
       previous = call('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
     end
   end
-  if not room then
-    answers[#answers + 1] = previous
+  if foreign then
+    answers[#answers + 1] = foreign
   elseif room == 'again' then
-    for _ = i, #ARGV, 5 do
+    for _ = i, #ARGV, FIELDS do
       answers[#answers + 1] = 0
     end
     break
   elseif room == 'full' then
     answers[#answers + 1] = -1
   else
-    local size = previous[1]
+    local size = previous[1] and (tonumber(previous[1]) or 0)
+    local had_expiry, had_tags = previous[3], previous[2] or ''
     if #value ~= last_size then
       last_size, size_text = #value, integer(#value)
     end
@@ -43,67 +76,91 @@ for i = 4, #ARGV, 5 do
       score = expires
     end
 
-    -- The first write of all, if nothing had to go: where memory is short it fails, and nothing has
-    -- happened yet. The value is most often there if the metadata is, and then one command stores it.
-    local condition = size and 'XX' or 'NX'
-    local alive = size ~= false
-    if ttl == '' then
-      if not call('SET', value_key, value, condition) then
-        call('SET', value_key, value)
-        alive = not alive
-      end
-    elseif not call('SET', value_key, value, 'PXAT', score, condition) then
-      call('SET', value_key, value, 'PXAT', score)
-      alive = not alive
-    end
-
-    local version = next_version()
-    local version_text = integer(version)
-    if not alive then
-      call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
-        'expires_at', expires, 'access_count', '0', 'last_accessed', now_text)
-    elseif size == size_text and previous[3] == expires then
-      call('HSET', meta_key, 'created_at', now_text, 'version', version_text)
-    else
-      call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
-        'expires_at', expires)
-    end
-
-    -- What is alive and was never to expire, and still is not, stands in the index as it should.
-    local had_tags = previous[2] or ''
-    if not (alive and previous[3] == '0' and expires == '0' and had_tags == tags) then
-      local place = ARGV[i + 4]
-      local start = bucket_at(tonumber(place))
-      local bucket = name_of(start)
-      if size and not alive then
-        count_loss(call('ZSCORE', bucket, key) or '+inf')
-      end
+    -- What was never to expire, and still is not, stands in the index as it should.
+    local added, why_not = 0, nil
+    local is_indexed = size and had_expiry == '0' and expires == '0' and not books.is_in_repair
+    if not is_indexed then
       -- The bucket is noted for the time of the entry that is replaced, or earlier.
-      local had = alive and tonumber(previous[3] or 0) or 0
-      if ttl ~= '' and (had == 0 or had > now_ms + ttl) then
-        call('ZADD', due, 'LT', score, text_of(start))
+      local had = tonumber(had_expiry or 0) or 0
+      local due_by = ttl ~= '' and (had == 0 or had > now_ms + ttl) and score
+      local old_score = had == 0 and '+inf' or had_expiry
+      added, why_not = put_in_index(tonumber(ARGV[i + 4]), score, key, due_by, old_score)
+    end
+    if why_not and why_not.err then
+      -- Redis takes no writes, and says so of the first.
+      return why_not
+    elseif why_not then
+      answers[#answers + 1] = why_not
+    else
+      -- The value is most often there if the metadata is, and then one command stores it.
+      local condition = size and 'XX' or 'NX'
+      local alive = size and true or false
+      if ttl == '' then
+        if not call('SET', value_key, value, condition) then
+          call('SET', value_key, value)
+          alive = false
+        end
+      elseif not call('SET', value_key, value, 'PXAT', score, condition) then
+        call('SET', value_key, value, 'PXAT', score)
+        alive = false
       end
-      books.keys = books.keys + call('ZADD', bucket, score, key)
+      has_stored = true
+
+      local version = next_version()
+      local version_text = integer(version)
+      if not alive then
+        call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
+          'expires_at', expires, 'access_count', '0', 'last_accessed', now_text)
+      elseif size == #value and had_expiry == expires then
+        call('HSET', meta_key, 'created_at', now_text, 'version', version_text)
+      else
+        call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
+          'expires_at', expires)
+      end
+      if size and not alive then
+        count_loss(had_expiry == '0' and '+inf' or had_expiry or '+inf')
+        if is_indexed and call('ZSCORE', name_of(bucket_at(tonumber(ARGV[i + 4]))), key) == false then
+          is_lost = true
+        end
+      end
+
       if had_tags ~= tags then
         untag(key, had_tags)
         if tags == '' then
           call('HDEL', meta_key, 'tags')
         else
           call('HSET', meta_key, 'tags', tags)
-          for tag in string.gmatch(tags, '[^\n]+') do
-            call('ZADD', 'cache_tag:' .. ns .. ':' .. tag, place, key)
+        end
+      end
+      if tags ~= '' and (had_tags ~= tags or added == 1) then
+        for tag in string.gmatch(tags, '[^\n]+') do
+          if call('ZADD', tag_set(tag), ARGV[i + 4], key) == 1 then
+            count_tagged(tag, 1)
           end
         end
       end
+
+      local charge = charge_of(key, tags, #value)
+      if added == 1 then
+        -- Metadata that is in no index was in one that is lost.
+        is_lost = is_lost or (size and not books.is_in_repair)
+        books.keys = books.keys + 1
+        books.bytes = books.bytes + #value
+        books.charged = books.charged + charge
+      elseif size then
+        books.bytes = books.bytes + #value - size
+        books.charged = books.charged + charge - charge_of(key, had_tags, size)
+      else
+        -- In the index without metadata: nobody knows how much it was.
+        is_lost = true
+      end
+      answers[#answers + 1] = alive and -version or version
     end
-    books.bytes = books.bytes + #value - (size or 0)
-    changed[#changed + 1] = key
-    answers[#answers + 1] = alive and -version or version
   end
 end
-if #changed > 0 or made_room > 0 then
+if has_stored then
   save_books()
-  publish(changed)
+  publish(evicted)
 end
 answers[#answers + 1] = made_room
 return answers

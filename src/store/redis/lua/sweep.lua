@@ -1,22 +1,28 @@
 -- Takes expired entries out of the books, and others by the policy while there is too much.
--- ARGV: ns, the most work, the bytes that its entries may take on this shard (0: any number), its
--- eviction policy. Returns 1 when there may be more to do, else 0.
+-- ARGV: token, ns, secret, the most work, what its entries may be charged on this shard (0: any number), its
+-- eviction policy, 'memory' where that is for want of the server's memory. Returns {1 when there may be more to do, else 0; 1 when entries are to be found again, else 0}.
 -- Copies elsewhere expire by themselves, so only what was evicted is published.
 
-local most, limit, policy = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local most, limit, policy = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+is_for_memory = ARGV[7] == 'memory'
 local taken, more = take_expired(most)
 local evicted = {}
-while limit > 0 and policy ~= 'NONE' and books.bytes > limit and books.keys > 1 do
-  local key = work < most and victim(policy)
-  if not key then
+while limit > 0 and policy ~= 'NONE' and books.charged > limit and books.keys > 1 do
+  local out = work < most and victims(policy, nil, at_once(books.charged - limit, limit)) or {}
+  if #out == 0 then
     more = more or work >= most
     break
   end
-  evict(key)
-  evicted[#evicted + 1] = key
+  for _, key in ipairs(out) do
+    evict(key)
+    evicted[#evicted + 1] = key
+  end
 end
-if taken + #evicted > 0 then
+if books.buckets > 0 and not redis.pcall('ZSCORE', due, MARK) then
+  is_lost = true
+end
+if taken + #evicted > 0 or is_lost or has_new_scope then
   save_books()
   publish(evicted)
 end
-return more and 1 or 0
+return { more and 1 or 0, books.is_in_repair and 1 or 0 }

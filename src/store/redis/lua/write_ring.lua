@@ -1,6 +1,10 @@
--- Writes the shard's record of rings, if it is still the one that was read. ARGV: when that was written
--- ('' for none), a moment that is earlier than it will have been written, how far clocks may be apart in us,
--- then names and values of the fields. Returns 1 when it was written, else 0.
+-- Writes the shard's record of rings, if it is still the one that was read, and lets the fence follow. ARGV: when
+-- that was written ('' for none), a moment that is earlier than it will have been written, how far clocks may be
+-- apart in us, the form of what is stored, a new incarnation, 1 to use it in any case, the secret of places, then
+-- names and values of the fields. Returns {when it was written, the incarnation, the id of the server's run}, or 0
+-- where it was not.
+--
+-- The incarnation stays while the record and the server do: with another, no copy from before is true.
 --
 -- '@' in a value becomes the stamp: no version that the shard has given out is greater. Versions are its
 -- clock or, where that stepped back or a replica with another clock took over, go on from the last; so the
@@ -9,21 +13,39 @@
 
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local record = redis.call('HMGET', 'sidecache:ring', 'written', 'stamp')
+local record = redis.pcall('HMGET', 'sidecache:ring', 'written', 'stamp', 'incarnation', 'run_id', 'token')
+if record.err then
+  record = {}
+end
 if (record[1] or '') ~= ARGV[1] then
   return 0
+end
+local info = redis.pcall('INFO', 'server')
+local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+local is_fenced = redis.pcall('SISMEMBER', 'sidecache:fence', record[5] or '')
+local incarnation = record[3]
+if not incarnation or is_fenced ~= 1 or record[4] ~= run_id or ARGV[6] == '1' then
+  incarnation = ARGV[5]
 end
 local written = string.format('%d', math.max(now_us, tonumber(record[1] or 0) + 1, tonumber(ARGV[2]) + 1))
 local stamp, is_used = tonumber(record[2] or 0), false
 local next_stamp = string.format('%d', math.max(now_us, stamp) + ARGV[3])
 local fields = {}
-for i = 4, #ARGV do
+for i = 8, #ARGV do
   local count
-  fields[i - 3], count = string.gsub(ARGV[i], '@', next_stamp)
+  fields[i - 7], count = string.gsub(ARGV[i], '@', next_stamp)
   is_used = is_used or count > 0
 end
 stamp = is_used and next_stamp or string.format('%d', stamp)
+local token = incarnation .. '.' .. written
 -- A deletion first, see `removal.lua`.
 redis.call('UNLINK', 'sidecache:ring')
-redis.call('HSET', 'sidecache:ring', 'written', written, 'stamp', stamp, unpack(fields))
-return 1
+redis.call('HSET', 'sidecache:ring', 'written', written, 'stamp', stamp, 'token', token, 'form', ARGV[4],
+  'incarnation', incarnation, 'place_secret', ARGV[7], 'run_id', run_id, unpack(fields))
+if type(is_fenced) == 'table' then
+  redis.call('UNLINK', 'sidecache:fence')
+elseif record[5] then
+  redis.call('SREM', 'sidecache:fence', record[5])
+end
+redis.call('SADD', 'sidecache:fence', token)
+return { written, incarnation, run_id }

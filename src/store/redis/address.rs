@@ -1,0 +1,130 @@
+//! Watches where the name of a shard leads.
+//!
+//! A connection stays with the server to which its name led when it was made. After a managed failover the name leads
+//! to another one, and the old server may still answer as a primary. So names are looked up once a second, and when one
+//! leads to other addresses, twice in a row, the shard's connections are made anew.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::ClientLike as _;
+use fred::types::config::ServerConfig;
+use tokio::net::lookup_host;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::shard::Shard;
+use crate::config::ShardConfig;
+
+/// How often a name is looked up, how long that may take, and how long a new connection is waited for.
+const PERIOD: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+const RECONNECT: Duration = Duration::from_secs(2);
+
+/// The addresses of one name, as far as they are known.
+#[derive(Default)]
+struct Addresses {
+    known: BTreeSet<IpAddr>,
+    /// Seen once, and none of them known.
+    suspected: BTreeSet<IpAddr>,
+}
+
+impl Addresses {
+    /// Takes what a lookup found; tells whether the name leads elsewhere now. A name may have several addresses of
+    /// which each lookup finds some, so an answer counts once it was found twice in a row.
+    fn lead_elsewhere(&mut self, found: BTreeSet<IpAddr>) -> bool {
+        let is_new = !found.is_empty() && self.known.is_disjoint(&found);
+        if !is_new {
+            self.known.extend(found);
+            self.suspected.clear();
+            return false;
+        }
+        if self.known.is_empty() {
+            self.known = found;
+            return false;
+        }
+        if self.suspected != found {
+            self.suspected = found;
+            return false;
+        }
+        self.known = std::mem::take(&mut self.suspected);
+        true
+    }
+}
+
+/// The host and port of a shard that has a name to look up; Sentinels tell addresses themselves.
+pub fn name_of(config: &ShardConfig) -> Option<(String, u16)> {
+    match &config.endpoint.server {
+        ServerConfig::Centralized { server } if server.host.parse::<IpAddr>().is_err() => {
+            Some((server.host.to_string(), server.port))
+        }
+        _ => None,
+    }
+}
+
+/// Watches until `shutdown`.
+pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: CancellationToken) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut addresses = Addresses::default();
+    let watching = async {
+        loop {
+            ticks.tick().await;
+            // A name that cannot be looked up now tells nothing.
+            let Ok(Ok(found)) = timeout(PATIENCE, lookup_host((name.0.as_str(), name.1))).await else { continue };
+            if addresses.lead_elsewhere(found.map(|address| address.ip()).collect()) {
+                tracing::warn!(shard = %shard.name, host = %name.0, "the name leads to another server now");
+                shard.leave_server();
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = watching => {}
+    }
+}
+
+impl Shard {
+    /// Replaces every connection, as the shard's server is another one now.
+    fn leave_server(&self) {
+        for lane in &self.lanes {
+            if lane.replace() {
+                self.metrics.primary_changes.increment(1);
+            }
+        }
+        let subscriber = self.subscriber.clone();
+        // An error shows itself in readings that stay away.
+        tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(of: &[u8]) -> BTreeSet<IpAddr> {
+        of.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect()
+    }
+
+    #[test]
+    fn a_name_leads_elsewhere_when_two_lookups_in_a_row_find_nothing_known() {
+        let mut addresses = Addresses::default();
+        assert!(!addresses.lead_elsewhere(set(&[1])), "the first");
+        assert!(!addresses.lead_elsewhere(set(&[2])), "once");
+        assert!(!addresses.lead_elsewhere(set(&[1])), "back again");
+        assert!(!addresses.lead_elsewhere(set(&[2])));
+        assert!(addresses.lead_elsewhere(set(&[2])), "twice in a row");
+        assert!(!addresses.lead_elsewhere(set(&[2])));
+        assert!(!addresses.lead_elsewhere(set(&[])), "nothing found tells nothing");
+    }
+
+    #[test]
+    fn a_name_with_several_addresses_leads_to_all_of_them() {
+        let mut addresses = Addresses::default();
+        for found in [&[1, 2][..], &[2, 3], &[3], &[1], &[2]] {
+            assert!(!addresses.lead_elsewhere(set(found)), "{found:?}");
+        }
+    }
+}

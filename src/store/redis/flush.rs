@@ -1,0 +1,147 @@
+//! Deletes what a selection means, step by step.
+//!
+//! The index tells what there is. Where a part of it is lost, or something of another type stands under one of its
+//! names, the shard itself is searched instead: every entry has metadata under a name that tells its namespace, so
+//! nothing is left readable that should be deleted. That takes time with all that the shard holds, and is rare.
+
+use fred::types::Value;
+use futures_util::future::join_all;
+
+use super::moved::Settled;
+use super::place::PLACES;
+use super::repair::{Kind, kind_of};
+use super::reply;
+use super::scripts;
+use super::shard::{Effect, Shard};
+use super::verbs::{keys_and_places, secret, tag_of};
+use crate::model::{Namespace, Selection};
+use crate::store::Error;
+
+/// Keys that one script looks at, so that a shard is never kept from its other clients for long.
+const FETCHED_PER_SCRIPT: usize = 100;
+const FLUSHED_PER_SCRIPT: usize = 25;
+
+/// One flush on one shard, under way.
+pub struct Flush<'f> {
+    pub namespace: &'f Namespace,
+    pub selection: &'f Selection,
+    pub on_deleted: &'f (dyn for<'k> Fn(&'k str) + Sync),
+    /// Live entries deleted so far; a failure keeps what was done.
+    pub deleted: u64,
+}
+
+impl Flush<'_> {
+    /// Runs on `shard` until nothing is left that was written before.
+    pub async fn run(&mut self, shard: &Shard) -> Result<(), Error> {
+        shard.admit()?;
+        if shard.is_doubted(self.namespace) {
+            return self.search(shard).await;
+        }
+        match self.follow_index(shard).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.search(shard).await,
+            Err(error) if error.is_foreign() => self.search(shard).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what the index has; tells whether all of the index was there.
+    async fn follow_index(&mut self, shard: &Shard) -> Result<bool, Error> {
+        let count = self.selection.step(FETCHED_PER_SCRIPT);
+        let mut part = shard.part(self.namespace, self.selection, 0, count).await?;
+        // What is written from now on stays.
+        let before = part.version;
+        loop {
+            if !part.is_whole {
+                return Ok(false);
+            }
+            part.keys.retain(|key| self.selection.matches(key));
+            part.keys = shard.without_void(self.namespace, part.keys).await?;
+            if part.next >= PLACES {
+                self.delete(shard, &part.keys, before).await?;
+                return Ok(true);
+            }
+            // Places stay what they are, so the next part can be fetched meanwhile.
+            let (namespace, selection) = (self.namespace, self.selection);
+            let next = shard.part(namespace, selection, part.next, count);
+            let (done, next) = tokio::join!(self.delete(shard, &part.keys, before), next);
+            done?;
+            part = next?;
+        }
+    }
+
+    /// Searches the shard for entries, and has the index made anew.
+    async fn search(&mut self, shard: &Shard) -> Result<(), Error> {
+        shard.begin_repair(self.namespace).await?;
+        let before = shard.part(self.namespace, &Selection::All, PLACES - 1, 1).await?.version;
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, names) = shard.scan_namespace(&cursor, self.namespace).await?;
+            let mut keys: Vec<String> = names
+                .iter()
+                .filter_map(|name| match kind_of(name, self.namespace) {
+                    Some(Kind::Entry(key)) if self.selection.matches(key) => Some(key.to_owned()),
+                    _ => None,
+                })
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            self.delete(shard, &keys, before).await?;
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        if matches!(self.selection, Selection::All) {
+            shard.trust(self.namespace);
+        }
+        Ok(())
+    }
+
+    /// Deletes those of `keys` whose version is at most `before`, two scripts at a time, so that the shard need not
+    /// wait for the next; others come between.
+    async fn delete(&mut self, shard: &Shard, keys: &[String], before: u64) -> Result<(), Error> {
+        let scripts: Vec<&[String]> = keys.chunks(FLUSHED_PER_SCRIPT).collect();
+        for pair in scripts.chunks(2) {
+            let (namespace, tag) = (self.namespace, tag_of(self.selection));
+            let done = pair.iter().map(|keys| shard.delete_older(namespace, tag, keys, before));
+            let mut result = Ok(());
+            for step in join_all(done).await {
+                match step {
+                    Ok((live, gone)) => {
+                        self.deleted += live;
+                        gone.iter().for_each(|key| (self.on_deleted)(key));
+                    }
+                    Err(error) => result = Err(error),
+                }
+            }
+            result?;
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Deletes those of `keys` that have `tag`, if it is not empty, and whose version is at most `before`: how many
+    /// were alive, and which are gone.
+    async fn delete_older(
+        &self,
+        namespace: &Namespace,
+        tag: &str,
+        keys: &[String],
+        before: u64,
+    ) -> Result<(u64, Vec<String>), Error> {
+        let before = before.to_string();
+        let arguments = |settled: &Settled| {
+            let mut all = vec![Value::from(namespace.as_str()), secret(settled)];
+            all.extend([before.as_str(), tag].map(Value::from));
+            all.extend(keys_and_places(settled, keys.iter().map(String::as_str)));
+            all
+        };
+        self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
+            let [deleted, gone] = reply::tuple(frame)?;
+            Ok((reply::count(deleted)?, reply::texts(gone)?))
+        })
+        .await
+    }
+}

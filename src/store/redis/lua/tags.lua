@@ -1,0 +1,36 @@
+-- Stands behind the index where tags come and go.
+
+-- Counts a key of a tag that came or went. `change` is 1 or -1.
+local function count_tagged(tag, change)
+  local count = redis.pcall('HINCRBY', tag_counts, 't:' .. tag, change)
+  if type(count) == 'table' then
+    is_lost = true
+  elseif change == 1 and count == 1 and redis.call('HEXISTS', tag_counts, MARK) == 0 then
+    -- The first tag of all, or the counts of those before are lost.
+    redis.call('HSET', tag_counts, MARK, '1')
+    if not foreign_books and redis.call('HSET', stats, 'tagged', '1') == 0 then
+      is_lost = true
+    end
+  elseif change == -1 and count <= 0 then
+    redis.call('HDEL', tag_counts, 't:' .. tag)
+    is_lost = is_lost or count < 0
+    if redis.call('HLEN', tag_counts) <= 1 then
+      -- That was the last tag.
+      redis.call('UNLINK', tag_counts)
+      if not foreign_books then
+        redis.call('HDEL', stats, 'tagged')
+      end
+    end
+  end
+end
+
+local function untag(key, tags)
+  if tags then
+    for tag in string.gmatch(tags, '[^\n]+') do
+      if redis.pcall('ZREM', tag_set(tag), key) == 1 then
+        count_tagged(tag, -1)
+      end
+      work = work + 0.3
+    end
+  end
+end

@@ -1,0 +1,191 @@
+//! Makes room, one operation at a time: in a namespace that holds more than its quota, and on a shard that is full.
+//!
+//! Many writes may find at once that there is no room for them. If each made it for itself they would do the work many
+//! times over and keep the shard from everybody else. So one of them has the *turn* of its namespace: it runs the
+//! script again and again, with rests, and the others wait for the turn. Once there is room each of them finds it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::types::Value;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, timeout};
+
+use super::moved::Settled;
+use super::reply;
+use super::scripts::{self, FENCE};
+use super::shard::{Effect, Party, Shard};
+use super::verbs::{Grant, secret};
+use crate::clock::Moment;
+use crate::model::{EvictionPolicy, Namespace};
+use crate::store::Error;
+
+/// How long who makes room rests between two scripts, each of which works for about as long.
+const REST: Duration = Duration::from_millis(2);
+
+/// A full shard gives up this part of what a namespace holds at a time, at least one entry.
+const PART: u64 = 16;
+
+/// Scripts for that part, and times that a write asks for more.
+const SCRIPTS: usize = 50;
+const MOST_ROUNDS: usize = 64;
+
+/// Namespaces of a full shard that are looked at.
+const MOST_NAMESPACES: usize = 1_000;
+
+/// Whose turn it is to make room on one shard.
+pub struct Rooms {
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// How long a write may wait for room.
+    patience: Duration,
+}
+
+/// One write makes room, or waits to.
+pub struct Turn {
+    _guard: OwnedMutexGuard<()>,
+    until: Moment,
+    rounds: usize,
+}
+
+impl Rooms {
+    pub fn new(patience: Duration) -> Self {
+        Self { turns: Mutex::default(), patience }
+    }
+
+    /// The turn of `namespace`, or of the whole shard for an empty name.
+    fn of(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock();
+        if let Some(turn) = turns.get(namespace) {
+            return turn.clone();
+        }
+        // Those that nobody waits for are of no use.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(namespace.to_owned()).or_default().clone()
+    }
+
+    async fn wait(&self, namespace: &str) -> Option<Turn> {
+        let until = Moment::now() + self.patience;
+        let guard = timeout(self.patience, self.of(namespace).lock_owned()).await.ok()?;
+        Some(Turn { _guard: guard, until, rounds: 0 })
+    }
+}
+
+impl Shard {
+    /// Waits until a write that found no room within its quota may ask for more: for its turn at first, then for a
+    /// rest.
+    ///
+    /// # Errors
+    /// [`Error::MakingRoom`] when its time is over.
+    pub async fn wait_for_room(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
+        let making_room = || Error::MakingRoom { shard: self.name.clone() };
+        match turn {
+            None => *turn = Some(self.rooms.wait(grant.namespace).await.ok_or_else(making_room)?),
+            Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
+            Some(_) => sleep(REST).await,
+        }
+        Ok(())
+    }
+
+    /// Frees memory on a full shard for a write: least recently used entries of its own namespace go first, then of
+    /// the namespace that is furthest above its share, never of one whose policy is `NONE`.
+    ///
+    /// # Errors
+    /// `None` where nothing may go, or [`Error::MakingRoom`] when its time is over.
+    pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Option<Error>> {
+        let making_room = || Error::MakingRoom { shard: self.name.clone() };
+        match turn {
+            // Another write has freed some meanwhile, perhaps enough.
+            None => {
+                *turn = Some(self.rooms.wait("").await.ok_or_else(making_room)?);
+                return Ok(());
+            }
+            Some(turn) if Moment::now() >= turn.until => return Err(Some(making_room())),
+            Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(None),
+            Some(turn) => turn.rounds += 1,
+        }
+        let own = Namespace::parse(grant.namespace).map_err(|_| None)?;
+        let policy = grant.policy.parse().unwrap_or_default();
+        if policy != EvictionPolicy::None && self.give_up_part(&own, policy).await? {
+            return Ok(());
+        }
+        for (namespace, policy) in self.by_excess(&own).await? {
+            if self.give_up_part(&namespace, policy).await? {
+                return Ok(());
+            }
+        }
+        Err(None)
+    }
+
+    /// Has a namespace give up a part of what it holds here; tells whether anything went.
+    async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy) -> Result<bool, Option<Error>> {
+        let before = self.totals(namespace).await?;
+        if before.keys == 0 {
+            return Ok(false);
+        }
+        let limit = (before.charged - before.charged / PART).saturating_sub(1).max(1).to_string();
+        let arguments = |settled: &Settled| {
+            let rest = ["100", &limit, policy.as_str(), "memory"].map(Value::from);
+            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+        };
+        for _ in 0..SCRIPTS {
+            let more = self.ask_for(Party::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
+                let [more, _] = reply::tuple(frame)?;
+                reply::count(more)
+            });
+            if more.await? == 0 {
+                break;
+            }
+            sleep(REST).await;
+        }
+        let after = self.totals(namespace).await?;
+        Ok(after.charged < before.charged)
+    }
+
+    /// The other namespaces of the shard that may give something up, the one furthest above its share first.
+    async fn by_excess(&self, own: &Namespace) -> Result<Vec<(Namespace, EvictionPolicy)>, Error> {
+        let mut namespaces = self.namespaces().await?;
+        namespaces.retain(|namespace| namespace != own);
+        namespaces.truncate(MOST_NAMESPACES);
+        let asked = namespaces.iter().map(|namespace| async move { Some((namespace, self.totals(namespace).await.ok()?)) });
+        let held: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let total: u64 = held.iter().map(|(_, totals)| totals.charged).sum();
+        let even_share = (total / held.len().max(1) as u64).max(1);
+        let mut excess: Vec<(f64, &Namespace, EvictionPolicy)> = Vec::new();
+        for (namespace, totals) in held {
+            let quota = self.quotas.quota(namespace.as_str());
+            let share = match quota.share(self.shard_count) {
+                0 => even_share,
+                share => share.min(even_share),
+            };
+            if quota.eviction_policy != EvictionPolicy::None && totals.keys > 0 {
+                excess.push((totals.charged as f64 / share as f64, namespace, quota.eviction_policy));
+            }
+        }
+        excess.sort_by(|one, other| other.0.total_cmp(&one.0));
+        Ok(excess.into_iter().map(|(_, namespace, policy)| (namespace.clone(), policy)).collect())
+    }
+
+    /// The namespaces that have books on this shard.
+    pub async fn namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
+        loop {
+            let arguments = [FENCE, &cursor, "MATCH", "n:*", "COUNT", "1000"];
+            let answer = self.read("SSCAN", arguments.map(Value::from).to_vec()).await?;
+            let read = |answer| {
+                let [cursor, members] = reply::tuple(answer)?;
+                Ok((reply::text(cursor)?, reply::texts(members)?))
+            };
+            let (next, members) = read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))?;
+            names.extend(members.iter().filter_map(|member| Namespace::parse(member.strip_prefix("n:")?).ok()));
+            cursor = next;
+            if cursor == "0" {
+                names.sort_unstable();
+                names.dedup();
+                return Ok(names);
+            }
+        }
+    }
+}
