@@ -332,6 +332,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert!(matches!(config.store, StoreConfig::Embedded { max_bytes } if max_bytes == 256 << 20));
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.namespaces.default_policy, Policy::parse(3600, 100, "LRU", 0).unwrap());
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Settings {
 
     /// The embedded store, with SQLite where it lies by default: in the working folder, which is new.
     pub fn embedded() -> Settings {
-        Settings::none().patient()
+        Settings::none().patient().lasting()
     }
 
     /// The three shared Redis servers and a fresh database of the shared PostgreSQL.
@@ -89,6 +89,7 @@ impl Settings {
         let settings = Settings { store: Store::Shards, ..Settings::none() };
         settings
             .patient()
+            .lasting()
             .set("redis_shards", redis::shards(servers))
             .set("database_url", postgres::shared().fresh_database())
     }
@@ -131,6 +132,11 @@ impl Settings {
     /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
     fn patient(self) -> Settings {
         self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
+    }
+
+    /// Entries stay and nothing is evicted, for tests that are not about the defaults of a new namespace.
+    fn lasting(self) -> Settings {
+        self.set("default_ttl", 0).set("default_max_size_mb", 0)
     }
 
     fn command(&self, folder: &Path) -> Command {
