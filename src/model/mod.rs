@@ -4,6 +4,7 @@
 //! behind the door of this room.
 
 mod entry;
+mod hash;
 mod invalid;
 mod key;
 mod namespace;
@@ -15,8 +16,8 @@ mod tag;
 mod ttl;
 
 pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
+pub(crate) use hash::hash;
 pub use invalid::Invalid;
-pub(crate) use key::hash;
 pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};

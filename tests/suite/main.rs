@@ -2,7 +2,7 @@
 //! looks into the crate, but for [`glob`]; what holds is what the contract says.
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
-//! - [`keys`], [`input`]: what is accepted, and how the rest is refused
+//! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
@@ -51,6 +51,7 @@ mod clients;
 mod coherence;
 mod concurrency;
 mod connections;
+mod crafted;
 mod dashboard;
 mod database_outage;
 mod eviction;
