@@ -3,6 +3,7 @@
 //! A constructor that parses is the only way in, so an invalid [`Key`] or [`Ttl`] cannot exist
 //! behind the door of this room.
 
+mod charge;
 mod entry;
 mod hash;
 mod invalid;
@@ -15,6 +16,7 @@ mod policy;
 mod tag;
 mod ttl;
 
+pub use charge::{ENTRY_OVERHEAD, charge};
 pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;

@@ -55,7 +55,10 @@ pub struct Totals {
     pub hits: u64,
     pub misses: u64,
     pub keys: u64,
+    /// Of values.
     pub bytes: u64,
+    /// What quotas count, see [`crate::model::charge`].
+    pub charged: u64,
     pub evictions: u64,
     pub expirations: u64,
 }
@@ -67,6 +70,7 @@ impl Sum for Totals {
             misses: sum.misses + one.misses,
             keys: sum.keys + one.keys,
             bytes: sum.bytes + one.bytes,
+            charged: sum.charged + one.charged,
             evictions: sum.evictions + one.evictions,
             expirations: sum.expirations + one.expirations,
         })

@@ -275,7 +275,7 @@ fn logs() -> Answers {
 fn stats() -> Answers {
     let example = json!({"stats": {
         "namespace": "users", "hits": 900, "misses": 100, "hit_rate": 0.9, "total_keys": 150,
-        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "evictions": 0, "expirations": 12,
+        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 0, "expirations": 12,
     }});
     Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
 }

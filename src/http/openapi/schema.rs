@@ -139,7 +139,7 @@ pub fn asked_stale_if_error() -> RefOr<Schema> {
 pub fn asked_max_size_mb() -> RefOr<Schema> {
     or_null(json!({
         "type": "integer", "minimum": 0, "maximum": Policy::MAX_SIZE_MB,
-        "description": "Quota in MiB of values; 0: none of its own.",
+        "description": "Quota in MiB: of each entry value, key, tags and 384 bytes count; 0: none of its own.",
     }))
 }
 

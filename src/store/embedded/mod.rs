@@ -62,7 +62,7 @@ impl Embedded {
     }
 
     fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
-        let cost = space::cost(key, &write);
+        let cost = entries::cost(key, space::charged(key, &write));
         if cost > self.limit_bytes {
             return Err(Error::Full { shard: NAME.to_owned() });
         }

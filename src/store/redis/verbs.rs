@@ -309,12 +309,13 @@ impl Shard {
     pub async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
         let arguments = || vec![Value::from(namespace.as_str())];
         self.ask(&scripts::TOTALS, Effect::Read, arguments, |frame| {
-            let [hits, misses, keys, bytes, evictions, expirations] = reply::tuple(frame)?;
+            let [hits, misses, keys, bytes, evictions, expirations, charged] = reply::tuple(frame)?;
             Ok(Totals {
                 hits: reply::count(hits)?,
                 misses: reply::count(misses)?,
                 keys: reply::count(keys)?,
                 bytes: reply::count(bytes)?,
+                charged: reply::count(charged)?,
                 evictions: reply::count(evictions)?,
                 expirations: reply::count(expirations)?,
             })
