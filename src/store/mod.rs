@@ -91,6 +91,9 @@ impl AddAssign for Reads {
     }
 }
 
+/// Told the bytes of values that have come, says whether whoever asked has room for them.
+pub type Room<'r> = &'r (dyn Fn(usize) -> bool + Sync);
+
 /// How one shard is doing.
 #[derive(Clone, Debug)]
 pub struct ShardHealth {
@@ -145,8 +148,9 @@ pub trait Store: Presence {
         None
     }
 
-    /// Reads many entries; the answers stand in the order of `keys`.
-    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>>;
+    /// Reads many entries; the answers stand in the order of `keys`. Once `room` has no more, nothing more is
+    /// read, and what is missing fails.
+    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;
 
     /// Reads an entry with what is counted about it, this process's latest reads included. Counts
     /// as no read itself.

@@ -21,7 +21,8 @@ const ROUNDS: usize = 5;
 async fn regression_keys_that_share_a_hash_cost_what_others_cost(service: &Service) {
     let cache = service.client();
     let crafted = collisions::keys();
-    let ordinary: Vec<String> = (0..crafted.len()).map(|i| format!("{i:0width$}", width = crafted[0].len())).collect();
+    let ordinary: Vec<String> =
+        (0..crafted.len()).map(|i| format!("{i:0width$}", width = crafted[0].len())).collect();
     let (mut fastest_crafted, mut fastest_ordinary) = (Times::LONGEST, Times::LONGEST);
     for _ in 0..ROUNDS {
         fastest_crafted.take(Times::of(&cache, &crafted).await);

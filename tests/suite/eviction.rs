@@ -114,7 +114,8 @@ impl Space {
     /// Writes the new ones and looks what is left.
     async fn pushed_out(self) -> Kept {
         for part in 0..NEW / BATCH {
-            let entry = |number| json!({"key": format!("new{part}:{number:02}"), "value": "x".repeat(VALUE_BYTES - 2)});
+            let entry =
+                |number| json!({"key": format!("new{part}:{number:02}"), "value": "x".repeat(VALUE_BYTES - 2)});
             let entries: Value = (0..BATCH).map(entry).collect();
             self.cache.fill(&self.ns, &entries).await;
         }

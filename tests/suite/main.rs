@@ -3,6 +3,7 @@
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
 //! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
+//! - [`answers`]: the memory that answers may take
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
@@ -40,6 +41,7 @@ mod support;
 
 mod access_log;
 mod access_metadata;
+mod answers;
 mod audit;
 mod batch;
 mod breaker;

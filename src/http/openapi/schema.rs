@@ -45,7 +45,10 @@ pub fn key() -> Value {
 }
 
 pub fn keys() -> RefOr<Schema> {
-    of(json!({"type": "array", "maxItems": 1000, "items": key()}))
+    of(json!({
+        "type": "array", "maxItems": 1000,
+        "items": {"type": "string", "description": "One that is no valid key has the error `invalid_key` in the answer."},
+    }))
 }
 
 pub fn written_key() -> RefOr<Schema> {
@@ -274,7 +277,7 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
             "results": {"type": "object", "additionalProperties": fetched, "description": "By key."},
             "hits": count,
             "misses": count,
-            "errors": {"type": "integer", "minimum": 1, "description": "Keys whose shard failed; absent when none did."},
+            "errors": {"type": "integer", "minimum": 1, "description": "Keys that are invalid, or whose shard failed; absent when there are none."},
         },
         "additionalProperties": false,
     });

@@ -211,10 +211,23 @@ impl Entries {
 
     /// The live entry under `key`, used now.
     pub(super) fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
-        if self.by_use.peek(key).is_some_and(|item| item.is_expired(now)) {
-            return Err(self.remove_expired(key));
+        self.access_at_most(key, now, usize::MAX).expect("no value is larger")
+    }
+
+    /// The same; `None` if its value has more than `most` bytes, and nothing was done.
+    pub(super) fn access_at_most(
+        &mut self,
+        key: &EntryKey,
+        now: Moment,
+        most: usize,
+    ) -> Option<Result<&Item, Removed>> {
+        match self.by_use.peek(key) {
+            None => return Some(Err(Removed::default())),
+            Some(item) if item.is_expired(now) => return Some(Err(self.remove_expired(key))),
+            Some(item) if item.value.len() > most => return None,
+            Some(_) => {}
         }
-        let Some(item) = self.by_use.get_mut(key) else { return Err(Removed::default()) };
+        let item = self.by_use.get_mut(key).expect("it is there");
         let before = item.rank(self.policy);
         item.access_count += 1;
         item.last_accessed = unix_millis();
@@ -226,7 +239,7 @@ impl Entries {
             self.ranks.remove(&before);
             self.ranks.insert(after);
         }
-        Ok(item)
+        Some(Ok(item))
     }
 
     pub(super) fn next_version(&mut self, now_micros: u64) -> Version {

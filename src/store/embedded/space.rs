@@ -9,9 +9,7 @@ use parking_lot::Mutex;
 
 use super::entries::{Entries, Item, Removed, cost};
 use crate::clock::{Moment, unix_micros};
-use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge,
-};
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge};
 use crate::store::{Outcome, Reads, Stored, Totals};
 
 /// What the namespace is charged for an entry, in bytes.
@@ -55,6 +53,16 @@ impl Space {
         self.change(|inner| match inner.access(key, now) {
             Ok(item) => (Some(item.entry(now)), Removed::default()),
             Err(removed) => (None, removed),
+        })
+    }
+
+    /// The same unless its value has more than `most` bytes: then nothing is read or counted, and the answer is
+    /// `None`.
+    pub fn get_at_most(&self, key: &EntryKey, most: usize) -> Option<(Option<Entry>, Removed)> {
+        let now = Moment::now();
+        self.change(|inner| match inner.access_at_most(key, now, most)? {
+            Ok(item) => Some((Some(item.entry(now)), Removed::default())),
+            Err(removed) => Some((None, removed)),
         })
     }
 

@@ -43,8 +43,8 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::Grant;
 use super::{
-    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
-    Totals, entry_key,
+    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth, ShardIndex, Store,
+    Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
@@ -253,12 +253,12 @@ impl Store for Redis {
         shard.get_gathered(key).await
     }
 
-    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
+    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
         let loads = keys.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
             let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
             shard.clear(Effect::Read, &wanted).await?;
-            shard.get(&wanted).await
+            shard.get(&wanted, room).await
         })
         .await
     }

@@ -13,7 +13,7 @@ use super::shard::{Effect, Party, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
-use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
+use crate::store::{Error, Outcome, Room, ShardHealth, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FETCHED_PER_SCRIPT: usize = 100;
@@ -58,12 +58,19 @@ impl Shard {
         read(frame).map_err(|expected| self.unexpected(expected))
     }
 
-    /// Reads entries, in as many scripts as their size asks for.
-    pub async fn get(&self, keys: &[&EntryKey]) -> Result<Vec<Option<Entry>>, Error> {
+    /// Reads entries, in as many scripts as their size asks for, and as far as `room` has any.
+    pub async fn get(&self, keys: &[&EntryKey], room: Room<'_>) -> Result<Vec<Option<Entry>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut bytes = 0;
         while entries.len() < keys.len() {
+            // After a refusal it has no room for nothing either.
+            if !room(bytes) {
+                return Err(Error::Overloaded { shard: self.name.clone() });
+            }
             let wanted = &keys[entries.len()..];
-            for (key, found) in wanted.iter().zip(self.get_some(Party::Alone, wanted).await?) {
+            let found = self.get_some(Party::Alone, wanted).await?;
+            bytes = found.iter().map(Found::bytes).sum();
+            for (key, found) in wanted.iter().zip(found) {
                 match found {
                     Found::Entry(entry) => entries.push(Some(entry)),
                     Found::Nothing => entries.push(None),
@@ -73,6 +80,9 @@ impl Shard {
                     }
                 }
             }
+        }
+        if !room(bytes) {
+            return Err(Error::Overloaded { shard: self.name.clone() });
         }
         if !lost.is_empty() {
             self.notice_lost(&lost).await;
@@ -355,6 +365,13 @@ pub enum Found {
     Nothing,
     /// Nothing, and the books do not know yet.
     Lost,
+}
+
+impl Found {
+    /// Of the value.
+    fn bytes(&self) -> usize {
+        if let Self::Entry(entry) = self { entry.value.len() } else { 0 }
+    }
 }
 
 fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {
