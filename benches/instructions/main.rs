@@ -98,6 +98,9 @@ fn run(row: &Row, service: &Path, files: &Path, requests: u64) -> Counts {
             .env("SIDECACHE_REDIS_SHARDS", format!("a=redis://127.0.0.1:{redis_port}"))
             .env("SIDECACHE_L1_MAX_MB", row.l1_max_mb)
             .env("SIDECACHE_ACCESS_LOG_SAMPLE_RATE", row.log)
+            // A policy that does not change with the defaults, so that the counts of two versions compare.
+            .env("SIDECACHE_DEFAULT_TTL", "0")
+            .env("SIDECACHE_DEFAULT_MAX_SIZE_MB", "0")
             // Callgrind makes all of it some fifty times slower.
             .env("SIDECACHE_REDIS_TIMEOUT_MS", "10000")
             .env("SIDECACHE_REQUEST_TIMEOUT_MS", "60000")

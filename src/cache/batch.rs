@@ -8,7 +8,7 @@ use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::Moment;
 use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
-use crate::store::{self, Reads};
+use crate::store::{self, Reads, Room};
 
 /// The answer to an mget, each distinct key once, in the order of the request.
 #[derive(Debug)]
@@ -38,21 +38,25 @@ pub struct MsetAnswer {
 }
 
 impl Cache {
-    /// Reads many entries of one namespace.
+    /// Reads many entries of one namespace, as long as `room` has any for their values.
     ///
     /// # Errors
-    /// The batch is too large. A shard that fails fails its own keys only.
-    pub async fn mget(&self, namespace: &Namespace, keys: Vec<EntryKey>) -> Result<MgetAnswer, Error> {
+    /// The batch is too large, or there is no room. A shard that fails fails its own keys only.
+    pub async fn mget(
+        &self,
+        namespace: &Namespace,
+        keys: Vec<EntryKey>,
+        room: Room<'_>,
+    ) -> Result<MgetAnswer, Error> {
         let started = Moment::now();
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
-        let mut results: Vec<Option<Fetched>> = keys.iter().map(|key| self.near_hit(key, started)).collect();
-        let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
-        for (i, fetched) in self.fetch(&keys, absent).await {
-            results[i] = Some(fetched);
-        }
-        let results: Vec<Fetched> =
-            results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect();
+        let result = self.read_many(&keys, room, started).await;
+        let Ok(results) = result else {
+            let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
+            self.observe(&begun, &result, || Subject::Batch(namespace.clone(), keys));
+            return Err(Error::NoRoom);
+        };
         let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
@@ -65,12 +69,33 @@ impl Cache {
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
     }
 
+    /// The entries of `keys`, in their order.
+    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<Vec<Fetched>, Error> {
+        let mut results = Vec::with_capacity(keys.len());
+        for key in keys {
+            let hit = self.near_hit(key, now);
+            if !room(hit.as_ref().map_or(0, Fetched::bytes)) {
+                return Err(Error::NoRoom);
+            }
+            results.push(hit);
+        }
+        let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
+        for (i, fetched) in self.fetch(keys, absent, room).await {
+            results[i] = Some(fetched);
+        }
+        // After a refusal there is no room for nothing either.
+        if !room(0) {
+            return Err(Error::NoRoom);
+        }
+        Ok(results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect())
+    }
+
     fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
         self.near.as_ref()?.get(key, now).ok().map(Fetched::Hit)
     }
 
     /// Fetches the keys at `indices` from the store and keeps copies.
-    async fn fetch(&self, keys: &[EntryKey], indices: Vec<usize>) -> Vec<(usize, Fetched)> {
+    async fn fetch(&self, keys: &[EntryKey], indices: Vec<usize>, room: Room<'_>) -> Vec<(usize, Fetched)> {
         if indices.is_empty() {
             return Vec::new();
         }
@@ -79,7 +104,7 @@ impl Cache {
             self.near.as_ref().map(|near| wanted.iter().map(|key| near.departure(key, &self.store)).collect());
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(wanted.len() as u64);
-        let answers = self.store.get_many(&wanted).await;
+        let answers = self.store.get_many(&wanted, room).await;
         let mut fetched = Vec::with_capacity(indices.len());
         for (n, answer) in answers.into_iter().enumerate() {
             if let (Ok(found), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
@@ -174,6 +199,14 @@ impl MsetAnswer {
 }
 
 impl Fetched {
+    /// Of the value.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Hit(entry) | Self::Stale(entry) => entry.value.len(),
+            Self::Miss | Self::Failed(_) => 0,
+        }
+    }
+
     fn is_hit(&self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }

@@ -19,6 +19,9 @@ pub enum Error {
     ValueTooLarge { size: usize, limit: usize },
     #[error("the batch has {count} keys, at most {limit} are allowed")]
     TooManyKeys { count: usize, limit: usize },
+    /// Whoever asked has no room for the answer.
+    #[error("the answers under way leave no room for this one")]
+    NoRoom,
     #[error("the cursor is none that a listing gave")]
     InvalidCursor,
     /// A write to a namespace that does not exist and is not created.
@@ -44,7 +47,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Store(error) => error.is_refusal(),
-            Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded => false,
+            Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded | Self::NoRoom => false,
             _ => true,
         }
     }

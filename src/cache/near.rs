@@ -129,7 +129,8 @@ impl Near {
 
     /// Voids a whole namespace, where it is not known which keys changed.
     pub fn void_namespace(&self, namespace: &str) {
-        self.l1.void_where(|key| key.namespace() == namespace);
+        let prefix = format!("{namespace}:");
+        self.l1.void_where(|text| text.starts_with(&prefix));
     }
 }
 

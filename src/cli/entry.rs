@@ -427,8 +427,17 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
         }
         screen.table(&[("key", Side::Left), ("value", Side::Left)], rows)?;
     }
+    let is_invalid = |result: &RawValue| {
+        let fetched = serde_json::from_str::<Fetched<'_>>(result.get());
+        fetched.is_ok_and(|fetched| fetched.error.as_deref() == Some("invalid_key"))
+    };
+    let invalid = results.iter().filter(|(_, result)| is_invalid(result)).count() as u64;
     match (errors, misses) {
         (0, 0) => Ok(()),
+        (errors, _) if errors > 0 && errors == invalid => {
+            let text = format!("{invalid} keys are invalid: a key has 1 to 512 bytes and no control characters");
+            Err(Failure::new(Exit::Refused, text).with_code("invalid_key"))
+        }
         (0, misses) => {
             let text = format!("{misses} of {} keys have no entry in {namespace}", hits + misses);
             Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))

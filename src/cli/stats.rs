@@ -46,6 +46,9 @@ pub struct Stats {
     pub hit_rate: f64,
     pub total_keys: u64,
     pub memory_used_bytes: u64,
+    /// `None` from a service that does not tell.
+    #[serde(default)]
+    pub memory_charged_bytes: Option<u64>,
     pub evictions: u64,
     pub expirations: u64,
 }
@@ -114,6 +117,7 @@ fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>)
     let mut fields = vec![
         ("keys", quantity::number(stats.total_keys)),
         ("memory", quantity::bytes(stats.memory_used_bytes)),
+        ("charged", stats.memory_charged_bytes.map_or_else(|| "?".to_owned(), quantity::bytes)),
         ("hits", quantity::number(stats.hits)),
         ("misses", quantity::number(stats.misses)),
         ("hit rate", quantity::percent(stats.hit_rate)),

@@ -19,6 +19,9 @@ pub use settings::{CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
+/// The most that an answer of one entry has beside the value.
+const ANSWER_FRAME_BYTES: usize = 64 << 10;
+
 /// A day, as the longest sensible wait.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -59,6 +62,8 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// Of all bodies together.
     pub max_bodies_bytes: usize,
+    /// Of all large answers together.
+    pub max_answers_bytes: usize,
 }
 
 /// Where entries live.
@@ -179,6 +184,8 @@ impl Config {
             max_body_bytes: size("max_body_bytes", 1024, 1 << 30)?,
             max_bodies_bytes: usize::try_from(memory::within(settings, "max_bodies_mb", 1)?)
                 .map_err(|reason| settings.error("max_bodies_mb", reason))?,
+            max_answers_bytes: usize::try_from(memory::within(settings, "max_answers_mb", 1)?)
+                .map_err(|reason| settings.error("max_answers_mb", reason))?,
         };
         if http.max_body_bytes > http.max_bodies_bytes {
             return Err(settings.error("max_bodies_mb", "there must be room for one body of max_body_bytes"));
@@ -189,6 +196,9 @@ impl Config {
         };
         if limits.value_bytes > http.max_body_bytes {
             return Err(settings.error("max_value_bytes", "a value cannot be larger than max_body_bytes"));
+        }
+        if http.max_answers_bytes < limits.value_bytes + ANSWER_FRAME_BYTES {
+            return Err(settings.error("max_answers_mb", "there must be room for one value of max_value_bytes"));
         }
         let l1 = L1Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
@@ -332,6 +342,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert!(matches!(config.store, StoreConfig::Embedded { max_bytes } if max_bytes == 256 << 20));
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.namespaces.default_policy, Policy::parse(3600, 100, "LRU", 0).unwrap());
     }
 
     #[test]
@@ -387,6 +398,7 @@ mod tests {
             ("DATABASE_URL", "mysql://user:secret@host/db"),
             ("DATABASE_URL", "postgres://user:secret@host:port/db"),
             ("MAX_BODIES_MB", "31"),
+            ("MAX_ANSWERS_MB", "4"),
             ("MAX_BODIES_MB", "100000000"),
             ("L1_MAX_MB", "100000000"),
             ("L1_MAX_MB", "-1"),

@@ -95,7 +95,7 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, stats: Option<&Stats>) 
         note,
     };
     let hit_rate = stats.map(hit_rate);
-    let bytes = plain(|stats| stats.bytes);
+    let (bytes, charged) = (plain(|stats| stats.bytes), plain(|stats| stats.charged));
     tiles(
         "stats",
         &[
@@ -115,7 +115,10 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, stats: Option<&Stats>) 
                 raw: bytes.map(|bytes| bytes.to_string()),
                 shown: bytes.map_or_else(unknown, number::bytes),
                 note: html! {
-                    @if quota > 0 { "of " (number::bytes(quota)) (bar(bytes.unwrap_or(0), quota)) }
+                    @if quota > 0 {
+                        "charged " (charged.map_or_else(unknown, number::bytes)) " of " (number::bytes(quota))
+                        (bar(charged.unwrap_or(0), quota))
+                    }
                     @else { "no quota of its own" }
                 },
             },

@@ -400,8 +400,8 @@ fn namespace_row(row: &Row) -> Markup {
             td.number data-label="Memory" data-value=[totals.map(|t| t.bytes)] {
                 (totals.map_or_else(unknown, |t| number::bytes(t.bytes)))
                 @if quota > 0 {
-                    span.muted { " of " (number::bytes(quota)) }
-                    (bar(totals.map_or(0, |t| t.bytes), quota))
+                    span.muted { ", " (totals.map_or_else(unknown, |t| number::bytes(t.charged))) " of " (number::bytes(quota)) }
+                    (bar(totals.map_or(0, |t| t.charged), quota))
                 }
             }
             (cell("Evictions", totals.map(|t| t.evictions.to_string()), totals.map_or_else(unknown, |t| number::count(t.evictions))))

@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Serialize;
 
 pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -20,8 +19,8 @@ pub fn body<T: Serialize>(body: &T) -> Vec<u8> {
 }
 
 /// An answer of `status` with a body that is JSON already.
-pub fn raw_json(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(body.into()));
+pub fn raw_json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
     response

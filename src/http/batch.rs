@@ -1,7 +1,8 @@
 //! `POST /api/v1/cache/{ns}/mget` and `/mset`: many entries in one request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -11,9 +12,10 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::error::{Code, Error, store_code};
-use super::extract::{self, NamespacePath, NoParameters, StrictQuery};
+use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::openapi::{answers, params, schema};
+use super::room::{COUNTED_FROM, Pieces};
 use super::{SharedApp, answer};
 use crate::cache::{self, Fetched, MgetAnswer};
 use crate::model::{EntryKey, Key, Namespace, Write};
@@ -26,23 +28,39 @@ pub struct MgetBody {
     keys: Vec<String>,
 }
 
+/// The keys that the body of an mget names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MgetKeys {
+    pub valid: Vec<EntryKey>,
+    /// Each once.
+    pub invalid: BTreeSet<String>,
+}
+
 /// The keys that the body of an mget names, once `admit` has agreed to their number.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], what `admit` says, or a key is invalid.
+/// [`Error::InvalidBody`], or what `admit` says.
 pub fn mget_keys(
     namespace: &Namespace,
     body: &Bytes,
     admit: impl FnOnce(usize) -> Result<(), cache::Error>,
-) -> Result<Vec<EntryKey>, Error> {
+) -> Result<MgetKeys, Error> {
     let MgetBody { keys } = json::object(body)?;
     admit(keys.len())?;
-    Ok(extract::keys(namespace, keys)?)
+    let mut parsed = MgetKeys::default();
+    for text in keys {
+        match EntryKey::parse(namespace.as_str(), &text) {
+            Ok(key) => parsed.valid.push(key),
+            Err(_) => drop(parsed.invalid.insert(text)),
+        }
+    }
+    Ok(parsed)
 }
 
 /// `mget`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mget", operation_id = "mget", tag = "batches", summary = "Read many entries",
+    description = "An invalid key, or a shard that fails, costs its own keys only.",
     params(params::InNamespace),
     request_body(content = MgetBody, example = json!({"keys": ["user_1", "user_2"]})),
     responses(answers::Mget)
@@ -53,19 +71,27 @@ pub async fn mget(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let keys = mget_keys(&namespace, &body, |keys| app.cache.check_batch(keys))?;
-    let answer = app.cache.mget(&namespace, keys).await?;
-    Ok(answer::raw_json(StatusCode::OK, mget_body(&answer)))
+    let MgetKeys { valid, invalid } = mget_keys(&namespace, &body, |keys| app.cache.check_batch(keys))?;
+    let room = app.bounds.room();
+    let answer = app.cache.mget(&namespace, valid, &|bytes| room.admits(bytes)).await?;
+    let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &invalid));
+    response.extensions_mut().insert(room);
+    Ok(response)
 }
 
 /// `{"results": {"key": {"value": ..., "found": true}}, "hits": 1, "misses": 0}`.
-fn mget_body(answer: &MgetAnswer) -> Bytes {
+fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>) -> Body {
     const FRAME: usize = 48;
+    let is_copied = |value: &Bytes| value.len() < COUNTED_FROM;
     let size = |(key, fetched): &(EntryKey, Fetched)| match fetched {
-        Fetched::Hit(entry) | Fetched::Stale(entry) => key.key().len() + entry.value.len() + FRAME,
+        Fetched::Hit(entry) | Fetched::Stale(entry) if is_copied(&entry.value) => {
+            key.key().len() + entry.value.len() + FRAME
+        }
         _ => key.key().len() + FRAME,
     };
     let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + FRAME);
+    // Large values are sent from where they lie.
+    let mut pieces = Vec::new();
     body.put_slice(br#"{"results":{"#);
     for (i, (key, fetched)) in answer.results.iter().enumerate() {
         if i > 0 {
@@ -75,7 +101,11 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
         match fetched {
             Fetched::Hit(entry) | Fetched::Stale(entry) => {
                 body.put_slice(br#":{"value":"#);
-                body.put_slice(&entry.value);
+                if is_copied(&entry.value) {
+                    body.put_slice(&entry.value);
+                } else {
+                    pieces.extend([body.split().freeze(), entry.value.clone()]);
+                }
                 let is_stale = matches!(fetched, Fetched::Stale(_));
                 body.put_slice(if is_stale { br#","found":true,"stale":true}"# } else { br#","found":true}"# });
             }
@@ -91,17 +121,28 @@ fn mget_body(answer: &MgetAnswer) -> Bytes {
             }
         }
     }
+    for (i, key) in invalid.iter().enumerate() {
+        if i > 0 || !answer.results.is_empty() {
+            body.put_u8(b',');
+        }
+        json::put_string(&mut body, key);
+        body.put_slice(br#":{"value":null,"found":false,"error":"#);
+        json::put_string(&mut body, Code::InvalidKey.as_str());
+        body.put_u8(b'}');
+    }
+    let errors = answer.errors + invalid.len() as u64;
     let mut number = itoa::Buffer::new();
     body.put_slice(br#"},"hits":"#);
     body.put_slice(number.format(answer.hits).as_bytes());
     body.put_slice(br#","misses":"#);
     body.put_slice(number.format(answer.misses).as_bytes());
-    if answer.errors > 0 {
+    if errors > 0 {
         body.put_slice(br#","errors":"#);
-        body.put_slice(number.format(answer.errors).as_bytes());
+        body.put_slice(number.format(errors).as_bytes());
     }
     body.put_u8(b'}');
-    body.freeze()
+    pieces.push(body.freeze());
+    Pieces::body(pieces)
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -1,6 +1,5 @@
 //! Reads a request's body whole, within a bound of its own and one for all bodies together.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,74 +10,18 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
+use super::budget::{Budget, Share, UsedUp};
 use super::error::Error;
 
 /// How long the rest of a body that is refused is read and thrown away: a connection closed on a sender
 /// that is busy sending loses the answer.
 const DISCARD: Duration = Duration::from_secs(1);
 
-/// The bytes that the bodies of all requests under way may take.
-#[derive(Debug)]
-pub struct Budget {
-    max: usize,
-    used: AtomicUsize,
-}
-
-impl Budget {
-    pub fn new(max: usize) -> Self {
-        Self { max, used: AtomicUsize::new(0) }
-    }
-
-    pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
-    }
-
-    /// A share of nothing, which costs nothing.
-    pub fn share(&self) -> Share<'_> {
-        Share { budget: self, bytes: 0 }
-    }
-
-    fn left(&self) -> usize {
-        self.max.saturating_sub(self.used())
-    }
-}
-
-/// What one request holds of the budget, given back however it ends.
-#[derive(Debug)]
-pub struct Share<'b> {
-    budget: &'b Budget,
-    bytes: usize,
-}
-
-impl Share<'_> {
-    /// Takes `bytes` more, at once or not at all: a body that waited for others while it holds a part of
-    /// the budget could be what they wait for.
-    pub fn take(&mut self, bytes: usize) -> Result<(), Error> {
-        let max = self.budget.max;
-        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
-        self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| Error::TooManyBodies)?;
-        self.bytes += bytes;
-        Ok(())
-    }
-
-    fn give_back(&mut self) {
-        if self.bytes > 0 {
-            self.budget.used.fetch_sub(std::mem::take(&mut self.bytes), Relaxed);
-        }
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
 /// The request with its body in memory, which `share` then accounts for.
 ///
 /// # Errors
 /// The body is larger than `limit` or than what is left of the budget, or broke off.
-pub async fn read(request: Request, limit: usize, share: &mut Share<'_>) -> Result<Request, Error> {
+pub async fn read(request: Request, limit: usize, share: &Share<&Budget>) -> Result<Request, Error> {
     if request.body().is_end_stream() {
         return Ok(request);
     }
@@ -86,7 +29,7 @@ pub async fn read(request: Request, limit: usize, share: &mut Share<'_>) -> Resu
     let announced = body.size_hint().exact().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
     let admitted = match announced {
         Some(len) if len > limit => Err(Error::BodyTooLarge { limit }),
-        Some(len) if len > share.budget.left() => Err(Error::TooManyBodies),
+        Some(len) if len > share.left_for_all() => Err(Error::TooManyBodies),
         _ => Ok(()),
     };
     let read = match admitted {
@@ -113,14 +56,14 @@ async fn gather(
     body: &mut Body,
     announced: Option<usize>,
     limit: usize,
-    share: &mut Share<'_>,
+    share: &Share<&Budget>,
 ) -> Result<Bytes, Error> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Error::BrokenBody)?.into_data() else { continue };
         if announced == Some(data.len()) {
             // All of it in one piece, as small bodies are: nothing to copy.
-            share.take(data.len())?;
+            share.take(data.len()).map_err(used_up)?;
             return Ok(data);
         }
         let len = kept.len() + data.len();
@@ -129,12 +72,16 @@ async fn gather(
         }
         if len > kept.capacity() {
             let capacity = (2 * len).min(announced.unwrap_or(limit)).max(len);
-            share.take(capacity - kept.capacity())?;
+            share.take(capacity - kept.capacity()).map_err(used_up)?;
             kept.reserve_exact(capacity - kept.len());
         }
         kept.extend_from_slice(&data);
     }
     Ok(kept.into())
+}
+
+fn used_up(UsedUp: UsedUp) -> Error {
+    Error::TooManyBodies
 }
 
 async fn discard(body: &mut Body) {
@@ -172,9 +119,9 @@ mod tests {
     #[tokio::test]
     async fn what_a_body_takes_is_given_back_with_its_share() {
         let budget = Budget::new(60);
-        let (mut one, mut other) = (budget.share(), budget.share());
-        assert_eq!(len(read(whole(20), LIMIT, &mut one).await.unwrap()).await, 20);
-        assert_eq!(len(read(pieces(&[5, 5, 10]), LIMIT, &mut other).await.unwrap()).await, 20);
+        let (one, other) = (budget.share(), budget.share());
+        assert_eq!(len(read(whole(20), LIMIT, &one).await.unwrap()).await, 20);
+        assert_eq!(len(read(pieces(&[5, 5, 10]), LIMIT, &other).await.unwrap()).await, 20);
         // In pieces it may take twice what has come.
         assert!((40..=60).contains(&budget.used()), "{}", budget.used());
         drop(other);
@@ -186,23 +133,23 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_budget_is_refused_and_holds_nothing() {
         let budget = Budget::new(60);
-        let mut held = budget.share();
-        read(whole(30), LIMIT, &mut held).await.unwrap();
+        let held = budget.share();
+        read(whole(30), LIMIT, &held).await.unwrap();
         for request in [whole(31), pieces(&[16, 16]), pieces(&[31])] {
-            let mut share = budget.share();
-            let refused = read(request, LIMIT, &mut share).await;
+            let share = budget.share();
+            let refused = read(request, LIMIT, &share).await;
             assert!(matches!(refused, Err(Error::TooManyBodies)), "{refused:?}");
             assert_eq!(budget.used(), 30);
         }
-        assert!(read(whole(30), LIMIT, &mut budget.share()).await.is_ok());
+        assert!(read(whole(30), LIMIT, &budget.share()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_body_beyond_its_own_limit_is_refused_and_holds_nothing() {
         let budget = Budget::new(1000);
         for request in [whole(101), pieces(&[50, 51])] {
-            let mut share = budget.share();
-            assert!(matches!(read(request, LIMIT, &mut share).await, Err(Error::BodyTooLarge { limit: LIMIT })));
+            let share = budget.share();
+            assert!(matches!(read(request, LIMIT, &share).await, Err(Error::BodyTooLarge { limit: LIMIT })));
             assert_eq!(budget.used(), 0);
         }
     }
@@ -210,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_without_a_body_takes_nothing() {
         let budget = Budget::new(0);
-        assert!(read(whole(0), LIMIT, &mut budget.share()).await.is_ok());
+        assert!(read(whole(0), LIMIT, &budget.share()).await.is_ok());
     }
 
     #[tokio::test]
@@ -218,8 +165,8 @@ mod tests {
         let budget = Budget::new(100);
         let first = stream::iter([Ok::<_, std::io::Error>(vec![b'x'; 10])]);
         let endless = Body::from_stream(futures_util::StreamExt::chain(first, stream::pending()));
-        let mut share = budget.share();
-        let reading = read(Request::new(endless), LIMIT, &mut share);
+        let share = budget.share();
+        let reading = read(Request::new(endless), LIMIT, &share);
         assert!(tokio::time::timeout(Duration::from_millis(20), reading).await.is_err());
         assert!(budget.used() >= 10);
         drop(share);

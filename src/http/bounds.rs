@@ -11,16 +11,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
-use super::body::{self, Budget};
+use super::body;
+use super::budget::Budget;
 use super::error::{self, Error};
 use super::extract::is_dry_run;
 use super::failure_log::FailureLog;
 use super::request_id::Numbered;
+use super::room::{COUNTED_FROM, Room};
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 use crate::trace::{self, Caller};
@@ -34,6 +37,8 @@ pub struct Bounds {
     max_body_bytes: usize,
     /// Of all bodies together.
     pub bodies: Budget,
+    /// Of all large answers together.
+    pub answers: Arc<Budget>,
     failures: FailureLog,
     metrics: Arc<Metrics>,
 }
@@ -44,6 +49,7 @@ impl Bounds {
             request_timeout: config.request_timeout,
             max_body_bytes: config.max_body_bytes,
             bodies: Budget::new(config.max_bodies_bytes),
+            answers: Arc::new(Budget::new(config.max_answers_bytes)),
             failures: FailureLog::default(),
             metrics,
         }
@@ -52,6 +58,27 @@ impl Bounds {
     /// The time in which a request is answered.
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
+    }
+
+    /// Room for an answer.
+    pub fn room(&self) -> Room {
+        Room::of(&self.answers, &self.metrics)
+    }
+
+    /// The same response, holding its memory until it has been sent if it is large; or the refusal where there is
+    /// not so much left. A room among its extensions is used.
+    fn held(&self, mut response: Response) -> Response {
+        let size = response.body().size_hint().exact().map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        let room = response.extensions_mut().remove::<Room>();
+        if size < COUNTED_FROM {
+            return response;
+        }
+        let room = room.unwrap_or_else(|| self.room());
+        if room.admits_in_all(size) {
+            response.map(|body| room.hold(body))
+        } else {
+            Error::TooManyAnswers.into_response()
+        }
     }
 
     /// Counts a body that was refused, if that is what `error` is about.
@@ -89,8 +116,8 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
     let caller = caller(request.headers());
     let may_write = may_write(request.method(), request.uri());
     // Held until the request is over.
-    let mut share = bounds.bodies.share();
-    let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &mut share));
+    let share = bounds.bodies.share();
+    let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &share));
     let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
         Err(error) => {
             bounds.note_refusal(&error);
@@ -99,7 +126,9 @@ async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next)
         Ok(request) => {
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
             match timeout_at(deadline, trace::scope(caller, answer)).await {
-                Ok(Ok(response)) => response,
+                // A write that was carried out is answered, and its answer is small.
+                Ok(Ok(response)) if may_write => response,
+                Ok(Ok(response)) => bounds.held(response),
                 Ok(Err(panic)) => {
                     error::note_panic(&*panic, &bounds.metrics);
                     Error::Panic.into_response()
@@ -167,6 +196,7 @@ mod tests {
             request_timeout: Duration::from_millis(200),
             max_body_bytes: 100,
             bodies: Budget::new(50),
+            answers: Arc::new(Budget::new(40_000)),
             failures: FailureLog::default(),
             metrics: metrics.clone(),
         })
@@ -223,6 +253,29 @@ mod tests {
         assert_eq!(ask(&mut router, "/fine", Body::from("x".repeat(101))).await.0, 413);
         assert!(metrics.render().contains("sidecache_http_bodies_refused_total 1"), "{}", metrics.render());
         assert_eq!(bounds.bodies.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_beyond_the_budget_are_a_503_and_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let bounds = bounds(&metrics);
+        let routes = Router::new()
+            .route("/large", get(async || "x".repeat(30_000)))
+            .route("/larger", get(async || "x".repeat(40_001)))
+            .route("/small", get(async || "x".repeat(COUNTED_FROM - 1)));
+        let mut router = bounds.around(routes, Numbered::new("test"));
+        assert_eq!(ask(&mut router, "/large", Body::empty()).await.2.len(), 30_000);
+        assert_eq!(bounds.answers.used(), 0);
+        let unread = router.call(Request::builder().uri("/large").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(bounds.answers.used(), 30_000);
+        for path in ["/large", "/larger"] {
+            let (status, _, body) = ask(&mut router, path, Body::empty()).await;
+            assert_eq!((status, body.contains(r#""code":"overloaded""#)), (503, true), "{body}");
+        }
+        assert_eq!(ask(&mut router, "/small", Body::empty()).await.0, 200);
+        drop(unread);
+        assert_eq!((ask(&mut router, "/large", Body::empty()).await.0, bounds.answers.used()), (200, 0));
+        assert!(metrics.render().contains("sidecache_http_answers_refused_total 2"), "{}", metrics.render());
     }
 
     #[tokio::test]

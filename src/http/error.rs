@@ -33,6 +33,8 @@ pub enum Error {
     BodyTooLarge { limit: usize },
     #[error("the bodies of the requests under way leave no room for this one")]
     TooManyBodies,
+    #[error("the answers under way leave no room for this one")]
+    TooManyAnswers,
     #[error("the body broke off")]
     BrokenBody,
     #[error("the body did not arrive in time")]
@@ -166,7 +168,7 @@ impl Error {
             Self::InvalidBody(_) | Self::BrokenBody => Code::InvalidBody,
             Self::InvalidQuery(_) => Code::InvalidQuery,
             Self::BodyTooLarge { .. } => Code::BodyTooLarge,
-            Self::TooManyBodies => Code::Overloaded,
+            Self::TooManyBodies | Self::TooManyAnswers => Code::Overloaded,
             Self::SlowBody => Code::RequestTimeout,
             Self::DeadlineExceeded { may_write: false } => Code::Timeout,
             Self::DeadlineExceeded { may_write: true } => Code::OutcomeUnknown,
@@ -193,6 +195,7 @@ fn cache_code(error: &cache::Error) -> Code {
         E::ReservedKey => Code::ReservedKey,
         E::ValueTooLarge { .. } => Code::ValueTooLarge,
         E::TooManyKeys { .. } => Code::TooManyKeys,
+        E::NoRoom => Code::Overloaded,
         E::InvalidCursor => Code::InvalidCursor,
         E::UnknownNamespace | E::TooManyNamespaces { .. } => Code::InvalidNamespace,
         E::NamespaceNotFound => Code::NamespaceNotFound,

@@ -189,16 +189,3 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
 pub fn selection_of(uri: &Uri) -> Result<Selection, Error> {
     query::<FlushQuery>(uri)?.parse().map(|(selection, _)| selection)
 }
-
-/// The keys of a batch in `namespace`; an error names the place.
-///
-/// # Errors
-/// [`Invalid::Key`].
-pub fn keys(namespace: &Namespace, keys: Vec<String>) -> Result<Vec<EntryKey>, Invalid> {
-    let parse = |(index, key): (usize, String)| match Key::parse(key) {
-        Ok(key) => Ok(EntryKey::new(namespace, &key)),
-        Err(Invalid::Key(reason)) => Err(Invalid::Key(format!("keys[{index}]: {reason}"))),
-        Err(other) => Err(other),
-    };
-    keys.into_iter().enumerate().map(parse).collect()
-}

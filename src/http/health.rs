@@ -175,6 +175,7 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();
     app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);
+    app.metrics.answer_bytes.set(app.bounds.answers.used() as f64);
     app.metrics.l1_entries.set(app.l1.entries() as f64);
     app.metrics.log_lines_dropped.absolute((app.dropped_log_lines)());
     app.metrics.spans_exported.absolute(SPANS.exported());

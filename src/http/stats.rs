@@ -21,7 +21,10 @@ pub struct StatsAnswer<'n> {
     total_keys: u64,
     /// MiB of stored values.
     memory_used_mb: f64,
+    /// Bytes of stored values.
     memory_used_bytes: u64,
+    /// What the quota counts: of each entry the bytes of value, key and tags, and 384 more.
+    memory_charged_bytes: u64,
     /// Live entries that went: to make room within the quota, and for want of the server's memory.
     evictions: u64,
     evictions_quota: u64,
@@ -58,6 +61,7 @@ pub async fn stats(
         total_keys: stats.keys,
         memory_used_mb: stats.bytes as f64 / f64::from(1 << 20),
         memory_used_bytes: stats.bytes,
+        memory_charged_bytes: stats.charged,
         evictions: stats.evictions,
         evictions_quota: stats.evictions.saturating_sub(stats.redis_evictions),
         evictions_redis: stats.redis_evictions,

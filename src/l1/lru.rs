@@ -65,7 +65,7 @@ impl Lru {
             self.make_newest(number);
             return Some(self.nodes.get_mut(number).replace(node));
         }
-        let place = Place { hash: half(key.hash()), number: self.nodes.push(node) };
+        let place = Place { hash: half(key.map_hash()), number: self.nodes.push(node) };
         self.index.insert_unique(spread(place.hash), place, |place| spread(place.hash));
         self.link_newest(place.number);
         None
@@ -73,20 +73,25 @@ impl Lru {
 
     pub fn remove(&mut self, key: KeyRef<'_>) -> Option<Node> {
         let number = self.find(key)?;
-        Some(self.take(number, half(key.hash())))
+        Some(self.take(number, half(key.map_hash())))
     }
 
-    pub fn remove_oldest(&mut self) -> Option<Node> {
-        (self.oldest != NOBODY).then(|| self.take(self.oldest, half(self.nodes.get(self.oldest).key().hash())))
+    /// Takes the oldest copy out; answers its key's hash as well.
+    pub fn remove_oldest(&mut self) -> Option<(u64, Node)> {
+        if self.oldest == NOBODY {
+            return None;
+        }
+        let hash = self.nodes.get(self.oldest).key().map_hash();
+        Some((hash, self.take(self.oldest, half(hash))))
     }
 
-    /// Takes all copies out whose keys are `meant`.
-    pub fn remove_where(&mut self, meant: impl Fn(KeyRef<'_>) -> bool, mut removed: impl FnMut(&Node)) {
+    /// Takes all copies out whose keys' texts are `meant`.
+    pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool, mut removed: impl FnMut(&Node)) {
         let mut number = 0;
         while number < self.nodes.len {
-            let key = self.nodes.get(number).key();
-            if meant(key) {
-                let hash = half(key.hash());
+            let node = self.nodes.get(number);
+            if meant(node.text()) {
+                let hash = half(node.key().map_hash());
                 // Another one has this number now.
                 removed(&self.take(number, hash));
             } else {
@@ -96,9 +101,9 @@ impl Lru {
     }
 
     fn find(&self, key: KeyRef<'_>) -> Option<u32> {
-        let hash = half(key.hash());
+        let hash = half(key.map_hash());
         let is_it =
-            |place: &Place| place.hash == hash && self.nodes.get(place.number).text() == key.text().as_bytes();
+            |place: &Place| place.hash == hash && self.nodes.get(place.number).text_bytes() == key.text().as_bytes();
         self.index.find(spread(hash), is_it).map(|place| place.number)
     }
 
@@ -111,7 +116,7 @@ impl Lru {
         let last = self.nodes.len - 1;
         if number != last {
             let moved = self.nodes.get(last);
-            let (newer, older, hash) = (moved.newer, moved.older, half(moved.key().hash()));
+            let (newer, older, hash) = (moved.newer, moved.older, half(moved.key().map_hash()));
             self.meet(newer, number);
             self.meet(number, older);
             if let Some(place) = self.index.find_mut(spread(hash), |place| place.number == last) {
@@ -310,12 +315,12 @@ mod tests {
                     }
                     Step::RemoveOldest(times) => for _ in 0..times {
                         let gone = model.pop();
-                        prop_assert_eq!(lru.remove_oldest().map(|node| node.copy().version.0), gone.map(|gone| gone.1));
+                        prop_assert_eq!(lru.remove_oldest().map(|(_, node)| node.copy().version.0), gone.map(|gone| gone.1));
                     },
                     Step::RemoveWhere(of, rest) => {
                         let is_meant = |i: u16| i % of == rest;
                         let mut gone = Vec::new();
-                        lru.remove_where(|key| is_meant(key.key()[4..].parse().unwrap()), |node| gone.push(node.copy().version.0));
+                        lru.remove_where(|text| is_meant(text[6..].parse().unwrap()), |node| gone.push(node.copy().version.0));
                         let mut meant: Vec<u64> = model.iter().filter(|(i, _)| is_meant(*i)).map(|(_, version)| *version).collect();
                         model.retain(|(i, _)| !is_meant(*i));
                         gone.sort_unstable();

@@ -72,7 +72,7 @@ impl Node {
         mem::replace(self, other)
     }
 
-    pub fn text(&self) -> &[u8] {
+    pub fn text_bytes(&self) -> &[u8] {
         match &self.contents {
             Contents::Small(bytes) => &bytes[..usize::from(self.text_len)],
             Contents::Large(both) => &both.0,
@@ -80,7 +80,11 @@ impl Node {
     }
 
     pub fn key(&self) -> KeyRef<'_> {
-        KeyRef::of_text(str::from_utf8(self.text()).expect("it was written from a key's text"))
+        KeyRef::of_text(self.text())
+    }
+
+    pub fn text(&self) -> &str {
+        str::from_utf8(self.text_bytes()).expect("it was written from a key's text")
     }
 
     pub fn copy(&self) -> CopyRef<'_> {
@@ -99,7 +103,7 @@ impl Node {
 
     /// The bytes that L1 counts for it.
     pub fn cost(&self) -> u64 {
-        cost(self.text().len(), self.copy().value.as_bytes().len())
+        cost(self.text_bytes().len(), self.copy().value.as_bytes().len())
     }
 }
 

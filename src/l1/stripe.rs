@@ -27,7 +27,7 @@ impl Default for Stripe {
 impl Stripe {
     /// Moves with every invalidation of the key.
     pub fn generation(&self, key: KeyRef<'_>) -> u64 {
-        self.generations[part(key)]
+        self.generations[part(key.map_hash())]
     }
 
     pub fn get(&mut self, key: KeyRef<'_>) -> Option<CopyRef<'_>> {
@@ -46,7 +46,7 @@ impl Stripe {
 
     /// Takes the copy of `key` out, and refuses every fill of it that is under way.
     pub fn remove(&mut self, key: KeyRef<'_>) -> Option<u64> {
-        self.generations[part(key)] += 1;
+        self.generations[part(key.map_hash())] += 1;
         self.entries.remove(key).as_ref().map(Node::cost)
     }
 
@@ -55,13 +55,13 @@ impl Stripe {
     }
 
     pub fn remove_least_recent(&mut self) -> Option<u64> {
-        let node = self.entries.remove_oldest()?;
-        self.generations[part(node.key())] += 1;
+        let (hash, node) = self.entries.remove_oldest()?;
+        self.generations[part(hash)] += 1;
         Some(node.cost())
     }
 
-    /// Takes all copies out whose keys are `meant`, and refuses every fill that is under way.
-    pub fn remove_where(&mut self, meant: impl Fn(KeyRef<'_>) -> bool) -> Vec<u64> {
+    /// Takes all copies out whose keys' texts are `meant`, and refuses every fill that is under way.
+    pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool) -> Vec<u64> {
         for generation in &mut self.generations {
             *generation += 1;
         }
@@ -71,7 +71,7 @@ impl Stripe {
     }
 }
 
-fn part(key: KeyRef<'_>) -> usize {
+fn part(hash: u64) -> usize {
     // Other bits than those that choose the stripe and the bucket in its index.
-    (key.hash() >> 40) as usize % PARTS
+    (hash >> 40) as usize % PARTS
 }

@@ -95,6 +95,8 @@ table! {
     connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";
     body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory taken by the bodies of requests under way.";
     bodies_refused: Counter, "sidecache_http_bodies_refused_total", Unit::Count, "Requests refused as the bodies of others left no room.";
+    answer_bytes: Gauge, "sidecache_http_answer_bytes", Unit::Bytes, "Memory taken by large answers that are gathered or sent.";
+    answers_refused: Counter, "sidecache_http_answers_refused_total", Unit::Count, "Requests refused as the answers of others left no room.";
     connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
     fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
     ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";

@@ -17,6 +17,7 @@ pub struct NamespaceTraffic {
 pub struct NamespaceTotals {
     pub keys: u64,
     pub bytes: u64,
+    pub charged: u64,
     pub evictions: u64,
     pub expirations: u64,
 }
@@ -35,7 +36,7 @@ pub struct NamespaceFigures {
 type Series = (&'static str, fn(&NamespaceFigures) -> Option<u64>);
 
 /// Name, type, help, and the series of a namespace.
-const TABLE: [(&str, &str, &str, &[Series]); 8] = [
+const TABLE: [(&str, &str, &str, &[Series]); 9] = [
     (
         "sidecache_namespace_reads_total",
         "counter",
@@ -67,9 +68,15 @@ const TABLE: [(&str, &str, &str, &[Series]); 8] = [
         &[("", |f| Some(f.totals?.bytes))],
     ),
     (
+        "sidecache_namespace_charged_bytes",
+        "gauge",
+        "Bytes that the quota of the namespace counts, on all shards; every instance tells the same.",
+        &[("", |f| Some(f.totals?.charged))],
+    ),
+    (
         "sidecache_namespace_quota_bytes",
         "gauge",
-        "Bytes of values that the namespace may have; 0: no limit of its own.",
+        "Bytes that the entries of the namespace may be charged; 0: no limit of its own.",
         &[("", |f| Some(f.quota_bytes))],
     ),
     (

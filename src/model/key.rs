@@ -5,8 +5,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::hash::{hash, map_hash};
 use super::invalid::{Invalid, quoted};
 use super::namespace::Namespace;
 
@@ -43,20 +43,18 @@ impl Key {
     }
 }
 
-/// Seed of every key hash; the ring's golden vectors depend on it, so it never changes.
-const HASH_SEED: u64 = 0x7369_6465_6361_6368;
-
-/// The address of one entry: namespace and key in one string, hashed once.
+/// The address of one entry: namespace and key in one string, hashed once for all maps.
 ///
 /// The text is `namespace:key`. A namespace holds no `:`, so it is unambiguous, and the names
-/// stored in a shard are this text behind a prefix. The hash (XXH3 with a fixed seed) serves the
-/// ring, the stripes of L1 and the flights alike. Cheap to clone.
+/// stored in a shard are this text behind a prefix. Maps in memory go by [`EntryKey::map_hash`], which
+/// no client can predict; the ring goes by [`EntryKey::ring_hash`], which is computed when it is asked for.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct EntryKey {
     text: Arc<str>,
     /// Bytes of the namespace at the front of `text`; at most [`Namespace::MAX_LEN`].
     namespace_len: u8,
-    hash: u64,
+    map_hash: u64,
 }
 
 impl EntryKey {
@@ -79,7 +77,7 @@ impl EntryKey {
 
     /// The same in borrowed form.
     pub fn borrowed(&self) -> KeyRef<'_> {
-        KeyRef { text: &self.text, namespace_len: self.namespace_len, hash: self.hash }
+        KeyRef { text: &self.text, namespace_len: self.namespace_len, map_hash: self.map_hash }
     }
 
     /// `namespace:key`.
@@ -95,8 +93,14 @@ impl EntryKey {
         &self.text[usize::from(self.namespace_len) + 1..]
     }
 
-    pub fn hash(&self) -> u64 {
-        self.hash
+    /// The same in every process: where the ring puts the entry. Never for a map.
+    pub fn ring_hash(&self) -> u64 {
+        hash(self.text.as_bytes())
+    }
+
+    /// Of this process alone.
+    pub fn map_hash(&self) -> u64 {
+        self.map_hash
     }
 }
 
@@ -105,7 +109,7 @@ impl EntryKey {
 pub struct KeyRef<'k> {
     text: &'k str,
     namespace_len: u8,
-    hash: u64,
+    map_hash: u64,
 }
 
 impl<'k> KeyRef<'k> {
@@ -125,7 +129,7 @@ impl<'k> KeyRef<'k> {
         buffer.push(':');
         buffer.push_str(key);
         let namespace_len = u8::try_from(namespace.len()).expect("a namespace has at most 100 bytes");
-        Self { text: buffer, namespace_len, hash: hash(buffer.as_bytes()) }
+        Self { text: buffer, namespace_len, map_hash: map_hash(buffer.as_bytes()) }
     }
 
     /// The key that has this [`KeyRef::text`].
@@ -134,13 +138,13 @@ impl<'k> KeyRef<'k> {
         Self {
             text,
             namespace_len: namespace_len.expect("the text of a key has a colon"),
-            hash: hash(text.as_bytes()),
+            map_hash: map_hash(text.as_bytes()),
         }
     }
 
     /// The same with a text of its own.
     pub fn to_key(self) -> EntryKey {
-        EntryKey { text: self.text.into(), namespace_len: self.namespace_len, hash: self.hash }
+        EntryKey { text: self.text.into(), namespace_len: self.namespace_len, map_hash: self.map_hash }
     }
 
     /// `namespace:key`.
@@ -157,21 +161,26 @@ impl<'k> KeyRef<'k> {
     }
 
     /// That of the [`EntryKey`].
-    pub fn hash(self) -> u64 {
-        self.hash
+    pub fn ring_hash(self) -> u64 {
+        hash(self.text.as_bytes())
+    }
+
+    /// That of the [`EntryKey`].
+    pub fn map_hash(self) -> u64 {
+        self.map_hash
     }
 }
 
 impl Hash for KeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        state.write_u64(self.map_hash);
     }
 }
 
 /// So that maps by [`EntryKey`] can be asked.
 impl Equivalent<EntryKey> for KeyRef<'_> {
     fn equivalent(&self, key: &EntryKey) -> bool {
-        self.hash == key.hash && *self.text == *key.text
+        self.map_hash == key.map_hash && *self.text == *key.text
     }
 }
 
@@ -181,14 +190,9 @@ impl fmt::Debug for KeyRef<'_> {
     }
 }
 
-/// The project's one hash of addresses and ring points: XXH3, 64 bits, fixed seed.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    xxh3_64_with_seed(bytes, HASH_SEED)
-}
-
 impl PartialEq for EntryKey {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.text == other.text
+        self.map_hash == other.map_hash && self.text == other.text
     }
 }
 
@@ -196,7 +200,7 @@ impl Eq for EntryKey {}
 
 impl Hash for EntryKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        state.write_u64(self.map_hash);
     }
 }
 
@@ -210,7 +214,7 @@ pub struct PrecomputedHash(u64);
 impl Hasher for PrecomputedHash {
     fn write(&mut self, bytes: &[u8]) {
         // Only `write_u64` is reached from `EntryKey`; anything else still hashes soundly.
-        self.0 = hash(bytes) ^ self.0.rotate_left(1);
+        self.0 = map_hash(bytes) ^ self.0.rotate_left(1);
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -243,7 +247,8 @@ mod tests {
         let (key, mut buffer) = (EntryKey::parse("users", "a:b").unwrap(), "left over".to_owned());
         let parsed = KeyRef::parse("users", "a:b", &mut buffer).unwrap();
         for borrowed in [parsed, key.borrowed(), KeyRef::of_text("users:a:b")] {
-            assert_eq!((borrowed.namespace(), borrowed.key(), borrowed.hash()), ("users", "a:b", key.hash()));
+            assert_eq!((borrowed.namespace(), borrowed.key()), ("users", "a:b"));
+            assert_eq!((borrowed.ring_hash(), borrowed.map_hash()), (key.ring_hash(), key.map_hash()));
             assert_eq!(borrowed.to_key(), key);
         }
         assert!(matches!(KeyRef::parse("a:b", "c", &mut buffer), Err(Invalid::Namespace(_))));
@@ -257,12 +262,5 @@ mod tests {
         for bad in [String::new(), "k".repeat(513), "a\nb".into(), "\u{7f}".into(), "\u{85}".into()] {
             assert!(matches!(Key::parse(bad.clone()), Err(Invalid::Key(_))), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn the_hash_is_frozen() {
-        // Changing it would move every stored key to another shard.
-        assert_eq!(EntryKey::parse("users", "user_123").unwrap().hash(), hash(b"users:user_123"));
-        assert_eq!(hash(b"users:user_123"), 9_927_802_846_002_617_723);
     }
 }

@@ -3,7 +3,9 @@
 //! A constructor that parses is the only way in, so an invalid [`Key`] or [`Ttl`] cannot exist
 //! behind the door of this room.
 
+mod charge;
 mod entry;
+mod hash;
 mod invalid;
 mod key;
 mod namespace;
@@ -14,9 +16,10 @@ mod policy;
 mod tag;
 mod ttl;
 
+pub use charge::{ENTRY_OVERHEAD, charge};
 pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
+pub(crate) use hash::hash;
 pub use invalid::Invalid;
-pub(crate) use key::hash;
 pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};

@@ -12,7 +12,7 @@ use super::ttl::Ttl;
 pub struct Policy {
     /// The TTL of entries written without one; `None` never expires.
     pub default_ttl: Option<Ttl>,
-    /// The quota in MiB (2^20 bytes) of stored values; 0 for none of its own.
+    /// The quota in MiB (2^20 bytes) of what entries are charged, see [`super::charge`]; 0 for none of its own.
     pub max_size_mb: u64,
     pub eviction_policy: EvictionPolicy,
     /// For how long copies may stand in past their time, while their shard cannot answer; `None` never.
@@ -73,7 +73,7 @@ fn seconds(field: &str, zero: &str, seconds: u64) -> Result<Option<Ttl>, Invalid
 /// The part of a policy that a store enforces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// Bytes of values; `None` for as many as fit.
+    /// Of what all entries are charged, see [`super::charge`]; `None` for as much as fits.
     pub max_bytes: Option<NonZeroU64>,
     pub eviction_policy: EvictionPolicy,
 }

@@ -73,6 +73,11 @@ impl Tags {
         let texts: Vec<&str> = self.0.iter().map(Tag::as_str).collect();
         texts.join("\n")
     }
+
+    /// The bytes of [`Tags::joined`].
+    pub fn joined_len(&self) -> usize {
+        self.iter().map(|tag| tag.as_str().len()).sum::<usize>() + self.len().saturating_sub(1)
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +88,9 @@ mod tests {
     fn duplicates_count_once() {
         let tags = Tags::parse(vec!["b".into(), "a".into(), "b".into()]).unwrap();
         assert_eq!(tags.joined(), "a\nb");
+        for tags in [tags, Tags::default(), Tags::parse(vec!["one".into()]).unwrap()] {
+            assert_eq!(tags.joined_len(), tags.joined().len());
+        }
     }
 
     #[test]

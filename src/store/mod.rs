@@ -55,11 +55,12 @@ pub struct Totals {
     pub hits: u64,
     pub misses: u64,
     pub keys: u64,
+    /// Of values.
     pub bytes: u64,
+    /// What quotas count, see [`crate::model::charge`].
+    pub charged: u64,
     pub evictions: u64,
     pub expirations: u64,
-    /// What quotas go by: bytes, and what keys, tags and each entry add to them, see [`crate::model::charge`].
-    pub charged: u64,
     /// Those of `evictions` that were for want of the server's memory, and not of the quota.
     pub redis_evictions: u64,
     /// About how many of `keys` have expired and are not taken out yet.
@@ -75,9 +76,9 @@ impl Sum for Totals {
             misses: sum.misses + one.misses,
             keys: sum.keys + one.keys,
             bytes: sum.bytes + one.bytes,
+            charged: sum.charged + one.charged,
             evictions: sum.evictions + one.evictions,
             expirations: sum.expirations + one.expirations,
-            charged: sum.charged + one.charged,
             redis_evictions: sum.redis_evictions + one.redis_evictions,
             unswept: sum.unswept + one.unswept,
             is_in_repair: sum.is_in_repair || one.is_in_repair,
@@ -98,6 +99,9 @@ impl AddAssign for Reads {
         self.misses += more.misses;
     }
 }
+
+/// Told the bytes of values that have come, says whether whoever asked has room for them.
+pub type Room<'r> = &'r (dyn Fn(usize) -> bool + Sync);
 
 /// How one shard is doing.
 #[derive(Clone, Debug)]
@@ -153,8 +157,9 @@ pub trait Store: Presence {
         None
     }
 
-    /// Reads many entries; the answers stand in the order of `keys`.
-    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>>;
+    /// Reads many entries; the answers stand in the order of `keys`. Once `room` has no more, nothing more is
+    /// read, and what is missing fails.
+    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;
 
     /// Reads an entry with what is counted about it, this process's latest reads included. Counts
     /// as no read itself.

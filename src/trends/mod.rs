@@ -299,7 +299,13 @@ impl Known {
         let News { evictions, expirations } = self.others_news;
         NamespaceFigures {
             traffic: (&self.others).into(),
-            totals: Some(NamespaceTotals { keys: totals.keys, bytes: totals.bytes, evictions, expirations }),
+            totals: Some(NamespaceTotals {
+                keys: totals.keys,
+                bytes: totals.bytes,
+                charged: totals.charged,
+                evictions,
+                expirations,
+            }),
             quota_bytes: others.iter().map(|(_, track)| track.quota_bytes).sum(),
         }
     }

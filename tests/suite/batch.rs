@@ -19,6 +19,37 @@ on_both_stores! {
     entries_have_their_own_ttl_and_tags,
     large_values_travel_in_batches,
     a_batch_sees_what_single_calls_wrote,
+    regression_an_invalid_key_in_an_mget_costs_that_key_alone,
+}
+
+/// The bug: one key of a thousand that was none was a 400 for all of them.
+async fn regression_an_invalid_key_in_an_mget_costs_that_key_alone(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("batch"));
+    cache.set(&ns, "a", "1").await.expect(201);
+    let (long, error) = ("k".repeat(513), json!({"value": null, "found": false, "error": "invalid_key"}));
+    let expected = json!({
+        "results": {
+            "a": {"value": 1, "found": true},
+            "x": {"value": null, "found": false},
+            "": error,
+            "b\nc": error,
+            &long: error,
+        },
+        "hits": 1,
+        "misses": 1,
+        "errors": 3,
+    });
+    cache.mget(&ns, &["", "a", "b\nc", &long, "x", ""]).await.expect_json(200, &expected);
+    eventually(SOON, async || {
+        let stats = cache.stats(&ns).await.expect(200).json();
+        ensure!(stats["hits"] == 1 && stats["misses"] == 1, "{stats}");
+        Ok(())
+    })
+    .await;
+    // They count for the size of the batch, and what is no string is no key.
+    let many = vec![""; 1_001];
+    cache.mget(&ns, &many).await.expect_error(400, "too_many_keys");
+    cache.mget_raw(&ns, r#"{"keys":["a",1]}"#).await.expect_error(400, "invalid_body");
 }
 
 async fn a_key_asked_twice_counts_once(service: &Service) {

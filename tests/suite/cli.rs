@@ -265,6 +265,11 @@ async fn mget_keeps_the_order_and_the_bytes(service: &Service) {
     assert!(text.contains("\"value\":{ \"x\": 1.0 }"), "{text}");
     let document = ran.json();
     assert_eq!((&document["hits"], &document["misses"], &document["errors"]), (&json!(2), &json!(1), &json!(0)));
+    // A key that is none costs itself alone, and the exit code says so.
+    let ran = ask(service, &["mget", &ns, "z", "line\nbreak", "--json"]).expect(4);
+    assert!(ran.err.contains("\"code\":\"invalid_key\""), "{}", ran.err);
+    let answer = ran.json();
+    assert_eq!((&answer["hits"], &answer["errors"]), (&json!(1), &json!(1)), "{answer}");
     let table = ask(service, &["mget", &ns, "z", "a"]).expect(0).text();
     assert_eq!(table, "key  value\nz    { \"x\": 1.0 }\na    [1]\n");
     // More than fit into one request.

@@ -12,7 +12,7 @@ use crate::support::client::{Client, namespace};
 use crate::support::eventually::{SOON, eventually};
 use crate::support::redis::{self, Connection, Redis};
 use crate::support::service::{Service, Settings, Store};
-use crate::support::walk::Books;
+use crate::support::walk::{Books, ENTRY_OVERHEAD};
 
 on_own_services! {
     lru_evicts_what_was_not_used_for_longest,
@@ -21,8 +21,8 @@ on_own_services! {
     ttl_evicts_what_expires_next,
 }
 
-/// A thousand and twenty-four of these make a MiB.
-const VALUE_BYTES: usize = 1_024;
+/// With 7 bytes of key and tag, and what is charged for each entry, 1,024 of these make a MiB.
+const VALUE_BYTES: usize = 1_024 - 7 - ENTRY_OVERHEAD as usize;
 const BATCHES: usize = 8;
 const BATCH: usize = 100;
 const NEW: usize = 600;
@@ -54,7 +54,7 @@ impl Space {
     }
 
     fn keys(batch: usize) -> Vec<String> {
-        (0..BATCH).map(|number| format!("b{batch}:{number}")).collect()
+        (0..BATCH).map(|number| format!("b{batch}:{number:02}")).collect()
     }
 
     /// Writes a batch, for `ttl` seconds if that is given.
@@ -114,7 +114,8 @@ impl Space {
     /// Writes the new ones and looks what is left.
     async fn pushed_out(self) -> Kept {
         for part in 0..NEW / BATCH {
-            let entry = |number| json!({"key": format!("new:{part}:{number}"), "value": "x".repeat(VALUE_BYTES - 2)});
+            let entry =
+                |number| json!({"key": format!("new{part}:{number:02}"), "value": "x".repeat(VALUE_BYTES - 2)});
             let entries: Value = (0..BATCH).map(entry).collect();
             self.cache.fill(&self.ns, &entries).await;
         }
@@ -127,7 +128,7 @@ impl Space {
             let tagged = tagged.expect(200).json()["keys"].as_array().map(Vec::len);
             assert_eq!(tagged, Some(*kept), "an evicted entry leaves no tag behind");
         }
-        let kept = Kept { batches, new: count("new:") };
+        let kept = Kept { batches, new: count("new") };
         eprintln!("{} on {:?} keeps {kept:?}", self.policy, self.service.store());
         let books = Books::said(&self.cache, &self.ns).await;
         assert_eq!(books.keys, keys.len() as u64);

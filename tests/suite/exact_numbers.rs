@@ -18,7 +18,7 @@ use crate::support::eventually::{SOON, eventually};
 use crate::support::random::Random;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
-use crate::support::walk::{Books, agreed};
+use crate::support::walk::{Books, ENTRY_OVERHEAD, agreed};
 
 const OPERATIONS: usize = 10_000;
 /// Pauses in which what was written for a second expires; every other one ends with a check.
@@ -112,6 +112,13 @@ impl Model {
 
     fn bytes(&self) -> u64 {
         self.items.values().map(|item| item.value.len() as u64).sum()
+    }
+
+    /// What a quota would count.
+    fn charged(&self) -> u64 {
+        let tags = |item: &Item| item.tags.iter().copied().collect::<Vec<_>>().join("\n").len();
+        let charge = |(key, item): (&String, &Item)| (key.len() + tags(item) + item.value.len()) as u64;
+        self.items.iter().map(charge).sum::<u64>() + self.items.len() as u64 * ENTRY_OVERHEAD
     }
 
     fn tagged(&self, tag: &str) -> BTreeSet<String> {
@@ -356,6 +363,8 @@ impl Driver {
                 let reads = (stats.number("hits"), stats.number("misses"));
                 let expected = (model.hits, model.misses);
                 ensure!(reads == expected, "(hits, misses) are {reads:?}, not {expected:?}");
+                let charged = (stats.number("memory_charged_bytes"), model.charged());
+                ensure!(charged.0 == charged.1, "{} bytes are charged, not {}", charged.0, charged.1);
                 let rate = model.hits as f64 / (model.hits + model.misses).max(1) as f64;
                 let said: Value = stats.json();
                 ensure!(said["hit_rate"].as_f64().is_some_and(|said| (said - rate).abs() < 0.001), "{said}");

@@ -163,13 +163,13 @@ async fn regression_the_next_to_expire_goes_even_if_the_very_next_is_being_writt
     let (cache, ns) = (service.client(), namespace("memory"));
     cache.put_policy(&ns, r#"{"max_size_mb": 1, "eviction_policy": "TTL"}"#).await;
     let value = |size: usize| format!("\"{}\"", "x".repeat(size - 2));
-    for number in 0..104 {
+    for number in 0..100 {
         cache.set_for(&ns, &format!("k{number}"), &value(10_000), 1_000 + number).await.expect(201);
     }
     cache.set_for(&ns, "k0", &value(20_000), 1_000).await.expect(200);
     // The bug: the second of the same bucket went, whatever expired before it in another one.
     let keys = cache.all_keys(&ns).await;
-    let gone: Vec<String> = (0..104).map(|n| format!("k{n}")).filter(|key| !keys.contains(key)).collect();
+    let gone: Vec<String> = (0..100).map(|n| format!("k{n}")).filter(|key| !keys.contains(key)).collect();
     assert_eq!(gone, ["k1"]);
 }
 

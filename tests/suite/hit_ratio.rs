@@ -15,6 +15,7 @@ use crate::support::client::namespace;
 use crate::support::line::Line;
 use crate::support::random::Random;
 use crate::support::service::{Service, Store};
+use crate::support::walk::ENTRY_OVERHEAD;
 
 /// The trace, relative to the project; it is data of others and no part of it.
 const TRACE: &str = "../shared/traces/web12.trace.xz";
@@ -23,6 +24,9 @@ const TRACE: &str = "../shared/traces/web12.trace.xz";
 const EXACT_LRU_OF_TRACE: f64 = 0.6848;
 
 const QUOTA_MB: usize = 2;
+
+/// Every key has as many, so that all entries are charged alike.
+const KEY_BYTES: usize = 10;
 const POLICIES: [&str; 3] = ["LRU", "LFU", "FIFO"];
 
 /// Keys in the order in which they are asked for.
@@ -30,7 +34,7 @@ struct Traffic {
     keys: Vec<u32>,
     /// A tenth of the distinct ones fit.
     places: usize,
-    /// Such that exactly `places` values make up the quota.
+    /// Such that the quota is made up by exactly `places` entries, each with what is charged beside its value.
     value_bytes: usize,
 }
 
@@ -56,8 +60,9 @@ impl Traffic {
 
     fn new(keys: Vec<u32>) -> Traffic {
         let places = keys.iter().collect::<HashSet<_>>().len() / 10;
-        let value_bytes = (QUOTA_MB << 20) / places;
-        assert_eq!((QUOTA_MB << 20) / value_bytes, places, "values of whole bytes fill the quota");
+        let charged = (QUOTA_MB << 20) / places;
+        assert_eq!((QUOTA_MB << 20) / charged, places, "entries of whole bytes fill the quota");
+        let value_bytes = charged - KEY_BYTES - ENTRY_OVERHEAD as usize;
         Traffic { keys, places, value_bytes }
     }
 
@@ -120,7 +125,7 @@ impl Traffic {
         let value = format!("\"{}\"", "x".repeat(self.value_bytes - 2));
         let mut hits = 0;
         for key in &self.keys {
-            let key = key.to_string();
+            let key = format!("{key:0width$}", width = KEY_BYTES);
             let answer = line.get(ns, &key);
             if answer.status == 404 {
                 line.set(ns, &key, &value).expect(201);

@@ -2,7 +2,8 @@
 //! looks into the crate, but for [`glob`]; what holds is what the contract says.
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
-//! - [`keys`], [`input`]: what is accepted, and how the rest is refused
+//! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
+//! - [`answers`]: the memory that answers may take
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
@@ -40,6 +41,7 @@ mod support;
 
 mod access_log;
 mod access_metadata;
+mod answers;
 mod audit;
 mod batch;
 mod breaker;
@@ -51,6 +53,7 @@ mod clients;
 mod coherence;
 mod concurrency;
 mod connections;
+mod crafted;
 mod dashboard;
 mod database_outage;
 mod eviction;

@@ -181,6 +181,7 @@ async fn namespaces_have_metrics_of_their_own_up_to_a_limit() {
                     ("sidecache_namespace_writes_total", [].as_slice(), 1.0),
                     ("sidecache_namespace_keys", [].as_slice(), 1.0),
                     ("sidecache_namespace_bytes", [].as_slice(), 5.0),
+                    ("sidecache_namespace_charged_bytes", [].as_slice(), 390.0),
                     ("sidecache_namespace_failures_total", [].as_slice(), 0.0),
                 ] {
                     let (value, expected) = (of(name, labels), expected * times);

@@ -28,6 +28,8 @@ mod own {
     on_own_services! {
         without_auto_creation_only_configured_namespaces_are_written,
         defaults_of_the_service_apply_to_new_namespaces,
+        a_namespace_starts_with_an_hour_a_hundred_megabytes_and_lru,
+        a_namespace_that_exists_keeps_its_policy_under_other_defaults,
         a_change_through_one_instance_is_applied_by_the_other,
         policies_survive_a_restart,
     }
@@ -264,6 +266,41 @@ async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
     let body = r#"{"default_ttl":0,"stale_if_error":0}"#;
     let (put, name) = (cache.put_policy("of-defaults", body).await, "of-defaults");
     assert_eq!(policy(put, 201), object(name, 0, 12, "FIFO"));
+}
+
+async fn a_namespace_starts_with_an_hour_a_hundred_megabytes_and_lru(settings: Settings) {
+    let service = Service::start(settings.unset("default_ttl").unset("default_max_size_mb"));
+    let (cache, ns) = (service.client(), namespace("policy"));
+    cache.set(&ns, "single", "1").await.expect(201);
+    cache.fill(&ns, &json!([{"key": "batch", "value": 1}, {"key": "own", "value": 1, "ttl": 7_200}])).await;
+    for (key, expected) in [("single", 3_590..=3_600), ("batch", 3_590..=3_600), ("own", 7_190..=7_200)] {
+        let left = remaining(&cache, &ns, key).await.expect("a ttl");
+        assert!(expected.contains(&left), "{key}: {left}");
+    }
+    eventually(SOON, async || {
+        let answer = cache.policy(&ns).await;
+        ensure!(answer.status == 200, "{}", answer.status);
+        assert_eq!(policy(answer, 200), object(&ns, 3_600, 100, "LRU"));
+        Ok(())
+    })
+    .await;
+    // A policy that is put takes the same values for what it leaves out.
+    let put = cache.put_policy("put", r#"{"eviction_policy":"LFU"}"#).await;
+    assert_eq!(policy(put, 201), object("put", 3_600, 100, "LFU"));
+}
+
+async fn a_namespace_that_exists_keeps_its_policy_under_other_defaults(settings: Settings) {
+    // Before, a namespace that a write created had neither a TTL nor a quota.
+    let folder = scratch::folder("defaults");
+    let (settings, ns) = (settings.folder(folder.path()), namespace("policy"));
+    let before = Service::start(settings.clone());
+    before.client().set(&ns, "k", "1").await.expect(201);
+    assert!(before.stop().success());
+    let after = Service::start(settings.unset("default_ttl").unset("default_max_size_mb"));
+    let cache = after.client();
+    assert_eq!(policy(cache.policy(&ns).await, 200), object(&ns, 0, 0, "LRU"));
+    cache.set(&ns, "later", "1").await.expect(201);
+    assert_eq!(remaining(&cache, &ns, "later").await, None);
 }
 
 async fn a_change_through_one_instance_is_applied_by_the_other(settings: Settings) {

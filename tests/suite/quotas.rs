@@ -13,7 +13,7 @@ use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::random::Random;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings, Store};
-use crate::support::walk::{Books, agreed, books};
+use crate::support::walk::{Books, ENTRY_OVERHEAD, agreed, books};
 
 on_both_stores! {
     a_value_larger_than_the_quota_is_refused_for_good,
@@ -22,6 +22,7 @@ on_both_stores! {
     a_lowered_quota_takes_effect_without_a_write,
     a_full_namespace_takes_nothing_from_its_neighbour,
     a_quota_of_0_is_no_limit,
+    a_quota_counts_keys_tags_and_an_overhead_for_each_entry,
     eight_writers_never_exceed_the_quota_by_more_than_a_value_a_shard,
 }
 
@@ -250,6 +251,35 @@ async fn a_full_namespace_takes_nothing_from_its_neighbour(service: &Service) {
     assert_eq!(cache.all_keys(&neighbour).await.len(), 50);
 }
 
+/// The bug: a quota counted values alone, so a namespace of a MiB could take a hundred MiB of memory.
+async fn a_quota_counts_keys_tags_and_an_overhead_for_each_entry(service: &Service) {
+    let cache = service.client();
+    let ns = with_policy(&cache, 1, "LRU").await;
+    let charged = async || cache.stats(&ns).await.expect(200).number("memory_charged_bytes");
+    let key = |number: usize| format!("{number:0500}");
+    let entry = |number| json!({"key": key(number), "value": 1, "tags": ["é".repeat(50), "b"]});
+    // Key, both tags, the line feed between them, and the value.
+    let each = 500 + 100 + 1 + 1 + 1 + ENTRY_OVERHEAD;
+    cache.fill(&ns, &json!([entry(0), entry(1)])).await;
+    assert_eq!(charged().await, 2 * each);
+    cache.set(&ns, &key(1), "[1,2]").await.expect(200);
+    assert_eq!(charged().await, each + 500 + 5 + ENTRY_OVERHEAD, "it has no tags any more");
+    cache.delete(&ns, &key(1)).await.expect(200);
+    assert_eq!(charged().await, each);
+    for batch in 0..5 {
+        let entries: Vec<Value> = (0..500).map(|number| entry(2 + batch * 500 + number)).collect();
+        cache.fill(&ns, &json!(entries)).await;
+        assert!(charged().await <= MIB);
+    }
+    let books = Books::said(&cache, &ns).await;
+    // Shards may each have less than one entry left.
+    assert!((MIB / each - 3..=MIB / each).contains(&books.keys), "{books:?}");
+    assert_eq!((books.bytes, books.keys + books.evictions), (books.keys, 2_501));
+    assert_eq!(charged().await, books.keys * each);
+    cache.flush(&ns, &[]).await.expect(200);
+    assert_eq!(charged().await, 0);
+}
+
 async fn a_quota_of_0_is_no_limit(service: &Service) {
     let cache = service.client();
     let ns = with_policy(&cache, 0, "NONE").await;
@@ -285,8 +315,8 @@ async fn expired_entries_make_room_first(store: Store) {
         };
         (0..count).map(entry).map(with_ttl).collect()
     };
-    cache.fill(&ns, &batch("stays", 300, None)).await;
-    cache.fill(&ns, &batch("goes", 600, Some(2))).await;
+    cache.fill(&ns, &batch("stays", 200, None)).await;
+    cache.fill(&ns, &batch("goes", 400, Some(2))).await;
     // The witness, in a namespace of its own, was written last and expires last.
     let witness = namespace("quota");
     cache.set_for(&witness, "k", "1", 2).await.expect(201);
@@ -297,11 +327,11 @@ async fn expired_entries_make_room_first(store: Store) {
     })
     .await;
     // What expired is newer than what stays: by recency alone, the wrong ones would go.
-    cache.fill(&ns, &batch("new", 600, None)).await;
+    cache.fill(&ns, &batch("new", 400, None)).await;
     let books = Books::said(&cache, &ns).await;
-    assert_eq!(books, Books { keys: 900, bytes: 900_000, evictions: 0, expirations: 600 });
+    assert_eq!(books, Books { keys: 600, bytes: 600_000, evictions: 0, expirations: 400 });
     let kept = cache.all_keys(&ns).await;
-    assert_eq!(kept.iter().filter(|key| key.starts_with("stays")).count(), 300);
+    assert_eq!(kept.iter().filter(|key| key.starts_with("stays")).count(), 200);
 }
 
 #[tokio::test]

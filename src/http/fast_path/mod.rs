@@ -32,10 +32,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 pub use self::head::{EntryRequest, Head, Verb, parse};
 use self::reply::{Rest, Then, Tier};
 use super::SharedApp;
+use super::budget::UsedUp;
 use super::closing::Closing;
 use super::entry;
 use super::error::{self, Error};
 use super::request_id::Numbered;
+use super::room::COUNTED_FROM;
 use super::wire::Wire;
 use crate::cache::{Consistency, Lookup, Trail};
 use crate::clock::Moment;
@@ -297,7 +299,7 @@ impl FastPath {
         let caller = Caller::within(request_id, asked_by.trace);
         // The answers before this one go first.
         let mut output = std::mem::take(&mut wire.output);
-        let mut share = self.app.bounds.bodies.share();
+        let share = self.app.bounds.bodies.share();
         let may_write = matches!(waiting, Waiting::Put(..));
         let answer = async {
             match waiting {
@@ -309,7 +311,7 @@ impl FastPath {
                     Err(Error::BodyTooLarge { limit: self.max_body_bytes })
                 }
                 Waiting::Put(key, body) => {
-                    share.take(body.len())?;
+                    share.take(body.len()).map_err(|UsedUp| Error::TooManyBodies)?;
                     entry::store(&self.app.cache, &key, &body).await.map(Answer::Response)
                 }
             }
@@ -325,6 +327,11 @@ impl FastPath {
                 Err(Error::Panic)
             }
         };
+        // Held until the answer is written.
+        let counted = answer.as_ref().map_or(0, Answer::counted_bytes);
+        let room = (counted > 0).then(|| self.app.bounds.room());
+        let has_room = room.as_ref().is_none_or(|room| room.admits(counted));
+        let answer = if has_room { answer } else { Err(Error::TooManyAnswers) };
         let then = if closing.is_given() { Then::Close } else { Then::Stay };
         let rest = match answer {
             Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id, then),
@@ -350,6 +357,16 @@ impl FastPath {
 enum Answer {
     Lookup(Lookup),
     Response(Response),
+}
+
+impl Answer {
+    /// What it takes of the memory for answers.
+    fn counted_bytes(&self) -> usize {
+        match self {
+            Self::Lookup(Lookup { entry: Some(entry), .. }) if entry.value.len() >= COUNTED_FROM => entry.value.len(),
+            _ => 0,
+        }
+    }
 }
 
 enum Progress {

@@ -19,11 +19,12 @@ use crate::clock::unix_millis_of_last_tick;
 use crate::http::answer::APPLICATION_JSON;
 use crate::http::bounds::X_REQUEST_ID;
 use crate::http::entry::{put_headers, shown_ttl};
+use crate::http::room::COUNTED_FROM;
 use crate::http::{error, json};
 use crate::model::{Entry, EntryRef};
 
-/// Values beyond this are sent from where they lie; copying smaller ones costs less than a further piece.
-const COPIED_BYTES: usize = 16 * 1024;
+/// Values beyond this are sent from where they lie, and count as memory of answers; copying smaller ones costs less than a further piece.
+const COPIED_BYTES: usize = COUNTED_FROM - 1;
 
 /// Room for all of an answer but its value.
 const HEAD_BYTES: usize = 512;

@@ -176,10 +176,14 @@ fn mget() -> Answers {
             "results": {"user_1": {"value": null, "found": false, "error": "shard_unavailable"}},
             "hits": 0, "misses": 0, "errors": 1,
         },
+        "an invalid key": {
+            "results": {"user_1": {"value": 1, "found": true}, "": {"value": null, "found": false, "error": "invalid_key"}},
+            "hits": 1, "misses": 0, "errors": 1,
+        },
     });
-    Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidKey, Code::TooManyKeys], ANY]).json(
+    Answers::errors(&[NAMESPACE, BODY, &[Code::TooManyKeys], ANY]).json(
         OK,
-        "Every key asked for, found or not. A shard that fails fails its own keys only.",
+        "Every key asked for, found or not. An invalid key, or a shard that fails, costs its own keys only.",
         "MgetAnswer",
         examples,
     )
@@ -275,7 +279,7 @@ fn logs() -> Answers {
 fn stats() -> Answers {
     let example = json!({"stats": {
         "namespace": "users", "hits": 900, "misses": 100, "hit_rate": 0.9, "total_keys": 150,
-        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "evictions": 0, "expirations": 12,
+        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 0, "expirations": 12,
     }});
     Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
 }

@@ -45,7 +45,10 @@ pub fn key() -> Value {
 }
 
 pub fn keys() -> RefOr<Schema> {
-    of(json!({"type": "array", "maxItems": 1000, "items": key()}))
+    of(json!({
+        "type": "array", "maxItems": 1000,
+        "items": {"type": "string", "description": "One that is no valid key has the error `invalid_key` in the answer."},
+    }))
 }
 
 pub fn written_key() -> RefOr<Schema> {
@@ -139,7 +142,7 @@ pub fn asked_stale_if_error() -> RefOr<Schema> {
 pub fn asked_max_size_mb() -> RefOr<Schema> {
     or_null(json!({
         "type": "integer", "minimum": 0, "maximum": Policy::MAX_SIZE_MB,
-        "description": "Quota in MiB of values; 0: none of its own.",
+        "description": "Quota in MiB: of each entry value, key, tags and 384 bytes count; 0: none of its own.",
     }))
 }
 
@@ -275,7 +278,7 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
             "results": {"type": "object", "additionalProperties": fetched, "description": "By key."},
             "hits": count,
             "misses": count,
-            "errors": {"type": "integer", "minimum": 1, "description": "Keys whose shard failed; absent when none did."},
+            "errors": {"type": "integer", "minimum": 1, "description": "Keys that are invalid, or whose shard failed; absent when there are none."},
         },
         "additionalProperties": false,
     });

@@ -7,14 +7,23 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version};
+use crate::model::{
+    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version, charge,
+};
 use crate::store::Totals;
 
 /// What an operation took out of the space, for the books of the whole store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Removed {
     pub entries: u64,
+    /// In the memory of the whole store.
     pub cost: u64,
+}
+
+/// The memory that an entry takes, in bytes, by what its namespace is charged for it: the name of the namespace
+/// stands in front of every key.
+pub fn cost(key: &EntryKey, charged: u64) -> u64 {
+    charged + key.namespace().len() as u64 + 1
 }
 
 /// The entries of a namespace, not yet behind a lock.
@@ -46,7 +55,6 @@ pub struct Item {
     pub(super) expires_at: Option<Moment>,
     pub(super) tags: Tags,
     pub(super) birth: u64,
-    pub(super) cost: u64,
     pub(super) access_count: u64,
     pub(super) last_accessed: UnixMillis,
     /// Number of the latest read or write.
@@ -71,6 +79,11 @@ impl Default for Entries {
 }
 
 impl Item {
+    /// What the namespace is charged for it.
+    pub(super) fn charged(&self, key: &EntryKey) -> u64 {
+        charge(key.key().len(), self.tags.joined_len(), self.value.len())
+    }
+
     pub(super) fn is_expired(&self, now: Moment) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
@@ -112,10 +125,13 @@ impl Entries {
         if let Some(expires_at) = item.expires_at {
             self.expiries.remove(&(expires_at, item.birth));
         }
-        self.cost -= item.cost;
+        let charged = item.charged(key);
+        let cost = cost(key, charged);
+        self.cost -= cost;
         self.totals.keys -= 1;
         self.totals.bytes -= item.value.len() as u64;
-        Removed { entries: 1, cost: item.cost }
+        self.totals.charged -= charged;
+        Removed { entries: 1, cost }
     }
 
     pub(super) fn remove_expired(&mut self, key: &EntryKey) -> Removed {
@@ -164,21 +180,21 @@ impl Entries {
         victim.cloned()
     }
 
-    /// Makes room for `size` bytes under `key`, expired entries first; false when there is none. An
-    /// entry always fits where it would be alone.
+    /// Makes room for an entry under `key` that is charged `charged` bytes, expired entries first; false when
+    /// there is none. An entry always fits where it would be alone.
     pub(super) fn make_room(
         &mut self,
         key: &EntryKey,
-        size: u64,
+        charged: u64,
         quota: Quota,
         now: Moment,
         removed: &mut Removed,
     ) -> bool {
         let Some(limit) = quota.max_bytes else { return true };
-        let own = self.by_use.peek(key).map_or(0, |item| item.value.len() as u64);
+        let own = self.by_use.peek(key).map_or(0, |item| item.charged(key));
         loop {
-            let others = self.totals.bytes - own;
-            if others == 0 || others + size <= limit.get() {
+            let others = self.totals.charged - own;
+            if others == 0 || others + charged <= limit.get() {
                 return true;
             }
             if let Some(expired) = self.remove_an_expired(now) {
@@ -195,10 +211,23 @@ impl Entries {
 
     /// The live entry under `key`, used now.
     pub(super) fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
-        if self.by_use.peek(key).is_some_and(|item| item.is_expired(now)) {
-            return Err(self.remove_expired(key));
+        self.access_at_most(key, now, usize::MAX).expect("no value is larger")
+    }
+
+    /// The same; `None` if its value has more than `most` bytes, and nothing was done.
+    pub(super) fn access_at_most(
+        &mut self,
+        key: &EntryKey,
+        now: Moment,
+        most: usize,
+    ) -> Option<Result<&Item, Removed>> {
+        match self.by_use.peek(key) {
+            None => return Some(Err(Removed::default())),
+            Some(item) if item.is_expired(now) => return Some(Err(self.remove_expired(key))),
+            Some(item) if item.value.len() > most => return None,
+            Some(_) => {}
         }
-        let Some(item) = self.by_use.get_mut(key) else { return Err(Removed::default()) };
+        let item = self.by_use.get_mut(key).expect("it is there");
         let before = item.rank(self.policy);
         item.access_count += 1;
         item.last_accessed = unix_millis();
@@ -210,7 +239,7 @@ impl Entries {
             self.ranks.remove(&before);
             self.ranks.insert(after);
         }
-        Ok(item)
+        Some(Ok(item))
     }
 
     pub(super) fn next_version(&mut self, now_micros: u64) -> Version {

@@ -18,8 +18,8 @@ use parking_lot::RwLock;
 use self::entries::Removed;
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, Neighbour, Page, Presence, Reads, RingCount, Role, ShardHealth, ShardIndex, Store,
-    Stored, Survey, Totals,
+    Cursor, Error, FlushFailure, Neighbour, Page, Presence, Reads, RingCount, Role, Room, ShardHealth, ShardIndex,
+    Store, Stored, Survey, Totals,
 };
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
 
@@ -28,6 +28,9 @@ pub const NAME: &str = "embedded";
 
 /// Entries looked at under one hold of a namespace's lock by a flush, a listing or a sweep.
 const BATCH: usize = 512;
+
+/// Bytes of the largest value that is answered at hand: larger ones count as memory of answers.
+const LARGEST_AT_HAND: usize = 16 * 1024 - 1;
 
 /// An in-process store bounded by memory.
 pub struct Embedded {
@@ -62,7 +65,7 @@ impl Embedded {
     }
 
     fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
-        let cost = space::cost(key, &write);
+        let cost = entries::cost(key, space::charged(key, &write));
         if cost > self.limit_bytes {
             return Err(Error::Full { shard: NAME.to_owned() });
         }
@@ -141,15 +144,22 @@ impl Store for Embedded {
     }
 
     fn get_at_hand(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
-        Some(self.read(&key.to_key()))
+        let key = key.to_key();
+        let Some(space) = self.space(key.namespace()) else { return Some(None) };
+        let (entry, removed) = space.get_at_most(&key, LARGEST_AT_HAND)?;
+        self.release(removed);
+        Some(entry)
     }
 
-    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for key in keys {
-            answers.push(Ok(self.read(key)));
-        }
-        answers
+    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
+        let overloaded = || Error::Overloaded { shard: NAME.to_owned() };
+        let mut has_room = true;
+        let read = |key| {
+            let found = if has_room { self.read(key) } else { None };
+            has_room = has_room && found.as_ref().is_none_or(|entry| room(entry.value.len()));
+            if has_room { Ok(found) } else { Err(overloaded()) }
+        };
+        keys.iter().map(read).collect()
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {

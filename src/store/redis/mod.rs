@@ -50,8 +50,8 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::{Grant, secret};
 use super::{
-    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
-    Totals, entry_key,
+    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth, ShardIndex, Store,
+    Stored, Totals, entry_key,
 };
 use crate::clock::Moment;
 use crate::config::RedisConfig;
@@ -162,7 +162,7 @@ impl Redis {
     fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<Vec<usize>>)> {
         let mut batches: Vec<(Vec<Vec<usize>>, Load)> = vec![Default::default(); self.shards.len()];
         for (i, (key, load)) in keys.enumerate() {
-            let (batches, sum) = &mut batches[usize::from(self.ring.route(key.hash()))];
+            let (batches, sum) = &mut batches[usize::from(self.ring.route(key.ring_hash()))];
             *sum = Load { keys: sum.keys + load.keys, bytes: sum.bytes + load.bytes };
             match batches.last_mut() {
                 Some(last) if sum.keys <= KEYS_PER_SCRIPT && sum.bytes <= BYTES_PER_SCRIPT => last.push(i),
@@ -259,7 +259,7 @@ where
 #[async_trait]
 impl Store for Redis {
     fn shard_of(&self, key: &EntryKey) -> ShardIndex {
-        self.ring.route(key.hash())
+        self.ring.route(key.ring_hash())
     }
 
     fn shard_names(&self) -> &[String] {
@@ -279,17 +279,17 @@ impl Store for Redis {
     }
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
-        let shard = self.owner(key.hash());
+        let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Read, &[key]).await?;
         shard.get_gathered(key).await
     }
 
-    async fn get_many(&self, keys: &[EntryKey]) -> Vec<Result<Option<Entry>, Error>> {
+    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
         let loads = keys.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
             let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
             shard.clear(Effect::Read, &wanted).await?;
-            shard.get(&wanted).await
+            shard.get(&wanted, room).await
         })
         .await
         .into_iter()
@@ -298,7 +298,7 @@ impl Store for Redis {
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        let shard = self.owner(key.hash());
+        let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Read, &[key]).await?;
         shard.describe(key).await
     }
@@ -308,11 +308,11 @@ impl Store for Redis {
     }
 
     fn accessed(&self, key: KeyRef<'_>) {
-        self.owner(key.hash()).accesses.add(key);
+        self.owner(key.ring_hash()).accesses.add(key);
     }
 
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
-        let shard = self.owner(key.hash());
+        let shard = self.owner(key.ring_hash());
         let share = quota.share(self.shards.len());
         shard.clear(Effect::Write, &[key]).await?;
         let stored = shard.set_gathered(key, write, share, quota.eviction_policy).await?;
@@ -338,7 +338,7 @@ impl Store for Redis {
             answers.await.into_iter().map(|answer| answer.and_then(|stored| stored)).collect();
         for ((key, _), answer) in writes.iter().zip(&answers) {
             if matches!(answer, Ok(stored) if stored.outcome == Outcome::Created) {
-                self.owner(key.hash()).accesses.forget(key);
+                self.owner(key.ring_hash()).accesses.forget(key);
             }
         }
         answers
@@ -347,7 +347,7 @@ impl Store for Redis {
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let arguments =
             |settled: &Settled| vec![Value::from(key.namespace()), secret(settled), Value::from(key.key())];
-        let shard = self.owner(key.hash());
+        let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
         shard.accesses.forget(key);

@@ -237,7 +237,7 @@ impl Shard {
             let Some(history) = &known.history else { return Ok(()) };
             let mut due = Due::new();
             for key in keys {
-                match history.void_until(key.hash()) {
+                match history.void_until(key.ring_hash()) {
                     0 => {}
                     until => due.entry(until).or_default().push(key.key()),
                 }

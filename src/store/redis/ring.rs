@@ -87,7 +87,7 @@ mod tests {
 
     fn owner<'n>(names: &[&'n str], ring: &Ring, i: usize) -> &'n str {
         let key = EntryKey::parse("users", &format!("user_{i}")).unwrap();
-        names[usize::from(ring.route(key.hash()))]
+        names[usize::from(ring.route(key.ring_hash()))]
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
             let mut counts = [0usize; 3];
             for i in 0..KEYS {
                 let key = EntryKey::parse("users", &format!("user_{i}")).unwrap();
-                counts[usize::from(ring.route(key.hash()))] += 1;
+                counts[usize::from(ring.route(key.ring_hash()))] += 1;
             }
             let even = KEYS as f64 / 3.0;
             for count in counts {

@@ -13,7 +13,7 @@ use super::shard::{Effect, Party, Refusal, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
-use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
+use crate::store::{Error, Outcome, Room, ShardHealth, Stored, Totals};
 
 /// Work of one script of a sweep, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
@@ -118,12 +118,23 @@ impl Shard {
         Error::ForeignType { shard: self.name.clone(), name, found }
     }
 
-    /// Reads entries, in as many scripts as their size asks for.
-    pub async fn get(&self, keys: &[&EntryKey]) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
+    /// Reads entries, in as many scripts as their size asks for, and as far as `room` has any.
+    pub async fn get(
+        &self,
+        keys: &[&EntryKey],
+        room: Room<'_>,
+    ) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut bytes = 0;
         while entries.len() < keys.len() {
+            // After a refusal it has no room for nothing either.
+            if !room(bytes) {
+                return Err(Error::Overloaded { shard: self.name.clone() });
+            }
             let wanted = &keys[entries.len()..];
-            for (key, found) in wanted.iter().zip(self.get_some(Party::Alone, wanted).await?) {
+            let found = self.get_some(Party::Alone, wanted).await?;
+            bytes = found.iter().map(Found::bytes).sum();
+            for (key, found) in wanted.iter().zip(found) {
                 entries.push(match found {
                     Found::Entry(entry) => Ok(Some(entry)),
                     Found::Nothing => Ok(None),
@@ -134,6 +145,9 @@ impl Shard {
                     Found::Foreign(foreign) => Err(self.foreign(foreign)),
                 });
             }
+        }
+        if !room(bytes) {
+            return Err(Error::Overloaded { shard: self.name.clone() });
         }
         if !lost.is_empty() {
             self.notice_lost(&lost).await;
@@ -398,6 +412,13 @@ pub enum Found {
     /// Nothing, and the books do not know yet.
     Lost,
     Foreign(Foreign),
+}
+
+impl Found {
+    /// Of the value.
+    fn bytes(&self) -> usize {
+        if let Self::Entry(entry) = self { entry.value.len() } else { 0 }
+    }
 }
 
 fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {

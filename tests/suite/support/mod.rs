@@ -17,6 +17,7 @@
 //! - [`metric`]: the Prometheus text, parsed strictly
 //! - [`database`]: a look into what a service wrote, on either database
 //! - [`eventually`]: waiting without guessing
+//! - [`collisions`]: keys that share one hash
 //! - [`random`]: random numbers that can be had again
 //! - [`both_stores`]: one test body, two stores
 
@@ -25,6 +26,7 @@ pub mod both_stores;
 pub mod browser;
 pub mod checker;
 pub mod client;
+pub mod collisions;
 pub mod database;
 pub mod eventually;
 pub mod gate;

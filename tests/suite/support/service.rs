@@ -76,7 +76,7 @@ impl Settings {
 
     /// The embedded store, with SQLite where it lies by default: in the working folder, which is new.
     pub fn embedded() -> Settings {
-        Settings::none().patient()
+        Settings::none().patient().lasting()
     }
 
     /// The three shared Redis servers and a fresh database of the shared PostgreSQL.
@@ -89,6 +89,7 @@ impl Settings {
         let settings = Settings { store: Store::Shards, ..Settings::none() };
         settings
             .patient()
+            .lasting()
             .set("redis_shards", redis::shards(servers))
             .set("database_url", postgres::shared().fresh_database())
     }
@@ -131,6 +132,11 @@ impl Settings {
     /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
     fn patient(self) -> Settings {
         self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
+    }
+
+    /// Entries stay and nothing is evicted, for tests that are not about the defaults of a new namespace.
+    fn lasting(self) -> Settings {
+        self.set("default_ttl", 0).set("default_max_size_mb", 0)
     }
 
     fn command(&self, folder: &Path) -> Command {
@@ -273,9 +279,24 @@ impl Service {
 
     /// The memory it has, in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory it has had at once since [`Service::forget_peak`].
+    pub fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// See proc(5), `clear_refs`.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5")
+            .expect("the service is a child of this process");
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the service runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a process has memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
         kib * 1024
     }
 

@@ -112,6 +112,9 @@ fn some<T>(all: &[T]) -> &[T] {
     &all[..all.len().min(10)]
 }
 
+/// What a quota counts for an entry beside its value, key and tags, in bytes.
+pub const ENTRY_OVERHEAD: u64 = 384;
+
 impl Books {
     pub fn plus(self, other: Books) -> Books {
         Books {

@@ -1,0 +1,111 @@
+//! Memory that all requests share: for the bodies of requests, and for answers. Each request takes its share as it
+//! goes, at once or not at all.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// The bytes that all requests under way may take for one purpose.
+#[derive(Debug)]
+pub struct Budget {
+    max: usize,
+    used: AtomicUsize,
+}
+
+/// The budget has not as much left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedUp;
+
+impl Budget {
+    pub fn new(max: usize) -> Self {
+        Self { max, used: AtomicUsize::new(0) }
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// A share of nothing, which costs nothing.
+    pub fn share(&self) -> Share<&Self> {
+        Share::of(self)
+    }
+
+    pub fn left(&self) -> usize {
+        self.max.saturating_sub(self.used())
+    }
+}
+
+/// What one request holds of the budget, given back however it ends.
+#[derive(Debug)]
+pub struct Share<B: Deref<Target = Budget>> {
+    budget: B,
+    bytes: AtomicUsize,
+}
+
+impl<B: Deref<Target = Budget>> Share<B> {
+    /// A share of nothing.
+    pub fn of(budget: B) -> Self {
+        Self { budget, bytes: AtomicUsize::new(0) }
+    }
+
+    pub fn left_for_all(&self) -> usize {
+        self.budget.left()
+    }
+
+    /// Takes `bytes` more, at once or not at all: a request that waited for others while it holds a part of
+    /// the budget could be what they wait for.
+    ///
+    /// # Errors
+    /// There is not as much left.
+    pub fn take(&self, bytes: usize) -> Result<(), UsedUp> {
+        let max = self.budget.max;
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
+        self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| UsedUp)?;
+        self.bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Holds exactly `bytes` from now on.
+    ///
+    /// # Errors
+    /// There is not as much left; nothing changes.
+    pub fn resize(&self, bytes: usize) -> Result<(), UsedUp> {
+        let held = self.bytes.load(Relaxed);
+        if bytes > held {
+            return self.take(bytes - held);
+        }
+        self.bytes.fetch_sub(held - bytes, Relaxed);
+        self.budget.used.fetch_sub(held - bytes, Relaxed);
+        Ok(())
+    }
+
+    pub fn give_back(&self) {
+        let bytes = self.bytes.swap(0, Relaxed);
+        if bytes > 0 {
+            self.budget.used.fetch_sub(bytes, Relaxed);
+        }
+    }
+}
+
+impl<B: Deref<Target = Budget>> Drop for Share<B> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_grows_and_shrinks_within_what_all_may_take() {
+        let budget = Budget::new(100);
+        let (one, other) = (budget.share(), budget.share());
+        assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(UsedUp)));
+        assert_eq!((other.take(40), one.resize(61)), (Ok(()), Err(UsedUp)));
+        assert_eq!((one.resize(10), budget.used()), (Ok(()), 50));
+        drop(one);
+        assert_eq!(budget.used(), 40);
+        drop(other);
+        assert_eq!(budget.used(), 0);
+    }
+}

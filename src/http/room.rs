@@ -1,0 +1,169 @@
+//! Memory for answers: what one request holds of the budget until its answer has been sent.
+//!
+//! Answers up to [`COUNTED_FROM`] are not counted: the bound on connections bounds them. What a store sends counts as
+//! soon as it has come, so an mget stops asking when the budget is used up.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::vec;
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::budget::{Budget, Share};
+use crate::metrics::Metrics;
+
+/// Bytes from which on an answer counts.
+pub const COUNTED_FROM: usize = 16 * 1024;
+
+/// What one answer takes, given back when the last clone is gone.
+#[derive(Clone)]
+pub struct Room(Arc<Held>);
+
+struct Held {
+    share: Share<Arc<Budget>>,
+    /// Nothing more is admitted from then on.
+    is_refused: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Room {
+    /// Of nothing yet.
+    pub fn of(budget: &Arc<Budget>, metrics: &Arc<Metrics>) -> Self {
+        let is_refused = AtomicBool::new(false);
+        Self(Arc::new(Held { share: Share::of(budget.clone()), is_refused, metrics: metrics.clone() }))
+    }
+
+    /// Whether there is room for `bytes` more, which are held from now on. Nothing is admitted after a refusal,
+    /// and nothing is held.
+    pub fn admits(&self, bytes: usize) -> bool {
+        !self.0.is_refused.load(Relaxed) && (self.0.share.take(bytes).is_ok() || self.refuse())
+    }
+
+    /// Whether there is room for an answer of `bytes` in all, which are held from now on.
+    pub fn admits_in_all(&self, bytes: usize) -> bool {
+        !self.0.is_refused.load(Relaxed) && (self.0.share.resize(bytes).is_ok() || self.refuse())
+    }
+
+    /// Answers false.
+    fn refuse(&self) -> bool {
+        if !self.0.is_refused.swap(true, Relaxed) {
+            self.0.metrics.answers_refused.increment(1);
+        }
+        self.0.share.give_back();
+        false
+    }
+
+    /// `body`, with the room held until the client has it.
+    pub fn hold(self, body: Body) -> Body {
+        Body::new(HeldBody { body, room: self })
+    }
+}
+
+/// A body whose bytes hold the room.
+struct HeldBody {
+    body: Body,
+    room: Room,
+}
+
+/// Bytes of an answer: the server keeps them until they are written.
+struct HeldBytes {
+    bytes: Bytes,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let room = self.room.clone();
+        let hold = |bytes| Bytes::from_owner(HeldBytes { bytes, _room: room });
+        Pin::new(&mut self.body).poll_frame(cx).map_ok(|frame| frame.map_data(hold))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body of several pieces, which are sent from where they lie.
+pub struct Pieces {
+    pieces: vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    pub fn body(pieces: Vec<Bytes>) -> Body {
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Body::new(Self { pieces: pieces.into_iter(), left })
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.pieces.next();
+        self.left -= next.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn room_is_held_until_the_last_byte_is_gone() {
+        let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
+        let room = Room::of(&budget, &metrics);
+        assert!(room.admits(30) && room.admits(40) && room.admits_in_all(60));
+        let body = room.hold(Pieces::body(vec![Bytes::from_static(b"a"), Bytes::from_static(b"bc")]));
+        assert_eq!(body.size_hint().exact(), Some(3));
+        let sent = body.collect().await.unwrap().to_bytes();
+        assert_eq!((&sent[..], budget.used()), (b"abc".as_slice(), 0));
+
+        let room = Room::of(&budget, &metrics);
+        assert!(room.admits(60));
+        let mut body = room.hold(Body::from("abc"));
+        let frame = body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(budget.used(), 60, "the server has not written it yet");
+        drop(frame);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_was_refused_once_holds_nothing_and_is_counted_once() {
+        let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
+        let room = Room::of(&budget, &metrics);
+        assert!(room.admits(60) && !room.admits(41) && !room.admits(1) && !room.admits_in_all(1));
+        assert_eq!(budget.used(), 0);
+        assert!(metrics.render().contains("sidecache_http_answers_refused_total 1"), "{}", metrics.render());
+    }
+}

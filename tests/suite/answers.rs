@@ -1,0 +1,155 @@
+//! The memory that answers may take: `max_answers_mb` bounds what is gathered for them and what clients have not
+//! read yet.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::answer::Answer;
+use crate::support::both_stores::on_own_services;
+use crate::support::client::{Client, cache_path, key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::service::{Service, Settings, Store};
+
+on_own_services! {
+    an_mget_beyond_the_memory_for_answers_is_refused_before_it_takes_it,
+    answers_that_nobody_reads_leave_others_the_small_ones,
+}
+
+const MIB: u64 = 1 << 20;
+const BUDGET: u64 = 32 * MIB;
+const VALUE_BYTES: usize = 4 << 20;
+const VALUES: usize = 64;
+
+/// L1 is off, as its memory is not that of answers.
+fn with_little_memory(settings: Settings) -> Settings {
+    settings.set("max_answers_mb", BUDGET / MIB).set("embedded_max_mb", 400).set("l1_max_mb", 0)
+}
+
+async fn filled(service: &Service, values: usize) -> (Client, String, Vec<String>) {
+    let (cache, ns) = (service.client(), namespace("answers"));
+    let keys: Vec<String> = (0..values).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        cache.set(&ns, key, &value(key)).await.expect(201);
+    }
+    (cache, ns, keys)
+}
+
+/// JSON text that differs from key to key.
+fn value(key: &str) -> String {
+    format!("\"{key}{}\"", "x".repeat(VALUE_BYTES - 2 - key.len()))
+}
+
+async fn mget(cache: &Client, ns: &str, keys: &[String]) -> Answer {
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    cache.mget(ns, &names).await
+}
+
+#[track_caller]
+fn is_refused(answer: Answer) {
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    answer.expect_error(503, "overloaded");
+}
+
+async fn no_answer_is_under_way(cache: &Client) {
+    eventually(SOON, async || {
+        let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");
+        anyhow::ensure!(bytes == 0.0, "{bytes} bytes of answers");
+        Ok(())
+    })
+    .await;
+}
+
+/// The bug: an mget held all its values, and then the answer as well. 1,000 values of 4 MiB were 8 GiB.
+async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_takes_it(settings: Settings) {
+    let service = Service::start(with_little_memory(settings));
+    let (cache, ns, keys) = filled(&service, VALUES).await;
+    let most = BUDGET as usize / VALUE_BYTES - 1;
+    let mut growth = Vec::new();
+    for (asked, at_once) in [(most, 1), (VALUES, 1), (VALUES, 4)] {
+        service.forget_peak();
+        let before = service.resident_bytes();
+        let asking: Vec<_> = (0..at_once)
+            .map(|_| {
+                let (cache, ns, keys) = (service.client(), ns.clone(), keys[..asked].to_vec());
+                tokio::spawn(async move { mget(&cache, &ns, &keys).await })
+            })
+            .collect();
+        for answer in asking {
+            let answer = answer.await.expect("no client panics");
+            if asked == VALUES {
+                is_refused(answer);
+                continue;
+            }
+            let answer = answer.expect(200).json();
+            assert_eq!((&answer["hits"], &answer["misses"]), (&json!(asked), &json!(0)));
+            for key in &keys[..asked] {
+                assert!(
+                    answer["results"][key]["value"].as_str().is_some_and(|text| value(key)[1..].starts_with(text))
+                );
+            }
+        }
+        no_answer_is_under_way(&cache).await;
+        growth.push(service.peak_bytes().saturating_sub(before) / MIB);
+    }
+    eprintln!("{:?}: within, beyond, and four times beyond the budget it grew by {growth:?} MiB", service.store());
+    // The budget, and what each of three shards may be sending to each client when it is used up.
+    let sending = if service.store() == Store::Shards { 3 * 2 * VALUE_BYTES as u64 / MIB } else { 0 };
+    for (growth, at_once) in growth.into_iter().zip([1, 1, 4]) {
+        assert!(growth <= BUDGET / MIB + at_once * sending + 32, "it grew by {growth} MiB");
+    }
+    assert_eq!(cache.metrics().await.total("sidecache_http_answers_refused_total"), 5.0);
+    assert_eq!(mget(&cache, &ns, &keys[..most]).await.expect(200).number("hits"), most as u64);
+}
+
+async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Settings) {
+    let service = Service::start(with_little_memory(settings).set("max_bodies_mb", 64));
+    let (cache, ns, keys) = filled(&service, 8).await;
+    cache.set(&ns, "small", "1").await.expect(201);
+    let listed = namespace("answers");
+    let entries: Vec<Value> = (0..1_000).map(|number| json!({"key": format!("{number:0500}"), "value": 1})).collect();
+    cache.fill(&listed, &json!(entries)).await;
+    cache.set(&ns, "rest", &format!("\"{}\"", "x".repeat(VALUE_BYTES - 200_000))).await.expect(201);
+
+    // Seven values in an mget, and one that leaves less than a listing takes.
+    let body = json!({"keys": &keys[..7]}).to_string();
+    let path = format!("{}/mget", cache_path(&ns));
+    let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let unread = sent(&service, &request).await;
+    let rest = sent(&service, &format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "rest"))).await;
+    eventually(SOON, async || {
+        let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");
+        anyhow::ensure!(bytes > (8 * VALUE_BYTES - 200_000) as f64, "{bytes} bytes of answers");
+        Ok(())
+    })
+    .await;
+    // By the fast path, by the router, in a batch, and in a listing.
+    is_refused(cache.get(&ns, &keys[7]).await);
+    is_refused(cache.get_with(&ns, &keys[7], &[("cache-control", "no-cache")]).await);
+    is_refused(mget(&cache, &ns, &keys[7..]).await);
+    is_refused(cache.list(&listed, &[("limit", "1000")]).await);
+    assert_eq!(
+        cache.list(&listed, &[("limit", "20")]).await.expect(200).json()["keys"].as_array().map(Vec::len),
+        Some(20)
+    );
+    assert_eq!(cache.get(&ns, "small").await.expect(200).value(), "1");
+    // A write is carried out, and answered.
+    cache.set(&ns, &keys[7], &value("new")).await.expect(200);
+    cache.send(Method::HEAD, &key_path(&ns, "small"), &[], None).await.expect(200);
+
+    drop((unread, rest));
+    no_answer_is_under_way(&cache).await;
+    assert_eq!(cache.get(&ns, &keys[7]).await.expect(200).value(), value("new"));
+    assert_eq!(
+        cache.list(&listed, &[("limit", "1000")]).await.expect(200).json()["keys"].as_array().map(Vec::len),
+        Some(1_000)
+    );
+}
+
+/// A connection on which this was sent, and whose answer nobody reads.
+async fn sent(service: &Service, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(service.address()).await.expect("the service listens");
+    stream.write_all(request.as_bytes()).await.expect("the service reads");
+    stream
+}

@@ -1,0 +1,79 @@
+//! Input that is made to cost much: it costs about what other input of the same size does.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::Client;
+use crate::support::collisions;
+use crate::support::service::Service;
+
+on_both_stores! {
+    regression_keys_that_share_a_hash_cost_what_others_cost,
+}
+
+/// Rounds whose fastest counts, as other tests run at the same time.
+const ROUNDS: usize = 5;
+
+/// The bug: every map in memory went by the ring's hash, which is the same everywhere and for which anybody can
+/// compute keys that share one. An mset of 1,000 such keys took 100 times as long as one of others.
+async fn regression_keys_that_share_a_hash_cost_what_others_cost(service: &Service) {
+    let cache = service.client();
+    let crafted = collisions::keys();
+    let ordinary: Vec<String> =
+        (0..crafted.len()).map(|i| format!("{i:0width$}", width = crafted[0].len())).collect();
+    let (mut fastest_crafted, mut fastest_ordinary) = (Times::LONGEST, Times::LONGEST);
+    for _ in 0..ROUNDS {
+        fastest_crafted.take(Times::of(&cache, &crafted).await);
+        fastest_ordinary.take(Times::of(&cache, &ordinary).await);
+    }
+    println!("{:?}: crafted {fastest_crafted:?}, ordinary {fastest_ordinary:?}", service.store());
+    // On shards crafted keys may all belong to one, which then does the work of three.
+    for (crafted, ordinary) in fastest_crafted.all().into_iter().zip(fastest_ordinary.all()) {
+        assert!(crafted < 8 * ordinary, "{fastest_crafted:?} for crafted keys, {fastest_ordinary:?} for others");
+    }
+}
+
+/// How long batches of all keys took.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    mset: Duration,
+    /// From the store.
+    first_mget: Duration,
+    /// From L1, where there is one.
+    second_mget: Duration,
+}
+
+impl Times {
+    const LONGEST: Times = Times { mset: Duration::MAX, first_mget: Duration::MAX, second_mget: Duration::MAX };
+
+    async fn of(cache: &Client, keys: &[String]) -> Times {
+        let ns = collisions::NAMESPACE;
+        let entries: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": key})).collect();
+        let begun = Instant::now();
+        cache.fill(ns, &Value::from(entries)).await;
+        let mset = begun.elapsed();
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut mgets = [Duration::ZERO; 2];
+        for mget in &mut mgets {
+            let begun = Instant::now();
+            let answer = cache.mget(ns, &names).await.expect(200);
+            *mget = begun.elapsed();
+            let answer = answer.json();
+            assert_eq!(answer["hits"], keys.len());
+            assert!(names.iter().all(|key| answer["results"][*key]["value"] == **key));
+        }
+        Times { mset, first_mget: mgets[0], second_mget: mgets[1] }
+    }
+
+    fn take(&mut self, other: Times) {
+        self.mset = self.mset.min(other.mset);
+        self.first_mget = self.first_mget.min(other.first_mget);
+        self.second_mget = self.second_mget.min(other.second_mget);
+    }
+
+    fn all(&self) -> [Duration; 3] {
+        [self.mset, self.first_mget, self.second_mget]
+    }
+}
