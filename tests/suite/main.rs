@@ -9,6 +9,7 @@
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
 //! - [`scale`]: a million entries
+//! - [`foreign_types`]: names of ours that somebody else wrote to
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -61,6 +62,7 @@ mod expiry;
 mod fast_path;
 mod fleet;
 mod flush;
+mod foreign_types;
 mod full_memory;
 mod functional;
 mod gathering;
