@@ -10,6 +10,7 @@
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
 //! - [`scale`]: a million entries
 //! - [`foreign_types`]: names of ours that somebody else wrote to
+//! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -84,6 +85,7 @@ mod quotas;
 mod regressions;
 mod replay;
 mod ring_change;
+mod roles;
 mod scale;
 mod stale_on_error;
 mod staleness;

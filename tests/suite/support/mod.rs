@@ -7,6 +7,7 @@
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
 //! - [`sentinel`]: a group of Redis servers that elects a new primary
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
+//! - [`switch`]: a TCP switch, which leads new connections to another server
 //! - [`gate`]: a TCP gate that holds up single answers
 //! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
 //! - [`browser`]: Chromium, without a window
@@ -43,5 +44,6 @@ pub mod scratch;
 pub mod sentinel;
 pub mod service;
 pub mod slowlog;
+pub mod switch;
 pub mod walk;
 pub mod wire;

@@ -71,6 +71,12 @@ impl Group {
         &self.nodes[node]
     }
 
+    /// Has the Sentinels make the replica the primary, although the primary is alive.
+    pub fn fail_over(&self) {
+        let mut sentinel = Connection::open(self.sentinels[0].port).expect("a Sentinel accepts connections");
+        sentinel.command(&["SENTINEL", "FAILOVER", NAME]);
+    }
+
     /// SIGKILL of a node.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
