@@ -11,6 +11,7 @@
 //! - [`scale`]: a million entries
 //! - [`foreign_types`]: names of ours that somebody else wrote to
 //! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
+//! - [`lost_books`]: bookkeeping that is gone
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -74,6 +75,7 @@ mod keys;
 mod listener;
 mod listing;
 mod logs;
+mod lost_books;
 mod metrics;
 mod monitoring;
 mod namespaces;
