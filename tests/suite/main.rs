@@ -12,6 +12,7 @@
 //! - [`foreign_types`]: names of ours that somebody else wrote to
 //! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
 //! - [`lost_books`]: bookkeeping that is gone
+//! - [`making_room`]: a quota far below what a namespace holds
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -76,6 +77,7 @@ mod listener;
 mod listing;
 mod logs;
 mod lost_books;
+mod making_room;
 mod metrics;
 mod monitoring;
 mod namespaces;
