@@ -13,6 +13,7 @@
 //! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
 //! - [`lost_books`]: bookkeeping that is gone
 //! - [`making_room`]: a quota far below what a namespace holds
+//! - [`crowded_keys`]: keys that were chosen to crowd one place
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -55,6 +56,7 @@ mod clients;
 mod coherence;
 mod concurrency;
 mod connections;
+mod crowded_keys;
 mod dashboard;
 mod database_outage;
 mod eviction;
