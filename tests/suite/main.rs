@@ -14,6 +14,7 @@
 //! - [`lost_books`]: bookkeeping that is gone
 //! - [`making_room`]: a quota far below what a namespace holds
 //! - [`crowded_keys`]: keys that were chosen to crowd one place
+//! - [`ring_mismatch`]: an instance whose setting does not fit the living fleet
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -91,6 +92,7 @@ mod quotas;
 mod regressions;
 mod replay;
 mod ring_change;
+mod ring_mismatch;
 mod roles;
 mod scale;
 mod stale_on_error;
