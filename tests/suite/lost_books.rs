@@ -88,7 +88,7 @@ fn is_user(number: usize) -> bool {
 }
 
 fn is_red(number: usize) -> bool {
-    number % 3 == 0
+    number.is_multiple_of(3)
 }
 
 fn key(number: usize) -> String {
@@ -98,7 +98,7 @@ fn key(number: usize) -> String {
 fn entry(number: usize) -> Value {
     let tags: &[&str] = if is_red(number) { &["red", "all"] } else { &["all"] };
     let mut entry = json!({"key": key(number), "value": number, "tags": tags});
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         entry["ttl"] = json!(600);
     }
     entry
@@ -168,7 +168,7 @@ async fn a_flush_finds_all(flush: Flush) {
         never_negative(&mut shard, &ns, &what);
         let left = readable(&world.one, &ns).await;
         let taken = (0..KEYS).filter(|number| flush.takes(*number)).count();
-        println!("{what}: {deleted} of {taken} counted as deleted, {} of {} kept", left.len(), KEYS - taken);
+        eprintln!("{what}: {deleted} of {taken} counted as deleted, {} of {} kept", left.len(), KEYS - taken);
         let missed: Vec<&usize> = left.iter().filter(|number| flush.takes(**number)).collect();
         assert!(
             missed.is_empty(),
