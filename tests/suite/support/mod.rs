@@ -19,7 +19,7 @@
 //! - [`database`]: a look into what a service wrote, on either database
 //! - [`eventually`]: waiting without guessing
 //! - [`random`]: random numbers that can be had again
-//! - [`both_stores`]: one test body, two stores
+//! - [`both_stores`], [`release`]: one test body, two stores, and every release of Redis
 
 pub mod answer;
 pub mod both_stores;
@@ -40,6 +40,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod redis;
+pub mod release;
 pub mod scratch;
 pub mod sentinel;
 pub mod service;
