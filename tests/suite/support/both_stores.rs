@@ -1,5 +1,5 @@
 //! One test body, two stores: `embedded::<name>` and `shards::<name>`; or every release of Redis as well:
-//! `redis_6_2::<name>` and `redis_8_2::<name>`.
+//! `redis_6_2::<name>` and `redis_8_2::<name>`, and the user with the least rights: `least_rights::<name>`.
 
 /// Makes two tests of every body named, on the services that all tests share:
 /// `async fn body(service: &Service)`.
@@ -14,7 +14,7 @@ macro_rules! on_both_stores {
     };
 }
 
-/// The same, and further tests on services whose shards are an older and a newer Redis.
+/// The same, and further tests on services whose shards are an older and a newer Redis, or grant little.
 macro_rules! on_every_server {
     ($($body:ident),+ $(,)?) => {
         crate::support::both_stores::on_both_stores!($($body),+);
@@ -23,6 +23,9 @@ macro_rules! on_every_server {
         }
         mod redis_8_2 {
             $(crate::support::both_stores::on_release!($body, V8_2);)+
+        }
+        mod least_rights {
+            $(crate::support::both_stores::on_confined!($body);)+
         }
     };
 }
@@ -62,6 +65,17 @@ macro_rules! on_release {
     };
 }
 
+macro_rules! on_confined {
+    ($body:ident) => {
+        #[tokio::test]
+        async fn $body() {
+            let service = crate::support::confined::shared_service();
+            let _log = service.log_on_failure();
+            super::$body(service).await;
+        }
+    };
+}
+
 macro_rules! on_own_service {
     ($body:ident, $store:ident) => {
         #[tokio::test]
@@ -71,4 +85,6 @@ macro_rules! on_own_service {
     };
 }
 
-pub(crate) use {on_both_stores, on_every_server, on_own_service, on_own_services, on_release, on_shared_service};
+pub(crate) use {
+    on_both_stores, on_confined, on_every_server, on_own_service, on_own_services, on_release, on_shared_service,
+};

@@ -20,12 +20,15 @@
 //! - [`eventually`]: waiting without guessing
 //! - [`random`]: random numbers that can be had again
 //! - [`both_stores`], [`release`]: one test body, two stores, and every release of Redis
+//! - [`acl`], [`confined`]: users of Redis who have not all rights, and a service that has the least
 
+pub mod acl;
 pub mod answer;
 pub mod both_stores;
 pub mod browser;
 pub mod checker;
 pub mod client;
+pub mod confined;
 pub mod database;
 pub mod eventually;
 pub mod gate;
