@@ -11,6 +11,7 @@
 //! - [`scale`]: a million entries
 //! - [`foreign_types`]: names of ours that somebody else wrote to
 //! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
+//! - [`resolved_names`]: a name that resolves to another address while the old server lives on
 //! - [`lost_books`]: bookkeeping that is gone
 //! - [`making_room`]: a quota far below what a namespace holds
 //! - [`crowded_keys`]: keys that were chosen to crowd one place
@@ -91,6 +92,7 @@ mod outage;
 mod quotas;
 mod regressions;
 mod replay;
+mod resolved_names;
 mod ring_change;
 mod ring_mismatch;
 mod roles;

@@ -1,6 +1,7 @@
 //! A TCP switch, for what a DNS name or a proxy does at a failover: new connections go to the server that it
 //! leads to now, old ones stay where they are.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -27,19 +28,39 @@ struct Shared {
 impl Switch {
     /// A switch on a free port that leads to this server.
     pub fn to(redis: &Redis) -> Switch {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
+        Switch::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), redis).expect("there is a free port")
+    }
+
+    /// Two switches on one free port, at 127.0.0.1 and 127.0.0.2, that lead to these servers.
+    pub fn two_to(servers: &[Redis; 2]) -> [Switch; 2] {
+        for _ in 0..10 {
+            let first = Switch::to(&servers[0]);
+            let beside = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), first.address.port()));
+            if let Ok(second) = Switch::at(beside, &servers[1]) {
+                return [first, second];
+            }
+        }
+        panic!("no port is free at two addresses in ten attempts");
+    }
+
+    fn at(address: SocketAddr, redis: &Redis) -> io::Result<Switch> {
+        let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared { port: AtomicU16::new(redis.port()), accepted: AtomicU64::new(0) });
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("switch").enable_all().build();
         let runtime = runtime.expect("a thread can be started");
         runtime.spawn(accept(listener, Arc::clone(&shared)));
-        Switch { address, shared, runtime: Some(runtime) }
+        Ok(Switch { address, shared, runtime: Some(runtime) })
     }
 
     /// From now on new connections go to this server.
     pub fn lead_to(&self, redis: &Redis) {
         self.shared.port.store(redis.port(), Ordering::SeqCst);
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> String {
