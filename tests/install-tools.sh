@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the servers and programs that the tests start, from Debian's packages, where they are absent; further
-# pairs of package and command can be named, and without them a Python environment of the tests' own is made.
+# pairs of package and command can be named, and without them a Python environment of the tests' own is made, and
+# Redis servers of other versions than Debian's are fetched.
 # Nothing is started: the tests start their own, on free ports.
 set -eu
 
@@ -67,4 +68,7 @@ install() {
 }
 
 [ -z "$missing" ] || install
-[ "$environment" -eq 0 ] || "$(dirname "$0")/openapi/install.sh"
+if [ "$environment" -ne 0 ]; then
+    "$(dirname "$0")/openapi/install.sh"
+    "$(dirname "$0")/redis/install.sh"
+fi

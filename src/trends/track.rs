@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     fn totals(hits: u64, misses: u64, expirations: u64) -> Option<Totals> {
-        Some(Totals { hits, misses, keys: 7, bytes: 70, charged: 80, evictions: 0, expirations })
+        Some(Totals { hits, misses, keys: 7, bytes: 70, charged: 80, evictions: 0, expirations, ..Totals::default() })
     }
 
     /// A track after readings a second apart.

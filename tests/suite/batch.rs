@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::namespace;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::service::Service;
 
-on_both_stores! {
+on_every_server! {
     a_key_asked_twice_counts_once,
     of_a_key_set_twice_the_last_wins,
     a_thousand_entries_are_stored_and_read_in_one_call_each,

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::namespace;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::service::Service;
 
-on_both_stores! {
+on_every_server! {
     f14_put_1_mb_value,
     f14_value_over_the_limit,
     f15_complex_json,

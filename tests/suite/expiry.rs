@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::namespace;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::line;
@@ -15,7 +15,7 @@ use crate::support::service::{Service, Settings};
 use crate::support::slowlog::Watch;
 use crate::support::walk::{Books, agreed, all_books};
 
-on_both_stores! {
+on_every_server! {
     an_expired_entry_counts_once_however_it_is_noticed,
     a_key_that_expired_is_created_anew,
 }

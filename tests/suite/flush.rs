@@ -3,13 +3,13 @@
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::namespace;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
-on_both_stores! {
+on_every_server! {
     a_glob_takes_what_redis_would_match,
     a_flush_with_a_pattern_finds_all_of_many_keys,
     a_flush_leaves_other_namespaces_alone,

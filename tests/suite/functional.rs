@@ -9,12 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::namespace;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::service::{Service, Store};
 
-on_both_stores! {
+on_every_server! {
     f01_get_cached_value,
     f01_head_has_the_headers_alone,
     f01_a_matching_etag_is_not_modified,

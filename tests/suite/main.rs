@@ -10,6 +10,13 @@
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
 //! - [`scale`]: a million entries
+//! - [`foreign_types`]: names of ours that somebody else wrote to
+//! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
+//! - [`resolved_names`]: a name that resolves to another address while the old server lives on
+//! - [`lost_books`]: bookkeeping that is gone
+//! - [`making_room`]: a quota far below what a namespace holds
+//! - [`crowded_keys`]: keys that were chosen to crowd one place
+//! - [`ring_mismatch`]: an instance whose setting does not fit the living fleet
 //! - [`full_memory`]: stores that have no memory left
 //! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
 //! - [`gathering`]: requests of one moment, which go as few scripts
@@ -54,6 +61,7 @@ mod coherence;
 mod concurrency;
 mod connections;
 mod crafted;
+mod crowded_keys;
 mod dashboard;
 mod database_outage;
 mod eviction;
@@ -64,6 +72,7 @@ mod expiry;
 mod fast_path;
 mod fleet;
 mod flush;
+mod foreign_types;
 mod full_memory;
 mod functional;
 mod gathering;
@@ -74,6 +83,8 @@ mod keys;
 mod listener;
 mod listing;
 mod logs;
+mod lost_books;
+mod making_room;
 mod metrics;
 mod monitoring;
 mod namespaces;
@@ -84,7 +95,10 @@ mod outage;
 mod quotas;
 mod regressions;
 mod replay;
+mod resolved_names;
 mod ring_change;
+mod ring_mismatch;
+mod roles;
 mod scale;
 mod stale_on_error;
 mod staleness;

@@ -3,17 +3,18 @@
 //! answered with stands in `support/history.rs`.
 //!
 //! With `CHAOS=long` (`make chaos`) the schedule of faults runs several times, each fault for longer, and
-//! on until a million reads are checked. The last tests take a part of the mechanism away and require that
+//! on until a million reads are checked. `store_faults` has what befalls the shards' data and roles. The last tests take a part of the mechanism away and require that
 //! this is noticed.
 
-use std::io;
+mod probe;
+mod store_faults;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::probe::{Probe, see_copies};
 use crate::support::checker::Checker;
-use crate::support::client::{key_path, namespace};
 use crate::support::history::{Lost, Violation};
-use crate::support::line::{self, Line};
 use crate::support::load::{Load, Plan};
 use crate::support::process::Signal;
 use crate::support::proxy::{Of, Proxy};
@@ -188,29 +189,7 @@ impl Field<'_> {
 
     /// Waits until every instance answers from its memory for every shard again.
     fn recover(&mut self) {
-        let began = Instant::now();
-        self.see_copies(began + PATIENCE);
-        self.checker().remark(&format!("well again after {:.1?}", began.elapsed()));
-        if self.turn.is_multiple_of(self.pace.settle_every) {
-            // What an instance knew before the fault proves its copies for so long, whether it hears of
-            // anything or not.
-            thread::sleep((BOUND + BOUND / 10).saturating_sub(began.elapsed()));
-            self.see_copies(began + PATIENCE);
-            self.checker().is_healthy();
-        }
-        thread::sleep(self.pace.calm);
-    }
-
-    /// Waits until every instance keeps copies of every shard's keys and hears of their writes.
-    fn see_copies(&mut self, deadline: Instant) {
-        for probe in &mut self.probes {
-            // With a copy that is there before another instance writes.
-            for (listener, writer) in [(0, 1), (1, 2), (2, 0)] {
-                probe.wait_for_copy(&self.services[listener], deadline);
-                probe.write(&self.services[writer], deadline);
-                probe.wait_for_copy(&self.services[listener], deadline);
-            }
-        }
+        recover(self.load, &self.pace, &mut self.probes, &self.services, self.turn);
     }
 
     fn cut_subscribers(&mut self) {
@@ -434,6 +413,21 @@ impl Field<'_> {
     }
 }
 
+/// Waits until every instance answers from its memory for every shard again, after the fault of this number.
+fn recover(load: &Load, pace: &Pace, probes: &mut [Probe], services: &[Service], turn: usize) {
+    let began = Instant::now();
+    see_copies(probes, services, began + PATIENCE);
+    load.checker.remark(&format!("well again after {:.1?}", began.elapsed()));
+    if turn.is_multiple_of(pace.settle_every) {
+        // What an instance knew before the fault proves its copies for so long, whether it hears of
+        // anything or not.
+        thread::sleep((BOUND + BOUND / 10).saturating_sub(began.elapsed()));
+        see_copies(probes, services, began + PATIENCE);
+        load.checker.is_healthy();
+    }
+    thread::sleep(pace.calm);
+}
+
 /// The channel on which scripts say what they changed.
 const INVALIDATIONS: &str = "sidecache:invalidations";
 
@@ -444,80 +438,6 @@ const USUAL_LIMIT: &str = "pubsub 33554432 8388608 60";
 fn messages(keys: usize) -> String {
     let keys: String = (0..keys).map(|key| format!("\nnobody-has-this-{key}")).collect();
     format!("nowhere{keys}")
-}
-
-/// A key to see whether instances keep copies of a shard's keys and hear of writes.
-struct Probe {
-    shard: String,
-    path: String,
-    value: u64,
-}
-
-impl Probe {
-    /// One for each of these shards.
-    fn all(service: &Service, shards: &[&str]) -> Vec<Probe> {
-        let ns = namespace("probe");
-        let mut found: Vec<Probe> = Vec::new();
-        for number in 0..1_000 {
-            let mut probe = Probe { shard: String::new(), path: key_path(&ns, &number.to_string()), value: 0 };
-            probe.write(service, Instant::now() + PATIENCE);
-            let (_, said, _) = probe.look(service).expect("the instance answers");
-            let its = shards.iter().find(|shard| said.contains(&format!("detail={shard},")));
-            if let Some(shard) = its.filter(|shard| !found.iter().any(|probe| probe.shard == **shard)) {
-                probe.shard = (*shard).to_owned();
-                found.push(probe);
-            }
-            if found.len() == shards.len() {
-                return found;
-            }
-        }
-        panic!("1,000 keys lie on all shards");
-    }
-
-    /// Writes a new value through the instance, however long that takes.
-    fn write(&mut self, service: &Service, deadline: Instant) {
-        self.value += 1;
-        let request = line::request("PUT", &self.path, "", &format!("{{\"value\":{}}}", self.value));
-        loop {
-            match ask(service, &request) {
-                Ok((200 | 201, _, _)) => return,
-                other => assert!(Instant::now() < deadline, "shard {} takes no writes: {other:?}", self.shard),
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Waits until the instance answers from its memory, with the newest value.
-    fn wait_for_copy(&mut self, service: &Service, deadline: Instant) {
-        loop {
-            let seen = self.look(service);
-            let value = format!("{{\"value\":{},", self.value);
-            match &seen {
-                Ok((200, said, body)) if said.contains("sidecache-l1; hit") && body.starts_with(&value) => return,
-                // A shard that came back without it, whichever way.
-                Ok((200 | 404, said, body)) if !said.starts_with("sidecache-l1") && !body.starts_with(&value) => {
-                    self.write(service, deadline);
-                }
-                _ => {}
-            }
-            let shard = &self.shard;
-            assert!(Instant::now() < deadline, "{}: no copy of shard {shard}'s {value}: {seen:?}", service.address());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn look(&self, service: &Service) -> io::Result<(u16, String, String)> {
-        ask(service, &line::request("GET", &self.path, "", ""))
-    }
-}
-
-/// Status, `Cache-Status` and body.
-fn ask(service: &Service, request: &[u8]) -> io::Result<(u16, String, String)> {
-    let mut line = Line::try_open(service.address(), Duration::from_secs(3))?;
-    line.send(request)?;
-    let answer = line.receive()?;
-    let said = answer.header("cache-status").unwrap_or_default().to_owned();
-    Ok((answer.status, said, String::from_utf8_lossy(answer.body).into_owned()))
 }
 
 /// Two instances, of which only the first is behind a proxy, and a load on both; `hurt` gets the proxy,

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use crate::support::both_stores::on_both_stores;
+use crate::support::both_stores::on_every_server;
 use crate::support::client::{Client, namespace};
 use crate::support::eventually::{SOON, eventually};
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 use crate::support::walk::{Books, agreed};
 
-on_both_stores! {
+on_every_server! {
     a_flush_by_tag_counts_exactly_what_it_deletes,
     overwriting_replaces_the_tags_whichever_way_it_is_done,
     the_end_of_an_entry_is_the_end_of_its_tags,

@@ -1,4 +1,5 @@
-//! One test body, two stores: `embedded::<name>` and `shards::<name>`.
+//! One test body, two stores: `embedded::<name>` and `shards::<name>`; or every release of Redis as well:
+//! `redis_6_2::<name>` and `redis_8_2::<name>`, and the user with the least rights: `least_rights::<name>`.
 
 /// Makes two tests of every body named, on the services that all tests share:
 /// `async fn body(service: &Service)`.
@@ -9,6 +10,22 @@ macro_rules! on_both_stores {
         }
         mod shards {
             $(crate::support::both_stores::on_shared_service!($body, Shards);)+
+        }
+    };
+}
+
+/// The same, and further tests on services whose shards are an older and a newer Redis, or grant little.
+macro_rules! on_every_server {
+    ($($body:ident),+ $(,)?) => {
+        crate::support::both_stores::on_both_stores!($($body),+);
+        mod redis_6_2 {
+            $(crate::support::both_stores::on_release!($body, V6_2);)+
+        }
+        mod redis_8_2 {
+            $(crate::support::both_stores::on_release!($body, V8_2);)+
+        }
+        mod least_rights {
+            $(crate::support::both_stores::on_confined!($body);)+
         }
     };
 }
@@ -37,6 +54,28 @@ macro_rules! on_shared_service {
     };
 }
 
+macro_rules! on_release {
+    ($body:ident, $release:ident) => {
+        #[tokio::test]
+        async fn $body() {
+            let service = crate::support::release::Release::$release.shared_service();
+            let _log = service.log_on_failure();
+            super::$body(service).await;
+        }
+    };
+}
+
+macro_rules! on_confined {
+    ($body:ident) => {
+        #[tokio::test]
+        async fn $body() {
+            let service = crate::support::confined::shared_service();
+            let _log = service.log_on_failure();
+            super::$body(service).await;
+        }
+    };
+}
+
 macro_rules! on_own_service {
     ($body:ident, $store:ident) => {
         #[tokio::test]
@@ -46,4 +85,6 @@ macro_rules! on_own_service {
     };
 }
 
-pub(crate) use {on_both_stores, on_own_service, on_own_services, on_shared_service};
+pub(crate) use {
+    on_both_stores, on_confined, on_every_server, on_own_service, on_own_services, on_release, on_shared_service,
+};

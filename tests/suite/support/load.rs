@@ -118,6 +118,11 @@ impl Load {
         self.instances[instance].is_avoided.store(is_avoided, Ordering::SeqCst);
     }
 
+    /// The namespace of all keys.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     pub fn address(&self, instance: usize) -> SocketAddr {
         *self.instances[instance].address.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,6 +226,7 @@ impl Load {
             200 => Found::Value(self.number(key, value_text(answer.body))),
             404 => Found::Nothing,
             503 => return self.checker.unanswered(),
+            409 if is_foreign(answer) => return self.checker.unanswered(),
             _ => return self.checker.unexpected(&shown(answer)),
         };
         let said = answer.header("cache-status").unwrap_or("without a Cache-Status");
@@ -356,7 +362,7 @@ impl Load {
             (404, [key]) if change == Change::Delete => {
                 self.checker.end_write(*key, numbers[0], Outcome::Acknowledged(end), true);
             }
-            (200 | 503, _) if body["success"].is_boolean() => {
+            (200 | 409 | 503, _) if body["success"].is_boolean() => {
                 for (place, (key, number)) in keys.iter().zip(&numbers).enumerate() {
                     let outcome = match body["errors"].get(name(place)) {
                         None => Outcome::Acknowledged(end),
@@ -366,6 +372,7 @@ impl Load {
                 }
             }
             (503, _) => end_all(outcome(&body["code"])),
+            (409, _) if is_foreign(answer) => end_all(Outcome::Refused),
             _ => {
                 self.checker.unexpected(&shown(answer));
                 end_all(Outcome::Unknown);
@@ -377,9 +384,16 @@ impl Load {
 /// What is known of a write that was answered with this code.
 fn outcome(code: &Value) -> Outcome {
     match code.as_str() {
-        Some("shard_unavailable" | "overloaded") => Outcome::Refused,
+        Some("shard_unavailable" | "overloaded" | "foreign_type" | "making_room" | "ring_mismatch") => {
+            Outcome::Refused
+        }
         _ => Outcome::Unknown,
     }
+}
+
+/// Whether something of another type lies where the key does.
+fn is_foreign(answer: Received<'_>) -> bool {
+    String::from_utf8_lossy(answer.body).contains("\"foreign_type\"")
 }
 
 /// The text of `value` in the answer to a GET, as the writers write it: a string without escapes.

@@ -7,6 +7,7 @@
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
 //! - [`sentinel`]: a group of Redis servers that elects a new primary
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
+//! - [`switch`]: a TCP switch, which leads new connections to another server
 //! - [`gate`]: a TCP gate that holds up single answers
 //! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
 //! - [`browser`]: Chromium, without a window
@@ -19,14 +20,17 @@
 //! - [`eventually`]: waiting without guessing
 //! - [`collisions`]: keys that share one hash
 //! - [`random`]: random numbers that can be had again
-//! - [`both_stores`]: one test body, two stores
+//! - [`both_stores`], [`release`]: one test body, two stores, and every release of Redis
+//! - [`acl`], [`confined`]: users of Redis who have not all rights, and a service that has the least
 
+pub mod acl;
 pub mod answer;
 pub mod both_stores;
 pub mod browser;
 pub mod checker;
 pub mod client;
 pub mod collisions;
+pub mod confined;
 pub mod database;
 pub mod eventually;
 pub mod gate;
@@ -41,9 +45,11 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod redis;
+pub mod release;
 pub mod scratch;
 pub mod sentinel;
 pub mod service;
 pub mod slowlog;
+pub mod switch;
 pub mod walk;
 pub mod wire;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::process::{self, Process, Signal};
+use super::release::Release;
 use super::{ports, scratch};
 
 /// A Redis server without persistence: whoever restarts it finds it empty.
@@ -32,12 +33,19 @@ pub struct Turns {
 }
 
 /// How a server of one's own differs from the others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Options {
+    release: Release,
     /// Words behind the usual ones on the command line.
     arguments: Vec<String>,
     /// Whether the kernel is asked to prefer it to other processes.
     preferred: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { release: Release::chosen(), arguments: Vec::new(), preferred: false }
+    }
 }
 
 /// The three shards of the shared services, in the order of their names `a`, `b`, `c`.
@@ -65,26 +73,32 @@ impl Redis {
     /// Three servers with further words on their command lines, such as `--maxmemory`, `8mb`.
     pub fn three_with(arguments: &[&str]) -> [Redis; 3] {
         let options =
-            Options { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), preferred: false };
+            Options { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), ..Options::default() };
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
     /// Three servers whose times are to be measured: where the kernel allows it, they wait for no
     /// other process. [`Redis::turns`] tells how long they did all the same.
     pub fn three_preferred() -> [Redis; 3] {
-        let options = Options { arguments: Vec::new(), preferred: true };
+        let options = Options { preferred: true, ..Options::default() };
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
     /// A server with further words on its command line.
     pub fn start_as(arguments: &[&str]) -> Redis {
         let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
-        Redis::start_with(&Options { arguments, preferred: false })
+        Redis::start_with(&Options { arguments, ..Options::default() })
     }
 
     /// The words that the server gets when it is started the next time, instead of its own.
     pub fn becomes(&mut self, arguments: &[&str]) {
         self.options.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Three servers of this release.
+    pub fn three_of(release: Release) -> [Redis; 3] {
+        let options = Options { release, ..Options::default() };
+        [0; 3].map(|_| Redis::start_with(&options))
     }
 
     /// Three servers of one's own.
@@ -139,7 +153,7 @@ impl Redis {
     }
 
     fn try_run(&mut self) -> bool {
-        let program = process::program_named("redis-server", "redis-server");
+        let program = self.options.release.program();
         let mut command = if self.options.preferred {
             // Where it may not, `nice` says so and runs the program all the same.
             let mut command = process::dying_with_us(&process::program_named("nice", "coreutils"), Signal::Kill);

@@ -71,6 +71,18 @@ impl Group {
         &self.nodes[node]
     }
 
+    /// Has the first Sentinel make the replica the primary, although the primary is alive. The others hear of it
+    /// when they are told.
+    pub fn fail_over(&self) {
+        let mut sentinel = Connection::open(self.sentinels[0].port).expect("a Sentinel accepts connections");
+        sentinel.command(&["SENTINEL", "FAILOVER", NAME]);
+    }
+
+    /// Whether the first Sentinel calls this node the primary.
+    pub fn is_named(&self, node: usize) -> bool {
+        self.sentinels[0].primary_port() == self.nodes[node].port().to_string()
+    }
+
     /// SIGKILL of a node.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();

@@ -59,6 +59,7 @@ pub struct Settings {
     arguments: Vec<String>,
     folder: Option<PathBuf>,
     descriptors: Option<u64>,
+    hosts: Option<PathBuf>,
 }
 
 impl Settings {
@@ -70,6 +71,7 @@ impl Settings {
             arguments: Vec::new(),
             folder: None,
             descriptors: None,
+            hosts: None,
         };
         none.set("listen", "127.0.0.1:0")
     }
@@ -129,6 +131,12 @@ impl Settings {
         self
     }
 
+    /// A file that the service sees as its /etc/hosts. It may be written to later, in place.
+    pub fn hosts(mut self, file: &Path) -> Settings {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
     /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
     fn patient(self) -> Settings {
         self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
@@ -141,9 +149,10 @@ impl Settings {
 
     fn command(&self, folder: &Path) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_sidecache"));
-        let mut command = match self.descriptors {
-            None => process::dying_with_us(program, Signal::Kill),
-            Some(limit) => {
+        let mut command = match (self.descriptors, &self.hosts) {
+            (None, None) => process::dying_with_us(program, Signal::Kill),
+            (None, Some(hosts)) => process::with_hosts(hosts, program, Signal::Kill),
+            (Some(limit), _) => {
                 let prlimit = process::program_named("prlimit", "util-linux");
                 let mut command = process::dying_with_us(&prlimit, Signal::Kill);
                 command.arg(format!("--nofile={limit}:{limit}")).arg(program);

@@ -1,0 +1,403 @@
+//! Servers that change their role or lose what they held: a replica, a primary that was demoted, a name that leads
+//! to another server, a shard that is emptied. Only a primary that kept its data proves that a copy is fresh.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::client::{Client, namespace};
+use crate::support::eventually::{INTERVAL, LATER, SOON, eventually};
+use crate::support::proxy::{Of, Proxy};
+use crate::support::redis::{Connection, Redis};
+use crate::support::sentinel::Group;
+use crate::support::service::{Service, Settings};
+use crate::support::switch::Switch;
+
+/// `max_staleness_ms` at its default.
+const MAX_STALENESS: Duration = Duration::from_millis(1_000);
+
+/// How long health may take to say that writes fail.
+const HEALTH_LAG: Duration = Duration::from_secs(2);
+
+const KEYS: usize = 20;
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
+/// The deadlines of a service as it is by default.
+fn on(url: &str) -> Settings {
+    Settings::shards()
+        .set("redis_shards", format!("a={url}"))
+        .set("redis_timeout_ms", 250)
+        .set("request_timeout_ms", 5_000)
+}
+
+/// A replica of another server, in step with it.
+fn replica_of(port: u16) -> Redis {
+    let replica = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
+    replicate(&replica, port);
+    replica
+}
+
+/// Makes a server the replica of the one on a port, and waits until it has its data.
+fn replicate(server: &Redis, port: u16) {
+    let mut connection = server.connect();
+    connection.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
+    let deadline = Instant::now() + LATER;
+    while !connection.command(&["INFO", "replication"]).text().contains("master_link_status:up") {
+        assert!(Instant::now() < deadline, "the replica is not in step");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn promote(server: &Redis) {
+    server.connect().command(&["REPLICAOF", "NO", "ONE"]);
+}
+
+async fn fill(cache: &Client, ns: &str, keys: &[String], value: u32) {
+    for some in keys.chunks(1_000) {
+        cache.fill(ns, &some.iter().map(|key| json!({"key": key, "value": value})).collect()).await;
+    }
+}
+
+/// Reads all keys until the instance answers each from its own memory.
+async fn in_memory(cache: &Client, ns: &str, keys: &[String]) {
+    for key in keys {
+        eventually(LATER, async || {
+            let answer = cache.get(ns, key).await;
+            ensure!(answer.status == 200 && answer.is_l1_hit(), "{} {:?}", answer.status, answer.headers);
+            Ok(())
+        })
+        .await;
+    }
+}
+
+/// Writes values into the shard beneath the service, so that no message tells of them.
+fn overwrite(connection: &mut Connection, ns: &str, keys: &[String], value: &str) {
+    let names: Vec<String> = keys.iter().map(|key| format!("cache:{ns}:{key}")).collect();
+    connection.pipeline(names.iter().map(|name| vec!["SET", name, value, "KEEPTTL"]));
+}
+
+/// Reads all keys again and again, and fails where a read that began after the bound is answered with the value
+/// that is old by then. Whatever else is answered is right: a miss, the new value, a refusal.
+async fn never_old(caches: &[&Client], ns: &str, keys: &[String], since: Instant, old: &str) {
+    let bound = since + MAX_STALENESS;
+    let end = bound + 2 * MAX_STALENESS;
+    while Instant::now() < end {
+        for (number, cache) in caches.iter().enumerate() {
+            for key in keys {
+                let started = Instant::now();
+                let answer = cache.get(ns, key).await;
+                if started > bound && answer.status == 200 {
+                    let after = started - since;
+                    assert_ne!(answer.value(), old, "{key} by {number} after {after:?}: {:?}", answer.headers);
+                }
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+async fn unwell(cache: &Client) {
+    eventually(SOON, async || {
+        let health = cache.health().await.json();
+        ensure!(health["status"] != "healthy", "{health}");
+        Ok(())
+    })
+    .await;
+}
+
+/// The bug: a demoted primary still delivers plain messages, so every copy stayed "fresh" and health said
+/// "healthy", for ever.
+#[tokio::test]
+async fn regression_a_primary_that_was_demoted_proves_no_copy_fresh() {
+    let old = Redis::start();
+    let new = replica_of(old.port());
+    let settings = on(&old.url());
+    let (a, b) = (Service::start(settings.clone()), Service::start(settings));
+    let (one, other, ns, keys) = (a.client(), b.client(), namespace("role"), keys(KEYS));
+    fill(&one, &ns, &keys, 1).await;
+    in_memory(&one, &ns, &keys).await;
+    in_memory(&other, &ns, &keys).await;
+    in_step(&old, &new).await;
+
+    // Nothing comes over the link between the two, so what lies on the old primary stays old.
+    let link = Proxy::in_front_of(&new);
+    link.stall(Of::All);
+    promote(&new);
+    old.connect().command(&["REPLICAOF", "127.0.0.1", &link.address().port().to_string()]);
+    let c = Service::start(on(&new.url()));
+    let third = c.client();
+    fill(&third, &ns, &keys, 2).await;
+    let written = Instant::now();
+    let lagging = old.connect().command(&["GET", &format!("cache:{ns}:k0")]).text();
+    assert_eq!(lagging, "1", "the old primary has the new value");
+    never_old(&[&one, &other], &ns, &keys, written, "1").await;
+    one.set(&ns, "k0", "3").await.expect(503);
+    unwell(&one).await;
+    unwell(&other).await;
+}
+
+/// The bug: an instance that was given the address of a replica served it, kept copies of what it held, and called
+/// itself healthy while the replica's link was broken.
+#[tokio::test]
+async fn regression_a_replica_whose_link_broke_proves_no_copy_fresh() {
+    let primary = Redis::start();
+    let link = Proxy::in_front_of(&primary);
+    let replica = replica_of(link.address().port());
+    let a = Service::start(on(&primary.url()));
+    let b = Service::launch(on(&replica.url()));
+    let (one, other, ns, keys) = (a.client(), b.client(), namespace("role"), keys(KEYS));
+    fill(&one, &ns, &keys, 1).await;
+    let warm = Instant::now() + MAX_STALENESS;
+    while Instant::now() < warm {
+        for key in &keys {
+            other.get(&ns, key).await;
+        }
+    }
+    link.swallow_all();
+    fill(&one, &ns, &keys, 2).await;
+    never_old(&[&other], &ns, &keys, Instant::now(), "1").await;
+    unwell(&other).await;
+}
+
+/// How a shard loses all, or what it knows of itself.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Flushall,
+    Flushdb,
+    Restart,
+    Record,
+}
+
+/// The bug: L1 went on answering for entries that the shard had lost, as nothing told it.
+async fn copies_are_void_after(loss: Loss) {
+    let mut server = Redis::start();
+    let settings = on(&server.url());
+    let (a, b) = (Service::start(settings.clone()), Service::start(settings));
+    let (one, other, ns, keys) = (a.client(), b.client(), namespace("loss"), keys(KEYS));
+    fill(&one, &ns, &keys, 1).await;
+    in_memory(&one, &ns, &keys).await;
+    in_memory(&other, &ns, &keys).await;
+    match loss {
+        Loss::Flushall => drop(server.connect().command(&["FLUSHALL"])),
+        Loss::Flushdb => drop(server.connect().command(&["FLUSHDB"])),
+        Loss::Restart => {
+            server.kill();
+            server.run();
+        }
+        Loss::Record => {
+            let mut shard = server.connect();
+            shard.command(&["DEL", "sidecache:ring"]);
+            overwrite(&mut shard, &ns, &keys, "2");
+        }
+    }
+    never_old(&[&one, &other], &ns, &keys, Instant::now(), "1").await;
+    // And it works again: what is written through one is read through the other.
+    eventually(LATER, async || {
+        for key in &keys {
+            let stored = one.set(&ns, key, "3").await;
+            ensure!([200, 201].contains(&stored.status), "{}", stored.text());
+            let read = other.get(&ns, key).await;
+            ensure!(read.status == 200 && read.value() == "3", "{}", read.text());
+        }
+        Ok(())
+    })
+    .await;
+    in_memory(&other, &ns, &keys).await;
+}
+
+#[tokio::test]
+async fn regression_flushall_voids_every_copy_within_the_bound() {
+    copies_are_void_after(Loss::Flushall).await;
+}
+
+#[tokio::test]
+async fn regression_flushdb_voids_every_copy_within_the_bound() {
+    copies_are_void_after(Loss::Flushdb).await;
+}
+
+#[tokio::test]
+async fn a_restart_without_data_voids_every_copy_within_the_bound() {
+    copies_are_void_after(Loss::Restart).await;
+}
+
+#[tokio::test]
+async fn regression_a_lost_record_voids_every_copy_within_the_bound() {
+    copies_are_void_after(Loss::Record).await;
+}
+
+/// The bug: a read over a connection to the old primary, after the subscription had moved to the new one, left a
+/// copy of the new epoch: an old value that nothing voids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_served() {
+    const MANY: usize = 20_000;
+    const READERS: usize = 16;
+    let group = Group::start();
+    // The old primary goes on believing that it is one for longer than the test takes.
+    group.tell_every(Duration::from_secs(10));
+    let service = Service::start(on(&group.url()));
+    let (cache, ns, keys) = (service.client(), namespace("sentinel"), keys(MANY));
+    fill(&cache, &ns, &keys, 1).await;
+    let (old, new) = (group.primary(), 1 - group.primary());
+    in_step(group.node(old), group.node(new)).await;
+
+    group.fail_over();
+    let over = AtomicBool::new(false);
+    let promoted = async {
+        let asked = Instant::now();
+        while !group.is_named(new) {
+            assert!(asked.elapsed() < LATER, "the Sentinel still names the old primary");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // (1) The subscription and half of the other connections are lost, and made anew with the new primary.
+        // (2) A reading goes over one of these and comes back. (3) A key is read over one of those that stay with the
+        // old primary until the Sentinels are asked the next time.
+        kill_half(&mut group.node(old).connect());
+        overwrite(&mut group.node(new).connect(), &ns, &keys, "2");
+        let overwritten = Instant::now();
+        tokio::time::sleep(MAX_STALENESS).await;
+        over.store(true, Ordering::Relaxed);
+        overwritten
+    };
+    // Keys are read for the first time at some moment around the failover.
+    let next = AtomicUsize::new(0);
+    let reader = async || {
+        while !over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            cache.get(&ns, &keys[number % MANY]).await;
+        }
+    };
+    let readers = join_all((0..READERS).map(|_| reader()));
+    let (overwritten, _) = tokio::join!(promoted, readers);
+    println!("{} reads around the failover", next.load(Ordering::Relaxed));
+    let role = group.node(old).connect().command(&["ROLE"]).items()[0].text();
+    println!("the old primary calls itself {role} after the failover");
+    let mut stale = 0;
+    for some in keys.chunks(1_000) {
+        let names: Vec<&str> = some.iter().map(String::as_str).collect();
+        let answer = cache.mget(&ns, &names).await.expect(200).json();
+        stale += names.iter().filter(|key| answer["results"][**key]["value"] == 1).count();
+    }
+    assert_eq!(stale, 0, "of {MANY} keys have the old primary's value {:?} after the write", overwritten.elapsed());
+    eventually(LATER, async || {
+        let stored = cache.set(&ns, "k0", "3").await;
+        ensure!(stored.status == 200, "{}", stored.text());
+        Ok(())
+    })
+    .await;
+}
+
+/// Closes the subscriptions and every second of the other connections that the service has.
+fn kill_half(server: &mut Connection) {
+    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
+    let ids = list.lines().filter(|line| line.contains("cmd=evalsha"));
+    let ids: Vec<&str> = ids.filter_map(|line| line.split(' ').next()?.strip_prefix("id=")).collect();
+    assert!(ids.len() > 1, "connections of the service: {list}");
+    for id in ids.iter().step_by(2) {
+        server.command(&["CLIENT", "KILL", "ID", id]);
+    }
+}
+
+/// Writes until a write is acknowledged; answers how long that took and how often health said "healthy" between
+/// two writes that failed, once health had had the time to notice.
+async fn written_again(cache: &Client, ns: &str, limit: Duration) -> (Duration, u32) {
+    let (started, mut wrong) = (Instant::now(), 0);
+    let mut failed_before = false;
+    loop {
+        let health = cache.health().await.json();
+        let answer = cache.set(ns, "k0", "5").await;
+        if [200, 201].contains(&answer.status) {
+            return (started.elapsed(), wrong);
+        }
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        wrong += u32::from(failed_before && health["status"] == "healthy" && started.elapsed() > HEALTH_LAG);
+        failed_before = true;
+        assert!(started.elapsed() < limit, "no write for {limit:?}, and health says {health}: {}", answer.text());
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// A failover as a managed service does it: the replica becomes the primary, the primary its replica, and the name
+/// leads to the new one. Connections stay open.
+fn managed_failover(old: &Redis, new: &Redis, name: &Switch) {
+    promote(new);
+    old.connect().command(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
+    name.lead_to(new);
+}
+
+/// The bug: the old connections stayed open and answered READONLY to each write: 503 for as long as one looked,
+/// with a health of "healthy".
+#[tokio::test]
+async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value() {
+    let first = Redis::start();
+    let second = replica_of(first.port());
+    let name = Switch::to(&first);
+    let settings = on(&name.url());
+    let (a, b) = (Service::start(settings.clone()), Service::start(settings));
+    let (one, other, ns, keys) = (a.client(), b.client(), namespace("failover"), keys(KEYS));
+    let mut value = 1;
+    for (from, to) in [(&first, &second), (&second, &first)] {
+        fill(&one, &ns, &keys, value).await;
+        in_memory(&one, &ns, &keys).await;
+        in_memory(&other, &ns, &keys).await;
+        in_step(from, to).await;
+        let before = name.accepted();
+        managed_failover(from, to, &name);
+        for cache in [&one, &other] {
+            let (took, wrong) = written_again(cache, &ns, LATER).await;
+            println!("writes work again after {took:?}");
+            assert_eq!(wrong, 0, "health says healthy while writes fail");
+        }
+        assert!(name.accepted() > before, "nothing was connected anew");
+        fill(&one, &ns, &keys, value + 1).await;
+        never_old(&[&one, &other], &ns, &keys, Instant::now(), &value.to_string()).await;
+        for cache in [&one, &other] {
+            let answer = cache.get(&ns, "k1").await.expect(200);
+            assert_eq!(answer.value(), (value + 1).to_string());
+        }
+        value += 2;
+        replicate(from, to.port());
+    }
+}
+
+/// Waits until a replica has what its primary has.
+async fn in_step(primary: &Redis, replica: &Redis) {
+    let offset = |server: &Redis, field: &str| server.connect().info("replication", field);
+    eventually(LATER, async || {
+        let (from, to) = (offset(primary, "master_repl_offset"), offset(replica, "slave_repl_offset"));
+        ensure!(from == to, "{from} and {to}");
+        Ok(())
+    })
+    .await;
+}
+
+/// The bug: a replica that lost its primary, and is told to serve nothing then, answers MASTERDOWN. The connection
+/// was kept.
+#[tokio::test]
+async fn regression_a_connection_that_says_masterdown_is_replaced() {
+    let first = Redis::start();
+    let second = replica_of(first.port());
+    let name = Switch::to(&first);
+    let service = Service::start(on(&name.url()));
+    let (cache, ns, keys) = (service.client(), namespace("masterdown"), keys(KEYS));
+    fill(&cache, &ns, &keys, 1).await;
+    in_memory(&cache, &ns, &keys).await;
+    promote(&second);
+    let mut demoted = first.connect();
+    demoted.configure("replica-serve-stale-data", "no");
+    // Nobody listens there.
+    let nowhere = Redis::reserved();
+    demoted.command(&["REPLICAOF", "127.0.0.1", &nowhere.port().to_string()]);
+    name.lead_to(&second);
+    let (took, wrong) = written_again(&cache, &ns, LATER).await;
+    println!("writes work again after {took:?}");
+    assert_eq!(wrong, 0, "health says healthy while writes fail");
+    fill(&cache, &ns, &keys, 2).await;
+    never_old(&[&cache], &ns, &keys, Instant::now(), "1").await;
+}
