@@ -19,6 +19,8 @@ pub struct NamespaceTotals {
     pub bytes: u64,
     pub charged: u64,
     pub evictions: u64,
+    /// Those of them that were for want of a server's memory.
+    pub redis_evictions: u64,
     pub expirations: u64,
 }
 
@@ -82,8 +84,11 @@ const TABLE: [(&str, &str, &str, &[Series]); 9] = [
     (
         "sidecache_namespace_evictions_total",
         "counter",
-        "Entries that made room for others, on all shards; every instance tells the same.",
-        &[("", |f| Some(f.totals?.evictions))],
+        "Entries that made room for others, on all shards: within the quota, or for want of a Redis' memory; every instance tells the same.",
+        &[
+            (",cause=\"quota\"", |f| Some(f.totals?.evictions.saturating_sub(f.totals?.redis_evictions))),
+            (",cause=\"redis\"", |f| Some(f.totals?.redis_evictions)),
+        ],
     ),
     (
         "sidecache_namespace_expirations_total",

@@ -253,8 +253,7 @@ impl Known {
             let Some(track) = self.tracks.get_mut(namespace.as_str()) else { continue };
             let news = track.take_point(reading.map(|(_, totals)| totals), reading.map_or(now, |(at, _)| at), at);
             if !track.has_label {
-                self.others_news.evictions += news.evictions;
-                self.others_news.expirations += news.expirations;
+                self.others_news.add(news);
             }
         }
         self.tracks.values_mut().for_each(|track| track.age(now));
@@ -296,7 +295,7 @@ impl Known {
     /// The figures of what has no metrics of its own.
     fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
         let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
-        let News { evictions, expirations } = self.others_news;
+        let News { evictions, redis_evictions, expirations } = self.others_news;
         NamespaceFigures {
             traffic: (&self.others).into(),
             totals: Some(NamespaceTotals {
@@ -304,6 +303,7 @@ impl Known {
                 bytes: totals.bytes,
                 charged: totals.charged,
                 evictions,
+                redis_evictions,
                 expirations,
             }),
             quota_bytes: others.iter().map(|(_, track)| track.quota_bytes).sum(),

@@ -30,8 +30,7 @@ pub(super) struct Track {
     /// Between the last two readings; `None` where one of them failed.
     rates: Option<PerSecond>,
     /// Since the first reading, and what that found; these never fall.
-    evictions: u64,
-    expirations: u64,
+    news: News,
     points: VecDeque<Point>,
     latencies: RecentLatencies,
     /// This instance's since its start.
@@ -47,7 +46,17 @@ pub(super) struct Track {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     pub evictions: u64,
+    /// Those of them that were for want of a server's memory.
+    pub redis_evictions: u64,
     pub expirations: u64,
+}
+
+impl News {
+    pub fn add(&mut self, more: Self) {
+        self.evictions += more.evictions;
+        self.redis_evictions += more.redis_evictions;
+        self.expirations += more.expirations;
+    }
 }
 
 impl Track {
@@ -58,8 +67,7 @@ impl Track {
             used_at: now,
             totals: None,
             rates: None,
-            evictions: 0,
-            expirations: 0,
+            news: News::default(),
             points: VecDeque::new(),
             latencies: RecentLatencies::default(),
             traffic: Traffic::default(),
@@ -103,18 +111,26 @@ impl Track {
             return News::default();
         };
         let Some((before_at, before)) = self.totals.replace((read_at, totals)) else {
-            (self.evictions, self.expirations) = (totals.evictions, totals.expirations);
+            self.news = News {
+                evictions: totals.evictions,
+                redis_evictions: totals.redis_evictions,
+                expirations: totals.expirations,
+            };
             return News::default();
         };
-        // They begin anew when the namespace was deleted meanwhile, or a shard lost its memory.
-        let is_new = totals.hits < before.hits || totals.misses < before.misses;
-        let before = if is_new { Totals::default() } else { before };
+        // Sums over shards: they fall when one lost its memory, and what the others counted is not new then.
         let news = News {
             evictions: totals.evictions.saturating_sub(before.evictions),
+            redis_evictions: totals.redis_evictions.saturating_sub(before.redis_evictions),
             expirations: totals.expirations.saturating_sub(before.expirations),
         };
-        self.evictions += news.evictions;
-        self.expirations += news.expirations;
+        self.news.add(news);
+        // These two stand on one shard, and begin anew with it, or when the namespace was deleted meanwhile.
+        let before = Totals {
+            hits: if totals.hits < before.hits { 0 } else { before.hits },
+            misses: if totals.misses < before.misses { 0 } else { before.misses },
+            ..before
+        };
         let writes = std::mem::take(&mut self.writes);
         let rates =
             PerSecond::of(totals.hits - before.hits, totals.misses - before.misses, writes, read_at.since(before_at));
@@ -188,8 +204,9 @@ impl Track {
             keys: totals.keys,
             bytes: totals.bytes,
             charged: totals.charged,
-            evictions: self.evictions,
-            expirations: self.expirations,
+            evictions: self.news.evictions,
+            redis_evictions: self.news.redis_evictions,
+            expirations: self.news.expirations,
         });
         NamespaceFigures { traffic: (&self.traffic).into(), totals, quota_bytes: self.quota_bytes }
     }
@@ -262,7 +279,8 @@ mod tests {
     #[test]
     fn what_is_counted_never_falls_though_the_namespace_begins_anew() {
         let track = read(&[totals(1000, 10, 5), totals(1000, 10, 8), totals(50, 30, 1), totals(50, 30, 2)]);
-        assert_eq!(track.figures().totals.unwrap().expirations, 5 + 3 + 1 + 1);
+        // What a sum over shards fell to may have been counted before.
+        assert_eq!(track.figures().totals.unwrap().expirations, 5 + 3 + 1);
         assert_eq!(track.points()[1].hit_rate, Some(50.0 / 80.0));
     }
 
