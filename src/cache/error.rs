@@ -65,6 +65,10 @@ impl From<Refusal> for Error {
 
 impl From<store::FlushFailure> for Error {
     fn from(failure: store::FlushFailure) -> Self {
-        Self::PartlyFlushed { deleted: failure.deleted, error: failure.error }
+        match failure.error {
+            // No shard was asked.
+            error @ store::Error::RingMismatch => Self::Store(error),
+            error => Self::PartlyFlushed { deleted: failure.deleted, error },
+        }
     }
 }

@@ -121,8 +121,11 @@ async fn regression_a_batch_with_a_foreign_tag_stores_the_others_and_names_it() 
 
     let entries =
         json!([{"key": "k1", "value": 1}, {"key": "k2", "value": 2, "tags": ["bad"]}, {"key": "k3", "value": 3}]);
-    let expected = json!({"success": false, "stored": 2, "errors": {"k2": "foreign_type"}});
-    one.mset(&ns, &entries).await.expect_json(200, &expected);
+    let answer = one.mset(&ns, &entries).await.expect(200).json();
+    assert_eq!(answer["errors"], json!({"k2": "foreign_type"}), "{answer}");
+    assert_eq!((&answer["success"], &answer["stored"]), (&json!(false), &json!(2)), "{answer}");
+    let detail = answer["details"]["k2"].as_str().unwrap_or_default();
+    assert!(detail.contains(&tag) && detail.contains("list"), "{answer}");
     eventually(MAX_STALENESS, async || {
         let answer = other.get(&ns, "k1").await.expect(200);
         ensure!(answer.value() == "1", "{} from memory: {}", answer.value(), answer.is_l1_hit());
@@ -364,7 +367,9 @@ async fn regression_foreign_types_under_the_names_of_the_fleet_heal_by_themselve
         })
         .await;
         let moved = c.client().metrics().await.total("sidecache_moved_entries_removed_total");
-        assert!(moved > 0.0, "{name}: nothing moved");
+        // Without its record nobody knows what a shard holds: it is emptied. The fence goes with the record.
+        let is_emptied = ["sidecache:ring", "sidecache:fence"].contains(&name);
+        assert!(is_emptied || moved > 0.0, "{name}: nothing moved");
     }
 }
 

@@ -10,8 +10,8 @@
 //! where the fence was lost. Every script passes the incarnation and the moment at which the record was written, so
 //! a server that an instance does not know refuses it, and copies from before are void.
 //!
-//! A shard whose content has another form, or places by another secret, is emptied of our keys first: with the record
-//! marked so, nobody uses it meanwhile.
+//! A shard whose content has another form is emptied of our keys first: with the record marked so, nobody uses it
+//! meanwhile. Places go by one secret for the whole fleet; a shard that comes from another fleet keeps its own.
 //!
 //! What this cannot know: a ring that only shards know of which are all away, or in no ring of ours any
 //! more. And an instance that runs with another ring at the same time goes on with it; one that comes to living
@@ -62,6 +62,7 @@ impl Redis {
             warned: 0,
             secret: None,
             ring_version: self.ring.version().to_owned(),
+            instance: self.instance.clone(),
             accepts_change: self.accepts_ring_change,
             is_mismatched: false,
         };
@@ -84,6 +85,7 @@ struct Keeper {
     /// The fleet's secret of places, once it is known.
     secret: Option<String>,
     ring_version: String,
+    instance: String,
     /// Whether living instances with another ring are no reason to serve nothing.
     accepts_change: bool,
     /// Whether there were some at the last look.
@@ -154,7 +156,12 @@ impl Keeper {
                 }
                 return;
             }
-            if is_new && !is_running && !self.may_change_ring().await {
+            // A shard that is known by another name changes the ring, too.
+            let is_exchanged = (self.shards.iter().zip(&found)).any(|(shard, found)| {
+                let record = found.as_ref().and_then(|found| found.seen.record.as_ref());
+                record.is_some_and(|record| record.shard != shard.name)
+            });
+            if !is_running && !self.may_begin(is_new || is_exchanged).await {
                 return;
             }
             let secret = self.secret_of(&found);
@@ -164,7 +171,8 @@ impl Keeper {
             for (index, found) in (0..).zip(found) {
                 let Some(found) = found else { continue };
                 let shard = &self.shards[usize::from(index)];
-                let state = State::of(&found, &secret, shard);
+                let secret = shard_secret(shard, &found).unwrap_or_else(|| secret.clone());
+                let state = State::of(&found, shard);
                 let seen = if state == State::Foreign { &EMPTY } else { &found.seen };
                 let record = adopted(&shard.name, &mine, &known, seen);
                 // One from before that known here came back with old data, from a replica or a snapshot: it
@@ -178,14 +186,13 @@ impl Keeper {
                     {
                         self.serve(index, record, written);
                     }
-                    written => writes.push((shard.clone(), record, written.map(|written| written.at), state)),
+                    written => writes.push((shard.clone(), record, written.map(|written| written.at), state, secret)),
                 }
             }
             if writes.is_empty() {
                 break;
             }
-            let secret = &secret;
-            let written = join_all(writes.iter().map(|(shard, record, written, state)| async move {
+            let written = join_all(writes.iter().map(|(shard, record, written, state, secret)| async move {
                 let is_written = write(shard, record, *written, *state, secret).await;
                 match &is_written {
                     Ok(true) => tracing::info!(
@@ -214,7 +221,7 @@ impl Keeper {
         self.void_copies();
     }
 
-    /// The secret of places that all shards shall have: the one in force here, or else the one that most of them
+    /// The secret of places of shards that have none: the one in force here, or else the one that most of them
     /// have, the first by name among equals; a new one where none has any.
     fn secret_of(&mut self, found: &[Option<Found>]) -> String {
         if let Some(secret) = &self.secret {
@@ -234,11 +241,19 @@ impl Keeper {
         most.map_or_else(random_name, |(_, secret)| (*secret).to_owned())
     }
 
-    /// Whether nobody lives who divides the keys among other shards.
-    async fn may_change_ring(&mut self) -> bool {
-        let counted = join_all(self.shards.iter().map(|shard| shard.living_rings())).await;
-        let mut others = counted.iter().flatten().flatten().filter(|ring| ring.version != self.ring_version);
-        let is_mismatched = !self.accepts_change && others.any(|ring| ring.instances > 0);
+    /// Tells the shards that this instance lives, and whether it may serve: not where it would change the ring under
+    /// others that live.
+    async fn may_begin(&mut self, changes_ring: bool) -> bool {
+        let shards = self.shards.iter().filter(|shard| shard.is_connected());
+        let asked = shards.map(|shard| async {
+            // A shard that takes no writes at present is not adopted either.
+            shard.announce(&self.ring_version, &self.instance).await.ok();
+            if changes_ring { shard.living_rings(&self.instance).await } else { Some(Vec::new()) }
+        });
+        let counted = join_all(asked).await;
+        let others = counted.iter().flatten().flatten().any(|ring| ring.instances > 0);
+        let is_known = counted.iter().all(Option::is_some);
+        let is_mismatched = changes_ring && !self.accepts_change && others;
         for shard in &self.shards {
             shard.belonging.mismatch(is_mismatched);
         }
@@ -249,7 +264,7 @@ impl Keeper {
             );
         }
         self.is_mismatched = is_mismatched;
-        !is_mismatched
+        !is_mismatched && (is_known || self.accepts_change)
     }
 
     /// Copies in this process may be of what has become void.
@@ -271,20 +286,28 @@ enum State {
     Stale,
     /// The same, and every copy of what it holds is void.
     Suspect,
-    /// What it holds has another form, places by another secret, or lost its fence: it has to go.
+    /// What it holds has another form, or lost its fence: it has to go.
     Foreign,
+}
+
+/// The secret of places that what a shard holds was put in by, where it holds anything of ours.
+fn shard_secret(shard: &Shard, found: &Found) -> Option<String> {
+    let of_record = found.written.as_ref().filter(|written| written.form == FORM);
+    let of_record = of_record.map(|written| written.identity.place_secret.to_string());
+    // A record that was lost alone was about what is still there.
+    of_record.or_else(|| Some(shard.belonging.settled()?.identity.place_secret.to_string()))
 }
 
 /// What is found on a shard that was emptied.
 const EMPTY: Seen = Seen { record: None, has_data: false };
 
 impl State {
-    fn of(found: &Found, secret: &str, shard: &Shard) -> Self {
+    fn of(found: &Found, shard: &Shard) -> Self {
         let Some(written) = &found.written else {
             // A record that alone was lost is written again over what it was written for.
             return if found.seen.has_data && found.seen.record.is_none() { Self::Foreign } else { Self::Stale };
         };
-        let is_readable = written.form == FORM && *written.identity.place_secret == *secret && written.is_fenced;
+        let is_readable = written.form == FORM && written.is_fenced;
         if !is_readable && (found.seen.has_data || written.form == EMPTYING) {
             Self::Foreign
         } else if shard.belonging.is_suspect() {

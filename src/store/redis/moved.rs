@@ -331,7 +331,6 @@ impl Shard {
                     && written.form == FORM
                     && written.is_fenced
                     && written.identity.run_id == run_id
-                    && written.identity.place_secret == settled.identity.place_secret
                     && written.at >= settled.written
                     && !self.belonging.is_suspect() =>
             {

@@ -69,9 +69,18 @@ impl Presence for Redis {
 const LIVING_MS: &str = "3000";
 
 impl Shard {
-    /// The rings that instances live with; `None` where the shard does not tell.
-    pub async fn living_rings(&self) -> Option<Vec<RingCount>> {
-        let arguments = || vec![Value::from_static_str(LIVING_MS)];
+    /// Lets others know that this instance lives with this ring, before its first beat.
+    ///
+    /// # Errors
+    /// The shard takes no writes at present.
+    pub async fn announce(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
+        let arguments = || vec![Value::from(ring_version), Value::from(instance)];
+        self.run_upkeep(&scripts::ANNOUNCE, Effect::Write, arguments, reply::number).await.map(drop)
+    }
+
+    /// The rings that other instances live with; `None` where the shard does not tell.
+    pub async fn living_rings(&self, instance: &str) -> Option<Vec<RingCount>> {
+        let arguments = || vec![Value::from_static_str(LIVING_MS), Value::from(instance)];
         self.run_upkeep(&scripts::COUNT_RINGS, Effect::Read, arguments, rings).await.ok()
     }
 

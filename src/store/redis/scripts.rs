@@ -83,6 +83,7 @@ pub static RECORD_ACCESSES: LazyLock<Script> = writing!("lua/record_accesses.lua
 pub static FORGET: LazyLock<Script> = writing!("lua/forget.lua");
 pub static BEAT: LazyLock<Script> = script!("lua/living.lua", "lua/beat.lua");
 pub static LEAVE: LazyLock<Script> = script!("lua/living.lua", "lua/leave.lua");
+pub static ANNOUNCE: LazyLock<Script> = script!("lua/living.lua", "lua/announce.lua");
 pub static COUNT_RINGS: LazyLock<Script> = script!("lua/living.lua", "lua/count_rings.lua");
 pub static NEIGHBOURS: LazyLock<Script> = script!("lua/living.lua", "lua/neighbours.lua");
 pub static COUNT_KEYS: LazyLock<Script> = reading!("lua/count_keys.lua");

@@ -1,7 +1,7 @@
 -- Puts entries into the index that are in none, and removes what is left of others. ARGV: token, ns, secret, then for
 -- each entry its key and place. Returns how many were put in.
 
-local adopted = 0
+local adopted, removed = 0, {}
 for i = 4, #ARGV, 2 do
   local key, place = ARGV[i], tonumber(ARGV[i + 1])
   local id = ns .. ':' .. key
@@ -11,7 +11,9 @@ for i = 4, #ARGV, 2 do
     -- Not ours: a DELETE of the key removes it.
   elseif not meta[3] or found == 'none' then
     local expires = meta[4]
-    redis.call('UNLINK', 'cache:' .. id, 'cache_meta:' .. id)
+    if redis.call('UNLINK', 'cache:' .. id, 'cache_meta:' .. id) > 0 then
+      removed[#removed + 1] = key
+    end
     if meta[3] then
       count_loss(expires == '0' and '+inf' or expires or '+inf')
     end
@@ -35,4 +37,6 @@ for i = 4, #ARGV, 2 do
   end
 end
 save_books()
+-- Copies of what had no metadata any more would outlive it.
+publish(removed)
 return adopted

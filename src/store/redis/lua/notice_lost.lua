@@ -11,7 +11,7 @@ for i = 4, #ARGV do
   if not meta.err and not (meta[3] and redis.call('EXISTS', 'cache:' .. id) == 1) then
     local _, score = take_out(key, meta)
     count = count + 1
-    if score and count_loss(score) == 'evictions' then
+    if (score and count_loss(score) == 'evictions') or not meta[3] then
       evicted[#evicted + 1] = key
     end
   end

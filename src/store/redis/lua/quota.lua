@@ -64,18 +64,20 @@ local function victims(policy, spared, most)
   work = work + 5
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
-  -- Few buckets are empty, as they grow and shrink with the keys.
-  for _ = 1, math.min(books.buckets, MOST_LOOKS) do
+  -- Where buckets are sparse one is too small a sample. Buckets in front of full ones are emptied first, so a long row
+  -- of empty ones is left for another place.
+  for look = 1, math.min(books.buckets, MOST_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
     for _, key in ipairs(members) do
       if key ~= MARK and key ~= spared then
         sample[#sample + 1] = key
       end
     end
-    if #sample > 0 then
+    if #sample >= SAMPLE / 2 then
       break
     end
-    start, width = bucket_at((start + width) % PLACES)
+    local next_place = look % 8 == 0 and math.floor(math.random() * PLACES) or (start + width) % PLACES
+    start, width = bucket_at(next_place)
     work = work + 0.1
   end
   local ranked = {}
@@ -89,7 +91,8 @@ local function victims(policy, spared, most)
     return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
   end)
   local chosen = {}
-  for i = 1, math.min(most, #ranked) do
+  -- Several of a small sample would be more than its oldest part.
+  for i = 1, math.max(math.min(most, #ranked / 4), math.min(#ranked, 1)) do
     chosen[i] = ranked[i][3]
   end
   return chosen
@@ -141,7 +144,8 @@ local function make_room(limit, policy, key, charge, own, evicted)
     end
     local out = policy == 'NONE' and {} or victims(policy, key, at_once(too_much(), limit))
     if #out == 0 then
-      return 'full'
+      -- Where there are others the sample met empty buckets only.
+      return (policy == 'NONE' or books.keys <= 1) and 'full' or 'again'
     end
     for _, other in ipairs(out) do
       evict(other)

@@ -44,8 +44,14 @@ redis.call('HSET', 'sidecache:ring', 'written', written, 'stamp', stamp, 'token'
   'incarnation', incarnation, 'place_secret', ARGV[7], 'run_id', run_id, unpack(fields))
 if type(is_fenced) == 'table' then
   redis.call('UNLINK', 'sidecache:fence')
-elseif record[5] then
-  redis.call('SREM', 'sidecache:fence', record[5])
+else
+  -- Without the record nobody knows which token it had.
+  local tokens = record[5] and { record[5] } or redis.call('SMEMBERS', 'sidecache:fence')
+  for _, token in ipairs(tokens) do
+    if string.sub(token, 1, 2) ~= 'n:' then
+      redis.call('SREM', 'sidecache:fence', token)
+    end
+  end
 end
 redis.call('SADD', 'sidecache:fence', token)
 return { written, incarnation, run_id }
