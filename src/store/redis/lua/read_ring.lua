@@ -4,9 +4,14 @@
 
 local has_data = redis.call('DBSIZE') > 100
 if not has_data then
-  for _, key in ipairs(redis.call('KEYS', '*')) do
-    has_data = has_data or string.sub(key, 1, 10) ~= 'sidecache:'
-  end
+  local cursor = '0'
+  repeat
+    local answer = redis.call('SCAN', cursor, 'COUNT', 1000)
+    cursor = answer[1]
+    for _, key in ipairs(answer[2]) do
+      has_data = has_data or string.sub(key, 1, 10) ~= 'sidecache:'
+    end
+  until cursor == '0'
 end
 local answer = { has_data and 1 or 0 }
 local record = redis.call('HMGET', 'sidecache:ring', 'written', unpack(ARGV))
