@@ -37,6 +37,9 @@ use crate::workers::Workers;
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
 
+/// How often it is looked whether the shards have memory enough.
+const MEMORY_LOOK: Duration = Duration::from_secs(2);
+
 /// How long the start waits for shards and database, and how often it looks.
 const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UP_STEP: Duration = Duration::from_millis(5);
@@ -134,6 +137,7 @@ impl Service {
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
+                store.watch(&tasks, &shutdown);
                 store.settle(&sink, &tasks, &shutdown);
                 store.watch_primaries(max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
@@ -275,6 +279,7 @@ fn upkeep(
     };
     let (mut flush, mut sweep) = (ticks(config.stats_flush), ticks(config.sweep_interval));
     let mut walk = ticks(config.sweep_interval);
+    let mut look = ticks(MEMORY_LOOK);
     async move {
         let counting = async {
             loop {
@@ -303,9 +308,15 @@ fn upkeep(
                 }
             }
         };
+        let looking = async {
+            loop {
+                look.tick().await;
+                store.look_at_memory(&registry.names()).await;
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, walking); } => {}
+            () = async { tokio::join!(counting, sweeping, walking, looking); } => {}
         }
     }
 }

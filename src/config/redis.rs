@@ -7,7 +7,7 @@ use fred::types::config::Config as Endpoint;
 use super::settings::{Error, Settings};
 
 /// The pool of shards and the rules for all of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RedisConfig {
     pub shards: Vec<ShardConfig>,
     pub timeout: Duration,
@@ -16,6 +16,7 @@ pub struct RedisConfig {
 }
 
 /// One shard.
+#[derive(Clone)]
 pub struct ShardConfig {
     /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
     pub name: String,

@@ -95,7 +95,7 @@ impl Keeper {
             let is_early = now.since(started) < PATIENCE;
             let waiting: Vec<&Arc<Shard>> =
                 self.shards.iter().filter(|shard| !shard.belonging.is_settled()).collect();
-            let connected = waiting.iter().filter(|shard| shard.is_connected()).count();
+            let connected = waiting.iter().filter(|shard| shard.may_be_adopted()).count();
             if connected > 0 && (connected == waiting.len() || !is_early) {
                 self.settle(if is_early { Occasion::Start } else { Occasion::Arrival }).await;
             } else if now.since(looked) >= LOOK || self.shards.iter().any(|shard| shard.belonging.take_doubt()) {
@@ -187,7 +187,7 @@ impl Keeper {
 
 /// The shard's record; `None` where it does not answer. One that was lost is as it was settled.
 async fn find(shard: &Shard) -> Option<Found> {
-    if !shard.is_connected() {
+    if !shard.may_be_adopted() {
         return None;
     }
     match timeout(READ_TIMEOUT, shard.find_record()).await.ok()? {

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::place::PLACES;
 use super::reply;
 use super::scripts;
+use super::server_info::field;
 use super::shard::{Effect, Shard};
 use crate::clock::Moment;
 use crate::model::Namespace;
@@ -74,11 +75,8 @@ impl Shard {
     }
 
     async fn evicted_keys(&self) -> Result<u64, Error> {
-        let info = self.read("INFO", vec![Value::from("stats")]).await?;
-        let count = reply::text(info).ok().and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("evicted_keys:"))?;
-            line.trim().parse().ok()
-        });
+        let info = self.info("stats").await;
+        let count = info.and_then(|info| field(&info, "evicted_keys")?.parse().ok());
         count.ok_or_else(|| self.unexpected("`evicted_keys` in INFO"))
     }
 

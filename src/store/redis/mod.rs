@@ -6,25 +6,32 @@
 mod accesses;
 mod adoption;
 mod breaker;
+mod conditions;
 mod evicted;
+mod examiner;
 mod gather;
 mod generations;
+mod health;
 mod history;
 mod in_flight;
 mod lane;
 mod listing;
 mod moved;
 mod place;
+mod preflight;
 mod presence;
+mod pressure;
 mod probe;
 mod reply;
 mod ring;
 mod scripts;
 mod sentinel;
+mod server_info;
 mod shard;
 mod subscriber;
 mod trouble;
 mod verbs;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -37,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::place::PLACES;
+pub use self::preflight::Examination;
 pub use self::probe::probe;
 pub use self::ring::Ring;
 use self::shard::{Effect, Shard};
@@ -113,6 +121,13 @@ impl Redis {
             if let Some(sentinels) = &shard.sentinels {
                 tasks.spawn(sentinel::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
             }
+        }
+    }
+
+    /// Starts examining the shards; none is used before it was.
+    pub fn watch(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        for shard in &self.shards {
+            tasks.spawn(shard.clone().run_watch(shutdown.clone()));
         }
     }
 
@@ -408,5 +423,9 @@ impl Store for Redis {
 
     async fn health(&self) -> Vec<ShardHealth> {
         join_all(self.shards.iter().map(|shard| shard.health())).await
+    }
+
+    async fn look_at_memory(&self, namespaces: &[Namespace]) {
+        join_all(self.shards.iter().map(|shard| shard.look_at_memory(namespaces))).await;
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
+use super::conditions::Kind;
 use super::gather::Gathering;
 use super::in_flight::{InFlight, Place};
 use super::lane::Lane;
@@ -32,10 +33,11 @@ use super::moved::Belonging;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
 use super::trouble::Trouble;
+use super::watch::Watch;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
-use crate::store::Error;
+use crate::store::{Error, Finding};
 use crate::workers::{self, Workers};
 
 /// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
@@ -100,7 +102,11 @@ pub struct Shard {
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
-    trouble: Trouble,
+    pub trouble: Trouble,
+    pub watch: Watch,
+    /// Of what `probe.rs` makes the connections for examinations.
+    pub config: ShardConfig,
+    pub common: RedisConfig,
     retrying: Semaphore,
     /// Deadline of one operation.
     pub timeout: Duration,
@@ -130,6 +136,9 @@ impl Shard {
         Ok(Self {
             name: config.name.clone(),
             trouble: lanes.first().map(|lane| Trouble::of(&lane.client)).unwrap_or_default(),
+            watch: Watch::new(&config.name),
+            config: config.clone(),
+            common: common.clone(),
             lanes,
             sentinels,
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
@@ -304,6 +313,11 @@ impl Shard {
     /// Brings the gauges up to now.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);
+        let memory = self.watch.memory();
+        self.metrics.memory_used.set(memory.used_bytes as f64);
+        self.metrics.memory_limit.set(memory.limit_bytes as f64);
+        let is_degraded = self.watch.findings().iter().any(Finding::degrades);
+        self.metrics.degraded.set(f64::from(u8::from(is_degraded)));
         let state = self.breaker.state();
         self.metrics.up.set(f64::from(u8::from(state == State::Closed && self.is_connected())));
         self.metrics.breaker_open.set(match state {
@@ -336,6 +350,14 @@ impl Shard {
     }
 
     fn error(&self, refusal: Refusal, effect: Effect) -> Error {
+        match &refusal {
+            Refusal::Full => {
+                self.metrics.out_of_memory.increment(1);
+                self.watch.note("OOM");
+            }
+            Refusal::NotExecuted(reply) | Refusal::Strange(reply) => self.watch.note(reply),
+            _ => {}
+        }
         let shard = self.name.clone();
         match refusal {
             Refusal::Overloaded => Error::Overloaded { shard },
@@ -376,15 +398,14 @@ enum Refusal {
 
 /// Reads an error reply. Redis opens each with a code in capitals.
 fn refused_by(reply: &str) -> Refusal {
-    // A failure inside a script is told as `ERR ... @user_script` or with the inner code in front.
-    let code = reply.split_whitespace().next().unwrap_or_default();
-    match code {
-        "NOSCRIPT" => Refusal::NoScript,
-        "OOM" => Refusal::Full,
+    match Kind::of(reply) {
+        Some(Kind::OutOfMemory) => Refusal::Full,
+        // A right that a script lacks half way is no reason to say that nothing was executed.
+        Some(Kind::NoPermission) if !reply.starts_with("NOPERM") => Refusal::Strange(reply.to_owned()),
         // Not executed: loading its data, a replica, without its disk or without rights.
-        "LOADING" | "READONLY" | "MISCONF" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH" | "NOPERM"
-        | "NOREPLICAS" => Refusal::NotExecuted(reply.to_owned()),
-        _ => Refusal::Strange(reply.to_owned()),
+        Some(_) => Refusal::NotExecuted(reply.to_owned()),
+        None if reply.starts_with("NOSCRIPT") => Refusal::NoScript,
+        None => Refusal::Strange(reply.to_owned()),
     }
 }
 
@@ -406,7 +427,8 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
                 interval: timeout,
             };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            connection.auto_client_setname = true;
+            // CLIENT is among the dangerous commands of Redis 6.2, which a user may lack.
+            connection.auto_client_setname = false;
             connection.reconnect_on_auth_error = true;
         })
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))

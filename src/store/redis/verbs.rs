@@ -13,7 +13,7 @@ use super::shard::{Effect, Party, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
-use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
+use crate::store::{Error, Outcome, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FETCHED_PER_SCRIPT: usize = 100;
@@ -320,22 +320,6 @@ impl Shard {
             })
         })
         .await
-    }
-
-    pub async fn health(&self) -> ShardHealth {
-        let info = self.read("INFO", vec![Value::from("memory")]).await;
-        let info = info.ok().and_then(|frame| reply::text(frame).ok());
-        let field = |name: &str| {
-            let line = info.as_deref()?.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim().parse().ok()
-        };
-        let configured = field("maxmemory").filter(|bytes| *bytes > 0);
-        ShardHealth {
-            name: self.name.clone(),
-            reachable: info.is_some() && self.belonging.is_settled(),
-            used_bytes: field("used_memory").unwrap_or(0),
-            limit_bytes: configured.or_else(|| field("total_system_memory")).unwrap_or(0),
-        }
     }
 }
 

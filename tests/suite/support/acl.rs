@@ -1,0 +1,32 @@
+//! Users of Redis who have not all rights.
+
+use super::redis::Redis;
+use super::service::Settings;
+
+/// The least rights with which a shard works, as the line of `docs/OPERATIONS.md`.
+pub const LEAST: &str = "ACL SETUSER sidecache on >password resetkeys ~cache:* ~cache_meta:* ~cache_stats:* \
+    ~cache_index:* ~cache_due:* ~cache_tag:* ~sidecache:* resetchannels &sidecache:* -@all +ping \
+    +info +eval +evalsha +publish +subscribe +get +set +del +unlink +exists +pttl \
+    +scan +time +dbsize +hset +hget +hmget +hincrby +hdel +zadd +zcard +zrem +zscore +zrange +zrangebyscore \
+    +zrevrange +zrevrangebyscore +zrandmember +sadd +sismember +smove";
+
+/// Gives `server` the user of [`LEAST`].
+pub fn create_least(server: &Redis) {
+    let words: Vec<&str> = LEAST.split_whitespace().collect();
+    server.connect().command(&words);
+}
+
+/// Gives `server` a user `shop` with the password `secret` and these rights.
+pub fn create(server: &Redis, rights: &[&str]) {
+    let words = [&["ACL", "SETUSER", "shop", "reset", "on", ">secret"], rights].concat();
+    server.connect().command(&words);
+}
+
+/// Settings with these servers as the shards `a`, `b` and so on, used as `user` with `password`.
+pub fn settings(servers: &[Redis], user: &str, password: &str) -> Settings {
+    let shards = ('a'..='z').zip(servers);
+    let shards: Vec<String> = shards
+        .map(|(name, server)| format!("{name}=redis://{user}:{password}@127.0.0.1:{}", server.port()))
+        .collect();
+    Settings::on(servers).set("redis_shards", shards.join(","))
+}
