@@ -308,7 +308,8 @@ mod tests {
         let is_command = |letter: char| letter.is_ascii_uppercase();
         let tried: BTreeSet<&str> = words(SCRIPT, "try('", is_command).into_iter().collect();
         for (name, text) in files(&room.join("lua"), "lua") {
-            for command in words(&text, "call('", is_command) {
+            // What INFO would tell is done without where it is refused.
+            for command in words(&text, "call('", is_command).into_iter().filter(|command| *command != "INFO") {
                 assert!(tried.contains(command), "{name:?} uses {command}, which the preflight does not try");
             }
             for prefix in words(&text, "'cache", |letter| letter.is_ascii_lowercase() || letter == '_') {

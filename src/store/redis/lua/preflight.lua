@@ -19,7 +19,7 @@ end
 
 local key, other
 for _, prefix in ipairs({
-  'cache:', 'cache_meta:', 'cache_stats:', 'cache_index:', 'cache_due:', 'cache_tag:', 'sidecache:',
+  'cache:', 'cache_meta:', 'cache_stats:', 'cache_index:', 'cache_due:', 'cache_tag:', 'cache_tags:', 'sidecache:',
 }) do
   local name = prefix .. '..:preflight'
   local may_write = try('UNLINK', name)
@@ -37,15 +37,19 @@ try('SCAN', '0', 'COUNT', '1')
 try('SET', key, '1', 'PX', '1000')
 try('GET', key)
 try('PTTL', key)
+try('TYPE', key)
 try('DEL', key)
 try('HSET', key, 'a', '1')
 try('HGET', key, 'a')
 try('HMGET', key, 'a')
+try('HEXISTS', key, 'a')
+try('HLEN', key)
 try('HINCRBY', key, 'a', '1')
 try('HDEL', key, 'a')
 redis.pcall('UNLINK', key)
 try('ZADD', key, '1', 'a')
 try('ZCARD', key)
+try('ZCOUNT', key, '0', '1')
 try('ZSCORE', key, 'a')
 try('ZRANGE', key, '0', '0')
 try('ZREVRANGE', key, '0', '0')
@@ -56,7 +60,9 @@ try('ZREM', key, 'a')
 redis.pcall('UNLINK', key)
 try('SADD', key, 'a')
 try('SISMEMBER', key, 'a')
+try('SSCAN', key, '0')
 try('SMOVE', key, other, 'a')
+try('SREM', other, 'a')
 redis.pcall('UNLINK', key, other)
 try('PUBLISH', ARGV[1], '')
 return refusals
