@@ -41,6 +41,9 @@ const SWEPT_PER_TICK: usize = 100;
 /// How often namespaces without a policy are looked for, in the time that they may be there.
 const LOOKS_PER_GRACE: u32 = 6;
 
+/// How often it is looked whether the shards have memory enough.
+const MEMORY_LOOK: Duration = Duration::from_secs(2);
+
 /// How long the start waits for shards and database, and how often it looks.
 const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UP_STEP: Duration = Duration::from_millis(5);
@@ -140,6 +143,7 @@ impl Service {
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
+                store.watch(&tasks, &shutdown);
                 store.settle(&sink, &tasks, &shutdown);
                 store.watch_primaries(redis, max_staleness, &tasks, &shutdown);
                 store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
@@ -281,6 +285,7 @@ fn upkeep(
     };
     let (mut flush, mut sweep) = (ticks(config.stats_flush), ticks(config.sweep_interval));
     let mut walk = ticks(config.sweep_interval);
+    let mut look = ticks(MEMORY_LOOK);
     async move {
         let counting = async {
             loop {
@@ -317,9 +322,15 @@ fn upkeep(
                 orphans.look(&cache, GRACE).await;
             }
         };
+        let looking = async {
+            loop {
+                look.tick().await;
+                store.look_at_memory(&registry.names()).await;
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, walking, removing); } => {}
+            () = async { tokio::join!(counting, sweeping, walking, removing, looking); } => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use super::screen::{Screen, Side};
 use super::{answering, runtime, settings};
 use crate::config::{Config, Layer, Settings, StoreConfig};
 use crate::database::{Database, known_steps};
-use crate::store::redis::probe;
+use crate::store::redis::{Examination, probe};
 
 /// How long a shard may take to answer whether it is there.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ pub fn commands() -> [Command; 2] {
         .arg(connect)
         .after_help(
             "Examples:\n  sidecache check-config --config /etc/sidecache.toml\n  sidecache check-config --connect\n\n\
-             Ends with 2 if a setting is wrong, and with 3 if --connect finds somebody absent. Changes nothing.",
+             Ends with 2 if a setting is wrong, and with 3 if --connect finds a shard or the\n             database absent or not usable. --connect tries all commands on keys of its own and leaves nothing behind.",
         );
     let print = Command::new("print-config")
         .about("Print the settings in force, and where each comes from; passwords are masked")
@@ -60,6 +60,16 @@ struct Connection {
     ok: bool,
     /// The reason, or what else there is to say.
     text: String,
+    /// What is wrong with a shard that was reached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<FindingDocument>,
+}
+
+#[derive(Serialize)]
+struct FindingDocument {
+    code: &'static str,
+    severity: &'static str,
+    text: String,
 }
 
 pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
@@ -83,24 +93,33 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         StoreConfig::Redis(redis) => ("redis", format!("{} Redis shards", redis.shards.len())),
     };
     let connections = if matches.get_flag("connect") { connect(&config)? } else { Vec::new() };
-    let absent: Vec<&str> = connections.iter().filter(|one| !one.ok).map(|one| &*one.name).collect();
+    let failed = |is_reached: bool| {
+        let failed = connections.iter().filter(move |one| !one.ok && one.findings.is_empty() != is_reached);
+        failed.map(|one| &*one.name).collect::<Vec<_>>().join(", ")
+    };
+    let failures = [("not reached", failed(false)), ("not usable", failed(true))];
+    let failures: Vec<String> = failures
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what}: {names}"))
+        .collect();
     if screen.json {
         let (store, database) = (Some(store), Some(database));
         let document =
-            CheckDocument { ok: absent.is_empty(), setting: None, error: None, store, database, connections };
+            CheckDocument { ok: failures.is_empty(), setting: None, error: None, store, database, connections };
         let written = screen.document(&document).and_then(|()| screen.flush());
         return if document.ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
     }
     let mut lines = vec![format!("the settings are right: {described}, database {database}")];
-    for Connection { name, ok, text } in &connections {
+    for Connection { name, ok, text, findings } in &connections {
         let line = format!("{name}: {text}");
         lines.push(if *ok { line } else { screen.warning(&line) });
+        for FindingDocument { severity, text, .. } in findings {
+            lines.push(screen.warning(&format!("  {severity}: {text}")));
+        }
     }
     let written = screen.line(&lines.join("\n")).and_then(|()| screen.flush());
-    match absent[..] {
-        [] => written,
-        _ => Err(Failure::new(Exit::Unreachable, format!("not reached: {}", absent.join(", ")))),
-    }
+    if failures.is_empty() { written } else { Err(Failure::new(Exit::Unreachable, failures.join("; "))) }
 }
 
 fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
@@ -108,12 +127,7 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
     let mut connections = runtime.block_on(async {
         let StoreConfig::Redis(redis) = &config.store else { return Vec::new() };
         let answers = probe(redis, PATIENCE).await.into_iter();
-        let connection = |(name, answer): (String, Result<(), String>)| Connection {
-            name: format!("shard {name}"),
-            ok: answer.is_ok(),
-            text: answer.err().unwrap_or_else(|| "connected".to_owned()),
-        };
-        answers.map(connection).collect()
+        answers.map(|(name, answer)| shard(&name, answer)).collect()
     });
     // To look into a file that is not there would create it.
     let steps = match config.database.kind.is_to_be_created() {
@@ -130,6 +144,7 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
     connections.push(Connection {
         name: "database".to_owned(),
         ok: steps.is_ok(),
+        findings: Vec::new(),
         text: match steps {
             Ok(None) => "its file will be created".to_owned(),
             Ok(Some(steps)) if steps.len() >= known => "connected, its schema is up to date".to_owned(),
@@ -142,6 +157,24 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
     // Look-ups of names may go on; they are not waited for.
     runtime.shutdown_background();
     Ok(connections)
+}
+
+/// What became of the visit to a shard.
+fn shard(name: &str, answer: Result<Examination, String>) -> Connection {
+    let name = format!("shard {name}");
+    let examination = match answer {
+        Ok(examination) => examination,
+        Err(text) => return Connection { name, ok: false, text, findings: Vec::new() },
+    };
+    let ok = examination.refusal().is_none();
+    let server = examination.server.name.map_or_else(String::new, |name| format!(" to {name}"));
+    let text = format!("connected{server}{}", if ok { "" } else { ", and cannot be used" });
+    let findings = examination.findings.into_iter().map(|finding| FindingDocument {
+        code: finding.code,
+        severity: finding.severity.as_str(),
+        text: finding.text,
+    });
+    Connection { name, ok, text, findings: findings.collect() }
 }
 
 #[derive(Serialize)]

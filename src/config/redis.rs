@@ -8,7 +8,7 @@ use super::DAY_MS;
 use super::settings::{Error, Settings};
 
 /// The pool of shards and the rules for all of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RedisConfig {
     pub shards: Vec<ShardConfig>,
     pub timeout: Duration,
@@ -21,6 +21,7 @@ pub struct RedisConfig {
 }
 
 /// One shard.
+#[derive(Clone)]
 pub struct ShardConfig {
     /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
     pub name: String,

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use crate::clock::unix_millis;
 use crate::model::UnixMillis;
+use crate::store::Finding;
 
 use super::number;
 
@@ -38,21 +39,26 @@ pub struct Condition {
 
 /// What a condition is made from.
 pub struct Signs<'s> {
-    /// Names of the shards that do not answer, and how many there are.
+    /// Names of the shards that do not answer, how many are refused, and how many there are.
     pub silent: &'s [String],
+    pub refused: usize,
     pub shards: usize,
     pub is_database_connected: bool,
     pub are_policies_loaded: bool,
     /// What the instances disagree about, and the like.
     pub warnings: Vec<String>,
+    /// What is wrong with shards.
+    pub findings: &'s [Finding],
 }
 
 impl Condition {
     pub fn of(signs: Signs<'_>) -> Self {
-        let Signs { silent, shards, is_database_connected, are_policies_loaded, mut warnings } = signs;
-        let status = if silent.len() == shards {
+        let Signs { silent, refused, shards, is_database_connected, are_policies_loaded, mut warnings, findings } =
+            signs;
+        let is_degraded = !warnings.is_empty() || findings.iter().any(Finding::degrades);
+        let status = if silent.len() + refused == shards {
             Status::Unhealthy
-        } else if !silent.is_empty() || !is_database_connected || !are_policies_loaded || !warnings.is_empty() {
+        } else if silent.len() + refused > 0 || !is_database_connected || !are_policies_loaded || is_degraded {
             Status::Degraded
         } else {
             Status::Healthy
@@ -62,6 +68,7 @@ impl Condition {
                 "Shard {name} does not answer. Requests for its keys fail; numbers that need it are missing here."
             ));
         }
+        warnings.extend(findings.iter().map(|finding| sentence(&finding.text)));
         if !are_policies_loaded {
             warnings.push(
                 "The policies could not be read from the database yet. Namespaces are not listed until they are."
@@ -105,15 +112,29 @@ impl Condition {
     }
 }
 
+/// A finding as a sentence by itself.
+fn sentence(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    format!("{}{rest}.", first.to_uppercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Severity;
 
     fn condition(silent: &[&str], is_database_connected: bool, are_policies_loaded: bool) -> Condition {
         let silent: Vec<_> = silent.iter().map(|name| (*name).to_owned()).collect();
-        let signs =
-            Signs { silent: &silent, shards: 2, is_database_connected, are_policies_loaded, warnings: Vec::new() };
-        Condition::of(signs)
+        let (warnings, findings) = (Vec::new(), &[]);
+        Condition::of(Signs {
+            silent: &silent,
+            refused: 0,
+            shards: 2,
+            is_database_connected,
+            are_policies_loaded,
+            warnings,
+            findings,
+        })
     }
 
     #[test]
@@ -122,6 +143,26 @@ mod tests {
         assert_eq!(condition(&["a"], true, true).status, Status::Degraded);
         assert_eq!(condition(&[], false, true).status, Status::Degraded);
         assert_eq!(condition(&["a", "b"], true, true).status, Status::Unhealthy);
+    }
+
+    #[test]
+    fn findings_are_said_and_those_that_break_a_promise_degrade() {
+        let found = |severity| {
+            let findings = [Finding::new("x", severity, "a", "is odd: mend it")];
+            Condition::of(Signs {
+                silent: &[],
+                refused: usize::from(severity == Severity::Refused),
+                shards: 1,
+                is_database_connected: true,
+                are_policies_loaded: true,
+                warnings: Vec::new(),
+                findings: &findings,
+            })
+        };
+        assert_eq!(found(Severity::Warning).status, Status::Healthy);
+        assert_eq!(found(Severity::Warning).warnings, ["Shard a is odd: mend it."]);
+        assert_eq!(found(Severity::Degraded).status, Status::Degraded);
+        assert_eq!(found(Severity::Refused).status, Status::Unhealthy);
     }
 
     #[test]

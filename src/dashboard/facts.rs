@@ -12,7 +12,7 @@ use super::condition::{Condition, Signs};
 use crate::clock::Moment;
 use crate::fleet::{Cluster, Instance, ShardView};
 use crate::namespaces::Record;
-use crate::store::{Role, Totals};
+use crate::store::{Finding, Role, Totals};
 use crate::trends::Summary;
 
 /// For how long what was gathered is shown to others as well.
@@ -45,6 +45,8 @@ pub struct Shard {
     pub name: String,
     /// `None` where it is not known.
     pub is_connected: Option<bool>,
+    /// Whether it is there and cannot be used.
+    pub is_refused: bool,
     pub role: Option<Role>,
     pub used_bytes: Option<u64>,
     pub limit_bytes: Option<u64>,
@@ -107,7 +109,8 @@ impl Dashboard {
         let app = &self.app;
         let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
         let are_policies_loaded = app.cache.namespaces().is_ok();
-        let warnings = cluster.as_ref().map(warnings_of).unwrap_or_else(|| {
+        let findings: Vec<Finding> = cluster.iter().flat_map(findings_of).cloned().collect();
+        let warnings = cluster.as_ref().map(|cluster| cluster.agreement.warnings()).unwrap_or_else(|| {
             let mut warnings = app.fleet.agreement().warnings();
             // One that stands still may have kept the others from being heard: none is called dead for it.
             warnings.push("Not all shards answered in time; which ones is not known yet.".to_owned());
@@ -118,25 +121,24 @@ impl Dashboard {
             None => (app.cache.shard_names().iter().map(|name| Shard::unknown(name)).collect(), None),
         };
         let shards: Vec<Shard> = shards;
-        let silent: Vec<_> =
-            shards.iter().filter(|shard| shard.is_connected == Some(false)).map(|shard| shard.name.clone()).collect();
+        let unusable = || shards.iter().filter(|shard| shard.is_connected == Some(false));
+        let silent: Vec<_> = unusable().filter(|shard| !shard.is_refused).map(|shard| shard.name.clone()).collect();
+        let refused = unusable().count() - silent.len();
         let condition = Condition::of(Signs {
             silent: &silent,
+            refused,
             shards: shards.len(),
             is_database_connected: app.database.is_connected(),
             are_policies_loaded,
             warnings,
+            findings: &findings,
         });
         Facts { condition, shards, instances, max_staleness: app.fleet.max_staleness() }
     }
 }
 
-fn warnings_of(cluster: &Cluster) -> Vec<String> {
-    let mut warnings = cluster.agreement.warnings();
-    let replicas = cluster.shards.iter().filter(|shard| shard.survey.role == Some(Role::Replica));
-    warnings
-        .extend(replicas.map(|shard| format!("Shard {} is a replica and refuses writes.", shard.survey.health.name)));
-    warnings
+fn findings_of(cluster: &Cluster) -> impl Iterator<Item = &Finding> {
+    cluster.shards.iter().flat_map(|shard| &shard.survey.health.findings)
 }
 
 impl Shard {
@@ -144,6 +146,7 @@ impl Shard {
         Self {
             name: name.to_owned(),
             is_connected: None,
+            is_refused: false,
             role: None,
             used_bytes: None,
             limit_bytes: None,
@@ -159,6 +162,7 @@ impl From<ShardView> for Shard {
         let health = view.survey.health;
         Self {
             is_connected: Some(health.reachable),
+            is_refused: health.is_refused(),
             role: view.survey.role,
             used_bytes: health.reachable.then_some(health.used_bytes),
             limit_bytes: health.reachable.then_some(health.limit_bytes),

@@ -37,6 +37,7 @@ fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
     let unknown = || number::UNKNOWN.to_owned();
     let state = match shard.is_connected {
         Some(true) => "connected",
+        Some(false) if shard.is_refused => "refused",
         Some(false) => "disconnected",
         None => "unknown",
     };

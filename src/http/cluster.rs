@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
-use super::health::{RingAnswer, state};
+use super::health::{FindingAnswer, RingAnswer, shard_state};
 use super::openapi::{answers, schema};
 use super::{SharedApp, answer, json};
 use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
@@ -46,7 +46,7 @@ pub struct InstanceAnswer {
 #[schema(as = Shard)]
 pub struct ShardAnswer {
     name: String,
-    #[schema(schema_with = schema::connection_state)]
+    #[schema(schema_with = schema::shard_state)]
     state: &'static str,
     #[schema(schema_with = schema::role, required)]
     role: Option<&'static str>,
@@ -60,6 +60,7 @@ pub struct ShardAnswer {
     ring_share: f64,
     #[schema(required)]
     watermark_age_ms: Option<u64>,
+    findings: Vec<FindingAnswer>,
 }
 
 #[utoipa::path(
@@ -74,11 +75,10 @@ pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>)
     let cluster = app.fleet.cluster().await;
     let mut warnings = cluster.agreement.warnings();
     for ShardView { survey, .. } in &cluster.shards {
-        if !survey.health.reachable {
+        if !survey.health.reachable && survey.health.findings.is_empty() {
             warnings.push(format!("shard {} does not answer", survey.health.name));
-        } else if survey.role == Some(Role::Replica) {
-            warnings.push(format!("shard {} is a replica and refuses writes", survey.health.name));
         }
+        warnings.extend(survey.health.findings.iter().map(|finding| finding.text.clone()));
     }
     let answer = ClusterAnswer {
         ring: RingAnswer { version: cluster.ring_version, agreed: cluster.agreement.is_agreed() },
@@ -109,7 +109,7 @@ impl From<ShardView> for ShardAnswer {
     fn from(shard: ShardView) -> Self {
         let health = shard.survey.health;
         Self {
-            state: state(health.reachable),
+            state: shard_state(&health),
             role: shard.survey.role.map(|role| match role {
                 Role::Primary => "primary",
                 Role::Replica => "replica",
@@ -120,6 +120,7 @@ impl From<ShardView> for ShardAnswer {
             keys: shard.survey.keys,
             ring_share: shard.ring_share,
             watermark_age_ms: shard.watermark_age.map(|age| age.as_millis() as u64),
+            findings: health.findings.into_iter().map(FindingAnswer::from).collect(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::openapi::{answers, schema};
 use super::{SharedApp, answer};
 use crate::clock::Moment;
-use crate::store::ShardHealth;
+use crate::store::{Finding, ShardHealth};
 use crate::trace::SPANS;
 
 #[derive(Serialize, ToSchema)]
@@ -49,10 +49,23 @@ pub struct RingAnswer {
 #[schema(as = ShardHealth)]
 pub struct ShardAnswer {
     name: String,
-    #[schema(schema_with = schema::connection_state)]
+    #[schema(schema_with = schema::shard_state)]
     state: &'static str,
     used_bytes: u64,
     limit_bytes: u64,
+    findings: Vec<FindingAnswer>,
+}
+
+/// One thing that is wrong with a shard.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Finding)]
+pub struct FindingAnswer {
+    code: &'static str,
+    /// `warning`: everything works; `degraded`: not everything does; `refused`: the shard is not used.
+    #[schema(schema_with = schema::severity)]
+    severity: &'static str,
+    /// For people: what is wrong, and what to do.
+    text: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -87,9 +100,11 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
     let reachable = shards.iter().filter(|shard| shard.reachable).count();
     let database = app.database.is_connected();
     let agreement = app.fleet.agreement();
+    let findings = || shards.iter().flat_map(|shard| &shard.findings);
     let status = match reachable {
         0 => "unhealthy",
         n if n < shards.len() || !database || !agreement.is_agreed() => "degraded",
+        _ if findings().any(Finding::degrades) => "degraded",
         _ => "healthy",
     };
     let redis = match reachable {
@@ -98,6 +113,8 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
         n if n < shards.len() => "degraded",
         _ => "connected",
     };
+    let mut warnings = agreement.warnings();
+    warnings.extend(findings().map(|finding| finding.text.clone()));
     let body = HealthAnswer {
         status,
         redis,
@@ -108,7 +125,7 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
         shards: shards.into_iter().map(ShardAnswer::from).collect(),
         database: DatabaseAnswer { kind: app.database.kind(), state: state(database) },
         ring: RingAnswer { version: app.fleet.ring_version().to_owned(), agreed: agreement.is_agreed() },
-        warnings: agreement.warnings(),
+        warnings,
     };
     answer::json(if reachable == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &body)
 }
@@ -121,14 +138,26 @@ pub fn state(connected: bool) -> &'static str {
     if connected { "connected" } else { "disconnected" }
 }
 
+/// Whether a shard is connected, and used.
+pub fn shard_state(shard: &ShardHealth) -> &'static str {
+    if !shard.reachable && shard.is_refused() { "refused" } else { state(shard.reachable) }
+}
+
 impl From<ShardHealth> for ShardAnswer {
     fn from(shard: ShardHealth) -> Self {
         Self {
+            state: shard_state(&shard),
             name: shard.name,
-            state: state(shard.reachable),
             used_bytes: shard.used_bytes,
             limit_bytes: shard.limit_bytes,
+            findings: shard.findings.into_iter().map(FindingAnswer::from).collect(),
         }
+    }
+}
+
+impl From<Finding> for FindingAnswer {
+    fn from(finding: Finding) -> Self {
+        Self { code: finding.code, severity: finding.severity.as_str(), text: finding.text }
     }
 }
 

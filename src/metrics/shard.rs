@@ -40,5 +40,9 @@ table! {
     repairs: Counter, "sidecache_shard_repairs_total", "Namespaces whose lost index was made anew.";
     retries: Counter, "sidecache_shard_retries_total", "Reads sent again after their connection broke.";
     moved_removed: Counter, "sidecache_moved_entries_removed_total", "Entries removed as their keys moved to another shard.";
+    memory_used: Gauge, "sidecache_shard_memory_used_bytes", "Memory that the shard uses, as it told last; 0 where it did not tell.";
+    memory_limit: Gauge, "sidecache_shard_memory_limit_bytes", "Memory that the shard may use: maxmemory, or the machine's where that is not set; 0 where it did not tell.";
+    degraded: Gauge, "sidecache_shard_degraded", "1 while something is wrong with the shard that /health tells as degraded or refused, else 0.";
+    out_of_memory: Counter, "sidecache_shard_out_of_memory_total", "Operations that the shard refused as it was out of memory.";
     primary_changes: Counter, "sidecache_shard_primary_changes_total", "Connections replaced as the Sentinels name another primary.";
 }

@@ -6,6 +6,7 @@
 mod cursor;
 pub mod embedded;
 mod error;
+mod finding;
 mod presence;
 pub mod redis;
 
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 pub use cursor::Cursor;
 pub use error::Error;
+pub use finding::{Finding, Severity};
 pub use presence::{Neighbour, Presence, RingCount, Role, Survey};
 
 use crate::clock::Moment;
@@ -112,6 +114,15 @@ pub struct ShardHealth {
     pub used_bytes: u64,
     /// The most it may use; 0 when it did not answer.
     pub limit_bytes: u64,
+    /// What is wrong with it, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl ShardHealth {
+    /// Whether the shard is there and cannot be used.
+    pub fn is_refused(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Refused)
+    }
 }
 
 /// A flush that did not reach everything.
@@ -235,6 +246,10 @@ pub trait Store: Presence {
     }
 
     async fn health(&self) -> Vec<ShardHealth>;
+
+    /// Looks how much memory is used and whether it is enough; `namespaces` are all there are. What it finds is
+    /// told by [`Store::health`].
+    async fn look_at_memory(&self, _namespaces: &[Namespace]) {}
 
     /// Brings the metrics that are gauges up to now, before they are shown.
     fn refresh_gauges(&self) {}

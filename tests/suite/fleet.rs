@@ -264,10 +264,11 @@ async fn a_dead_shard_hides_nobody() {
     let dead = json!({
         "name": "b", "state": "disconnected", "role": null, "used_bytes": null, "limit_bytes": null, "keys": null,
         "ring_share": shard(&seen, "b")["ring_share"], "watermark_age_ms": shard(&seen, "b")["watermark_age_ms"],
+        "findings": shard(&seen, "b")["findings"],
     });
     assert_eq!(shard(&seen, "b"), &dead);
     assert!(shard(&seen, "b")["watermark_age_ms"].as_u64() > Some(1_000), "{seen}");
-    assert_eq!(seen["warnings"], json!(["shard b does not answer"]));
+    assert_eq!(seen["warnings"], json!(["shard b cannot be connected to: Connection refused"]));
     assert_eq!(shard(&seen, "a")["state"], "connected");
     b.kill();
     sees(&one, DISAPPEARS + MARGIN, &[&a]).await;
@@ -473,6 +474,7 @@ async fn the_embedded_store_is_a_fleet_of_one() {
     let shards = json!([{
         "name": "embedded", "state": "connected", "role": "primary", "used_bytes": seen["shards"][0]["used_bytes"],
         "limit_bytes": 256 << 20, "keys": 1, "ring_share": 1.0, "watermark_age_ms": null,
+        "findings": [],
     }]);
     assert_eq!(seen["shards"], shards);
     assert_eq!(seen["warnings"], json!([]));

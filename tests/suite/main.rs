@@ -33,6 +33,7 @@
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`cli`]: the program as its own client, and what it does without a service
 //! - [`upgrade`]: databases that an earlier version left
+//! - [`preflight`]: shards on which not everything works, and what is said of them
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
 //! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
 //! - [`ring_change`]: shards that come and go
@@ -92,6 +93,7 @@ mod nginx;
 mod openapi;
 mod order;
 mod outage;
+mod preflight;
 mod quotas;
 mod regressions;
 mod replay;

@@ -324,7 +324,7 @@ fn cluster() -> Answers {
         }],
         "shards": [{
             "name": "a", "state": "connected", "role": "primary", "used_bytes": 1_048_576, "limit_bytes": 0,
-            "keys": 150, "ring_share": 1.0, "watermark_age_ms": 80,
+            "keys": 150, "ring_share": 1.0, "watermark_age_ms": 80, "findings": [],
         }],
         "warnings": [],
     }});
@@ -341,7 +341,9 @@ fn health() -> Answers {
         json!({"health": {
             "status": status, "redis": redis, "memory_usage": "45%", "store": "redis", "version": "0.1.0",
             "uptime_seconds": 3600,
-            "shards": [{"name": "a", "state": state, "used_bytes": 471_859, "limit_bytes": 1_048_576}],
+            "shards": [{
+                "name": "a", "state": state, "used_bytes": 471_859, "limit_bytes": 1_048_576, "findings": [],
+            }],
             "database": {"kind": "postgres", "state": "connected"},
             "ring": {"version": "9d6ac9e15b1b1a3f", "agreed": true},
             "warnings": [],

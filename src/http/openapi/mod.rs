@@ -58,7 +58,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         namespaces::PolicyBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
         history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
         cluster::ClusterAnswer, cluster::InstanceAnswer, cluster::ShardAnswer,
-        health::HealthAnswer, health::ShardAnswer, health::DatabaseAnswer, health::RingAnswer, health::StatusAnswer,
+        health::HealthAnswer, health::ShardAnswer, health::FindingAnswer, health::DatabaseAnswer, health::RingAnswer, health::StatusAnswer,
     )),
 )]
 struct Annotations;

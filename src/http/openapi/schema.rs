@@ -168,6 +168,15 @@ pub fn connection_state() -> RefOr<Schema> {
     one_of(["connected", "disconnected"])
 }
 
+/// `refused`: the shard is there, and its findings say why it cannot be used.
+pub fn shard_state() -> RefOr<Schema> {
+    one_of(["connected", "disconnected", "refused"])
+}
+
+pub fn severity() -> RefOr<Schema> {
+    one_of(["warning", "degraded", "refused"])
+}
+
 pub fn database_kind() -> RefOr<Schema> {
     one_of(["sqlite", "postgres"])
 }

@@ -258,6 +258,7 @@ impl Store for Embedded {
             reachable: true,
             used_bytes: self.used.load(Relaxed),
             limit_bytes: self.limit_bytes,
+            findings: Vec::new(),
         }]
     }
 }

@@ -118,7 +118,7 @@ impl Keeper {
             let is_early = now.since(started) < PATIENCE;
             let waiting: Vec<&Arc<Shard>> =
                 self.shards.iter().filter(|shard| !shard.belonging.is_settled()).collect();
-            let connected = waiting.iter().filter(|shard| shard.is_connected()).count();
+            let connected = waiting.iter().filter(|shard| shard.may_be_adopted()).count();
             if connected > 0 && (connected == waiting.len() || !is_early) {
                 self.settle(if is_early { Occasion::Start } else { Occasion::Arrival }).await;
             } else if now.since(looked) >= LOOK || is_doubted {
@@ -244,7 +244,7 @@ impl Keeper {
     /// Tells the shards that this instance lives, and whether it may serve: not where it would change the ring under
     /// others that live.
     async fn may_begin(&mut self, changes_ring: bool) -> bool {
-        let shards = self.shards.iter().filter(|shard| shard.is_connected());
+        let shards = self.shards.iter().filter(|shard| shard.may_be_adopted());
         let asked = shards.map(|shard| async {
             // A shard that takes no writes at present is not adopted either.
             shard.announce(&self.ring_version, &self.instance).await.ok();
@@ -351,7 +351,7 @@ async fn write(
 
 /// The shard's record; `None` where it does not answer. One that was lost is as it was settled.
 async fn find(shard: &Shard) -> Option<Found> {
-    if !shard.is_connected() {
+    if !shard.may_be_adopted() {
         return None;
     }
     match timeout(READ_TIMEOUT, shard.find_record()).await.ok()? {

@@ -14,6 +14,7 @@ use super::moved::Settled;
 use super::place::PLACES;
 use super::reply;
 use super::scripts;
+use super::server_info::field;
 use super::shard::{Effect, Shard};
 use super::verbs::secret;
 use crate::clock::Moment;
@@ -76,11 +77,8 @@ impl Shard {
     }
 
     async fn evicted_keys(&self) -> Result<u64, Error> {
-        let info = self.read("INFO", vec![Value::from("stats")]).await?;
-        let count = reply::text(info).ok().and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("evicted_keys:"))?;
-            line.trim().parse().ok()
-        });
+        let info = self.info("stats").await;
+        let count = info.and_then(|info| field(&info, "evicted_keys")?.parse().ok());
         count.ok_or_else(|| self.unexpected("`evicted_keys` in INFO"))
     }
 

@@ -165,10 +165,7 @@ impl Shard {
                 Ok(done) if done.is_empty() => (done, self.wait_for_room(grant, &mut turn).await),
                 Ok(done) => (done, Ok(())),
                 // What an earlier round stored is stored: only the rest has failed.
-                Err(error @ Error::Full { .. }) => {
-                    let freed = self.free_memory(grant, &mut turn).await;
-                    (Vec::new(), freed.map_err(|why| why.unwrap_or(error)))
-                }
+                Err(Error::Full { .. }) => (Vec::new(), self.free_memory(grant, &mut turn).await),
                 Err(error) => (Vec::new(), Err(error)),
             };
             if let Err(error) = waited {

@@ -7,17 +7,22 @@ mod accesses;
 mod address;
 mod adoption;
 mod breaker;
+mod conditions;
 mod evicted;
+mod examiner;
 mod flush;
 mod gather;
 mod generations;
+mod health;
 mod history;
 mod in_flight;
 mod lane;
 mod listing;
 mod moved;
 mod place;
+mod preflight;
 mod presence;
+mod pressure;
 mod probe;
 mod repair;
 mod reply;
@@ -25,10 +30,12 @@ mod ring;
 mod room;
 mod scripts;
 mod sentinel;
+mod server_info;
 mod shard;
 mod subscriber;
 mod trouble;
 mod verbs;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -44,6 +51,7 @@ use tokio_util::task::TaskTracker;
 use self::flush::Flush;
 use self::moved::Settled;
 use self::place::PLACES;
+pub use self::preflight::Examination;
 pub use self::probe::probe;
 pub use self::ring::Ring;
 use self::shard::{Effect, Shard};
@@ -144,6 +152,13 @@ impl Redis {
             if let Some(sentinels) = &shard.sentinels {
                 tasks.spawn(sentinel::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
             }
+        }
+    }
+
+    /// Starts examining the shards; none is used before it was.
+    pub fn watch(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        for shard in &self.shards {
+            tasks.spawn(shard.clone().run_watch(shutdown.clone()));
         }
     }
 
@@ -466,5 +481,9 @@ impl Store for Redis {
 
     async fn health(&self) -> Vec<ShardHealth> {
         join_all(self.shards.iter().map(|shard| shard.health())).await
+    }
+
+    async fn look_at_memory(&self, namespaces: &[Namespace]) {
+        join_all(self.shards.iter().map(|shard| shard.look_at_memory(namespaces))).await;
     }
 }

@@ -210,6 +210,7 @@ impl Shard {
     /// # Errors
     /// [`Error::Unavailable`]
     pub fn admit(&self) -> Result<(), Error> {
+        self.watch.admit()?;
         if self.belonging.is_settled() { Ok(()) } else { Err(self.unsettled()) }
     }
 
@@ -222,6 +223,7 @@ impl Shard {
 
     /// What is known of void entries while there may be any.
     fn unclean(&self) -> Result<Option<Arc<Settled>>, Error> {
+        self.watch.admit()?;
         match self.belonging.state.load(Ordering::Acquire) {
             CLEAN => Ok(None),
             UNSETTLED => Err(self.unsettled()),

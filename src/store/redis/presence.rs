@@ -17,7 +17,7 @@ use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::model::Namespace;
-use crate::store::{Error, Neighbour, Presence, RingCount, Role, ShardIndex, Store as _, Survey};
+use crate::store::{Error, Neighbour, Presence, RingCount, ShardIndex, Store as _, Survey};
 
 /// Instances of one shard that a listing shows at most.
 const LISTED: usize = 1000;
@@ -32,7 +32,9 @@ impl Presence for Redis {
     async fn beat(&self, shard: ShardIndex, id: &str, line: &str, living: Duration) -> Result<Vec<RingCount>, Error> {
         let living_ms = living.as_millis().to_string();
         let arguments = || [self.ring_version(), id, line, &living_ms].map(Value::from).to_vec();
-        self.shards[usize::from(shard)].run_upkeep(&scripts::BEAT, Effect::Write, arguments, rings).await
+        let shard = &self.shards[usize::from(shard)];
+        shard.watch.admit()?;
+        shard.run_upkeep(&scripts::BEAT, Effect::Write, arguments, rings).await
     }
 
     async fn leave(&self, shard: ShardIndex, id: &str) -> Result<(), Error> {
@@ -92,16 +94,6 @@ impl Shard {
             sum += self.ask(&scripts::COUNT_KEYS, Effect::Read, arguments, reply::count).await?;
         }
         Ok(sum)
-    }
-
-    async fn role(&self) -> Option<Role> {
-        let info = self.read("INFO", vec![Value::from("replication")]).await.ok()?;
-        let info = reply::text(info).ok()?;
-        match info.lines().find_map(|line| line.strip_prefix("role:"))?.trim() {
-            "master" => Some(Role::Primary),
-            "slave" => Some(Role::Replica),
-            _ => None,
-        }
     }
 }
 

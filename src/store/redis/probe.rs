@@ -1,4 +1,4 @@
-//! Asks each shard once whether it is there: for who looks before anything is started.
+//! Visits a shard over a connection of its own: is it there, and can it be used?
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -8,19 +8,23 @@ use fred::interfaces::{ClientLike as _, EventInterface as _};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::preflight::{Examination, examine};
 use super::shard::{EVENTS, connect};
 use crate::config::{RedisConfig, ShardConfig};
 
 /// Asks all shards at once; each has `patience` to answer. The reasons of failures hold no password.
-pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Result<(), String>)> {
-    let answers = config.shards.iter().map(|shard| async move {
-        let answer = timeout(patience, ask(shard, config)).await;
-        (shard.name.clone(), answer.unwrap_or_else(|_| Err(format!("no answer within {patience:?}"))))
-    });
+pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Result<Examination, String>)> {
+    let answers =
+        config.shards.iter().map(|shard| async move { (shard.name.clone(), visit(shard, config, patience).await) });
     join_all(answers).await
 }
 
-async fn ask(shard: &ShardConfig, config: &RedisConfig) -> Result<(), String> {
+/// Examines a shard over a connection that is made for it, which may take `patience`.
+pub(super) async fn visit(
+    shard: &ShardConfig,
+    config: &RedisConfig,
+    patience: Duration,
+) -> Result<Examination, String> {
     let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
     let answered = async {
         // It tries again and again; the first failure is what is asked for.
@@ -29,9 +33,14 @@ async fn ask(shard: &ShardConfig, config: &RedisConfig) -> Result<(), String> {
             connected = client.wait_for_connect() => connected,
             Ok((error, _)) = errors.recv() => Err(error),
         }?;
-        client.ping::<String>(None).await.map(drop)
+        client.ping::<String>(None).await?;
+        examine(&client, &shard.name, shard.endpoint.username.as_deref().unwrap_or("default")).await
     };
-    let answer = answered.await.map_err(|error| words(error.details()));
+    let answer = match timeout(patience, answered).await {
+        Ok(answer) => answer.map_err(|error| words(error.details())),
+        Err(_) => Err(format!("no answer within {patience:?}")),
+    };
+    // Whatever came of it: the library would connect again and again.
     close(&client).await;
     answer
 }

@@ -93,8 +93,8 @@ impl Shard {
     /// the namespace that is furthest above its share, never of one whose policy is `NONE`.
     ///
     /// # Errors
-    /// `None` where nothing may go, or [`Error::MakingRoom`] when its time is over.
-    pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Option<Error>> {
+    /// [`Error::Full`] where nothing may go, or [`Error::MakingRoom`] when its time is over.
+    pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         match turn {
             // Another write has freed some meanwhile, perhaps enough.
@@ -102,11 +102,11 @@ impl Shard {
                 *turn = Some(self.rooms.wait("").await.ok_or_else(making_room)?);
                 return Ok(());
             }
-            Some(turn) if Moment::now() >= turn.until => return Err(Some(making_room())),
-            Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(None),
+            Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
+            Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(self.refused_for_memory()),
             Some(turn) => turn.rounds += 1,
         }
-        let own = Namespace::parse(grant.namespace).map_err(|_| None)?;
+        let own = Namespace::parse(grant.namespace).map_err(|_| self.refused_for_memory())?;
         let policy = grant.policy.parse().unwrap_or_default();
         if policy != EvictionPolicy::None && self.give_up_part(&own, policy).await? {
             return Ok(());
@@ -116,11 +116,11 @@ impl Shard {
                 return Ok(());
             }
         }
-        Err(None)
+        Err(self.refused_for_memory())
     }
 
     /// Has a namespace give up a part of what it holds here; tells whether anything went.
-    async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy) -> Result<bool, Option<Error>> {
+    async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy) -> Result<bool, Error> {
         let before = self.totals(namespace).await?;
         if before.keys == 0 {
             return Ok(false);

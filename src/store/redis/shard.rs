@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
+use super::conditions::Kind;
 use super::gather::Gathering;
 use super::in_flight::{InFlight, Place};
 use super::lane::Lane;
@@ -34,11 +35,12 @@ use super::room::Rooms;
 use super::scripts::{FENCE, Script};
 use super::sentinel::Sentinels;
 use super::trouble::Trouble;
+use super::watch::Watch;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::model::Quotas;
-use crate::store::Error;
+use crate::store::{Error, Finding};
 use crate::workers::{self, Workers};
 
 /// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
@@ -105,7 +107,11 @@ pub struct Shard {
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
-    trouble: Trouble,
+    pub trouble: Trouble,
+    pub watch: Watch,
+    /// Of what `probe.rs` makes the connections for examinations.
+    pub config: ShardConfig,
+    pub common: RedisConfig,
     retrying: Semaphore,
     /// Deadline of one operation.
     pub timeout: Duration,
@@ -142,6 +148,9 @@ impl Shard {
         Ok(Self {
             name: config.name.clone(),
             trouble: lanes.first().map(|lane| Trouble::of(&lane.client)).unwrap_or_default(),
+            watch: Watch::new(&config.name),
+            config: config.clone(),
+            common: common.clone(),
             lanes,
             sentinels,
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
@@ -339,6 +348,11 @@ impl Shard {
     /// Brings the gauges up to now.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);
+        let memory = self.watch.memory();
+        self.metrics.memory_used.set(memory.used_bytes as f64);
+        self.metrics.memory_limit.set(memory.limit_bytes as f64);
+        let is_degraded = self.watch.findings().iter().any(Finding::degrades);
+        self.metrics.degraded.set(f64::from(u8::from(is_degraded)));
         let state = self.breaker.state();
         self.metrics.up.set(f64::from(u8::from(state == State::Closed && self.is_connected())));
         self.metrics.breaker_open.set(match state {
@@ -356,6 +370,13 @@ impl Shard {
         })
     }
 
+    /// A write found no memory, and nothing may go for it.
+    pub fn refused_for_memory(&self) -> Error {
+        self.metrics.out_of_memory.increment(1);
+        self.watch.note("OOM");
+        self.error(Refusal::Full, Effect::Write)
+    }
+
     pub fn overloaded(&self) -> Error {
         self.error(Refusal::Overloaded, Effect::Read)
     }
@@ -371,6 +392,9 @@ impl Shard {
     }
 
     pub fn error(&self, refusal: Refusal, effect: Effect) -> Error {
+        if let Refusal::NotExecuted(reply) | Refusal::NotPrimary(reply) | Refusal::Strange(reply) = &refusal {
+            self.watch.note(reply);
+        }
         let shard = self.name.clone();
         match refusal {
             Refusal::Overloaded => Error::Overloaded { shard },
@@ -424,35 +448,17 @@ fn is_worth_another(result: &Result<Frame, Refusal>) -> bool {
 
 /// Reads an error reply. Redis opens each with a code in capitals.
 fn refused_by(reply: &str) -> Refusal {
-    match code_of(reply) {
-        "NOSCRIPT" => Refusal::NoScript,
-        "FENCED" => Refusal::Fenced,
-        "OOM" => Refusal::Full,
-        "READONLY" | "LOADING" | "MASTERDOWN" => Refusal::NotPrimary(reply.to_owned()),
+    match Kind::of(reply) {
+        Some(Kind::OutOfMemory) => Refusal::Full,
+        Some(Kind::Replica | Kind::Loading | Kind::MasterDown) => Refusal::NotPrimary(reply.to_owned()),
+        // A right that a script lacks half way is no reason to say that nothing was executed.
+        Some(Kind::NoPermission) if !reply.starts_with("NOPERM") => Refusal::Strange(reply.to_owned()),
         // Not executed: without its disk, its replicas or rights, or busy.
-        "MISCONF" | "BUSY" | "CLUSTERDOWN" | "NOAUTH" | "NOPERM" | "NOREPLICAS" | "MOVED" | "UNKILLABLE" => {
-            Refusal::NotExecuted(reply.to_owned())
-        }
-        _ => Refusal::Strange(reply.to_owned()),
+        Some(_) => Refusal::NotExecuted(reply.to_owned()),
+        None if reply.starts_with("NOSCRIPT") => Refusal::NoScript,
+        None if reply.starts_with("FENCED") => Refusal::Fenced,
+        None => Refusal::Strange(reply.to_owned()),
     }
-}
-
-/// The code of an error reply. Redis 7 puts that of a command inside a script in front; Redis 6.2 says
-/// `ERR Error running script (call to f_...): @user_script:7: @user_script: 7: -OOM command not allowed ...`.
-fn code_of(reply: &str) -> &str {
-    let first = |text: &'_ str| text.split_whitespace().next().unwrap_or_default().len();
-    if reply.starts_with("ERR ")
-        && let Some((_, inner)) = reply.rsplit_once("@user_script")
-    {
-        if let Some((_, inner)) = inner.split_once(": -") {
-            return &inner[..first(inner)];
-        }
-        // Redis 6.2 names a missing right without its code.
-        if inner.contains("ACL failure in script") || inner.contains("can't run this command or subcommand") {
-            return "NOPERM";
-        }
-    }
-    &reply[..first(reply)]
 }
 
 /// A client that connects in the background, now or when its server comes up; `capacity` messages and
@@ -473,7 +479,8 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
                 interval: timeout,
             };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            connection.auto_client_setname = true;
+            // CLIENT is among the dangerous commands of Redis 6.2, which a user may lack.
+            connection.auto_client_setname = false;
             connection.reconnect_on_auth_error = true;
         })
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
@@ -481,27 +488,4 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
     // Runs until the process ends; an outage is seen in the client's state.
     drop(client.connect());
     Ok(client)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_inside_a_script_is_told_by_its_own_code_on_every_server() {
-        for (reply, code) in [
-            ("READONLY You can't write against a read only replica. script: f1, on @user_script:3.", "READONLY"),
-            ("FENCED another record holds", "FENCED"),
-            (
-                "ERR Error running script (call to f_ab): @user_script:12: @user_script: 12: -OOM command not allowed \
-                 when used memory > 'maxmemory'.",
-                "OOM",
-            ),
-            ("ERR Error running script (call to f_ab): @user_script:3: WRONGTYPE Operation", "ERR"),
-            ("ERR value is not an integer", "ERR"),
-            ("", ""),
-        ] {
-            assert_eq!(code_of(reply), code, "{reply}");
-        }
-    }
 }

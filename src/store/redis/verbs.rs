@@ -13,7 +13,7 @@ use super::shard::{Effect, Party, Refusal, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
-use crate::store::{Error, Outcome, Room, ShardHealth, Stored, Totals};
+use crate::store::{Error, Outcome, Room, Stored, Totals};
 
 /// Work of one script of a sweep, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
@@ -222,8 +222,8 @@ impl Shard {
                     Err(error) => answers.resize(writes.len(), Err(error)),
                 },
                 Ok(done) => answers.extend(done),
-                Err(error @ Error::Full { .. }) => {
-                    if let Err(error) = self.free_memory(grant, &mut turn).await.map_err(|why| why.unwrap_or(error)) {
+                Err(Error::Full { .. }) => {
+                    if let Err(error) = self.free_memory(grant, &mut turn).await {
                         answers.resize(writes.len(), Err(error));
                     }
                 }
@@ -351,22 +351,6 @@ impl Shard {
             }))
         });
         totals.await?.map_err(|foreign| self.foreign(foreign))
-    }
-
-    pub async fn health(&self) -> ShardHealth {
-        let info = self.read("INFO", vec![Value::from("memory")]).await;
-        let info = info.ok().and_then(|frame| reply::text(frame).ok());
-        let field = |name: &str| {
-            let line = info.as_deref()?.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim().parse().ok()
-        };
-        let configured = field("maxmemory").filter(|bytes| *bytes > 0);
-        ShardHealth {
-            name: self.name.clone(),
-            reachable: info.is_some() && self.belonging.is_settled(),
-            used_bytes: field("used_memory").unwrap_or(0),
-            limit_bytes: configured.or_else(|| field("total_system_memory")).unwrap_or(0),
-        }
     }
 }
 

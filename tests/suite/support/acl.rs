@@ -5,10 +5,10 @@ use super::service::Settings;
 
 /// The least rights with which a shard works, as the line of `docs/OPERATIONS.md`.
 pub const LEAST: &str = "ACL SETUSER sidecache on >password resetkeys ~cache:* ~cache_meta:* ~cache_stats:* \
-    ~cache_index:* ~cache_due:* ~cache_tag:* ~sidecache:* resetchannels &sidecache:* -@all +ping \
-    +client|setname +client|id +info +eval +evalsha +publish +subscribe +get +set +del +unlink +exists +pttl \
-    +scan +time +dbsize +hset +hget +hmget +hincrby +hdel +zadd +zcard +zrem +zscore +zrange +zrangebyscore \
-    +zrevrange +zrevrangebyscore +zrandmember +sadd +sismember +smove";
+    ~cache_index:* ~cache_due:* ~cache_tag:* ~cache_tags:* ~sidecache:* resetchannels &sidecache:* -@all +ping \
+    +info +eval +evalsha +publish +subscribe +get +set +del +unlink +exists +type +pttl \
+    +scan +time +dbsize +hset +hget +hmget +hexists +hlen +hincrby +hdel +zadd +zcard +zcount +zrem +zscore +zrange +zrangebyscore \
+    +zrevrange +zrevrangebyscore +zrandmember +sadd +srem +sscan +sismember +smove";
 
 /// Gives `server` the user of [`LEAST`].
 pub fn create_least(server: &Redis) {

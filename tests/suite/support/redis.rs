@@ -174,7 +174,8 @@ impl Redis {
         let deadline = Instant::now() + Duration::from_secs(20);
         while process.exited().is_none() {
             if let Some(id) = answering_process(self.port) {
-                let ours = id == process.id();
+                // A server that does not tell was started without INFO: by us.
+                let ours = id.is_none_or(|id| id == process.id());
                 self.process = ours.then_some(process);
                 return ours;
             }
@@ -195,14 +196,17 @@ pub fn shards(servers: &[Redis]) -> String {
     named.join(",")
 }
 
-/// The id of the Redis process that answers on `port`, if one does.
-fn answering_process(port: u16) -> Option<u32> {
+/// The id of the Redis process that answers on `port`, if one does; without an id where it knows no `INFO`.
+fn answering_process(port: u16) -> Option<Option<u32>> {
     let info = Connection::open(port).ok()?.try_command(&["INFO", "server"]).ok()?;
-    let Reply::Bulk(Some(text)) = info else {
-        return None;
-    };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
+    match info {
+        Reply::Bulk(Some(text)) => {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            text.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok().map(Some)
+        }
+        Reply::Error(error) if error.contains("unknown command") => Some(None),
+        _ => None,
+    }
 }
 
 /// A reply of the RESP2 protocol.

@@ -1,0 +1,123 @@
+//! Decides when a shard is examined and its memory looked at: when it is connected, before it is adopted, after
+//! every reconnect, when an operation meets trouble, and every half minute. What is found goes to `watch.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::interfaces::EventInterface as _;
+use fred::types::Value;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::preflight::Examination;
+use super::pressure::Reading;
+use super::probe;
+use super::reply;
+use super::shard::Shard;
+use crate::clock::Moment;
+use crate::model::Namespace;
+use crate::store::Error;
+
+/// How long an examination may take.
+const EXAMINATION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The least pause, whatever asks for an examination.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether one is due: until the first, and later.
+const FIRST_STEP: Duration = Duration::from_millis(5);
+const STEP: Duration = Duration::from_millis(500);
+
+/// Namespaces whose bytes are asked for in one script, and in all.
+const NAMESPACES_PER_SCRIPT: usize = 500;
+const MOST_NAMESPACES: usize = 10_000;
+
+/// The bytes of namespaces by the books; reads, and so needs no fence. ARGV: the namespaces.
+const BYTES_OF_NAMESPACES: &str = "local bytes = {} \
+    for i = 1, #ARGV do bytes[i] = redis.call('HGET', 'cache_stats:' .. ARGV[i], 'total_bytes') or '0' end \
+    return bytes";
+
+impl Shard {
+    /// Examines the shard again and again until `shutdown`.
+    pub async fn run_watch(self: Arc<Self>, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.keep_watch() => {}
+        }
+    }
+
+    async fn keep_watch(&self) {
+        let mut reconnects = self.subscriber.reconnect_rx();
+        let mut examined: Option<Moment> = None;
+        let mut is_due = true;
+        loop {
+            let now = Moment::now();
+            let age = examined.map(|at| now.since(at));
+            let is_allowed = age.is_none_or(|age| age >= LEAST_PAUSE);
+            is_due |= age.is_some_and(|age| age >= self.watch.period());
+            if is_due && is_allowed && self.is_connected() {
+                is_due = !self.examine(now).await;
+                examined = Some(now);
+            }
+            self.watch.tell_changes();
+            let step = if examined.is_none() { FIRST_STEP } else { STEP };
+            tokio::select! {
+                () = sleep(step) => {}
+                () = self.watch.due.notified() => is_due = true,
+                reconnected = reconnects.recv() => match reconnected {
+                    Err(RecvError::Closed) => return,
+                    Ok(_) | Err(RecvError::Lagged(_)) => is_due = true,
+                },
+            }
+        }
+    }
+
+    /// Examines the shard; tells whether it answered.
+    async fn examine(&self, now: Moment) -> bool {
+        let reason = match probe::visit(&self.config, &self.common, EXAMINATION_TIMEOUT).await {
+            Ok(examination) => {
+                self.watch.settle(examination, now);
+                return true;
+            }
+            Err(reason) => reason,
+        };
+        tracing::debug!(shard = %self.name, reason, "not examined");
+        // The shard's other connections stand, so it is there; what the last examination found stays.
+        if !self.watch.is_examined() {
+            self.watch.settle(Examination::default(), now);
+        }
+        false
+    }
+
+    /// Looks how the shard's memory is used; where it lacks any, also which of `namespaces` hold the most.
+    pub async fn look_at_memory(&self, namespaces: &[Namespace]) {
+        let sections =
+            async { Some((self.info("memory").await?, self.info("stats").await?, self.info("keyspace").await?)) };
+        if let Some((memory, stats, keyspace)) = sections.await {
+            let reading = Reading::parse(&format!("{memory}\n{stats}\n{keyspace}"));
+            self.watch.read_memory(reading);
+        }
+        if self.watch.lacks_memory() && namespaces.len() <= MOST_NAMESPACES {
+            match self.bytes_of(namespaces).await {
+                Ok(bytes) => self.watch.read_holders(bytes),
+                Err(error) => tracing::debug!(%error, "who holds the memory is not known"),
+            }
+        }
+    }
+
+    async fn bytes_of(&self, namespaces: &[Namespace]) -> Result<Vec<(String, u64)>, Error> {
+        let mut all = Vec::with_capacity(namespaces.len());
+        for some in namespaces.chunks(NAMESPACES_PER_SCRIPT) {
+            let names = some.iter().map(|namespace| Value::from(namespace.as_str()));
+            let script = [Value::from_static_str(BYTES_OF_NAMESPACES), Value::from_static_str("0")];
+            let answer = self.read("EVAL", script.into_iter().chain(names).collect()).await?;
+            let bytes = reply::array(answer).map_err(|expected| self.unexpected(expected))?;
+            for (namespace, bytes) in some.iter().zip(bytes) {
+                let bytes = reply::count(bytes).map_err(|expected| self.unexpected(expected))?;
+                all.push((namespace.to_string(), bytes));
+            }
+        }
+        Ok(all)
+    }
+}
