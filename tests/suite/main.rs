@@ -4,6 +4,7 @@
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
 //! - [`keys`], [`input`]: what is accepted, and how the rest is refused
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
+//! - [`jobs`]: flushes that outlive their requests
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
@@ -67,6 +68,7 @@ mod gathering;
 mod glob;
 mod hit_ratio;
 mod input;
+mod jobs;
 mod keys;
 mod listener;
 mod listing;

@@ -43,8 +43,8 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::Grant;
 use super::{
-    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex, Store, Stored,
-    Totals, entry_key,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, Outcome, Page, Reads, ShardHealth, ShardIndex,
+    Store, Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
@@ -324,15 +324,13 @@ impl Store for Redis {
         namespace: &Namespace,
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+        progress: &FlushProgress,
     ) -> Result<u64, FlushFailure> {
-        let flushed = join_all(self.shards.iter().map(|shard| async move {
-            let mut deleted = 0;
-            let result = shard.flush(namespace, selection, on_deleted, &mut deleted).await;
-            (deleted, result)
-        }))
-        .await;
-        let deleted = flushed.iter().map(|(deleted, _)| deleted).sum();
-        match flushed.into_iter().find_map(|(_, result)| result.err()) {
+        progress.begin(self.shards.len() as u64 * PLACES);
+        let flush = self.shards.iter().map(|shard| shard.flush(namespace, selection, on_deleted, progress));
+        let flushed = join_all(flush).await;
+        let deleted = progress.deleted();
+        match flushed.into_iter().find_map(Result::err) {
             None => Ok(deleted),
             Some(error) => Err(FlushFailure { deleted, error }),
         }

@@ -13,7 +13,7 @@ use super::shard::{Effect, Party, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
-use crate::store::{Error, Outcome, ShardHealth, Stored, Totals};
+use crate::store::{Error, FlushProgress, Outcome, ShardHealth, Stored, Totals};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FETCHED_PER_SCRIPT: usize = 100;
@@ -200,16 +200,17 @@ impl Shard {
         self.ask_for(party, script, Effect::Write, arguments, read).await
     }
 
-    /// Flushes step by step; counts into `deleted`, so that a failure keeps what was done.
+    /// Flushes step by step until `progress` is cancelled; counts into it, so that a failure keeps what was done.
     pub async fn flush(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
-        deleted: &mut u64,
+        progress: &FlushProgress,
     ) -> Result<(), Error> {
         self.admit()?;
         let count = selection.step(FETCHED_PER_SCRIPT);
+        let mut walked = 0;
         let mut part = self.part(namespace, selection, 0, count).await?;
         // What is written from now on stays.
         let before = part.version;
@@ -220,12 +221,15 @@ impl Shard {
                 let scripts: Vec<&[String]> = part.keys.chunks(FLUSHED_PER_SCRIPT).collect();
                 let mut result = Ok(());
                 for pair in scripts.chunks(2) {
+                    if progress.is_cancelled() {
+                        break;
+                    }
                     // Two at a time, so that the shard need not wait for the next; others come between.
                     let done = pair.iter().map(|keys| self.delete_older(namespace, keys, before));
                     for step in join_all(done).await {
                         match step {
                             Ok((live, gone)) => {
-                                *deleted += live;
+                                progress.add_deleted(live);
                                 gone.iter().for_each(|key| on_deleted(key));
                             }
                             Err(error) => result = Err(error),
@@ -238,11 +242,18 @@ impl Shard {
                 result
             };
             if part.next >= PLACES {
-                return delete.await;
+                delete.await?;
+                progress.add_walked(PLACES.saturating_sub(walked));
+                return Ok(());
             }
             // Places stay what they are, so the next part can be fetched meanwhile.
             let (done, next) = tokio::join!(delete, self.part(namespace, selection, part.next, count));
             done?;
+            if progress.is_cancelled() {
+                return Ok(());
+            }
+            progress.add_walked(part.next.saturating_sub(walked));
+            walked = part.next;
             part = next?;
         }
     }

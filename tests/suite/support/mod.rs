@@ -42,6 +42,7 @@ pub mod redis;
 pub mod scratch;
 pub mod sentinel;
 pub mod service;
+pub mod slow_shard;
 pub mod slowlog;
 pub mod walk;
 pub mod wire;
