@@ -1,6 +1,7 @@
 //! Flushes that outlive their requests: any instance shows and cancels them, and each leaves one row in the audit
 //! trail, whatever happens to its client, its instance and the database.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -15,7 +16,7 @@ use crate::support::client::{Client, cache_path, namespace};
 use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::postgres::Postgres;
-use crate::support::process::Signal;
+use crate::support::process::{self, Process, Signal};
 use crate::support::service::{Service, Settings};
 use crate::support::slow_shard::{ENTRIES, SlowShard};
 
@@ -373,4 +374,64 @@ async fn too_many_flushes_are_refused_before_they_delete_anything() {
     }
     // There is room again; one that comes within its request waits for it.
     cache.flush(&refused, &[]).await.expect_json(200, &json!({"success": true, "deleted_count": 1}));
+}
+
+/// A command of this program to a service.
+fn command(service: &Service, words: &[&str]) -> Command {
+    let mut command = process::dying_with_us(env!("CARGO_BIN_EXE_sidecache").as_ref(), Signal::Kill);
+    command.args(words).env("SIDECACHE_URL", format!("http://{}", service.address()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[tokio::test]
+async fn the_command_line_waits_for_a_job() {
+    let shard = SlowShard::very_slow();
+    let service = Service::start(shard.impatient(Settings::shards()));
+    let (cache, ns) = (service.client(), namespace("jobs"));
+    shard.fill(&cache, &ns).await;
+    let ended = command(&service, &["flush", &ns, "--yes"]).output().expect("the program runs");
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), format!("deleted 1,500 entries of {ns}\n"));
+    let listed = command(&service, &["jobs"]).output().expect("the program runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains(&ns) && listed.contains("done") && listed.contains("1,500"), "{listed}");
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_a_job_running_and_says_how_to_look_at_it() {
+    let shard = SlowShard::very_slow();
+    let service = Service::start(shard.impatient(Settings::shards()));
+    let (cache, ns) = (service.client(), namespace("jobs"));
+    shard.fill(&cache, &ns).await;
+    let mut flush = Process::spawn(command(&service, &["flush", &ns, "--yes"]), Signal::Kill);
+    let mut said = flush.child().stderr.take().expect("a pipe");
+    let place = eventually(SOON, async || {
+        let listed = cache.fetch("/api/v1/jobs").await.expect(200).json();
+        let id = listed["jobs"][0]["id"].as_str().map(str::to_owned);
+        Ok(format!("/api/v1/jobs/{}", id.ok_or_else(|| anyhow::anyhow!("no job yet"))?))
+    })
+    .await;
+    // It listens for the signal once it has looked at its job; until then the signal would end it.
+    eventually(SOON, async || {
+        let looks = std::fs::read_to_string(format!("/proc/{}/status", flush.id()))?;
+        let caught = looks.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+        let caught = u64::from_str_radix(caught.unwrap_or_default(), 16)?;
+        ensure!(caught & 0b10 != 0, "it does not catch SIGINT yet");
+        Ok(())
+    })
+    .await;
+    flush.signal(Signal::Int);
+    let ended = flush.wait(SOON).expect("it ends");
+    assert_eq!(ended.code(), Some(6));
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut said, &mut text).expect("what it said is text");
+    let id = place.rsplit('/').next().expect("a path ends with the id");
+    assert!(text.contains(&format!("sidecache jobs show {id}")), "{text}");
+    assert!(text.contains(&format!("sidecache jobs cancel {id}")), "{text}");
+    let shown = command(&service, &["jobs", "show", id, "--wait", "--json"]).output().expect("the program runs");
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("a job in JSON");
+    assert_eq!(shown["result"], json!({"success": true, "deleted_count": ENTRIES}));
+    let gone = command(&service, &["jobs", "cancel", "x-1"]).output().expect("the program runs");
+    assert_eq!(gone.status.code(), Some(1));
 }
