@@ -23,6 +23,7 @@ use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
 use crate::http::{self, App, Bounds, Connections, FastPath, Numbered, Server};
+use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
@@ -107,6 +108,7 @@ struct Service {
     fleet: Arc<Fleet>,
     trends: Arc<Trends>,
     l1: Arc<L1>,
+    jobs: Arc<Jobs>,
     registry: Arc<Registry>,
     database: Arc<Database>,
     metrics: Arc<Metrics>,
@@ -119,7 +121,7 @@ struct Service {
 
 impl Service {
     fn start(config: &Config, listening: SocketAddr, workers: &Workers) -> anyhow::Result<Self> {
-        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, shutdown, draining) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let instance = instance_name();
         let metrics = Arc::new(Metrics::default());
         let database = Arc::new(Database::new(&config.database));
@@ -166,6 +168,10 @@ impl Service {
         let (audit, writer) = Audit::new(&config.audit, &instance, database.clone(), &metrics);
         tasks.spawn(writer.run(shutdown.clone()));
 
+        let jobs = Jobs::new(&instance, database.clone(), audit.clone(), metrics.clone(), draining.clone());
+        let jobs = Arc::new(jobs);
+        tasks.spawn(jobs.clone().watch(shutdown.clone()));
+
         let counters = Arc::new(ReadCounters::new(store.clone(), registry.clone(), metrics.clone()));
         let trends = Trends::new(
             store.clone(),
@@ -184,6 +190,7 @@ impl Service {
             counters,
             access_log,
             audit,
+            jobs: jobs.clone(),
             metrics: metrics.clone(),
             limits: config.limits,
         });
@@ -199,19 +206,7 @@ impl Service {
         let fleet = Fleet::new(&instance, advertised(config.http.advertise.as_deref(), listening), sources);
         let fleet = Arc::new(fleet);
         tasks.spawn(fleet.clone().run(shutdown.clone()));
-        Ok(Self {
-            instance,
-            cache,
-            fleet,
-            trends,
-            l1,
-            registry,
-            database,
-            metrics,
-            draining: CancellationToken::new(),
-            shutdown,
-            tasks,
-        })
+        Ok(Self { instance, cache, fleet, trends, l1, jobs, registry, database, metrics, draining, shutdown, tasks })
     }
 
     /// Waits a moment for what the service depends on, so that its first answers are no errors.
@@ -245,6 +240,7 @@ impl Service {
             fleet: self.fleet.clone(),
             trends: self.trends.clone(),
             l1: self.l1.clone(),
+            jobs: self.jobs.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),
             bounds: Arc::new(Bounds::new(&config.http, self.metrics.clone())),
@@ -256,6 +252,11 @@ impl Service {
 
     /// Writes what is only in memory, as far as the time and what is behind it allow.
     async fn stop(self, stop_by: Instant) {
+        // Flushes leave rows in the audit trail, which is closed after them.
+        let rest = stop_by.saturating_duration_since(Instant::now());
+        if timeout(rest / 2, self.jobs.stop()).await.is_err() {
+            tracing::warn!("stopped before every job was ended");
+        }
         self.shutdown.cancel();
         self.tasks.close();
         let settled = async {

@@ -27,8 +27,8 @@
 //! ```
 //!
 //! Every connection is served by one of the [`workers`], a runtime of one thread a core. Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
-//! and [`audit`] with the [`journal`] that both write through, [`stats`], [`trends`] and [`metrics`]; the
-//! [`database`] is behind policies, log and trail.
+//! and [`audit`] with the [`journal`] that both write through, [`stats`], [`trends`] and [`metrics`], the
+//! [`jobs`] that flushes become which outlive their requests; the [`database`] is behind policies, jobs, log and trail.
 
 pub mod app;
 pub mod cli;
@@ -48,6 +48,7 @@ pub mod store;
 pub mod access_log;
 pub mod audit;
 pub mod database;
+pub mod jobs;
 pub mod journal;
 pub mod metrics;
 pub mod namespaces;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use; none of them asks upward.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("workers", &[]),
     ("clock", &["model"]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("journal", &["clock", "config", "database", "model", "workers"]),
     ("audit", &["clock", "config", "database", "journal", "metrics", "model"]),
     ("namespaces", &["audit", "clock", "config", "database", "model"]),
+    ("jobs", &["audit", "clock", "database", "metrics", "model", "store", "trace"]),
     ("access_log", &["config", "database", "journal", "metrics", "model", "trace", "workers"]),
     ("trends", &["clock", "metrics", "model", "namespaces", "stats", "store"]),
     ("fleet", &["clock", "coherence", "l1", "metrics", "model", "namespaces", "store", "trends"]),
@@ -34,6 +35,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "coherence",
             "config",
             "database",
+            "jobs",
             "l1",
             "metrics",
             "model",
@@ -53,6 +55,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "config",
             "database",
             "fleet",
+            "jobs",
             "l1",
             "metrics",
             "model",
@@ -64,7 +67,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "workers",
         ],
     ),
-    ("dashboard", &["audit", "cache", "clock", "fleet", "http", "model", "namespaces", "store", "trends"]),
+    ("dashboard", &["audit", "cache", "clock", "fleet", "http", "jobs", "model", "namespaces", "store", "trends"]),
     ("telemetry", &["config", "trace"]),
     ("cli", &["config", "database", "store"]),
     (
@@ -80,6 +83,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "database",
             "fleet",
             "http",
+            "jobs",
             "l1",
             "metrics",
             "namespaces",
@@ -116,6 +120,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "audit/sqlite.rs",
             "access_log/postgres.rs",
             "access_log/sqlite.rs",
+            "jobs/postgres.rs",
+            "jobs/sql.rs",
+            "jobs/sqlite.rs",
             "config/database.rs",
         ],
     ),

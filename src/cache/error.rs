@@ -38,6 +38,10 @@ pub enum Error {
     /// A flush that reached only part of the shards.
     #[error("{deleted} entries were deleted, then: {error}")]
     PartlyFlushed { deleted: u64, error: store::Error },
+    #[error("as many flushes are under way as may be")]
+    TooManyFlushes,
+    #[error("a panic ended the flush")]
+    Panicked,
     #[error(transparent)]
     Database(#[from] database::Error),
 }
@@ -47,7 +51,12 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Store(error) => error.is_refusal(),
-            Self::PartlyFlushed { .. } | Self::Database(_) | Self::PoliciesNotLoaded | Self::NoRoom => false,
+            Self::PartlyFlushed { .. }
+            | Self::TooManyFlushes
+            | Self::Panicked
+            | Self::Database(_)
+            | Self::PoliciesNotLoaded
+            | Self::NoRoom => false,
             _ => true,
         }
     }

@@ -1,40 +1,76 @@
 //! Deleting all entries of a namespace, or those that a pattern or tag selects.
 
+use std::sync::Arc;
+
 use super::observe::Begun;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::audit::Outcome;
 use crate::clock::Moment;
-use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
+use crate::jobs::{Answer, Failure, Flush, Job, Patience, Refused};
+use crate::model::{EntryKey, Key, Namespace, Operation, Selection};
+use crate::store::FlushProgress;
+
+/// How a flush was answered.
+#[derive(Debug)]
+pub enum Flushed {
+    /// It is done, and deleted so many entries.
+    Done(u64),
+    /// It goes on as this job.
+    Job(Job),
+}
 
 impl Cache {
-    /// Deletes what `selection` means and was written before; answers how many entries went.
+    /// Deletes what `flush` selects and was written before. What is not done when `patience` ends goes on as a
+    /// job, and is not given up when the caller is gone. `failure` is what the protocol says of an error.
     ///
     /// # Errors
-    /// A shard failed; what could be deleted elsewhere was.
-    pub async fn flush(&self, namespace: &Namespace, selection: &Selection, origin: &Origin) -> Result<u64, Error> {
-        let mut note = self.audit.flush(namespace, selection, origin);
-        let result = self.flush_selected(namespace, selection).await;
-        note.ended(outcome(&result));
-        result
+    /// A shard failed; what could be deleted elsewhere was. Or too many flushes are under way, and nothing was
+    /// deleted.
+    pub async fn flush(
+        self: &Arc<Self>,
+        flush: Flush,
+        patience: Patience,
+        failure: fn(&Error) -> Failure,
+    ) -> Result<Flushed, Error> {
+        let (cache, target) = (self.clone(), flush.clone());
+        let work = |progress: Arc<FlushProgress>| async move {
+            cache.flush_selected(&target.namespace, &target.selection, &progress).await
+        };
+        match self.jobs.flush(flush, patience, failure, work).await {
+            Ok(Answer::Ended(result)) => result.map(Flushed::Done),
+            Ok(Answer::Job(job)) => Ok(Flushed::Job(job)),
+            Err(Refused::TooMany) => Err(Error::TooManyFlushes),
+            Err(Refused::Panicked) => Err(Error::Panicked),
+        }
     }
 
     /// The same without a row in the audit trail, for callers that see to it.
-    pub(super) async fn flush_selected(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
+    pub(super) async fn flush_selected(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        progress: &FlushProgress,
+    ) -> Result<u64, Error> {
         let started = Moment::now();
-        let result = self.flush_all_shards(namespace, selection).await;
+        let result = self.flush_all_shards(namespace, selection, progress).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
         self.observe(&begun, &result, || subject(namespace, selection));
         result
     }
 
-    async fn flush_all_shards(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
+    async fn flush_all_shards(
+        &self,
+        namespace: &Namespace,
+        selection: &Selection,
+        progress: &FlushProgress,
+    ) -> Result<u64, Error> {
         let on_deleted = |key: &str| {
             if let (Some(near), Ok(key)) = (&self.near, Key::parse(key)) {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let result = self.store.flush(namespace, selection, &on_deleted).await;
+        let result = self.store.flush(namespace, selection, &on_deleted, progress).await;
         if let (Err(_), Some(near)) = (&result, &self.near) {
             // A step may have been carried out without telling which keys it took.
             near.void_namespace(namespace.as_str());

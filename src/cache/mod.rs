@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub use batch::{Fetched, MgetAnswer, MsetAnswer};
 pub use error::Error;
+pub use flush::Flushed;
 pub use history::LogQuery;
 pub use list::{Counted, Listing};
 pub use namespace::{Stats, StoredPolicy};
@@ -30,6 +31,7 @@ pub use read::{Consistency, Lookup, Skipped, Trail};
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
 use crate::config::Limits;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::namespaces::{Registry, Repository};
 use crate::stats::ReadCounters;
@@ -48,6 +50,7 @@ pub struct Cache {
     pub(crate) counters: Arc<ReadCounters>,
     pub(crate) access_log: AccessLog,
     pub(crate) audit: Audit,
+    pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
 }
@@ -77,6 +80,7 @@ impl Cache {
         self.store.refresh_gauges();
         self.access_log.refresh_gauges();
         self.audit.refresh_gauges();
+        self.jobs.refresh_gauges();
         if let Some(near) = &self.near {
             near.refresh_gauges();
         }

@@ -7,7 +7,7 @@ use crate::access_log::Subject;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Namespace, Operation, Origin, Policy, Selection};
 use crate::namespaces::{Asked, Record};
-use crate::store::Totals;
+use crate::store::{FlushProgress, Totals};
 
 /// The numbers of a namespace.
 pub type Stats = Totals;
@@ -99,7 +99,7 @@ impl Cache {
         // The policy last: if something fails, asking again finishes the work. Until it is gone, the
         // audit trail has a flush to tell of.
         let mut note = self.audit.flush(namespace, &Selection::All, origin);
-        let flushed = self.flush_selected(namespace, &Selection::All).await;
+        let flushed = self.flush_selected(namespace, &Selection::All, &FlushProgress::default()).await;
         note.ended(outcome(&flushed));
         let deleted = flushed?;
         self.counters.flush().await;

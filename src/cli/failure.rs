@@ -11,7 +11,7 @@ use crate::config;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Done = 0,
-    /// No such entry or namespace, or the answer to a question was no.
+    /// No such entry, namespace or job, or the answer to a question was no.
     NotFound = 1,
     /// The command line or a setting is wrong.
     Usage = 2,
@@ -31,7 +31,7 @@ pub enum Exit {
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  no such entry or namespace, or not confirmed; `serve`: the service could not run
+  1  no such entry, namespace or job, or not confirmed; `serve`: the service could not run
   2  the command line or a setting is wrong
   3  the service cannot be reached
   4  the service refused (4xx)

@@ -8,6 +8,7 @@ use ureq::http::Method;
 
 use super::entry::entries;
 use super::failure::{Exit, Failure};
+use super::jobs::{self, Job};
 use super::screen::spinner;
 use super::service::{Service, cache_path, with_query};
 use super::{Session, asking, namespace, selected, selection, text, yes};
@@ -20,7 +21,8 @@ pub fn command() -> Command {
         .arg(yes())
         .after_help(
             "Examples:\n  sidecache flush users --pattern 'user_*' --dry-run\n  sidecache flush users --tag staff\n  \
-             sidecache flush users --yes\n\nOn a terminal it counts and asks first. The pattern is a glob as in Redis.",
+             sidecache flush users --yes\n\nOn a terminal it counts and asks first. The pattern is a glob as in Redis.\nA flush that takes \
+             longer than a request may goes on as a job, which Ctrl-C does not end: see `sidecache jobs`.",
         );
     asking(selection(command))
 }
@@ -78,7 +80,14 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let bar = spinner("deleting");
     let flushed = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
     bar.finish_and_clear();
-    let flushed: Flushed = flushed?.parse(service)?;
+    let answer = flushed?;
+    let flushed = if answer.is_accepted {
+        // It takes longer than a request may: it goes on as a job.
+        let job: Job = answer.parse(service)?;
+        Flushed { deleted_count: jobs::wait(service, &job.id)?.deleted()?, matched_count: None }
+    } else {
+        answer.parse(service)?
+    };
     if screen.json {
         return screen.document(&document(false, flushed));
     }

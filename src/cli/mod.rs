@@ -10,6 +10,7 @@ mod configuration;
 mod entry;
 mod failure;
 mod flush;
+mod jobs;
 mod keys;
 mod migrate;
 mod namespaces;
@@ -136,6 +137,7 @@ fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Resu
         "del" => entry::del(&mut session, sub),
         "mget" => entry::mget(&mut session, sub),
         "flush" => flush::run(&mut session, sub),
+        "jobs" => jobs::run(&mut session, sub),
         "keys" => keys::run(&mut session, sub),
         "stats" => stats::run(&mut session, sub),
         "namespaces" => namespaces::run(&mut session, sub),
@@ -250,6 +252,7 @@ fn command() -> Command {
         .subcommand(serve)
         .subcommands(entry::commands())
         .subcommand(flush::command())
+        .subcommand(jobs::command())
         .subcommand(keys::command())
         .subcommand(stats::command())
         .subcommand(namespaces::command())

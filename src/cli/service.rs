@@ -41,6 +41,8 @@ pub struct Answer {
     pub request_id: String,
     /// Whether it was answered past its time, as the entry's shard is away.
     pub is_stale: bool,
+    /// Whether it goes on after the answer, as a job (202).
+    pub is_accepted: bool,
     etag: Option<String>,
 }
 
@@ -158,7 +160,8 @@ impl Service {
                 // 111 is that of an answer that could not be made sure of (RFC 7234, 5.5.2).
                 let is_stale =
                     response.headers().get_all("warning").iter().any(|one| one.as_bytes().starts_with(b"111 "));
-                Ok(Answer { body, request_id, is_stale, etag })
+                let is_accepted = response.status() == StatusCode::ACCEPTED;
+                Ok(Answer { body, request_id, is_stale, is_accepted, etag })
             }
             Ok((response, body)) => Err(self.refused(response.status(), &body, may_change, &request_id)),
             Err(error) => Err(self.broken(&error, may_change, &request_id)),
@@ -171,7 +174,7 @@ impl Service {
         let Some(code) = problem.code else { return self.foreign(status, may_change).with_request(request_id) };
         let exit = match (&*code, status.as_u16()) {
             ("outcome_unknown", _) => Exit::Unknown,
-            ("key_not_found" | "namespace_not_found", _) => Exit::NotFound,
+            ("key_not_found" | "namespace_not_found" | "job_not_found", _) => Exit::NotFound,
             (_, 400..500) => Exit::Refused,
             _ => Exit::Failed,
         };

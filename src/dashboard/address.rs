@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use crate::http::Error;
+use crate::jobs::{self, Id};
 use crate::model::{EntryKey, Invalid, Key, Namespace};
 
 pub const OVERVIEW: &str = "/dashboard";
@@ -27,6 +28,9 @@ pub struct NamespacePath(pub Namespace);
 
 /// Namespace and key of the path.
 pub struct EntryPath(pub EntryKey);
+
+/// The job of the path.
+pub struct JobPath(pub Id);
 
 /// The query, every parameter known.
 pub struct Parameters<Q>(pub Q);
@@ -62,6 +66,15 @@ pub fn find(name: &str) -> String {
 /// What became of a flush.
 pub fn flushed(name: &str) -> String {
     within(name, "/flushed")
+}
+
+/// A job.
+pub fn job(id: &Id) -> String {
+    format!("{OVERVIEW}/jobs/{id}")
+}
+
+pub fn cancel(id: &Id) -> String {
+    format!("{OVERVIEW}/jobs/{id}/cancel")
 }
 
 /// What became of a key that was to be deleted.
@@ -144,6 +157,15 @@ fn without_namespace(uri: &Uri) -> Result<Uri, Error> {
     let rest: Vec<_> = rest.map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
     let unreadable = |_| Error::InvalidQuery("the query cannot be read".to_owned());
     Uri::try_from(format!("/?{}", rest.join("&"))).map_err(unreadable)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let id = segment(parts.uri.path(), NAMESPACE_SEGMENT).and_then(|text| Id::parse(&text));
+        Ok(Self(id.ok_or(Error::Job(jobs::Error::NotFound))?))
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for EntryPath {

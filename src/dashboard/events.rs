@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::address::{OVERVIEW, Parameters, with_query};
 use super::overview::{Asked, OverviewQuery};
 use super::problem::Problem;
-use super::{Dashboard, Shared, namespace, overview};
+use super::{Dashboard, Shared, job, namespace, overview};
 use crate::http::Error;
+use crate::jobs::Id;
 use crate::model::Namespace;
 
 /// Streams at a time.
@@ -45,6 +46,7 @@ const FULL: &str = "retry: 30000\nevent: full\ndata: too many pages are live her
 pub enum Topic {
     Overview(Asked),
     Namespace(Namespace),
+    Job(Id),
     /// How the service is, and no more.
     Condition,
 }
@@ -57,6 +59,7 @@ pub type Region = (&'static str, Markup);
 pub struct EventsQuery {
     page: String,
     ns: Option<String>,
+    id: Option<String>,
     q: Option<String>,
     sort: Option<String>,
     order: Option<String>,
@@ -67,16 +70,20 @@ impl TryFrom<EventsQuery> for Topic {
     type Error = Problem;
 
     fn try_from(query: EventsQuery) -> Result<Self, Problem> {
-        let EventsQuery { page, ns, q, sort, order, from } = query;
+        let EventsQuery { page, ns, id, q, sort, order, from } = query;
         match page.as_str() {
             "overview" => Ok(Self::Overview(Asked::parse(OverviewQuery { q, sort, order, from })?)),
             "namespace" => {
                 let missing = || Error::InvalidQuery("`ns` names the namespace of the page".to_owned());
                 Ok(Self::Namespace(Namespace::parse(&ns.ok_or_else(missing)?)?))
             }
+            "job" => {
+                let wrong = || Error::InvalidQuery("`id` names the job of the page".to_owned());
+                Ok(Self::Job(id.as_deref().and_then(Id::parse).ok_or_else(wrong)?))
+            }
             "condition" => Ok(Self::Condition),
             other => {
-                let text = format!("`page` is overview, namespace or condition, not {other:?}");
+                let text = format!("`page` is overview, namespace, job or condition, not {other:?}");
                 Err(Error::InvalidQuery(text).into())
             }
         }
@@ -95,6 +102,7 @@ impl Topic {
                 with_query(&path, &parameters)
             }
             Self::Namespace(namespace) => with_query(&path, &[("page", "namespace"), ("ns", namespace.as_str())]),
+            Self::Job(id) => with_query(&path, &[("page", "job"), ("id", id.as_str())]),
             Self::Condition => with_query(&path, &[("page", "condition")]),
         }
     }
@@ -105,6 +113,7 @@ impl Topic {
         match self {
             Self::Overview(asked) => regions.extend(overview::regions(dashboard, &facts, asked)),
             Self::Namespace(name) => regions.extend(namespace::regions(dashboard, name).await),
+            Self::Job(id) => regions.extend(job::regions(dashboard, id).await),
             Self::Condition => {}
         }
         regions
@@ -271,7 +280,7 @@ mod tests {
 
     fn query(page: &str, ns: Option<&str>) -> EventsQuery {
         let ns = ns.map(str::to_owned);
-        EventsQuery { page: page.to_owned(), ns, q: None, sort: None, order: None, from: None }
+        EventsQuery { page: page.to_owned(), ns, id: None, q: None, sort: None, order: None, from: None }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::address::{self, NamespacePath, Parameters, with_query};
 use super::condition::Condition;
@@ -16,8 +16,9 @@ use super::events::Topic;
 use super::page::Page;
 use super::problem::Problem;
 use super::{Shared, number};
-use crate::cache::Counted;
+use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
+use crate::jobs::{Flush, Patience};
 use crate::model::{Namespace, Selection};
 
 #[derive(Deserialize)]
@@ -111,9 +112,13 @@ pub async fn post(
     let selection = form.selection()?;
     if let Some(announced) = &form.announced {
         let announced = form.announced(announced, &selection)?;
-        let flush = dashboard.app.cache.flush(&namespace, &selection, &origin);
-        let flushed = timeout(dashboard.time_of_a_request(), flush).await;
-        let deleted = flushed.map_err(|_| Problem::TookTooLong { may_write: true })??;
+        let patience = Patience::Until(dashboard.app.bounds.last_moment());
+        let flush = Flush { namespace: namespace.clone(), selection, origin };
+        let deleted = match dashboard.app.cache.flush(flush, patience, http::failure).await? {
+            Flushed::Done(deleted) => deleted,
+            // It goes on, and its page says how far it is.
+            Flushed::Job(job) => return Ok(Redirect::to(&address::job(&job.id)).into_response()),
+        };
         let (deleted, announced) = (deleted.to_string(), announced.to_string());
         let parameters = [
             ("deleted", deleted.as_str()),
@@ -151,7 +156,7 @@ fn page(namespace: &Namespace, title: &str, condition: &Condition, main: Markup)
 }
 
 /// The selection in words.
-fn selected(selection: &Selection) -> Markup {
+pub fn selected(selection: &Selection) -> Markup {
     match selection {
         Selection::All => html! { strong { "all keys" } },
         Selection::Matching(pattern) => html! { "keys that match " code { (pattern.as_str()) } },
@@ -177,8 +182,8 @@ fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count
                 }
                 @if !is_complete {
                     p.notice {
-                        "There was no time to count them all. A flush may not come to its end in one request either, "
-                        "and can then be sent again."
+                        "There was no time to count them all. The flush will take longer than a request; a page shows how "
+                        "far it is."
                     }
                 }
                 form.actions #confirm method="post" action=(address::flush(name)) {

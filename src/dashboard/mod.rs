@@ -18,6 +18,7 @@ mod events;
 mod facts;
 mod fleet;
 mod flush;
+mod job;
 mod json;
 mod latency;
 mod listing;
@@ -102,6 +103,8 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard", get(overview::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
+        .route("/dashboard/jobs/{id}", get(job::get))
+        .route("/dashboard/jobs/{id}/cancel", post(job::cancel))
         .route("/dashboard/events", get(events::events))
         .route("/dashboard/assets/{name}", get(asset::get))
         // What a person types who knows an address in part.

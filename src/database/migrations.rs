@@ -5,7 +5,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 4] = [
+const STEPS: [(i64, &str, &str, &str); 5] = [
     (
         1,
         "foundation",
@@ -29,6 +29,12 @@ const STEPS: [(i64, &str, &str, &str); 4] = [
         "asked_by",
         include_str!("../../migrations/postgres/0004_asked_by.sql"),
         include_str!("../../migrations/sqlite/0004_asked_by.sql"),
+    ),
+    (
+        5,
+        "jobs",
+        include_str!("../../migrations/postgres/0005_jobs.sql"),
+        include_str!("../../migrations/sqlite/0005_jobs.sql"),
     ),
 ];
 

@@ -31,6 +31,10 @@ use crate::trace::{self, Caller};
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// When a request that may become a job is to be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct LastMoment(pub Instant);
+
 /// The bounds of all requests, and what is told of those that failed.
 pub struct Bounds {
     request_timeout: Duration,
@@ -81,6 +85,12 @@ impl Bounds {
         }
     }
 
+    /// When a request that came now is to be answered at the latest with what there is, so that its answer says
+    /// more than that its time was over.
+    pub fn last_moment(&self) -> Instant {
+        Instant::now() + self.request_timeout * 9 / 10
+    }
+
     /// Counts a body that was refused, if that is what `error` is about.
     pub fn note_refusal(&self, error: &Error) {
         if matches!(error, Error::TooManyBodies) {
@@ -111,7 +121,11 @@ impl Bounds {
 
 /// Answers within the deadline, whatever happens below; the body is read here, so that its time
 /// counts and an early refusal leaves nothing unread on the connection.
-async fn within(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
+async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: Next) -> Response {
+    if request.method() == Method::DELETE {
+        // A flush has to know, however late its body comes.
+        request.extensions_mut().insert(LastMoment(bounds.last_moment()));
+    }
     let deadline = Instant::now() + bounds.request_timeout;
     let caller = caller(request.headers());
     let may_write = may_write(request.method(), request.uri());

@@ -15,6 +15,7 @@ use super::answer;
 use super::failure_log::Failure;
 use crate::cache;
 use crate::database;
+use crate::jobs;
 use crate::metrics::Metrics;
 use crate::model::Invalid;
 use crate::store;
@@ -24,6 +25,8 @@ use crate::store;
 pub enum Error {
     #[error(transparent)]
     Cache(#[from] cache::Error),
+    #[error(transparent)]
+    Job(#[from] jobs::Error),
     /// The body is not what the call takes; the text names the field or the place.
     #[error("{0}")]
     InvalidBody(String),
@@ -109,6 +112,7 @@ codes! {
     CrossSite: FORBIDDEN "cross_site" "Refused: sent by another site";
     KeyNotFound: NOT_FOUND "key_not_found" "Key not found";
     NamespaceNotFound: NOT_FOUND "namespace_not_found" "Namespace not found";
+    JobNotFound: NOT_FOUND "job_not_found" "Job not found";
     NoSuchRoute: NOT_FOUND "no_such_route" "No such route";
     MethodNotAllowed: METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed on this route";
     RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
@@ -165,6 +169,8 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Self::Cache(error) => cache_code(error),
+            Self::Job(jobs::Error::NotFound) => Code::JobNotFound,
+            Self::Job(jobs::Error::Database(_)) => Code::DatabaseUnavailable,
             Self::InvalidBody(_) | Self::BrokenBody => Code::InvalidBody,
             Self::InvalidQuery(_) => Code::InvalidQuery,
             Self::BodyTooLarge { .. } => Code::BodyTooLarge,
@@ -180,7 +186,8 @@ impl Error {
     }
 }
 
-fn cache_code(error: &cache::Error) -> Code {
+/// The code of an error of the cache.
+pub fn cache_code(error: &cache::Error) -> Code {
     use cache::Error as E;
     match error {
         E::Invalid(invalid) => match invalid {
@@ -199,6 +206,8 @@ fn cache_code(error: &cache::Error) -> Code {
         E::InvalidCursor => Code::InvalidCursor,
         E::UnknownNamespace | E::TooManyNamespaces { .. } => Code::InvalidNamespace,
         E::NamespaceNotFound => Code::NamespaceNotFound,
+        E::TooManyFlushes => Code::Overloaded,
+        E::Panicked => Code::Internal,
         E::Store(error) | E::PartlyFlushed { error, .. } => store_code(error),
         E::Database(database::Error::OutcomeUnknown(_)) => Code::OutcomeUnknown,
         E::Database(_) | E::PoliciesNotLoaded => Code::DatabaseUnavailable,

@@ -13,6 +13,7 @@ use super::bounds::X_REQUEST_ID;
 use super::connection::Peer;
 use super::error::Error;
 use super::openapi::schema;
+use crate::jobs;
 use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -22,6 +23,9 @@ pub struct NamespacePath(pub Namespace);
 
 /// Namespace and key of the path. `mget` and `mset` are keys for the verbs that take one.
 pub struct EntryPath(pub EntryKey);
+
+/// The job of the path.
+pub struct JobPath(pub jobs::Id);
 
 /// Query parameters; one that is unknown is refused, as a slip in a flush would delete too much.
 pub struct StrictQuery<Q>(pub Q);
@@ -105,7 +109,7 @@ pub fn limit(text: Option<&str>) -> Result<usize, Error> {
     text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(wrong)
 }
 
-/// Where `{ns}` stands in every path that has one, counted in `/`; `{key}` follows it.
+/// Where `{ns}` stands in every path that has one, and the `{id}` of a job, counted in `/`; `{key}` follows it.
 const NAMESPACE_SEGMENT: usize = 4;
 const KEY_SEGMENT: usize = 5;
 
@@ -148,6 +152,15 @@ impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
         Ok(Self(entry_key(parts.uri.path())?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        let id = segment(parts.uri.path(), NAMESPACE_SEGMENT).and_then(|text| jobs::Id::parse(&text));
+        id.map(Self).ok_or(Error::Job(jobs::Error::NotFound))
     }
 }
 

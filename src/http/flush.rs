@@ -1,16 +1,23 @@
 //! `DELETE /api/v1/cache/{ns}`: a whole namespace, or what `?pattern=` or `?tag=` selects; with
-//! `?dry_run=true` only counted.
+//! `?dry_run=true` only counted. What takes longer than a request may goes on as a job, see `jobs.rs`.
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::bounds::LastMoment;
 use super::error::Error;
 use super::extract::{FlushQuery, Flushing, NamespacePath, RequestOrigin, StrictQuery};
 use super::openapi::{answers, params};
-use super::{SharedApp, answer};
+use super::{SharedApp, answer, jobs};
+use crate::cache::Flushed;
+use crate::jobs::{Flush, Patience};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const RESPOND_ASYNC: &str = "respond-async";
 
 /// What a flush did.
 #[derive(Serialize, ToSchema)]
@@ -34,7 +41,8 @@ pub struct DryRunAnswer {
     operation_id = "flush",
     tag = "namespaces",
     summary = "Delete what a pattern or a tag selects, or all",
-    params(params::InNamespace, FlushQuery, params::ChangeHeaders),
+    description = "What is not done within the request's time goes on as a job.",
+    params(params::InNamespace, FlushQuery, params::FlushHeaders, params::ChangeHeaders),
     responses(answers::Flush)
 )]
 pub async fn flush(
@@ -42,15 +50,52 @@ pub async fn flush(
     NamespacePath(namespace): NamespacePath,
     StrictQuery(query): StrictQuery<FlushQuery>,
     RequestOrigin(origin): RequestOrigin,
+    Extension(LastMoment(last_moment)): Extension<LastMoment>,
+    headers: HeaderMap,
 ) -> Result<Response, Error> {
     match query.parse()? {
         (selection, Flushing::Delete) => {
-            let deleted_count = app.cache.flush(&namespace, &selection, &origin).await?;
-            Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
+            let is_async = prefers_async(&headers);
+            let patience = if is_async { Patience::None } else { Patience::Until(last_moment) };
+            let flush = Flush { namespace, selection, origin };
+            let mut response = match app.cache.flush(flush, patience, jobs::failure).await? {
+                Flushed::Done(deleted_count) => {
+                    answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count })
+                }
+                Flushed::Job(job) => jobs::accepted(&job),
+            };
+            if is_async {
+                response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
+            }
+            Ok(response)
         }
         (selection, Flushing::DryRun) => {
             let matched_count = app.cache.count(&namespace, &selection).await?;
             Ok(answer::json(StatusCode::OK, &DryRunAnswer { success: true, deleted_count: 0, matched_count }))
         }
+    }
+}
+
+/// Whether the client would rather have a job at once (RFC 7240, 4.1).
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let preferences = values.flat_map(|value| value.split(','));
+    let mut names = preferences.filter_map(|preference| preference.split(';').next());
+    names.any(|name| name.trim().eq_ignore_ascii_case(RESPOND_ASYNC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preference_stands_in_a_list_with_parameters() {
+        let prefers = |values: &[&str]| {
+            let headers = values.iter().map(|value| (PREFER, value.parse().unwrap()));
+            prefers_async(&headers.collect::<HeaderMap>())
+        };
+        assert!(prefers(&["respond-async"]) && prefers(&["wait=10, Respond-Async"]));
+        assert!(prefers(&["return=minimal", "respond-async; foo=bar"]));
+        assert!(!prefers(&[]) && !prefers(&["wait=10"]) && !prefers(&["respond-asynchronously"]));
     }
 }

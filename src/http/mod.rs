@@ -22,6 +22,7 @@ mod flush;
 mod handed;
 mod health;
 mod history;
+mod jobs;
 mod json;
 mod list;
 mod namespaces;
@@ -43,6 +44,7 @@ use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::database::Database;
 use crate::fleet::Fleet;
+use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::telemetry::DroppedLines;
@@ -70,6 +72,7 @@ pub use error::Error;
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
+pub use jobs::failure;
 pub use request_id::Numbered;
 pub use server::{Server, bind};
 
@@ -79,6 +82,7 @@ pub struct App {
     pub fleet: Arc<Fleet>,
     pub trends: Arc<Trends>,
     pub l1: Arc<L1>,
+    pub jobs: Arc<Jobs>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
     pub bounds: Arc<Bounds>,
@@ -105,6 +109,8 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
         .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/api/v1/cluster", get(cluster::cluster))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))

@@ -90,6 +90,12 @@ table! {
     audit_written: Counter, "sidecache_audit_written_total", Unit::Count, "Rows of the audit trail written to the database.";
     audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped, the queue being full or the process ending.";
     audit_queued: Gauge, "sidecache_audit_queued_rows", Unit::Count, "Rows of the audit trail not yet written or dropped.";
+    jobs_running: Gauge, "sidecache_jobs_running", Unit::Count, "Jobs that run on this instance.";
+    jobs_done: Counter, "sidecache_jobs_done_total", Unit::Count, "Jobs that came to their end.";
+    jobs_failed: Counter, "sidecache_jobs_failed_total", Unit::Count, "Jobs that failed, and jobs of other instances that this one found silent.";
+    jobs_cancelled: Counter, "sidecache_jobs_cancelled_total", Unit::Count, "Jobs that were cancelled.";
+    jobs_refused: Counter, "sidecache_jobs_refused_total", Unit::Count, "Flushes refused before they began, too many being under way.";
+    jobs_unsaved: Counter, "sidecache_jobs_unsaved_total", Unit::Count, "Jobs whose end could not be written to the database.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused, too many being open.";
     connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";

@@ -8,6 +8,7 @@ pub mod embedded;
 mod error;
 mod finding;
 mod presence;
+mod progress;
 pub mod redis;
 
 use std::iter::Sum;
@@ -20,6 +21,7 @@ pub use cursor::Cursor;
 pub use error::Error;
 pub use finding::{Finding, Severity};
 pub use presence::{Neighbour, Presence, RingCount, Role, Survey};
+pub use progress::FlushProgress;
 
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, Key, KeyRef, Namespace, Quota, Selection, Version, Write};
@@ -200,6 +202,7 @@ pub trait Store: Presence {
 
     /// Deletes what `selection` means and was written before the call; answers how many live
     /// entries went. `on_deleted` hears of deleted keys, batch by batch, where the store is remote.
+    /// `progress` is counted up, and a flush that it cancels stops within one step, without an error.
     ///
     /// # Errors
     /// [`FlushFailure`] when a shard failed; the others were flushed all the same.
@@ -208,6 +211,7 @@ pub trait Store: Presence {
         namespace: &Namespace,
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+        progress: &FlushProgress,
     ) -> Result<u64, FlushFailure>;
 
     /// Lists live keys that `selection` means, about `limit` a page.

@@ -14,6 +14,7 @@ use crate::support::postgres::Postgres;
 use crate::support::process::Signal;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings, Store};
+use crate::support::slow_shard::{ENTRIES, SlowShard};
 
 on_both_stores! {
     the_pages_answer_with_what_the_api_says,
@@ -398,6 +399,33 @@ async fn events_tell_of_a_change(service: &Service) {
         text.contains(&format!("data-namespace=\"{ns}\""))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_long_flush_leads_to_the_page_of_its_job_which_cancels_it() {
+    let shard = SlowShard::very_slow();
+    let service = Service::start(shard.impatient(Settings::shards()));
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    shard.fill(&cache, &ns).await;
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let flush = format!("{}/flush", namespace_page(&ns));
+    let announced = ENTRIES.to_string();
+    let fields = [("announced", announced.as_str()), ("all", "yes"), ("issued", &now())];
+    let page = forms.post_and_follow(&flush, &fields).await;
+    assert_eq!(attribute(page.text(), "id=\"job\"", "data-state").as_deref(), Some("running"), "{}", page.text());
+    let done = number(page.text(), "id=\"job\"", "data-done");
+    let cancel = attribute(page.text(), "id=\"cancel\"", "action").expect("a form that cancels");
+    let id = cancel.split('/').nth(3).expect("the id of the job").to_owned();
+    let events = format!("page=job&id={id}");
+    events_until(&service, &events, |text| text.contains("data-state=\"running\"") && text.contains("Of about"))
+        .await;
+    // Another site's form changes nothing.
+    forms.post_with(&cancel, &[], &[("sec-fetch-site", "cross-site")]).await.expect(403);
+    let page = forms.post_and_follow(&cancel, &[]).await;
+    assert!(number(page.text(), "id=\"job\"", "data-done") >= done);
+    events_until(&service, &events, |text| text.contains("data-state=\"cancelled\"")).await;
+    let unknown = cache.fetch("/dashboard/jobs/x-1").await.expect(404);
+    assert_eq!(attribute(unknown.text(), "id=\"problem\"", "data-code").as_deref(), Some("job_not_found"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
 //! - [`answers`]: the memory that answers may take
 //! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
+//! - [`jobs`]: flushes that outlive their requests
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
@@ -80,6 +81,7 @@ mod gathering;
 mod glob;
 mod hit_ratio;
 mod input;
+mod jobs;
 mod keys;
 mod listener;
 mod listing;

@@ -233,8 +233,55 @@ fn flush() -> Answers {
         "flushed": {"success": true, "deleted_count": 150},
         "dry_run=true": {"success": true, "deleted_count": 0, "matched_count": 150},
     });
-    Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY])
-        .and(OK, json_response("What was selected is deleted, or counted.", &schema, &[], examples))
+    let accepted = json_response(
+        "The flush goes on as a job, whether the client stays or leaves.",
+        &refer("schemas", "Job"),
+        &["Location", "Preference-Applied"],
+        json!({"job": job("running", &Value::Null)}),
+    );
+    let done = json_response("What was selected is deleted, or counted.", &schema, &["Preference-Applied"], examples);
+    Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY]).and(OK, done).and(StatusCode::ACCEPTED, accepted)
+}
+
+/// A job, as examples show it.
+fn job(state: &str, result: &Value) -> Value {
+    let ended_at = if result.is_null() { Value::Null } else { json!("2026-11-20T12:00:09.000Z") };
+    json!({
+        "id": "0f31c8f1b2a49d77-000001", "kind": "flush", "state": state, "namespace": "users", "pattern": "user_*",
+        "tag": null, "done": 250_000, "estimate": 1_000_000, "started_at": "2026-11-20T12:00:00.123Z",
+        "ended_at": ended_at, "result": result,
+    })
+}
+
+/// A job in each state.
+fn jobs() -> Value {
+    json!({
+        "running": job("running", &Value::Null),
+        "done": job("done", &json!({"success": true, "deleted_count": 250_000})),
+        "failed": job("failed", &json!({
+            "success": false, "deleted_count": 250_000, "error": "The key's shard is unavailable",
+            "code": "shard_unavailable",
+        })),
+        "cancelled": job("cancelled", &json!({"success": false, "deleted_count": 250_000})),
+    })
+}
+
+fn list_jobs() -> Answers {
+    let example = json!({"jobs": {"jobs": [job("running", &Value::Null)]}});
+    Answers::errors(&[&[Code::InvalidQuery], DATABASE, ANY]).json(OK, "The jobs.", "JobsAnswer", example)
+}
+
+fn get_job() -> Answers {
+    Answers::errors(&[&[Code::InvalidQuery, Code::JobNotFound], DATABASE, ANY]).json(OK, "The job.", "Job", jobs())
+}
+
+fn cancel_job() -> Answers {
+    Answers::errors(&[&[Code::InvalidQuery, Code::JobNotFound], DATABASE, CHANGE, ANY]).json(
+        OK,
+        "The job as it is now.",
+        "Job",
+        jobs(),
+    )
 }
 
 /// A page of `schema`, whose cursor leads to the next one.
@@ -418,6 +465,9 @@ answers! {
     DeleteNamespace: delete_namespace();
     Audit: audit();
     Logs: logs();
+    ListJobs: list_jobs();
+    GetJob: get_job();
+    CancelJob: cancel_job();
     Cluster: cluster();
     Health: health();
     Livez: probe("alive");

@@ -48,6 +48,7 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
         Code::TooManyKeys => "the batch has 1001 keys, at most 1000 are allowed",
         Code::NamespaceNotFound => "the namespace has no policy of its own",
+        Code::JobNotFound => "there is no such job, or it ended more than an hour ago",
         Code::NoSuchRoute => "no such route: /docs lists all, and a `/` within a key is `%2F`",
         Code::MethodNotAllowed => "the route does not take this method",
         Code::CrossSite => "a page of another site had the browser send this request (`sec-fetch-site`)",

@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::error::Code;
-use super::{answer, batch, cluster, docs, entry, error, flush, health, history, list, namespaces, stats};
+use super::{answer, batch, cluster, docs, entry, error, flush, health, history, jobs, list, namespaces, stats};
 
 /// What the annotations say.
 #[derive(OpenApi)]
@@ -38,6 +38,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         (name = "batches", description = "Many entries in one request."),
         (name = "namespaces", description = "What a namespace holds, and its policy."),
         (name = "history", description = "What happened to a namespace."),
+        (name = "jobs", description = "Flushes that outlive their requests."),
         (name = "operations", description = "What operators and their programs ask."),
         (name = "special-keys", description = "Entries whose key has a path of its own, as that means something else too."),
         (name = "documentation", description = "This document, and the page that shows it."),
@@ -47,6 +48,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         entry::get, entry::put, entry::delete,
         namespaces::list, namespaces::get, namespaces::put, namespaces::delete,
         history::audit, history::logs,
+        jobs::list, jobs::show, jobs::cancel,
         cluster::cluster, health::health, health::livez, health::readyz, health::metrics,
         document, docs::page, docs::file,
     ),
@@ -57,6 +59,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         list::ListAnswer, flush::FlushAnswer, flush::DryRunAnswer, stats::StatsAnswer,
         namespaces::PolicyBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
         history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
+        jobs::JobAnswer, jobs::JobResult, jobs::JobsAnswer,
         cluster::ClusterAnswer, cluster::InstanceAnswer, cluster::ShardAnswer,
         health::HealthAnswer, health::ShardAnswer, health::FindingAnswer, health::DatabaseAnswer, health::RingAnswer, health::StatusAnswer,
     )),
@@ -74,7 +77,8 @@ const BATCHES: [&str; 2] = ["mget", "mset"];
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 
 /// Headers that are there only if there is something to say.
-const SOMETIMES: [&str; 5] = ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding"];
+const SOMETIMES: [&str; 6] =
+    ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding", "Preference-Applied"];
 
 /// The document.
 pub fn openapi() -> Value {
@@ -232,6 +236,11 @@ fn headers() -> Value {
         "Content-Encoding": {
             "description": "On the files of Swagger UI, which exist in this form alone, whatever `Accept-Encoding` says.",
             "schema": {"type": "string", "const": "gzip"},
+        },
+        "Location": text("Where the job is.", "/api/v1/jobs/0f31c8f1b2a49d77-000001"),
+        "Preference-Applied": {
+            "description": "The preference of the request that was followed.",
+            "schema": {"type": "string", "const": "respond-async"},
         },
         "Allow": text("What the route takes.", "GET,HEAD,PUT,DELETE"),
     });

@@ -16,6 +16,12 @@ pub enum OfEntry {}
 /// What a read of an entry asks for in its head.
 pub enum ReadHeaders {}
 
+/// What a flush asks for in its head.
+pub enum FlushHeaders {}
+
+/// A job.
+pub enum OfJob {}
+
 /// Who a change is noted to come from.
 pub enum ChangeHeaders {}
 
@@ -45,6 +51,25 @@ impl IntoParams for ReadHeaders {
                 "\"1732190400000000\"",
             ),
         ]
+    }
+}
+
+impl IntoParams for FlushHeaders {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![header(
+            "Prefer",
+            "`respond-async`: answer 202 with a job at once (RFC 7240). Other preferences are ignored.",
+            "respond-async",
+        )]
+    }
+}
+
+impl IntoParams for OfJob {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![of(json!({
+            "name": "id", "in": "path", "required": true, "schema": schema::job_id(),
+            "example": "0f31c8f1b2a49d77-000001",
+        }))]
     }
 }
 

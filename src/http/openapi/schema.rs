@@ -7,6 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::error::Code;
 use crate::http::extract::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::jobs::Job;
 use crate::model::{EvictionPolicy, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
 
 /// What keys, tags and patterns are made of; their limits are in bytes, which a schema cannot count: it says
@@ -121,6 +122,22 @@ pub fn dry_run() -> RefOr<Schema> {
 
 pub fn date() -> RefOr<Schema> {
     of(json!({"type": "string", "format": "date-time"}))
+}
+
+pub fn date_or_null() -> RefOr<Schema> {
+    or_null(json!({"type": "string", "format": "date-time"}))
+}
+
+pub fn job_id() -> Value {
+    json!({"type": "string", "pattern": "^[0-9a-z-]{1,64}$"})
+}
+
+pub fn job_kind() -> RefOr<Schema> {
+    one_of([Job::KIND])
+}
+
+pub fn job_state() -> RefOr<Schema> {
+    one_of(["running", "done", "failed", "cancelled"])
 }
 
 pub fn operation() -> RefOr<Schema> {

@@ -18,8 +18,8 @@ use parking_lot::RwLock;
 use self::entries::Removed;
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, Neighbour, Page, Presence, Reads, RingCount, Role, Room, ShardHealth, ShardIndex,
-    Store, Stored, Survey, Totals,
+    Cursor, Error, FlushFailure, FlushProgress, Neighbour, Page, Presence, Reads, RingCount, Role, Room, ShardHealth,
+    ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
 
@@ -189,18 +189,19 @@ impl Store for Embedded {
         namespace: &Namespace,
         selection: &Selection,
         _on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+        progress: &FlushProgress,
     ) -> Result<u64, FlushFailure> {
         let Some(space) = self.space(namespace.as_str()) else { return Ok(0) };
         let before = space.last_version();
-        let (mut deleted, mut position) = (0, Some(0));
-        while let Some(from) = position {
+        let mut position = Some(0);
+        while let Some(from) = position.filter(|_| !progress.is_cancelled()) {
             let batch = space.flush(selection, from, before, selection.step(BATCH));
-            deleted += batch.deleted;
+            progress.add_deleted(batch.deleted);
             position = batch.next;
             self.release(batch.removed);
             tokio::task::yield_now().await;
         }
-        Ok(deleted)
+        Ok(progress.deleted())
     }
 
     async fn list(
@@ -326,7 +327,8 @@ mod tests {
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
         }
         store.delete(&key("n", 1)).await.unwrap();
-        let deleted = store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}).await;
+        let deleted =
+            store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}, &FlushProgress::default()).await;
         assert_eq!(deleted.unwrap(), 99);
         assert_eq!(store.used.load(Relaxed), 0);
     }

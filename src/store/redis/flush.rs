@@ -15,7 +15,7 @@ use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{keys_and_places, secret, tag_of};
 use crate::model::{Namespace, Selection};
-use crate::store::Error;
+use crate::store::{Error, FlushProgress};
 
 /// Keys that one script looks at, so that a shard is never kept from its other clients for long.
 const FETCHED_PER_SCRIPT: usize = 100;
@@ -26,13 +26,13 @@ pub struct Flush<'f> {
     pub namespace: &'f Namespace,
     pub selection: &'f Selection,
     pub on_deleted: &'f (dyn for<'k> Fn(&'k str) + Sync),
-    /// Live entries deleted so far; a failure keeps what was done.
-    pub deleted: u64,
+    /// Counts what goes, so that a failure keeps what was done; it may be cancelled between two steps.
+    pub progress: &'f FlushProgress,
 }
 
 impl Flush<'_> {
     /// Runs on `shard` until nothing is left that was written before.
-    pub async fn run(&mut self, shard: &Shard) -> Result<(), Error> {
+    pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
         if shard.is_doubted(self.namespace) {
             return self.search(shard).await;
@@ -46,11 +46,12 @@ impl Flush<'_> {
     }
 
     /// Deletes what the index has; tells whether all of the index was there.
-    async fn follow_index(&mut self, shard: &Shard) -> Result<bool, Error> {
+    async fn follow_index(&self, shard: &Shard) -> Result<bool, Error> {
         let count = self.selection.step(FETCHED_PER_SCRIPT);
         let mut part = shard.part(self.namespace, self.selection, 0, count).await?;
         // What is written from now on stays.
         let before = part.version;
+        let mut walked = 0;
         loop {
             if !part.is_whole {
                 return Ok(false);
@@ -59,6 +60,7 @@ impl Flush<'_> {
             part.keys = shard.without_void(self.namespace, part.keys).await?;
             if part.next >= PLACES {
                 self.delete(shard, &part.keys, before).await?;
+                self.progress.add_walked(PLACES.saturating_sub(walked));
                 return Ok(true);
             }
             // Places stay what they are, so the next part can be fetched meanwhile.
@@ -66,12 +68,17 @@ impl Flush<'_> {
             let next = shard.part(namespace, selection, part.next, count);
             let (done, next) = tokio::join!(self.delete(shard, &part.keys, before), next);
             done?;
+            if self.progress.is_cancelled() {
+                return Ok(true);
+            }
+            self.progress.add_walked(part.next.saturating_sub(walked));
+            walked = part.next;
             part = next?;
         }
     }
 
     /// Searches the shard for entries, and has the index made anew.
-    async fn search(&mut self, shard: &Shard) -> Result<(), Error> {
+    async fn search(&self, shard: &Shard) -> Result<(), Error> {
         shard.begin_repair(self.namespace).await?;
         let before = shard.part(self.namespace, &Selection::All, PLACES - 1, 1).await?.version;
         let mut cursor = "0".to_owned();
@@ -88,9 +95,12 @@ impl Flush<'_> {
             keys.dedup();
             self.delete(shard, &keys, before).await?;
             cursor = next;
-            if cursor == "0" {
+            if cursor == "0" || self.progress.is_cancelled() {
                 break;
             }
+        }
+        if self.progress.is_cancelled() {
+            return Ok(());
         }
         if matches!(self.selection, Selection::All) {
             shard.trust(self.namespace);
@@ -100,16 +110,19 @@ impl Flush<'_> {
 
     /// Deletes those of `keys` whose version is at most `before`, two scripts at a time, so that the shard need not
     /// wait for the next; others come between.
-    async fn delete(&mut self, shard: &Shard, keys: &[String], before: u64) -> Result<(), Error> {
+    async fn delete(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(), Error> {
         let scripts: Vec<&[String]> = keys.chunks(FLUSHED_PER_SCRIPT).collect();
         for pair in scripts.chunks(2) {
+            if self.progress.is_cancelled() {
+                break;
+            }
             let (namespace, tag) = (self.namespace, tag_of(self.selection));
             let done = pair.iter().map(|keys| shard.delete_older(namespace, tag, keys, before));
             let mut result = Ok(());
             for step in join_all(done).await {
                 match step {
                     Ok((live, gone)) => {
-                        self.deleted += live;
+                        self.progress.add_deleted(live);
                         gone.iter().for_each(|key| (self.on_deleted)(key));
                     }
                     Err(error) => result = Err(error),

@@ -58,8 +58,8 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::{Grant, secret};
 use super::{
-    Cursor, Error, FlushFailure, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth, ShardIndex, Store,
-    Stored, Totals, entry_key,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth, ShardIndex,
+    Store, Stored, Totals, entry_key,
 };
 use crate::clock::Moment;
 use crate::config::RedisConfig;
@@ -374,15 +374,16 @@ impl Store for Redis {
         namespace: &Namespace,
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
+        progress: &FlushProgress,
     ) -> Result<u64, FlushFailure> {
+        progress.begin(self.shards.len() as u64 * PLACES);
         let flushed = join_all(self.shards.iter().map(|shard| async move {
-            let mut flush = Flush { namespace, selection, on_deleted, deleted: 0 };
-            let result = flush.run(shard).await;
-            (flush.deleted, result)
+            let flush = Flush { namespace, selection, on_deleted, progress };
+            flush.run(shard).await
         }))
         .await;
-        let deleted = flushed.iter().map(|(deleted, _)| deleted).sum();
-        match flushed.into_iter().find_map(|(_, result)| result.err()) {
+        let deleted = progress.deleted();
+        match flushed.into_iter().find_map(Result::err) {
             None => Ok(deleted),
             Some(error) => Err(FlushFailure { deleted, error }),
         }

@@ -50,6 +50,7 @@ pub mod release;
 pub mod scratch;
 pub mod sentinel;
 pub mod service;
+pub mod slow_shard;
 pub mod slowlog;
 pub mod switch;
 pub mod walk;

@@ -1,0 +1,220 @@
+//! `jobs`: flushes that outlive their requests, and waiting for one.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::{Deserialize, Serialize};
+use ureq::http::Method;
+
+use super::entry::entries;
+use super::failure::{Exit, Failure};
+use super::quantity;
+use super::screen::{Side, bar};
+use super::service::{Service, encoded};
+use super::{Session, asking, runtime, text};
+
+const PATH: &str = "/api/v1/jobs";
+
+/// How often a job is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// So many looks in a row may fail: the instance may be away for a moment, and another may answer.
+const MOST_FAILURES: u32 = 40;
+
+pub fn command() -> Command {
+    let id = || Arg::new("id").value_name("ID").required(true).help("Job");
+    let list = Command::new("list").about("Show the jobs of all instances; the same as no word at all");
+    let wait =
+        Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait until it ends, with a progress bar");
+    let show = Command::new("show").about("Show how far a job is").arg(id()).arg(wait);
+    let cancel = Command::new("cancel").about("Cancel a job; what it has deleted stays deleted").arg(id());
+    let command = Command::new("jobs")
+        .about("Show or cancel flushes that outlive their requests")
+        .subcommand_value_name("COMMAND")
+        .subcommands([list, show, cancel].map(asking))
+        .after_help(
+            "Examples:\n  sidecache jobs\n  sidecache jobs show 0f31c8f1b2a49d77-000001 --wait\n  \
+             sidecache jobs cancel 0f31c8f1b2a49d77-000001\n\nA job is shown until an hour after its end.",
+        );
+    asking(command)
+}
+
+/// A job, as the service tells of it.
+#[derive(Deserialize, Serialize)]
+pub struct Job {
+    pub id: String,
+    kind: String,
+    state: String,
+    namespace: String,
+    pattern: Option<String>,
+    tag: Option<String>,
+    done: u64,
+    estimate: Option<u64>,
+    started_at: String,
+    ended_at: Option<String>,
+    result: Option<JobResult>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct JobResult {
+    success: bool,
+    deleted_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Listed {
+    jobs: Vec<Job>,
+}
+
+pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        Some(("show", matches)) => show(session, text(matches, "id"), matches.get_flag("wait")),
+        Some(("cancel", matches)) => cancel(session, text(matches, "id")),
+        _ => list(session),
+    }
+}
+
+fn path(id: &str) -> String {
+    // An id has dashes, which stay as they are.
+    format!("{PATH}/{}", encoded(id))
+}
+
+fn list(session: &mut Session) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let listed: Listed = service.fetch(PATH)?;
+    if screen.json {
+        return screen.document(&listed);
+    }
+    let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
+    let columns =
+        [left("job"), left("state"), left("flush of"), right("deleted"), right("of about"), left("started")];
+    let rows = listed.jobs.into_iter().map(|job| {
+        let estimate = job.estimate.map_or("-".to_owned(), quantity::number);
+        let target = job.target();
+        vec![job.id, job.state, target, quantity::number(job.done), estimate, job.started_at]
+    });
+    screen.table(&columns, rows.collect())
+}
+
+fn show(session: &mut Session, id: &str, may_wait: bool) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let job = if may_wait { wait(service, id)? } else { service.fetch(&path(id))? };
+    if screen.json {
+        return screen.document(&job);
+    }
+    let target = job.target();
+    let mut fields = vec![("job", job.id), ("state", job.state), ("flush of", target)];
+    fields.push(("deleted", quantity::number(job.done)));
+    fields.extend(job.estimate.map(|estimate| ("of about", quantity::number(estimate))));
+    fields.push(("started", job.started_at));
+    fields.extend(job.ended_at.map(|ended| ("ended", ended)));
+    let error = job.result.and_then(|result| Some(format!("{} ({})", result.error?, result.code?)));
+    fields.extend(error.map(|error| ("error", error)));
+    screen.fields(Side::Left, fields)
+}
+
+fn cancel(session: &mut Session, id: &str) -> Result<(), Failure> {
+    let Session { service, screen } = session;
+    let job: Job = service.send(&Method::DELETE, &path(id), &[], Vec::new())?.parse(service)?;
+    if screen.json {
+        return screen.document(&job);
+    }
+    let deleted = entries(job.done);
+    screen.line(&match &*job.state {
+        "running" => format!("{id} was asked to stop; {deleted} deleted so far"),
+        state => format!("{id} is {state}; {deleted} deleted"),
+    })
+}
+
+/// Waits for the end of a job, with a progress bar. Ctrl-C ends the waiting, not the job.
+///
+/// # Errors
+/// The job cannot be asked for, or the waiting was ended.
+pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
+    let later = || format!("`sidecache jobs show {id} --wait` shows it, `sidecache jobs cancel {id}` ends it");
+    let interrupted = on_interrupt()?;
+    let (mut shown, mut has_estimate, mut failures) = (bar("deleting", None, true), false, 0);
+    let ended = loop {
+        match service.fetch::<Job>(&path(id)) {
+            Ok(job) if job.state != "running" => break Ok(job),
+            Ok(job) => {
+                failures = 0;
+                if let Some(estimate) = job.estimate {
+                    if !has_estimate {
+                        shown.finish_and_clear();
+                        (shown, has_estimate) = (bar("deleting", Some(estimate), true), true);
+                    }
+                    shown.set_length(estimate);
+                }
+                shown.set_position(job.done);
+            }
+            Err(failure) if failure.exit == Exit::NotFound => break Err(failure),
+            Err(failure) => {
+                failures += 1;
+                if failures >= MOST_FAILURES {
+                    break Err(failure.and(&format!("the flush may go on as the job {id}: {}", later())));
+                }
+            }
+        }
+        if interrupted.recv_timeout(POLL).is_ok() {
+            let text = format!("the flush goes on as the job {id}: {}", later());
+            break Err(Failure::new(Exit::Unknown, text));
+        }
+    };
+    shown.finish_and_clear();
+    ended
+}
+
+/// Hears of Ctrl-C, which from now on does not end the process.
+fn on_interrupt() -> Result<mpsc::Receiver<()>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let runtime = runtime()?;
+    let signal =
+        runtime.block_on(async { tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) });
+    let mut signal =
+        signal.map_err(|error| Failure::new(Exit::Failed, format!("the system gives no signals: {error}")))?;
+    thread::spawn(move || {
+        runtime.block_on(signal.recv());
+        // Nobody waits any more once the job has ended.
+        let _ = sender.send(());
+    });
+    Ok(receiver)
+}
+
+impl Job {
+    /// The namespace, and what is selected of it.
+    fn target(&self) -> String {
+        match (&self.pattern, &self.tag) {
+            (Some(pattern), _) => format!("{} that match {pattern:?}", self.namespace),
+            (None, Some(tag)) => format!("{} with the tag {tag:?}", self.namespace),
+            (None, None) => self.namespace.clone(),
+        }
+    }
+
+    /// How many entries a job that has ended deleted.
+    ///
+    /// # Errors
+    /// It failed or was cancelled.
+    pub fn deleted(self) -> Result<u64, Failure> {
+        let Some(JobResult { success, deleted_count, error, code }) = self.result else {
+            return Err(Failure::new(Exit::Unknown, format!("the job {} has not ended", self.id)));
+        };
+        if success {
+            return Ok(deleted_count);
+        }
+        let what = error.unwrap_or_else(|| "The flush was cancelled".to_owned());
+        let text = format!("{what}; {} were deleted all the same", entries(deleted_count));
+        let exit = if code.as_deref() == Some("outcome_unknown") { Exit::Unknown } else { Exit::Failed };
+        let failure = Failure::new(exit, text);
+        Err(match code {
+            Some(code) => failure.with_code(code),
+            None => failure,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! `GET /dashboard/jobs/{id}`: how far a flush is that outlives its request, with a button that cancels it.
+
+use axum::extract::{Form, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::address::{self, JobPath};
+use super::cross_site::{Token, is_own_form};
+use super::events::{Region, Topic};
+use super::page::{Page, part};
+use super::problem::Problem;
+use super::{Dashboard, Shared, flush, number};
+use crate::http::Error;
+use crate::jobs::{Id, Job, State as JobState};
+
+pub async fn get(
+    State(dashboard): State<Shared>,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(&id));
+    let (job, facts) = tokio::join!(job, dashboard.facts());
+    let job = job.map_err(|_| Problem::TookTooLong { may_write: false })?.map_err(Error::from)?;
+    let (name, token) = (job.flush.namespace.as_str(), Token::of(&headers));
+    let trail = [(name, address::namespace(name)), ("Flush", String::new())];
+    let main = html! {
+        section.card.narrow {
+            (shown(&job))
+            // Hidden by the style sheet once the job has ended, as the region above says.
+            form.actions #cancel method="post" action=(address::cancel(&id)) {
+                input type="hidden" name="token" value=(token.as_str());
+                button.danger type="submit" { "Cancel the flush" }
+                p.muted { "What it has deleted stays deleted." }
+            }
+            p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
+        }
+    };
+    let condition = &facts.condition;
+    let page = Page { title: "Flush", events: Topic::Job(id).path(), condition, trail: &trail, main };
+    Ok(page.respond_with_forms(StatusCode::OK, &token))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelForm {
+    token: String,
+}
+
+/// `POST /dashboard/jobs/{id}/cancel`.
+pub async fn cancel(
+    State(dashboard): State<Shared>,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+    form: Result<Form<CancelForm>, axum::extract::rejection::FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(form) = form.map_err(|rejection| Error::InvalidBody(rejection.body_text()))?;
+    if !is_own_form(&headers, &form.token) {
+        return Err(Problem::StrangeForm);
+    }
+    let cancelled = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.cancel(&id)).await;
+    cancelled.map_err(|_| Problem::TookTooLong { may_write: true })?.map_err(Error::from)?;
+    Ok(Redirect::to(&address::job(&id)).into_response())
+}
+
+/// What changes on the page of a job; nothing while it cannot be told.
+pub async fn regions(dashboard: &Dashboard, id: &Id) -> Vec<Region> {
+    let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(id)).await;
+    match job {
+        Ok(Ok(job)) => vec![("job", shown(&job))],
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+fn shown(job: &Job) -> Markup {
+    let state = job.state.as_str();
+    html! {
+        div #job data-state=(state) data-done=(job.done) {
+            h1 { (heading(&job.state)) }
+            p.figure { (number::of(job.done, "entry", "entries")) }
+            p { "deleted from " strong { (job.flush.namespace.as_str()) } ": " (flush::selected(&job.flush.selection)) "." }
+            @if job.state.is_running() {
+                @match job.estimate {
+                    Some(estimate) => {
+                        (part(job.done, estimate))
+                        p.muted { "Of about " (number::of(estimate, "entry", "entries")) ". You may leave this page." }
+                    }
+                    None => { p.muted { "How many there are is not known yet. You may leave this page." } }
+                }
+                noscript { p { a href=(address::job(&job.id)) { "Look again" } } }
+            }
+            @if let JobState::Failed(failure) = &job.state {
+                p.notice {
+                    (failure.error) " (" code { (failure.code) } "). "
+                    "Flush again to delete the rest; it begins with a new count."
+                }
+            }
+        }
+    }
+}
+
+fn heading(state: &JobState) -> &'static str {
+    match state {
+        JobState::Running => "Flushing",
+        JobState::Done => "Flushed",
+        JobState::Failed(_) => "The flush failed",
+        JobState::Cancelled => "The flush was cancelled",
+    }
+}

@@ -1,0 +1,162 @@
+//! `/api/v1/jobs`: flushes that outlive their requests.
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{Error, cache_code};
+use super::extract::{JobPath, NoParameters, StrictQuery};
+use super::json::date_to_the_millisecond;
+use super::openapi::{answers, params, schema};
+use super::{SharedApp, answer};
+use crate::cache;
+use crate::jobs::{Failure, Job, State as JobState};
+use crate::model::Selection;
+
+/// A job.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobAnswer {
+    id: String,
+    #[schema(schema_with = schema::job_kind)]
+    kind: &'static str,
+    #[schema(schema_with = schema::job_state)]
+    state: &'static str,
+    namespace: String,
+    /// What a flush selects; null with `tag` null as well: everything.
+    pattern: Option<String>,
+    tag: Option<String>,
+    /// Entries deleted so far.
+    done: u64,
+    /// Entries that will have been deleted at the end, as far as that can be told now; null while it cannot.
+    estimate: Option<u64>,
+    #[schema(schema_with = schema::date)]
+    started_at: String,
+    #[schema(schema_with = schema::date_or_null)]
+    ended_at: Option<String>,
+    /// Null while it runs.
+    result: Option<JobResult>,
+}
+
+/// How a job ended.
+#[derive(Serialize, ToSchema)]
+pub struct JobResult {
+    /// False for a job that failed or was cancelled.
+    success: bool,
+    /// Entries deleted, also where it failed or was cancelled.
+    deleted_count: u64,
+    /// Why it failed, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<String>,
+    /// The same for programs: an error code, `instance_lost` or `instance_stopped`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<String>,
+}
+
+/// Jobs, the newest first.
+#[derive(Serialize, ToSchema)]
+pub struct JobsAnswer {
+    jobs: Vec<JobAnswer>,
+}
+
+impl From<&Job> for JobAnswer {
+    fn from(job: &Job) -> Self {
+        let (pattern, tag) = match &job.flush.selection {
+            Selection::All => (None, None),
+            Selection::Matching(pattern) => (Some(pattern.as_str().to_owned()), None),
+            Selection::Tagged(tag) => (None, Some(tag.as_str().to_owned())),
+        };
+        let (error, code) = match &job.state {
+            JobState::Failed(Failure { error, code }) => (Some(error.clone()), Some(code.clone())),
+            JobState::Running | JobState::Done | JobState::Cancelled => (None, None),
+        };
+        let success = job.state == JobState::Done;
+        let result = JobResult { success, deleted_count: job.done, error, code };
+        Self {
+            id: job.id.to_string(),
+            kind: Job::KIND,
+            state: job.state.as_str(),
+            namespace: job.flush.namespace.to_string(),
+            pattern,
+            tag,
+            done: job.done,
+            estimate: job.estimate,
+            started_at: date_to_the_millisecond(job.started_at),
+            ended_at: job.ended_at.map(date_to_the_millisecond),
+            result: (!job.state.is_running()).then_some(result),
+        }
+    }
+}
+
+/// What a job tells of an error of the cache.
+pub fn failure(error: &cache::Error) -> Failure {
+    let code = cache_code(error);
+    Failure { code: code.as_str().to_owned(), error: code.text().to_owned() }
+}
+
+/// 202: a request goes on as this job.
+pub fn accepted(job: &Job) -> Response {
+    let mut response = answer::json(StatusCode::ACCEPTED, &JobAnswer::from(job));
+    let location = HeaderValue::try_from(format!("/api/v1/jobs/{}", job.id));
+    response.headers_mut().insert(LOCATION, location.expect("an id has letters, digits and dashes"));
+    response
+}
+
+/// `GET` of all.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs",
+    operation_id = "list_jobs",
+    tag = "jobs",
+    summary = "The jobs of all instances, the newest first",
+    description = "Those that run, and those that ended within the last hour; 100 at most.",
+    responses(answers::ListJobs)
+)]
+pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
+    let jobs = app.jobs.list().await?.iter().map(JobAnswer::from).collect();
+    Ok(answer::json(StatusCode::OK, &JobsAnswer { jobs }))
+}
+
+/// `GET` of one.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}",
+    operation_id = "get_job",
+    tag = "jobs",
+    summary = "How far a job is",
+    description = "Any instance answers for the jobs of all, until an hour after their end.",
+    params(params::OfJob),
+    responses(answers::GetJob)
+)]
+pub async fn show(
+    State(app): State<SharedApp>,
+    JobPath(id): JobPath,
+    _: StrictQuery<NoParameters>,
+) -> Result<Response, Error> {
+    Ok(answer::json(StatusCode::OK, &JobAnswer::from(&app.jobs.job(&id).await?)))
+}
+
+/// `DELETE`: cancels it.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/jobs/{id}",
+    operation_id = "cancel_job",
+    tag = "jobs",
+    summary = "Cancel a job",
+    description = "What it has deleted stays deleted. A job of another instance stops within about a second, so the \
+                   answer may still say `running`; one that has ended stays as it is.",
+    params(params::OfJob),
+    responses(answers::CancelJob)
+)]
+pub async fn cancel(
+    State(app): State<SharedApp>,
+    JobPath(id): JobPath,
+    _: StrictQuery<NoParameters>,
+) -> Result<Response, Error> {
+    Ok(answer::json(StatusCode::OK, &JobAnswer::from(&app.jobs.cancel(&id).await?)))
+}

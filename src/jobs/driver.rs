@@ -1,0 +1,194 @@
+//! The task of one flush: first within its request, then, if it takes longer, as a job.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Failure, Flush, Id, Job, State};
+use super::{Handle, Jobs, Patience, Standing, StopReason};
+use crate::audit::{FlushNote, Outcome};
+use crate::clock::unix_millis;
+use crate::store::FlushProgress;
+
+/// How often a job writes how far it is, and reads whether it is to stop.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// The pause between attempts to write the end of a job.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How a task answers the request that began it.
+pub enum Started<E> {
+    Ended(Result<u64, E>),
+    /// `saved` is set when the database has been asked to take its row.
+    Job {
+        job: Box<Job>,
+        saved: CancellationToken,
+    },
+}
+
+/// A flush and what belongs to it.
+pub struct Task<E, W> {
+    pub jobs: Arc<Jobs>,
+    /// Given back when the flush has ended.
+    pub place: OwnedSemaphorePermit,
+    pub flush: Flush,
+    pub patience: Patience,
+    pub failure: fn(&E) -> Failure,
+    pub progress: Arc<FlushProgress>,
+    pub work: W,
+    pub answer: oneshot::Sender<Started<E>>,
+}
+
+impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
+    pub async fn run(self) {
+        let Self { jobs, place, flush, patience, failure, progress, work, answer } = self;
+        let Flush { namespace, selection, origin } = &flush;
+        // Leaves its row in the audit trail when it is dropped.
+        let mut note = jobs.audit.flush(namespace, selection, origin);
+        let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+        if let Patience::Until(end) = patience {
+            let ended = tokio::select! {
+                biased;
+                ended = &mut work => Some(ended),
+                () = sleep_until(end) => None,
+                () = jobs.stopping.cancelled() => {
+                    progress.cancel();
+                    Some(work.as_mut().await)
+                }
+            };
+            if let Some(ended) = ended {
+                let deleted = progress.deleted();
+                let is_complete = matches!(&ended, Ok(Ok(_))) && !progress.is_cancelled();
+                note.ended(if is_complete { Outcome::Complete { deleted } } else { Outcome::Partial { deleted } });
+                drop(note);
+                match ended {
+                    // Nobody may be waiting any more.
+                    Ok(result) => drop(answer.send(Started::Ended(result))),
+                    Err(panic) => jobs.note_panic(&*panic),
+                }
+                return;
+            }
+        }
+        let (id, handle, saved) = (jobs.new_id(), Arc::new(Handle::new(progress)), CancellationToken::new());
+        let job = jobs.open(&id, flush, &handle);
+        let _ = answer.send(Started::Job { job: Box::new(job), saved: saved.clone() });
+        let ended = tokio::select! {
+            biased;
+            ended = &mut work => ended,
+            never = jobs.attend(&id, &handle, &saved) => match never {},
+        };
+        drop(place);
+        let state = match (ended, handle.reason()) {
+            (Err(panic), _) => {
+                jobs.note_panic(&*panic);
+                State::Failed(Failure::panicked())
+            }
+            (Ok(_), Some(StopReason::Cancelled)) => State::Cancelled,
+            (Ok(_), Some(StopReason::Stopping)) => State::Failed(Failure::stopped()),
+            (Ok(_), Some(StopReason::Overruled)) => State::Failed(Failure::silent()),
+            (Ok(Ok(_)), None) => State::Done,
+            (Ok(Err(error)), None) => State::Failed(failure(&error)),
+        };
+        jobs.close(&id, &handle, state, note).await;
+        saved.cancel();
+    }
+}
+
+impl Jobs {
+    fn open(&self, id: &Id, flush: Flush, handle: &Arc<Handle>) -> Job {
+        let (mut board, now) = (self.board.lock(), unix_millis());
+        board.open(id.clone(), flush, handle.clone(), now);
+        let job = board.job(id, now).expect("it was added under this lock");
+        let Flush { namespace, selection, .. } = &job.flush;
+        tracing::info!(job = %id, %namespace, ?selection, deleted = job.done, "a flush goes on as a job");
+        job
+    }
+
+    /// Writes now and then how far a job is, and passes on why it is to stop. Never ends.
+    async fn attend(&self, id: &Id, handle: &Handle, saved: &CancellationToken) -> Infallible {
+        let beats = async {
+            loop {
+                let Some(job) = self.board.lock().job(id, unix_millis()) else { return };
+                match self.repository.beat(&job).await {
+                    Ok(Standing::Running) => {}
+                    Ok(Standing::CancelAsked) => handle.stop(StopReason::Cancelled),
+                    Ok(Standing::Ended) => handle.stop(StopReason::Overruled),
+                    // It is tried again, and the job goes on without.
+                    Err(error) => tracing::debug!(job = %id, %error, "the progress of a job was not written"),
+                }
+                saved.cancel();
+                sleep(BEAT).await;
+            }
+        };
+        let draining = async {
+            self.draining.cancelled().await;
+            handle.stop(StopReason::Stopping);
+        };
+        tokio::join!(beats, draining);
+        std::future::pending().await
+    }
+
+    /// Notes the end of a job here, in the database and in the audit trail.
+    async fn close(&self, id: &Id, handle: &Handle, state: State, mut note: FlushNote) {
+        let counter = match state {
+            State::Done => &self.metrics.jobs_done,
+            State::Cancelled => &self.metrics.jobs_cancelled,
+            State::Failed(_) | State::Running => &self.metrics.jobs_failed,
+        };
+        let ended = self.board.lock().end(id, state, unix_millis());
+        handle.ended.cancel();
+        let Some(job) = ended else { return };
+        let code = job.state.failure().map(|failure| &*failure.code);
+        tracing::info!(job = %id, state = job.state.as_str(), code, deleted = job.done, "a job ended");
+        if handle.reason() == Some(StopReason::Overruled) {
+            // The instance that wrote its end has counted it and written its row.
+            note.discard();
+            self.board.lock().forget(id);
+            return;
+        }
+        counter.increment(1);
+        note.ended(job.outcome());
+        if self.save(&job).await {
+            note.discard();
+        } else {
+            tracing::warn!(job = %id, "the end of a job was not written to the database");
+            self.metrics.jobs_unsaved.increment(1);
+        }
+    }
+
+    /// Writes the end of a job with its row in the audit trail, again and again until the database takes it, the
+    /// process ends, or too many wait. Tells whether the database has both.
+    async fn save(&self, job: &Job) -> bool {
+        let Ok(_place) = self.unsaved.try_acquire() else { return false };
+        let row = job.record().into();
+        loop {
+            match self.repository.end(job, &row).await {
+                Ok(true) => {
+                    self.metrics.audit_written.increment(1);
+                    return true;
+                }
+                Ok(false) => {
+                    // Written before: by another instance, or by an attempt whose answer was lost.
+                    self.board.lock().forget(&job.id);
+                    return true;
+                }
+                Err(error) if error.is_refused_data() || self.stopping.is_cancelled() => {
+                    tracing::debug!(job = %job.id, %error, "the end of a job is given up");
+                    return false;
+                }
+                Err(error) => tracing::debug!(job = %job.id, %error, "the end of a job is written again later"),
+            }
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+}
