@@ -17,7 +17,7 @@ pub enum Flushed {
     /// It is done, and deleted so many entries.
     Done(u64),
     /// It goes on as this job.
-    Job(Job),
+    Job(Box<Job>),
 }
 
 impl Cache {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Cache;
 use crate::clock::Moment;
 use crate::model::{Namespace, Selection};
-use crate::store::Totals;
+use crate::store::{FlushProgress, Totals};
 
 /// For how long a namespace has to be unknown and quiet.
 pub const GRACE: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Orphans {
             let Ok(totals) = cache.store.booked_totals(&namespace).await else { continue };
             if self.is_quiet(&namespace, totals, Moment::now(), grace) {
                 self.0.remove(&namespace);
-                match cache.flush_selected(&namespace, &Selection::All).await {
+                match cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await {
                     Ok(deleted) => {
                         let forgotten = cache.store.forget(&namespace).await;
                         tracing::info!(%namespace, deleted, done = forgotten.is_ok(), "a namespace without a policy is removed");

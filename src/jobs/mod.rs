@@ -70,7 +70,7 @@ pub enum Patience {
 pub enum Answer<E> {
     /// It ended within the patience of its caller.
     Ended(Result<u64, E>),
-    Job(Job),
+    Job(Box<Job>),
 }
 
 /// Why a flush has no answer.
@@ -167,7 +167,9 @@ impl Jobs {
         let work = work(progress.clone());
         let task = Task { jobs: self.clone(), place, flush, patience, failure, progress, work, answer }.run();
         // Who asks goes along, for the logs.
-        match trace::with(|caller| caller.copied()) {
+        let mut asks = None;
+        trace::with(|caller| asks = caller.copied());
+        match asks {
             Some(caller) => self.tasks.spawn_on(trace::scope(caller, task), &self.runtime),
             None => self.tasks.spawn_on(task, &self.runtime),
         };
@@ -177,7 +179,7 @@ impl Jobs {
                 // Another instance may be asked next; a database that is away does not hold up the answer.
                 let _ = timeout(PATIENCE, saved.cancelled()).await;
                 let now = self.board.lock().job(&job.id, unix_millis());
-                Ok(Answer::Job(now.unwrap_or(*job)))
+                Ok(Answer::Job(now.map_or(job, Box::new)))
             }
             Err(_) => Err(Refused::Panicked),
         }

@@ -47,7 +47,8 @@ mod tests {
         for cursor in [Cursor::at(0), within] {
             assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
         }
-        for text in ["", "garbage", "!!!", "MQ", "1\n0\n0\n", "2\n0\n0\n", "3\n0", "3\n-1\n", "3\nx\n", "3\n0\na\nb"] {
+        for text in ["", "garbage", "!!!", "MQ", "1\n0\n0\n", "2\n0\n0\n", "3\n0", "3\n-1\n", "3\nx\n", "3\n0\na\nb"]
+        {
             assert_eq!(Cursor::decode(text), None, "{text}");
             assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
         }

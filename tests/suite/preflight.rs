@@ -124,7 +124,10 @@ async fn a_right_that_is_taken_away_while_the_service_runs_is_noticed() {
     works(&cache, &ns).await;
     server.connect().command(&["ACL", "SETUSER", "shop", "resetkeys", "~cache:*", "~cache_meta:*", "~sidecache:*"]);
     let text = says(&cache, "unhealthy", "forbidden_keys", "refused").await;
-    assert!(text.ends_with("ACL SETUSER shop ~cache_due:* ~cache_index:* ~cache_stats:* ~cache_tag:* ~cache_tags:*"), "{text}");
+    assert!(
+        text.ends_with("ACL SETUSER shop ~cache_due:* ~cache_index:* ~cache_stats:* ~cache_tag:* ~cache_tags:*"),
+        "{text}"
+    );
     server.connect().command(&["ACL", "SETUSER", "shop", "allkeys", "-hset", "-zadd"]);
     let text = says(&cache, "unhealthy", "forbidden_command", "refused").await;
     assert!(text.ends_with("ACL SETUSER shop +hset +zadd"), "{text}");

@@ -21,6 +21,7 @@ use super::{
     Cursor, Error, FlushFailure, FlushProgress, Neighbour, Page, Presence, Reads, RingCount, Role, Room, ShardHealth,
     ShardIndex, Store, Stored, Survey, Totals,
 };
+use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
 
 /// The name by which the one shard of this store is known.
@@ -28,6 +29,9 @@ pub const NAME: &str = "embedded";
 
 /// Entries looked at under one hold of a namespace's lock by a flush, a listing or a sweep.
 const BATCH: usize = 512;
+
+/// For how long a question for numbers takes out what has expired.
+const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// Bytes of the largest value that is answered at hand: larger ones count as memory of answers.
 const LARGEST_AT_HAND: usize = 16 * 1024 - 1;
@@ -93,8 +97,19 @@ impl Embedded {
         }
     }
 
+    /// Takes expired entries out, for at most [`SWEEP_FOR_TOTALS`]: after very many expired at once the totals say how
+    /// many of them are still counted.
     async fn sweep_expired(&self, namespace: &Namespace) {
-        self.take_out(namespace, |space| space.sweep_expired(BATCH)).await;
+        let Some(space) = self.space(namespace.as_str()) else { return };
+        let started = Moment::now();
+        loop {
+            let removed = space.sweep_expired(BATCH);
+            self.release(removed);
+            if removed.entries < BATCH as u64 || Moment::now().since(started) >= SWEEP_FOR_TOTALS {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     fn release(&self, removed: Removed) {

@@ -12,6 +12,9 @@ use crate::clock::{Moment, unix_micros};
 use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge};
 use crate::store::{Outcome, Reads, Stored, Totals};
 
+/// Expired entries that are counted at most where somebody asks how many there are.
+const MOST_COUNTED: usize = 100_000;
+
 /// What the namespace is charged for an entry, in bytes.
 pub fn charged(key: &EntryKey, write: &Write) -> u64 {
     charge(key.key().len(), write.tags.joined_len(), write.value.len())
@@ -241,7 +244,10 @@ impl Space {
     }
 
     pub fn totals(&self) -> Totals {
-        self.inner.lock().totals
+        let inner = self.inner.lock();
+        // Few but for a moment after very many expired at once.
+        let expired = inner.expiries.range(..=(Moment::now(), u64::MAX)).take(MOST_COUNTED).count();
+        Totals { unswept: expired as u64, ..inner.totals }
     }
 
     pub fn record_reads(&self, reads: Reads) {

@@ -256,6 +256,9 @@ impl Keeper {
         let is_mismatched = changes_ring && !self.accepts_change && others;
         for shard in &self.shards {
             shard.belonging.mismatch(is_mismatched);
+            if is_mismatched && shard.may_be_adopted() {
+                shard.withdraw(&self.ring_version, &self.instance).await.ok();
+            }
         }
         if is_mismatched && !self.is_mismatched {
             tracing::error!(

@@ -94,8 +94,7 @@ impl Shard {
 
     /// Takes or keeps for `ttl_ms` the right to the walk that `walk` stands for; tells whether that worked.
     pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
-        let arguments =
-            |_: &Settled| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
+        let arguments = |_: &Settled| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
         Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

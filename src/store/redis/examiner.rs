@@ -56,7 +56,7 @@ impl Shard {
             let age = examined.map(|at| now.since(at));
             let is_allowed = age.is_none_or(|age| age >= LEAST_PAUSE);
             is_due |= age.is_some_and(|age| age >= self.watch.period());
-            if is_due && is_allowed && self.is_connected() {
+            if is_due && is_allowed && self.has_server() {
                 is_due = !self.examine(now).await;
                 examined = Some(now);
             }

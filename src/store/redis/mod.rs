@@ -58,8 +58,8 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::{Grant, secret};
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth, ShardIndex,
-    Store, Stored, Totals, entry_key,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth,
+    ShardIndex, Store, Stored, Totals, entry_key,
 };
 use crate::clock::Moment;
 use crate::config::RedisConfig;

@@ -131,8 +131,8 @@ impl Belonging {
             return;
         }
         let state = if new.history.is_some() { UNCLEAN } else { CLEAN };
-        let is_another = before
-            .is_some_and(|known| state == UNCLEAN || known.identity.incarnation != new.identity.incarnation);
+        let is_another =
+            before.is_some_and(|known| state == UNCLEAN || known.identity.incarnation != new.identity.incarnation);
         self.settled.store(Some(Arc::new(new)));
         self.state.store(state, Ordering::Release);
         self.changed.notify_one();
@@ -298,7 +298,8 @@ impl Shard {
                     all.extend(keys_and_places(settled, keys.iter().copied()));
                     all
                 };
-                let gone = self.ask_under(settled, Party::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
+                let gone =
+                    self.ask_under(settled, Party::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
                 let gone = gone.await.map_err(|error| match error {
                     // Of no operation that anybody asked for.
                     Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
@@ -396,8 +397,10 @@ impl Shard {
             let first = [&expected, &after, &apart, form, &incarnation, is_another, place_secret];
             first.map(Value::from).into_iter().chain(fields).collect()
         };
-        self.run_upkeep(&scripts::WRITE_RING, Effect::Write, arguments, |frame| Ok(matches!(frame, Frame::Array { .. })))
-            .await
+        self.run_upkeep(&scripts::WRITE_RING, Effect::Write, arguments, |frame| {
+            Ok(matches!(frame, Frame::Array { .. }))
+        })
+        .await
     }
 
     /// Removes every key of ours but what instances say of themselves, step by step.
@@ -409,7 +412,10 @@ impl Shard {
             let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
             let read = |answer| {
                 let [cursor, keys] = reply::tuple(answer)?;
-                Ok((reply::text(cursor)?, reply::array(keys)?.into_iter().map(reply::bytes).collect::<Result<Vec<_>, _>>()?))
+                Ok((
+                    reply::text(cursor)?,
+                    reply::array(keys)?.into_iter().map(reply::bytes).collect::<Result<Vec<_>, _>>()?,
+                ))
             };
             let (next, keys) = read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))?;
             let ours: Vec<Value> = keys

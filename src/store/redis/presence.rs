@@ -34,20 +34,26 @@ impl Presence for Redis {
         let arguments = || [self.ring_version(), id, line, &living_ms].map(Value::from).to_vec();
         let shard = &self.shards[usize::from(shard)];
         shard.watch.admit()?;
+        // One that serves nothing does not belong to the fleet.
+        if shard.belonging.is_mismatched() {
+            return Err(Error::RingMismatch);
+        }
         shard.run_upkeep(&scripts::BEAT, Effect::Write, arguments, rings).await
     }
 
     async fn leave(&self, shard: ShardIndex, id: &str) -> Result<(), Error> {
         let arguments = || [self.ring_version(), id].map(Value::from).to_vec();
-        let gone =
-            self.shards[usize::from(shard)].run_upkeep(&scripts::LEAVE, Effect::Write, arguments, reply::number).await;
+        let gone = self.shards[usize::from(shard)]
+            .run_upkeep(&scripts::LEAVE, Effect::Write, arguments, reply::number)
+            .await;
         gone.map(drop)
     }
 
     async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<Neighbour>, Error>> {
         let numbers = [living.as_millis().to_string(), LISTED.to_string()];
         let arguments = || numbers.iter().map(|number| Value::from(number.as_str())).collect();
-        let asked = self.shards.iter().map(|shard| shard.run_upkeep(&scripts::NEIGHBOURS, Effect::Read, arguments, listed));
+        let asked =
+            self.shards.iter().map(|shard| shard.run_upkeep(&scripts::NEIGHBOURS, Effect::Read, arguments, listed));
         join_all(asked).await
     }
 
@@ -78,6 +84,15 @@ impl Shard {
     pub async fn announce(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
         let arguments = || vec![Value::from(ring_version), Value::from(instance)];
         self.run_upkeep(&scripts::ANNOUNCE, Effect::Write, arguments, reply::number).await.map(drop)
+    }
+
+    /// Takes what was announced back.
+    ///
+    /// # Errors
+    /// The shard takes no writes at present.
+    pub async fn withdraw(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
+        let arguments = || vec![Value::from(ring_version), Value::from(instance)];
+        self.run_upkeep(&scripts::LEAVE, Effect::Write, arguments, reply::number).await.map(drop)
     }
 
     /// The rings that other instances live with; `None` where the shard does not tell.

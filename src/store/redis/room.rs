@@ -149,7 +149,8 @@ impl Shard {
         let mut namespaces = self.namespaces().await?;
         namespaces.retain(|namespace| namespace != own);
         namespaces.truncate(MOST_NAMESPACES);
-        let asked = namespaces.iter().map(|namespace| async move { Some((namespace, self.totals(namespace).await.ok()?)) });
+        let asked =
+            namespaces.iter().map(|namespace| async move { Some((namespace, self.totals(namespace).await.ok()?)) });
         let held: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         let total: u64 = held.iter().map(|(_, totals)| totals.charged).sum();
         let even_share = (total / held.len().max(1) as u64).max(1);

@@ -345,6 +345,11 @@ impl Shard {
         self.lanes.iter().any(|lane| lane.is_usable())
     }
 
+    /// Whether a server is there, be it one that takes no commands of ours at present.
+    pub fn has_server(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.client.is_connected())
+    }
+
     /// Brings the gauges up to now.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);

@@ -119,11 +119,7 @@ impl Shard {
     }
 
     /// Reads entries, in as many scripts as their size asks for, and as far as `room` has any.
-    pub async fn get(
-        &self,
-        keys: &[&EntryKey],
-        room: Room<'_>,
-    ) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
+    pub async fn get(&self, keys: &[&EntryKey], room: Room<'_>) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         let mut bytes = 0;
         while entries.len() < keys.len() {
@@ -314,7 +310,12 @@ impl Shard {
     }
 
     /// Takes expired entries out of the books, and by `policy` those that are too many, in one script.
-    pub async fn sweep(&self, namespace: &Namespace, limit_bytes: u64, policy: EvictionPolicy) -> Result<Swept, Error> {
+    pub async fn sweep(
+        &self,
+        namespace: &Namespace,
+        limit_bytes: u64,
+        policy: EvictionPolicy,
+    ) -> Result<Swept, Error> {
         let (most, limit) = (WORK_PER_SWEEP.to_string(), limit_bytes.to_string());
         let arguments = |settled: &Settled| {
             let rest = [most.as_str(), &limit, policy.as_str()].map(Value::from);
