@@ -18,7 +18,7 @@ use crate::audit::Audit;
 use crate::cache::{Cache, GRACE, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
-use crate::config::{Config, StoreConfig, UpkeepConfig, Without};
+use crate::config::{Config, DatabaseKind, StoreConfig, UpkeepConfig, Without};
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
@@ -194,7 +194,15 @@ impl Service {
             metrics: metrics.clone(),
             limits: config.limits,
         });
-        tasks.spawn(upkeep(cache.clone(), store.clone(), registry.clone(), &config.upkeep, shutdown.clone()));
+        let has_shared_database = matches!(config.database.kind, DatabaseKind::Postgres(_));
+        let upkeep = upkeep(&cache, &store, &registry, &config.upkeep, has_shared_database);
+        let until = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = upkeep => {}
+            }
+        });
         let sources = Sources {
             store,
             l1: l1.clone(),
@@ -273,12 +281,13 @@ impl Service {
 
 /// Writes counts and takes expired entries out of the books, each at its own interval.
 fn upkeep(
-    cache: Arc<Cache>,
-    store: SharedStore,
-    registry: Arc<Registry>,
+    cache: &Arc<Cache>,
+    store: &SharedStore,
+    registry: &Arc<Registry>,
     config: &UpkeepConfig,
-    shutdown: CancellationToken,
+    has_shared_database: bool,
 ) -> impl Future<Output = ()> + use<> {
+    let (cache, store, registry) = (cache.clone(), store.clone(), registry.clone());
     let ticks = |period| {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -320,7 +329,10 @@ fn upkeep(
             let mut look = ticks(GRACE / LOOKS_PER_GRACE);
             loop {
                 look.tick().await;
-                orphans.look(&cache, GRACE).await;
+                // With a file of its own an instance knows no namespaces of others.
+                if has_shared_database {
+                    orphans.look(&cache, GRACE).await;
+                }
             }
         };
         let looking = async {
@@ -329,10 +341,7 @@ fn upkeep(
                 store.look_at_memory(&registry.names()).await;
             }
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = async { tokio::join!(counting, sweeping, walking, removing, looking); } => {}
-        }
+        tokio::join!(counting, sweeping, walking, removing, looking);
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! While a namespace is deleted another instance, which has not heard of it yet, may write to it once more. Nobody
 //! would sweep what it wrote, so entries without a TTL would stay for ever. A namespace that the registry does not
-//! know, and that nobody has written to, for as long as [`GRACE`] is therefore flushed and forgotten. One that was
-//! created by a write while the database is away is written to, or will be known.
+//! know, and that nobody has read or written, for as long as [`GRACE`] is therefore flushed and forgotten. That takes a
+//! database that all instances share and that was read just now: with a file of its own an instance does not know the
+//! namespaces of the others.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::store::{FlushProgress, Totals};
 
 /// For how long a namespace has to be unknown and quiet.
 pub const GRACE: Duration = Duration::from_secs(60);
+
+/// How recently the registry must have been seen to be that of the database.
+const CONFIRMED: Duration = Duration::from_secs(10);
 
 /// Namespaces that are watched at once.
 const MOST_WATCHED: usize = 1_000;
@@ -29,17 +33,17 @@ impl Orphans {
         if self.0.len() >= MOST_WATCHED && !self.0.contains_key(namespace) {
             return false;
         }
-        let held = Totals { hits: 0, misses: 0, ..totals };
-        let (since, known) = self.0.entry(namespace.clone()).or_insert((now, held));
-        if *known != held {
-            (*since, *known) = (now, held);
+        let (since, known) = self.0.entry(namespace.clone()).or_insert((now, totals));
+        if *known != totals {
+            (*since, *known) = (now, totals);
         }
         now.since(*since) >= grace
     }
 
     /// Looks once, and removes what was quiet for `grace`.
     pub async fn look(&mut self, cache: &Cache, grace: Duration) {
-        if !cache.registry.is_loaded() {
+        if !cache.registry.was_confirmed_within(CONFIRMED) {
+            self.0.clear();
             return;
         }
         let stored = match cache.store.stored_namespaces().await {
@@ -79,7 +83,8 @@ mod tests {
         let with = |keys, hits| Totals { keys, hits, ..Totals::default() };
         assert!(!orphans.is_quiet(&users, with(1, 0), now, grace));
         assert!(!orphans.is_quiet(&users, with(2, 0), now + grace, grace), "written to");
-        assert!(!orphans.is_quiet(&users, with(2, 1), now + grace * 3 / 2, grace));
-        assert!(orphans.is_quiet(&users, with(2, 2), now + grace * 2, grace), "reads keep nothing");
+        assert!(!orphans.is_quiet(&users, with(2, 1), now + grace * 2, grace), "read");
+        assert!(!orphans.is_quiet(&users, with(2, 1), now + grace * 5 / 2, grace));
+        assert!(orphans.is_quiet(&users, with(2, 1), now + grace * 3, grace));
     }
 }

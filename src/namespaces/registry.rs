@@ -1,13 +1,14 @@
 //! The snapshot of all namespaces that this instance knows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::MutexGuard;
 
 use super::Record;
-use crate::clock::unix_millis;
+use crate::clock::{Moment, unix_millis};
 use crate::config::NamespaceConfig;
 use crate::model::{Namespace, Policy, Quota, Quotas};
 
@@ -31,6 +32,8 @@ pub struct Registry {
     pending: Mutex<BTreeSet<String>>,
     /// Whether the database was read at least once; before that, what is not here may exist.
     is_loaded: AtomicBool,
+    /// When the database last said that this is what it has, in nanoseconds of [`Moment`]; 0 for never.
+    confirmed_at: AtomicU64,
     /// Held by whoever changes database and snapshot together, so that none undoes the other.
     changing: tokio::sync::Mutex<()>,
 }
@@ -42,6 +45,7 @@ impl Registry {
             records: RwLock::default(),
             pending: Mutex::default(),
             is_loaded: AtomicBool::new(false),
+            confirmed_at: AtomicU64::new(0),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -157,6 +161,17 @@ impl Registry {
         }
     }
 
+    /// The database has what stands here, as of now.
+    pub fn confirm(&self) {
+        self.confirmed_at.store(Moment::now().as_nanos(), Relaxed);
+    }
+
+    /// Whether the database confirmed what stands here within `age`, or within the time of a few looks at it.
+    pub fn was_confirmed_within(&self, age: Duration) -> bool {
+        let at = self.confirmed_at.load(Relaxed);
+        at > 0 && Moment::now().since(Moment::from_nanos(at)) <= age.max(self.config.refresh * 3)
+    }
+
     /// Takes over what the database has, keeping what it does not have yet.
     pub fn replace(&self, loaded: Vec<Record>) {
         let mut records = self.records.write();
@@ -176,7 +191,6 @@ impl Quotas for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn registry(auto_create: bool, max_namespaces: usize) -> Registry {
         let default_policy = Policy::parse(0, 0, "LRU", 0).unwrap();

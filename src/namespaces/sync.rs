@@ -53,6 +53,7 @@ impl Synchronizer {
             self.registry.replace(records);
             *known = Some(revision);
         }
+        self.registry.confirm();
         saved
     }
 

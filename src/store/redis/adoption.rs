@@ -32,7 +32,7 @@ use super::history::{History, Rings};
 use super::moved::{EMPTYING, FORM, Found, Settled, Written, random_name};
 use super::shard::Shard;
 use crate::clock::Moment;
-use crate::store::{Error, InvalidationSink, ShardIndex};
+use crate::store::{Error, InvalidationSink, RingCount, ShardIndex};
 
 /// How long the records of all shards are waited for at the start; less than the service waits before it
 /// takes requests, so that a shard that is away makes it refuse none for the others.
@@ -161,7 +161,7 @@ impl Keeper {
                 let record = found.as_ref().and_then(|found| found.seen.record.as_ref());
                 record.is_some_and(|record| record.shard != shard.name)
             });
-            if !is_running && !self.may_begin(is_new || is_exchanged).await {
+            if !is_running && !self.may_begin(is_new, is_exchanged).await {
                 return;
             }
             let secret = self.secret_of(&found);
@@ -241,24 +241,22 @@ impl Keeper {
         most.map_or_else(random_name, |(_, secret)| (*secret).to_owned())
     }
 
-    /// Tells the shards that this instance lives, and whether it may serve: not where it would change the ring under
-    /// others that live.
-    async fn may_begin(&mut self, changes_ring: bool) -> bool {
-        let shards = self.shards.iter().filter(|shard| shard.may_be_adopted());
-        let asked = shards.map(|shard| async {
-            // A shard that takes no writes at present is not adopted either.
-            shard.announce(&self.ring_version, &self.instance).await.ok();
-            if changes_ring { shard.living_rings(&self.instance).await } else { Some(Vec::new()) }
-        });
-        let counted = join_all(asked).await;
-        let others = counted.iter().flatten().flatten().any(|ring| ring.instances > 0);
-        let is_known = counted.iter().all(Option::is_some);
-        let is_mismatched = changes_ring && !self.accepts_change && others;
+    /// Whether this instance may serve: not where it would change under others that live what a shard owns. If so, it
+    /// lets the shards know that it lives.
+    async fn may_begin(&mut self, is_new: bool, is_exchanged: bool) -> bool {
+        let shards = || self.shards.iter().filter(|shard| shard.may_be_adopted());
+        let mut is_mismatched = false;
+        if (is_new || is_exchanged) && !self.accepts_change {
+            let counted = join_all(shards().map(|shard| shard.living_rings(&self.instance))).await;
+            // Instances that start at once with the same new ring are no reason.
+            let matters = |ring: &RingCount| is_exchanged || ring.version != self.ring_version;
+            is_mismatched = counted.iter().flatten().flatten().any(|ring| ring.instances > 0 && matters(ring));
+            if !is_mismatched && counted.iter().any(Option::is_none) {
+                return false;
+            }
+        }
         for shard in &self.shards {
             shard.belonging.mismatch(is_mismatched);
-            if is_mismatched && shard.may_be_adopted() {
-                shard.withdraw(&self.ring_version, &self.instance).await.ok();
-            }
         }
         if is_mismatched && !self.is_mismatched {
             tracing::error!(
@@ -267,7 +265,11 @@ impl Keeper {
             );
         }
         self.is_mismatched = is_mismatched;
-        !is_mismatched && (is_known || self.accepts_change)
+        if !is_mismatched {
+            // A shard that takes no writes at present is not adopted either.
+            join_all(shards().map(|shard| shard.announce(&self.ring_version, &self.instance))).await;
+        }
+        !is_mismatched
     }
 
     /// Copies in this process may be of what has become void.
@@ -336,20 +338,17 @@ async fn write(
     secret: &str,
 ) -> Result<bool, Error> {
     if state != State::Foreign {
-        let is_written = shard.write_record(written, record, FORM, secret, state == State::Suspect).await?;
+        let is_written = shard.write_record(written, record, FORM, secret, state == State::Suspect).await?.is_some();
         if is_written {
             shard.belonging.trust();
         }
         return Ok(is_written);
     }
     // Nobody uses the shard from here on.
-    if !shard.write_record(written, record, EMPTYING, secret, true).await? {
-        return Ok(false);
-    }
-    let emptying = shard.find_record().await?.written.map(|written| written.at);
-    let gone = shard.empty().await?;
+    let Some(emptying) = shard.write_record(written, record, EMPTYING, secret, true).await? else { return Ok(false) };
+    let gone = shard.empty(emptying).await?;
     tracing::warn!(shard = %shard.name, gone, "the shard held entries in another form and was emptied of them");
-    shard.write_record(emptying, record, FORM, secret, true).await
+    Ok(shard.write_record(Some(emptying), record, FORM, secret, true).await?.is_some())
 }
 
 /// The shard's record; `None` where it does not answer. One that was lost is as it was settled.

@@ -9,8 +9,9 @@ use futures_util::future::join_all;
 
 use super::moved::Settled;
 use super::place::PLACES;
-use super::repair::{Kind, kind_of};
+use super::repair::{Kind, kind_of, pattern_of};
 use super::reply;
+use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{keys_and_places, secret, tag_of};
@@ -34,7 +35,7 @@ impl Flush<'_> {
     /// Runs on `shard` until nothing is left that was written before.
     pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
-        if shard.is_doubted(self.namespace) {
+        if shard.has_foreign(self.namespace) {
             return self.search(shard).await;
         }
         match self.follow_index(shard).await {
@@ -81,9 +82,8 @@ impl Flush<'_> {
     async fn search(&self, shard: &Shard) -> Result<(), Error> {
         shard.begin_repair(self.namespace).await?;
         let before = shard.part(self.namespace, &Selection::All, PLACES - 1, 1).await?.version;
-        let mut cursor = "0".to_owned();
-        loop {
-            let (next, names) = shard.scan_namespace(&cursor, self.namespace).await?;
+        let mut scan = Scan::new(shard, pattern_of(self.namespace))?;
+        while let Some(names) = scan.next(shard).await? {
             let mut keys: Vec<String> = names
                 .iter()
                 .filter_map(|name| match kind_of(name, self.namespace) {
@@ -94,16 +94,12 @@ impl Flush<'_> {
             keys.sort_unstable();
             keys.dedup();
             self.delete(shard, &keys, before).await?;
-            cursor = next;
-            if cursor == "0" || self.progress.is_cancelled() {
-                break;
+            if self.progress.is_cancelled() {
+                return Ok(());
             }
         }
-        if self.progress.is_cancelled() {
-            return Ok(());
-        }
         if matches!(self.selection, Selection::All) {
-            shard.trust(self.namespace);
+            shard.forget_foreign(self.namespace);
         }
         Ok(())
     }

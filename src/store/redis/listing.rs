@@ -65,7 +65,7 @@ impl Redis {
             shard.admit()?;
             let part = shard.part(namespace, selection, place, count).await?;
             if !part.is_whole {
-                shard.ask_for_repair(namespace);
+                shard.begin_repair(namespace).await?;
             }
             let visible = shard.without_void(namespace, part.keys).await?;
             let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;

@@ -28,6 +28,7 @@ mod repair;
 mod reply;
 mod ring;
 mod room;
+mod scan;
 mod scripts;
 mod sentinel;
 mod server_info;

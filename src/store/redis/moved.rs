@@ -22,6 +22,7 @@ use super::generations::{FIELDS, Record, Seen};
 use super::history::{ANY_VERSION, History, Rings};
 use super::place::{self, PLACES};
 use super::reply;
+use super::scan;
 use super::scripts;
 use super::shard::{Effect, Party, Shard};
 use super::verbs::{keys_and_places, secret};
@@ -44,10 +45,6 @@ const PURGED_PER_SCRIPT: usize = 25;
 const SCANNED_PER_STEP: usize = 1000;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
-
-/// What the names of the keys begin with that hold entries and what belongs to them.
-const PREFIXES: [&str; 7] =
-    ["cache:", "cache_meta:", "cache_stats:", "cache_index:", "cache_due:", "cache_tag:", "cache_tags:"];
 
 /// How often an operation reads the record again, if it changes all the time.
 const REFRESHES: usize = 3;
@@ -376,7 +373,7 @@ impl Shard {
         .await
     }
 
-    /// Writes the record if it is still the one written at `expected`; tells whether it was. `form` is that of what
+    /// Writes the record if it is still the one written at `expected`; answers when it was. `form` is that of what
     /// the shard stores; with `is_another` everybody's copies are void.
     pub async fn write_record(
         &self,
@@ -385,7 +382,7 @@ impl Shard {
         form: &'static str,
         place_secret: &str,
         is_another: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<u64>, Error> {
         let expected = expected.map_or_else(String::new, |written| written.to_string());
         let after = self.belonging.settled().map_or(0, |settled| settled.written).to_string();
         let incarnation = random_name();
@@ -397,35 +394,33 @@ impl Shard {
             let first = [&expected, &after, &apart, form, &incarnation, is_another, place_secret];
             first.map(Value::from).into_iter().chain(fields).collect()
         };
-        self.run_upkeep(&scripts::WRITE_RING, Effect::Write, arguments, |frame| {
-            Ok(matches!(frame, Frame::Array { .. }))
+        self.run_upkeep(&scripts::WRITE_RING, Effect::Write, arguments, |frame| match frame {
+            Frame::Number { .. } => Ok(None),
+            frame => {
+                let [written, _, _] = reply::tuple(frame)?;
+                Ok(Some(reply::count(written)?))
+            }
         })
         .await
     }
 
-    /// Removes every key of ours but what instances say of themselves, step by step.
-    pub async fn empty(&self) -> Result<u64, Error> {
+    /// Removes every entry of ours and what belongs to them, step by step; answers how many keys went. `written` names
+    /// the record that says that this is done.
+    pub async fn empty(&self, written: u64) -> Result<u64, Error> {
         let (mut cursor, mut gone) = ("0".to_owned(), 0);
-        let count = SCANNED_PER_STEP.to_string();
+        let (written, count) = (written.to_string(), SCANNED_PER_STEP.to_string());
         loop {
             let arguments = [&cursor, "MATCH", "cache*", "COUNT", &count];
             let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
-            let read = |answer| {
-                let [cursor, keys] = reply::tuple(answer)?;
-                Ok((
-                    reply::text(cursor)?,
-                    reply::array(keys)?.into_iter().map(reply::bytes).collect::<Result<Vec<_>, _>>()?,
-                ))
-            };
-            let (next, keys) = read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))?;
-            let ours: Vec<Value> = keys
-                .into_iter()
-                .filter(|key| PREFIXES.iter().any(|prefix| key.starts_with(prefix.as_bytes())))
-                .map(Value::Bytes)
-                .collect();
-            if !ours.is_empty() {
-                gone += ours.len() as u64;
-                self.read("UNLINK", ours).await?;
+            let (next, names) = scan::names(answer).map_err(|expected| self.unexpected(expected))?;
+            if !names.is_empty() {
+                let arguments =
+                    || [&written].into_iter().chain(&names).map(|text| Value::from(text.as_str())).collect();
+                match self.run_upkeep(&scripts::EMPTY, Effect::Write, arguments, reply::number).await? {
+                    // Another instance has taken over.
+                    -1 => return Err(self.unsettled()),
+                    some => gone += some.unsigned_abs(),
+                }
             }
             cursor = next;
             if cursor == "0" {
@@ -464,24 +459,18 @@ impl Shard {
             return Ok(());
         }
         let mut renewed = Moment::now();
-        let mut namespaces = Vec::new();
-        let (mut cursor, mut is_done) = ("0".to_owned(), false);
-        while !is_done {
-            let started = Moment::now();
-            cursor = self.find_namespaces(&cursor, &mut namespaces).await?;
-            is_done = cursor == "0";
-            if !self.goes_on(instance, &settled, started, &mut renewed).await? {
-                return Ok(());
-            }
-        }
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        for namespace in namespaces.iter().filter_map(|name| Namespace::parse(name).ok()) {
+        let namespaces = self.namespaces().await?;
+        for namespace in &namespaces {
             let mut place = 0;
             while place < PLACES {
                 let started = Moment::now();
-                let part = self.part(&namespace, &Selection::All, place, LISTED_PER_SCRIPT).await?;
-                self.without_void(&namespace, part.keys).await?;
+                let part = self.part(namespace, &Selection::All, place, LISTED_PER_SCRIPT).await?;
+                if !part.is_whole {
+                    // What the index has lost may be void, too: it is found first.
+                    self.begin_repair(namespace).await?;
+                    return Ok(());
+                }
+                self.without_void(namespace, part.keys).await?;
                 place = part.next;
                 if !self.goes_on(instance, &settled, started, &mut renewed).await? {
                     return Ok(());
@@ -492,7 +481,7 @@ impl Shard {
         let is_clean =
             self.write_record(Some(settled.written), &settled.record.cleaned(), FORM, secret, false).await?;
         self.read("UNLINK", vec![Value::from(WALKER)]).await?;
-        if is_clean {
+        if is_clean.is_some() {
             tracing::info!(shard = %self.name, "entries of moved keys are removed");
             self.settle_anew(&settled).await?;
         }
@@ -517,20 +506,6 @@ impl Shard {
             }
         }
         Ok(self.belonging.settled().is_some_and(|known| known.written == settled.written))
-    }
-
-    /// Adds the names of namespaces that a part of the shard's keys tell; answers where to go on.
-    async fn find_namespaces(&self, cursor: &str, names: &mut Vec<String>) -> Result<String, Error> {
-        let count = SCANNED_PER_STEP.to_string();
-        let arguments = [cursor, "MATCH", "cache_stats:*", "COUNT", &count, "TYPE", "hash"];
-        let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
-        let mut read = |answer| {
-            let [cursor, keys] = reply::tuple(answer)?;
-            let keys = reply::texts(keys)?;
-            names.extend(keys.iter().filter_map(|key| key.strip_prefix("cache_stats:")).map(str::to_owned));
-            reply::text(cursor)
-        };
-        read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))
     }
 }
 

@@ -34,10 +34,8 @@ impl Presence for Redis {
         let arguments = || [self.ring_version(), id, line, &living_ms].map(Value::from).to_vec();
         let shard = &self.shards[usize::from(shard)];
         shard.watch.admit()?;
-        // One that serves nothing does not belong to the fleet.
-        if shard.belonging.is_mismatched() {
-            return Err(Error::RingMismatch);
-        }
+        // An instance that serves nothing yet does not belong to the fleet.
+        shard.admit()?;
         shard.run_upkeep(&scripts::BEAT, Effect::Write, arguments, rings).await
     }
 
@@ -84,15 +82,6 @@ impl Shard {
     pub async fn announce(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
         let arguments = || vec![Value::from(ring_version), Value::from(instance)];
         self.run_upkeep(&scripts::ANNOUNCE, Effect::Write, arguments, reply::number).await.map(drop)
-    }
-
-    /// Takes what was announced back.
-    ///
-    /// # Errors
-    /// The shard takes no writes at present.
-    pub async fn withdraw(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
-        let arguments = || vec![Value::from(ring_version), Value::from(instance)];
-        self.run_upkeep(&scripts::LEAVE, Effect::Write, arguments, reply::number).await.map(drop)
     }
 
     /// The rings that other instances live with; `None` where the shard does not tell.

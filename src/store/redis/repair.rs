@@ -5,18 +5,19 @@
 //! puts every entry in again, removes what is left of the lost index, and so makes the totals right. One instance
 //! walks at a time, and rests twice as long as it works. Until it is over a flush searches the shard itself.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Value;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::moved::Settled;
-use super::reply::{self, Unexpected};
+use super::reply;
+use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{keys_and_places, secret};
@@ -29,9 +30,7 @@ const WALKER: &str = "sidecache:repairer";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// Keys of Redis that one SCAN looks at, entries that one script puts in, and how long to rest after a step, in times
-/// of its own duration.
-const SCANNED_PER_STEP: usize = 500;
+/// Entries that one script puts in, and how long to rest after a step, in times of its own duration.
 const ADOPTED_PER_SCRIPT: usize = 25;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -39,16 +38,44 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// How long to wait until a failed repair, or one that another instance had begun, is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The least time between two repairs of a namespace: where Redis evicts bookkeeping all the time they never end.
+const LEAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Namespaces whose repairs are remembered.
+const MOST_REPAIRED: usize = 1_000;
+
 /// Namespaces with something of another type under a name of theirs that are remembered.
-const MOST_DOUBTED: usize = 1_000;
+const MOST_FOREIGN: usize = 1_000;
 
 /// What is to be repaired on one shard.
 #[derive(Default)]
 pub struct Repairs {
     waiting: Mutex<BTreeSet<String>>,
     /// Namespaces in whose names something of another type was met.
-    doubted: Mutex<HashSet<String>>,
+    foreign: Mutex<HashSet<String>>,
+    /// When each was repaired here the last time.
+    repaired: Mutex<HashMap<String, Moment>>,
     changed: Notify,
+}
+
+impl Repairs {
+    fn was_repaired_lately(&self, namespace: &Namespace) -> bool {
+        let repaired = self.repaired.lock();
+        repaired.get(namespace.as_str()).is_some_and(|at| Moment::now().since(*at) < LEAST_PAUSE)
+    }
+
+    fn note_end(&self, namespace: &Namespace) {
+        let (mut repaired, now) = (self.repaired.lock(), Moment::now());
+        if repaired.len() >= MOST_REPAIRED {
+            repaired.retain(|_, at| now.since(*at) < LEAST_PAUSE);
+        }
+        repaired.insert(namespace.as_str().to_owned(), now);
+    }
+}
+
+/// The names of Redis keys that may be of a namespace; [`kind_of`] tells which are.
+pub fn pattern_of(namespace: &Namespace) -> String {
+    format!("cache*:{namespace}*")
 }
 
 /// What a Redis key with a namespace in its name is.
@@ -83,46 +110,31 @@ impl Shard {
     /// Notes that something of another type stands under this name of ours.
     pub fn note_foreign(&self, name: &str) {
         let namespace = name.split(':').nth(1).map(|scope| scope.split('@').next().unwrap_or(scope));
-        let mut doubted = self.repairs.doubted.lock();
-        if let Some(namespace) = namespace.filter(|_| doubted.len() < MOST_DOUBTED) {
-            doubted.insert(namespace.to_owned());
+        let mut foreign = self.repairs.foreign.lock();
+        if let Some(namespace) = namespace.filter(|_| foreign.len() < MOST_FOREIGN) {
+            foreign.insert(namespace.to_owned());
         }
     }
 
     /// Whether something of another type was met under a name of this namespace.
-    pub fn is_doubted(&self, namespace: &Namespace) -> bool {
-        self.repairs.doubted.lock().contains(namespace.as_str())
+    pub fn has_foreign(&self, namespace: &Namespace) -> bool {
+        self.repairs.foreign.lock().contains(namespace.as_str())
     }
 
     /// All of it was searched.
-    pub fn trust(&self, namespace: &Namespace) {
-        self.repairs.doubted.lock().remove(namespace.as_str());
+    pub fn forget_foreign(&self, namespace: &Namespace) {
+        self.repairs.foreign.lock().remove(namespace.as_str());
     }
 
     /// Has the index of a namespace made anew, unless that is under way; answers its scope.
     pub async fn begin_repair(&self, namespace: &Namespace) -> Result<String, Error> {
-        let is_anew = if self.is_doubted(namespace) { "1" } else { "0" };
+        let is_anew = if self.has_foreign(namespace) { "1" } else { "0" };
         let arguments = |settled: &Settled| {
             vec![Value::from(namespace.as_str()), secret(settled), Value::from_static_str(is_anew)]
         };
         let scope = self.ask(&scripts::BEGIN_REPAIR, Effect::Write, arguments, reply::text).await?;
         self.ask_for_repair(namespace);
         Ok(scope)
-    }
-
-    /// One step over the names of Redis keys that have a namespace in them; answers where to go on, `0` at the end.
-    pub async fn scan_namespace(&self, cursor: &str, namespace: &Namespace) -> Result<(String, Vec<String>), Error> {
-        let pattern = format!("cache*:{namespace}*");
-        let count = SCANNED_PER_STEP.to_string();
-        let arguments = [cursor, "MATCH", &pattern, "COUNT", &count];
-        let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
-        let read = |answer| -> Result<_, Unexpected> {
-            let [cursor, names] = reply::tuple(answer)?;
-            // What is not UTF-8 is not ours.
-            let names = reply::array(names)?.into_iter().filter_map(|name| reply::text(name).ok()).collect();
-            Ok((reply::text(cursor)?, names))
-        };
-        read(answer).map_err(|expected| self.unexpected(expected))
     }
 
     /// Repairs what there is to repair, until `shutdown`.
@@ -134,16 +146,14 @@ impl Shard {
                     self.repairs.changed.notified().await;
                     continue;
                 };
+                // One that is not done is noted again by the sweep, behind the others.
+                self.repairs.waiting.lock().remove(namespace.as_str());
                 match self.repair(&instance, &namespace).await {
-                    Ok(true) => {
-                        self.repairs.waiting.lock().remove(namespace.as_str());
-                    }
+                    Ok(true) => {}
                     Ok(false) => sleep(AGAIN).await,
                     Err(error) => {
                         tracing::debug!(%error, %namespace, "lost entries are not all found yet");
-                        // The sweep notes it again.
-                        self.repairs.waiting.lock().remove(namespace.as_str());
-                        let _ = timeout(AGAIN, self.repairs.changed.notified()).await;
+                        sleep(AGAIN).await;
                     }
                 }
             }
@@ -160,15 +170,16 @@ impl Shard {
         if part.as_ref().is_ok_and(|totals| !totals.is_in_repair) {
             return Ok(true);
         }
-        if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
+        if self.repairs.was_repaired_lately(namespace) || !self.become_walker(instance, WALKER, WALKER_TTL_MS).await?
+        {
             return Ok(false);
         }
         let scope = self.begin_repair(namespace).await?;
         tracing::warn!(shard = %self.name, %namespace, "part of the index is lost; its entries are looked for");
-        let (mut renewed, mut cursor, mut found, mut dropped) = (Moment::now(), "0".to_owned(), 0, 0);
-        loop {
-            let started = Moment::now();
-            let (next, names) = self.scan_namespace(&cursor, namespace).await?;
+        let (mut renewed, mut found, mut dropped) = (Moment::now(), 0, 0);
+        let mut scan = Scan::new(self, pattern_of(namespace))?;
+        let mut started = renewed;
+        while let Some(names) = scan.next(self).await? {
             let mut keys = BTreeSet::new();
             let mut index = Vec::new();
             for name in &names {
@@ -182,12 +193,8 @@ impl Shard {
             for some in keys.chunks(ADOPTED_PER_SCRIPT) {
                 found += self.adopt(namespace, some).await?;
             }
-            for some in index.chunks(SCANNED_PER_STEP) {
-                dropped += self.drop_scopes(namespace, some).await?;
-            }
-            cursor = next;
-            if cursor == "0" {
-                break;
+            if !index.is_empty() {
+                dropped += self.drop_scopes(namespace, &index).await?;
             }
             let now = Moment::now();
             sleep((now.since(started) * REST).min(REST_MAX)).await;
@@ -198,9 +205,11 @@ impl Shard {
                     return Ok(false);
                 }
             }
+            started = Moment::now();
         }
         let (is_over, keys) = self.end_repair(namespace, &scope).await?;
         self.read("UNLINK", vec![Value::from(WALKER)]).await?;
+        self.repairs.note_end(namespace);
         if is_over {
             self.metrics.repairs.increment(1);
             tracing::warn!(shard = %self.name, %namespace, found, dropped, keys, "the index is whole again");
@@ -229,7 +238,7 @@ impl Shard {
             |settled: &Settled| vec![Value::from(namespace.as_str()), secret(settled), Value::from(scope)];
         self.ask(&scripts::END_REPAIR, Effect::Write, arguments, |frame| {
             let [is_over, keys] = reply::tuple(frame)?;
-            Ok((reply::count(is_over)? > 0, reply::count(keys)?))
+            Ok((reply::count(is_over)? == 1, reply::count(keys)?))
         })
         .await
     }

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::moved::Settled;
 use super::reply;
-use super::scripts::{self, FENCE};
+use super::scripts;
 use super::shard::{Effect, Party, Shard};
 use super::verbs::{Grant, secret};
 use crate::clock::Moment;
@@ -33,8 +33,9 @@ const PART: u64 = 16;
 const SCRIPTS: usize = 50;
 const MOST_ROUNDS: usize = 64;
 
-/// Namespaces of a full shard that are looked at.
+/// Namespaces of a full shard that are looked at, and how many at a time.
 const MOST_NAMESPACES: usize = 1_000;
+const AT_ONCE: usize = 8;
 
 /// Whose turn it is to make room on one shard.
 pub struct Rooms {
@@ -112,6 +113,9 @@ impl Shard {
             return Ok(());
         }
         for (namespace, policy) in self.by_excess(&own).await? {
+            if turn.as_ref().is_some_and(|turn| Moment::now() >= turn.until) {
+                return Err(making_room());
+            }
             if self.give_up_part(&namespace, policy).await? {
                 return Ok(());
             }
@@ -121,7 +125,7 @@ impl Shard {
 
     /// Has a namespace give up a part of what it holds here; tells whether anything went.
     async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy) -> Result<bool, Error> {
-        let before = self.totals(namespace).await?;
+        let before = self.totals_for(Party::Upkeep, namespace).await?;
         if before.keys == 0 {
             return Ok(false);
         }
@@ -140,7 +144,7 @@ impl Shard {
             }
             sleep(REST).await;
         }
-        let after = self.totals(namespace).await?;
+        let after = self.totals_for(Party::Upkeep, namespace).await?;
         Ok(after.charged < before.charged)
     }
 
@@ -149,9 +153,12 @@ impl Shard {
         let mut namespaces = self.namespaces().await?;
         namespaces.retain(|namespace| namespace != own);
         namespaces.truncate(MOST_NAMESPACES);
-        let asked =
-            namespaces.iter().map(|namespace| async move { Some((namespace, self.totals(namespace).await.ok()?)) });
-        let held: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let mut held = Vec::with_capacity(namespaces.len());
+        for some in namespaces.chunks(AT_ONCE) {
+            let asked = some.iter().map(|namespace| self.totals_for(Party::Upkeep, namespace));
+            let totals = join_all(asked).await;
+            held.extend(some.iter().zip(totals).filter_map(|(namespace, totals)| Some((namespace, totals.ok()?))));
+        }
         let total: u64 = held.iter().map(|(_, totals)| totals.charged).sum();
         let even_share = (total / held.len().max(1) as u64).max(1);
         let mut excess: Vec<(f64, &Namespace, EvictionPolicy)> = Vec::new();
@@ -167,26 +174,5 @@ impl Shard {
         }
         excess.sort_by(|one, other| other.0.total_cmp(&one.0));
         Ok(excess.into_iter().map(|(_, namespace, policy)| (namespace.clone(), policy)).collect())
-    }
-
-    /// The namespaces that have books on this shard.
-    pub async fn namespaces(&self) -> Result<Vec<Namespace>, Error> {
-        let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
-        loop {
-            let arguments = [FENCE, &cursor, "MATCH", "n:*", "COUNT", "1000"];
-            let answer = self.read("SSCAN", arguments.map(Value::from).to_vec()).await?;
-            let read = |answer| {
-                let [cursor, members] = reply::tuple(answer)?;
-                Ok((reply::text(cursor)?, reply::texts(members)?))
-            };
-            let (next, members) = read(answer).map_err(|expected: reply::Unexpected| self.unexpected(expected))?;
-            names.extend(members.iter().filter_map(|member| Namespace::parse(member.strip_prefix("n:")?).ok()));
-            cursor = next;
-            if cursor == "0" {
-                names.sort_unstable();
-                names.dedup();
-                return Ok(names);
-            }
-        }
     }
 }

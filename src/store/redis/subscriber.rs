@@ -143,6 +143,10 @@ impl Subscriber {
                                 self.sink.lost(self.index);
                                 tracing::info!(shard = %self.shard.name, "subscribed to invalidations");
                             }
+                            if self.shard.belonging.take_voided() {
+                                // Before it is proven: a proof of the new record says nothing of copies from before.
+                                self.sink.lost(self.index);
+                            }
                             last_proof = Moment::now();
                             self.sink.proven(self.index, moment);
                         }

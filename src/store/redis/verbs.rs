@@ -329,8 +329,12 @@ impl Shard {
     }
 
     pub async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        self.totals_for(Party::Alone, namespace).await
+    }
+
+    pub async fn totals_for(&self, party: Party, namespace: &Namespace) -> Result<Totals, Error> {
         let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
-        let totals = self.ask(&scripts::TOTALS, Effect::Read, arguments, |frame| {
+        let totals = self.ask_for(party, &scripts::TOTALS, Effect::Read, arguments, |frame| {
             let fields = reply::array(frame)?;
             if fields.len() == 2 {
                 return Ok(Err(foreign(fields)?));

@@ -7,7 +7,7 @@ if foreign_books then
   foreign_books = nil
   is_new = redis.call('SISMEMBER', KEYS[1], 'n:' .. ns) == 0
   begin_scope()
-elseif not has_new_scope and (ARGV[4] == '1' or not books.is_in_repair) then
+elseif not has_new_scope and (ARGV[4] == '1' or books.is_again or not books.is_in_repair) then
   begin_scope()
 end
 if has_new_scope then

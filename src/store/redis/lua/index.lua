@@ -211,8 +211,15 @@ local function save_books()
   if foreign_books then
     return
   end
-  if is_lost and not has_new_scope then
+  -- What is lost while lost entries are looked for is looked for afterwards: with a new scope each time that would
+  -- never end.
+  local is_again = is_lost and not has_new_scope and books.is_in_repair
+  if is_lost and not has_new_scope and not is_again then
     begin_scope()
+  end
+  if has_new_scope then
+    -- A deletion first, see `removal.lua`.
+    redis.call('UNLINK', 'sidecache:none')
   end
   -- An index whose names are taken or that is lost in part must not keep what was done out of the books.
   fit_buckets()
@@ -237,6 +244,9 @@ local function save_books()
   end
   if is_new then
     redis.call('SADD', KEYS[1], 'n:' .. ns)
+  end
+  if is_again then
+    redis.call('HSET', stats, 'repair', '2')
   end
   if has_new_scope then
     redis.call('HSET', stats, 'scope', string.sub(books.scope, #ns + 1), 'repair', '1',

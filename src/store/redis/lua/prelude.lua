@@ -50,7 +50,9 @@ local books = {
   -- ending for each time that part of them was lost.
   scope = ns .. (known[6] or ''),
   -- Whether a walk still has to find entries that a lost index held.
-  is_in_repair = known[7] == '1',
+  is_in_repair = known[7] ~= false and known[7] ~= nil,
+  -- Whether more was lost meanwhile, so that it has to be done again.
+  is_again = known[7] == '2',
   evictions = 0, redis_evictions = 0, expirations = 0,
 }
 

@@ -2,6 +2,10 @@
 -- ARGV: token, the instance's own channel, the reading, the id of the server's run that the record names ('' to take
 -- it as given, since asking costs).
 
+-- A primary that misses its replicas may be cut off from those who elected another: it proves nothing.
+if type(fence) == 'table' and string.find(fence.err, 'NOREPLICAS', 1, true) then
+  return fence
+end
 if redis.call('EXISTS', 'sidecache:ring') == 0 then
   return redis.error_reply('FENCED the record is lost')
 end

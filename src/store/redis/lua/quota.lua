@@ -23,12 +23,18 @@ local function next_to_expire(spared)
   local number, best, best_score = 0, nil, nil
   for _ = 1, MOST_LOOKS do
     work = work + 0.2
-    local bucket = redis.call('ZRANGE', due, number, number, 'WITHSCORES')
-    if not bucket[1] or bucket[1] == MARK or (best and tonumber(bucket[2]) >= best_score) then
+    local bucket = redis.pcall('ZRANGE', due, number, number, 'WITHSCORES')
+    if bucket.err then
+      is_lost = true
+      return nil
+    elseif not bucket[1] or bucket[1] == MARK or (best and tonumber(bucket[2]) >= best_score) then
       return best
     end
-    local soonest = redis.call('ZRANGEBYSCORE', name_of(bucket[1]), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
-    if soonest[2] ~= bucket[2] then
+    local soonest = redis.pcall('ZRANGEBYSCORE', name_of(bucket[1]), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+    if soonest.err then
+      is_lost = true
+      return nil
+    elseif soonest[2] ~= bucket[2] then
       refresh_due(bucket[1])
     elseif soonest[1] ~= spared then
       return soonest[1]
@@ -68,6 +74,11 @@ local function victims(policy, spared, most)
   -- of empty ones is left for another place.
   for look = 1, math.min(books.buckets, MOST_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
+    if #members == 0 then
+      -- Not even the mark is there.
+      is_lost = true
+      return {}
+    end
     for _, key in ipairs(members) do
       if key ~= MARK and key ~= spared then
         sample[#sample + 1] = key

@@ -60,7 +60,7 @@ local function take_expired(most)
       return taken, true
     end
     local expired = redis.pcall('ZRANGEBYSCORE', name_of(start), '-inf', now_text, 'LIMIT', 0, most)
-    if expired.err then
+    if expired.err or (#expired == 0 and not redis.pcall('ZSCORE', name_of(start), MARK)) then
       is_lost = true
       expired = {}
     end

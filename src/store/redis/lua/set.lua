@@ -52,7 +52,7 @@ for i = FIRST, #ARGV, FIELDS do
     if made_room ~= made_before then
       has_stored = true
       -- It may have been among those that had expired.
-      previous = call('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
+      previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
     end
   end
   if foreign then
@@ -82,7 +82,7 @@ for i = FIRST, #ARGV, FIELDS do
     if not is_indexed then
       -- The bucket is noted for the time of the entry that is replaced, or earlier.
       local had = tonumber(had_expiry or 0) or 0
-      local due_by = ttl ~= '' and (had == 0 or had > now_ms + ttl) and score
+      local due_by = ttl ~= '' and (books.is_in_repair or had == 0 or had > now_ms + ttl) and score
       local old_score = had == 0 and '+inf' or had_expiry
       added, why_not = put_in_index(tonumber(ARGV[i + 4]), score, key, due_by, old_score)
     end
@@ -119,7 +119,7 @@ for i = FIRST, #ARGV, FIELDS do
       end
       if size and not alive then
         count_loss(had_expiry == '0' and '+inf' or had_expiry or '+inf')
-        if is_indexed and call('ZSCORE', name_of(bucket_at(tonumber(ARGV[i + 4]))), key) == false then
+        if is_indexed and type(pcall('ZSCORE', name_of(bucket_at(tonumber(ARGV[i + 4]))), key)) ~= 'string' then
           is_lost = true
         end
       end
@@ -133,11 +133,7 @@ for i = FIRST, #ARGV, FIELDS do
         end
       end
       if tags ~= '' and (had_tags ~= tags or added == 1) then
-        for tag in string.gmatch(tags, '[^\n]+') do
-          if call('ZADD', tag_set(tag), ARGV[i + 4], key) == 1 then
-            count_tagged(tag, 1)
-          end
-        end
+        tag_entry(key, tags, ARGV[i + 4])
       end
 
       local charge = charge_of(key, tags, #value)
@@ -158,7 +154,7 @@ for i = FIRST, #ARGV, FIELDS do
     end
   end
 end
-if has_stored then
+if has_stored or is_lost then
   save_books()
   publish(evicted)
 end

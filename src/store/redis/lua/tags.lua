@@ -24,6 +24,18 @@ local function count_tagged(tag, change)
   end
 end
 
+-- Puts a key into the sets of its tags; one that is of another type by now makes the index anew.
+local function tag_entry(key, tags, place)
+  for tag in string.gmatch(tags, '[^\n]+') do
+    local added = redis.pcall('ZADD', tag_set(tag), place, key)
+    if added == 1 then
+      count_tagged(tag, 1)
+    elseif added ~= 0 then
+      is_lost = true
+    end
+  end
+end
+
 local function untag(key, tags)
   if tags then
     for tag in string.gmatch(tags, '[^\n]+') do

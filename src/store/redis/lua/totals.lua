@@ -17,5 +17,5 @@ local time = redis.call('TIME')
 local due = redis.pcall('ZCOUNT', 'cache_due:' .. ARGV[2] .. (fields[10] or ''), '-inf', time[1] * 1000)
 local buckets = tonumber(fields[9] or 0) or 0
 answer[9] = type(due) == 'number' and buckets > 0 and math.floor(answer[3] * due / buckets) or 0
-answer[10] = fields[11] == '1' and 1 or 0
+answer[10] = fields[11] and 1 or 0
 return answer

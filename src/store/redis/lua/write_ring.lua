@@ -48,7 +48,8 @@ else
   -- Without the record nobody knows which token it had.
   local tokens = record[5] and { record[5] } or redis.call('SMEMBERS', 'sidecache:fence')
   for _, token in ipairs(tokens) do
-    if string.sub(token, 1, 2) ~= 'n:' then
+    local kind = string.sub(token, 1, 2)
+    if kind ~= 'n:' and kind ~= 'r:' then
       redis.call('SREM', 'sidecache:fence', token)
     end
   end

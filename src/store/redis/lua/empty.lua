@@ -1,0 +1,23 @@
+-- Removes entries of ours and what belongs to them. ARGV: when the record was written under which this is done, then
+-- names of Redis keys. What another program keeps under such names has not our form, and stays. Returns how many keys
+-- went, or -1 where the record is another by now.
+
+local record = redis.pcall('HMGET', 'sidecache:ring', 'written', 'form')
+if record.err or record[1] ~= ARGV[1] or record[2] ~= 'emptying' then
+  return -1
+end
+local kinds = {
+  ['cache_stats'] = 'hash', ['cache_index'] = 'zset', ['cache_due'] = 'zset', ['cache_tag'] = 'zset', ['cache_tags'] = 'hash',
+}
+local gone = 0
+for i = 2, #ARGV do
+  local prefix, rest = string.match(ARGV[i], '^([a-z_]+):(.*)$')
+  if prefix == 'cache' or prefix == 'cache_meta' then
+    if redis.pcall('HEXISTS', 'cache_meta:' .. rest, 'version') == 1 then
+      gone = gone + redis.call('UNLINK', 'cache:' .. rest, 'cache_meta:' .. rest)
+    end
+  elseif prefix and kinds[prefix] == redis.call('TYPE', ARGV[i]).ok then
+    gone = gone + redis.call('UNLINK', ARGV[i])
+  end
+end
+return gone

@@ -1,0 +1,89 @@
+//! Walks over the names of a shard's keys, step by step.
+//!
+//! A cursor of SCAN means nothing to another server, so each step stands behind the fence: where the server or the
+//! record is another by now the walk ends with an error, and is to be begun anew.
+
+use std::sync::Arc;
+
+use fred::types::{Resp3Frame as Frame, Value};
+
+use super::moved::Settled;
+use super::reply::{self, Unexpected};
+use super::scripts::{self, FENCE};
+use super::shard::{Effect, Party, Shard};
+use crate::model::Namespace;
+use crate::store::Error;
+
+/// Keys of Redis that one step looks at.
+const NAMES_PER_STEP: &str = "500";
+
+/// A walk under way.
+pub struct Scan {
+    settled: Arc<Settled>,
+    pattern: String,
+    cursor: String,
+    is_over: bool,
+}
+
+impl Scan {
+    /// Begins a walk over names that match a pattern of Redis.
+    ///
+    /// # Errors
+    /// The shard's record is not known.
+    pub fn new(shard: &Shard, pattern: String) -> Result<Self, Error> {
+        let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
+        Ok(Self { settled, pattern, cursor: "0".to_owned(), is_over: false })
+    }
+
+    /// The names of the next step, perhaps none; `None` at the end. A name may come more than once.
+    ///
+    /// # Errors
+    /// The shard failed, or is another by now.
+    pub async fn next(&mut self, shard: &Shard) -> Result<Option<Vec<String>>, Error> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let arguments = |_: &Settled| [self.cursor.as_str(), &self.pattern, NAMES_PER_STEP].map(Value::from).to_vec();
+        let step = shard.ask_under(&self.settled, Party::Upkeep, &scripts::SCAN, Effect::Read, arguments, names);
+        let Some((cursor, names)) = step.await? else {
+            shard.belonging.doubted.notify_one();
+            return Err(shard.unsettled());
+        };
+        self.is_over = cursor == "0";
+        self.cursor = cursor;
+        Ok(Some(names))
+    }
+}
+
+/// A cursor, and names; what is not UTF-8 is not ours.
+pub fn names(frame: Frame) -> Result<(String, Vec<String>), Unexpected> {
+    let [cursor, names] = reply::tuple(frame)?;
+    let names = reply::array(names)?.into_iter().filter_map(|name| reply::text(name).ok()).collect();
+    Ok((reply::text(cursor)?, names))
+}
+
+impl Shard {
+    /// The namespaces that have books on this shard, or counts of reads.
+    ///
+    /// # Errors
+    /// The shard failed.
+    pub async fn namespaces(&self) -> Result<Vec<Namespace>, Error> {
+        let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
+        loop {
+            let arguments = [FENCE, &cursor, "COUNT", "1000"];
+            let answer = self.read("SSCAN", arguments.map(Value::from).to_vec()).await?;
+            let (next, members) = names(answer).map_err(|expected| self.unexpected(expected))?;
+            let of_member = |member: &String| {
+                let name = member.strip_prefix("n:").or_else(|| member.strip_prefix("r:"))?;
+                Namespace::parse(name).ok()
+            };
+            found.extend(members.iter().filter_map(of_member));
+            cursor = next;
+            if cursor == "0" {
+                found.sort_unstable();
+                found.dedup();
+                return Ok(found);
+            }
+        }
+    }
+}
