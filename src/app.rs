@@ -26,7 +26,6 @@ use crate::http::{self, App, Bounds, Connections, FastPath, Numbered, Server};
 use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
-use crate::model::Quotas;
 use crate::namespaces::{self, Registry, Synchronizer};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
@@ -137,9 +136,8 @@ impl Service {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
                 let max_staleness = config.l1.max_staleness;
-                let quotas: Arc<dyn Quotas> = registry.clone();
                 let store =
-                    Redis::start(redis, &instance, &metrics, workers, &quotas).context("SIDECACHE_REDIS_SHARDS")?;
+                    Redis::start(redis, &instance, &metrics, workers, &registry).context("SIDECACHE_REDIS_SHARDS")?;
                 let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
                 let without_watermark = without == Without::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });

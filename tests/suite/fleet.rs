@@ -309,6 +309,7 @@ async fn instances_with_different_rings_say_so_until_one_is_gone() {
     let one = a.client();
     assert_eq!(one.health().await.expect(200).json()["ring"]["agreed"], true);
     // They share one shard, by its name and its address.
+    let settings = settings.set("accept_ring_change", true);
     let mut b = Service::launch(settings.set("redis_shards", format!("b={second},c={third}")));
     let other = b.client();
     let mut versions = Vec::new();

@@ -295,7 +295,7 @@ fn page(errors: &[&[Code]], schema: &str, operation: &str, example: &Value) -> A
 }
 
 fn list() -> Answers {
-    let example = json!({"size": 3, "keys": ["user_1", "user_2"], "cursor": "MgowCjQyCnVzZXJfMg"});
+    let example = json!({"size": 3, "keys": ["user_1", "user_2"], "cursor": "Mwo0Mgp1c2VyXzI"});
     page(&[NAMESPACE, SELECTION, &[Code::InvalidCursor], SHARD, ANY], "ListAnswer", "list_keys", &example)
 }
 
@@ -326,7 +326,8 @@ fn logs() -> Answers {
 fn stats() -> Answers {
     let example = json!({"stats": {
         "namespace": "users", "hits": 900, "misses": 100, "hit_rate": 0.9, "total_keys": 150,
-        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 0, "expirations": 12,
+        "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 3, "evictions_quota": 2,
+        "evictions_redis": 1, "expirations": 12, "expired_not_swept": 0, "repairing": false,
     }});
     Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
 }

@@ -232,7 +232,7 @@ impl Store for Embedded {
         self.sweep_expired(namespace).await;
         let from = cursor.map_or(0, |cursor| cursor.place);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
-        let next = next.map(|place| Cursor::at(place));
+        let next = next.map(Cursor::at);
         Ok(Page { size: space.totals().keys, keys, next })
     }
 

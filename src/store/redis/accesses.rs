@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply;
 use super::scripts;
 use super::shard::{Effect, Shard};

@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Redis;
+use super::belonging::{EMPTYING, FORM, Found, Settled, Written, random_name};
 use super::generations::{Generation, Names, Record, Seen, adopted, number};
 use super::history::{History, Rings};
-use super::moved::{EMPTYING, FORM, Found, Settled, Written, random_name};
 use super::shard::Shard;
 use crate::clock::Moment;
 use crate::store::{Error, InvalidationSink, RingCount, ShardIndex};

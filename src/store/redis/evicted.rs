@@ -10,7 +10,7 @@ use std::time::Duration;
 use fred::types::{Resp3Frame as Frame, Value};
 use tokio::time::sleep;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::place::PLACES;
 use super::reply;
 use super::scripts;

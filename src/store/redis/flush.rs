@@ -7,7 +7,7 @@
 use fred::types::Value;
 use futures_util::future::join_all;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::place::PLACES;
 use super::repair::{Kind, kind_of, pattern_of};
 use super::reply;

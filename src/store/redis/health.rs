@@ -49,8 +49,9 @@ impl Shard {
     pub async fn role(&self) -> Option<Role> {
         match self.info("replication").await {
             Some(info) => field(&info, "role").and_then(role),
-            None if self.watch.has_info() => None,
-            None => self.watch.role(),
+            // A replica is given no commands but by an examination.
+            None if self.has_server() => self.watch.role(),
+            None => None,
         }
     }
 }

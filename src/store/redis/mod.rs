@@ -6,6 +6,7 @@
 mod accesses;
 mod address;
 mod adoption;
+mod belonging;
 mod breaker;
 mod conditions;
 mod evicted;
@@ -49,8 +50,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::belonging::Settled;
 use self::flush::Flush;
-use self::moved::Settled;
 use self::place::PLACES;
 pub use self::preflight::Examination;
 pub use self::probe::probe;
@@ -100,8 +101,9 @@ impl Redis {
         instance: &str,
         metrics: &Arc<Metrics>,
         workers: &Workers,
-        quotas: &Arc<dyn Quotas>,
+        quotas: &Arc<impl Quotas>,
     ) -> Result<Self, fred::error::Error> {
+        let quotas: Arc<dyn Quotas> = quotas.clone();
         let shards = config
             .shards
             .iter()
@@ -471,7 +473,7 @@ impl Store for Redis {
     }
 
     async fn stored_namespaces(&self) -> Result<Vec<Namespace>, Error> {
-        let mut all = on_all(&self.shards, |shard| shard.namespaces()).await?.concat();
+        let mut all = on_all(&self.shards, Shard::namespaces).await?.concat();
         all.sort_unstable();
         all.dedup();
         Ok(all)

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::Redis;
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Shard};

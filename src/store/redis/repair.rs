@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply;
 use super::scan::Scan;
 use super::scripts;
@@ -128,9 +128,13 @@ impl Shard {
 
     /// Has the index of a namespace made anew, unless that is under way; answers its scope.
     pub async fn begin_repair(&self, namespace: &Namespace) -> Result<String, Error> {
-        let is_anew = if self.has_foreign(namespace) { "1" } else { "0" };
+        let occasion = if self.has_foreign(namespace) { "1" } else { "0" };
+        self.begin_scope(namespace, occasion).await
+    }
+
+    async fn begin_scope(&self, namespace: &Namespace, occasion: &'static str) -> Result<String, Error> {
         let arguments = |settled: &Settled| {
-            vec![Value::from(namespace.as_str()), secret(settled), Value::from_static_str(is_anew)]
+            vec![Value::from(namespace.as_str()), secret(settled), Value::from_static_str(occasion)]
         };
         let scope = self.ask(&scripts::BEGIN_REPAIR, Effect::Write, arguments, reply::text).await?;
         self.ask_for_repair(namespace);
@@ -174,7 +178,7 @@ impl Shard {
         {
             return Ok(false);
         }
-        let scope = self.begin_repair(namespace).await?;
+        let scope = self.begin_scope(namespace, "2").await?;
         tracing::warn!(shard = %self.name, %namespace, "part of the index is lost; its entries are looked for");
         let (mut renewed, mut found, mut dropped) = (Moment::now(), 0, 0);
         let mut scan = Scan::new(self, pattern_of(namespace))?;

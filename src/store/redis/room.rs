@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout};
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply;
 use super::scripts;
+use super::server_info::field;
 use super::shard::{Effect, Party, Shard};
 use super::verbs::{Grant, secret};
 use crate::clock::Moment;
@@ -49,6 +50,14 @@ pub struct Turn {
     _guard: OwnedMutexGuard<()>,
     until: Moment,
     rounds: usize,
+}
+
+/// Another namespace that may give something up.
+struct Other {
+    namespace: Namespace,
+    policy: EvictionPolicy,
+    /// What its entries are charged on the shard.
+    charged: u64,
 }
 
 impl Rooms {
@@ -107,29 +116,50 @@ impl Shard {
             Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(self.refused_for_memory()),
             Some(turn) => turn.rounds += 1,
         }
+        // Where all that may go is not enough nothing goes.
+        let missing = self.missing_memory().await;
         let own = Namespace::parse(grant.namespace).map_err(|_| self.refused_for_memory())?;
         let policy = grant.policy.parse().unwrap_or_default();
-        if policy != EvictionPolicy::None && self.give_up_part(&own, policy).await? {
+        let others = self.by_excess(&own).await?;
+        let own_bytes =
+            if policy == EvictionPolicy::None { 0 } else { self.totals_for(Party::Upkeep, &own).await?.charged };
+        let evictable = own_bytes + others.iter().map(|other| other.charged).sum::<u64>();
+        if missing > evictable {
+            return Err(self.refused_for_memory());
+        }
+        if own_bytes > 0 && self.give_up_part(&own, policy, missing).await? {
             return Ok(());
         }
-        for (namespace, policy) in self.by_excess(&own).await? {
+        for Other { namespace, policy, .. } in others {
             if turn.as_ref().is_some_and(|turn| Moment::now() >= turn.until) {
                 return Err(making_room());
             }
-            if self.give_up_part(&namespace, policy).await? {
+            if self.give_up_part(&namespace, policy, missing).await? {
                 return Ok(());
             }
         }
         Err(self.refused_for_memory())
     }
 
-    /// Has a namespace give up a part of what it holds here; tells whether anything went.
-    async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy) -> Result<bool, Error> {
+    /// How many bytes the server holds above what it may; 0 where it does not tell.
+    async fn missing_memory(&self) -> u64 {
+        let info = self.info("memory").await.unwrap_or_default();
+        let number = |name| field(&info, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        match number("maxmemory") {
+            0 => 0,
+            limit => number("used_memory").saturating_sub(limit),
+        }
+    }
+
+    /// Has a namespace give up a part of what it holds here, `missing` bytes if it has them; tells whether anything
+    /// went.
+    async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy, missing: u64) -> Result<bool, Error> {
         let before = self.totals_for(Party::Upkeep, namespace).await?;
         if before.keys == 0 {
             return Ok(false);
         }
-        let limit = (before.charged - before.charged / PART).saturating_sub(1).max(1).to_string();
+        let part = (before.charged / PART).max(missing);
+        let limit = before.charged.saturating_sub(part).saturating_sub(1).max(1).to_string();
         let arguments = |settled: &Settled| {
             let rest = ["100", &limit, policy.as_str(), "memory"].map(Value::from);
             [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
@@ -149,7 +179,7 @@ impl Shard {
     }
 
     /// The other namespaces of the shard that may give something up, the one furthest above its share first.
-    async fn by_excess(&self, own: &Namespace) -> Result<Vec<(Namespace, EvictionPolicy)>, Error> {
+    async fn by_excess(&self, own: &Namespace) -> Result<Vec<Other>, Error> {
         let mut namespaces = self.namespaces().await?;
         namespaces.retain(|namespace| namespace != own);
         namespaces.truncate(MOST_NAMESPACES);
@@ -161,7 +191,7 @@ impl Shard {
         }
         let total: u64 = held.iter().map(|(_, totals)| totals.charged).sum();
         let even_share = (total / held.len().max(1) as u64).max(1);
-        let mut excess: Vec<(f64, &Namespace, EvictionPolicy)> = Vec::new();
+        let mut excess: Vec<(f64, Other)> = Vec::new();
         for (namespace, totals) in held {
             let quota = self.quotas.quota(namespace.as_str());
             let share = match quota.share(self.shard_count) {
@@ -169,10 +199,12 @@ impl Shard {
                 share => share.min(even_share),
             };
             if quota.eviction_policy != EvictionPolicy::None && totals.keys > 0 {
-                excess.push((totals.charged as f64 / share as f64, namespace, quota.eviction_policy));
+                let policy = quota.eviction_policy;
+                let other = Other { namespace: namespace.clone(), policy, charged: totals.charged };
+                excess.push((totals.charged as f64 / share as f64, other));
             }
         }
         excess.sort_by(|one, other| other.0.total_cmp(&one.0));
-        Ok(excess.into_iter().map(|(_, namespace, policy)| (namespace.clone(), policy)).collect())
+        Ok(excess.into_iter().map(|(_, other)| other).collect())
     }
 }

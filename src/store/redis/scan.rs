@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fred::types::{Resp3Frame as Frame, Value};
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply::{self, Unexpected};
 use super::scripts::{self, FENCE};
 use super::shard::{Effect, Party, Shard};

@@ -24,12 +24,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::accesses::Accesses;
+use super::belonging::Belonging;
 use super::breaker::{Admission, Breaker, Failure, State};
 use super::conditions::Kind;
 use super::gather::Gathering;
 use super::in_flight::{InFlight, Place};
 use super::lane::Lane;
-use super::moved::Belonging;
 use super::repair::Repairs;
 use super::room::Rooms;
 use super::scripts::{FENCE, Script};

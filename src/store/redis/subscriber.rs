@@ -33,7 +33,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply;
 use super::scripts::{self, INVALIDATION_CHANNEL};
 use super::shard::{Effect, Party, Shard};
@@ -173,7 +173,7 @@ impl Subscriber {
                         let _ = timeout(RECONNECT, self.shard.subscriber.force_reconnection()).await;
                         return Ended::ConnectionLost;
                     }
-                    self.publish_reading(private_channel.to_owned(), readings % READINGS_PER_LOOK == 0);
+                    self.publish_reading(private_channel.to_owned(), readings.is_multiple_of(READINGS_PER_LOOK));
                     readings += 1;
                 }
             }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::moved::Settled;
+use super::belonging::Settled;
 use super::reply::{self, Unexpected};
 use super::scripts;
 use super::shard::{Effect, Party, Refusal, Shard};

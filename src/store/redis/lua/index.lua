@@ -251,7 +251,6 @@ local function save_books()
   if has_new_scope then
     redis.call('HSET', stats, 'scope', string.sub(books.scope, #ns + 1), 'repair', '1',
       'buckets', integer(books.buckets))
-    redis.call('HDEL', stats, 'tagged')
   end
   if books.evictions > 0 then
     redis.call('HINCRBY', stats, 'evictions', integer(books.evictions))

@@ -20,7 +20,7 @@ elseif tag ~= '' then
   end
   -- Entries that vanished are in the set until they are noticed, and in its count, too.
   is_whole = is_whole and size == (tonumber(counted[2] or 0) or 0)
-    and (counted[1] ~= false or not redis.call('HGET', stats, 'tagged'))
+    and (counted[1] ~= false or redis.call('HGET', stats, 'tagged') ~= books.scope)
   local function add(members)
     for i = 1, #members, 2 do
       local bucket = name_of(bucket_at(tonumber(members[i + 1])))

@@ -8,8 +8,9 @@ local function count_tagged(tag, change)
   elseif change == 1 and count == 1 and redis.call('HEXISTS', tag_counts, MARK) == 0 then
     -- The first tag of all, or the counts of those before are lost.
     redis.call('HSET', tag_counts, MARK, '1')
-    if not foreign_books and redis.call('HSET', stats, 'tagged', '1') == 0 then
-      is_lost = true
+    if not foreign_books then
+      is_lost = is_lost or redis.call('HGET', stats, 'tagged') == books.scope
+      redis.call('HSET', stats, 'tagged', books.scope)
     end
   elseif change == -1 and count <= 0 then
     redis.call('HDEL', tag_counts, 't:' .. tag)
