@@ -21,6 +21,8 @@ pub mod process;
 pub mod random;
 #[path = "../tests/suite/support/redis.rs"]
 pub mod redis;
+#[path = "../tests/suite/support/release.rs"]
+pub mod release;
 #[path = "../tests/suite/support/scratch.rs"]
 pub mod scratch;
 #[path = "../tests/suite/support/service.rs"]

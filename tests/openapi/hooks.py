@@ -19,7 +19,7 @@ def cursor(plain: str) -> st.SearchStrategy[str]:
 schemathesis.openapi.format("sidecache-key", text(512).filter(lambda key: key not in ("stats", ".", "..")))
 schemathesis.openapi.format("sidecache-tag", text(128))
 schemathesis.openapi.format("sidecache-pattern", text(1024))
-schemathesis.openapi.format("sidecache-list-cursor", cursor("2\n0\n0\n"))
+schemathesis.openapi.format("sidecache-list-cursor", cursor("3\n0\n"))
 schemathesis.openapi.format("sidecache-audit-cursor", cursor("audit1\n7"))
 schemathesis.openapi.format("sidecache-log-cursor", cursor("log1\n7\n7"))
 

@@ -19,6 +19,8 @@ pub mod process;
 pub mod random;
 #[path = "../suite/support/redis.rs"]
 pub mod redis;
+#[path = "../suite/support/release.rs"]
+pub mod release;
 #[path = "../suite/support/scratch.rs"]
 pub mod scratch;
 #[path = "../suite/support/service.rs"]

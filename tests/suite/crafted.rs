@@ -28,7 +28,7 @@ async fn regression_keys_that_share_a_hash_cost_what_others_cost(service: &Servi
         fastest_crafted.take(Times::of(&cache, &crafted).await);
         fastest_ordinary.take(Times::of(&cache, &ordinary).await);
     }
-    println!("{:?}: crafted {fastest_crafted:?}, ordinary {fastest_ordinary:?}", service.store());
+    eprintln!("{:?}: crafted {fastest_crafted:?}, ordinary {fastest_ordinary:?}", service.store());
     // On shards crafted keys may all belong to one, which then does the work of three.
     for (crafted, ordinary) in fastest_crafted.all().into_iter().zip(fastest_ordinary.all()) {
         assert!(crafted < 8 * ordinary, "{fastest_crafted:?} for crafted keys, {fastest_ordinary:?} for others");

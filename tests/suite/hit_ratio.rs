@@ -125,7 +125,7 @@ impl Traffic {
         let value = format!("\"{}\"", "x".repeat(self.value_bytes - 2));
         let mut hits = 0;
         for key in &self.keys {
-            let key = format!("{key:0width$}", width = KEY_BYTES);
+            let key = format!("{key:0KEY_BYTES$}");
             let answer = line.get(ns, &key);
             if answer.status == 404 {
                 line.set(ns, &key, &value).expect(201);

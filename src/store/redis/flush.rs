@@ -14,7 +14,7 @@ use super::reply;
 use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
-use super::verbs::{keys_and_places, secret, tag_of};
+use super::verbs::{Index, keys_and_places, secret, tag_of};
 use crate::model::{Namespace, Selection};
 use crate::store::{Error, FlushProgress};
 
@@ -35,34 +35,38 @@ impl Flush<'_> {
     /// Runs on `shard` until nothing is left that was written before.
     pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
-        if shard.has_foreign(self.namespace) {
-            return self.search(shard).await;
+        let index = if shard.has_foreign(self.namespace) {
+            Index::Lost
+        } else {
+            match self.follow_index(shard).await {
+                // Something of another type stands in its place.
+                Err(error) if error.is_foreign() => Index::Lost,
+                index => index?,
+            }
+        };
+        if index == Index::Lost {
+            shard.begin_repair(self.namespace).await?;
         }
-        match self.follow_index(shard).await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.search(shard).await,
-            Err(error) if error.is_foreign() => self.search(shard).await,
-            Err(error) => Err(error),
-        }
+        if index == Index::Whole { Ok(()) } else { self.search(shard).await }
     }
 
-    /// Deletes what the index has; tells whether all of the index was there.
-    async fn follow_index(&self, shard: &Shard) -> Result<bool, Error> {
+    /// Deletes what the index has, as long as it is whole; answers whether it was.
+    async fn follow_index(&self, shard: &Shard) -> Result<Index, Error> {
         let count = self.selection.step(FETCHED_PER_SCRIPT);
         let mut part = shard.part(self.namespace, self.selection, 0, count).await?;
         // What is written from now on stays.
         let before = part.version;
         let mut walked = 0;
         loop {
-            if !part.is_whole {
-                return Ok(false);
+            if part.index != Index::Whole {
+                return Ok(part.index);
             }
             part.keys.retain(|key| self.selection.matches(key));
             part.keys = shard.without_void(self.namespace, part.keys).await?;
             if part.next >= PLACES {
                 self.delete(shard, &part.keys, before).await?;
                 self.progress.add_walked(PLACES.saturating_sub(walked));
-                return Ok(true);
+                return Ok(Index::Whole);
             }
             // Places stay what they are, so the next part can be fetched meanwhile.
             let (namespace, selection) = (self.namespace, self.selection);
@@ -70,7 +74,7 @@ impl Flush<'_> {
             let (done, next) = tokio::join!(self.delete(shard, &part.keys, before), next);
             done?;
             if self.progress.is_cancelled() {
-                return Ok(true);
+                return Ok(Index::Whole);
             }
             self.progress.add_walked(part.next.saturating_sub(walked));
             walked = part.next;
@@ -78,9 +82,8 @@ impl Flush<'_> {
         }
     }
 
-    /// Searches the shard for entries, and has the index made anew.
+    /// Searches the shard for entries.
     async fn search(&self, shard: &Shard) -> Result<(), Error> {
-        shard.begin_repair(self.namespace).await?;
         let before = shard.part(self.namespace, &Selection::All, PLACES - 1, 1).await?.version;
         let mut scan = Scan::new(shard, pattern_of(self.namespace))?;
         while let Some(names) = scan.next(shard).await? {

@@ -6,6 +6,7 @@
 use futures_util::future::try_join_all;
 
 use super::place::PLACES;
+use super::verbs::Index;
 use super::{Cursor, Error, Redis};
 use crate::model::{Namespace, Selection};
 
@@ -64,7 +65,7 @@ impl Redis {
         let parts = self.shards.iter().map(|shard| async move {
             shard.admit()?;
             let part = shard.part(namespace, selection, place, count).await?;
-            if !part.is_whole {
+            if part.index == Index::Lost {
                 shard.begin_repair(namespace).await?;
             }
             let visible = shard.without_void(namespace, part.keys).await?;

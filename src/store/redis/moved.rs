@@ -20,7 +20,7 @@ use super::reply;
 use super::scan;
 use super::scripts;
 use super::shard::{Effect, Party, Shard};
-use super::verbs::{keys_and_places, secret};
+use super::verbs::{Index, keys_and_places, secret};
 use crate::clock::Moment;
 use crate::model::{EntryKey, Namespace, Selection, hash};
 use crate::store::Error;
@@ -194,7 +194,7 @@ impl Shard {
             while place < PLACES {
                 let started = Moment::now();
                 let part = self.part(namespace, &Selection::All, place, LISTED_PER_SCRIPT).await?;
-                if !part.is_whole {
+                if part.index != Index::Whole {
                     // What the index has lost may be void, too: it is found first.
                     self.begin_repair(namespace).await?;
                     return Ok(());

@@ -128,7 +128,7 @@ impl Shard {
 
     /// Has the index of a namespace made anew, unless that is under way; answers its scope.
     pub async fn begin_repair(&self, namespace: &Namespace) -> Result<String, Error> {
-        let occasion = if self.has_foreign(namespace) { "1" } else { "0" };
+        let occasion = if self.has_foreign(namespace) { "foreign" } else { "lost" };
         self.begin_scope(namespace, occasion).await
     }
 
@@ -137,7 +137,9 @@ impl Shard {
             vec![Value::from(namespace.as_str()), secret(settled), Value::from_static_str(occasion)]
         };
         let scope = self.ask(&scripts::BEGIN_REPAIR, Effect::Write, arguments, reply::text).await?;
-        self.ask_for_repair(namespace);
+        if !scope.is_empty() {
+            self.ask_for_repair(namespace);
+        }
         Ok(scope)
     }
 
@@ -178,7 +180,12 @@ impl Shard {
         {
             return Ok(false);
         }
-        let scope = self.begin_scope(namespace, "2").await?;
+        let scope = self.begin_scope(namespace, "walk").await?;
+        if scope.is_empty() {
+            // Another instance has just ended it.
+            self.read("UNLINK", vec![Value::from(WALKER)]).await?;
+            return Ok(true);
+        }
         tracing::warn!(shard = %self.name, %namespace, "part of the index is lost; its entries are looked for");
         let (mut renewed, mut found, mut dropped) = (Moment::now(), 0, 0);
         let mut scan = Scan::new(self, pattern_of(namespace))?;

@@ -303,7 +303,11 @@ impl Shard {
                 next: reply::count(next)?,
                 version: reply::count(version)?,
                 keys: reply::texts(keys)?,
-                is_whole: reply::count(is_whole)? == 1,
+                index: match reply::count(is_whole)? {
+                    0 => Index::Lost,
+                    1 => Index::Whole,
+                    _ => Index::InRepair,
+                },
             }))
         });
         part.await?.map_err(|foreign| self.foreign(foreign))
@@ -366,8 +370,17 @@ pub struct Part {
     /// No key of this part was written with a greater one.
     pub version: u64,
     pub keys: Vec<String>,
-    /// Whether no part of the index is missing, as far as this part tells.
-    pub is_whole: bool,
+    pub index: Index,
+}
+
+/// The state of an index, as far as one part of it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    Whole,
+    /// A part of it is missing, and nobody knows yet.
+    Lost,
+    /// Its entries are being found again.
+    InRepair,
 }
 
 /// What a sweep left.

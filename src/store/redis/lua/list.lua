@@ -1,7 +1,8 @@
 -- A part of the live keys, in the order of their buckets. ARGV: token, ns, secret, the place to go on from, about
 -- how many keys, and the tag they have ('' for any).
 -- Returns {the place to go on from, 2^32 at the end; the version before which all of them were
--- written; the keys; 1 where the index is whole, 0 where a part is missing}, or {name, type} where something of
+-- written; the keys; 1 where the index is whole, 0 where a part is missing, 2 where that is known and entries are
+-- being found again}, or {name, type} where something of
 -- another type stands under a name of the index. A part never ends between two keys of one place.
 
 local place, count, tag = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
@@ -68,4 +69,5 @@ else
     looks = looks - 1
   end
 end
-return { integer(place), integer(math.max(books.version, now_us)), keys, is_whole and 1 or 0 }
+local state = books.is_in_repair and 2 or is_whole and 1 or 0
+return { integer(place), integer(math.max(books.version, now_us)), keys, state }
