@@ -126,11 +126,8 @@ impl Track {
         };
         self.news.add(news);
         // These two stand on one shard, and begin anew with it, or when the namespace was deleted meanwhile.
-        let before = Totals {
-            hits: if totals.hits < before.hits { 0 } else { before.hits },
-            misses: if totals.misses < before.misses { 0 } else { before.misses },
-            ..before
-        };
+        let is_new = totals.hits < before.hits || totals.misses < before.misses;
+        let before = if is_new { Totals { hits: 0, misses: 0, ..before } } else { before };
         let writes = std::mem::take(&mut self.writes);
         let rates =
             PerSecond::of(totals.hits - before.hits, totals.misses - before.misses, writes, read_at.since(before_at));

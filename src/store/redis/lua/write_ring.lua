@@ -46,12 +46,19 @@ if type(is_fenced) == 'table' then
   redis.call('UNLINK', 'sidecache:fence')
 else
   -- Without the record nobody knows which token it had.
-  local tokens = record[5] and { record[5] } or redis.call('SMEMBERS', 'sidecache:fence')
-  for _, token in ipairs(tokens) do
-    local kind = string.sub(token, 1, 2)
-    if kind ~= 'n:' and kind ~= 'r:' then
-      redis.call('SREM', 'sidecache:fence', token)
+  local tokens, cursor = { record[5] or nil }, '0'
+  repeat
+    local step = not record[5] and redis.call('SSCAN', 'sidecache:fence', cursor, 'COUNT', 1000) or { '0', {} }
+    cursor = step[1]
+    for _, token in ipairs(step[2]) do
+      local kind = string.sub(token, 1, 2)
+      if kind ~= 'n:' and kind ~= 'r:' then
+        tokens[#tokens + 1] = token
+      end
     end
+  until cursor == '0'
+  for _, token in ipairs(tokens) do
+    redis.call('SREM', 'sidecache:fence', token)
   end
 end
 redis.call('SADD', 'sidecache:fence', token)
