@@ -112,12 +112,13 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
     cache.fill(&listed, &json!(entries)).await;
     cache.set(&ns, "rest", &format!("\"{}\"", "x".repeat(VALUE_BYTES - 200_000))).await.expect(201);
 
-    // Seven values in an mget, and one that leaves less than a listing takes.
-    let body = json!({"keys": &keys[..7]}).to_string();
+    // One answer that leaves less than a listing takes. A smaller one might fit into the buffers of its socket, and
+    // would be sent then although nobody reads it.
+    let held: Vec<&str> = keys[..7].iter().map(String::as_str).chain(["rest"]).collect();
+    let body = json!({"keys": held}).to_string();
     let path = format!("{}/mget", cache_path(&ns));
     let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let unread = sent(&service, &request).await;
-    let rest = sent(&service, &format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "rest"))).await;
     eventually(SOON, async || {
         let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");
         anyhow::ensure!(bytes > (8 * VALUE_BYTES - 200_000) as f64, "{bytes} bytes of answers");
@@ -138,7 +139,7 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
     cache.set(&ns, &keys[7], &value("new")).await.expect(200);
     cache.send(Method::HEAD, &key_path(&ns, "small"), &[], None).await.expect(200);
 
-    drop((unread, rest));
+    drop(unread);
     no_answer_is_under_way(&cache).await;
     assert_eq!(cache.get(&ns, &keys[7]).await.expect(200).value(), value("new"));
     assert_eq!(
