@@ -17,7 +17,7 @@ use crate::store::{FlushProgress, Totals};
 /// For how long a namespace has to be unknown and quiet.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// How recently the registry must have been seen to be that of the database.
+/// How recently the database must have confirmed the registry.
 const CONFIRMED: Duration = Duration::from_secs(10);
 
 /// Namespaces that are watched at once.

@@ -45,7 +45,7 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
     }
 
-    /// Whether nothing is wrong with the shard: it refused what was asked of it.
+    /// Whether a key of another type, and not a fault of the shard, caused the error.
     pub fn is_foreign(&self) -> bool {
         matches!(self, Self::ForeignType { .. })
     }

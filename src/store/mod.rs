@@ -104,7 +104,7 @@ impl AddAssign for Reads {
     }
 }
 
-/// Told the bytes of values that have come, says whether whoever asked has room for them.
+/// Called with the bytes of the values just read; answers whether the request may hold them.
 pub type Room<'r> = &'r (dyn Fn(usize) -> bool + Sync);
 
 /// How one shard is doing.

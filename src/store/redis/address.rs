@@ -27,7 +27,7 @@ const RECONNECT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct Addresses {
     known: BTreeSet<IpAddr>,
-    /// Seen once, and none of them known.
+    /// Found by the last lookup, which found no known address.
     suspected: BTreeSet<IpAddr>,
 }
 

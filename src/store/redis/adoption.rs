@@ -221,8 +221,8 @@ impl Keeper {
         self.void_copies();
     }
 
-    /// The secret of places of shards that have none: the one in force here, or else the one that most of them
-    /// have, the first by name among equals; a new one where none has any.
+    /// Chooses the secret of places for shards without one: the secret in force here, or else the most frequent secret
+    /// among the shards (of equally frequent ones that of the first shard by name), or else a new secret.
     fn secret_of(&mut self, found: &[Option<Found>]) -> String {
         if let Some(secret) = &self.secret {
             return secret.clone();

@@ -51,7 +51,7 @@ end
 
 local is_random = false
 
--- The entries that the policy gives up, at most `most` of them; none when there is none but `spared`. By expiry the
+-- The entries that the policy gives up, at most `most`; empty when `spared` is the only entry. By expiry the
 -- next is known, otherwise they are the best out of a sample, as with Redis itself
 -- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys lie in the buckets by
 -- their hash, so those of a bucket are a sample already.
