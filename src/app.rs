@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
-use crate::cache::{Cache, GRACE, Near, Orphans};
+use crate::cache::{Cache, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
 use crate::config::{Config, DatabaseKind, StoreConfig, UpkeepConfig, Without};
@@ -324,12 +324,12 @@ fn upkeep(
         };
         let removing = async {
             let mut orphans = Orphans::default();
-            let mut look = ticks(GRACE / LOOKS_PER_GRACE);
+            let mut look = ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE);
             loop {
                 look.tick().await;
                 // With a file of its own an instance knows no namespaces of others.
                 if has_shared_database {
-                    orphans.look(&cache, GRACE).await;
+                    orphans.look(&cache).await;
                 }
             }
         };

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::observe::Begun;
 use super::{Cache, Error};
 use crate::access_log::Subject;
-use crate::audit::Outcome;
 use crate::clock::Moment;
-use crate::jobs::{Answer, Failure, Flush, Job, Patience, Refused};
-use crate::model::{EntryKey, Key, Namespace, Operation, Selection};
+use crate::jobs::{Answer, Failure, Flush, Job, Kind, Patience, Refused};
+use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
 use crate::store::FlushProgress;
 
 /// How a flush was answered.
@@ -35,7 +34,12 @@ impl Cache {
     ) -> Result<Flushed, Error> {
         let (cache, target) = (self.clone(), flush.clone());
         let work = |progress: Arc<FlushProgress>| async move {
-            cache.flush_selected(&target.namespace, &target.selection, &progress).await
+            let Flush { kind, namespace, selection, origin } = &target;
+            let deleted = cache.flush_selected(namespace, selection, &progress).await?;
+            if *kind == Kind::DeleteNamespace && !progress.is_cancelled() {
+                cache.remove_policy(namespace, deleted, origin).await?;
+            }
+            Ok(deleted)
         };
         match self.jobs.flush(flush, patience, failure, work).await {
             Ok(Answer::Ended(result)) => result.map(Flushed::Done),
@@ -45,7 +49,24 @@ impl Cache {
         }
     }
 
-    /// The same without a row in the audit trail, for callers that see to it.
+    /// Deletes the entries of a namespace and then its policy, like a flush.
+    ///
+    /// # Errors
+    /// The namespace has no policy, or the store or the database failed.
+    pub async fn delete_namespace(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        origin: &Origin,
+        patience: Patience,
+        failure: fn(&Error) -> Failure,
+    ) -> Result<Flushed, Error> {
+        self.check_removable(namespace).await?;
+        let (kind, selection) = (Kind::DeleteNamespace, Selection::All);
+        let flush = Flush { kind, namespace: namespace.clone(), selection, origin: origin.clone() };
+        self.flush(flush, patience, failure).await
+    }
+
+    /// Flushes without a row in the audit trail, for callers that see to it.
     pub(super) async fn flush_selected(
         &self,
         namespace: &Namespace,
@@ -76,15 +97,6 @@ impl Cache {
             near.void_namespace(namespace.as_str());
         }
         Ok(result?)
-    }
-}
-
-/// What the audit trail says of a flush.
-pub(super) fn outcome(result: &Result<u64, Error>) -> Outcome {
-    match result {
-        Ok(deleted) => Outcome::Complete { deleted: *deleted },
-        Err(Error::PartlyFlushed { deleted, .. }) => Outcome::Partial { deleted: *deleted },
-        Err(_) => Outcome::Partial { deleted: 0 },
     }
 }
 

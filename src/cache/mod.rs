@@ -25,7 +25,7 @@ pub use history::LogQuery;
 pub use list::{Counted, Listing};
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
-pub use orphans::{GRACE, Orphans};
+pub use orphans::Orphans;
 pub use read::{Consistency, Lookup, Skipped, Trail};
 
 use crate::access_log::AccessLog;

@@ -1,13 +1,13 @@
 //! What concerns a namespace as a whole: its numbers and its policy.
 
-use super::flush::outcome;
 use super::observe::Begun;
 use super::{Cache, Error};
 use crate::access_log::Subject;
+use crate::audit::Outcome;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Namespace, Operation, Origin, Policy, Selection};
 use crate::namespaces::{Asked, Record};
-use crate::store::{FlushProgress, Totals};
+use crate::store::Totals;
 
 /// The numbers of a namespace.
 pub type Stats = Totals;
@@ -88,29 +88,38 @@ impl Cache {
         Ok(StoredPolicy { record, created })
     }
 
-    /// Removes a policy and flushes the entries; answers how many went.
+    /// Whether the policy of a namespace can be removed: nothing is deleted for a policy that then cannot be.
     ///
     /// # Errors
-    /// It is not configured, or the store or the database failed.
-    pub async fn delete_namespace(&self, namespace: &Namespace, origin: &Origin) -> Result<u64, Error> {
+    /// It is not configured, or the database failed.
+    pub(super) async fn check_removable(&self, namespace: &Namespace) -> Result<(), Error> {
         self.namespace(namespace)?;
-        // Nothing is deleted for a policy that then cannot be.
         self.policies.revision().await?;
-        // The policy last: if something fails, asking again finishes the work. Until it is gone, the
-        // audit trail has a flush to tell of.
-        let mut note = self.audit.flush(namespace, &Selection::All, origin);
-        let flushed = self.flush_selected(namespace, &Selection::All, &FlushProgress::default()).await;
-        note.ended(outcome(&flushed));
-        let deleted = flushed?;
+        Ok(())
+    }
+
+    /// Removes the policy of a namespace from which `deleted` entries went. It is the last step of deleting a
+    /// namespace: if one fails, asking again finishes the work.
+    ///
+    /// # Errors
+    /// The store or the database failed.
+    pub(super) async fn remove_policy(
+        &self,
+        namespace: &Namespace,
+        deleted: u64,
+        origin: &Origin,
+    ) -> Result<(), Error> {
         self.counters.flush().await;
         self.store.forget(namespace).await?;
         let _turn = self.registry.turn().await;
         let unsaved = self.registry.unsaved(namespace).map(|record| record.policy);
         if self.policies.remove(namespace, deleted, &Asked { origin, unsaved }).await? {
-            note.discard();
             self.metrics.audit_written.increment(1);
+        } else {
+            // Somebody else has removed it meanwhile.
+            self.audit.flush(namespace, &Selection::All, origin).ended(Outcome::Complete { deleted });
         }
         self.registry.remove(namespace);
-        Ok(deleted)
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! While a namespace is deleted another instance, which has not heard of it yet, may write to it once more. Nobody
 //! would sweep what it wrote, so entries without a TTL would stay for ever. A namespace that the registry does not
-//! know, and that nobody has read or written, for as long as [`GRACE`] is therefore flushed and forgotten. That takes a
+//! know, and that nobody has read or written, for as long as [`GRACE_REFRESHES`] take is therefore flushed and forgotten. That takes a
 //! database that all instances share and that was read just now: with a file of its own an instance does not know the
 //! namespaces of the others.
 
@@ -14,8 +14,9 @@ use crate::clock::Moment;
 use crate::model::{Namespace, Selection};
 use crate::store::{FlushProgress, Totals};
 
-/// For how long a namespace has to be unknown and quiet.
-pub const GRACE: Duration = Duration::from_secs(60);
+/// For how many refreshes of the policies a namespace has to be unknown and quiet: by then every instance has heard of
+/// those that exist.
+const GRACE_REFRESHES: u32 = 60;
 
 /// How recently the database must have confirmed the registry.
 const CONFIRMED: Duration = Duration::from_secs(10);
@@ -40,8 +41,14 @@ impl Orphans {
         now.since(*since) >= grace
     }
 
-    /// Looks once, and removes what was quiet for `grace`.
-    pub async fn look(&mut self, cache: &Cache, grace: Duration) {
+    /// For how long a namespace has to be unknown and quiet.
+    pub fn grace(cache: &Cache) -> Duration {
+        (cache.registry.refresh() * GRACE_REFRESHES).max(CONFIRMED)
+    }
+
+    /// Looks once, and removes what was quiet for long enough.
+    pub async fn look(&mut self, cache: &Cache) {
+        let grace = Self::grace(cache);
         if !cache.registry.was_confirmed_within(CONFIRMED) {
             self.0.clear();
             return;

@@ -1,4 +1,4 @@
-//! `jobs`: flushes that outlive their requests, and waiting for one.
+//! `jobs`: flushes and deletions of namespaces that outlive their requests, and waiting for one.
 
 use std::sync::mpsc;
 use std::thread;
@@ -31,7 +31,7 @@ pub fn command() -> Command {
     let show = Command::new("show").about("Show how far a job is").arg(id()).arg(wait);
     let cancel = Command::new("cancel").about("Cancel a job; what it has deleted stays deleted").arg(id());
     let command = Command::new("jobs")
-        .about("Show or cancel flushes that outlive their requests")
+        .about("Show or cancel flushes and deletions of namespaces that outlive their requests")
         .subcommand_value_name("COMMAND")
         .subcommands([list, show, cancel].map(asking))
         .after_help(
@@ -92,8 +92,7 @@ fn list(session: &mut Session) -> Result<(), Failure> {
         return screen.document(&listed);
     }
     let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let columns =
-        [left("job"), left("state"), left("flush of"), right("deleted"), right("of about"), left("started")];
+    let columns = [left("job"), left("state"), left("deletes"), right("deleted"), right("of about"), left("started")];
     let rows = listed.jobs.into_iter().map(|job| {
         let estimate = job.estimate.map_or("-".to_owned(), quantity::number);
         let target = job.target();
@@ -109,7 +108,7 @@ fn show(session: &mut Session, id: &str, may_wait: bool) -> Result<(), Failure> 
         return screen.document(&job);
     }
     let target = job.target();
-    let mut fields = vec![("job", job.id), ("state", job.state), ("flush of", target)];
+    let mut fields = vec![("job", job.id), ("state", job.state), ("deletes", target)];
     fields.push(("deleted", quantity::number(job.done)));
     fields.extend(job.estimate.map(|estimate| ("of about", quantity::number(estimate))));
     fields.push(("started", job.started_at));
@@ -158,12 +157,12 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
             Err(failure) => {
                 failures += 1;
                 if failures >= MOST_FAILURES {
-                    break Err(failure.and(&format!("the flush may go on as the job {id}: {}", later())));
+                    break Err(failure.and(&format!("it may go on as the job {id}: {}", later())));
                 }
             }
         }
         if interrupted.recv_timeout(POLL).is_ok() {
-            let text = format!("the flush goes on as the job {id}: {}", later());
+            let text = format!("it goes on as the job {id}: {}", later());
             break Err(Failure::new(Exit::Unknown, text));
         }
     };
@@ -191,6 +190,7 @@ impl Job {
     /// The namespace, and what is selected of it.
     fn target(&self) -> String {
         match (&self.pattern, &self.tag) {
+            _ if self.kind == "delete_namespace" => format!("the namespace {}", self.namespace),
             (Some(pattern), _) => format!("{} that match {pattern:?}", self.namespace),
             (None, Some(tag)) => format!("{} with the tag {tag:?}", self.namespace),
             (None, None) => self.namespace.clone(),
@@ -208,7 +208,7 @@ impl Job {
         if success {
             return Ok(deleted_count);
         }
-        let what = error.unwrap_or_else(|| "The flush was cancelled".to_owned());
+        let what = error.unwrap_or_else(|| "The job was cancelled".to_owned());
         let text = format!("{what}; {} were deleted all the same", entries(deleted_count));
         let exit = if code.as_deref() == Some("outcome_unknown") { Exit::Unknown } else { Exit::Failed };
         let failure = Failure::new(exit, text);

@@ -8,6 +8,7 @@ use ureq::http::Method;
 use super::entry::entries;
 use super::failure::{Exit, Failure};
 use super::flush::{confirm, expect_a_person};
+use super::jobs::{self, Job};
 use super::screen::{Side, bar, spinner};
 use super::service::{entry_path, policy_path};
 use super::stats::Stats;
@@ -266,7 +267,13 @@ fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         .with_code("namespace_not_found"),
         false => failure,
     })?;
-    let Deleted { deleted_count } = answer.parse(service)?;
+    let deleted_count = if answer.is_accepted {
+        // It takes longer than a request may: it goes on as a job.
+        let job: Job = answer.parse(service)?;
+        jobs::wait(service, &job.id)?.deleted()?
+    } else {
+        answer.parse::<Deleted>(service)?.deleted_count
+    };
     if screen.json {
         return screen.document(&DeletedDocument { namespace, deleted: true, deleted_count });
     }

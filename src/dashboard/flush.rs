@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::{Shared, number};
 use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
-use crate::jobs::{Flush, Patience};
+use crate::jobs::{Flush, Kind, Patience};
 use crate::model::{Namespace, Selection};
 
 #[derive(Deserialize)]
@@ -113,7 +113,7 @@ pub async fn post(
     if let Some(announced) = &form.announced {
         let announced = form.announced(announced, &selection)?;
         let patience = Patience::Until(dashboard.app.bounds.last_moment());
-        let flush = Flush { namespace: namespace.clone(), selection, origin };
+        let flush = Flush { kind: Kind::Flush, namespace: namespace.clone(), selection, origin };
         let deleted = match dashboard.app.cache.flush(flush, patience, http::failure).await? {
             Flushed::Done(deleted) => deleted,
             // It goes on, and its page says how far it is.

@@ -1,4 +1,4 @@
-//! `GET /dashboard/jobs/{id}`: how far a flush is that outlives its request, with a button that cancels it.
+//! `GET /dashboard/jobs/{id}`: how far a job is, with a button that cancels it.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,7 +14,7 @@ use super::page::{Page, part};
 use super::problem::Problem;
 use super::{Dashboard, Shared, flush, number};
 use crate::http::Error;
-use crate::jobs::{Id, Job, State as JobState};
+use crate::jobs::{Id, Job, Kind, State as JobState};
 
 pub async fn get(
     State(dashboard): State<Shared>,
@@ -25,21 +25,22 @@ pub async fn get(
     let (job, facts) = tokio::join!(job, dashboard.facts());
     let job = job.map_err(|_| Problem::TookTooLong { may_write: false })?.map_err(Error::from)?;
     let (name, token) = (job.flush.namespace.as_str(), Token::of(&headers));
-    let trail = [(name, address::namespace(name)), ("Flush", String::new())];
+    let trail = [(name, address::namespace(name)), (title(job.flush.kind), String::new())];
     let main = html! {
         section.card.narrow {
             (shown(&job))
             // Hidden by the style sheet once the job has ended, as the region above says.
             form.actions #cancel method="post" action=(address::cancel(&id)) {
                 input type="hidden" name="token" value=(token.as_str());
-                button.danger type="submit" { "Cancel the flush" }
+                button.danger type="submit" { "Cancel the job" }
                 p.muted { "What it has deleted stays deleted." }
             }
             p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
         }
     };
     let condition = &facts.condition;
-    let page = Page { title: "Flush", events: Topic::Job(id).path(), condition, trail: &trail, main };
+    let title = title(job.flush.kind);
+    let page = Page { title, events: Topic::Job(id).path(), condition, trail: &trail, main };
     Ok(page.respond_with_forms(StatusCode::OK, &token))
 }
 
@@ -78,7 +79,7 @@ fn shown(job: &Job) -> Markup {
     let state = job.state.as_str();
     html! {
         div #job data-state=(state) data-done=(job.done) {
-            h1 { (heading(&job.state)) }
+            h1 { (heading(job.flush.kind, &job.state)) }
             p.figure { (number::of(job.done, "entry", "entries")) }
             p { "deleted from " strong { (job.flush.namespace.as_str()) } ": " (flush::selected(&job.flush.selection)) "." }
             @if job.state.is_running() {
@@ -94,18 +95,29 @@ fn shown(job: &Job) -> Markup {
             @if let JobState::Failed(failure) = &job.state {
                 p.notice {
                     (failure.error) " (" code { (failure.code) } "). "
-                    "Flush again to delete the rest; it begins with a new count."
+                    "Ask again to delete the rest; that begins with a new count."
                 }
             }
         }
     }
 }
 
-fn heading(state: &JobState) -> &'static str {
-    match state {
-        JobState::Running => "Flushing",
-        JobState::Done => "Flushed",
-        JobState::Failed(_) => "The flush failed",
-        JobState::Cancelled => "The flush was cancelled",
+fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flush => "Flush",
+        Kind::DeleteNamespace => "Deletion",
+    }
+}
+
+fn heading(kind: Kind, state: &JobState) -> &'static str {
+    match (kind, state) {
+        (Kind::Flush, JobState::Running) => "Flushing",
+        (Kind::Flush, JobState::Done) => "Flushed",
+        (Kind::Flush, JobState::Failed(_)) => "The flush failed",
+        (Kind::Flush, JobState::Cancelled) => "The flush was cancelled",
+        (Kind::DeleteNamespace, JobState::Running) => "Deleting the namespace",
+        (Kind::DeleteNamespace, JobState::Done) => "The namespace is deleted",
+        (Kind::DeleteNamespace, JobState::Failed(_)) => "The deletion of the namespace failed",
+        (Kind::DeleteNamespace, JobState::Cancelled) => "The deletion of the namespace was cancelled",
     }
 }

@@ -1,7 +1,10 @@
 //! `DELETE /api/v1/cache/{ns}`: a whole namespace, or what `?pattern=` or `?tag=` selects; with
 //! `?dry_run=true` only counted. What takes longer than a request may goes on as a job, see `jobs.rs`.
 
-use axum::extract::{Extension, State};
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -13,11 +16,49 @@ use super::extract::{FlushQuery, Flushing, NamespacePath, RequestOrigin, StrictQ
 use super::openapi::{answers, params};
 use super::{SharedApp, answer, jobs};
 use crate::cache::Flushed;
-use crate::jobs::{Flush, Patience};
+use crate::jobs::{Flush, Kind, Patience};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
+
+/// How long a client waits for entries to be deleted: `Prefer: respond-async` asks for a job at once.
+pub struct ClientPatience {
+    is_async: bool,
+    last_moment: Option<LastMoment>,
+}
+
+impl ClientPatience {
+    pub fn patience(&self) -> Patience {
+        match &self.last_moment {
+            Some(LastMoment(last_moment)) if !self.is_async => Patience::Until(*last_moment),
+            _ => Patience::None,
+        }
+    }
+
+    /// The answer to the client.
+    pub fn answer(&self, flushed: &Flushed) -> Response {
+        let mut response = match flushed {
+            Flushed::Done(deleted_count) => {
+                answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count: *deleted_count })
+            }
+            Flushed::Job(job) => jobs::accepted(job),
+        };
+        if self.is_async {
+            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
+        }
+        response
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ClientPatience {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let last_moment = parts.extensions.get::<LastMoment>().copied();
+        Ok(Self { is_async: prefers_async(&parts.headers), last_moment })
+    }
+}
 
 /// What a flush did.
 #[derive(Serialize, ToSchema)]
@@ -50,24 +91,13 @@ pub async fn flush(
     NamespacePath(namespace): NamespacePath,
     StrictQuery(query): StrictQuery<FlushQuery>,
     RequestOrigin(origin): RequestOrigin,
-    Extension(LastMoment(last_moment)): Extension<LastMoment>,
-    headers: HeaderMap,
+    patience: ClientPatience,
 ) -> Result<Response, Error> {
     match query.parse()? {
         (selection, Flushing::Delete) => {
-            let is_async = prefers_async(&headers);
-            let patience = if is_async { Patience::None } else { Patience::Until(last_moment) };
-            let flush = Flush { namespace, selection, origin };
-            let mut response = match app.cache.flush(flush, patience, jobs::failure).await? {
-                Flushed::Done(deleted_count) => {
-                    answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count })
-                }
-                Flushed::Job(job) => jobs::accepted(&job),
-            };
-            if is_async {
-                response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
-            }
-            Ok(response)
+            let flush = Flush { kind: Kind::Flush, namespace, selection, origin };
+            let flushed = app.cache.flush(flush, patience.patience(), jobs::failure).await?;
+            Ok(patience.answer(&flushed))
         }
         (selection, Flushing::DryRun) => {
             let matched_count = app.cache.count(&namespace, &selection).await?;

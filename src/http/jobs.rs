@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: flushes that outlive their requests.
+//! `/api/v1/jobs`: flushes and deletions of namespaces that outlive their requests.
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -79,7 +79,7 @@ impl From<&Job> for JobAnswer {
         let result = JobResult { success, deleted_count: job.done, error, code };
         Self {
             id: job.id.to_string(),
-            kind: Job::KIND,
+            kind: job.flush.kind.as_str(),
             state: job.state.as_str(),
             namespace: job.flush.namespace.to_string(),
             pattern,

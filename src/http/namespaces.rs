@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
-use super::flush::FlushAnswer;
+use super::flush::ClientPatience;
 use super::json::{date, object};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::{SharedApp, answer, jobs};
 use crate::model::{Invalid, Policy, whole_number};
 use crate::namespaces::Record;
 
@@ -149,7 +149,8 @@ fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> 
     operation_id = "delete_namespace",
     tag = "namespaces",
     summary = "Delete a policy, and all entries with it",
-    params(params::InNamespace, params::ChangeHeaders),
+    description = "What is not done within the request's time goes on as a job, which deletes the policy last.",
+    params(params::InNamespace, params::FlushHeaders, params::ChangeHeaders),
     responses(answers::DeleteNamespace)
 )]
 pub async fn delete(
@@ -157,7 +158,8 @@ pub async fn delete(
     NamespacePath(namespace): NamespacePath,
     _: StrictQuery<NoParameters>,
     RequestOrigin(origin): RequestOrigin,
+    patience: ClientPatience,
 ) -> Result<Response, Error> {
-    let deleted_count = app.cache.delete_namespace(&namespace, &origin).await?;
-    Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count }))
+    let deleted = app.cache.delete_namespace(&namespace, &origin, patience.patience(), jobs::failure).await?;
+    Ok(patience.answer(&deleted))
 }

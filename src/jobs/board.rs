@@ -118,11 +118,13 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::Kind;
     use crate::model::{Namespace, Origin, Selection};
 
     fn open(board: &mut Board, number: u64, now: u64) -> (Id, Arc<Handle>) {
         let origin = Origin::new([127, 0, 0, 1].into(), None, "r");
-        let flush = Flush { namespace: Namespace::parse("n").unwrap(), selection: Selection::All, origin };
+        let namespace = Namespace::parse("n").unwrap();
+        let flush = Flush { kind: Kind::Flush, namespace, selection: Selection::All, origin };
         let (id, handle) = (Id::new("test", number), Arc::new(Handle::new(Arc::default())));
         board.open(id.clone(), flush, handle.clone(), UnixMillis(now));
         (id, handle)

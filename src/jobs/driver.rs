@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::job::{Failure, Flush, Id, Job, State};
-use super::{Handle, Jobs, Patience, Standing, StopReason};
-use crate::audit::{FlushNote, Outcome};
+use super::job::{Failure, Flush, Id, Job, Kind, State};
+use super::{Handle, Jobs, PATIENCE, Patience, Standing, StopReason};
+use crate::audit::{self, FlushNote, Outcome};
 use crate::clock::unix_millis;
 use crate::store::FlushProgress;
 
@@ -49,7 +49,7 @@ pub struct Task<E, W> {
 impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
     pub async fn run(self) {
         let Self { jobs, place, flush, patience, failure, progress, work, answer } = self;
-        let Flush { namespace, selection, origin } = &flush;
+        let Flush { kind, namespace, selection, origin } = &flush;
         // Leaves its row in the audit trail when it is dropped.
         let mut note = jobs.audit.flush(namespace, selection, origin);
         let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
@@ -66,8 +66,17 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
             if let Some(ended) = ended {
                 let deleted = progress.deleted();
                 let is_complete = matches!(&ended, Ok(Ok(_))) && !progress.is_cancelled();
-                note.ended(if is_complete { Outcome::Complete { deleted } } else { Outcome::Partial { deleted } });
-                drop(note);
+                if is_complete && *kind == Kind::DeleteNamespace {
+                    // The record of the deleted policy tells of it.
+                    note.discard();
+                } else {
+                    note.ended(if is_complete {
+                        Outcome::Complete { deleted }
+                    } else {
+                        Outcome::Partial { deleted }
+                    });
+                    drop(note);
+                }
                 match ended {
                     // Nobody may be waiting any more.
                     Ok(result) => drop(answer.send(Started::Ended(result))),
@@ -85,14 +94,18 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
             never = jobs.attend(&id, &handle, &saved) => match never {},
         };
         drop(place);
+        if !matches!(ended, Ok(Ok(_))) {
+            // A process that stood still finds its scripts failed, and may have been taken for lost meanwhile.
+            jobs.look_for_end(&id, &handle).await;
+        }
         let state = match (ended, handle.reason()) {
+            (_, Some(StopReason::Overruled)) => State::Failed(Failure::silent()),
             (Err(panic), _) => {
                 jobs.note_panic(&*panic);
                 State::Failed(Failure::panicked())
             }
             (Ok(_), Some(StopReason::Cancelled)) => State::Cancelled,
             (Ok(_), Some(StopReason::Stopping)) => State::Failed(Failure::stopped()),
-            (Ok(_), Some(StopReason::Overruled)) => State::Failed(Failure::silent()),
             (Ok(Ok(_)), None) => State::Done,
             (Ok(Err(error)), None) => State::Failed(failure(&error)),
         };
@@ -106,8 +119,8 @@ impl Jobs {
         let (mut board, now) = (self.board.lock(), unix_millis());
         board.open(id.clone(), flush, handle.clone(), now);
         let job = board.job(id, now).expect("it was added under this lock");
-        let Flush { namespace, selection, .. } = &job.flush;
-        tracing::info!(job = %id, %namespace, ?selection, deleted = job.done, "a flush goes on as a job");
+        let Flush { kind, namespace, selection, .. } = &job.flush;
+        tracing::info!(job = %id, kind = kind.as_str(), %namespace, ?selection, deleted = job.done, "a request goes on as a job");
         job
     }
 
@@ -133,6 +146,14 @@ impl Jobs {
         };
         tokio::join!(beats, draining);
         std::future::pending().await
+    }
+
+    /// Asks the database, if it answers soon, whether another instance has written the end of a job.
+    async fn look_for_end(&self, id: &Id, handle: &Handle) {
+        let Some(job) = self.board.lock().job(id, unix_millis()) else { return };
+        if let Ok(Ok(Standing::Ended)) = timeout(PATIENCE, self.repository.beat(&job)).await {
+            handle.stop(StopReason::Overruled);
+        }
     }
 
     /// Notes the end of a job here, in the database and in the audit trail.
@@ -167,11 +188,11 @@ impl Jobs {
     /// process ends, or too many wait. Tells whether the database has both.
     async fn save(&self, job: &Job) -> bool {
         let Ok(_place) = self.unsaved.try_acquire() else { return false };
-        let row = job.record().into();
+        let row = job.record().map(audit::Row::from);
         loop {
-            match self.repository.end(job, &row).await {
+            match self.repository.end(job, row.as_ref()).await {
                 Ok(true) => {
-                    self.metrics.audit_written.increment(1);
+                    self.metrics.audit_written.increment(row.iter().len() as u64);
                     return true;
                 }
                 Ok(false) => {

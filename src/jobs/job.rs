@@ -35,9 +35,35 @@ impl fmt::Display for Id {
     }
 }
 
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Deletes entries.
+    Flush,
+    /// Deletes all entries of a namespace, and then its policy.
+    DeleteNamespace,
+}
+
+impl Kind {
+    pub const ALL: [Self; 2] = [Self::Flush, Self::DeleteNamespace];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flush => "flush",
+            Self::DeleteNamespace => "delete_namespace",
+        }
+    }
+
+    /// `None` for a kind that this release does not know.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// A flush that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
+    pub kind: Kind,
     pub namespace: Namespace,
     pub selection: Selection,
     /// Who asked, for the audit trail.
@@ -128,9 +154,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// The only kind of job there is.
-    pub const KIND: &str = "flush";
-
     /// What the audit trail says of a job that has ended.
     pub(super) fn outcome(&self) -> Outcome {
         match self.state {
@@ -139,11 +162,14 @@ impl Job {
         }
     }
 
-    /// The record of a job that has ended, as of now.
-    pub(super) fn record(&self) -> Record {
-        let Flush { namespace, selection, origin } = &self.flush;
+    /// The record of a job that has ended, as of now; `None` where the record of the deleted policy tells of it.
+    pub(super) fn record(&self) -> Option<Record> {
+        let Flush { kind, namespace, selection, origin } = &self.flush;
+        if *kind == Kind::DeleteNamespace && self.state == State::Done {
+            return None;
+        }
         let change = Change::Flush { selection: selection.clone(), outcome: self.outcome() };
-        Record::new(namespace, origin, change)
+        Some(Record::new(namespace, origin, change))
     }
 }
 

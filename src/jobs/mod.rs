@@ -1,4 +1,4 @@
-//! Work that may outlive its request: today that is a flush.
+//! Work that may outlive its request: a flush, and the deletion of a namespace, which flushes it first.
 //!
 //! A flush runs in a task of its own ([`driver`]). If it ends while its request waits, nobody hears of a job and
 //! no SQL runs for it. Otherwise it becomes a job: this instance remembers it ([`board`]), and the database has a
@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::job::{Failure, Flush, Id, Job, State};
+pub use self::job::{Failure, Flush, Id, Job, Kind, State};
 
 use self::board::{Board, Handle, StopReason};
 use self::driver::{Started, Task};

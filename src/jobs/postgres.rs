@@ -7,14 +7,14 @@ use sqlx::PgPool;
 
 use super::job::{Failure, Flush, Id, Job, selection_columns};
 use super::repository::{Repository, SILENT_MS, Standing};
-use super::sql::{ASK_TO_CANCEL, Row, job_from_row, repository, signed};
+use super::sql::{ASK_TO_CANCEL, Row, job_from_row, jobs_from_rows, repository, signed};
 use crate::audit;
 use crate::clock::unix_millis;
 use crate::database::{Database, Error};
 
 macro_rules! columns {
     () => {
-        "id, namespace, pattern, tag, client, forwarded_for, request_id, state, done, estimate, error, code, \
+        "id, kind, namespace, pattern, tag, client, forwarded_for, request_id, state, done, estimate, error, code, \
          (extract(epoch FROM started_at) * 1000)::bigint, (extract(epoch FROM ended_at) * 1000)::bigint"
     };
 }

@@ -28,7 +28,8 @@ pub trait Repository: Send + Sync + 'static {
 
     /// Writes the end of a job with its row in the audit trail, both or neither, and removes old jobs; tells
     /// whether it was the first to write an end.
-    async fn end(&self, job: &Job, row: &Row) -> Result<bool, Error>;
+    /// Without a row nothing is added to the trail.
+    async fn end(&self, job: &Job, row: Option<&Row>) -> Result<bool, Error>;
 
     async fn find(&self, id: &Id) -> Result<Option<Job>, Error>;
 

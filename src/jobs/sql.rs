@@ -1,16 +1,17 @@
 //! Jobs in either database: one implementation, with the statements of each in `postgres.rs` and
 //! `sqlite.rs`. A macro, as the two libraries' types have no common form that carries a transaction.
 
-use super::job::{Flush, Id, Job, State, selection_from};
+use super::job::{Flush, Id, Job, Kind, State, selection_from};
 use crate::database::Error;
 use crate::model::{Namespace, Origin, UnixMillis};
 
 pub(super) const ASK_TO_CANCEL: &str =
     "UPDATE cache_jobs SET cancel_asked = TRUE WHERE id = $1 AND state = 'running'";
 
-/// A row as both databases give it: id, namespace, pattern, tag, client, `forwarded_for`, request id, state,
+/// A row as both databases give it: id, kind, namespace, pattern, tag, client, `forwarded_for`, request id, state,
 /// done, estimate, error, code, and the two dates in Unix milliseconds.
 pub(super) type Row = (
+    String,
     String,
     String,
     Option<String>,
@@ -36,13 +37,13 @@ fn unsigned(number: i64) -> Result<u64, Error> {
 }
 
 pub(super) fn job_from_row(row: Row) -> Result<Job, Error> {
-    let (id, namespace, pattern, tag, client, forwarded_for, request_id, state, done, estimate, error, code, ..) =
-        row;
-    let (started_at, ended_at) = (row.12, row.13);
+    let (id, kind, namespace, pattern, tag, client, forwarded_for, request_id, state, done, estimate, ..) = row;
+    let (error, code, started_at, ended_at) = (row.11, row.12, row.13, row.14);
     let client = client.parse().map_err(|error: std::net::AddrParseError| strange(&error))?;
     Ok(Job {
         id: Id::parse(&id).ok_or_else(|| strange(&"the id is none"))?,
         flush: Flush {
+            kind: Kind::parse(&kind).ok_or_else(|| strange(&"unknown kind"))?,
             namespace: Namespace::parse(&namespace).map_err(|error| strange(&error))?,
             selection: selection_from(pattern, tag).map_err(|error| strange(&error))?,
             origin: Origin::new(client, forwarded_for.as_deref(), &request_id),
@@ -52,6 +53,14 @@ pub(super) fn job_from_row(row: Row) -> Result<Job, Error> {
         estimate: estimate.map(unsigned).transpose()?,
         started_at: UnixMillis(unsigned(started_at)?),
         ended_at: ended_at.map(unsigned).transpose()?.map(UnixMillis),
+    })
+}
+
+/// The jobs in these rows. A row that this release cannot read, as a later one wrote it, costs that job alone.
+pub(super) fn jobs_from_rows(rows: Vec<Row>) -> impl Iterator<Item = Job> {
+    rows.into_iter().filter_map(|row| {
+        let job = job_from_row(row);
+        job.inspect_err(|error| tracing::debug!(%error, "a job is left out")).ok()
     })
 }
 
@@ -72,10 +81,10 @@ macro_rules! repository {
         #[async_trait]
         impl Repository for $name {
             async fn beat(&self, job: &Job) -> Result<Standing, Error> {
-                let Flush { namespace, selection, origin } = &job.flush;
+                let Flush { kind, namespace, selection, origin } = &job.flush;
                 let (pattern, tag) = selection_columns(selection);
-                let beat = sqlx::query_scalar(BEAT).bind(job.id.as_str()).bind(Job::KIND).bind(namespace.as_str());
-                let beat = beat.bind(pattern).bind(tag).bind(origin.client().to_string());
+                let beat = sqlx::query_scalar(BEAT).bind(job.id.as_str()).bind(kind.as_str());
+                let beat = beat.bind(namespace.as_str()).bind(pattern).bind(tag).bind(origin.client().to_string());
                 let beat = beat.bind(origin.forwarded_for()).bind(origin.request_id());
                 let beat = beat.bind(signed(job.done)).bind(job.estimate.map(signed)).bind(signed(job.started_at.0));
                 let found = self.database.run(async { Ok(beat.fetch_optional(&self.pool).await?) }).await?;
@@ -86,14 +95,15 @@ macro_rules! repository {
                 })
             }
 
-            async fn end(&self, job: &Job, row: &audit::Row) -> Result<bool, Error> {
+            async fn end(&self, job: &Job, row: Option<&audit::Row>) -> Result<bool, Error> {
                 self.database
                     .run(async {
-                        let Flush { namespace, selection, origin } = &job.flush;
+                        let Flush { kind, namespace, selection, origin } = &job.flush;
                         let (pattern, tag) = selection_columns(selection);
                         let mut transaction = self.pool.begin().await?;
-                        let end = sqlx::query(END).bind(job.id.as_str()).bind(Job::KIND).bind(namespace.as_str());
-                        let end = end.bind(pattern).bind(tag).bind(origin.client().to_string());
+                        let end = sqlx::query(END).bind(job.id.as_str()).bind(kind.as_str());
+                        let end =
+                            end.bind(namespace.as_str()).bind(pattern).bind(tag).bind(origin.client().to_string());
                         let end = end.bind(origin.forwarded_for()).bind(origin.request_id());
                         let end = end.bind(signed(job.done)).bind(job.estimate.map(signed));
                         let failure = job.state.failure();
@@ -103,7 +113,7 @@ macro_rules! repository {
                         let ended_at = job.ended_at.unwrap_or_else(unix_millis);
                         let end = end.bind(signed(ended_at.0));
                         let is_first = end.execute(&mut *transaction).await?.rows_affected() > 0;
-                        if is_first {
+                        if let Some(row) = row.filter(|_| is_first) {
                             $audit(&mut transaction, row).await?;
                         }
                         sqlx::query(FORGET).execute(&mut *transaction).await?;
@@ -123,7 +133,7 @@ macro_rules! repository {
             async fn list(&self, limit: i64) -> Result<Vec<Job>, Error> {
                 let list = sqlx::query_as(LIST).bind(limit);
                 let rows: Vec<Row> = self.database.run(async { Ok(list.fetch_all(&self.pool).await?) }).await?;
-                rows.into_iter().map(job_from_row).collect()
+                Ok(jobs_from_rows(rows).collect())
             }
 
             async fn ask_to_cancel(&self, id: &Id) -> Result<(), Error> {
@@ -144,9 +154,8 @@ macro_rules! repository {
                         let fail = sqlx::query_as(FAIL_SILENT).bind(SILENT_MS).bind(error).bind(code);
                         let rows: Vec<Row> = fail.fetch_all(&mut *transaction).await?;
                         let failed = rows.len() as u64;
-                        for row in rows {
-                            let job = job_from_row(row)?;
-                            $audit(&mut transaction, &job.record().into()).await?;
+                        for record in jobs_from_rows(rows).filter_map(|job| job.record()) {
+                            $audit(&mut transaction, &record.into()).await?;
                         }
                         sqlx::query(FORGET).execute(&mut *transaction).await?;
                         transaction.commit().await?;

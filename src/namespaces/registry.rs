@@ -97,6 +97,10 @@ impl Registry {
     }
 
     /// The policy of a namespace nobody configured.
+    pub fn refresh(&self) -> Duration {
+        self.config.refresh
+    }
+
     pub fn default_policy(&self) -> Policy {
         self.config.default_policy
     }

@@ -125,6 +125,49 @@ async fn a_flush_that_ends_within_its_request_leaves_no_job() {
     }
 }
 
+/// The bug: deleting a namespace of many entries ended as `outcome_unknown`, and its policy stayed.
+#[tokio::test]
+async fn regression_deleting_a_large_namespace_goes_on_as_a_job() {
+    let shard = SlowShard::very_slow();
+    for (settings, _database) in database::both_settings() {
+        let service = Service::start(shard.impatient(settings));
+        let (cache, ns) = (service.client(), namespace("jobs"));
+        let policy = format!("/api/v1/namespaces/{ns}");
+        shard.fill(&cache, &ns).await;
+        let place = place(cache.send(Method::DELETE, &policy, &[], None).await);
+        cache.fetch(&policy).await.expect(200);
+        shard.speed_up();
+        let job = in_state(&cache, &place, "done", LATER).await;
+        assert_eq!((&job["kind"], &job["done"]), (&json!("delete_namespace"), &json!(ENTRIES)));
+        cache.fetch(&policy).await.expect_error(404, "namespace_not_found");
+        assert_eq!(stored(&cache, &ns).await, 0);
+        let rows = cache.audit(&ns, &[]).await.expect(200).json()["audit"].clone();
+        let rows: Vec<(&Value, &Value)> = rows
+            .as_array()
+            .expect("a list of rows")
+            .iter()
+            .map(|row| (&row["action"], &row["deleted_count"]))
+            .collect();
+        assert_eq!(rows, [(&json!("policy_deleted"), &json!(ENTRIES))], "one row, of the policy");
+    }
+}
+
+/// A job that is cancelled leaves the policy, and its row says what was deleted.
+#[tokio::test]
+async fn a_cancelled_deletion_of_a_namespace_keeps_its_policy() {
+    let shard = SlowShard::very_slow();
+    let service = Service::start(shard.impatient(Settings::embedded()));
+    let (cache, ns) = (service.client(), namespace("jobs"));
+    let policy = format!("/api/v1/namespaces/{ns}");
+    shard.fill(&cache, &ns).await;
+    let place = place(cache.send(Method::DELETE, &policy, &[("prefer", "respond-async")], None).await);
+    cache.send(Method::DELETE, &place, &[], None).await.expect(200);
+    let job = in_state(&cache, &place, "cancelled", LATER).await;
+    cache.fetch(&policy).await.expect(200);
+    let deleted = job["done"].as_u64().expect("a number");
+    assert_eq!(audited(&cache, &ns).await, (deleted, false));
+}
+
 /// It ended as `outcome_unknown`, and was given up.
 #[tokio::test]
 async fn a_flush_that_outlives_its_request_becomes_a_job() {

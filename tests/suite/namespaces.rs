@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::support::answer::Answer;
 use crate::support::both_stores::{on_both_stores, on_own_services};
 use crate::support::client::{Client, namespace};
-use crate::support::eventually::{SOON, eventually};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::postgres;
+use crate::support::redis::Redis;
 use crate::support::scratch;
 use crate::support::service::{Service, Settings};
 
@@ -375,4 +377,31 @@ async fn policy_names(cache: &Client) -> Vec<String> {
     let all = cache.policies().await.expect(200).json();
     let names = all["namespaces"].as_array().expect("a list").iter();
     names.map(|policy| policy["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The bug: an instance that had not heard of the deletion wrote once more, and what it wrote stayed for ever.
+#[tokio::test]
+async fn regression_a_write_to_a_namespace_that_another_instance_has_deleted_does_not_stay() {
+    let server = Redis::start();
+    let database = postgres::shared().fresh_database();
+    let settings = Settings::on(std::slice::from_ref(&server)).set("database_url", &database);
+    let deleting = Service::start(settings.clone().set("namespace_refresh_ms", 100));
+    let ignorant = Service::start(settings.set("namespace_refresh_ms", 600_000));
+    let ns = namespace("orphan");
+    ignorant.client().put_policy(&ns, r#"{"default_ttl": 0}"#).await.expect(201);
+    eventually(SOON, async || {
+        ensure!(deleting.client().policy(&ns).await.status == 200, "not heard of yet");
+        Ok(())
+    })
+    .await;
+    deleting.client().delete_policy(&ns).await.expect(200);
+    ignorant.client().set(&ns, "k", "1").await.expect(201);
+    let left = || server.connect().scan(&format!("cache*:{ns}*"));
+    assert!(!left().is_empty(), "the write went to the shard");
+    eventually(LATER, async || {
+        let left = left();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await;
 }

@@ -235,6 +235,23 @@ async fn regression_a_primary_without_replicas_is_degraded_while_it_refuses_writ
 }
 
 #[tokio::test]
+async fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
+    let [primary, replica] = [(); 2].map(|()| Redis::start());
+    replica.connect().command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    eventually(LATER, async || {
+        ensure!(primary.connect().info("replication", "connected_slaves") == 1, "no replica yet");
+        Ok(())
+    })
+    .await;
+    let service = Service::start(Settings::on(slice::from_ref(&primary)));
+    let cache = service.client();
+    let text = says(&cache, "healthy", "unguarded_failover", "warning").await;
+    assert!(text.contains("CONFIG SET min-replicas-to-write 1"), "{text}");
+    primary.connect().configure("min-replicas-to-write", "1");
+    is_healthy(&cache).await;
+}
+
+#[tokio::test]
 async fn a_shard_that_is_a_replica_is_degraded_until_it_is_a_primary() {
     let primary = Redis::start();
     let (server, service) = {

@@ -219,11 +219,22 @@ fn mset() -> Answers {
 
 fn delete_namespace() -> Answers {
     let example = json!({"deleted": {"success": true, "deleted_count": 150}});
-    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, SHARD, CHANGE, ANY]).json(
-        OK,
-        "Policy and entries are deleted.",
-        "FlushAnswer",
-        example,
+    let schema = refer("schemas", "FlushAnswer");
+    let done = json_response("Policy and entries are deleted.", &schema, &["Preference-Applied"], example);
+    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, SHARD, CHANGE, ANY])
+        .and(OK, done)
+        .and(StatusCode::ACCEPTED, accepted("delete_namespace"))
+}
+
+/// The answer to a request that goes on as a job.
+fn accepted(kind: &str) -> Value {
+    let mut example = job("running", &Value::Null);
+    example["kind"] = json!(kind);
+    json_response(
+        "It goes on as a job, whether the client stays or leaves.",
+        &refer("schemas", "Job"),
+        &["Location", "Preference-Applied"],
+        json!({"job": example}),
     )
 }
 
@@ -233,14 +244,10 @@ fn flush() -> Answers {
         "flushed": {"success": true, "deleted_count": 150},
         "dry_run=true": {"success": true, "deleted_count": 0, "matched_count": 150},
     });
-    let accepted = json_response(
-        "The flush goes on as a job, whether the client stays or leaves.",
-        &refer("schemas", "Job"),
-        &["Location", "Preference-Applied"],
-        json!({"job": job("running", &Value::Null)}),
-    );
     let done = json_response("What was selected is deleted, or counted.", &schema, &["Preference-Applied"], examples);
-    Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY]).and(OK, done).and(StatusCode::ACCEPTED, accepted)
+    Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY])
+        .and(OK, done)
+        .and(StatusCode::ACCEPTED, accepted("flush"))
 }
 
 /// A job, as examples show it.

@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::error::Code;
 use crate::http::extract::{DEFAULT_LIMIT, MAX_LIMIT};
-use crate::jobs::Job;
+use crate::jobs::Kind;
 use crate::model::{EvictionPolicy, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
 
 /// What keys, tags and patterns are made of; their limits are in bytes, which a schema cannot count: it says
@@ -133,7 +133,7 @@ pub fn job_id() -> Value {
 }
 
 pub fn job_kind() -> RefOr<Schema> {
-    one_of([Job::KIND])
+    one_of(Kind::ALL.map(Kind::as_str))
 }
 
 pub fn job_state() -> RefOr<Schema> {

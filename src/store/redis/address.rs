@@ -2,9 +2,9 @@
 //!
 //! A connection stays with the server to which its name led when it was made. After a managed failover the name leads
 //! to another one, and the old server may still answer as a primary. So names are looked up once a second, and when one
-//! leads to other addresses, twice in a row, the shard's connections are made anew.
+//! leads to other addresses or has lost one, the shard's connections are made anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::shard::Shard;
+use crate::clock::Moment;
 use crate::config::ShardConfig;
 
 /// How often a name is looked up, how long that may take, and how long a new connection is waited for.
@@ -23,34 +24,43 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_secs(2);
 
+/// The least time between two replacements of connections that lead to different servers.
+const APART_PAUSE: Duration = Duration::from_secs(2);
+
+/// Lookups in a row that have to miss a known address until the name counts as leading there no more.
+const MISSED: u32 = 10;
+
 /// The addresses of one name, as far as they are known.
 #[derive(Default)]
 struct Addresses {
-    known: BTreeSet<IpAddr>,
+    /// Each with the number of lookups since it was found.
+    known: BTreeMap<IpAddr, u32>,
     /// Found by the last lookup, which found no known address.
     suspected: BTreeSet<IpAddr>,
 }
 
 impl Addresses {
-    /// Takes what a lookup found; tells whether the name leads elsewhere now. A name may have several addresses of
-    /// which each lookup finds some, so an answer counts once it was found twice in a row.
+    /// Takes what a lookup found; tells whether a connection of before may lead elsewhere now: the name has no known
+    /// address any more, or one of them is gone. A name may have several addresses of which each lookup finds some,
+    /// so the first counts once it was found twice in a row, and the second after [`MISSED`] lookups.
     fn lead_elsewhere(&mut self, found: BTreeSet<IpAddr>) -> bool {
-        let is_new = !found.is_empty() && self.known.is_disjoint(&found);
-        if !is_new {
-            self.known.extend(found);
-            self.suspected.clear();
+        if found.is_empty() {
             return false;
         }
-        if self.known.is_empty() {
-            self.known = found;
-            return false;
-        }
-        if self.suspected != found {
+        let is_new = !self.known.is_empty() && !found.iter().any(|address| self.known.contains_key(address));
+        if is_new && self.suspected != found {
             self.suspected = found;
             return false;
         }
-        self.known = std::mem::take(&mut self.suspected);
-        true
+        self.suspected.clear();
+        if is_new {
+            self.known.clear();
+        }
+        self.known.values_mut().for_each(|missed| *missed += 1);
+        self.known.extend(found.into_iter().map(|address| (address, 0)));
+        let before = self.known.len();
+        self.known.retain(|_, missed| *missed < MISSED);
+        is_new || self.known.len() < before
     }
 }
 
@@ -87,6 +97,18 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 }
 
 impl Shard {
+    /// Replaces every connection where they lead to servers with different records, as behind a proxy that keeps old
+    /// sessions; at most once in [`APART_PAUSE`], as a record that changes again and again looks the same.
+    pub fn leave_servers_apart(&self) {
+        let now = Moment::now();
+        let mut left = self.left_apart.lock();
+        if left.is_none_or(|at| now.since(at) >= APART_PAUSE) {
+            *left = Some(now);
+            tracing::warn!(shard = %self.name, "its connections lead to servers with different records and are replaced");
+            self.leave_server();
+        }
+    }
+
     /// Replaces every connection, as the shard's server is another one now.
     fn leave_server(&self) {
         for lane in &self.lanes {
@@ -126,5 +148,16 @@ mod tests {
         for found in [&[1, 2][..], &[2, 3], &[3], &[1], &[2]] {
             assert!(!addresses.lead_elsewhere(set(found)), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_name_leads_elsewhere_when_one_of_its_addresses_is_gone_for_good() {
+        let mut addresses = Addresses::default();
+        assert!(!addresses.lead_elsewhere(set(&[1, 2])));
+        for lookup in 1..MISSED {
+            assert!(!addresses.lead_elsewhere(set(&[2])), "missed {lookup} times");
+        }
+        assert!(addresses.lead_elsewhere(set(&[2])));
+        assert!(!addresses.lead_elsewhere(set(&[2])), "told once");
     }
 }

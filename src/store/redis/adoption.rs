@@ -65,8 +65,9 @@ impl Redis {
             instance: self.instance.clone(),
             accepts_change: self.accepts_ring_change,
             is_mismatched: false,
+            shutdown: shutdown.clone(),
         };
-        tasks.spawn(keeper.run(shutdown.clone()));
+        tasks.spawn(keeper.run());
         for shard in &self.shards {
             tasks.spawn(shard.clone().run_cleaning(self.instance.clone(), shutdown.clone()));
             tasks.spawn(shard.clone().run_repairs(self.instance.clone(), shutdown.clone()));
@@ -90,6 +91,7 @@ struct Keeper {
     accepts_change: bool,
     /// Whether there were some at the last look.
     is_mismatched: bool,
+    shutdown: CancellationToken,
 }
 
 /// Why the records are looked at.
@@ -103,7 +105,8 @@ enum Occasion {
 }
 
 impl Keeper {
-    async fn run(mut self, shutdown: CancellationToken) {
+    async fn run(mut self) {
+        let shutdown = self.shutdown.clone();
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.keep() => {}
@@ -186,7 +189,14 @@ impl Keeper {
                     {
                         self.serve(index, record, written);
                     }
-                    written => writes.push((shard.clone(), record, written.map(|written| written.at), state, secret)),
+                    written => {
+                        let written = written.map(|written| written.at);
+                        if state == State::Foreign {
+                            self.empty(shard, record, written, secret);
+                        } else {
+                            writes.push((shard.clone(), record, written, state, secret));
+                        }
+                    }
                 }
             }
             if writes.is_empty() {
@@ -210,6 +220,25 @@ impl Keeper {
             }
         }
         self.rings.prune();
+    }
+
+    /// Has a task empty the shard, which may take long, and write its record then. Other shards do not wait for it.
+    fn empty(&self, shard: &Arc<Shard>, record: Record, written: Option<u64>, secret: String) {
+        if !shard.belonging.begin_emptying() {
+            return;
+        }
+        let (shard, shutdown) = (shard.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            let emptied = tokio::select! {
+                emptied = empty(&shard, &record, written, &secret) => emptied,
+                () = shutdown.cancelled() => return,
+            };
+            if let Err(error) = emptied {
+                tracing::debug!(%error, shard = %shard.name, "not emptied yet");
+                sleep(LATER).await;
+            }
+            shard.belonging.end_emptying();
+        });
     }
 
     /// Serves the shard under `record` from now on.
@@ -337,23 +366,30 @@ async fn write(
     state: State,
     secret: &str,
 ) -> Result<bool, Error> {
-    if state != State::Foreign {
-        let is_written = shard.write_record(written, record, FORM, secret, state == State::Suspect).await?.is_some();
-        if is_written {
-            shard.belonging.trust();
-        }
-        return Ok(is_written);
+    let suspicions = shard.belonging.suspicions();
+    let is_another = state == State::Suspect || shard.belonging.is_suspect();
+    let is_written = shard.write_record(written, record, FORM, secret, is_another).await?.is_some();
+    if is_written && is_another {
+        shard.belonging.trust(suspicions);
     }
+    Ok(is_written)
+}
+
+/// Removes what a shard holds in another form, and writes its record.
+async fn empty(shard: &Shard, record: &Record, written: Option<u64>, secret: &str) -> Result<(), Error> {
     // Nobody uses the shard from here on.
-    let Some(emptying) = shard.write_record(written, record, EMPTYING, secret, true).await? else { return Ok(false) };
+    let Some(emptying) = shard.write_record(written, record, EMPTYING, secret, true).await? else { return Ok(()) };
     let gone = shard.empty(emptying).await?;
     tracing::warn!(shard = %shard.name, gone, "the shard held entries in another form and was emptied of them");
-    Ok(shard.write_record(Some(emptying), record, FORM, secret, true).await?.is_some())
+    if shard.write_record(Some(emptying), record, FORM, secret, true).await?.is_some() {
+        tracing::info!(shard = %shard.name, generation = record.current.number, "ring adopted");
+    }
+    Ok(())
 }
 
 /// The shard's record; `None` where it does not answer. One that was lost is as it was settled.
 async fn find(shard: &Shard) -> Option<Found> {
-    if !shard.may_be_adopted() {
+    if !shard.may_be_adopted() || shard.belonging.is_being_emptied() {
         return None;
     }
     match timeout(READ_TIMEOUT, shard.find_record()).await.ok()? {

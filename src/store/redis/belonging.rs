@@ -4,7 +4,7 @@
 //! what is void for that is decided in `generations.rs` and `history.rs`; what is void is removed by `moved.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use fred::bytes_utils::Str;
@@ -41,8 +41,13 @@ pub struct Belonging {
     voided: AtomicBool,
     /// Wakes the task that keeps the record: an operation or a proof met another one, or none.
     pub doubted: Notify,
-    /// Whether every instance must void its copies: the server may be another, and does not say which it is.
-    is_suspect: AtomicBool,
+    /// How often the server came under suspicion of being another that does not say which it is. Every instance must
+    /// then void its copies.
+    suspicions: AtomicU64,
+    /// How many of them a new incarnation has answered.
+    answered_suspicions: AtomicU64,
+    /// Whether a task removes what the shard holds in another form.
+    is_being_emptied: AtomicBool,
     /// Whether living instances divide the keys otherwise, so that this one serves nothing.
     is_mismatched: AtomicBool,
 }
@@ -118,17 +123,37 @@ impl Belonging {
 
     /// The server may be another, and cannot be told by its run.
     pub fn suspect(&self) {
-        self.is_suspect.store(true, Ordering::Release);
+        self.suspicions.fetch_add(1, Ordering::AcqRel);
         self.doubted.notify_one();
     }
 
     pub fn is_suspect(&self) -> bool {
-        self.is_suspect.load(Ordering::Acquire)
+        self.answered_suspicions.load(Ordering::Acquire) < self.suspicions()
     }
 
-    /// A new incarnation was written, or another reason for it is gone.
-    pub fn trust(&self) {
-        self.is_suspect.store(false, Ordering::Release);
+    /// How often the server came under suspicion so far.
+    pub fn suspicions(&self) -> u64 {
+        self.suspicions.load(Ordering::Acquire)
+    }
+
+    /// A new incarnation was written, which was asked for after so many suspicions; later ones stay.
+    pub fn trust(&self, suspicions: u64) {
+        self.answered_suspicions.fetch_max(suspicions, Ordering::AcqRel);
+    }
+
+    /// Claims the shard for one task that empties it; false where another has it.
+    pub fn begin_emptying(&self) -> bool {
+        !self.is_being_emptied.swap(true, Ordering::AcqRel)
+    }
+
+    /// That task has ended; its shard is to be looked at.
+    pub fn end_emptying(&self) {
+        self.is_being_emptied.store(false, Ordering::Release);
+        self.doubted.notify_one();
+    }
+
+    pub fn is_being_emptied(&self) -> bool {
+        self.is_being_emptied.load(Ordering::Acquire)
     }
 
     /// Serves nothing, as living instances divide the keys otherwise; until the shard is settled.

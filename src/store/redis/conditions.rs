@@ -93,8 +93,8 @@ impl Kind {
                  saving off, as a cache needs none: CONFIG SET save \"\" and CONFIG SET appendonly no"
             }
             Self::NoReplicas => {
-                "refuses writes because too few replicas follow it (NOREPLICAS): start its replicas, or lower \
-                 min-replicas-to-write"
+                "refuses writes because too few replicas follow it (NOREPLICAS), and if another primary was elected its \
+                 values may be older than max_staleness_ms: start its replicas, or lower min-replicas-to-write"
             }
             Self::OutOfMemory => {
                 "is out of memory and refuses writes (OOM): raise maxmemory, lower max_size_mb or the TTLs of the \

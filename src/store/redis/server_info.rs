@@ -33,6 +33,8 @@ pub struct ServerInfo {
     pub role: Option<Role>,
     pub is_cluster_node: bool,
     pub maxmemory_policy: Option<String>,
+    /// Whether replicas follow it, and it would take writes without them.
+    pub is_unguarded: bool,
 }
 
 /// The value of `name` in an answer of `INFO`.
@@ -56,6 +58,9 @@ impl ServerInfo {
             role: field(info, "role").and_then(role),
             is_cluster_node: field(info, "cluster_enabled") == Some("1"),
             maxmemory_policy: field(info, "maxmemory_policy").map(str::to_owned),
+            // The second field is only there where min-replicas-to-write is set.
+            is_unguarded: field(info, "connected_slaves").is_some_and(|count| count != "0")
+                && field(info, "min_slaves_good_slaves").is_none(),
         }
     }
 
@@ -79,6 +84,12 @@ impl ServerInfo {
                  and finds what to flush: CONFIG SET maxmemory-policy volatile-lru"
             );
             findings.push(Finding::new("evicts_bookkeeping", Severity::Degraded, shard, &predicate));
+        }
+        if self.role == Some(Role::Primary) && self.is_unguarded {
+            let predicate = "takes writes also when it is cut off from its replicas: an instance that is cut off with \
+                             it, while another primary is elected, may answer with values older than max_staleness_ms: \
+                             CONFIG SET min-replicas-to-write 1";
+            findings.push(Finding::new("unguarded_failover", Severity::Warning, shard, predicate));
         }
         findings
     }
@@ -124,6 +135,15 @@ mod tests {
     fn servers_go_by_their_own_names_and_by_the_version_that_they_are_compatible_with() {
         let info = ServerInfo::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n");
         assert_eq!((info.name.as_deref(), info.version), (Some("Valkey 8.1.0"), Some(Version(7, 2))));
+    }
+
+    #[test]
+    fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
+        let guarded = "min_slaves_good_slaves:1\r\n";
+        let info = "role:master\r\nconnected_slaves:1\r\n";
+        assert_eq!(codes(info), [("unguarded_failover", Severity::Warning)]);
+        assert!(codes(&format!("{info}{guarded}")).is_empty());
+        assert!(codes("role:master\r\nconnected_slaves:0\r\n").is_empty());
     }
 
     #[test]

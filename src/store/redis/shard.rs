@@ -20,6 +20,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
 use fred::types::config::{Config as Endpoint, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{Builder, ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -113,6 +114,8 @@ pub struct Shard {
     pub config: ShardConfig,
     pub common: RedisConfig,
     retrying: Semaphore,
+    /// When all connections were replaced last because they led to different servers.
+    pub left_apart: Mutex<Option<Moment>>,
     /// Deadline of one operation.
     pub timeout: Duration,
     pub accesses: Accesses,
@@ -160,6 +163,7 @@ impl Shard {
             gathering: Gathering::default(),
             breaker: Arc::new(Breaker::new(common.timeout)),
             retrying: Semaphore::new(MAX_RETRYING),
+            left_apart: Mutex::default(),
             timeout: common.timeout,
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),

@@ -71,7 +71,12 @@ impl Shard {
                     // What is void under it has to go first.
                     return Err(self.unsettled());
                 }
-                self.call(&settled, party, script, effect, &arguments).await
+                let again = self.call(&settled, party, script, effect, &arguments).await;
+                if matches!(again, Err(Refusal::Fenced)) {
+                    // One connection has told of the record and another denies it.
+                    self.leave_servers_apart();
+                }
+                again
             }
             frame => frame,
         };
