@@ -1,6 +1,6 @@
 # The few words a person needs. CI calls `make test`.
 
-.PHONY: run test chaos lint openapi bench fuzz instructions screenshots stack
+.PHONY: run test chaos soak lint openapi bench fuzz instructions screenshots stack
 
 # Starts the service on the embedded default.
 run:
@@ -24,6 +24,13 @@ chaos:
 		REDIS=$$release CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 \
 			staleness:: exact_numbers:: exact_under_load:: || exit 1; \
 	done
+
+# Loads a service for an hour while PostgreSQL and a shard go and come, and prints memory, descriptors, threads and
+# files every minute. `make test` has the same for twenty seconds.
+SOAK_MINUTES = 60
+soak:
+	tests/install-tools.sh
+	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test suite -- --nocapture soak::
 
 # What a machine can say about the code without running it.
 lint:

@@ -104,6 +104,7 @@ mod ring_change;
 mod ring_mismatch;
 mod roles;
 mod scale;
+mod soak;
 mod stale_on_error;
 mod staleness;
 mod startup;

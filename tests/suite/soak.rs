@@ -1,0 +1,260 @@
+//! A mixed load at half of what the machine holds, while PostgreSQL and a shard go and come: memory, descriptors,
+//! threads and files of the service stay flat.
+//!
+//! `make soak` runs this for an hour and prints what it saw every minute; `make test` runs it for twenty seconds.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+
+use crate::support::client::{Client, cache_path, key_path, namespace};
+use crate::support::postgres::Postgres;
+use crate::support::random::Random;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+
+/// How long things take.
+struct Pace {
+    whole: Duration,
+    /// Between two samples.
+    sample: Duration,
+    /// Between the beginnings of two outages, and how long one lasts.
+    outage: Duration,
+    away: Duration,
+}
+
+impl Pace {
+    fn of_this_run() -> Self {
+        let seconds = Duration::from_secs;
+        match std::env::var("SOAK_MINUTES") {
+            Ok(minutes) => {
+                let minutes: u64 = minutes.parse().expect("SOAK_MINUTES is a whole number");
+                Self { whole: seconds(60 * minutes), sample: seconds(60), outage: seconds(150), away: seconds(30) }
+            }
+            Err(_) => Self {
+                whole: seconds(20),
+                sample: seconds(1),
+                outage: seconds(4),
+                away: Duration::from_millis(1_500),
+            },
+        }
+    }
+}
+
+/// Clients of each service; how long they run without a pause, to find out what the machine holds.
+const CLIENTS: usize = 8;
+const MEASUREMENT: Duration = Duration::from_secs(2);
+
+const KEYS: usize = 5_000;
+const NAMESPACES: usize = 5;
+const VALUE_BYTES: Range<usize> = 10..8_000;
+
+/// What a service has at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    resident_bytes: u64,
+    descriptors: usize,
+    threads: usize,
+    /// Of all files in its folder.
+    file_bytes: u64,
+}
+
+impl Sample {
+    fn of(service: &Service) -> Self {
+        let entries = |what: &str| {
+            let folder = format!("/proc/{}/{what}", service.id());
+            std::fs::read_dir(folder).expect("the service runs").count()
+        };
+        Self {
+            resident_bytes: service.resident_bytes(),
+            descriptors: entries("fd"),
+            threads: entries("task"),
+            file_bytes: bytes_below(service.folder()),
+        }
+    }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("the folder of the service").flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        // A journal of SQLite may go while this looks.
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
+/// What the clients of one service share.
+struct Load {
+    cache: Client,
+    namespaces: Vec<String>,
+    is_over: AtomicBool,
+    done: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Load {
+    async fn new(service: &Service) -> Self {
+        let cache = service.client();
+        let namespaces: Vec<String> = (0..NAMESPACES).map(|_| namespace("soak")).collect();
+        for namespace in &namespaces {
+            cache.put_policy(namespace, r#"{"max_size_mb": 8, "default_ttl": 600}"#).await.expect(201);
+        }
+        let zero = AtomicU64::default;
+        Self { cache, namespaces, is_over: AtomicBool::default(), done: zero(), refused: zero() }
+    }
+
+    /// Asks for one thing after another, each `pause` after the one before has begun.
+    async fn ask(&self, pause: Duration) {
+        let mut random = Random::new();
+        let mut due = tokio::time::Instant::now();
+        while !self.is_over.load(Relaxed) {
+            sleep_until(due).await;
+            due = (due + pause).max(tokio::time::Instant::now() - pause);
+            let (method, path, body) = self.request(&mut random);
+            let body = body.map(|body| body.to_string().into_bytes());
+            let status = self.cache.send(method.clone(), &path, &[], body).await.status;
+            match status {
+                200 | 201 | 202 | 404 => self.done.fetch_add(1, Relaxed),
+                503 => self.refused.fetch_add(1, Relaxed),
+                _ => panic!("{method} {path}: {status}"),
+            };
+        }
+    }
+
+    fn request(&self, random: &mut Random) -> (Method, String, Option<Value>) {
+        let namespace = &**random.pick(&self.namespaces);
+        let key = |random: &mut Random| format!("key-{}", random.below(KEYS));
+        let value = |random: &mut Random| "v".repeat(random.between(VALUE_BYTES.start, VALUE_BYTES.end));
+        let tag = |random: &mut Random| format!("tag-{}", random.below(20));
+        match random.below(100) {
+            0..60 => (Method::GET, key_path(namespace, &key(random)), None),
+            60..78 => {
+                let ttl = random.between(1, 120);
+                let body = json!({"value": value(random), "ttl": ttl, "tags": [tag(random)]});
+                (Method::PUT, key_path(namespace, &key(random)), Some(body))
+            }
+            78..84 => {
+                let keys: Vec<String> = (0..20).map(|_| key(random)).collect();
+                (Method::POST, format!("{}/mget", cache_path(namespace)), Some(json!({ "keys": keys })))
+            }
+            84..90 => {
+                let entries: Vec<Value> =
+                    (0..10).map(|_| json!({"key": key(random), "value": value(random)})).collect();
+                (Method::POST, format!("{}/mset", cache_path(namespace)), Some(json!({ "entries": entries })))
+            }
+            90..94 => (Method::DELETE, key_path(namespace, &key(random)), None),
+            94..96 => (Method::GET, format!("{}?limit=100", cache_path(namespace)), None),
+            96..98 => (Method::GET, format!("{}/stats", cache_path(namespace)), None),
+            98 => (Method::GET, "/metrics".to_owned(), None),
+            _ => (Method::DELETE, format!("{}?tag={}", cache_path(namespace), tag(random)), None),
+        }
+    }
+
+    /// The pause between two requests of a client at which the service does half of what it can.
+    async fn half_of_capacity(&self) -> Duration {
+        let before = self.done.load(Relaxed);
+        let ended = async {
+            sleep(MEASUREMENT).await;
+            self.is_over.store(true, Relaxed);
+        };
+        tokio::join!(join_all((0..CLIENTS).map(|_| self.ask(Duration::ZERO))), ended);
+        self.is_over.store(false, Relaxed);
+        let done = (self.done.load(Relaxed) - before).max(1);
+        MEASUREMENT * 2 * u32::try_from(CLIENTS).expect("few") / u32::try_from(done).expect("a small number")
+    }
+}
+
+/// Kills PostgreSQL and a shard in turn, and starts each again.
+async fn outages(pace: &Pace, database: &mut Postgres, shards: &mut [Redis], end: Instant) {
+    for turn in 0.. {
+        sleep(pace.outage - pace.away).await;
+        if Instant::now() + pace.away * 2 > end {
+            return;
+        }
+        let shard = &mut shards[turn / 2 % 3];
+        if turn % 2 == 0 {
+            database.kill()
+        } else {
+            shard.kill()
+        }
+        sleep(pace.away).await;
+        if turn % 2 == 0 { database.run() } else { shard.run() }
+    }
+}
+
+async fn sampled(pace: &Pace, services: [(&str, &Service, &Load); 2], end: Instant) -> [Vec<Sample>; 2] {
+    let mut samples = [Vec::new(), Vec::new()];
+    let mut ticks = interval(pace.sample);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while Instant::now() < end {
+        ticks.tick().await;
+        for ((name, service, load), samples) in services.iter().zip(&mut samples) {
+            let sample = Sample::of(service);
+            let (done, refused) = (load.done.load(Relaxed), load.refused.load(Relaxed));
+            eprintln!(
+                "{name:9} {:3}: {:6.1} MiB resident, {:3} descriptors, {:3} threads, {:7.1} KiB in files; \
+                 {done} answered, {refused} refused",
+                samples.len(),
+                sample.resident_bytes as f64 / 1_048_576.0,
+                sample.descriptors,
+                sample.threads,
+                sample.file_bytes as f64 / 1024.0,
+            );
+            samples.push(sample);
+        }
+    }
+    services.iter().for_each(|(.., load)| load.is_over.store(true, Relaxed));
+    samples
+}
+
+/// The most of a number in the middle third and in the last third.
+fn thirds(samples: &[Sample], number: impl Fn(&Sample) -> u64) -> (u64, u64) {
+    let third = samples.len() / 3;
+    let most = |samples: &[Sample]| samples.iter().map(&number).max().expect("there are samples");
+    (most(&samples[third..2 * third]), most(&samples[2 * third..]))
+}
+
+fn is_flat(name: &str, samples: &[Sample]) {
+    let (before, after) = thirds(samples, |sample| sample.resident_bytes);
+    assert!(after <= before * 5 / 4 + (32 << 20), "{name}: {before} and then {after} bytes of memory");
+    let (before, after) = thirds(samples, |sample| sample.descriptors as u64);
+    assert!(after <= before * 5 / 4 + 16, "{name}: {before} and then {after} descriptors");
+    let (before, after) = thirds(samples, |sample| sample.threads as u64);
+    assert!(after <= before + 4, "{name}: {before} and then {after} threads");
+    let (before, after) = thirds(samples, |sample| sample.file_bytes);
+    assert!(after <= before * 3 / 2 + (32 << 20), "{name}: {before} and then {after} bytes in files");
+}
+
+#[tokio::test]
+async fn memory_descriptors_threads_and_files_stay_flat_through_outages() {
+    let pace = Pace::of_this_run();
+    let mut database = Postgres::start();
+    let mut shards = Redis::three();
+    // Rows of the access log stay for a day at least, so the file grows with them: only a part is logged.
+    let common = |settings: Settings| {
+        settings.set("access_log_sample_rate", 0.01).set("redis_timeout_ms", 250).set("namespace_refresh_ms", 200)
+    };
+    let on_shards = Service::launch(common(Settings::on(&shards).set("database_url", database.fresh_database())));
+    let embedded = Service::launch(common(Settings::embedded().set("embedded_max_mb", 32)));
+    let loads = [Load::new(&on_shards).await, Load::new(&embedded).await];
+    let pauses = join_all(loads.iter().map(Load::half_of_capacity)).await;
+    let end = Instant::now() + pace.whole;
+    let clients = loads.iter().zip(&pauses).flat_map(|(load, pause)| (0..CLIENTS).map(|_| load.ask(*pause)));
+    let names = [("on shards", &on_shards, &loads[0]), ("embedded", &embedded, &loads[1])];
+    let (_, (), samples) =
+        tokio::join!(join_all(clients), outages(&pace, &mut database, &mut shards, end), sampled(&pace, names, end));
+    for ((name, service, load), samples) in names.iter().zip(&samples) {
+        is_flat(name, samples);
+        let done = load.done.load(Relaxed);
+        assert!(done > 1_000, "{name}: {done} answered");
+        service.client().health().await.expect(200);
+    }
+}
