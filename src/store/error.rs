@@ -22,10 +22,7 @@ pub enum Error {
     #[error("the namespace's quota is used up")]
     QuotaUsedUp,
     /// Something of another type stands under a Redis key of ours.
-    #[error(
-        "on shard {shard} the key {name} is a {found} that sidecache did not write: DELETE the entry, or flush the \
-         namespace, to remove it"
-    )]
+    #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
     /// The living instances divide the keys among other shards, so this one must serve none.
     #[error("other instances divide the keys among other shards than this one")]
@@ -36,6 +33,14 @@ pub enum Error {
     /// The shard answered something this program does not understand.
     #[error("shard {shard} answered unexpectedly: {reason}")]
     Protocol { shard: String, reason: String },
+}
+
+/// How to remove what stands under this Redis key.
+fn remedy(name: &str) -> &'static str {
+    match name.split(':').next() {
+        Some("cache" | "cache_meta") => "DELETE the entry, or flush the namespace, to remove it",
+        _ => "flush the namespace to remove it",
+    }
 }
 
 impl Error {

@@ -367,6 +367,28 @@ async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value(
 }
 
 /// Waits until a replica has what its primary has.
+/// The bug: behind a proxy that leads new connections to another server, and keeps the old ones to one that still
+/// takes itself for a primary, an instance went on with the old server for ever.
+#[tokio::test]
+async fn regression_connections_that_a_proxy_keeps_to_an_old_primary_are_left() {
+    let [first, second] = [(); 2].map(|()| Redis::start());
+    let name = Switch::to(&first);
+    let service = Service::start(on(&name.url()));
+    let (cache, ns) = (service.client(), namespace("kept"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    assert_eq!(second.connect().command(&["DBSIZE"]).integer(), 0);
+    name.lead_to(&second);
+    eventually(LATER, async || {
+        let status = cache.set(&ns, "k", "2").await.status;
+        ensure!(status == 201 || status == 200, "{status}");
+        let there = second.connect().command(&["EXISTS", &format!("cache:{ns}:k")]).integer();
+        ensure!(there == 1, "it still writes to the old server");
+        Ok(())
+    })
+    .await;
+    assert!(service.log().contains("its connections lead to different servers"), "{}", service.log());
+}
+
 async fn in_step(primary: &Redis, replica: &Redis) {
     let offset = |server: &Redis, field: &str| server.connect().info("replication", field);
     eventually(LATER, async || {

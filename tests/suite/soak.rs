@@ -181,9 +181,9 @@ async fn outages(pace: &Pace, database: &mut Postgres, shards: &mut [Redis], end
         }
         let shard = &mut shards[turn / 2 % 3];
         if turn % 2 == 0 {
-            database.kill()
+            database.kill();
         } else {
-            shard.kill()
+            shard.kill();
         }
         sleep(pace.away).await;
         if turn % 2 == 0 { database.run() } else { shard.run() }

@@ -57,7 +57,7 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::StorageFull => "the namespace's quota is used up",
         Code::ForeignType => {
             "on shard a the key cache_tag:users:red is a list that sidecache did not write: \
-             DELETE the entry, or flush the namespace, to remove it"
+             flush the namespace to remove it"
         }
         Code::KeyNotFound
         | Code::Internal

@@ -97,14 +97,14 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 }
 
 impl Shard {
-    /// Replaces every connection where they lead to servers with different records, as behind a proxy that keeps old
-    /// sessions; at most once in [`APART_PAUSE`], as a record that changes again and again looks the same.
+    /// Replaces every connection where they lead to different servers, as behind a proxy that keeps old sessions; at
+    /// most once in [`APART_PAUSE`], as a record that changes again and again looks the same.
     pub fn leave_servers_apart(&self) {
         let now = Moment::now();
         let mut left = self.left_apart.lock();
         if left.is_none_or(|at| now.since(at) >= APART_PAUSE) {
             *left = Some(now);
-            tracing::warn!(shard = %self.name, "its connections lead to servers with different records and are replaced");
+            tracing::warn!(shard = %self.name, "its connections lead to different servers and are replaced");
             self.leave_server();
         }
     }

@@ -1,5 +1,5 @@
 //! Decides when a shard is examined and its memory looked at: when it is connected, before it is adopted, after
-//! every reconnect, when an operation meets trouble, and every half minute. What is found goes to `watch.rs`.
+//! every reconnect, when an operation meets trouble, and every ten seconds. What is found goes to `watch.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,11 @@ impl Shard {
     async fn examine(&self, now: Moment) -> bool {
         let reason = match probe::visit(&self.config, &self.common, EXAMINATION_TIMEOUT).await {
             Ok(examination) => {
+                let is_another = self.is_of_another_server(&examination);
                 self.watch.settle(examination, now);
+                if self.watch.meets_another(is_another) {
+                    self.leave_servers_apart();
+                }
                 return true;
             }
             Err(reason) => reason,
@@ -88,6 +92,14 @@ impl Shard {
             self.watch.settle(Examination::default(), now);
         }
         false
+    }
+
+    /// Whether a new connection leads to another server than the one that the shard's record is of, as behind a proxy
+    /// that leads new connections elsewhere and keeps the old ones.
+    fn is_of_another_server(&self, examination: &Examination) -> bool {
+        let Some(settled) = self.belonging.settled() else { return false };
+        let known = &settled.identity.run_id;
+        !known.is_empty() && examination.server.run_id.as_deref().is_some_and(|run_id| *run_id != **known)
     }
 
     /// Looks how the shard's memory is used; where it lacks any, also which of `namespaces` hold the most.

@@ -31,6 +31,8 @@ pub struct ServerInfo {
     /// The version of Redis that it is compatible with.
     pub version: Option<Version>,
     pub role: Option<Role>,
+    /// Of this run of the server; another server, or the same after a restart, has another.
+    pub run_id: Option<String>,
     pub is_cluster_node: bool,
     pub maxmemory_policy: Option<String>,
     /// Whether replicas follow it, and it would take writes without them.
@@ -56,6 +58,7 @@ impl ServerInfo {
             name,
             version: redis_version.and_then(Version::parse),
             role: field(info, "role").and_then(role),
+            run_id: field(info, "run_id").map(str::to_owned),
             is_cluster_node: field(info, "cluster_enabled") == Some("1"),
             maxmemory_policy: field(info, "maxmemory_policy").map(str::to_owned),
             // The second field is only there where min-replicas-to-write is set.

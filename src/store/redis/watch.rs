@@ -5,7 +5,7 @@
 //! begun. When a shard is examined is up to `examiner.rs`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::store::{Error, Finding, Role, Severity};
 
 /// Pauses between examinations: while nothing is wrong, while something is, and while the shard is not used.
-const QUIET_PERIOD: Duration = Duration::from_secs(30);
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
 const TROUBLED_PERIOD: Duration = Duration::from_secs(5);
 const REFUSED_PERIOD: Duration = Duration::from_secs(1);
 
@@ -37,6 +37,8 @@ pub struct Watch {
     pressure: Mutex<Pressure>,
     /// The findings that the log has heard of, by code and severity.
     told: Mutex<BTreeMap<(&'static str, Severity), String>>,
+    /// Whether the last examination met another server than the one that the shard's record is of.
+    met_another: AtomicBool,
     /// Told when an examination should not wait for its turn.
     pub due: Notify,
 }
@@ -50,6 +52,7 @@ impl Watch {
             conditions: Mutex::default(),
             pressure: Mutex::default(),
             told: Mutex::default(),
+            met_another: AtomicBool::new(false),
             due: Notify::new(),
         }
     }
@@ -147,6 +150,16 @@ impl Watch {
     /// Whether the shard was ever examined.
     pub fn is_examined(&self) -> bool {
         self.verdict.load(Ordering::Acquire) != NOT_EXAMINED
+    }
+
+    /// Takes whether an examination met another server than the connections of before lead to. Tells whether two in a
+    /// row did, as one may meet the moment of a failover; after the first the next is due at once.
+    pub fn meets_another(&self, is_another: bool) -> bool {
+        let did = self.met_another.swap(is_another, Ordering::AcqRel);
+        if is_another && !did {
+            self.due.notify_one();
+        }
+        is_another && did
     }
 
     /// Takes the result of an examination that began at `began`.
