@@ -34,6 +34,7 @@
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`cli`]: the program as its own client, and what it does without a service
 //! - [`upgrade`]: databases that an earlier version left
+//! - [`store_tls`]: certificates of one's own for Redis and PostgreSQL, and IPv6 addresses
 //! - [`preflight`]: shards on which not everything works, and what is said of them
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
 //! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
@@ -107,6 +108,7 @@ mod scale;
 mod stale_on_error;
 mod staleness;
 mod startup;
+mod store_tls;
 mod stored_form;
 mod tag;
 mod traces;

@@ -5,6 +5,7 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
+//! - [`certificates`]: a certificate authority of the tests
 //! - [`acl`]: users of Redis who have not all rights
 //! - [`sentinel`]: a group of Redis servers that elects a new primary
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
@@ -28,6 +29,7 @@ pub mod acl;
 pub mod answer;
 pub mod both_stores;
 pub mod browser;
+pub mod certificates;
 pub mod checker;
 pub mod client;
 pub mod collisions;
