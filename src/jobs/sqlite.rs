@@ -7,10 +7,10 @@ use sqlx::SqlitePool;
 
 use super::job::{Failure, Flush, Id, Job, selection_columns};
 use super::repository::{Repository, SILENT_MS, Standing};
-use super::sql::{ASK_TO_CANCEL, Row, job_from_row, repository, signed};
+use super::sql::{ASK_TO_CANCEL, Row, job_from_row, repository, signed, understood};
 use crate::audit;
 use crate::clock::unix_millis;
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, in_transaction};
 
 macro_rules! columns {
     () => {

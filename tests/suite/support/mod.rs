@@ -5,6 +5,7 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
+//! - [`pgbouncer`]: a pooler in front of PostgreSQL
 //! - [`certificates`]: a certificate authority of the tests
 //! - [`acl`]: users of Redis who have not all rights
 //! - [`sentinel`]: a group of Redis servers that elects a new primary
@@ -42,6 +43,7 @@ pub mod line;
 pub mod load;
 pub mod metric;
 pub mod nginx;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
