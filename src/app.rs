@@ -48,6 +48,9 @@ const MEMORY_LOOK: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UP_STEP: Duration = Duration::from_millis(5);
 
+/// How long the start waits for an SQLite file, which may have to be rewritten first, see `database::space`.
+const FILE_WARM_UP: Duration = Duration::from_secs(60);
+
 /// Runs the service until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
@@ -218,6 +221,9 @@ impl Service {
     /// Waits a moment for what the service depends on, so that its first answers are no errors.
     /// What is not there by then may come later.
     async fn warm_up(&self) {
+        if self.database.kind() == "sqlite" {
+            self.read_file().await;
+        }
         let connected = async {
             while !self.registry.is_loaded() || self.cache.health().await.iter().any(|shard| !shard.reachable) {
                 sleep(WARM_UP_STEP).await;
@@ -226,18 +232,34 @@ impl Service {
         if timeout(WARM_UP, connected).await.is_ok() {
             return;
         }
-        let shards: Vec<_> = self.cache.health().await.into_iter().filter(|shard| !shard.reachable).collect();
-        let shards = shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>().join(", ");
-        tracing::warn!(shards, "starting without what does not answer; `check-config --connect` tells of it, too");
+        let shards = self.cache.health().await.into_iter().filter(|shard| !shard.reachable);
+        let mut missing: Vec<String> = shards.map(|shard| format!("shard {}", shard.name)).collect();
         if !self.registry.is_loaded() {
-            let database = self.database.clone();
-            tokio::spawn(async move {
-                if let Err(error) = database.bring_up_to_date().await {
-                    let error = database.diagnosis(error).await;
-                    tracing::warn!(%error, "the database does not answer");
-                }
-            });
+            missing.push(format!("the {} database", self.database.kind()));
         }
+        let (missing, database) = (missing.join(", "), self.database.trouble());
+        tracing::warn!(
+            missing,
+            database,
+            "starting without what does not answer; `check-config --connect` tells of it, too"
+        );
+    }
+
+    /// Reads the policies from an SQLite file: nobody but this process has to come up first.
+    async fn read_file(&self) {
+        let read = async {
+            while let Err(error) = self.database.bring_up_to_date().await {
+                if !error.may_pass() {
+                    return;
+                }
+                sleep(WARM_UP_STEP).await;
+            }
+            while !self.registry.is_loaded() {
+                sleep(WARM_UP_STEP).await;
+            }
+        };
+        // What cannot be read is said below, and in /health.
+        let _ = timeout(FILE_WARM_UP, read).await;
     }
 
     fn app(&self, config: &Config, dropped_log_lines: DroppedLines) -> Arc<App> {

@@ -21,6 +21,7 @@ need redis-server redis-server
 need redis-tools redis-cli
 need nginx-light nginx /usr/sbin/nginx
 need postgresql /usr/lib/postgresql/*/bin/postgres
+need pgbouncer pgbouncer /usr/sbin/pgbouncer
 need prometheus promtool
 need util-linux setpriv
 need build-essential cc gcc clang

@@ -104,7 +104,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli/screen.rs"]),
     ("indicatif", &["cli/screen.rs"]),
     ("ureq", &["cli/"]),
-    ("rustls_native_certs", &["cli/trust.rs"]),
+    ("rustls", &["config/redis.rs", "config/tls.rs"]),
+    ("rustls_native_certs", &["cli/trust.rs", "config/tls.rs"]),
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",

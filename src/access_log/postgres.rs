@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::page::{Found, Page, Parameters, Query};
 use super::record::Row;
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, in_transaction};
 use crate::journal::{self, Batch};
 use crate::model::{Namespace, UnixMillis};
 
@@ -42,7 +42,9 @@ const PAGE: &str = "SELECT id, (extract(epoch FROM timestamp) * 1000)::bigint, o
 impl journal::Repository<Row> for Postgres {
     async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error> {
         let rows = batch.rows;
-        let insert = sqlx::query(ADD)
+        let insert = self
+            .database
+            .query(ADD)
             .bind(rows.iter().map(|row| row.namespace.as_str()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.key_pattern.as_str()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.operation).collect::<Vec<_>>())
@@ -54,7 +56,7 @@ impl journal::Repository<Row> for Postgres {
         self.database
             .run(async {
                 let mut transaction = self.pool.begin().await?;
-                if journal::postgres::advance(&mut transaction, batch.writer, batch.number).await? {
+                if journal::postgres::advance(&self.database, &mut transaction, batch.writer, batch.number).await? {
                     insert.execute(&mut *transaction).await?;
                 }
                 Ok(transaction.commit().await?)
@@ -64,8 +66,9 @@ impl journal::Repository<Row> for Postgres {
 
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error> {
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
-        let delete = sqlx::query(PRUNE).bind(before).bind(limit);
-        self.database.run(async { Ok(delete.execute(&self.pool).await?.rows_affected()) }).await
+        let delete = self.database.query(PRUNE).bind(before).bind(limit);
+        let deleted = self.database.run(async { in_transaction!(self.pool, |one| delete.execute(one)) }).await?;
+        Ok(deleted.rows_affected())
     }
 }
 
@@ -76,7 +79,8 @@ impl super::Repository for Postgres {
         // Planned for these very numbers each time: a plan for any limit may choose to sort the table.
         let select = sqlx::query_as(PAGE).persistent(false).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
-        let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
+        let found: Vec<Found> =
+            self.database.run(async { in_transaction!(self.pool, |one| select.fetch_all(one)) }).await?;
         Ok(query.page(found))
     }
 }

@@ -7,7 +7,7 @@ use sqlx::SqlitePool;
 
 use super::page::{Found, Page, Parameters, Query};
 use super::record::Row;
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, give_back};
 use crate::journal::{self, Batch};
 use crate::model::{Namespace, UnixMillis};
 
@@ -39,9 +39,10 @@ impl journal::Repository<Row> for Sqlite {
         self.database
             .run(async {
                 let mut transaction = self.pool.begin().await?;
-                if journal::sqlite::advance(&mut transaction, batch.writer, batch.number).await? {
+                if journal::sqlite::advance(&self.database, &mut transaction, batch.writer, batch.number).await? {
                     for row in batch.rows {
-                        let insert = sqlx::query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
+                        let insert =
+                            self.database.query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
                         let insert = insert.bind(row.hit).bind(row.latency_ms).bind(row.timestamp_ms);
                         let insert = insert.bind(&row.request_id).bind(&row.trace_id);
                         insert.execute(&mut *transaction).await?;
@@ -54,8 +55,10 @@ impl journal::Repository<Row> for Sqlite {
 
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error> {
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
-        let delete = sqlx::query(PRUNE).bind(before).bind(limit);
-        self.database.run(async { Ok(delete.execute(&self.pool).await?.rows_affected()) }).await
+        let delete = self.database.query(PRUNE).bind(before).bind(limit);
+        // Rows that are gone leave free pages behind, which go back to the file system.
+        let freed = async { Ok(delete.execute(&self.pool).await?.rows_affected() + give_back(&self.pool).await?) };
+        self.database.run(freed).await
     }
 }
 
@@ -63,7 +66,7 @@ impl journal::Repository<Row> for Sqlite {
 impl super::Repository for Sqlite {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
         let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
-        let select = sqlx::query_as(PAGE).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
+        let select = self.database.query_as(PAGE).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
         let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
         Ok(query.page(found))

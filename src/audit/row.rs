@@ -103,6 +103,14 @@ fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     text.map(parse).transpose()
 }
 
+/// A policy, unless a later release wrote one that this release does not understand: the row is shown without it.
+fn understood(text: Option<String>) -> Option<Policy> {
+    policy_from_json(text).unwrap_or_else(|error| {
+        tracing::debug!(%error, "a policy of the audit trail is left out");
+        None
+    })
+}
+
 fn strange(reason: &dyn std::error::Error) -> Error {
     Error::Row { table: "cache_audit", reason: reason.to_string() }
 }
@@ -137,8 +145,8 @@ impl Row {
             forwarded_for,
             request_id,
             action,
-            before: policy_from_json(before)?,
-            after: policy_from_json(after)?,
+            before: understood(before),
+            after: understood(after),
             pattern,
             tag,
             deleted_count: deleted.map(unsigned).transpose()?,

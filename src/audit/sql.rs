@@ -11,11 +11,11 @@ macro_rules! repository {
         }
 
         /// Adds a row within the transaction of the change that it tells of.
-        pub async fn add(connection: &mut $connection, row: &Row) -> Result<(), Error> {
+        pub async fn add(database: &Database, connection: &mut $connection, row: &Row) -> Result<(), Error> {
             let millis = i64::try_from(row.at.0).unwrap_or(i64::MAX);
             let deleted = row.deleted_count.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
             let insert =
-                sqlx::query(ADD).bind(&row.namespace).bind(millis).bind(&row.client).bind(&row.forwarded_for);
+                database.query(ADD).bind(&row.namespace).bind(millis).bind(&row.client).bind(&row.forwarded_for);
             let insert = insert.bind(&row.request_id).bind(&row.action);
             let insert = insert.bind(policy_to_json(row.before.as_ref())).bind(policy_to_json(row.after.as_ref()));
             let insert = insert.bind(&row.pattern).bind(&row.tag).bind(deleted).bind(row.is_complete);
@@ -29,9 +29,9 @@ macro_rules! repository {
                 self.database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
-                        if $advance(&mut transaction, batch.writer, batch.number).await? {
+                        if $advance(&self.database, &mut transaction, batch.writer, batch.number).await? {
                             for row in batch.rows {
-                                add(&mut transaction, row).await?;
+                                add(&self.database, &mut transaction, row).await?;
                             }
                         }
                         Ok(transaction.commit().await?)
@@ -41,16 +41,19 @@ macro_rules! repository {
 
             async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error> {
                 let before = i64::try_from(before.0).unwrap_or(i64::MAX);
-                let delete = sqlx::query(PRUNE).bind(before).bind(limit);
-                self.database.run(async { Ok(delete.execute(&self.pool).await?.rows_affected()) }).await
+                let delete = self.database.query(PRUNE).bind(before).bind(limit);
+                let deleted =
+                    self.database.run(async { in_transaction!(self.pool, |one| delete.execute(one)) }).await?;
+                Ok(deleted.rows_affected())
             }
         }
 
         #[async_trait]
         impl Repository for $name {
             async fn page(&self, namespace: &Namespace, before: i64, limit: i64) -> Result<Vec<(i64, Row)>, Error> {
-                let select = sqlx::query_as(PAGE).bind(namespace.as_str()).bind(before).bind(limit);
-                let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
+                let select = self.database.query_as(PAGE).bind(namespace.as_str()).bind(before).bind(limit);
+                let found: Vec<Found> =
+                    self.database.run(async { in_transaction!(self.pool, |one| select.fetch_all(one)) }).await?;
                 found.into_iter().map(|found| Row::from_found(namespace.as_str(), found)).collect()
             }
         }

@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::Repository;
 use super::row::{Found, Row, policy_to_json};
 use super::sql::repository;
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, in_transaction};
 use crate::journal::{self, Batch};
 use crate::model::{Namespace, UnixMillis};
 

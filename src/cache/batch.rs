@@ -146,7 +146,7 @@ impl Cache {
 
     async fn store_many(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
         self.check_batch(writes.len())?;
-        let quota = self.registry.policy(namespace.as_str()).quota();
+        let quota = self.registry.for_check(namespace.as_str())?.quota();
         for (index, (key, write)) in writes.iter().enumerate() {
             self.check_write(key, write, quota).map_err(|error| Error::Entry { index, error: Box::new(error) })?;
         }

@@ -27,8 +27,10 @@ pub enum Error {
     /// A write to a namespace that does not exist and is not created.
     #[error("the namespace does not exist and is not created by a write")]
     UnknownNamespace,
-    #[error("the policies could not be read from the database yet")]
-    PoliciesNotLoaded,
+    #[error(
+        "the namespace's policy is not known: it could not be read from the database yet, or a later release wrote it"
+    )]
+    PoliciesUnknown,
     #[error("there are {limit} namespaces already, which is the most allowed")]
     TooManyNamespaces { limit: usize },
     #[error("the namespace has no policy of its own")]
@@ -55,7 +57,7 @@ impl Error {
             | Self::TooManyFlushes
             | Self::Panicked
             | Self::Database(_)
-            | Self::PoliciesNotLoaded
+            | Self::PoliciesUnknown
             | Self::NoRoom => false,
             _ => true,
         }
@@ -66,7 +68,7 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unknown => Self::UnknownNamespace,
-            Refusal::NotLoaded => Self::PoliciesNotLoaded,
+            Refusal::PolicyUnknown => Self::PoliciesUnknown,
             Refusal::TooMany { limit } => Self::TooManyNamespaces { limit },
         }
     }

@@ -48,14 +48,22 @@ impl Cache {
     /// # Errors
     /// The database could not be read yet.
     pub fn namespaces(&self) -> Result<Vec<Record>, Error> {
-        if self.registry.is_loaded() { Ok(self.registry.all()) } else { Err(Error::PoliciesNotLoaded) }
+        if self.registry.is_loaded() { Ok(self.registry.all()) } else { Err(Error::PoliciesUnknown) }
     }
 
     /// # Errors
     /// It is not configured, or the database could not be read yet.
     pub fn namespace(&self, namespace: &Namespace) -> Result<Record, Error> {
-        let absent = || if self.registry.is_loaded() { Error::NamespaceNotFound } else { Error::PoliciesNotLoaded };
+        let absent = || match self.registry.is_policy_unknown(namespace) {
+            true => Error::PoliciesUnknown,
+            false => Error::NamespaceNotFound,
+        };
         self.registry.get(namespace).ok_or_else(absent)
+    }
+
+    /// Whether the policies were read from the database since the start.
+    pub fn are_policies_loaded(&self) -> bool {
+        self.registry.is_loaded()
     }
 
     /// The policy of namespaces nobody configured.

@@ -61,7 +61,7 @@ impl Orphans {
             }
         };
         let unknown: Vec<Namespace> =
-            stored.into_iter().filter(|namespace| cache.registry.get(namespace).is_none()).collect();
+            stored.into_iter().filter(|namespace| !cache.registry.may_exist(namespace)).collect();
         self.0.retain(|namespace, _| unknown.contains(namespace));
         for namespace in unknown {
             let Ok(totals) = cache.store.booked_totals(&namespace).await else { continue };

@@ -37,7 +37,7 @@ impl Cache {
     }
 
     async fn store_one(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
-        self.check_write(key, &write, self.registry.policy(key.namespace()).quota())?;
+        self.check_write(key, &write, self.registry.for_check(key.namespace())?.quota())?;
         let policy = self.registry.for_write(key.namespace())?;
         let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
         let _void = self.void_when_over(key);

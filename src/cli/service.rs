@@ -192,6 +192,7 @@ impl Service {
             "outcome_unknown" => "look at what is there before doing it again",
             "storage_full" => "`sidecache namespaces` shows quotas, and what they hold",
             "database_unavailable" => "reads and writes of entries need no database; see its /health",
+            "policies_unknown" => "that instance could not read the database since its start; see its /health",
             "no_such_route" if without_path.is_some() => without_path.as_deref().unwrap_or_default(),
             "no_such_route" => "the service may be older than this program",
             _ => "",

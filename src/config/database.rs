@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::settings::{Error, Settings};
+use super::tls::TlsFiles;
 
 /// Which database, and how long to wait for it.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct DatabaseConfig {
     pub kind: DatabaseKind,
     /// Deadline of one statement.
     pub timeout: Duration,
+    /// Whether a connection may keep prepared statements; behind a pooler in transaction mode it may not.
+    pub keeps_statements: bool,
 }
 
 /// The two kinds of database, with how to reach it.
@@ -53,6 +56,9 @@ impl std::fmt::Debug for DatabaseConfig {
 
 const URL: &str = "database_url";
 
+/// What SQLite keeps of a write-ahead log at most, once its rows are in the file.
+const MOST_LOG_BYTES: &str = "67108864";
+
 /// What becomes of the folder of an SQLite file while the settings are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Folder {
@@ -65,12 +71,13 @@ pub enum Folder {
 impl DatabaseConfig {
     pub(super) fn parse(settings: &Settings, folder: Folder) -> Result<Self, Error> {
         let timeout = Duration::from_millis(settings.number("database_timeout_ms", 10..=60_000)?);
+        let files = TlsFiles::parse(settings, "database")?;
         let url = settings.text(URL).trim();
         let kind = match url.split(':').next() {
             Some("postgres" | "postgresql") => {
                 let options = PgConnectOptions::from_str(url)
                     .map_err(|error| settings.error(URL, format!("the URL does not parse: {error}")))?;
-                DatabaseKind::Postgres(Box::new(options.application_name("sidecache")))
+                DatabaseKind::Postgres(Box::new(postgres(settings, options, &files)?))
             }
             Some("sqlite") => {
                 let options = SqliteConnectOptions::from_str(url)
@@ -79,6 +86,8 @@ impl DatabaseConfig {
                 // transactions, never the file (<https://www.sqlite.org/wal.html>).
                 let options = options
                     .create_if_missing(true)
+                    .auto_vacuum(SqliteAutoVacuum::Incremental)
+                    .pragma("journal_size_limit", MOST_LOG_BYTES)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Normal)
                     .busy_timeout(timeout);
@@ -91,8 +100,44 @@ impl DatabaseConfig {
             }
             _ => return Err(settings.error(URL, "expected sqlite://<path> or postgres://<user>@<host>/<database>")),
         };
-        Ok(Self { kind, timeout })
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let keeps_statements = !query.split('&').any(|pair| pair == "statement-cache-capacity=0");
+        Ok(Self { kind, timeout, keeps_statements })
     }
+}
+
+/// Adds what holds for every PostgreSQL.
+fn postgres(settings: &Settings, options: PgConnectOptions, files: &TlsFiles) -> Result<PgConnectOptions, Error> {
+    let host = options.get_host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
+    // Numbers travel in binary form, and PgBouncer refuses connections that ask for this.
+    let mut options = options.extra_float_digits(None);
+    if let Some(address) = address {
+        options = options.host(&address);
+    }
+    if options.get_application_name().is_none() {
+        options = options.application_name("sidecache");
+    }
+    if files.is_empty() {
+        return Ok(options);
+    }
+    // As in libpq, a CA of one's own is there to be checked against; the name, too, unless the URL says otherwise.
+    let has_ca = files.ca.is_some();
+    let mode = match options.get_ssl_mode() {
+        PgSslMode::Disable => return Err(settings.error(URL, "sslmode=disable contradicts database_tls_*")),
+        PgSslMode::Prefer | PgSslMode::Allow if has_ca => PgSslMode::VerifyFull,
+        PgSslMode::Require if has_ca => PgSslMode::VerifyCa,
+        PgSslMode::Prefer | PgSslMode::Allow => PgSslMode::Require,
+        mode => mode,
+    };
+    options = options.ssl_mode(mode);
+    if let Some(ca) = &files.ca {
+        options = options.ssl_root_cert(ca);
+    }
+    if let Some(client) = &files.client {
+        options = options.ssl_client_cert(&client.certificate).ssl_client_key(&client.key);
+    }
+    Ok(options)
 }
 
 /// The path of the file, unless the database is in memory or named by a URI of SQLite's own.

@@ -5,6 +5,7 @@ mod mask;
 mod memory;
 mod redis;
 mod settings;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::{NonZero, NonZeroU16};

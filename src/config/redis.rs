@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use fred::types::config::Config as Endpoint;
+use fred::types::config::{Config as Endpoint, Server, ServerConfig, TlsConnector};
+use percent_encoding::percent_decode_str;
+use rustls::pki_types::ServerName;
 
 use super::DAY_MS;
 use super::settings::{Error, Settings};
+use super::tls::TlsFiles;
 
 /// The pool of shards and the rules for all of them.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ impl std::fmt::Debug for ShardConfig {
 
 const SHARDS: &str = "redis_shards";
 
+const SERVER_NAME: &str = "redis_tls_server_name";
+
 impl RedisConfig {
     /// Connections to each shard: as many as were asked for, and as many on one worker as on another.
     pub fn lanes(&self, workers: usize) -> usize {
@@ -49,13 +54,21 @@ impl RedisConfig {
         let timeout = Duration::from_millis(settings.number("redis_timeout_ms", 1..=60_000)?);
         let connections = settings.number("redis_connections", 1..=256)? as usize;
         let max_in_flight = settings.number("redis_max_in_flight", 1..=1_000_000)? as usize;
+        let files = TlsFiles::parse(settings, "redis")?;
+        let server_name = match settings.text(SERVER_NAME).trim() {
+            "" => None,
+            name => {
+                Some(ServerName::try_from(name.to_owned()).map_err(|reason| settings.error(SERVER_NAME, reason))?)
+            }
+        };
         let text = settings.text(SHARDS).trim();
         if text.is_empty() {
             return Ok(None);
         }
         let mut shards: Vec<ShardConfig> = Vec::new();
         for part in text.split(',') {
-            let shard = shard(part.trim()).map_err(|reason| settings.error(SHARDS, reason))?;
+            let shard =
+                shard(part.trim(), &files, server_name.as_ref()).map_err(|reason| settings.error(SHARDS, reason))?;
             if shards.iter().any(|other| other.name == shard.name) {
                 return Err(settings.error(SHARDS, format!("two shards are named {:?}", shard.name)));
             }
@@ -65,6 +78,12 @@ impl RedisConfig {
                 return Err(settings.error(SHARDS, reason));
             }
             shards.push(shard);
+        }
+        let is_unused = shards.iter().all(|shard| shard.endpoint.tls.is_none());
+        if is_unused && !(files.is_empty() && server_name.is_none()) {
+            return Err(
+                settings.error(SHARDS, "redis_tls_* is set, and no URL begins with rediss:// or rediss-sentinel://")
+            );
         }
         // So that it is answered before the request's deadline.
         let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
@@ -78,7 +97,7 @@ fn is_same_place(one: &Endpoint, other: &Endpoint) -> bool {
 }
 
 /// Parses `name=URL`. A reason never repeats the URL, which may hold a password.
-fn shard(part: &str) -> Result<ShardConfig, String> {
+fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>) -> Result<ShardConfig, String> {
     let (name, url) = part
         .split_once('=')
         .filter(|(name, url)| url.contains("://") && !name.contains("://"))
@@ -93,12 +112,100 @@ fn shard(part: &str) -> Result<ShardConfig, String> {
     if !known.contains(&scheme) {
         return Err(format!("shard {name}: the URL begins with one of {}, not {scheme:?}", known.join(", ")));
     }
-    let mut endpoint = Endpoint::from_url(url).map_err(|error| {
+    // The client library splits these at their first colon, and has a TLS configuration that we replace.
+    let (plain, nodes) = without_nodes(url).map_err(|reason| format!("shard {name}: {reason}"))?;
+    let is_tls = plain.starts_with("rediss");
+    let plain = if is_tls { plain.replacen("rediss", "redis", 1) } else { plain };
+    let mut endpoint = Endpoint::from_url(&plain).map_err(|error| {
         // What the library says behind a colon is a part of the URL.
         let reason = error.details().split(": ").next().unwrap_or_default();
         format!("shard {name}: the URL does not parse: {reason}")
     })?;
     // Connect when the shard is there, not only if it is there now.
     endpoint.fail_fast = false;
+    // SELECT is a command that a user may lack, and 0 is where a connection begins.
+    endpoint.database = endpoint.database.filter(|database| *database != 0);
+    match &mut endpoint.server {
+        ServerConfig::Centralized { server } => unbracket(server),
+        ServerConfig::Sentinel { hosts, .. } => {
+            hosts.extend(nodes);
+            hosts.iter_mut().for_each(unbracket);
+        }
+        _ => {}
+    }
+    if is_tls {
+        let names = match server_name {
+            Some(name) => vec![name.clone()],
+            // A server that Sentinels named by its address may carry the name of one of them.
+            None => endpoint.server.hosts().iter().filter_map(dns_name).collect(),
+        };
+        let config = files.client_config(names).map_err(|reason| format!("shard {name}: TLS: {reason}"))?;
+        endpoint.tls = Some(TlsConnector::from(config).into());
+    }
     Ok(ShardConfig { name: name.to_owned(), endpoint })
+}
+
+/// Takes the parameters `node` out of a URL.
+fn without_nodes(url: &str) -> Result<(String, Vec<Server>), String> {
+    let Some((place, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
+    let (nodes, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| pair.starts_with("node="));
+    let nodes = nodes.into_iter().map(node).collect::<Result<_, _>>()?;
+    Ok((format!("{place}?{}", others.join("&")), nodes))
+}
+
+/// Parses `node=host:port`, an IPv6 address in brackets.
+fn node(pair: &str) -> Result<Server, String> {
+    let wrong = || "a node is host:port, an IPv6 address in brackets".to_owned();
+    let text = pair.strip_prefix("node=").unwrap_or(pair);
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| wrong())?;
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let is_one_host =
+        !host.is_empty() && (host.starts_with('[') && host.ends_with(']') || !host.contains([':', '@']));
+    let port = port.parse().ok().filter(|_| is_one_host).ok_or_else(wrong)?;
+    Ok(Server::new(host, port))
+}
+
+/// Takes the brackets off an IPv6 address, as Sentinels tell it and certificates carry it.
+fn unbracket(server: &mut Server) {
+    if let Some(address) = server.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        server.host = address.to_owned().into();
+    }
+}
+
+fn dns_name(server: &Server) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(server.host.to_string()).ok()?;
+    matches!(name, ServerName::DnsName(_)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(part: &str) -> Result<Vec<(String, u16)>, String> {
+        let shard = shard(part, &TlsFiles::default(), None)?;
+        Ok(shard.endpoint.server.hosts().iter().map(|server| (server.host.to_string(), server.port)).collect())
+    }
+
+    #[test]
+    fn a_host_may_be_an_ipv6_address_wherever_one_stands() {
+        let one = |host: &str, port| (host.to_owned(), port);
+        assert_eq!(hosts("a=redis://[::1]:7000"), Ok(vec![one("::1", 7000)]));
+        assert_eq!(hosts("a=redis://user:pw@[fd00::1]"), Ok(vec![one("fd00::1", 6379)]));
+        let sentinels = "a=redis-sentinel://[::1]/0?sentinelServiceName=m&node=[::1]:2&node=%5B::3%5D:4&node=h:5";
+        let expected = vec![one("::1", 26379), one("::1", 2), one("::3", 4), one("h", 5)];
+        assert_eq!(hosts(sentinels), Ok(expected));
+    }
+
+    #[test]
+    fn a_node_that_is_no_host_and_port_is_refused() {
+        for node in ["", "h", "h:", ":1", "::1:1", "[::1]", "h:99999", "u:pw@h:1", "u@h:1"] {
+            assert!(hosts(&format!("a=redis-sentinel://h?sentinelServiceName=m&node={node}")).is_err(), "{node:?}");
+        }
+    }
+
+    #[test]
+    fn database_0_is_not_selected() {
+        let database = |part| shard(part, &TlsFiles::default(), None).unwrap().endpoint.database;
+        assert_eq!((database("a=redis://h/0"), database("a=redis://h/3")), (None, Some(3)));
+    }
 }

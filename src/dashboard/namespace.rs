@@ -17,7 +17,7 @@ use super::listing::{self, KeysQuery};
 use super::page::{Page, Tile, bar, part, section, tiles};
 use super::problem::Problem;
 use super::{Dashboard, Shared, audit, flush, latency, number};
-use crate::cache::Stats;
+use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::model::{Namespace, Policy, Ttl};
 
@@ -79,12 +79,12 @@ pub async fn regions(dashboard: &Dashboard, namespace: &Namespace) -> Vec<Region
 }
 
 fn figures(dashboard: &Dashboard, namespace: &Namespace, stats: Option<&Stats>) -> Markup {
-    let policy = dashboard
-        .app
-        .cache
-        .namespace(namespace)
-        .map_or_else(|_| dashboard.app.cache.default_policy(), |record| record.policy);
-    let quota = policy.quota().max_bytes.map_or(0, NonZeroU64::get);
+    let policy = match dashboard.app.cache.namespace(namespace) {
+        Ok(record) => Some(record.policy),
+        Err(Error::PoliciesUnknown) => None,
+        Err(_) => Some(dashboard.app.cache.default_policy()),
+    };
+    let quota = policy.and_then(|policy| policy.quota().max_bytes).map_or(0, NonZeroU64::get);
     let unknown = || number::UNKNOWN.to_owned();
     let plain = |of: fn(&Stats) -> u64| stats.map(of);
     let tile = |stat, name, value: Option<u64>, note: Markup| Tile {
@@ -177,6 +177,9 @@ fn top_keys(dashboard: &Dashboard, name: &str) -> Markup {
 /// The policy in words.
 fn policy_of(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
     let record = dashboard.app.cache.namespace(namespace);
+    if matches!(record, Err(Error::PoliciesUnknown)) {
+        return html! { p.muted #policy { "The policy of this namespace is not known; writes are refused until it is." } };
+    }
     let is_own = record.is_ok();
     let policy = record.map_or_else(|_| dashboard.app.cache.default_policy(), |record| record.policy);
     let seconds = |ttl: Option<Ttl>, never: &str| {

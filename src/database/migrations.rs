@@ -1,11 +1,46 @@
 //! The schema's history, part of the program. Each step stands once for each database, under the
 //! same number; one that was released is never edited.
+//!
+//! In PostgreSQL the steps are taken over a connection of their own, which is closed whatever happened, so that no lock
+//! outlives an attempt. The schema is looked up first. Only where steps are missing, each is taken in one transaction
+//! behind a lock of that transaction, which is waited for within the deadline of a statement: several instances take
+//! turns, a role that may only use the tables can start on a complete schema, and a pooler in transaction mode is no
+//! obstacle.
 
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
+use tokio::time::timeout;
+
+use super::{Error, connect};
+
+/// Where the steps that were taken are written down: the library's own table, since SQLite's steps are taken by the
+/// library, and PostgreSQL's were in earlier releases.
+const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (\
+     version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), \
+     success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
+
+const IS_TABLE_THERE: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+
+const STEPS_TAKEN: &str = "SELECT version, checksum FROM _sqlx_migrations";
+
+const NOTE_STEP: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+     VALUES ($1, $2, TRUE, $3, (extract(epoch FROM clock_timestamp() - now()) * 1e9)::bigint)";
+
+/// The key of the lock behind which a step is taken: "sidecach" in ASCII.
+const LOCK: i64 = 0x7369_6465_6361_6368;
+
+/// The longest that all missing steps together may take: a connection that went silent must not hold up the next
+/// attempt for ever.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long a connection may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 5] = [
+const STEPS: [(i64, &str, &str, &str); 6] = [
     (
         1,
         "foundation",
@@ -36,6 +71,12 @@ const STEPS: [(i64, &str, &str, &str); 5] = [
         include_str!("../../migrations/postgres/0005_jobs.sql"),
         include_str!("../../migrations/sqlite/0005_jobs.sql"),
     ),
+    (
+        6,
+        "namespace_id",
+        include_str!("../../migrations/postgres/0006_namespace_id.sql"),
+        include_str!("../../migrations/sqlite/0006_namespace_id.sql"),
+    ),
 ];
 
 /// Number and name of every step.
@@ -43,8 +84,80 @@ pub fn known() -> impl Iterator<Item = (i64, &'static str)> {
     STEPS.iter().map(|(number, name, ..)| (*number, *name))
 }
 
-pub fn postgres() -> Migrator {
+fn postgres() -> Migrator {
     migrator(STEPS.map(|(number, name, sql, _)| (number, name, sql)))
+}
+
+/// Brings a schema in PostgreSQL up to date; a lock of others is waited for as long as `patience`.
+///
+/// # Errors
+/// The database cannot be reached or used, another session holds a lock, or a step fails.
+pub async fn migrate_postgres(options: &PgConnectOptions, patience: Duration) -> Result<(), Error> {
+    let attempt = async {
+        let mut connection = connect(options).await?;
+        let taken = take_missing_steps(&mut connection, patience).await;
+        // Dropping the connection closes it as well, less politely.
+        let _ = timeout(GOODBYE, connection.close()).await;
+        taken
+    };
+    timeout(LONGEST, attempt).await.unwrap_or(Err(Error::Timeout))
+}
+
+async fn take_missing_steps(connection: &mut PgConnection, patience: Duration) -> Result<(), Error> {
+    let migrator = postgres();
+    let taken = steps_taken(connection).await?;
+    for step in migrator.iter() {
+        if !is_taken(step, &taken)? {
+            take(connection, step, patience).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A step's number, and the checksum of its text.
+type Taken = (i64, Vec<u8>);
+
+/// Reads which steps were taken, and needs no right but to read.
+async fn steps_taken(connection: &mut PgConnection) -> Result<Vec<Taken>, Error> {
+    let mut transaction = connection.begin().await?;
+    let is_there: bool = sqlx::query_scalar(IS_TABLE_THERE).persistent(false).fetch_one(&mut *transaction).await?;
+    let taken = if is_there { list_steps(&mut transaction).await? } else { Vec::new() };
+    transaction.commit().await?;
+    Ok(taken)
+}
+
+async fn list_steps(connection: &mut PgConnection) -> Result<Vec<Taken>, Error> {
+    Ok(sqlx::query_as(STEPS_TAKEN).persistent(false).fetch_all(connection).await?)
+}
+
+/// Whether a step is among those taken.
+///
+/// # Errors
+/// Another step stands under its number.
+fn is_taken(step: &Migration, taken: &[Taken]) -> Result<bool, MigrateError> {
+    match taken.iter().find(|(version, _)| *version == step.version) {
+        Some((_, checksum)) if *checksum != *step.checksum => Err(MigrateError::VersionMismatch(step.version)),
+        found => Ok(found.is_some()),
+    }
+}
+
+async fn take(connection: &mut PgConnection, step: &Migration, patience: Duration) -> Result<(), Error> {
+    let mut transaction = connection.begin().await?;
+    let lock = format!(
+        "SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({LOCK})",
+        // Not as long as whoever waits for this, who would hear of no lock.
+        (patience / 2).as_millis().clamp(1, 60_000)
+    );
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+    sqlx::raw_sql(CREATE_TABLE).execute(&mut *transaction).await?;
+    // Another instance may have taken it while this one waited for the lock.
+    if !is_taken(step, &list_steps(&mut transaction).await?)? {
+        let failed = |error| MigrateError::ExecuteMigration(error, step.version);
+        sqlx::raw_sql(step.sql.clone()).execute(&mut *transaction).await.map_err(failed)?;
+        let note = sqlx::query(NOTE_STEP).persistent(false).bind(step.version).bind(&*step.description);
+        note.bind(&*step.checksum).execute(&mut *transaction).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 pub fn sqlite() -> Migrator {

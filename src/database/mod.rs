@@ -3,37 +3,30 @@
 //! Nothing here is on the path of a cache request. The service starts without its database and
 //! goes on when it is lost; what needs it says so or waits in a bounded queue.
 
+mod error;
 mod migrations;
+mod space;
+mod transaction;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use parking_lot::Mutex;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::time::Instant;
+
+pub use error::Error;
+pub use space::give_back;
+pub(crate) use transaction::in_transaction;
 
 use crate::config::{DatabaseConfig, DatabaseKind};
 
-/// How long a database may take to say why it cannot be reached; one that is silent says nothing after longer.
+/// How long the search for the cause of a failure waits for an answer. A database that stays silent has told nothing
+/// after a longer time either.
 const DIAGNOSIS: Duration = Duration::from_secs(1);
-
-/// How a database operation fails.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the database did not answer in time")]
-    Timeout,
-    #[error("the schema cannot be brought up to date: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
-    /// A change was sent and not answered: it may or may not have happened.
-    #[error("the outcome of a change is unknown: {0}")]
-    OutcomeUnknown(Box<Error>),
-    /// A row that this program would not have written.
-    #[error("a row of {table} cannot be understood: {reason}")]
-    Row { table: &'static str, reason: String },
-}
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +46,14 @@ pub struct Database {
     pool: Pool,
     kind: &'static str,
     timeout: Duration,
+    keeps_statements: bool,
     migrated: Arc<AtomicBool>,
     migrating: Arc<tokio::sync::Mutex<()>>,
     connected: AtomicBool,
+    /// Why the last operation did not reach the database.
+    trouble: Mutex<Option<String>>,
+    /// Connections that were made before this moment lead to a server that takes no writes.
+    read_only_until: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Either kind of pool; cheap to clone.
@@ -69,14 +67,23 @@ impl Database {
     /// Sets the pool up without connecting.
     pub fn new(config: &DatabaseConfig) -> Self {
         let (kind, timeout) = (config.kind.as_str(), config.timeout);
+        let read_only_until: Arc<Mutex<Option<Instant>>> = Arc::default();
         let pool = match &config.kind {
-            DatabaseKind::Postgres(options) => Pool::Postgres(
-                PgPoolOptions::new()
-                    .max_connections(4)
-                    .acquire_timeout(config.timeout)
-                    .after_release(move |connection, _| Box::pin(still_answers(connection, timeout)))
-                    .connect_lazy_with((**options).clone()),
-            ),
+            DatabaseKind::Postgres(options) => {
+                let read_only_until = read_only_until.clone();
+                Pool::Postgres(
+                    PgPoolOptions::new()
+                        .max_connections(4)
+                        .acquire_timeout(config.timeout)
+                        .before_acquire(move |_, connection| {
+                            let made_at = Instant::now().checked_sub(connection.age);
+                            let is_read_only = read_only_until.lock().is_some_and(|until| made_at <= Some(until));
+                            Box::pin(async move { Ok(!is_read_only) })
+                        })
+                        .after_release(move |connection, _| Box::pin(still_answers(connection, timeout)))
+                        .connect_lazy_with((**options).clone()),
+                )
+            }
             // SQLite has one writer; a second connection would only wait for it. The one is kept, as
             // a database in memory lives and dies with it.
             DatabaseKind::Sqlite(options) => Pool::Sqlite(
@@ -92,9 +99,12 @@ impl Database {
             pool,
             kind,
             timeout,
+            keeps_statements: config.keeps_statements,
             migrated: Arc::default(),
             migrating: Arc::default(),
             connected: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            read_only_until,
         }
     }
 
@@ -106,6 +116,11 @@ impl Database {
     /// Whether the last operation reached the database.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Relaxed)
+    }
+
+    /// Why the last operation did not reach the database; `None` where it did.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     pub fn pool(&self) -> &Pool {
@@ -121,25 +136,44 @@ impl Database {
             self.migrate().await?;
             operation.await
         };
-        let result = tokio::time::timeout(self.timeout, within).await.unwrap_or(Err(Error::Timeout));
-        if result.as_ref().is_err_and(Error::is_missing_table) {
-            // Another database than the one that was migrated: restored, or empty.
-            self.migrated.store(false, Relaxed);
-        }
-        let connected = !result.as_ref().is_err_and(Error::is_outage);
-        if self.connected.swap(connected, Relaxed) != connected {
-            match &result {
-                Err(error) => tracing::warn!(%error, "database lost"),
-                Ok(_) => tracing::info!(kind = self.kind, "database connected"),
+        let result = match tokio::time::timeout(self.timeout, within).await.unwrap_or(Err(Error::Timeout)) {
+            Err(error) => {
+                self.react_to(&error);
+                Err(self.diagnosis(error).await)
             }
-        }
+            done => done,
+        };
+        self.note(result.as_ref().err().filter(|error| error.is_outage()));
         result
     }
 
-    /// Brings the schema up to date once a process; instances that start together take turns.
+    fn react_to(&self, error: &Error) {
+        if error.is_missing_table() {
+            // Another database than the one that was migrated: restored, or empty.
+            self.migrated.store(false, Relaxed);
+        }
+        if error.is_read_only() {
+            // After a failover the old primary is a replica. A new connection leads to the new primary.
+            *self.read_only_until.lock() = Some(Instant::now());
+        }
+    }
+
+    /// Remembers whether the database was reached, and logs changes.
+    fn note(&self, outage: Option<&Error>) {
+        let trouble = outage.map(ToString::to_string);
+        let was_connected = self.connected.swap(outage.is_none(), Relaxed);
+        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
+        match trouble {
+            Some(error) if was_connected => tracing::warn!(error, "database lost"),
+            Some(error) if before.as_ref() != Some(&error) => tracing::warn!(error, "the database does not answer"),
+            None if !was_connected => tracing::info!(kind = self.kind, "database connected"),
+            _ => {}
+        }
+    }
+
+    /// Brings the schema up to date once a process.
     ///
-    /// A task of its own, as a migration that is given up half way would leave its lock with the
-    /// connection, and the connection with the pool.
+    /// A task of its own: who waits for it may give up, and the next one waits for the same task.
     async fn migrate(&self) -> Result<(), Error> {
         if self.migrated.load(Relaxed) {
             return Ok(());
@@ -148,12 +182,17 @@ impl Database {
         if self.migrated.load(Relaxed) {
             return Ok(());
         }
-        let (pool, migrated) = (self.pool.clone(), self.migrated.clone());
+        let (pool, migrated, patience) = (self.pool.clone(), self.migrated.clone(), self.timeout);
         let migration = tokio::spawn(async move {
             let _turn = turn;
             match &pool {
-                Pool::Postgres(pool) => migrations::postgres().run(pool).await?,
-                Pool::Sqlite(pool) => migrations::sqlite().run(pool).await?,
+                Pool::Postgres(pool) => migrations::migrate_postgres(&pool.connect_options(), patience).await?,
+                Pool::Sqlite(pool) => {
+                    migrations::sqlite().run(pool).await?;
+                    if let Err(error) = space::enable(pool).await {
+                        tracing::warn!(%error, "the SQLite file goes on without giving space back");
+                    }
+                }
             }
             migrated.store(true, Relaxed);
             Ok(())
@@ -169,7 +208,10 @@ impl Database {
         const SQL: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
         let asked = async {
             match &self.pool {
-                Pool::Postgres(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
+                Pool::Postgres(pool) => {
+                    let mut transaction = pool.begin().await?;
+                    self.query_as::<_, (i64, String)>(SQL).fetch_all(&mut *transaction).await
+                }
                 Pool::Sqlite(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
             }
         };
@@ -190,25 +232,20 @@ impl Database {
         self.run(async { Ok(()) }).await
     }
 
-    /// Why the database cannot be reached, where `error` tells only that its time was over: a pool tries again and
-    /// again, and forgets why. One attempt outside of it tells.
+    /// The cause of `error`, where it tells only that time ran out: the pool tries to connect again and again, and
+    /// forgets why that failed. One attempt outside the pool tells.
     pub async fn diagnosis(&self, error: Error) -> Error {
-        use sqlx::migrate::MigrateError as M;
-        let told = match &error {
-            Error::Sql(told) | Error::Migration(M::Execute(told)) => Some(told),
-            _ => None,
-        };
-        if !matches!((&error, told), (Error::Timeout, _) | (_, Some(sqlx::Error::PoolTimedOut))) {
+        if !error.hides_its_cause() {
             return error;
         }
         let attempt = async {
             match &self.pool {
-                Pool::Postgres(pool) => pool.connect_options().connect().await.map(drop),
-                Pool::Sqlite(pool) => pool.connect_options().connect().await.map(drop),
+                Pool::Postgres(pool) => connect(&pool.connect_options()).await.map(drop),
+                Pool::Sqlite(pool) => Ok(pool.connect_options().connect().await.map(drop)?),
             }
         };
         match tokio::time::timeout(self.timeout.min(DIAGNOSIS), attempt).await {
-            Ok(Err(found)) => Error::Sql(found),
+            Ok(Err(found)) => found,
             Ok(Ok(())) | Err(_) => Error::Timeout,
         }
     }
@@ -227,6 +264,17 @@ impl Database {
     }
 }
 
+/// A connection outside the pool.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    options.connect().await.map_err(|cause| {
+        let server = match options.get_socket() {
+            Some(path) => path.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        Error::Unreachable { server, cause }
+    })
+}
+
 /// Tells a connection that can be used again. The pool asks the same, but waits for an answer without
 /// an end: a few statements whose connection went silent would use it up for good.
 async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
@@ -234,61 +282,5 @@ async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Resu
         Ok(answer) => answer.map(|()| true),
         // As an error: then the connection is closed without asking the other side.
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-    }
-}
-
-impl Error {
-    /// What the error means once the change was being committed.
-    pub(crate) fn of_commit(self, is_committing: &AtomicBool) -> Self {
-        if is_committing.load(Relaxed) { Self::OutcomeUnknown(Box::new(self)) } else { self }
-    }
-
-    /// Whether the database could not be reached or used, rather than disliked what it was given.
-    fn is_outage(&self) -> bool {
-        match self {
-            Self::Timeout | Self::Migration(_) => true,
-            Self::OutcomeUnknown(error) => error.is_outage(),
-            Self::Sql(_) => !self.is_refused_data(),
-            Self::Row { .. } => false,
-        }
-    }
-
-    /// Whether the data given was what the database disliked: to try again is of no use.
-    /// SQLSTATE classes 22 and 23 (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-    pub fn is_refused_data(&self) -> bool {
-        self.sql_state().is_some_and(|state| state.len() == 5 && (state.starts_with("22") || state.starts_with("23")))
-    }
-
-    /// Whether the same may work a moment later: the database is away, starting or full of connections.
-    /// SQLSTATE 57P01 to 57P03 and 53300.
-    pub fn may_pass(&self) -> bool {
-        use sqlx::Error as E;
-        use sqlx::migrate::MigrateError as M;
-        let passes = |error: &E| match error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::WorkerCrashed => true,
-            E::Database(error) => {
-                error.code().is_some_and(|code| code.starts_with("57P") || code == "53300" || code == "5")
-            }
-            _ => false,
-        };
-        match self {
-            Self::Timeout => true,
-            Self::Sql(error) | Self::Migration(M::Execute(error) | M::ExecuteMigration(error, _)) => passes(error),
-            Self::OutcomeUnknown(error) => error.may_pass(),
-            Self::Migration(_) | Self::Row { .. } => false,
-        }
-    }
-
-    fn is_missing_table(&self) -> bool {
-        // PostgreSQL has a code for it; SQLite has only the words.
-        let words = matches!(self, Self::Sql(error) if error.to_string().contains("no such table"));
-        words || self.sql_state().as_deref() == Some("42P01")
-    }
-
-    fn sql_state(&self) -> Option<String> {
-        match self {
-            Self::Sql(sqlx::Error::Database(error)) => error.code().map(Into::into),
-            _ => None,
-        }
     }
 }

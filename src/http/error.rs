@@ -126,6 +126,7 @@ codes! {
     RingMismatch: SERVICE_UNAVAILABLE "ring_mismatch" "This instance's shards are not those of the fleet";
     ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
+    PoliciesUnknown: SERVICE_UNAVAILABLE "policies_unknown" "The namespace's policy is not known yet";
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
 }
 
@@ -210,7 +211,8 @@ pub fn cache_code(error: &cache::Error) -> Code {
         E::Panicked => Code::Internal,
         E::Store(error) | E::PartlyFlushed { error, .. } => store_code(error),
         E::Database(database::Error::OutcomeUnknown(_)) => Code::OutcomeUnknown,
-        E::Database(_) | E::PoliciesNotLoaded => Code::DatabaseUnavailable,
+        E::Database(_) => Code::DatabaseUnavailable,
+        E::PoliciesUnknown => Code::PoliciesUnknown,
     }
 }
 

@@ -75,6 +75,11 @@ pub struct DatabaseAnswer {
     kind: &'static str,
     #[schema(schema_with = schema::connection_state)]
     state: &'static str,
+    /// Why it cannot be reached; null while it is connected.
+    #[schema(required)]
+    error: Option<String>,
+    /// Whether the policies were read since the start. Until then writes are refused.
+    policies_known: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -82,6 +87,10 @@ pub struct DatabaseAnswer {
 pub struct StatusAnswer {
     #[schema(schema_with = schema::probe_status)]
     status: &'static str,
+    /// Why not; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, schema_with = schema::not_ready_reason)]
+    reason: Option<&'static str>,
 }
 
 /// Everything this instance depends on: the shards are asked now, the database is as its last
@@ -99,11 +108,12 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
     let shards = app.cache.health().await;
     let reachable = shards.iter().filter(|shard| shard.reachable).count();
     let database = app.database.is_connected();
+    let policies_known = app.cache.are_policies_loaded();
     let agreement = app.fleet.agreement();
     let findings = || shards.iter().flat_map(|shard| &shard.findings);
     let status = match reachable {
         0 => "unhealthy",
-        n if n < shards.len() || !database || !agreement.is_agreed() => "degraded",
+        n if n < shards.len() || !database || !policies_known || !agreement.is_agreed() => "degraded",
         _ if findings().any(Finding::degrades) => "degraded",
         _ => "healthy",
     };
@@ -115,6 +125,9 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
     };
     let mut warnings = agreement.warnings();
     warnings.extend(findings().map(|finding| finding.text.clone()));
+    if !policies_known {
+        warnings.push("the policies were not read from the database since the start: writes are refused".to_owned());
+    }
     let body = HealthAnswer {
         status,
         redis,
@@ -123,7 +136,12 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: Moment::now().since(app.started).as_secs(),
         shards: shards.into_iter().map(ShardAnswer::from).collect(),
-        database: DatabaseAnswer { kind: app.database.kind(), state: state(database) },
+        database: DatabaseAnswer {
+            kind: app.database.kind(),
+            state: state(database),
+            error: app.database.trouble(),
+            policies_known,
+        },
         ring: RingAnswer { version: app.fleet.ring_version().to_owned(), agreed: agreement.is_agreed() },
         warnings,
     };
@@ -171,7 +189,7 @@ impl From<Finding> for FindingAnswer {
     responses(answers::Livez)
 )]
 pub async fn livez() -> Response {
-    answer::json(StatusCode::OK, &StatusAnswer { status: "alive" })
+    answer::json(StatusCode::OK, &StatusAnswer { status: "alive", reason: None })
 }
 
 /// Whether requests should be sent here.
@@ -185,10 +203,19 @@ pub async fn livez() -> Response {
 )]
 pub async fn readyz(State(app): State<SharedApp>) -> Response {
     let is_reachable = || async { app.cache.health().await.iter().any(|shard| shard.reachable) };
-    if app.draining.is_cancelled() || !is_reachable().await {
-        return answer::json(StatusCode::SERVICE_UNAVAILABLE, &StatusAnswer { status: "not_ready" });
+    let reason = if app.draining.is_cancelled() {
+        Some("draining")
+    } else if !app.cache.are_policies_loaded() {
+        Some("policies_unknown")
+    } else if !is_reachable().await {
+        Some("no_shard")
+    } else {
+        None
+    };
+    match reason {
+        Some(_) => answer::json(StatusCode::SERVICE_UNAVAILABLE, &StatusAnswer { status: "not_ready", reason }),
+        None => answer::json(StatusCode::OK, &StatusAnswer { status: "ready", reason }),
     }
-    answer::json(StatusCode::OK, &StatusAnswer { status: "ready" })
 }
 
 /// The metrics in the Prometheus text format

@@ -60,7 +60,7 @@ pub(super) fn job_from_row(row: Row) -> Result<Job, Error> {
 pub(super) fn jobs_from_rows(rows: Vec<Row>) -> impl Iterator<Item = Job> {
     rows.into_iter().filter_map(|row| {
         let job = job_from_row(row);
-        job.inspect_err(|error| tracing::debug!(%error, "a job is left out")).ok()
+        job.inspect_err(|error| tracing::warn!(%error, "a job is left out")).ok()
     })
 }
 
@@ -83,11 +83,12 @@ macro_rules! repository {
             async fn beat(&self, job: &Job) -> Result<Standing, Error> {
                 let Flush { kind, namespace, selection, origin } = &job.flush;
                 let (pattern, tag) = selection_columns(selection);
-                let beat = sqlx::query_scalar(BEAT).bind(job.id.as_str()).bind(kind.as_str());
+                let beat = self.database.query_scalar(BEAT).bind(job.id.as_str()).bind(kind.as_str());
                 let beat = beat.bind(namespace.as_str()).bind(pattern).bind(tag).bind(origin.client().to_string());
                 let beat = beat.bind(origin.forwarded_for()).bind(origin.request_id());
                 let beat = beat.bind(signed(job.done)).bind(job.estimate.map(signed)).bind(signed(job.started_at.0));
-                let found = self.database.run(async { Ok(beat.fetch_optional(&self.pool).await?) }).await?;
+                let found =
+                    self.database.run(async { in_transaction!(self.pool, |one| beat.fetch_optional(one)) }).await?;
                 Ok(match found {
                     Some(false) => Standing::Running,
                     Some(true) => Standing::CancelAsked,
@@ -101,7 +102,7 @@ macro_rules! repository {
                         let Flush { kind, namespace, selection, origin } = &job.flush;
                         let (pattern, tag) = selection_columns(selection);
                         let mut transaction = self.pool.begin().await?;
-                        let end = sqlx::query(END).bind(job.id.as_str()).bind(kind.as_str());
+                        let end = self.database.query(END).bind(job.id.as_str()).bind(kind.as_str());
                         let end =
                             end.bind(namespace.as_str()).bind(pattern).bind(tag).bind(origin.client().to_string());
                         let end = end.bind(origin.forwarded_for()).bind(origin.request_id());
@@ -114,9 +115,9 @@ macro_rules! repository {
                         let end = end.bind(signed(ended_at.0));
                         let is_first = end.execute(&mut *transaction).await?.rows_affected() > 0;
                         if let Some(row) = row.filter(|_| is_first) {
-                            $audit(&mut transaction, row).await?;
+                            $audit(&self.database, &mut transaction, row).await?;
                         }
-                        sqlx::query(FORGET).execute(&mut *transaction).await?;
+                        self.database.query(FORGET).execute(&mut *transaction).await?;
                         transaction.commit().await?;
                         Ok(is_first)
                     })
@@ -124,26 +125,27 @@ macro_rules! repository {
             }
 
             async fn find(&self, id: &Id) -> Result<Option<Job>, Error> {
-                let find = sqlx::query_as(FIND).bind(id.as_str());
+                let find = self.database.query_as(FIND).bind(id.as_str());
                 let row: Option<Row> =
-                    self.database.run(async { Ok(find.fetch_optional(&self.pool).await?) }).await?;
+                    self.database.run(async { in_transaction!(self.pool, |one| find.fetch_optional(one)) }).await?;
                 row.map(job_from_row).transpose()
             }
 
             async fn list(&self, limit: i64) -> Result<Vec<Job>, Error> {
-                let list = sqlx::query_as(LIST).bind(limit);
-                let rows: Vec<Row> = self.database.run(async { Ok(list.fetch_all(&self.pool).await?) }).await?;
+                let list = self.database.query_as(LIST).bind(limit);
+                let rows: Vec<Row> =
+                    self.database.run(async { in_transaction!(self.pool, |one| list.fetch_all(one)) }).await?;
                 Ok(jobs_from_rows(rows).collect())
             }
 
             async fn ask_to_cancel(&self, id: &Id) -> Result<(), Error> {
-                let ask = sqlx::query(ASK_TO_CANCEL).bind(id.as_str());
-                self.database.run(async { Ok(ask.execute(&self.pool).await.map(drop)?) }).await
+                let ask = self.database.query(ASK_TO_CANCEL).bind(id.as_str());
+                self.database.run(async { in_transaction!(self.pool, |one| ask.execute(one)) }).await.map(drop)
             }
 
             async fn is_any_silent_or_old(&self) -> Result<bool, Error> {
-                let look = sqlx::query_scalar(LOOK).bind(SILENT_MS);
-                self.database.run(async { Ok(look.fetch_one(&self.pool).await?) }).await
+                let look = self.database.query_scalar(LOOK).bind(SILENT_MS);
+                self.database.run(async { in_transaction!(self.pool, |one| look.fetch_one(one)) }).await
             }
 
             async fn fail_silent(&self) -> Result<u64, Error> {
@@ -151,13 +153,13 @@ macro_rules! repository {
                     .run(async {
                         let Failure { error, code } = Failure::silent();
                         let mut transaction = self.pool.begin().await?;
-                        let fail = sqlx::query_as(FAIL_SILENT).bind(SILENT_MS).bind(error).bind(code);
+                        let fail = self.database.query_as(FAIL_SILENT).bind(SILENT_MS).bind(error).bind(code);
                         let rows: Vec<Row> = fail.fetch_all(&mut *transaction).await?;
                         let failed = rows.len() as u64;
                         for record in jobs_from_rows(rows).filter_map(|job| job.record()) {
-                            $audit(&mut transaction, &record.into()).await?;
+                            $audit(&self.database, &mut transaction, &record.into()).await?;
                         }
-                        sqlx::query(FORGET).execute(&mut *transaction).await?;
+                        self.database.query(FORGET).execute(&mut *transaction).await?;
                         transaction.commit().await?;
                         Ok(failed)
                     })

@@ -10,7 +10,7 @@ use super::repository::{Repository, SILENT_MS, Standing};
 use super::sql::{ASK_TO_CANCEL, Row, job_from_row, jobs_from_rows, repository, signed};
 use crate::audit;
 use crate::clock::unix_millis;
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, in_transaction};
 
 macro_rules! columns {
     () => {

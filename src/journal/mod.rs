@@ -97,6 +97,6 @@ pub(crate) trait Repository<Row>: Send + Sync + 'static {
     /// Adds the rows of a batch, all or none, unless they are there already.
     async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error>;
 
-    /// Deletes up to `limit` rows older than `before`; answers how many.
+    /// Deletes up to `limit` rows older than `before`, and tidies up behind them; 0 when nothing is left to do.
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
 }

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::database::Error;
+use crate::database::{Database, Error};
 
 const ADVANCE: &str = "INSERT INTO cache_journal_positions AS position VALUES ($1, $2, now()) \
      ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, updated_at = now() \
@@ -12,10 +12,15 @@ const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < now
 
 /// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
 /// time. The first batch of a writer tidies up after those that are gone.
-pub(crate) async fn advance(connection: &mut PgConnection, writer: &str, batch: i64) -> Result<bool, Error> {
+pub(crate) async fn advance(
+    database: &Database,
+    connection: &mut PgConnection,
+    writer: &str,
+    batch: i64,
+) -> Result<bool, Error> {
     if batch == 1 {
-        sqlx::query(FORGET).execute(&mut *connection).await?;
+        database.query(FORGET).execute(&mut *connection).await?;
     }
-    let advance = sqlx::query(ADVANCE).bind(writer).bind(batch);
+    let advance = database.query(ADVANCE).bind(writer).bind(batch);
     Ok(advance.execute(connection).await?.rows_affected() > 0)
 }

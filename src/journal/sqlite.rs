@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use crate::clock::unix_millis;
-use crate::database::Error;
+use crate::database::{Database, Error};
 
 const ADVANCE: &str = "INSERT INTO cache_journal_positions VALUES ($1, $2, $3) \
      ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at \
@@ -15,11 +15,16 @@ const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
 /// time. The first batch of a writer tidies up after those that are gone.
-pub(crate) async fn advance(connection: &mut SqliteConnection, writer: &str, batch: i64) -> Result<bool, Error> {
+pub(crate) async fn advance(
+    database: &Database,
+    connection: &mut SqliteConnection,
+    writer: &str,
+    batch: i64,
+) -> Result<bool, Error> {
     let now = i64::try_from(unix_millis().0).unwrap_or(i64::MAX);
     if batch == 1 {
-        sqlx::query(FORGET).bind(now - MONTH_MS).execute(&mut *connection).await?;
+        database.query(FORGET).bind(now - MONTH_MS).execute(&mut *connection).await?;
     }
-    let advance = sqlx::query(ADVANCE).bind(writer).bind(batch).bind(now);
+    let advance = database.query(ADVANCE).bind(writer).bind(batch).bind(now);
     Ok(advance.execute(connection).await?.rows_affected() > 0)
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use async_trait::async_trait;
 use sqlx::PgPool;
 
-use super::record::{PolicyRow, Row, policy_from_row};
+use super::record::{Loaded, PolicyRow, Row, policy_from_row};
 use super::sql::{MOVE_REVISION, REMOVE, REVISION, repository};
 use super::{Asked, Record, Repository};
 use crate::audit::{self, Change};
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, in_transaction};
 use crate::model::Namespace;
 
 const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, stale_if_error, \

@@ -1,5 +1,7 @@
 //! A namespace as it is configured.
 
+use std::collections::BTreeMap;
+
 use crate::database::Error;
 use crate::model::{Namespace, Policy, UnixMillis};
 
@@ -10,6 +12,29 @@ pub struct Record {
     pub policy: Policy,
     pub created_at: UnixMillis,
     pub updated_at: UnixMillis,
+}
+
+/// What the database has.
+#[derive(Debug)]
+pub struct Loaded {
+    pub revision: i64,
+    pub records: Vec<Record>,
+    /// Names of rows that this release does not understand, as a later release may have written, with the reasons.
+    pub strange: BTreeMap<String, String>,
+}
+
+impl Loaded {
+    pub(super) fn from_rows(revision: i64, rows: Vec<Row>) -> Self {
+        let mut loaded = Self { revision, records: Vec::with_capacity(rows.len()), strange: BTreeMap::new() };
+        for row in rows {
+            let name = row.0.clone();
+            match Record::from_row(row) {
+                Ok(record) => loaded.records.push(record),
+                Err(error) => drop(loaded.strange.insert(name, error.to_string())),
+            }
+        }
+        loaded
+    }
 }
 
 /// A row as both databases give it: name, default TTL (s), quota (MiB), eviction policy, stale if error

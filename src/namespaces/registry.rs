@@ -17,8 +17,9 @@ use crate::model::{Namespace, Policy, Quota, Quotas};
 pub enum Refusal {
     /// It does not exist, and writing does not create any.
     Unknown,
-    /// It is not known here, and the database could not be asked yet.
-    NotLoaded,
+    /// Its policy is not known here: the database could not be read yet, or has a policy that this release does not
+    /// understand.
+    PolicyUnknown,
     /// It does not exist, and there are as many as there may be.
     TooMany { limit: usize },
 }
@@ -27,6 +28,8 @@ pub enum Refusal {
 pub struct Registry {
     config: NamespaceConfig,
     records: RwLock<BTreeMap<String, Record>>,
+    /// Namespaces with policies that this release does not understand.
+    strange: RwLock<BTreeSet<String>>,
     /// Created by a write here and not yet in the database.
     /// Sorted, so that instances saving the same names take their rows' locks in one order.
     pending: Mutex<BTreeSet<String>>,
@@ -43,6 +46,7 @@ impl Registry {
         Self {
             config,
             records: RwLock::default(),
+            strange: RwLock::default(),
             pending: Mutex::default(),
             is_loaded: AtomicBool::new(false),
             confirmed_at: AtomicU64::new(0),
@@ -55,13 +59,35 @@ impl Registry {
     /// # Errors
     /// [`Refusal`] when it does not exist and is not created.
     pub fn for_write(&self, namespace: &str) -> Result<Policy, Refusal> {
-        if let Some(record) = self.records.read().get(namespace) {
-            return Ok(record.policy);
+        if let Some(policy) = self.known_policy(namespace)? {
+            return Ok(policy);
         }
         if !self.config.auto_create {
-            return Err(if self.is_loaded() { Refusal::Unknown } else { Refusal::NotLoaded });
+            return Err(Refusal::Unknown);
         }
         self.create(namespace)
+    }
+
+    /// The policy of a namespace; `None` where the namespace does not exist.
+    ///
+    /// # Errors
+    /// [`Refusal::PolicyUnknown`]: it may have one that is not known here.
+    fn known_policy(&self, namespace: &str) -> Result<Option<Policy>, Refusal> {
+        if let Some(record) = self.records.read().get(namespace) {
+            return Ok(Some(record.policy));
+        }
+        if !self.is_loaded() || self.strange.read().contains(namespace) {
+            return Err(Refusal::PolicyUnknown);
+        }
+        Ok(None)
+    }
+
+    /// The policy by which a write is checked before its namespace comes into being.
+    ///
+    /// # Errors
+    /// [`Refusal::PolicyUnknown`].
+    pub fn for_check(&self, namespace: &str) -> Result<Policy, Refusal> {
+        Ok(self.known_policy(namespace)?.unwrap_or(self.config.default_policy))
     }
 
     fn create(&self, namespace: &str) -> Result<Policy, Refusal> {
@@ -89,6 +115,16 @@ impl Registry {
     /// The turn to change database and snapshot together.
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
+    }
+
+    /// Whether the namespace exists, or may: nothing of it is to be removed then.
+    pub fn may_exist(&self, namespace: &Namespace) -> bool {
+        !matches!(self.known_policy(namespace.as_str()), Ok(None))
+    }
+
+    /// Whether the policy of the namespace is not known here, although it may have one.
+    pub fn is_policy_unknown(&self, namespace: &Namespace) -> bool {
+        self.known_policy(namespace.as_str()).is_err()
     }
 
     /// The policy that a namespace has or would come into being with.
@@ -135,12 +171,14 @@ impl Registry {
     /// Takes over one record that the database has.
     pub fn put(&self, record: Record) {
         self.pending.lock().remove(record.namespace.as_str());
+        self.strange.write().remove(record.namespace.as_str());
         self.records.write().insert(record.namespace.to_string(), record);
     }
 
     /// Drops a record that the database no longer has.
     pub fn remove(&self, namespace: &Namespace) {
         self.pending.lock().remove(namespace.as_str());
+        self.strange.write().remove(namespace.as_str());
         self.records.write().remove(namespace.as_str());
     }
 
@@ -176,11 +214,13 @@ impl Registry {
         at > 0 && Moment::now().since(Moment::from_nanos(at)) <= age.max(self.config.refresh * 3)
     }
 
-    /// Takes over what the database has, keeping what it does not have yet.
-    pub fn replace(&self, loaded: Vec<Record>) {
+    /// Takes over what the database has, keeping what it does not have yet; `strange` are the names of rows that this
+    /// release does not understand.
+    pub fn replace(&self, loaded: Vec<Record>, strange: BTreeSet<String>) {
         let mut records = self.records.write();
         let pending = self.pending.lock();
-        records.retain(|name, _| pending.contains(name));
+        records.retain(|name, _| pending.contains(name) && !strange.contains(name));
+        *self.strange.write() = strange;
         records.extend(loaded.into_iter().map(|record| (record.namespace.to_string(), record)));
         self.is_loaded.store(true, Relaxed);
     }
@@ -202,6 +242,12 @@ mod tests {
         Registry::new(NamespaceConfig { default_policy, auto_create, max_namespaces, refresh })
     }
 
+    fn loaded(auto_create: bool, max_namespaces: usize) -> Registry {
+        let registry = registry(auto_create, max_namespaces);
+        registry.replace(Vec::new(), BTreeSet::new());
+        registry
+    }
+
     fn record(name: &str, ttl: u64) -> Record {
         Record {
             namespace: Namespace::parse(name).unwrap(),
@@ -213,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_write_creates_a_namespace_and_the_database_hears_of_it_once() {
-        let registry = registry(true, 10);
+        let registry = loaded(true, 10);
         assert!(registry.for_write("a").is_ok() && registry.for_write("a").is_ok());
         let pending = registry.pending();
         assert_eq!(pending.len(), 1);
@@ -224,7 +270,7 @@ mod tests {
     #[test]
     fn regression_what_is_pending_is_saved_in_one_order() {
         // Two instances saving the same new names in their own order waited for each other's rows.
-        let registry = registry(true, 100);
+        let registry = loaded(true, 100);
         for i in [7, 3, 9, 1, 8, 2, 6, 4, 5, 0] {
             registry.for_write(&format!("n{i}")).unwrap();
         }
@@ -234,21 +280,35 @@ mod tests {
 
     #[test]
     fn a_reload_keeps_what_is_pending_and_drops_what_is_gone() {
-        let registry = registry(true, 10);
+        let registry = loaded(true, 10);
         registry.put(record("old", 1));
         registry.for_write("pending").unwrap();
-        registry.replace(vec![record("new", 2)]);
+        registry.replace(vec![record("new", 2)], BTreeSet::new());
         let names: Vec<String> = registry.all().into_iter().map(|record| record.namespace.to_string()).collect();
         assert_eq!(names, ["new", "pending"]);
     }
 
     #[test]
+    fn no_write_is_taken_without_the_policy() {
+        for auto_create in [true, false] {
+            let registry = registry(auto_create, 10);
+            assert_eq!(registry.for_write("a"), Err(Refusal::PolicyUnknown), "the database may know it");
+            assert_eq!(registry.for_check("a"), Err(Refusal::PolicyUnknown));
+            registry.put(record("a", 1));
+            assert!(registry.for_write("a").is_ok(), "the database has just told");
+            registry.replace(vec![record("a", 1)], BTreeSet::from(["later".to_owned()]));
+            assert_eq!(registry.for_write("later"), Err(Refusal::PolicyUnknown));
+            assert!(registry.may_exist(&Namespace::parse("later").unwrap()));
+            assert!(!registry.may_exist(&Namespace::parse("other").unwrap()));
+        }
+    }
+
+    #[test]
     fn creation_can_be_off_and_is_bounded() {
         let closed = registry(false, 10);
-        assert_eq!(closed.for_write("a"), Err(Refusal::NotLoaded), "the database may know it");
-        closed.replace(Vec::new());
+        closed.replace(Vec::new(), BTreeSet::new());
         assert_eq!(closed.for_write("a"), Err(Refusal::Unknown));
-        let registry = registry(true, 1);
+        let registry = loaded(true, 1);
         registry.for_write("a").unwrap();
         assert_eq!(registry.for_write("b"), Err(Refusal::TooMany { limit: 1 }));
     }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::Record;
 use super::postgres::Postgres;
+use super::record::Loaded;
 use super::sqlite::Sqlite;
 use crate::database::{Database, Error, Pool};
 use crate::model::{Namespace, Origin, Policy};
@@ -15,8 +16,8 @@ use crate::model::{Namespace, Origin, Policy};
 pub trait Repository: Send + Sync + 'static {
     async fn revision(&self) -> Result<i64, Error>;
 
-    /// All records, and the revision they are of.
-    async fn load(&self) -> Result<(i64, Vec<Record>), Error>;
+    /// All records.
+    async fn load(&self) -> Result<Loaded, Error>;
 
     /// Adds those records whose namespaces are not there yet.
     async fn add_missing(&self, records: Vec<Record>) -> Result<(), Error>;

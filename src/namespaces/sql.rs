@@ -20,16 +20,19 @@ macro_rules! repository {
         #[async_trait]
         impl Repository for $name {
             async fn revision(&self) -> Result<i64, Error> {
-                self.database.run(async { Ok(sqlx::query_scalar(REVISION).fetch_one(&self.pool).await?) }).await
+                let revision = self.database.query_scalar(REVISION);
+                self.database.run(async { in_transaction!(self.pool, |one| revision.fetch_one(one)) }).await
             }
 
-            async fn load(&self) -> Result<(i64, Vec<Record>), Error> {
+            async fn load(&self) -> Result<Loaded, Error> {
                 self.database
                     .run(async {
+                        let mut transaction = self.pool.begin().await?;
                         // The revision first: a change in between is then loaded once too often, never missed.
-                        let revision = sqlx::query_scalar(REVISION).fetch_one(&self.pool).await?;
-                        let rows: Vec<Row> = sqlx::query_as(LOAD).fetch_all(&self.pool).await?;
-                        Ok((revision, rows.into_iter().map(Record::from_row).collect::<Result<_, _>>()?))
+                        let revision = self.database.query_scalar(REVISION).fetch_one(&mut *transaction).await?;
+                        let rows: Vec<Row> = self.database.query_as(LOAD).fetch_all(&mut *transaction).await?;
+                        transaction.commit().await?;
+                        Ok(Loaded::from_rows(revision, rows))
                     })
                     .await
             }
@@ -41,12 +44,13 @@ macro_rules! repository {
                         let mut added = 0;
                         for record in records {
                             let (name, ttl, size, eviction, stale, created_at, updated_at) = record.into_row();
-                            let add = sqlx::query(ADD).bind(name).bind(ttl).bind(size).bind(eviction).bind(stale);
+                            let add =
+                                self.database.query(ADD).bind(name).bind(ttl).bind(size).bind(eviction).bind(stale);
                             let done = add.bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
                             added += done.rows_affected();
                         }
                         if added > 0 {
-                            sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                            self.database.query(MOVE_REVISION).execute(&mut *transaction).await?;
                         }
                         Ok(transaction.commit().await?)
                     })
@@ -61,18 +65,18 @@ macro_rules! repository {
                         let mut transaction = self.pool.begin().await?;
                         let (name, ttl, size, eviction, stale, created_at, updated_at) = record.clone().into_row();
                         let before = loop {
-                            let add = sqlx::query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                            let add = self.database.query(ADD).bind(&name).bind(ttl).bind(size).bind(&eviction);
                             let added =
                                 add.bind(stale).bind(created_at).bind(updated_at).execute(&mut *transaction).await?;
                             if added.rows_affected() > 0 {
                                 break by.unsaved;
                             }
-                            let before = sqlx::query_as(BEFORE).bind(&name).fetch_optional(&mut *transaction);
+                            let before = self.database.query_as(BEFORE).bind(&name).fetch_optional(&mut *transaction);
                             let before: Option<PolicyRow> = before.await?;
                             // None: somebody else removed it between the two, and it can be added now.
                             let Some(before) = before else { continue };
                             let replace =
-                                sqlx::query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                                self.database.query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
                             let born: i64 = replace.bind(stale).bind(updated_at).fetch_one(&mut *transaction).await?;
                             record.created_at.0 = u64::try_from(born).unwrap_or(0);
                             // One that this version does not understand can still be replaced.
@@ -84,8 +88,8 @@ macro_rules! repository {
                             Some(before) => Change::PolicyReplaced { before, after },
                         };
                         let row = audit::Record::new(&record.namespace, by.origin, change).into();
-                        $audit(&mut transaction, &row).await?;
-                        sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        $audit(&self.database, &mut transaction, &row).await?;
+                        self.database.query(MOVE_REVISION).execute(&mut *transaction).await?;
                         is_committing.store(true, Relaxed);
                         transaction.commit().await?;
                         Ok((record, before.is_none()))
@@ -100,19 +104,23 @@ macro_rules! repository {
                     .database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
-                        let delete = sqlx::query_as(REMOVE).bind(namespace.as_str());
+                        let delete = self.database.query_as(REMOVE).bind(namespace.as_str());
                         let stored: Option<PolicyRow> = delete.fetch_optional(&mut *transaction).await?;
                         let before = match stored {
                             Some(stored) => {
-                                sqlx::query(MOVE_REVISION).execute(&mut *transaction).await?;
+                                self.database.query(MOVE_REVISION).execute(&mut *transaction).await?;
                                 Some(policy_from_row(stored)?)
                             }
                             None => by.unsaved,
                         };
                         if let Some(before) = before {
                             let change = Change::PolicyDeleted { before, deleted };
-                            $audit(&mut transaction, &audit::Record::new(namespace, by.origin, change).into())
-                                .await?;
+                            $audit(
+                                &self.database,
+                                &mut transaction,
+                                &audit::Record::new(namespace, by.origin, change).into(),
+                            )
+                            .await?;
                         }
                         is_committing.store(true, Relaxed);
                         transaction.commit().await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::record::Loaded;
 use super::{Registry, Repository};
 use crate::database::Error;
 
@@ -49,8 +50,15 @@ impl Synchronizer {
         // What cannot be saved stays pending, and keeps nobody from hearing of changes elsewhere.
         let saved = self.save().await;
         if *known != Some(self.repository.revision().await?) {
-            let (revision, records) = self.repository.load().await?;
-            self.registry.replace(records);
+            let Loaded { revision, records, strange } = self.repository.load().await?;
+            for (namespace, reason) in &strange {
+                tracing::warn!(
+                    namespace,
+                    reason,
+                    "a policy cannot be understood: writes to its namespace are refused"
+                );
+            }
+            self.registry.replace(records, strange.into_keys().collect());
             *known = Some(revision);
         }
         self.registry.confirm();

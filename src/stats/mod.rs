@@ -170,6 +170,8 @@ impl ReadCounters {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::config::NamespaceConfig;
     use crate::model::Policy;
@@ -185,6 +187,7 @@ mod tests {
             refresh: Duration::from_secs(1),
         };
         let registry = Arc::new(Registry::new(config));
+        registry.replace(Vec::new(), BTreeSet::new());
         Arc::new(ReadCounters::new(store.clone(), registry, Arc::new(Metrics::default())))
     }
 

@@ -204,6 +204,14 @@ async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all
         more_rounds(20).await;
         server.kill();
         disconnected(&cache).await;
+        // The cause stands first, wherever the outage is told.
+        eventually(LATER, async || {
+            let health = cache.health().await.expect(200).json();
+            let error = health["database"]["error"].as_str().unwrap_or_default().to_owned();
+            ensure!(error.starts_with("Connection refused"), "{health}");
+            Ok(())
+        })
+        .await;
         for call in ["replace", "create", "delete"] {
             let started = Instant::now();
             let answer = match call {
@@ -214,6 +222,9 @@ async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all
             answer.expect_error(503, "database_unavailable");
             assert!(started.elapsed() < DATABASE_TIMEOUT, "{call} took {:?}", started.elapsed());
         }
+        let log = service.log();
+        let is_hidden = |line: &str| line.contains("pool timed out") && line.contains("WARN");
+        assert!(log.contains("Connection refused") && !log.lines().any(is_hidden), "{log}");
         // Policies are read from memory.
         assert_eq!(cache.policy(&ns).await.expect(200).json()["default_ttl"], 50);
         // More than the queue of the access log holds.

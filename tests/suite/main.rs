@@ -34,6 +34,8 @@
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`cli`]: the program as its own client, and what it does without a service
 //! - [`upgrade`]: databases that an earlier version left
+//! - [`migrations`]: how the schema comes up to date, beside others, with few rights, behind a pooler
+//! - [`store_tls`]: certificates of one's own for Redis and PostgreSQL, and IPv6 addresses
 //! - [`preflight`]: shards on which not everything works, and what is said of them
 //! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
 //! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
@@ -89,6 +91,7 @@ mod logs;
 mod lost_books;
 mod making_room;
 mod metrics;
+mod migrations;
 mod monitoring;
 mod namespaces;
 mod nginx;
@@ -108,6 +111,7 @@ mod soak;
 mod stale_on_error;
 mod staleness;
 mod startup;
+mod store_tls;
 mod stored_form;
 mod tag;
 mod traces;

@@ -10,6 +10,7 @@ use crate::support::client::{Client, namespace};
 use crate::support::eventually::{LATER, eventually};
 use crate::support::postgres::Postgres;
 use crate::support::redis::{self, Redis};
+use crate::support::scratch;
 use crate::support::service::{Service, Settings, Store};
 
 /// No call may take longer than this while a server is away: deadlines are 250 ms, the rest is for a
@@ -67,7 +68,9 @@ async fn without_redis_it_starts_unhealthy_and_is_well_when_redis_is() {
     assert_eq!((&health["status"], &health["redis"]), (&json!("unhealthy"), &json!("disconnected")), "{health}");
     assert_eq!(health["shards"][0]["state"], "disconnected", "{health}");
     cache.fetch("/livez").await.expect_json(200, &json!({"status": "alive"}));
-    cache.fetch("/readyz").await.expect_json(503, &json!({"status": "not_ready"}));
+    let not_ready = cache.fetch("/readyz").await.expect(503).json();
+    // The policies may not have been read at this moment either.
+    assert_eq!(not_ready["status"], "not_ready", "{not_ready}");
 
     for call in ["get", "put", "delete", "mset", "mget"] {
         let started = Instant::now();
@@ -188,35 +191,73 @@ async fn a_dead_shard_costs_its_own_keys_only() {
     cache.flush(&ns, &[]).await.expect(200);
 }
 
+/// What a namespace may hold, and for how long, is in the database: until that was read, nothing is stored.
 #[tokio::test]
-async fn without_postgres_it_starts_degraded_and_is_well_when_postgres_is() {
-    let mut server = Postgres::reserved();
-    let settings = Settings::shards().set("database_url", server.url("postgres")).unset("database_timeout_ms");
-    let service = Service::launch(settings);
-    let (cache, ns) = (service.client(), namespace("outage"));
+async fn regression_no_write_is_taken_before_the_policies_were_read() {
+    let mut server = Postgres::start();
+    let url = server.fresh_database();
+    let settings = || Settings::shards().set("database_url", &url).unset("database_timeout_ms");
+    let ns = namespace("outage");
+    let first = Service::start(settings());
+    first.client().put_policy(&ns, r#"{"default_ttl":5,"max_size_mb":1}"#).await.expect(201);
+    first.stop();
+    server.kill();
+
+    let service = Service::launch(settings());
+    let cache = service.client();
     eventually(LATER, async || {
         let answer = cache.health().await;
         ensure!(answer.status == 200, "{}", answer.text());
         let health = answer.json();
         ensure!(health["status"] == "degraded" && health["redis"] == "connected", "{health}");
-        ensure!(health["database"] == json!({"kind": "postgres", "state": "disconnected"}), "{health}");
+        let database = &health["database"];
+        ensure!(database["state"] == "disconnected" && database["policies_known"] == false, "{health}");
+        let error = database["error"].as_str().unwrap_or_default();
+        ensure!(error.starts_with("Connection refused") && error.contains("127.0.0.1:"), "{health}");
+        ensure!(health["warnings"].to_string().contains("writes are refused"), "{health}");
         Ok(())
     })
     .await;
-    cache.fetch("/readyz").await.expect_json(200, &json!({"status": "ready"}));
-    cache.set(&ns, "k", "1").await.expect(201);
-    assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
+    let reason = json!({"status": "not_ready", "reason": "policies_unknown"});
+    cache.fetch("/readyz").await.expect_json(503, &reason);
+    for name in [&ns, "new"] {
+        cache.set(name, "k", "1").await.expect_error(503, "policies_unknown");
+        cache.set_for(name, "k", "1", 60).await.expect_error(503, "policies_unknown");
+        cache.mset(name, &json!([{"key": "k", "value": 1}])).await.expect_error(503, "policies_unknown");
+        cache.policy(name).await.expect_error(503, "policies_unknown");
+        cache.get(name, "k").await.expect(404);
+    }
+    cache.policies().await.expect_error(503, "policies_unknown");
+    let page = cache.fetch(&format!("/dashboard/namespaces/{ns}")).await.expect(200);
+    assert!(page.text().contains("policy of this namespace is not known"), "{}", page.text());
     let started = Instant::now();
     cache.put_policy(&ns, r#"{"default_ttl":5}"#).await.expect_error(503, "database_unavailable");
     assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    let log = service.log();
+    assert!(log.contains("the postgres database") && log.contains("Connection refused"), "{log}");
+    assert!(!log.contains("pool timed out"), "{log}");
 
     server.run();
     healthy(&cache).await;
-    eventually(LATER, async || {
-        let status = cache.policy(&ns).await.status;
-        ensure!(status == 200, "the namespace written meanwhile: {status}");
-        Ok(())
-    })
-    .await;
-    cache.put_policy(&ns, r#"{"default_ttl":5}"#).await.expect(200);
+    cache.fetch("/readyz").await.expect_json(200, &json!({"status": "ready"}));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let ttl = cache.get(&ns, "k").await.expect(200).json()["metadata"]["ttl_remaining"].as_u64();
+    assert!(ttl.is_some_and(|ttl| ttl <= 5), "{ttl:?}");
+    assert_eq!(cache.policy(&ns).await.expect(200).json()["max_size_mb"], 1);
+    cache.set("new", "k", "1").await.expect(201);
+}
+
+/// The policies of an SQLite file are there before the first request is answered.
+#[tokio::test]
+async fn policies_of_a_file_are_known_to_the_first_request() {
+    let folder = scratch::folder("file");
+    let settings = || Settings::embedded().folder(folder.path());
+    let first = Service::start(settings());
+    first.client().put_policy("kept", r#"{"default_ttl":5}"#).await.expect(201);
+    first.stop();
+    let second = Service::launch(settings());
+    let cache = second.client();
+    cache.set("kept", "k", "1").await.expect(201);
+    let ttl = cache.get("kept", "k").await.expect(200).json()["metadata"]["ttl_remaining"].as_u64();
+    assert!(ttl.is_some_and(|ttl| ttl <= 5), "{ttl:?}");
 }

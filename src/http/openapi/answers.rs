@@ -200,13 +200,7 @@ fn mset() -> Answers {
         (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            &[
-                Code::ShardUnavailable,
-                Code::Timeout,
-                Code::Overloaded,
-                Code::OutcomeUnknown,
-                Code::DatabaseUnavailable,
-            ],
+            &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::PoliciesUnknown],
         ),
         (StatusCode::INSUFFICIENT_STORAGE, &[Code::StorageFull]),
     ];
@@ -221,7 +215,7 @@ fn delete_namespace() -> Answers {
     let example = json!({"deleted": {"success": true, "deleted_count": 150}});
     let schema = refer("schemas", "FlushAnswer");
     let done = json_response("Policy and entries are deleted.", &schema, &["Preference-Applied"], example);
-    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, SHARD, CHANGE, ANY])
+    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound, Code::PoliciesUnknown], DATABASE, SHARD, CHANGE, ANY])
         .and(OK, done)
         .and(StatusCode::ACCEPTED, accepted("delete_namespace"))
 }
@@ -349,11 +343,16 @@ fn namespace() -> Value {
 
 fn list_namespaces() -> Answers {
     let example = json!({"namespaces": {"namespaces": [namespace()]}});
-    Answers::errors(&[&[Code::InvalidQuery], DATABASE, ANY]).json(OK, "All, by name.", "NamespacesAnswer", example)
+    Answers::errors(&[&[Code::InvalidQuery, Code::PoliciesUnknown], ANY]).json(
+        OK,
+        "All, by name.",
+        "NamespacesAnswer",
+        example,
+    )
 }
 
 fn get_namespace() -> Answers {
-    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound], DATABASE, ANY]).json(
+    Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound, Code::PoliciesUnknown], ANY]).json(
         OK,
         "The policy.",
         "Namespace",
@@ -399,7 +398,7 @@ fn health() -> Answers {
             "shards": [{
                 "name": "a", "state": state, "used_bytes": 471_859, "limit_bytes": 1_048_576, "findings": [],
             }],
-            "database": {"kind": "postgres", "state": "connected"},
+            "database": {"kind": "postgres", "state": "connected", "error": null, "policies_known": true},
             "ring": {"version": "9d6ac9e15b1b1a3f", "agreed": true},
             "warnings": [],
         }})
@@ -426,7 +425,7 @@ fn probe(status: &str) -> Answers {
 }
 
 fn readyz() -> Answers {
-    let example = json!({"status": {"status": "not_ready"}});
+    let example = json!({"status": {"status": "not_ready", "reason": "draining"}});
     let no = "Not yet, or not any more";
     probe("ready").json_or_errors(StatusCode::SERVICE_UNAVAILABLE, no, "ProbeAnswer", example, UNANSWERED)
 }

@@ -27,7 +27,7 @@ pub const STORE: &[Code] = &[
     Code::InvalidTag,
     Code::ReservedKey,
     Code::ValueTooLarge,
-    Code::DatabaseUnavailable,
+    Code::PoliciesUnknown,
     Code::MakingRoom,
     Code::StorageFull,
 ];
@@ -67,7 +67,8 @@ fn detail(code: Code) -> Option<&'static str> {
         | Code::Overloaded
         | Code::Timeout
         | Code::ShardUnavailable
-        | Code::DatabaseUnavailable => return None,
+        | Code::DatabaseUnavailable
+        | Code::PoliciesUnknown => return None,
     })
 }
 

@@ -202,6 +202,10 @@ pub fn probe_status() -> RefOr<Schema> {
     one_of(["alive", "ready", "not_ready"])
 }
 
+pub fn not_ready_reason() -> RefOr<Schema> {
+    one_of(["draining", "policies_unknown", "no_shard"])
+}
+
 pub fn role() -> RefOr<Schema> {
     of(json!({"type": ["string", "null"], "enum": ["primary", "replica", null]}))
 }

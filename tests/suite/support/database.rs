@@ -62,6 +62,18 @@ impl Database {
         })
     }
 
+    /// The text that a query of this test gives.
+    pub async fn text(&self, sql: &str) -> anyhow::Result<String> {
+        Ok(match self {
+            Database::Sqlite(_) => {
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.sqlite().await?).await?
+            }
+            Database::Postgres(_) => {
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.postgres().await?).await?
+            }
+        })
+    }
+
     /// Carries out a statement of this test, the one for the database that it is.
     pub async fn execute(&self, sqlite: &str, postgres: &str) {
         match self {

@@ -5,6 +5,8 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
+//! - [`pgbouncer`]: a pooler in front of PostgreSQL
+//! - [`certificates`]: a certificate authority of the tests
 //! - [`acl`]: users of Redis who have not all rights
 //! - [`sentinel`]: a group of Redis servers that elects a new primary
 //! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
@@ -28,6 +30,7 @@ pub mod acl;
 pub mod answer;
 pub mod both_stores;
 pub mod browser;
+pub mod certificates;
 pub mod checker;
 pub mod client;
 pub mod collisions;
@@ -40,6 +43,7 @@ pub mod line;
 pub mod load;
 pub mod metric;
 pub mod nginx;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;

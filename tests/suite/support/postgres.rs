@@ -1,8 +1,9 @@
 //! PostgreSQL servers. One is shared by the whole test process, with a fresh database per service;
 //! tests that take the server down start their own.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -22,6 +23,8 @@ pub struct Postgres {
     port: u16,
     process: Option<Process>,
     folder: TempDir,
+    /// Further settings, as `name=value`.
+    settings: Vec<String>,
 }
 
 /// The server of all tests that leave it alone.
@@ -43,6 +46,25 @@ impl Postgres {
         panic!("postgres found no free port in ten attempts; its log: {}", postgres.log());
     }
 
+    /// A server with further settings, as `name=value`, and copies of files that only it can read; `{}` in a setting
+    /// stands for their folder.
+    pub fn start_with(files: &[(&str, &Path)], settings: &[&str]) -> Postgres {
+        let mut postgres = Postgres::reserved();
+        for (name, path) in files {
+            let copy = postgres.folder.path().join(name);
+            std::fs::copy(path, &copy).expect("a file can be copied");
+            std::fs::set_permissions(&copy, Permissions::from_mode(0o600)).expect("our own file");
+            if let Some(user) = other_user() {
+                let (uid, gid) = ids(user);
+                chown(&copy, Some(uid), Some(gid)).expect("root gives its file away");
+            }
+        }
+        let folder = postgres.folder.path().display().to_string();
+        postgres.settings = settings.iter().map(|setting| setting.replace("{}", &folder)).collect();
+        postgres.run();
+        postgres
+    }
+
     /// A cluster and a port on which nothing runs until [`Postgres::run`].
     pub fn reserved() -> Postgres {
         let folder = scratch::folder("postgres");
@@ -58,7 +80,7 @@ impl Postgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        Postgres { port: ports::free(), process: None, folder }
+        Postgres { port: ports::free(), process: None, folder, settings: Vec::new() }
     }
 
     /// Starts the server on its port, again or for the first time.
@@ -109,13 +131,16 @@ impl Postgres {
         let mut command = process::dying_with_us_as(other_user(), &program, Signal::Quit);
         command.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
         for setting in [
-            "listen_addresses=127.0.0.1",
+            "listen_addresses=127.0.0.1,::1",
             "fsync=off",
             "full_page_writes=off",
             "max_connections=300",
             "shared_buffers=32MB",
             "dynamic_shared_memory_type=mmap",
         ] {
+            command.arg("-c").arg(setting);
+        }
+        for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
         command
@@ -142,7 +167,8 @@ impl Postgres {
         false
     }
 
-    fn psql(&self, sql: &str) -> Result<String, String> {
+    /// Carries out SQL as the owner of everything, in the database `postgres`.
+    pub fn psql(&self, sql: &str) -> Result<String, String> {
         let output = Command::new(process::program_named("psql", "postgresql-client"))
             .args(["-X", "-A", "-t", "-d", &self.url("postgres"), "-c", sql])
             .env("PGCONNECT_TIMEOUT", "5")
@@ -178,12 +204,12 @@ impl Drop for Paused {
     }
 }
 
-fn other_user() -> Option<&'static str> {
+pub(super) fn other_user() -> Option<&'static str> {
     process::is_root().then_some(USER)
 }
 
 /// The ids of a user and of its group: std has no way to ask for them.
-fn ids(user: &str) -> (u32, u32) {
+pub(super) fn ids(user: &str) -> (u32, u32) {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd can be read");
     let line = passwd
         .lines()

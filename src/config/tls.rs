@@ -1,0 +1,205 @@
+//! TLS to the stores: which certificate authorities are trusted, and the certificate that this process shows.
+//!
+//! Redis connections get a TLS configuration of ours, since the client library's own stops at one broken certificate in
+//! the system's store, knows no client certificate, and has no name to check for a server that Sentinels named by its
+//! address. PostgreSQL connections get the files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::settings::{Error, Settings};
+
+/// The files of one store, each readable and of the right form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Trusted instead of the system's certificate authorities.
+    pub ca: Option<PathBuf>,
+    pub client: Option<ClientFiles>,
+}
+
+/// What this process shows to servers that ask for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// Reads the settings `<store>_tls_ca`, `_cert` and `_key`, and tries the files.
+    pub(super) fn parse(settings: &Settings, store: &str) -> Result<Self, Error> {
+        let [ca, certificate, key] = ["ca", "cert", "key"].map(|part| format!("{store}_tls_{part}"));
+        let path = |name: &str| {
+            let text = settings.text(name).trim();
+            (!text.is_empty()).then(|| PathBuf::from(text))
+        };
+        let files = Self {
+            ca: path(&ca),
+            client: match (path(&certificate), path(&key)) {
+                (None, None) => None,
+                (Some(certificate), Some(key)) => Some(ClientFiles { certificate, key }),
+                (Some(_), None) => return Err(settings.error(&key, format!("{certificate} needs its private key"))),
+                (None, Some(_)) => return Err(settings.error(&certificate, format!("{key} needs its certificate"))),
+            },
+        };
+        if let Some(path) = &files.ca {
+            authorities(path).map_err(|reason| settings.error(&ca, reason))?;
+        }
+        if let Some(client) = &files.client {
+            client.load(&ring::default_provider()).map_err(|reason| settings.error(&certificate, reason))?;
+        }
+        Ok(files)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What TLS connections are made with. A server that is reached by an IP address may also carry one of `names`.
+    pub(super) fn client_config(&self, names: Vec<ServerName<'static>>) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = match &self.ca {
+            Some(path) => authorities(path)?,
+            None => system_authorities()?,
+        };
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let verifier = verifier.build().map_err(|error| error.to_string())?;
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { verifier, names }));
+        Ok(match &self.client {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let last = Mutex::new(Arc::new(files.load(&provider)?));
+                builder.with_client_cert_resolver(Arc::new(FromFiles { files: files.clone(), provider, last }))
+            }
+        })
+    }
+}
+
+impl ClientFiles {
+    fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+        let shown = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let chain = certificates(&self.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| shown(&self.key, &error))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| shown(&self.certificate, &error))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let found = CertificateDer::pem_file_iter(path).map_err(|error| shown(&error))?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| shown(&error))?;
+    if found.is_empty() { Err(shown(&"no certificate is in it")) } else { Ok(found) }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// The system's store, without the certificates in it that cannot be read.
+fn system_authorities() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (_, broken) = roots.add_parsable_certificates(found.certs);
+    for error in &found.errors {
+        tracing::warn!(%error, "a certificate authority of the system is left out");
+    }
+    if broken > 0 {
+        tracing::warn!(broken, "certificate authorities of the system are left out");
+    }
+    match roots.is_empty() {
+        true => Err("the system trusts no certificate authority: install ca-certificates, or name one".to_owned()),
+        false => Ok(roots),
+    }
+}
+
+/// Checks certificates as usual, and those of servers that are reached by an address against further names.
+#[derive(Debug)]
+struct Verifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    names: Vec<ServerName<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use CertificateError as C;
+        let verify = |name| self.verifier.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        let verified = verify(server);
+        let is_misnamed = matches!(
+            verified,
+            Err(rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }))
+        );
+        if !is_misnamed || !matches!(server, ServerName::IpAddress(_)) {
+            return verified;
+        }
+        self.names.iter().map(verify).find(Result::is_ok).unwrap_or(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// The certificate of this process, read anew for each connection: it may have been renewed meanwhile.
+#[derive(Debug)]
+struct FromFiles {
+    files: ClientFiles,
+    provider: Arc<CryptoProvider>,
+    /// The last that could be read.
+    last: Mutex<Arc<CertifiedKey>>,
+}
+
+impl ResolvesClientCert for FromFiles {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let mut last = self.last.lock();
+        match self.files.load(&self.provider) {
+            Ok(found) => *last = Arc::new(found),
+            Err(error) => tracing::warn!(error, "the client certificate cannot be read anew"),
+        }
+        Some(last.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,137 @@
+//! How database operations fail, and what each failure means. The text of an error begins with its cause.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use sqlx::migrate::MigrateError;
+
+/// How a database operation fails.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the database did not answer in time")]
+    Timeout,
+    /// No connection can be made.
+    #[error("{}: cannot connect to the database at {server}", words(.cause))]
+    Unreachable { server: String, cause: sqlx::Error },
+    #[error("{}", words_of_migration(.0))]
+    Migration(#[from] MigrateError),
+    #[error("{}", words(.0))]
+    Sql(#[from] sqlx::Error),
+    /// A change was sent and not answered: it may or may not have happened.
+    #[error("the outcome of a change is unknown: {0}")]
+    OutcomeUnknown(Box<Error>),
+    /// A row that this program would not have written.
+    #[error("a row of {table} cannot be understood: {reason}")]
+    Row { table: &'static str, reason: String },
+}
+
+/// What an error says, without a preface: the system's words, or the server's.
+fn words(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Tls(error) => format!("TLS: {error}"),
+        sqlx::Error::Database(error) => match error.code() {
+            Some(code) => format!("{} ({code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        error => error.to_string(),
+    }
+}
+
+fn words_of_migration(error: &MigrateError) -> String {
+    match error {
+        MigrateError::Execute(error) => format!("{}: the schema cannot be brought up to date", words(error)),
+        MigrateError::ExecuteMigration(error, step) => format!("{}: migration {step} failed", words(error)),
+        error => format!("the schema cannot be brought up to date: {error}"),
+    }
+}
+
+impl Error {
+    /// What the error means once the change was being committed.
+    pub(crate) fn of_commit(self, is_committing: &AtomicBool) -> Self {
+        if is_committing.load(Relaxed) { Self::OutcomeUnknown(Box::new(self)) } else { self }
+    }
+
+    /// Whether the database could not be reached or used, rather than disliked what it was given.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Timeout | Self::Migration(_) | Self::Unreachable { .. } => true,
+            Self::OutcomeUnknown(error) => error.is_outage(),
+            Self::Sql(_) => !self.is_refused_data(),
+            Self::Row { .. } => false,
+        }
+    }
+
+    /// Whether the data given was what the database disliked: to try again is of no use.
+    /// SQLSTATE classes 22 and 23 (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    pub fn is_refused_data(&self) -> bool {
+        self.sql_state().is_some_and(|state| state.len() == 5 && (state.starts_with("22") || state.starts_with("23")))
+    }
+
+    /// Whether the same may work a moment later: the database is away, starting, full of connections, or a replica
+    /// after a failover; or another session holds a lock. SQLSTATE 57P01 to 57P03, 53300, 25006 and 55P03.
+    pub fn may_pass(&self) -> bool {
+        use sqlx::Error as E;
+        let passes = |error: &E| match error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::WorkerCrashed => true,
+            E::Database(error) => error.code().is_some_and(|code| {
+                code.starts_with("57P") || ["53300", "25006", "55P03", "5"].contains(&code.as_ref())
+            }),
+            _ => false,
+        };
+        match self {
+            Self::OutcomeUnknown(error) => error.may_pass(),
+            Self::Timeout => true,
+            error => error.sql().is_some_and(passes),
+        }
+    }
+
+    /// Whether time ran out without a word of the cause.
+    pub(super) fn hides_its_cause(&self) -> bool {
+        matches!(self, Self::Timeout) || matches!(self.sql(), Some(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Whether the server takes no writes: a replica, as after a failover.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.sql_state().as_deref() == Some("25006")
+    }
+
+    pub(super) fn is_missing_table(&self) -> bool {
+        // PostgreSQL has a code for it; SQLite has only the words.
+        let words = matches!(self, Self::Sql(error) if error.to_string().contains("no such table"));
+        words || self.sql_state().as_deref() == Some("42P01")
+    }
+
+    fn sql(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Sql(error)
+            | Self::Unreachable { cause: error, .. }
+            | Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn sql_state(&self) -> Option<String> {
+        match self.sql() {
+            Some(sqlx::Error::Database(error)) => error.code().map(Into::into),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_begins_with_its_cause() {
+        let cause = sqlx::Error::Io(io::Error::from_raw_os_error(111));
+        let error = Error::Unreachable { server: "db:5432".to_owned(), cause };
+        assert!(error.to_string().starts_with("Connection refused"), "{error}");
+        assert!(error.may_pass() && error.is_outage());
+        assert!(Error::Sql(sqlx::Error::PoolTimedOut).hides_its_cause() && Error::Timeout.hides_its_cause());
+        let reset = Error::Sql(sqlx::Error::Io(io::Error::from_raw_os_error(104)));
+        assert!(reset.to_string().starts_with("Connection reset"), "{reset}");
+    }
+}
