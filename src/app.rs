@@ -22,7 +22,7 @@ use crate::config::{Config, DatabaseKind, StoreConfig, UpkeepConfig, Without};
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
-use crate::http::{self, App, Bounds, Connections, FastPath, Numbered, Server};
+use crate::http::{self, App, Bounds, Connections, FastPath, Hosts, Numbered, Server};
 use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
@@ -106,6 +106,8 @@ fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
 struct Service {
     /// Names this process towards the shards and in request ids.
     instance: String,
+    /// Where the other instances reach this one.
+    address: String,
     cache: Arc<Cache>,
     fleet: Arc<Fleet>,
     trends: Arc<Trends>,
@@ -212,10 +214,25 @@ impl Service {
             trends: trends.clone(),
             metrics: metrics.clone(),
         };
-        let fleet = Fleet::new(&instance, advertised(config.http.advertise.as_deref(), listening), sources);
+        let address = advertised(config.http.advertise.as_deref(), listening);
+        let fleet = Fleet::new(&instance, address.clone(), sources);
         let fleet = Arc::new(fleet);
         tasks.spawn(fleet.clone().run(shutdown.clone()));
-        Ok(Self { instance, cache, fleet, trends, l1, jobs, registry, database, metrics, draining, shutdown, tasks })
+        Ok(Self {
+            instance,
+            address,
+            cache,
+            fleet,
+            trends,
+            l1,
+            jobs,
+            registry,
+            database,
+            metrics,
+            draining,
+            shutdown,
+            tasks,
+        })
     }
 
     /// Waits a moment for what the service depends on, so that its first answers are no errors.
@@ -263,6 +280,7 @@ impl Service {
     }
 
     fn app(&self, config: &Config, dropped_log_lines: DroppedLines) -> Arc<App> {
+        let hosts = Arc::new(Hosts::new(&config.http, &self.address));
         Arc::new(App {
             cache: self.cache.clone(),
             fleet: self.fleet.clone(),
@@ -271,7 +289,8 @@ impl Service {
             jobs: self.jobs.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),
-            bounds: Arc::new(Bounds::new(&config.http, self.metrics.clone())),
+            bounds: Arc::new(Bounds::new(&config.http, &config.limits, hosts.clone(), self.metrics.clone())),
+            hosts,
             dropped_log_lines,
             started: Moment::now(),
             draining: self.draining.clone(),

@@ -30,7 +30,7 @@ pub fn value(bytes: usize) -> String {
 }
 
 pub fn read(path: &str) -> Request {
-    let bytes = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
+    let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
     Request { bytes, kind: Kind::Read }
 }
 

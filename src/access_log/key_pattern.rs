@@ -10,6 +10,13 @@ const MAX_CHARS: usize = 128;
 /// the letters in front of a number at its end (`page12` is `page*`); a UUID becomes one `*`.
 pub fn of(key: &str) -> String {
     let mut pattern = String::with_capacity(key.len());
+    write(key, &mut pattern);
+    pattern
+}
+
+/// Writes the pattern of a key into `pattern`, in place of what that holds.
+fn write(key: &str, pattern: &mut String) {
+    pattern.clear();
     let mut rest = key;
     while let Some(first) = rest.chars().next() {
         if let Some(behind) = strip_uuid(rest) {
@@ -24,19 +31,25 @@ pub fn of(key: &str) -> String {
         }
         let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end);
-        push_word(&mut pattern, word);
+        push_word(pattern, word);
         rest = behind;
     }
-    if pattern.chars().count() > MAX_CHARS {
-        pattern = pattern.chars().take(MAX_CHARS - 1).chain(['*']).collect();
+    if let Some((cut, _)) = pattern.char_indices().nth(MAX_CHARS) {
+        let (last, _) = pattern[..cut].char_indices().next_back().expect("characters stand before the cut");
+        pattern.truncate(last);
+        pattern.push('*');
     }
-    pattern
 }
 
 /// The pattern that all keys have, `*` when they differ.
 pub fn shared<'k>(mut keys: impl Iterator<Item = &'k str>) -> String {
     let Some(first) = keys.next().map(of) else { return "*".to_owned() };
-    if keys.all(|key| of(key) == first) { first } else { "*".to_owned() }
+    let mut pattern = String::with_capacity(first.len());
+    let mut is_first = |key| {
+        write(key, &mut pattern);
+        pattern == first
+    };
+    if keys.all(&mut is_first) { first } else { "*".to_owned() }
 }
 
 fn push_word(pattern: &mut String, word: &str) {
@@ -91,6 +104,9 @@ mod tests {
         assert_eq!(shared(["user_1", "user_22"].into_iter()), "user_*");
         assert_eq!(shared(["user_1", "order_1"].into_iter()), "*");
         assert_eq!(shared(std::iter::empty()), "*");
+        let long = "a".repeat(MAX_CHARS);
+        assert_eq!(of(&long), long);
+        assert_eq!(of(&(long.clone() + "b")), long[1..].to_owned() + "*");
     }
 
     proptest! {

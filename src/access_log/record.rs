@@ -6,7 +6,8 @@ use super::key_pattern;
 use crate::model::{EntryKey, Namespace, Operation, UnixMillis};
 use crate::trace::{Caller, TraceContext};
 
-/// One operation, as the request leaves it: nothing is computed or copied that the writer can do.
+/// One operation, as the request leaves it, of bounded size: a queue bounds the number of records, and that bounds
+/// their memory. What the writer can compute without more memory is left to it.
 #[derive(Debug)]
 pub struct Record {
     pub operation: Operation,
@@ -36,9 +37,17 @@ impl From<&Caller> for AskedBy {
 #[derive(Debug)]
 pub enum Subject {
     Entry(EntryKey),
-    Batch(Namespace, Vec<EntryKey>),
+    /// A namespace, and the pattern that the keys of the batch share.
+    Batch(Namespace, String),
     /// A namespace, and the pattern or tag that selects within it; `*` for all.
     Selection(Namespace, String),
+}
+
+impl Subject {
+    /// The pattern is made at once: a batch may have thousands of keys, and the queue holds thousands of records.
+    pub fn batch(namespace: &Namespace, keys: &[EntryKey]) -> Self {
+        Self::Batch(namespace.clone(), key_pattern::shared(keys.iter().map(EntryKey::key)))
+    }
 }
 
 /// A record as the databases take it.
@@ -59,9 +68,7 @@ impl From<Record> for Row {
     fn from(record: Record) -> Self {
         let (namespace, key_pattern) = match record.subject {
             Subject::Entry(key) => (key.namespace().to_owned(), key_pattern::of(key.key())),
-            Subject::Batch(namespace, keys) => {
-                (namespace.to_string(), key_pattern::shared(keys.iter().map(EntryKey::key)))
-            }
+            Subject::Batch(namespace, pattern) => (namespace.to_string(), pattern),
             Subject::Selection(namespace, selection) => (namespace.to_string(), selection),
         };
         Self {

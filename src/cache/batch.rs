@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use futures_util::future::join_all;
+
 use super::observe::Begun;
 use super::read::stand_in;
-use super::{Cache, Error};
+use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
 use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
@@ -27,6 +29,19 @@ pub enum Fetched {
     Stale(Entry),
     Miss,
     Failed(store::Error),
+}
+
+/// Deletions of one batch that are under way on a shard at a time.
+const DELETIONS_AT_ONCE: usize = 8;
+
+/// The answer to an mdelete.
+#[derive(Debug)]
+pub struct MdeleteAnswer {
+    /// Distinct keys that had an entry.
+    pub deleted: u64,
+    /// Distinct keys that had none.
+    pub absent: u64,
+    pub failed: Vec<(EntryKey, store::Error)>,
 }
 
 /// The answer to an mset.
@@ -54,7 +69,7 @@ impl Cache {
         let result = self.read_many(&keys, room, started).await;
         let Ok(results) = result else {
             let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-            self.observe(&begun, &result, || Subject::Batch(namespace.clone(), keys));
+            self.observe(&begun, &result, || Subject::batch(namespace, &keys));
             return Err(Error::NoRoom);
         };
         let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
@@ -136,8 +151,8 @@ impl Cache {
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
-        let subject = || Subject::Batch(namespace.clone(), keys);
-        match result.as_ref().map(MsetAnswer::answer) {
+        let subject = || Subject::batch(namespace, &keys);
+        match result.as_ref().map(|answer| answer_of(&answer.failed)) {
             Ok(answer) => self.observe_as(&begun, answer, subject),
             Err(_) => self.observe(&begun, &result, subject),
         }
@@ -148,7 +163,11 @@ impl Cache {
         self.check_batch(writes.len())?;
         let quota = self.registry.for_check(namespace.as_str())?.quota();
         for (index, (key, write)) in writes.iter().enumerate() {
-            self.check_write(key, write, quota).map_err(|error| Error::Entry { index, error: Box::new(error) })?;
+            self.check_write(key, write, quota).map_err(|error| Error::Entry {
+                list: "entries",
+                index,
+                error: Box::new(error),
+            })?;
         }
         if writes.is_empty() {
             return Ok(MsetAnswer { stored: 0, failed: Vec::new() });
@@ -177,24 +196,82 @@ impl Cache {
         Ok(answer)
     }
 
+    /// Deletes many entries of one namespace.
+    ///
+    /// # Errors
+    /// The batch or one of its keys is refused; nothing was deleted.
+    pub async fn mdelete(&self, namespace: &Namespace, keys: Vec<EntryKey>) -> Result<MdeleteAnswer, Error> {
+        let started = Moment::now();
+        let refused = self.check_deletions(&keys);
+        let keys = distinct(keys);
+        let result = match refused {
+            Ok(()) => Ok(self.delete_many(&keys).await),
+            Err(error) => Err(error),
+        };
+        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
+        let subject = || Subject::batch(namespace, &keys);
+        match &result {
+            Ok(answer) => self.observe_as(&begun, answer_of(&answer.failed), subject),
+            Err(_) => self.observe(&begun, &result, subject),
+        }
+        result
+    }
+
+    fn check_deletions(&self, keys: &[EntryKey]) -> Result<(), Error> {
+        self.check_batch(keys.len())?;
+        match keys.iter().position(|key| key.key() == RESERVED_KEY) {
+            Some(index) => Err(Error::Entry { list: "keys", index, error: Box::new(Error::ReservedKey) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the entries of distinct keys: on all shards at once, and on each a few at a time.
+    async fn delete_many(&self, keys: &[EntryKey]) -> MdeleteAnswer {
+        let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
+        let mut by_shard: Vec<Vec<&EntryKey>> = vec![Vec::new(); self.store.shard_names().len()];
+        for key in keys {
+            by_shard[usize::from(self.store.shard_of(key))].push(key);
+        }
+        let deletions = by_shard.into_iter().map(|keys| async move {
+            let mut answers = Vec::with_capacity(keys.len());
+            for some in keys.chunks(DELETIONS_AT_ONCE) {
+                let deleted = join_all(some.iter().map(|key| self.store.delete(key))).await;
+                answers.extend(some.iter().copied().zip(deleted));
+            }
+            answers
+        });
+        let mut answer = MdeleteAnswer { deleted: 0, absent: 0, failed: Vec::new() };
+        for (key, deleted) in join_all(deletions).await.into_iter().flatten() {
+            match deleted {
+                Ok(true) => answer.deleted += 1,
+                Ok(false) => answer.absent += 1,
+                Err(error) => answer.failed.push((key.clone(), error)),
+            }
+        }
+        answer
+    }
+
+    /// The most keys of a batch; repetitions count.
+    pub fn max_batch_keys(&self) -> usize {
+        self.limits.batch_keys
+    }
+
     /// Whether a batch of this many keys is taken.
     ///
     /// # Errors
     /// [`Error::TooManyKeys`].
-    pub fn check_batch(&self, count: usize) -> Result<(), Error> {
+    pub(super) fn check_batch(&self, count: usize) -> Result<(), Error> {
         let limit = self.limits.batch_keys;
-        if count > limit { Err(Error::TooManyKeys { count, limit }) } else { Ok(()) }
+        if count > limit { Err(Error::TooManyKeys { limit }) } else { Ok(()) }
     }
 }
 
-impl MsetAnswer {
-    /// How the batch is counted: a single entry that failed makes it a failure, as with reads.
-    fn answer(&self) -> Answer {
-        match self.failed.as_slice() {
-            [] => Answer::Done,
-            failed if failed.iter().all(|(_, error)| error.is_refusal()) => Answer::Refused,
-            _ => Answer::Failed,
-        }
+/// How a batch of changes is counted: a single entry that failed makes it a failure, as with reads.
+fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
+    match failed {
+        [] => Answer::Done,
+        failed if failed.iter().all(|(_, error)| error.is_refusal()) => Answer::Refused,
+        _ => Answer::Failed,
     }
 }
 

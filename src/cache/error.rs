@@ -10,15 +10,15 @@ use crate::store;
 pub enum Error {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The entry at `index` of a batch is wrong.
-    #[error("entries[{index}]: {error}")]
-    Entry { index: usize, error: Box<Error> },
+    /// An element of a batch is wrong, in the list that the caller calls so.
+    #[error("{list}[{index}]: {error}")]
+    Entry { list: &'static str, index: usize, error: Box<Error> },
     #[error("the key `stats` is reserved")]
     ReservedKey,
     #[error("the value has {size} bytes, at most {limit} are allowed")]
     ValueTooLarge { size: usize, limit: usize },
-    #[error("the batch has {count} keys, at most {limit} are allowed")]
-    TooManyKeys { count: usize, limit: usize },
+    #[error("a batch has at most {limit} keys, and this one has more")]
+    TooManyKeys { limit: usize },
     /// Whoever asked has no room for the answer.
     #[error("the answers under way leave no room for this one")]
     NoRoom,

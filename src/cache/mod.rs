@@ -18,7 +18,7 @@ mod write;
 
 use std::sync::Arc;
 
-pub use batch::{Fetched, MgetAnswer, MsetAnswer};
+pub use batch::{Fetched, MdeleteAnswer, MgetAnswer, MsetAnswer};
 pub use error::Error;
 pub use flush::Flushed;
 pub use history::LogQuery;

@@ -50,7 +50,7 @@ impl Cache {
             (true, true) => Answer::Hit,
             (true, false) => Answer::Miss,
         };
-        let subject = || Subject::Batch(namespace.clone(), keys.to_vec());
+        let subject = || Subject::batch(namespace, keys);
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
         self.note(&begun, &Ended { answer, hit: Some(all), reads }, subject);
     }

@@ -1,6 +1,7 @@
 //! Settings as meaning: one struct a concern, parsed and checked before anything binds or connects.
 
 mod database;
+mod hosts;
 mod mask;
 mod memory;
 mod redis;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use crate::model::Policy;
 use database::Folder;
 pub use database::{DatabaseConfig, DatabaseKind};
+pub use hosts::{HostConfig, PublicUrl};
 pub use redis::{RedisConfig, ShardConfig};
 pub use settings::{CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, all as all_settings};
 
@@ -56,7 +58,10 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Where others reach it, if that is not where it listens; `host:port`.
     pub advertise: Option<String>,
+    pub hosts: HostConfig,
     pub header_timeout: Duration,
+    /// How long a connection stays open without a request.
+    pub idle_timeout: Duration,
     pub request_timeout: Duration,
     pub drain_timeout: Duration,
     pub max_connections: usize,
@@ -178,7 +183,9 @@ impl Config {
         let http = HttpConfig {
             listen,
             advertise: Self::advertise(settings)?,
+            hosts: HostConfig::parse(settings)?,
             header_timeout: duration("header_timeout_ms", 10, DAY_MS)?,
+            idle_timeout: duration("idle_timeout_ms", 10, DAY_MS)?,
             request_timeout: duration("request_timeout_ms", 10, DAY_MS)?,
             drain_timeout: duration("drain_timeout_ms", 0, DAY_MS)?,
             max_connections: size("max_connections", 1, 1_000_000)?,
@@ -386,6 +393,11 @@ mod tests {
             ("ADVERTISE", "http://cache-1:80"),
             ("ADVERTISE", "::1:80"),
             ("ADVERTISE", "cache-1:0"),
+            ("HOSTS", "cache-1:80"),
+            ("HOSTS", "https://cache.example"),
+            ("PUBLIC_URL", "cache.example"),
+            ("PUBLIC_URL", "https://cache.example/dashboard"),
+            ("IDLE_TIMEOUT_MS", "75s"),
             ("REDIS_SHARDS", "a"),
             ("REDIS_SHARDS", "a=http://127.0.0.1"),
             ("REDIS_SHARDS", "a=redis://:secret@127.0.0.1:99999"),

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::address::{self, JobPath};
-use super::cross_site::{Token, is_own_form};
 use super::events::{Region, Topic};
+use super::form_token::{Token, is_own_form};
 use super::page::{Page, part};
 use super::problem::Problem;
 use super::{Dashboard, Shared, flush, number};

@@ -4,7 +4,7 @@
 //! come as server-sent events ([`events`]). Without the script everything works but that. What a page shows comes
 //! through the doors of `cache`, `fleet` and `trends`, each with a deadline: a page comes also when a shard is
 //! dead or stands still, and says what is missing. Anything that changes something is asked twice, and refused
-//! when another site sent it ([`cross_site`]).
+//! when another site sent it (`http::is_same_site`, and [`form_token`]).
 
 mod address;
 mod asset;
@@ -12,12 +12,12 @@ mod audit;
 mod chart;
 mod condition;
 mod confirmation;
-mod cross_site;
 mod entry;
 mod events;
 mod facts;
 mod fleet;
 mod flush;
+mod form_token;
 mod job;
 mod json;
 mod latency;
@@ -32,9 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use tokio::runtime::Handle;
@@ -45,7 +45,7 @@ use self::events::Feeds;
 use self::facts::Latest;
 
 use self::problem::Problem;
-use crate::http::{Error, SharedApp};
+use crate::http::{Error, SharedApp, is_same_site};
 use crate::trends::Trends;
 
 /// What the pages share.
@@ -79,6 +79,7 @@ const SECURITY: [(&str, &str); 6] = [
 
 /// Every page there is. To be called within the runtime that does what is nobody's request.
 pub fn router(app: SharedApp) -> Router {
+    let guard = from_fn_with_state(app.clone(), guard);
     let dashboard = Dashboard {
         trends: app.trends.clone(),
         app,
@@ -113,7 +114,7 @@ pub fn router(app: SharedApp) -> Router {
         .route("/docs/", get(async || Redirect::temporary("/docs")))
         .route("/dashboard/{*rest}", get(no_such_page))
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
-        .layer(from_fn(guard))
+        .layer(guard)
         .with_state(Arc::new(dashboard))
 }
 
@@ -123,10 +124,10 @@ async fn no_such_page() -> Problem {
 
 /// Stands around every page: refuses what another site sent, and gives each answer the headers that keep it from
 /// being used by one. Events count as well: they hold one of a bounded number of places.
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
     let is_guarded = request.method() != Method::GET && request.method() != Method::HEAD
         || request.uri().path() == "/dashboard/events";
-    let mut response = if is_guarded && !cross_site::is_same_site(request.headers(), request.uri()) {
+    let mut response = if is_guarded && !is_same_site(request.headers(), request.uri(), &app.hosts) {
         Problem::CrossSite.into_response()
     } else {
         next.run(request).await

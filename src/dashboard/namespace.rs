@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use super::address::{self, NamespacePath, Parameters};
 use super::chart::{Chart, Series, Top, rate, throughput};
-use super::cross_site::Token;
 use super::events::{Region, Topic};
 use super::facts::PATIENCE;
+use super::form_token::Token;
 use super::listing::{self, KeysQuery};
 use super::page::{Page, Tile, bar, part, section, tiles};
 use super::problem::Problem;

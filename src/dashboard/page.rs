@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::address::OVERVIEW;
 use super::asset::{ICON, SCRIPT, STYLE};
 use super::condition::Condition;
-use super::cross_site::Token;
+use super::form_token::Token;
 
 /// A page that is to be written.
 pub struct Page<'p> {

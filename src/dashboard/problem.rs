@@ -8,7 +8,7 @@ use maud::html;
 
 use super::{number, page};
 use crate::cache;
-use crate::http::{Error, Failure};
+use crate::http::{Code, Error, Failure};
 use crate::model::Invalid;
 
 /// Whatever ends a request for a page without the page.
@@ -46,6 +46,16 @@ impl Problem {
             Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not this browser's"),
             Self::OldForm => (StatusCode::CONFLICT, "form_expired", "Refused: the form is too old"),
             Self::TookTooLong { may_write } => Error::DeadlineExceeded { may_write: *may_write }.known(),
+        }
+    }
+
+    /// What it is counted as; what only pages meet is not.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Http(error) => Some(error.code()),
+            Self::CrossSite | Self::StrangeForm => Some(Code::CrossSite),
+            Self::OldForm => None,
+            Self::TookTooLong { may_write } => Some(Error::DeadlineExceeded { may_write: *may_write }.code()),
         }
     }
 
@@ -101,6 +111,9 @@ impl IntoResponse for Problem {
         let may_repeat = deleted.is_none() && code != OUTCOME_UNKNOWN;
         if status == StatusCode::SERVICE_UNAVAILABLE && may_repeat {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(code) = self.code() {
+            response.extensions_mut().insert(code);
         }
         if is_ours {
             response.extensions_mut().insert(Failure { code, reason: self.to_string() });

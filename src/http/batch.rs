@@ -1,4 +1,4 @@
-//! `POST /api/v1/cache/{ns}/mget` and `/mset`: many entries in one request.
+//! `POST /api/v1/cache/{ns}/mget`, `/mset` and `/mdelete`: many entries in one request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,26 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{Code, Error, store_code};
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::openapi::{answers, params, schema};
+use super::reader::{self, Reader, Text};
 use super::room::{COUNTED_FROM, Pieces};
 use super::{SharedApp, answer};
 use crate::cache::{self, Fetched, MgetAnswer};
-use crate::model::{EntryKey, Key, Namespace, Write};
+use crate::model::{EntryKey, Invalid, Key, Namespace, Write};
+use crate::store;
 
-#[derive(Deserialize, ToSchema)]
+/// The body of an mget, for the document; [`mget_keys`] reads it.
+#[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "its fields are documented here and read one by one")]
 pub struct MgetBody {
-    /// Repetitions count once.
+    /// Repetitions are answered once.
     #[schema(schema_with = schema::keys)]
     keys: Vec<String>,
 }
@@ -34,27 +37,55 @@ pub struct MgetKeys {
     pub valid: Vec<EntryKey>,
     /// Each once.
     pub invalid: BTreeSet<String>,
+    /// Those that are longer than any key, as the body has them in JSON; each once.
+    pub too_long: BTreeSet<Bytes>,
 }
 
-/// The keys that the body of an mget names, once `admit` has agreed to their number.
+/// The keys that the body of an mget names, `most` at most.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], or what `admit` says.
-pub fn mget_keys(
-    namespace: &Namespace,
-    body: &Bytes,
-    admit: impl FnOnce(usize) -> Result<(), cache::Error>,
-) -> Result<MgetKeys, Error> {
-    let MgetBody { keys } = json::object(body)?;
-    admit(keys.len())?;
+/// [`Error::InvalidBody`], or there are more.
+pub fn mget_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<MgetKeys, Error> {
     let mut parsed = MgetKeys::default();
-    for text in keys {
-        match EntryKey::parse(namespace.as_str(), &text) {
-            Ok(key) => parsed.valid.push(key),
-            Err(_) => drop(parsed.invalid.insert(text)),
+    read_keys(body, most, |_, text| {
+        match text {
+            Text::Decoded(text) => match EntryKey::parse(namespace.as_str(), &text) {
+                Ok(key) => parsed.valid.push(key),
+                Err(_) => drop(parsed.invalid.insert(text.into_owned())),
+            },
+            Text::TooLong(json) => drop(parsed.too_long.insert(body.slice_ref(json.get().as_bytes()))),
         }
-    }
+        Ok(())
+    })?;
     Ok(parsed)
+}
+
+/// Reads the body `{"keys": [...]}`; `key` is called with the number of each key and its text. Reads no further than
+/// `most` keys.
+///
+/// # Errors
+/// [`Error::InvalidBody`], there are more keys, or what `key` says.
+fn read_keys(
+    body: &Bytes,
+    most: usize,
+    mut key: impl FnMut(usize, Text<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut is_there = false;
+    reader::object(body, &["keys"], |_, reader| {
+        is_there = true;
+        reader.array(|index, reader| {
+            check_count(index, most)?;
+            let text =
+                reader.text(Key::MAX_LEN).map_err(|error| reader::within(&format!("`keys[{index}]`"), error))?;
+            key(index, text)
+        })
+    })?;
+    if is_there { Ok(()) } else { Err(reader::missing("keys")) }
+}
+
+/// Whether a batch may have an element of this index.
+fn check_count(index: usize, most: usize) -> Result<(), Error> {
+    if index < most { Ok(()) } else { Err(cache::Error::TooManyKeys { limit: most }.into()) }
 }
 
 /// `mget`.
@@ -71,17 +102,17 @@ pub async fn mget(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let MgetKeys { valid, invalid } = mget_keys(&namespace, &body, |keys| app.cache.check_batch(keys))?;
+    let keys = mget_keys(&namespace, &body, app.cache.max_batch_keys())?;
     let room = app.bounds.room();
-    let answer = app.cache.mget(&namespace, valid, &|bytes| room.admits(bytes)).await?;
-    let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &invalid));
+    let answer = app.cache.mget(&namespace, keys.valid, &|bytes| room.admits(bytes)).await?;
+    let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &keys.invalid, &keys.too_long));
     response.extensions_mut().insert(room);
     Ok(response)
 }
 
 /// `{"results": {"key": {"value": ..., "found": true}}, "hits": 1, "misses": 0}`.
-fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>) -> Body {
-    const FRAME: usize = 48;
+fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSet<Bytes>) -> Body {
+    const FRAME: usize = 64;
     let is_copied = |value: &Bytes| value.len() < COUNTED_FROM;
     let size = |(key, fetched): &(EntryKey, Fetched)| match fetched {
         Fetched::Hit(entry) | Fetched::Stale(entry) if is_copied(&entry.value) => {
@@ -89,7 +120,8 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>) -> Body {
         }
         _ => key.key().len() + FRAME,
     };
-    let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + FRAME);
+    let invalid_size = (invalid.len() + too_long.len()) * FRAME + invalid.iter().map(String::len).sum::<usize>();
+    let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + invalid_size + FRAME);
     // Large values are sent from where they lie.
     let mut pieces = Vec::new();
     body.put_slice(br#"{"results":{"#);
@@ -121,16 +153,26 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>) -> Body {
             }
         }
     }
-    for (i, key) in invalid.iter().enumerate() {
-        if i > 0 || !answer.results.is_empty() {
+    let mut is_first = answer.results.is_empty();
+    let mut put_invalid = |body: &mut BytesMut, put_key: &mut dyn FnMut(&mut BytesMut)| {
+        if !std::mem::take(&mut is_first) {
             body.put_u8(b',');
         }
-        json::put_string(&mut body, key);
+        put_key(body);
         body.put_slice(br#":{"value":null,"found":false,"error":"#);
-        json::put_string(&mut body, Code::InvalidKey.as_str());
+        json::put_string(body, Code::InvalidKey.as_str());
         body.put_u8(b'}');
+    };
+    for key in invalid {
+        put_invalid(&mut body, &mut |body| json::put_string(body, key));
     }
-    let errors = answer.errors + invalid.len() as u64;
+    for key in too_long {
+        put_invalid(&mut body, &mut |body| match is_copied(key) {
+            true => body.put_slice(key),
+            false => pieces.extend([body.split().freeze(), key.clone()]),
+        });
+    }
+    let errors = answer.errors + (invalid.len() + too_long.len()) as u64;
     let mut number = itoa::Buffer::new();
     body.put_slice(br#"},"hits":"#);
     body.put_slice(number.format(answer.hits).as_bytes());
@@ -145,27 +187,26 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>) -> Body {
     Pieces::body(pieces)
 }
 
-#[derive(Deserialize, ToSchema)]
+/// The body of an mset, for the document; [`mset_entries`] reads it.
+#[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MsetBody<'b> {
-    #[serde(borrow)]
+#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+pub struct MsetBody {
     #[schema(schema_with = schema::entries)]
-    entries: Vec<&'b RawValue>,
+    entries: Vec<MsetEntry>,
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MsetEntry<'b> {
+#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+pub struct MsetEntry {
     #[schema(schema_with = schema::written_key)]
     key: String,
     /// Any JSON; it comes back byte for byte.
-    #[serde(borrow)]
     #[schema(value_type = serde_json::Value)]
-    value: &'b RawValue,
-    #[serde(borrow, default)]
+    value: Bytes,
     #[schema(schema_with = schema::ttl)]
-    ttl: Option<&'b RawValue>,
-    #[serde(default)]
+    ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
 }
@@ -182,19 +223,21 @@ pub struct MsetAnswer<'k> {
     details: BTreeMap<&'k str, String>,
 }
 
-/// The entries that the body of an mset holds, once `admit` has agreed to their number.
+/// The entries that the body of an mset holds, `most` at most.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], what `admit` says, or a field is invalid; it names the entry.
-pub fn mset_entries(
-    namespace: &Namespace,
-    body: &Bytes,
-    admit: impl FnOnce(usize) -> Result<(), cache::Error>,
-) -> Result<Vec<(EntryKey, Write)>, Error> {
-    let MsetBody { entries } = json::object(body)?;
-    admit(entries.len())?;
-    let parse = |(index, entry)| mset_entry(namespace, entry, body).map_err(|error| at(index, error));
-    entries.into_iter().enumerate().map(parse).collect()
+/// [`Error::InvalidBody`], there are more, or a field is invalid; it names the entry.
+pub fn mset_entries(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Vec<(EntryKey, Write)>, Error> {
+    let mut entries = None;
+    reader::object(body, &["entries"], |_, reader| {
+        let entries = entries.insert(Vec::new());
+        reader.array(|index, reader| {
+            check_count(index, most)?;
+            entries.push(mset_entry(namespace, reader, body).map_err(|error| at("entries", index, error))?);
+            Ok(())
+        })
+    })?;
+    entries.ok_or_else(|| reader::missing("entries"))
 }
 
 /// `mset`.
@@ -214,29 +257,112 @@ pub async fn mset(
     _: StrictQuery<NoParameters>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let writes = mset_entries(&namespace, &body, |entries| app.cache.check_batch(entries))?;
+    let writes = mset_entries(&namespace, &body, app.cache.max_batch_keys())?;
     let answer = app.cache.mset(&namespace, writes).await?;
-    let errors: BTreeMap<_, _> = answer.failed.iter().map(|(key, error)| (key.key(), store_code(error))).collect();
     let status = match answer.failed.first() {
         Some((_, error)) if answer.stored == 0 => store_code(error).status(),
         _ => StatusCode::OK,
     };
-    let foreign = answer.failed.iter().filter(|(_, error)| error.is_foreign());
-    let details = foreign.map(|(key, error)| (key.key(), error.to_string())).collect();
+    let (errors, details) = failures(&answer.failed);
     Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details }))
 }
 
-fn mset_entry(namespace: &Namespace, entry: &RawValue, body: &Bytes) -> Result<(EntryKey, Write), Error> {
-    let MsetEntry { key, value, ttl, tags } = json::object(entry.get().as_bytes())?;
-    let key = EntryKey::new(namespace, &Key::parse(key)?);
-    Ok((key, WriteFields { value, ttl, tags }.parse(body)?))
+/// The body of an mdelete, for the document; [`mdelete_keys`] reads it.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+pub struct MdeleteBody {
+    /// Repetitions are deleted once.
+    #[schema(schema_with = schema::deleted_keys)]
+    keys: Vec<String>,
 }
 
-/// Names the entry that an error is about.
-fn at(index: usize, error: Error) -> Error {
+#[derive(Serialize, ToSchema)]
+pub struct MdeleteAnswer<'k> {
+    success: bool,
+    /// Entries that were there. A key without an entry is no error.
+    deleted_count: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = schema::failed_keys)]
+    errors: BTreeMap<&'k str, Code>,
+    /// What exactly stands in the way of a deletion, where that is known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    details: BTreeMap<&'k str, String>,
+}
+
+/// The keys that the body of an mdelete names, `most` at most.
+///
+/// # Errors
+/// [`Error::InvalidBody`], there are more, or a key is invalid; it names the key.
+pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Vec<EntryKey>, Error> {
+    let mut keys = Vec::new();
+    read_keys(body, most, |index, text| {
+        keys.push(entry_key(namespace, &text).map_err(|invalid| at("keys", index, invalid.into()))?);
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+/// `mdelete`.
+#[utoipa::path(
+    post, path = "/api/v1/cache/{ns}/mdelete", operation_id = "mdelete", tag = "batches", summary = "Delete many entries",
+    description = "Also entries whose keys no path can carry. Every key is checked before anything is deleted.",
+    params(params::InNamespace),
+    request_body(content = MdeleteBody, example = json!({"keys": ["user_1", "../user_2"]})),
+    responses(answers::Mdelete)
+)]
+pub async fn mdelete(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let keys = mdelete_keys(&namespace, &body, app.cache.max_batch_keys())?;
+    let answer = app.cache.mdelete(&namespace, keys).await?;
+    let status = match answer.failed.first() {
+        Some((_, error)) if answer.deleted + answer.absent == 0 => store_code(error).status(),
+        _ => StatusCode::OK,
+    };
+    let (errors, details) = failures(&answer.failed);
+    let success = errors.is_empty();
+    Ok(answer::json(status, &MdeleteAnswer { success, deleted_count: answer.deleted, errors, details }))
+}
+
+/// What kept each key from being changed, and in which words where that is known.
+fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTreeMap<&str, String>) {
+    let foreign = failed.iter().filter(|(_, error)| error.is_foreign());
+    let details = foreign.map(|(key, error)| (key.key(), error.to_string())).collect();
+    (failed.iter().map(|(key, error)| (key.key(), store_code(error))).collect(), details)
+}
+
+fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
+    const NAMES: [&str; 4] = ["value", "ttl", "tags", "key"];
+    const KEY: usize = WriteFields::NAMES.len();
+    let (mut key, mut fields) = (None, WriteFields::default());
+    reader.object(&NAMES, |index, reader| {
+        if index == KEY {
+            key = Some(entry_key(namespace, &reader.text(Key::MAX_LEN)?)?);
+            return Ok(());
+        }
+        fields.read(index, reader)
+    })?;
+    let key = key.ok_or_else(|| reader::missing(NAMES[KEY]))?;
+    Ok((key, fields.finish(body)?))
+}
+
+/// The key that a text is.
+fn entry_key(namespace: &Namespace, text: &Text<'_>) -> Result<EntryKey, Invalid> {
+    match text {
+        Text::Decoded(text) => EntryKey::parse(namespace.as_str(), text),
+        Text::TooLong(_) => Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has more", Key::MAX_LEN))),
+    }
+}
+
+/// Names the element of `list` that an error is about.
+fn at(list: &'static str, index: usize, error: Error) -> Error {
     match error {
-        Error::Cache(error) => Error::Cache(cache::Error::Entry { index, error: Box::new(error) }),
-        Error::InvalidBody(reason) => Error::InvalidBody(format!("entries[{index}]: {reason}")),
+        Error::Cache(error) => Error::Cache(cache::Error::Entry { list, index, error: Box::new(error) }),
+        Error::InvalidBody(reason) => Error::InvalidBody(format!("{list}[{index}]: {reason}")),
         other => other,
     }
 }

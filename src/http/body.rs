@@ -17,18 +17,75 @@ use super::error::Error;
 /// that is busy sending loses the answer.
 const DISCARD: Duration = Duration::from_secs(1);
 
+/// What a body may have beside the value in it: a key, a TTL and tags, each character escaped, and white space.
+const BESIDE_VALUE_BYTES: usize = 64 << 10;
+
+/// The most that a body without entries may have: a policy, or a form.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+
+/// How large a body may be, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimit {
+    /// Bytes that are read into memory.
+    bytes: usize,
+    /// Bytes of the largest value, where the body holds one.
+    value_bytes: Option<usize>,
+    /// Bytes that no body may have.
+    max_body_bytes: usize,
+}
+
+impl BodyLimit {
+    /// Of a body that holds many entries or keys.
+    pub fn of_batch(max_body_bytes: usize) -> Self {
+        Self { bytes: max_body_bytes, value_bytes: None, max_body_bytes }
+    }
+
+    /// Of a body that holds one value.
+    pub fn of_entry(max_body_bytes: usize, value_bytes: usize) -> Self {
+        let bytes = value_bytes.saturating_add(BESIDE_VALUE_BYTES).min(max_body_bytes);
+        Self { bytes, value_bytes: Some(value_bytes), max_body_bytes }
+    }
+
+    /// Of any other body.
+    pub fn of_small(max_body_bytes: usize) -> Self {
+        Self { bytes: SMALL_BODY_BYTES.min(max_body_bytes), value_bytes: None, max_body_bytes }
+    }
+
+    /// Whether a body of `len` bytes is taken.
+    ///
+    /// # Errors
+    /// [`Error::BodyTooLarge`], [`Error::ValueTooLarge`].
+    pub fn admit(&self, len: usize) -> Result<(), Error> {
+        match self.value_bytes {
+            _ if len <= self.bytes => Ok(()),
+            Some(limit) if len <= self.max_body_bytes => Err(Error::ValueTooLarge { limit }),
+            Some(_) => Err(Error::BodyTooLarge { limit: self.max_body_bytes }),
+            None => Err(Error::BodyTooLarge { limit: self.bytes }),
+        }
+    }
+}
+
+/// Refuses a request before its body is read.
+pub async fn refuse(request: Request, error: Error) -> Error {
+    let (parts, mut body) = request.into_parts();
+    if !is_expecting(&parts.headers) {
+        discard(&mut body).await;
+    }
+    error
+}
+
 /// The request with its body in memory, which `share` then accounts for.
 ///
 /// # Errors
 /// The body is larger than `limit` or than what is left of the budget, or broke off.
-pub async fn read(request: Request, limit: usize, share: &Share<&Budget>) -> Result<Request, Error> {
+pub async fn read(request: Request, limit: BodyLimit, share: &Share<&Budget>) -> Result<Request, Error> {
     if request.body().is_end_stream() {
         return Ok(request);
     }
     let (parts, mut body) = request.into_parts();
     let announced = body.size_hint().exact().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
     let admitted = match announced {
-        Some(len) if len > limit => Err(Error::BodyTooLarge { limit }),
+        Some(len) if limit.admit(len).is_err() => limit.admit(len),
         Some(len) if len > share.left_for_all() => Err(Error::TooManyBodies),
         _ => Ok(()),
     };
@@ -42,8 +99,16 @@ pub async fn read(request: Request, limit: usize, share: &Share<&Budget>) -> Res
         Ok(bytes) => Ok(Request::from_parts(parts, Body::from(bytes))),
         Err(error) => {
             share.give_back();
-            if matches!(error, Error::BodyTooLarge { .. } | Error::TooManyBodies) {
-                discard(&mut body).await;
+            match error {
+                // How large it is in all decides what is said about it.
+                Error::ValueTooLarge { .. } if announced.is_none() => match discard(&mut body).await {
+                    Some(rest) => limit.admit(limit.bytes + 1 + rest)?,
+                    None => return Err(Error::BodyTooLarge { limit: limit.bytes }),
+                },
+                Error::ValueTooLarge { .. } | Error::BodyTooLarge { .. } | Error::TooManyBodies => {
+                    discard(&mut body).await;
+                }
+                _ => {}
             }
             Err(error)
         }
@@ -55,10 +120,10 @@ pub async fn read(request: Request, limit: usize, share: &Share<&Budget>) -> Res
 async fn gather(
     body: &mut Body,
     announced: Option<usize>,
-    limit: usize,
+    limit: BodyLimit,
     share: &Share<&Budget>,
 ) -> Result<Bytes, Error> {
-    let mut kept = Vec::new();
+    let (mut kept, mut taken) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Error::BrokenBody)?.into_data() else { continue };
         if announced == Some(data.len()) {
@@ -67,12 +132,11 @@ async fn gather(
             return Ok(data);
         }
         let len = kept.len() + data.len();
-        if len > limit {
-            return Err(Error::BodyTooLarge { limit });
-        }
-        if len > kept.capacity() {
-            let capacity = (2 * len).min(announced.unwrap_or(limit)).max(len);
-            share.take(capacity - kept.capacity()).map_err(used_up)?;
+        limit.admit(len)?;
+        if len > taken {
+            let capacity = (2 * len).min(announced.unwrap_or(limit.bytes)).max(len);
+            share.take(capacity - taken).map_err(used_up)?;
+            taken = capacity;
             kept.reserve_exact(capacity - kept.len());
         }
         kept.extend_from_slice(&data);
@@ -84,10 +148,16 @@ fn used_up(UsedUp: UsedUp) -> Error {
     Error::TooManyBodies
 }
 
-async fn discard(body: &mut Body) {
-    let discarded = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Whether the end was reached in time or not, the answer is the same.
-    let _ = tokio::time::timeout(DISCARD, discarded).await;
+/// Reads the rest of a body and throws it away; answers how many bytes it had if its end came in time.
+async fn discard(body: &mut Body) -> Option<usize> {
+    let mut len = 0;
+    let discarded = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            len += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Whether the end came in time or not, the client is answered.
+    tokio::time::timeout(DISCARD, discarded).await.is_ok().then_some(len)
 }
 
 /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
@@ -100,7 +170,7 @@ mod tests {
     use super::*;
     use futures_util::stream;
 
-    const LIMIT: usize = 100;
+    const LIMIT: BodyLimit = BodyLimit { bytes: 100, value_bytes: None, max_body_bytes: 100 };
 
     /// A body without a length, in pieces of these sizes.
     fn pieces(sizes: &[usize]) -> Request {
@@ -149,9 +219,28 @@ mod tests {
         let budget = Budget::new(1000);
         for request in [whole(101), pieces(&[50, 51])] {
             let share = budget.share();
-            assert!(matches!(read(request, LIMIT, &share).await, Err(Error::BodyTooLarge { limit: LIMIT })));
+            assert!(matches!(read(request, LIMIT, &share).await, Err(Error::BodyTooLarge { limit: 100 })));
             assert_eq!(budget.used(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_one_value_is_bounded_by_the_value_and_named_by_its_size() {
+        let budget = Budget::new(usize::MAX >> 1);
+        let limit = BodyLimit::of_entry(1 << 20, 1000);
+        let most = 1000 + BESIDE_VALUE_BYTES;
+        for request in [whole(most), pieces(&[most - 1, 1])] {
+            assert_eq!(len(read(request, limit, &budget.share()).await.unwrap()).await, most);
+        }
+        for request in [whole(most + 1), pieces(&[most, 1]), pieces(&[most, 1, (1 << 20) - most - 1])] {
+            let refused = read(request, limit, &budget.share()).await;
+            assert!(matches!(refused, Err(Error::ValueTooLarge { limit: 1000 })), "{refused:?}");
+        }
+        for request in [whole((1 << 20) + 1), pieces(&[most, 1, (1 << 20) - most])] {
+            let refused = read(request, limit, &budget.share()).await;
+            assert!(matches!(refused, Err(Error::BodyTooLarge { .. })), "{refused:?}");
+        }
+        assert!(matches!(BodyLimit::of_entry(500, 1000).admit(501), Err(Error::BodyTooLarge { limit: 500 })));
     }
 
     #[tokio::test]

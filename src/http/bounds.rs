@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -17,19 +18,24 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
-use super::body;
+use super::body::{self, BodyLimit};
 use super::budget::Budget;
-use super::error::{self, Error};
+use super::error::{self, Code, Error};
 use super::extract::is_dry_run;
 use super::failure_log::FailureLog;
+use super::head_timer::keep_alive_hint;
+use super::hosts::Hosts;
 use super::request_id::Numbered;
 use super::room::{COUNTED_FROM, Room};
-use crate::config::HttpConfig;
-use crate::metrics::Metrics;
+use crate::config::{HttpConfig, Limits};
+use crate::metrics::{ErrorCounts, Metrics};
 use crate::trace::{self, Caller};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+const CACHE_PREFIX: &str = "/api/v1/cache/";
 
 /// When a request that may become a job is to be answered.
 #[derive(Clone, Copy, Debug)]
@@ -39,23 +45,49 @@ pub struct LastMoment(pub Instant);
 pub struct Bounds {
     request_timeout: Duration,
     max_body_bytes: usize,
+    value_bytes: usize,
+    hosts: Arc<Hosts>,
+    /// Tells clients how long a connection stays open without a request.
+    keep_alive: Option<HeaderValue>,
     /// Of all bodies together.
     pub bodies: Budget,
     /// Of all large answers together.
     pub answers: Arc<Budget>,
     failures: FailureLog,
+    /// In the order of [`Code::ALL`].
+    errors: ErrorCounts,
     metrics: Arc<Metrics>,
 }
 
 impl Bounds {
-    pub fn new(config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &HttpConfig, limits: &Limits, hosts: Arc<Hosts>, metrics: Arc<Metrics>) -> Self {
+        let keep_alive = keep_alive_hint(config);
         Self {
             request_timeout: config.request_timeout,
             max_body_bytes: config.max_body_bytes,
+            value_bytes: limits.value_bytes,
+            hosts,
+            keep_alive: keep_alive
+                .map(|hint| HeaderValue::try_from(hint).expect("a word and a number are a header value")),
             bodies: Budget::new(config.max_bodies_bytes),
             answers: Arc::new(Budget::new(config.max_answers_bytes)),
             failures: FailureLog::default(),
+            errors: error_counts(&metrics),
             metrics,
+        }
+    }
+
+    /// How large the body of a PUT of an entry may be.
+    pub fn put_limit(&self) -> BodyLimit {
+        BodyLimit::of_entry(self.max_body_bytes, self.value_bytes)
+    }
+
+    /// How large the body of a request may be.
+    fn body_limit(&self, method: &Method, uri: &Uri) -> BodyLimit {
+        match *method {
+            Method::PUT if uri.path().starts_with(CACHE_PREFIX) => self.put_limit(),
+            Method::POST if uri.path().starts_with(CACHE_PREFIX) => BodyLimit::of_batch(self.max_body_bytes),
+            _ => BodyLimit::of_small(self.max_body_bytes),
         }
     }
 
@@ -98,8 +130,11 @@ impl Bounds {
         }
     }
 
-    /// Logs the failure that `response` carries, if any.
-    pub fn note_failure(&self, response: &Response, caller: &Caller) {
+    /// Counts the error that `response` is, if any, and logs it where the client is not at fault.
+    pub fn note_error(&self, response: &Response, caller: &Caller) {
+        if let Some(code) = response.extensions().get::<Code>() {
+            self.errors.count(*code as usize);
+        }
         self.failures.note(response, caller);
     }
 
@@ -127,12 +162,20 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
         request.extensions_mut().insert(LastMoment(bounds.last_moment()));
     }
     let deadline = Instant::now() + bounds.request_timeout;
+    let stays = request.version() == Version::HTTP_11 && is_kept(request.headers());
+    let limit = bounds.body_limit(request.method(), request.uri());
     let caller = caller(request.headers());
     let may_write = may_write(request.method(), request.uri());
     // Held until the request is over.
     let share = bounds.bodies.share();
-    let read = timeout_at(deadline, body::read(request, bounds.max_body_bytes, &share));
-    let response = match read.await.unwrap_or(Err(Error::SlowBody)) {
+    let read = async {
+        match bounds.hosts.check(&request) {
+            Ok(()) => body::read(request, limit, &share).await,
+            Err(error) => Err(body::refuse(request, error).await),
+        }
+    };
+    let read = timeout_at(deadline, read);
+    let mut response = match read.await.unwrap_or(Err(Error::SlowBody)) {
         Err(error) => {
             bounds.note_refusal(&error);
             error.into_response()
@@ -151,8 +194,21 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
             }
         }
     };
-    bounds.note_failure(&response, &caller);
+    bounds.note_error(&response, &caller);
+    if let Some(hint) = bounds.keep_alive.as_ref().filter(|_| stays) {
+        response.headers_mut().insert(KEEP_ALIVE, hint.clone());
+    }
     response
+}
+
+/// Whether a client of HTTP/1.1 wants to keep its connection.
+fn is_kept(headers: &HeaderMap) -> bool {
+    headers.get(CONNECTION).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+}
+
+/// A counter for each code.
+fn error_counts(metrics: &Metrics) -> ErrorCounts {
+    metrics.errors(Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16())))
 }
 
 /// Who asks, by the headers of a request.
@@ -178,6 +234,7 @@ fn may_write(method: &Method, uri: &Uri) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::hosts::hosts_of_listener;
     use axum::body::Body;
     use axum::routing::get;
     use http_body_util::BodyExt as _;
@@ -209,16 +266,20 @@ mod tests {
         Arc::new(Bounds {
             request_timeout: Duration::from_millis(200),
             max_body_bytes: 100,
+            value_bytes: 100,
+            hosts: Arc::new(hosts_of_listener("127.0.0.1".parse().unwrap())),
+            keep_alive: None,
             bodies: Budget::new(50),
             answers: Arc::new(Budget::new(40_000)),
             failures: FailureLog::default(),
+            errors: error_counts(metrics),
             metrics: metrics.clone(),
         })
     }
 
     /// Status, request id, and body as text.
     async fn ask(router: &mut Router, path: &str, body: Body) -> (u16, String, String) {
-        let request = Request::builder().uri(path).body(body).unwrap();
+        let request = Request::builder().uri(path).header("host", "localhost").body(body).unwrap();
         let answer = router.call(request).await.unwrap();
         let (status, id) = (answer.status().as_u16(), answer.headers().get(X_REQUEST_ID).cloned());
         let text = answer.into_body().collect().await.unwrap().to_bytes();
@@ -280,7 +341,10 @@ mod tests {
         let mut router = bounds.around(routes, Numbered::new("test"));
         assert_eq!(ask(&mut router, "/large", Body::empty()).await.2.len(), 30_000);
         assert_eq!(bounds.answers.used(), 0);
-        let unread = router.call(Request::builder().uri("/large").body(Body::empty()).unwrap()).await.unwrap();
+        let unread = router
+            .call(Request::builder().uri("/large").header("host", "localhost").body(Body::empty()).unwrap())
+            .await
+            .unwrap();
         assert_eq!(bounds.answers.used(), 30_000);
         for path in ["/large", "/larger"] {
             let (status, _, body) = ask(&mut router, path, Body::empty()).await;

@@ -16,7 +16,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service as _;
 
@@ -24,6 +24,7 @@ use super::closing::Closing;
 use super::error;
 use super::fast_path::{End, FastPath};
 use super::handed::Handed;
+use super::head_timer::HeadTimeouts;
 use super::server::{MAX_HEADER_BYTES, READ_BYTES};
 use super::wire::Wire;
 use crate::config::HttpConfig;
@@ -41,19 +42,20 @@ pub struct Connections {
     http: http1::Builder,
     /// How long a write may make no progress.
     write_timeout: Duration,
+    timeouts: HeadTimeouts,
     metrics: Arc<Metrics>,
 }
 
 impl Connections {
     pub fn new(router: Router, fast_path: Option<FastPath>, config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(config.header_timeout)
+        // The deadline of heads is that of `HeadTimer`.
+        http.header_read_timeout(None)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(READ_BYTES)
             // Who has no more to send may still want an answer.
             .half_close(true);
-        Self { fast_path, router, http, write_timeout: config.request_timeout, metrics }
+        Self { fast_path, router, http, write_timeout: config.request_timeout, timeouts: config.into(), metrics }
     }
 
     /// Serves a connection until its end. Requests have a net for panics of their own: what comes down to
@@ -73,7 +75,7 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let mut wire = Wire::new(stream, self.write_timeout);
+        let mut wire = Wire::new(stream, self.write_timeout, self.timeouts);
         loop {
             if let Some(fast_path) = &self.fast_path {
                 match fast_path.serve(&mut wire, &mut closing).await {
@@ -93,14 +95,15 @@ impl Connections {
     /// Lets the router answer until it is left, or the connection ends.
     async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut Closing) -> Option<Wire> {
         // One that is about to end is told so by the router's server, which ends it.
-        let handed = Handed::new(wire, self.fast_path.is_some() && !closing.is_given());
-        let left = handed.left();
+        let hosts = self.fast_path.as_ref().filter(|_| !closing.is_given()).map(FastPath::hosts);
+        let handed = Handed::new(wire, hosts);
+        let turn = handed.turn();
         let service = service_fn(|mut request: Request<Incoming>| {
             // Reads need nobody's name, and pay nothing for it.
             if !request.method().is_safe() {
                 request.extensions_mut().insert(Peer(peer.ip()));
             }
-            self.router.clone().call(request)
+            turn.serve(self.router.clone().call(request))
         });
         let mut connection = self.http.serve_connection(TokioIo::new(handed), service);
         let mut is_closing = false;
@@ -109,7 +112,7 @@ impl Connections {
                 if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(Some(result));
                 }
-                if left.is_set() {
+                if turn.is_left() {
                     return Poll::Ready(None);
                 }
                 if is_closing || closing.poll(cx).is_pending() {
@@ -122,15 +125,14 @@ impl Connections {
         let Some(result) = ended.await else {
             return Some(connection.into_parts().io.into_inner().into_wire());
         };
+        if connection.into_parts().io.inner().is_slow() {
+            self.metrics.connections_slow.increment(1);
+        }
         if let Err(error) = result {
             // The client went away, sent no HTTP or did not read: its own affair.
             tracing::debug!(%error, "connection ended");
-            let parts = connection.into_parts();
             if is_stalled(&error) {
                 self.metrics.connections_stalled.increment(1);
-            } else if error.is_timeout() && (!parts.read_buf.is_empty() || parts.io.inner().has_partial()) {
-                // One that sent nothing was idle.
-                self.metrics.connections_slow.increment(1);
             }
         }
         None

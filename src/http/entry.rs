@@ -6,14 +6,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::answer::NO_CACHE;
 use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::{SharedApp, answer, reader};
 use crate::cache::{Cache, Consistency, Skipped, Trail};
 use crate::model::{Entry, EntryKey, EntryRef, Operation, Version, Write};
 use crate::store::Outcome;
@@ -91,6 +91,7 @@ pub fn put_headers(
 ) {
     let (mut ttl_text, mut version_text) = (itoa::Buffer::new(), itoa::Buffer::new());
     let ttl_text = ttl.map(|ttl| ttl_text.format(ttl).as_bytes());
+    put(CACHE_CONTROL, &[NO_CACHE.as_bytes()]);
     put(X_CACHE_HIT, &[if found.is_some() { b"true" } else { b"false" }]);
     if let Some(entry) = found {
         if let Some(ttl) = ttl_text {
@@ -109,17 +110,16 @@ pub fn put_headers(
     put_cache_status(cache, trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
-#[derive(Deserialize, ToSchema)]
+/// The body of a `PUT`, for the document; [`set_body`] reads it.
+#[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SetBody<'b> {
+#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+pub struct SetBody {
     /// Any JSON; it comes back byte for byte.
-    #[serde(borrow)]
     #[schema(value_type = serde_json::Value)]
-    value: &'b RawValue,
-    #[serde(borrow, default)]
+    value: Bytes,
     #[schema(schema_with = schema::ttl)]
-    ttl: Option<&'b RawValue>,
-    #[serde(default)]
+    ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
 }
@@ -129,8 +129,9 @@ pub struct SetBody<'b> {
 /// # Errors
 /// [`Error::InvalidBody`], or the TTL or a tag is invalid.
 pub fn set_body(body: &Bytes) -> Result<Write, Error> {
-    let SetBody { value, ttl, tags } = json::object(body)?;
-    WriteFields { value, ttl, tags }.parse(body)
+    let mut fields = WriteFields::default();
+    reader::object(body, &WriteFields::NAMES, |index, reader| fields.read(index, reader))?;
+    fields.finish(body)
 }
 
 #[derive(Serialize, ToSchema)]

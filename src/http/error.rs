@@ -34,6 +34,8 @@ pub enum Error {
     InvalidQuery(String),
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the body is larger than that of a value of {limit} bytes, which is the most allowed")]
+    ValueTooLarge { limit: usize },
     #[error("the bodies of the requests under way leave no room for this one")]
     TooManyBodies,
     #[error("the answers under way leave no room for this one")]
@@ -49,8 +51,16 @@ pub enum Error {
     NoSuchRoute,
     #[error("the route does not take this method")]
     MethodNotAllowed,
-    #[error("a page of another site had the browser send this request (`sec-fetch-site`)")]
+    #[error("a page of another site had the browser send this request (`sec-fetch-site`, `origin`)")]
     CrossSite,
+    #[error("{0}")]
+    InvalidHost(String),
+    #[error(
+        "{host:?} is not a host of this service: use localhost or an IP address, or add it to the setting `hosts`"
+    )]
+    Misdirected { host: String },
+    #[error("`{header}` is not supported on this call, and nothing was changed: send the request without it")]
+    UnsupportedCondition { header: &'static str },
     #[error("a panic ended the request")]
     Panic,
 }
@@ -109,6 +119,7 @@ codes! {
     ReservedKey: BAD_REQUEST "reserved_key" "Reserved key";
     ValueTooLarge: BAD_REQUEST "value_too_large" "Value too large";
     TooManyKeys: BAD_REQUEST "too_many_keys" "Too many keys";
+    InvalidHost: BAD_REQUEST "invalid_host" "Invalid Host header";
     CrossSite: FORBIDDEN "cross_site" "Refused: sent by another site";
     KeyNotFound: NOT_FOUND "key_not_found" "Key not found";
     NamespaceNotFound: NOT_FOUND "namespace_not_found" "Namespace not found";
@@ -117,8 +128,10 @@ codes! {
     MethodNotAllowed: METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed on this route";
     RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
     BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
+    Misdirected: MISDIRECTED_REQUEST "misdirected_request" "Not a host of this service";
     ForeignType: CONFLICT "foreign_type" "Something else stands under a name of this cache";
     Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
+    NotImplemented: NOT_IMPLEMENTED "not_implemented" "Not supported";
     OutcomeUnknown: SERVICE_UNAVAILABLE "outcome_unknown" "It is unknown whether the write happened";
     Overloaded: SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     Timeout: SERVICE_UNAVAILABLE "timeout" "Not answered in time";
@@ -167,7 +180,7 @@ impl Error {
         (code.status(), code.as_str(), code.text())
     }
 
-    fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::Cache(error) => cache_code(error),
             Self::Job(jobs::Error::NotFound) => Code::JobNotFound,
@@ -182,6 +195,10 @@ impl Error {
             Self::NoSuchRoute => Code::NoSuchRoute,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::CrossSite => Code::CrossSite,
+            Self::InvalidHost(_) => Code::InvalidHost,
+            Self::Misdirected { .. } => Code::Misdirected,
+            Self::UnsupportedCondition { .. } => Code::NotImplemented,
+            Self::ValueTooLarge { .. } => Code::ValueTooLarge,
             Self::Panic => Code::Internal,
         }
     }
@@ -235,7 +252,8 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let code = self.code();
         let status = code.status();
-        let is_server_error = status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE;
+        let is_clients = matches!(status, StatusCode::INSUFFICIENT_STORAGE | StatusCode::NOT_IMPLEMENTED);
+        let is_server_error = status.is_server_error() && !is_clients;
         let deleted_count = match &self {
             Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
             _ => None,
@@ -249,6 +267,7 @@ impl IntoResponse for Error {
         if is_server_error {
             response.extensions_mut().insert(Failure { code: code.as_str(), reason: self.to_string() });
         }
+        response.extensions_mut().insert(code);
         response
     }
 }

@@ -6,6 +6,9 @@
 //! **That place is only reached when all answers are written.** The server asks for the head of a request after
 //! it has written the answer to the one before into its buffer, and flushes that before it asks; where the
 //! flush could not go on, nothing is given to it until it could.
+//!
+//! The server has no deadline for heads: it cannot tell a connection that is idle from one whose request has begun.
+//! Here that is known, also of what the server reads by itself: no request is under way, and something has come.
 
 use std::io;
 use std::pin::Pin;
@@ -16,8 +19,11 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fast_path::{Head, parse};
+use super::head_timer::Overdue;
+use super::hosts::Hosts;
 use super::server::READ_BYTES;
 use super::wire::Wire;
+use crate::clock::Moment;
 
 /// The most that is read to look at the next request.
 const PEEKED_BYTES: usize = 4096;
@@ -30,16 +36,42 @@ pub struct Handed {
     is_blocked: bool,
     /// Who asked to read meanwhile: the server does not ask again by itself.
     reader: Option<Waker>,
-    left: Left,
+    turn: Turn,
+    /// By which the next request is told to be one for the fast path; absent if all requests are the router's.
+    hosts: Option<Arc<Hosts>>,
+    /// Set when the connection was ended for it.
+    overdue: Option<Overdue>,
 }
 
-/// Tells that the next request is not the router's.
+/// Whose turn it is on the connection, for those who cannot see it.
 #[derive(Clone, Default)]
-pub struct Left(Arc<AtomicBool>);
+pub struct Turn(Arc<Flags>);
 
-impl Left {
-    pub fn is_set(&self) -> bool {
-        self.0.load(Relaxed)
+#[derive(Default)]
+struct Flags {
+    /// The next request is not the router's.
+    is_left: AtomicBool,
+    /// A request is being answered.
+    is_serving: AtomicBool,
+    /// A request was answered, and the timer has not heard of it.
+    is_served: AtomicBool,
+}
+
+impl Turn {
+    pub fn is_left(&self) -> bool {
+        self.0.is_left.load(Relaxed)
+    }
+
+    /// A request has come, and is answered when `answer` is ready.
+    pub fn serve<F: Future>(&self, answer: F) -> impl Future<Output = F::Output> + use<F> {
+        self.0.is_serving.store(true, Relaxed);
+        let flags = self.0.clone();
+        async move {
+            let answer = answer.await;
+            flags.is_served.store(true, Relaxed);
+            flags.is_serving.store(false, Relaxed);
+            answer
+        }
     }
 }
 
@@ -52,14 +84,14 @@ enum Owed {
 }
 
 impl Handed {
-    /// A connection whose next request is the router's; all of them unless it `may_leave`.
-    pub fn new(wire: Wire, may_leave: bool) -> Self {
-        let owed = if may_leave { Owed::Bytes(0) } else { Owed::All };
-        Self { wire, owed, is_blocked: false, reader: None, left: Left::default() }
+    /// A connection whose next request is the router's; all of them without `hosts`.
+    pub fn new(wire: Wire, hosts: Option<Arc<Hosts>>) -> Self {
+        let owed = if hosts.is_some() { Owed::Bytes(0) } else { Owed::All };
+        Self { wire, owed, is_blocked: false, reader: None, turn: Turn::default(), hosts, overdue: None }
     }
 
-    pub fn left(&self) -> Left {
-        self.left.clone()
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     /// The connection, once it was left.
@@ -68,13 +100,17 @@ impl Handed {
         self.wire
     }
 
-    /// Whether a part of a request has come that was not given to the server yet.
-    pub fn has_partial(&self) -> bool {
-        !self.wire.input.is_empty()
+    /// Whether the connection was ended as the head of a request did not become whole in time.
+    pub fn is_slow(&self) -> bool {
+        self.overdue == Some(Overdue::RestOfHead)
     }
 
     fn note_written(&mut self, is_blocked: bool) {
         self.is_blocked = is_blocked;
+        if !self.turn.0.is_serving.load(Relaxed) {
+            // A client that reads an answer is not idle.
+            self.wire.timer.await_request(Moment::now());
+        }
         if !is_blocked && let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -104,8 +140,8 @@ impl Handed {
     /// Looks at the next request; tells whether there is something to give, be it the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if !self.wire.input.is_empty() {
-                match parse(&self.wire.input, &mut String::new()) {
+            if let Some(hosts) = self.hosts.as_ref().filter(|_| !self.wire.input.is_empty()) {
+                match parse(&self.wire.input, &mut String::new(), hosts) {
                     Head::Partial => {}
                     Head::Router { len: Some(len) } => {
                         self.owed = Owed::Bytes(len);
@@ -116,7 +152,7 @@ impl Handed {
                         return Poll::Ready(Ok(()));
                     }
                     Head::Entry(_) => {
-                        self.left.0.store(true, Relaxed);
+                        self.turn.0.is_left.store(true, Relaxed);
                         return Poll::Pending;
                     }
                 }
@@ -130,10 +166,9 @@ impl Handed {
             self.wire.input.extend_from_slice(&chunk[..read]);
         }
     }
-}
 
-impl AsyncRead for Handed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Fills the server's buffer with what it is to get.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if matches!(self.owed, Owed::Bytes(0)) {
             if self.is_blocked {
                 self.reader = Some(cx.waker().clone());
@@ -151,6 +186,28 @@ impl AsyncRead for Handed {
                 Poll::Ready(Ok(()))
             }
         }
+    }
+}
+
+impl AsyncRead for Handed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.0.is_serving.load(Relaxed) {
+            return self.poll_fill(cx, buffer);
+        }
+        if self.turn.0.is_served.swap(false, Relaxed) {
+            self.wire.timer.await_request(Moment::now());
+        }
+        let before = buffer.filled().len();
+        let polled = self.poll_fill(cx, buffer);
+        if buffer.filled().len() > before || !self.wire.input.is_empty() {
+            self.wire.timer.await_rest_of_head();
+        }
+        if polled.is_ready() || self.is_blocked || self.turn.is_left() {
+            return polled;
+        }
+        // The server takes nothing for the end of the connection.
+        self.overdue = Some(ready!(self.wire.timer.poll_overdue(cx)));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
+use super::reader::{self, Reader, Text};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{Details, Entry, EntryRef, Invalid, Tag, Tags, Ttl, UnixMillis, Write};
 
 /// The formatter of dates ends with the year 9999; a stored number may be anything.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
@@ -20,7 +21,7 @@ const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 const CYCLE_YEARS: i64 = 5 * 400;
 const CYCLE_MILLIS: i64 = 5 * 146_097 * 24 * 3600 * 1000;
 
-/// Parses a body that must be one JSON object.
+/// Parses a small body that must be one JSON object; `reader` reads large ones.
 ///
 /// # Errors
 /// [`Error::InvalidBody`] naming the field and the place.
@@ -44,23 +45,65 @@ pub fn object<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Error> {
 }
 
 /// What a write says, in a PUT or an entry of an mset.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WriteFields<'b> {
-    pub value: &'b RawValue,
-    pub ttl: Option<&'b RawValue>,
-    pub tags: Option<Vec<String>>,
+    value: Option<&'b RawValue>,
+    ttl: Option<&'b RawValue>,
+    tags: Option<Vec<Tag>>,
 }
 
-impl WriteFields<'_> {
+impl<'b> WriteFields<'b> {
+    pub const NAMES: [&'static str; 3] = ["value", "ttl", "tags"];
+
+    /// Reads the field of this index in [`WriteFields::NAMES`].
+    ///
+    /// # Errors
+    /// It is invalid.
+    pub fn read(&mut self, index: usize, reader: &mut Reader<'b>) -> Result<(), Error> {
+        match index {
+            0 => self.value = Some(reader.value()?),
+            1 => self.ttl = reader.optional()?,
+            _ => self.tags = tags(reader)?,
+        }
+        Ok(())
+    }
+
     /// The write, its value a slice of `body`.
     ///
     /// # Errors
-    /// The TTL or a tag is invalid.
-    pub fn parse(self, body: &Bytes) -> Result<Write, Error> {
+    /// There is no value, or the TTL is invalid.
+    pub fn finish(self, body: &Bytes) -> Result<Write, Error> {
+        let value = self.value.ok_or_else(|| reader::missing(Self::NAMES[0]))?;
         let ttl = self.ttl.map(|ttl| Ttl::parse_json(ttl.get())).transpose()?;
-        let tags = Tags::parse(self.tags.unwrap_or_default())?;
-        Ok(Write { value: body.slice_ref(self.value.get().as_bytes()), ttl, tags })
+        Ok(Write {
+            value: body.slice_ref(value.get().as_bytes()),
+            ttl,
+            tags: Tags::of(self.tags.unwrap_or_default()),
+        })
     }
+}
+
+/// Reads tags, or null for none.
+fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
+    if reader.null() {
+        return Ok(None);
+    }
+    let mut tags = Vec::new();
+    reader.array(|index, reader| {
+        if tags.len() == Tags::MAX {
+            return Err(Tags::too_many().into());
+        }
+        match reader.text(Tag::MAX_LEN).map_err(|error| reader::within(&format!("`tags[{index}]`"), error))? {
+            Text::Decoded(text) => tags.push(Tag::parse(text)?),
+            Text::TooLong(_) => {
+                return Err(
+                    Invalid::Tag(format!("a tag has 1 to {} bytes, `tags[{index}]` has more", Tag::MAX_LEN)).into()
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Some(tags))
 }
 
 /// Seconds left, rounded up, so that a living entry never shows 0.

@@ -9,6 +9,7 @@ mod bounds;
 mod budget;
 mod closing;
 mod cluster;
+mod conditions;
 mod connection;
 mod cross_site;
 mod descriptors;
@@ -20,13 +21,16 @@ mod failure_log;
 mod fast_path;
 mod flush;
 mod handed;
+mod head_timer;
 mod health;
 mod history;
+mod hosts;
 mod jobs;
 mod json;
 mod list;
 mod namespaces;
 mod openapi;
+mod reader;
 mod refusal;
 mod request_id;
 mod room;
@@ -36,7 +40,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
@@ -67,11 +71,13 @@ pub mod output {
 pub use axum::Router;
 pub use bounds::Bounds;
 pub use connection::Connections;
+pub use cross_site::is_same_site;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
-pub use error::Error;
+pub use error::{Code, Error};
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
+pub use hosts::Hosts;
 pub use jobs::failure;
 pub use request_id::Numbered;
 pub use server::{Server, bind};
@@ -86,6 +92,7 @@ pub struct App {
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
     pub bounds: Arc<Bounds>,
+    pub hosts: Arc<Hosts>,
     pub dropped_log_lines: DroppedLines,
     pub started: Moment,
     /// Set when the process is asked to stop: no new work is wanted.
@@ -98,12 +105,13 @@ pub type SharedApp = Arc<App>;
 /// Every route there is; `more` are those of the rooms beside this one, within the same bounds.
 pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
-    let bounds = app.bounds.clone();
+    let (bounds, cross_site) = (app.bounds.clone(), from_fn_with_state(app.clone(), cross_site::refuse));
     let routes = Router::new()
         .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
         .route("/api/v1/cache/{ns}/stats", get(stats::stats).put(entry::put).delete(entry::delete))
         .route("/api/v1/cache/{ns}/mget", entry().post(batch::mget))
         .route("/api/v1/cache/{ns}/mset", entry().post(batch::mset))
+        .route("/api/v1/cache/{ns}/mdelete", entry().post(batch::mdelete))
         .route("/api/v1/cache/{ns}/{key}", entry())
         .route("/api/v1/namespaces", get(namespaces::list))
         .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
@@ -119,7 +127,8 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/docs", get(docs::page))
         .route("/docs/{file}", get(docs::file))
-        .route_layer(from_fn(cross_site::refuse))
+        .route_layer(from_fn(conditions::refuse))
+        .route_layer(cross_site)
         .with_state(app)
         .merge(more)
         .fallback(error::no_such_route)

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 
+use super::head_timer::{HeadTimeouts, HeadTimer};
+
 pub struct Wire {
     /// Writing to it fails when the client does not read for too long.
     pub stream: Pin<Box<TimeoutStream<TcpStream>>>,
@@ -18,15 +20,17 @@ pub struct Wire {
     pub is_unseen: bool,
     /// Bytes that are to be written before anything else.
     pub output: Vec<u8>,
+    /// Ends the connection when no request comes.
+    pub timer: HeadTimer,
 }
 
 impl Wire {
     /// `write_timeout`: how long a write may make no progress.
-    pub fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+    pub fn new(stream: TcpStream, write_timeout: Duration, timeouts: HeadTimeouts) -> Self {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         // A client that does not read its answer must not hold its connection for ever.
         stream.as_mut().set_write_timeout_pinned(Some(write_timeout));
-        Self { stream, input: Vec::new(), is_unseen: false, output: Vec::new() }
+        Self { stream, input: Vec::new(), is_unseen: false, output: Vec::new(), timer: HeadTimer::new(timeouts) }
     }
 
     /// Reads into `buffer`; 0 bytes at the end.

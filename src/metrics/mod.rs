@@ -4,6 +4,7 @@
 //! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>).
 //! Handles are taken once, at the start: no lookup by name or label happens for a request.
 
+mod errors;
 mod latency;
 mod namespace;
 mod operations;
@@ -18,6 +19,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use metrics_process::Collector;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+pub use errors::ErrorCounts;
 pub use latency::Latencies;
 pub use namespace::{NamespaceFigures, NamespaceTotals, NamespaceTraffic, render_namespaces};
 pub use shard::ShardMetrics;
@@ -125,6 +127,7 @@ impl Default for Metrics {
             metrics::describe_counter!(REQUESTS, Unit::Count, "Operations by kind and result.");
             metrics::describe_gauge!(BUILD, "1, labelled with the release.");
             metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            errors::describe();
             shard::describe();
             Collector::default().describe();
         });
@@ -153,6 +156,11 @@ impl Metrics {
         }
         metrics::with_local_recorder(&*self.recorder, || Collector::default().collect());
         with_exact_cpu_seconds(&self.handle.render()) + &self.operations.render_latency()
+    }
+
+    /// Handles of the counters of errors: codes and their statuses; to be taken once, at the start.
+    pub fn errors(&self, codes: impl Iterator<Item = (&'static str, u16)>) -> ErrorCounts {
+        metrics::with_local_recorder(&*self.recorder, || ErrorCounts::new(codes))
     }
 
     /// Handles of what is counted for the shard `name`; to be taken once, at the start.

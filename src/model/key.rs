@@ -20,10 +20,9 @@ impl Key {
 
     /// # Errors
     /// [`Invalid::Key`] when the key is empty, too long or holds a control character.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
-        let text = text.into();
-        Self::check(&text)?;
-        Ok(Self(text))
+    pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
+        Self::check(text.as_ref())?;
+        Ok(Self(text.into()))
     }
 
     fn check(text: &str) -> Result<(), Invalid> {

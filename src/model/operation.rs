@@ -9,6 +9,7 @@ pub enum Operation {
     Delete,
     Mget,
     Mset,
+    Mdelete,
     Flush,
     List,
     Stats,
@@ -16,13 +17,14 @@ pub enum Operation {
 
 impl Operation {
     /// In the order of the discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Get,
         Self::Head,
         Self::Set,
         Self::Delete,
         Self::Mget,
         Self::Mset,
+        Self::Mdelete,
         Self::Flush,
         Self::List,
         Self::Stats,
@@ -35,7 +37,7 @@ impl Operation {
 
     /// Whether it may change entries.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Set | Self::Delete | Self::Mset | Self::Flush)
+        matches!(self, Self::Set | Self::Delete | Self::Mset | Self::Mdelete | Self::Flush)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -46,6 +48,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::Mget => "mget",
             Self::Mset => "mset",
+            Self::Mdelete => "mdelete",
             Self::Flush => "flush",
             Self::List => "list",
             Self::Stats => "stats",

@@ -12,15 +12,19 @@ impl Tag {
 
     /// # Errors
     /// [`Invalid::Tag`] when empty, too long or with a control character.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
-        let text = text.into();
+    pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
+        Self::check(text.as_ref())?;
+        Ok(Self(text.into()))
+    }
+
+    fn check(text: &str) -> Result<(), Invalid> {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(Invalid::Tag(format!("a tag has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
         }
         if text.chars().any(char::is_control) {
-            return Err(Invalid::Tag(format!("a tag holds no control characters: {}", quoted(&text))));
+            return Err(Invalid::Tag(format!("a tag holds no control characters: {}", quoted(text))));
         }
-        Ok(Self(text))
+        Ok(())
     }
 
     pub fn as_str(&self) -> &str {
@@ -39,17 +43,26 @@ impl Tags {
     /// # Errors
     /// [`Invalid::Tag`] when a tag is invalid or there are too many.
     pub fn parse(texts: Vec<String>) -> Result<Self, Invalid> {
-        let mut tags = texts.into_iter().map(Tag::parse).collect::<Result<Vec<_>, _>>()?;
+        if texts.len() > Self::MAX {
+            return Err(Self::too_many());
+        }
+        Ok(Self::of(texts.into_iter().map(Tag::parse).collect::<Result<_, _>>()?))
+    }
+
+    /// The distinct ones of `tags`.
+    ///
+    /// # Panics
+    /// There are more than [`Tags::MAX`].
+    pub fn of(mut tags: Vec<Tag>) -> Self {
+        assert!(tags.len() <= Self::MAX, "{} tags", tags.len());
         tags.sort_unstable();
         tags.dedup();
-        if tags.len() > Self::MAX {
-            return Err(Invalid::Tag(format!(
-                "an entry has at most {} tags, this one has {}",
-                Self::MAX,
-                tags.len()
-            )));
-        }
-        Ok(Self(tags.into()))
+        Self(tags.into())
+    }
+
+    /// The error about more tags than an entry can have; repetitions count.
+    pub fn too_many() -> Invalid {
+        Invalid::Tag(format!("an entry has at most {} tags", Self::MAX))
     }
 
     pub fn contains(&self, tag: &Tag) -> bool {
@@ -85,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn duplicates_count_once() {
+    fn duplicates_are_kept_once() {
         let tags = Tags::parse(vec!["b".into(), "a".into(), "b".into()]).unwrap();
         assert_eq!(tags.joined(), "a\nb");
         for tags in [tags, Tags::default(), Tags::parse(vec!["one".into()]).unwrap()] {

@@ -117,7 +117,7 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
     let held: Vec<&str> = keys[..7].iter().map(String::as_str).chain(["rest"]).collect();
     let body = json!({"keys": held}).to_string();
     let path = format!("{}/mget", cache_path(&ns));
-    let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let unread = sent(&service, &request).await;
     eventually(SOON, async || {
         let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");

@@ -162,7 +162,7 @@ async fn claims_are_bounded_and_printable(service: &Service) {
     let (long, id) = (format!("{}, 10.0.0.1", "1.2.3.4, ".repeat(300)), "i".repeat(3000));
     // On a bare socket, for bytes that are no text and two headers of the name.
     let head = format!(
-        "DELETE {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: {long}\r\n\
+        "DELETE {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-forwarded-for: {long}\r\n\
          x-forwarded-for: \tevil\u{9b}31m\r\nx-request-id: {id}\r\n\r\n",
         cache_path(&ns)
     );
@@ -343,7 +343,7 @@ async fn a_flush_whose_time_was_over_leaves_its_row() {
     let (cache, ns) = (service.client(), namespace("audit"));
     cache.set(&ns, "k", "1").await.expect(201);
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
-    let head = format!("DELETE {} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n", cache_path(&ns));
+    let head = format!("DELETE {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n", cache_path(&ns));
     stream.write_all(head.as_bytes()).await.expect("the service takes the request");
     server.signal(Signal::Stop);
     // A body that is late leaves the shard less time than its own deadline: the flush goes on as a job.

@@ -233,7 +233,7 @@ async fn an_instance_that_was_paused_does_not_believe_itself_fresh() {
     // Connections that the instance has accepted, with requests that lie there before the invalidation
     // does, and more after it. In whatever order it takes them when it wakes up: with a clock that
     // stood still meanwhile, the first answers would come from memory.
-    let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "k"));
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k"));
     let mut connections = Vec::new();
     for _ in 0..32 {
         let mut connection = TcpStream::connect(b.address()).await.expect("the service accepts connections");

@@ -68,7 +68,7 @@ async fn served(stream: &mut TcpStream, request: &str) {
 
 /// The metrics, over a connection that is there already.
 async fn metrics(stream: &mut TcpStream) -> Metrics {
-    Metrics::parse(wire::ask(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect(200).text())
+    Metrics::parse(wire::ask(stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect(200).text())
 }
 
 async fn until_open(monitor: &mut TcpStream, count: usize) {
@@ -97,9 +97,9 @@ async fn ten_thousand_connections_are_held_or_refused_cleanly() {
     let mut monitor = connected(address).await;
     let body = r#"{"value":"kept"}"#;
     let path = key_path(&ns, "k");
-    let put = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let put = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     wire::ask(&mut monitor, &put).await.expect(201);
-    let get = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let get = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     until_open(&mut monitor, 1).await;
 
     let before = service.resident_bytes();
@@ -187,8 +187,9 @@ async fn slow_senders_are_cut_off_at_their_deadline_while_others_are_served() {
     let cache = service.client();
     cache.set(&ns, "k", "1").await.expect(201);
     let path = key_path(&ns, "k");
-    let half_a_header = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-slow: ");
-    let half_a_body = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{{\"value\":\"");
+    let half_a_header = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-slow: ");
+    let half_a_body =
+        format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n{{\"value\":\"");
 
     let slow_headers = tokio::spawn({
         async move {
@@ -243,7 +244,7 @@ async fn fewer_descriptors_make_fewer_connections_and_say_so() {
     let possible = warning["fields"]["connections"].as_u64().expect("the figure") as usize;
     assert!(possible > 100 && possible < DESCRIPTORS as usize, "{warning}");
 
-    let request = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut streams = Vec::new();
     for _ in 0..possible {
         let mut stream = connected(service.address()).await;

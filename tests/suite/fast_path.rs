@@ -29,11 +29,11 @@ async fn connect(service: &Service) -> TcpStream {
 }
 
 fn get(path: &str, headers: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
 }
 
 fn put(path: &str, body: &str, headers: &str) -> String {
-    format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+    format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 /// A header that the fast path leaves to the router, and that asks for nothing.
@@ -115,10 +115,12 @@ async fn a_request_id_of_the_client_comes_back(service: &Service) {
 fn mixture(ns: &str) -> Vec<(String, u16, String)> {
     let batch = |call: &str, body: &str| {
         let length = body.len();
-        format!("POST /api/v1/cache/{ns}/{call} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+        format!(
+            "POST /api/v1/cache/{ns}/{call} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
     };
     let chunked = format!(
-        "PUT {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nb\r\n{{\"value\":7}}\r\n0\r\n\r\n",
+        "PUT {} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nb\r\n{{\"value\":7}}\r\n0\r\n\r\n",
         key_path(ns, "chunked")
     );
     let (one, two) = (key_path(ns, "one"), key_path(ns, "two"));
@@ -131,7 +133,7 @@ fn mixture(ns: &str) -> Vec<(String, u16, String)> {
         (get(&one, ""), 200, "{\"value\":\"first\"".into()),
         (batch("mget", r#"{"keys":["one","two"]}"#), 200, "\"hits\":2".into()),
         (batch("mget", r#"{"keys":["two"]}"#), 200, "\"hits\":1".into()),
-        (format!("DELETE {one} HTTP/1.1\r\nhost: x\r\n\r\n"), 200, "\"deleted\":true".into()),
+        (format!("DELETE {one} HTTP/1.1\r\nhost: localhost\r\n\r\n"), 200, "\"deleted\":true".into()),
         (get(&one, ""), 404, "key_not_found".into()),
         (get("/api/v1/cache/!/k", ""), 400, "invalid_namespace".into()),
         (get(&format!("/api/v1/cache/{ns}/stats"), ""), 200, "\"hit_rate\"".into()),

@@ -23,13 +23,13 @@ fn on(redis: &Redis) -> Settings {
 }
 
 fn get(ns: &str, key: &str) -> String {
-    format!("GET {} HTTP/1.1\r\nhost: cache\r\n\r\n", key_path(ns, key))
+    format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(ns, key))
 }
 
 fn put(ns: &str, key: &str, value: &str) -> String {
     let body = format!("{{\"value\":{value}}}");
     let length = body.len();
-    format!("PUT {} HTTP/1.1\r\nhost: cache\r\ncontent-length: {length}\r\n\r\n{body}", key_path(ns, key))
+    format!("PUT {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}", key_path(ns, key))
 }
 
 /// Sends each request over a connection of its own, while the service stands still. It has served all of
@@ -38,7 +38,7 @@ async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = Stri
     let address = service.address();
     let opened = requests.into_iter().map(|request| async move {
         let mut stream = TcpStream::connect(address).await.expect("the service accepts connections");
-        ask(&mut stream, "GET /livez HTTP/1.1\r\nhost: cache\r\n\r\n").await.expect(200);
+        ask(&mut stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect(200);
         (stream, request)
     });
     let opened = join_all(opened).await;

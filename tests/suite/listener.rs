@@ -44,8 +44,8 @@ async fn a_half_closed_connection_gets_its_answer() {
     server.signal(Signal::Stop);
     let mut streams = Vec::new();
     for text in [
-        format!("GET {path} HTTP/1.1\r\nhost: x\r\ncache-control: no-cache\r\n\r\n"),
-        format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\n{{\"value\":2}}"),
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\ncache-control: no-cache\r\n\r\n"),
+        format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 11\r\n\r\n{{\"value\":2}}"),
     ] {
         let mut stream = connect(&service).await;
         send(&mut stream, &text).await;
@@ -69,10 +69,10 @@ async fn requests_in_one_packet_are_answered_in_their_order() {
     for number in 0..50 {
         let (path, body) = (key_path(&ns, &format!("k{number}")), format!("{{\"value\":{number}}}"));
         let length = body.len();
-        text += &format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
-        text += &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        text += &format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
+        text += &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     }
-    text += "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    text += "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let mut stream = connect(service).await;
     send(&mut stream, &text).await;
     let answers = wire::read_to_end(&mut stream).await;
@@ -109,11 +109,11 @@ async fn headers_too_long_or_too_many_are_a_431() {
     for headers in [long, many] {
         let mut stream = connect(service).await;
         // It may be answered before all of it was sent.
-        let _ = stream.write_all(format!("GET /livez HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
+        let _ = stream.write_all(format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").as_bytes()).await;
         let answer = wire::read_to_end(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
     }
-    let fair = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-fair: {}\r\n\r\n", "x".repeat(16 * 1024));
+    let fair = format!("GET /livez HTTP/1.1\r\nhost: localhost\r\nx-fair: {}\r\n\r\n", "x".repeat(16 * 1024));
     wire::ask(&mut connect(service).await, &fair).await.expect(200);
 }
 
@@ -121,7 +121,9 @@ async fn headers_too_long_or_too_many_are_a_431() {
 async fn a_body_that_is_announced_and_not_wanted_is_not_asked_for() {
     let service = Store::Embedded.shared_service();
     let path = key_path(&namespace("listener"), "k");
-    let text = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\nexpect: 100-continue\r\n\r\n");
+    let text = format!(
+        "PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000000\r\nexpect: 100-continue\r\n\r\n"
+    );
     let mut stream = connect(service).await;
     send(&mut stream, &text).await;
     // The first line is that of the answer: no 100 before it.
@@ -137,7 +139,7 @@ async fn a_client_that_never_reads_is_cut_off() {
     cache.set(&ns, "k", &large).await.expect(201);
     let mut stream = connect(&service).await;
     // More than any two buffers of a kernel take.
-    let text = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "k")).repeat(20);
+    let text = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k")).repeat(20);
     send(&mut stream, &text).await;
     until(&cache, "sidecache_http_connections_stalled_total", |stalled| stalled == 1.0).await;
     cache.get(&ns, "k").await.expect(200);
@@ -158,7 +160,7 @@ async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
     for end in ["answered", "gone"] {
         let body = format!("{{\"value\":{large}}}");
         let mut first = connect(&service).await;
-        let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
         send(&mut first, &head).await;
         let (most, rest) = body.split_at(LARGE - 1_000);
         send(&mut first, most).await;
@@ -169,7 +171,7 @@ async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
         refused.expect_error(503, "overloaded");
         // Without a length it is noticed on the way.
         let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-        let chunked = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+        let chunked = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
         wire::ask(&mut connect(&service).await, &chunked).await.expect_error(503, "overloaded");
         // There is room for small ones.
         assert!(cache.set(&ns, "small", "1").await.status < 300);
@@ -198,12 +200,13 @@ async fn sigterm_is_obeyed_in_the_drain_time_whatever_clients_do() {
     let path = key_path(&ns, "k");
 
     let mut idle = connect(&service).await;
-    wire::ask(&mut idle, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect(200);
+    wire::ask(&mut idle, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect(200);
     let mut slow = connect(&service).await;
-    send(&mut slow, "GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
+    send(&mut slow, "GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await;
     let body = r#"{"value":"written while draining"}"#;
     let length = body.len();
-    let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nexpect: 100-continue\r\n\r\n");
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nexpect: 100-continue\r\n\r\n");
     let (mut under_way, mut never) = (connect(&service).await, connect(&service).await);
     for stream in [&mut under_way, &mut never] {
         send(stream, &head).await;

@@ -3,8 +3,9 @@
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
 //! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
-//! - [`answers`]: the memory that answers may take
-//! - [`batch`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
+//! - [`answers`], [`bounded_memory`]: the memory that answers, bodies and records may take
+//! - [`hosts`], [`keep_alive`]: the names that are answered for, and how long connections stay
+//! - [`batch`], [`mdelete`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`jobs`]: flushes that outlive their requests
 //! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
 //! - [`stored_form`]: what lies in Redis
@@ -55,6 +56,7 @@ mod access_metadata;
 mod answers;
 mod audit;
 mod batch;
+mod bounded_memory;
 mod breaker;
 mod browser;
 mod cache_status;
@@ -82,14 +84,17 @@ mod functional;
 mod gathering;
 mod glob;
 mod hit_ratio;
+mod hosts;
 mod input;
 mod jobs;
+mod keep_alive;
 mod keys;
 mod listener;
 mod listing;
 mod logs;
 mod lost_books;
 mod making_room;
+mod mdelete;
 mod metrics;
 mod migrations;
 mod monitoring;

@@ -203,7 +203,7 @@ async fn regression_an_answer_nobody_reads_does_not_hold_its_connection() {
     }
     connections(&cache, |open| open >= 8.0).await;
     // Three answers each: one alone might fit into the buffers of the kernel.
-    let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "k")).repeat(3);
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k")).repeat(3);
     for socket in &mut sockets {
         socket.write_all(request.as_bytes()).await.expect("the requests are taken");
     }
@@ -230,7 +230,7 @@ async fn regression_a_put_that_meets_the_deadline_says_outcome_unknown() {
 
     let mut stream = TcpStream::connect(late.address()).await.expect("the service accepts connections");
     let path = key_path(&ns, "k");
-    let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\n{{\"value\"");
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 11\r\n\r\n{{\"value\"");
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.signal(Signal::Stop);
@@ -343,7 +343,7 @@ async fn regression_requests_sent_before_sigterm_are_answered() {
         for _ in 0..16 {
             streams.push(connect().await);
         }
-        let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", key_path(&ns, "k"));
+        let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k"));
         for stream in &mut streams {
             stream.write_all(request.as_bytes()).await.expect("the kernel takes the request");
         }
@@ -414,7 +414,7 @@ async fn regression_a_slow_upload_is_a_408() {
     let service = Service::start(settings);
     let path = key_path(&namespace("regression"), "k");
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
-    let half = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{{\"value\":");
+    let half = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20\r\n\r\n{{\"value\":");
     let started = Instant::now();
     stream.write_all(half.as_bytes()).await.expect("half a request is taken");
     wire::read_answer(&mut stream).await.expect_error(408, "request_timeout");

@@ -336,8 +336,10 @@ async fn sigterm_lets_requests_under_way_finish() {
     let path = key_path(&namespace("drain"), "k");
     let body = r#"{"value":"written while draining"}"#;
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
-    let head =
-        format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n", body.len());
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     // The interim answer proves that the request has begun.
     let mut interim = [0; 25];

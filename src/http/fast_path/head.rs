@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
+use super::field::Field;
 use crate::http::cross_site;
+use crate::http::hosts::Hosts;
 use crate::http::server::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
@@ -50,8 +52,9 @@ pub enum Verb {
     Put(Range<usize>),
 }
 
-/// Reads the head at the front of `bytes`; `text` holds the key meanwhile.
-pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
+/// Reads the head at the front of `bytes`; `text` holds the key meanwhile. A request that names none of `hosts` is
+/// the router's, which refuses it.
+pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'b> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let head_len = match request.parse_with_uninit_headers(bytes, &mut headers) {
@@ -63,9 +66,11 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
     let (mut body_len, mut request_id) = (None, None);
     // Of several none counts: nobody knows whose trace it is.
     let (mut traceparent, mut traceparents) = (None, 0);
+    let (mut host, mut is_from_browser) = (None, false);
     for header in &*request.headers {
         match Field::of(header.name) {
             Field::Other => {}
+            Field::Host => is_plain &= host.replace(header.value).is_none(),
             Field::RequestId => request_id = request_id.or(Some(header.value)),
             Field::TraceParent => (traceparent, traceparents) = (Some(header.value), traceparents + 1),
             Field::ContentLength => match (number(header.value), body_len) {
@@ -74,12 +79,16 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
             },
             Field::Framing => return Head::Router { len: None },
             Field::Connection => is_plain &= header.value.eq_ignore_ascii_case(b"keep-alive"),
-            Field::Site => is_plain &= cross_site::is_own(header.value),
+            Field::Site => {
+                is_from_browser = true;
+                is_plain &= cross_site::is_own(header.value);
+            }
+            Field::Browser => is_from_browser = true,
             Field::Meaning => is_plain = false,
         }
     }
     let router = Head::Router { len: (head_len as u64).checked_add(body_len.unwrap_or(0)) };
-    if !is_plain {
+    if !is_plain || host.is_none_or(|host| hosts.admit(host, is_from_browser).is_err()) {
         return router;
     }
     let verb = match (request.method, body_len) {
@@ -94,41 +103,6 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String) -> Head<'b> {
     let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
     let trace = traceparent.filter(|_| traceparents == 1).and_then(TraceContext::parse);
     Head::Entry(EntryRequest { key, verb, request_id, trace, len })
-}
-
-/// What a header is to this reader.
-#[derive(Clone, Copy)]
-enum Field {
-    Other,
-    RequestId,
-    TraceParent,
-    ContentLength,
-    /// Says how long the request is in a way that is not followed here.
-    Framing,
-    Connection,
-    /// Says which site made a browser send it.
-    Site,
-    /// Asks for something that is not done here.
-    Meaning,
-}
-
-impl Field {
-    fn of(name: &str) -> Self {
-        const KNOWN: [(&str, Field); 10] = [
-            ("x-request-id", Field::RequestId),
-            ("traceparent", Field::TraceParent),
-            ("content-length", Field::ContentLength),
-            ("transfer-encoding", Field::Framing),
-            ("upgrade", Field::Framing),
-            ("connection", Field::Connection),
-            ("sec-fetch-site", Field::Site),
-            ("cache-control", Field::Meaning),
-            ("if-none-match", Field::Meaning),
-            ("expect", Field::Meaning),
-        ];
-        let is_it = |known: &&(&str, Field)| known.0.len() == name.len() && known.0.eq_ignore_ascii_case(name);
-        KNOWN.iter().find(is_it).map_or(Field::Other, |known| known.1)
-    }
 }
 
 /// Digits and nothing else (RFC 9110, 8.6).
@@ -172,10 +146,17 @@ const PATH_BYTES: [bool; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::hosts::hosts_of_listener;
 
     /// What is made of `text`: `entry <key> <verb> <len>`, `router <len>` or `partial`.
     fn read(text: &str) -> String {
-        match parse(text.as_bytes(), &mut String::new()) {
+        read_at("127.0.0.1", text)
+    }
+
+    /// The same on a listener of this address.
+    fn read_at(address: &str, text: &str) -> String {
+        let hosts = hosts_of_listener(address.parse().unwrap());
+        match parse(text.as_bytes(), &mut String::new(), &hosts) {
             Head::Partial => "partial".to_owned(),
             Head::Router { len } => format!("router {}", len.map_or("?".to_owned(), |len| len.to_string())),
             Head::Entry(EntryRequest { key, verb: Verb::Get, len, .. }) => format!("get {} {len}", key.text()),
@@ -186,7 +167,7 @@ mod tests {
     }
 
     fn get(path: &str, headers: &str) -> String {
-        format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n")
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")
     }
 
     #[test]
@@ -195,7 +176,7 @@ mod tests {
         assert_eq!(read(&request), format!("get users:user_1 {}", request.len()));
         let request = get("/api/v1/cache/users/a%2Fb%20c", "");
         assert_eq!(read(&(request.clone() + "GET")), format!("get users:a/b c {}", request.len()));
-        let request = "PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 3\r\n\r\n[1]";
+        let request = "PUT /api/v1/cache/n/k HTTP/1.1\r\nhost: [::1]:80\r\ncontent-length: 3\r\n\r\n[1]";
         assert_eq!(read(request), format!("put n:k [1] {}", request.len()));
         for site in ["same-origin", "none"] {
             let request = get("/api/v1/cache/n/k", &format!("Sec-Fetch-Site: {site}\r\n"));
@@ -205,7 +186,8 @@ mod tests {
         assert_eq!(read(&request), format!("get n:mget {}", request.len()), "a key like any other to this verb");
         let named = get("/api/v1/cache/n/k", "X-Request-ID: mine\r\nx-request-id: other\r\n");
         let mut text = String::new();
-        let Head::Entry(request) = parse(named.as_bytes(), &mut text) else { panic!("{named}") };
+        let hosts = hosts_of_listener("127.0.0.1".parse().unwrap());
+        let Head::Entry(request) = parse(named.as_bytes(), &mut text, &hosts) else { panic!("{named}") };
         assert_eq!(request.request_id, Some(&b"mine"[..]));
     }
 
@@ -226,6 +208,10 @@ mod tests {
             ("/api/v1/cache/n/k", "If-None-Match: \"1\"\r\n"),
             ("/api/v1/cache/n/k", "Sec-Fetch-Site: cross-site\r\n"),
             ("/api/v1/cache/n/k", "sec-fetch-site: none\r\nsec-fetch-site: same-site\r\n"),
+            ("/api/v1/cache/n/k", "if-match: \"1\"\r\n"),
+            ("/api/v1/cache/n/k", "If-Unmodified-Since: Sat, 29 Oct 1994 19:43:31 GMT\r\n"),
+            ("/api/v1/cache/n/k", "origin: http://localhost\r\n"),
+            ("/api/v1/cache/n/k", "host: localhost\r\n"),
             ("/api/v1/cache/n/k", "connection: close\r\n"),
             ("/api/v1/cache/n/k", "connection: keep-alive, te\r\n"),
         ] {
@@ -233,14 +219,38 @@ mod tests {
             assert_eq!(read(&request), format!("router {}", request.len()), "{request}");
         }
         for (request, body) in [
-            ("POST /api/v1/cache/n/mget HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
-            ("PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
-            ("PUT /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n", 10),
-            ("GET /api/v1/cache/n/k HTTP/1.1\r\ncontent-length: 10\r\n\r\n", 10),
-            ("HEAD /api/v1/cache/n/k HTTP/1.1\r\n\r\n", 0),
-            ("GET /api/v1/cache/n/k HTTP/1.0\r\n\r\n", 0),
+            ("POST /api/v1/cache/n/mget HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n", 10),
+            ("PUT /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n", 10),
+            (
+                "PUT /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n",
+                10,
+            ),
+            ("GET /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n", 10),
+            ("HEAD /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\n\r\n", 0),
+            ("GET /api/v1/cache/n/k HTTP/1.0\r\nhost: localhost\r\n\r\n", 0),
         ] {
             assert_eq!(read(request), format!("router {}", request.len() + body), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_taken_only_where_its_host_is_answered_for() {
+        let with = |headers: &str| format!("GET /api/v1/cache/n/k HTTP/1.1\r\n{headers}\r\n");
+        for (address, headers, is_taken) in [
+            ("127.0.0.1", "Host: localhost:8080\r\n", true),
+            ("127.0.0.1", "host: 127.0.0.1\r\n", true),
+            ("127.0.0.1", "host: evil.example\r\n", false),
+            ("127.0.0.1", "host: localhost\r\nhost: localhost\r\n", false),
+            ("127.0.0.1", "", false),
+            ("0.0.0.0", "host: sidecache:8080\r\n", true),
+            ("0.0.0.0", "host: sidecache\r\nsec-fetch-mode: cors\r\n", false),
+            ("0.0.0.0", "sec-fetch-site: same-origin\r\nhost: evil.example\r\n", false),
+            ("0.0.0.0", "host: 10.0.0.1\r\nsec-fetch-site: same-origin\r\n", true),
+            ("0.0.0.0", "host: a b\r\n", false),
+        ] {
+            let request = with(headers);
+            let taken = if is_taken { "get n:k" } else { "router" };
+            assert_eq!(read_at(address, &request), format!("{taken} {}", request.len()), "{request}");
         }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Buffers belong to the thread, not to the connection: one that is idle holds none.
 
+mod field;
 mod head;
 mod reply;
 
@@ -19,7 +20,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,15 +28,18 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 pub use self::head::{EntryRequest, Head, Verb, parse};
-use self::reply::{Rest, Then, Tier};
+use self::reply::{Ending, Rest, Then, Tier};
 use super::SharedApp;
+use super::body::BodyLimit;
 use super::budget::UsedUp;
 use super::closing::Closing;
 use super::entry;
 use super::error::{self, Error};
+use super::head_timer::{Overdue, keep_alive_hint};
+use super::hosts::Hosts;
 use super::request_id::Numbered;
 use super::room::COUNTED_FROM;
 use super::wire::Wire;
@@ -60,9 +64,9 @@ pub struct FastPath {
     ids: Numbered,
     /// Within which a request is answered.
     request_timeout: Duration,
-    /// Within which the head of a request comes, from the end of the last one on.
-    header_timeout: Duration,
-    max_body_bytes: usize,
+    /// The line that tells clients how long a connection stays open without a request.
+    keep_alive: Box<[u8]>,
+    put_limit: BodyLimit,
 }
 
 /// Why the fast path is left.
@@ -110,12 +114,13 @@ struct Buffers {
 
 impl FastPath {
     pub fn new(app: SharedApp, ids: Numbered, config: &HttpConfig) -> Self {
+        let keep_alive = keep_alive_hint(config).map(|hint| format!("keep-alive: {hint}\r\n")).unwrap_or_default();
         Self {
-            app,
             ids,
             request_timeout: config.request_timeout,
-            header_timeout: config.header_timeout,
-            max_body_bytes: config.max_body_bytes,
+            keep_alive: keep_alive.into_bytes().into(),
+            put_limit: app.bounds.put_limit(),
+            app,
         }
     }
 
@@ -124,9 +129,8 @@ impl FastPath {
     /// # Errors
     /// The connection broke, or the client does not read.
     pub async fn serve(&self, wire: &mut Wire, closing: &mut Closing) -> io::Result<End> {
-        let mut idle = Idle::new(self.header_timeout);
         loop {
-            match poll_fn(|cx| self.poll_step(cx, wire, &mut idle, closing)).await? {
+            match poll_fn(|cx| self.poll_step(cx, wire, closing)).await? {
                 Step::End(end) => {
                     // Nothing of the router's may overtake what is still to be written.
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
@@ -136,43 +140,42 @@ impl FastPath {
                     if self.answer(wire, waiting, &asked_by, closing).await? == Then::Close {
                         return Ok(End::Closed);
                     }
-                    idle.begin(Moment::now());
+                    wire.timer.await_request(Moment::now());
                 }
             }
         }
     }
 
+    /// The hosts that are answered for.
+    pub fn hosts(&self) -> Arc<Hosts> {
+        self.app.hosts.clone()
+    }
+
     /// Reads, answers and writes for as long as nothing has to be waited for but the client.
-    fn poll_step(
-        &self,
-        cx: &mut Context<'_>,
-        wire: &mut Wire,
-        idle: &mut Idle,
-        closing: &mut Closing,
-    ) -> Poll<io::Result<Step>> {
+    fn poll_step(&self, cx: &mut Context<'_>, wire: &mut Wire, closing: &mut Closing) -> Poll<io::Result<Step>> {
         for _ in 0..ROUNDS {
             if !wire.output.is_empty() {
                 ready!(wire.poll_flush(cx))?;
-                // Reading an answer is no idleness.
-                idle.begin(Moment::now());
+                // A client that reads an answer is not idle.
+                wire.timer.await_request(Moment::now());
             }
             let is_closing = closing.is_given();
             match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers, is_closing)) {
                 Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
                 Poll::Ready(Ok(Progress::Served(at))) => {
-                    idle.begin(at);
+                    wire.timer.await_request(at);
                     continue;
                 }
                 Poll::Ready(Ok(Progress::Partial)) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
-            let is_over = idle.poll_over(cx).is_ready();
-            if is_over && !wire.input.is_empty() {
-                return Poll::Ready(Ok(Step::End(End::Slow)));
+            if !wire.input.is_empty() {
+                wire.timer.await_rest_of_head();
             }
-            if is_over {
-                return Poll::Ready(Ok(Step::End(End::Closed)));
+            if let Poll::Ready(overdue) = wire.timer.poll_overdue(cx) {
+                let end = if overdue == Overdue::RestOfHead { End::Slow } else { End::Closed };
+                return Poll::Ready(Ok(Step::End(end)));
             }
             if closing.poll(cx).is_ready() {
                 // A request that has begun to come is still answered.
@@ -213,7 +216,7 @@ impl FastPath {
         let now = Moment::now();
         let (mut used, mut step) = (0, None);
         while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
-            match parse(&bytes[used..], key) {
+            match parse(&bytes[used..], key, &self.app.hosts) {
                 Head::Partial => break,
                 Head::Router { .. } => step = Some(Step::End(End::Router)),
                 // Which tells the client that the connection ends.
@@ -262,15 +265,16 @@ impl FastPath {
         output: &mut Vec<u8>,
     ) -> Option<Step> {
         let EntryRequest { key, verb, trace, .. } = request;
+        let ending = Ending { request_id, keep_alive: &self.keep_alive, then: Then::Stay };
         let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace: *trace }));
         match verb {
             Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
                 let (cache, begun) = (&self.app.cache, output.len());
                 let show = |found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
-                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, request_id),
-                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, request_id),
-                    _ => reply::put_read(output, cache, found, trail, request_id, Then::Stay),
+                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, ending),
+                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
+                    _ => reply::put_read(output, cache, found, trail, ending),
                 };
                 let caller = Caller::within(request_id, *trace);
                 let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
@@ -307,10 +311,8 @@ impl FastPath {
                 Waiting::Get(key) => {
                     Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
                 }
-                Waiting::Put(_, body) if body.len() > self.max_body_bytes => {
-                    Err(Error::BodyTooLarge { limit: self.max_body_bytes })
-                }
                 Waiting::Put(key, body) => {
+                    self.put_limit.admit(body.len())?;
                     share.take(body.len()).map_err(|UsedUp| Error::TooManyBodies)?;
                     entry::store(&self.app.cache, &key, &body).await.map(Answer::Response)
                 }
@@ -333,17 +335,18 @@ impl FastPath {
         let has_room = room.as_ref().is_none_or(|room| room.admits(counted));
         let answer = if has_room { answer } else { Err(Error::TooManyAnswers) };
         let then = if closing.is_given() { Then::Close } else { Then::Stay };
+        let ending = Ending { request_id, keep_alive: &self.keep_alive, then };
         let rest = match answer {
-            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, request_id, then),
+            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, ending),
             Ok(Answer::Response(response)) => {
-                reply::put_response(&mut output, response, request_id, then).await;
+                reply::put_response(&mut output, response, ending).await;
                 Rest::default()
             }
             Err(error) => {
                 self.app.bounds.note_refusal(&error);
                 let response = error.into_response();
-                self.app.bounds.note_failure(&response, &caller);
-                reply::put_response(&mut output, response, request_id, then).await;
+                self.app.bounds.note_error(&response, &caller);
+                reply::put_response(&mut output, response, ending).await;
                 Rest::default()
             }
         };
@@ -375,35 +378,4 @@ enum Progress {
     /// The head of the next request is not whole yet.
     Partial,
     Step(Step),
-}
-
-/// How long nothing whole has come.
-struct Idle {
-    timeout: Duration,
-    since: Moment,
-    /// Set when there was something to wait for, and never set back: it looks at the time when it is over.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Idle {
-    fn new(timeout: Duration) -> Self {
-        Self { timeout, since: Moment::now(), timer: None }
-    }
-
-    fn begin(&mut self, now: Moment) {
-        self.since = now;
-    }
-
-    /// Ready when it was too long.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            let left = self.timeout.saturating_sub(Moment::now().since(self.since));
-            if left.is_zero() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(Instant::now() + left);
-        }
-    }
 }

@@ -29,6 +29,10 @@ const COPIED_BYTES: usize = COUNTED_FROM - 1;
 /// Room for all of an answer but its value.
 const HEAD_BYTES: usize = 512;
 
+/// What stands before all else in the answer to a hit.
+const HIT: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-cache\r\nx-cache-hit: true\r\n";
+
 /// Where an entry was found that takes no waiting.
 #[derive(Clone, Copy, Debug)]
 pub enum Tier {
@@ -43,6 +47,15 @@ pub enum Then {
     Close,
 }
 
+/// What the head of an answer ends with.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending<'a> {
+    pub request_id: &'a [u8],
+    /// The line of `Keep-Alive`; empty where there is none.
+    pub keep_alive: &'a [u8],
+    pub then: Then,
+}
+
 /// What is sent of an answer.
 #[derive(Debug, Default)]
 pub struct Rest {
@@ -53,16 +66,16 @@ pub struct Rest {
 }
 
 /// Writes the answer of a read to `out`, but for a large value and what follows it.
-pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id: &[u8], then: Then) -> Rest {
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: Ending<'_>) -> Rest {
     let found = lookup.entry.as_ref();
     match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
         None => {
-            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, request_id, then);
+            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, ending);
             Rest::default()
         }
         Some(entry) => {
             let mut after = Vec::new();
-            let head = (cache, entry.borrowed(), &lookup.trail, request_id, then);
+            let head = (cache, entry.borrowed(), &lookup.trail, ending);
             put_before_value(out, head, &mut after);
             Rest { value: entry.value.clone(), after }
         }
@@ -70,24 +83,17 @@ pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, request_id:
 }
 
 /// Writes the answer of a read to `out`.
-pub fn put_read(
-    out: &mut Vec<u8>,
-    cache: &Cache,
-    found: Option<EntryRef<'_>>,
-    trail: &Trail,
-    request_id: &[u8],
-    then: Then,
-) {
+pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, trail: &Trail, ending: Ending<'_>) {
     let Some(entry) = found else {
         put_status(out, StatusCode::NOT_FOUND);
         put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
         put_headers(cache, None, trail, None, |name, parts| put_header(out, name.as_str(), parts));
         let body = error::key_not_found_body();
-        end_head(out, body.len(), request_id, then);
+        end_head(out, body.len(), ending);
         return out.extend_from_slice(&body);
     };
     AFTER_VALUE.with_borrow_mut(|after| {
-        put_before_value(out, (cache, entry, trail, request_id, then), after);
+        put_before_value(out, (cache, entry, trail, ending), after);
         out.extend_from_slice(entry.value);
         out.extend_from_slice(after);
     });
@@ -95,7 +101,7 @@ pub fn put_read(
 
 /// Writes the answer of a read that found `entry` in `tier` to `out`: the same as [`put_read`] does, in fewer
 /// and larger pieces, as this is what most requests come to.
-pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, request_id: &[u8]) {
+pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: Ending<'_>) {
     let (mut ttl, mut version, mut length) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
     let ttl = json::ttl_remaining(entry).map(|seconds| ttl.format(seconds).as_bytes());
     AFTER_VALUE.with_borrow_mut(|after| {
@@ -103,7 +109,7 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, request_id: &
         json::put_after_value(after, entry, json::ttl_remaining(entry), None);
         let length = length.format(json::BEFORE_VALUE.len() + entry.value.len() + after.len());
         out.reserve(HEAD_BYTES + entry.value.len());
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-cache-hit: true\r\n");
+        out.extend_from_slice(HIT);
         if let Some(ttl) = ttl {
             out.extend_from_slice(b"x-cache-ttl: ");
             out.extend_from_slice(ttl);
@@ -122,8 +128,9 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, request_id: &
         out.extend_from_slice(b"\r\ncontent-length: ");
         out.extend_from_slice(length.as_bytes());
         out.extend_from_slice(b"\r\nx-request-id: ");
-        out.extend_from_slice(request_id);
+        out.extend_from_slice(ending.request_id);
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(ending.keep_alive);
         DATE.with_borrow_mut(|date| date.put(out));
         out.extend_from_slice(b"\r\n{\"value\":");
         out.extend_from_slice(entry.value);
@@ -134,7 +141,7 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, request_id: &
 /// Writes what comes before the value to `out`, and to `after` what comes after it.
 fn put_before_value(
     out: &mut Vec<u8>,
-    (cache, entry, trail, request_id, then): (&Cache, EntryRef<'_>, &Trail, &[u8], Then),
+    (cache, entry, trail, ending): (&Cache, EntryRef<'_>, &Trail, Ending<'_>),
     after: &mut Vec<u8>,
 ) {
     let ttl = shown_ttl(Some(entry), trail);
@@ -143,12 +150,12 @@ fn put_before_value(
     put_status(out, StatusCode::OK);
     put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
     put_headers(cache, Some(entry), trail, ttl, |name, parts| put_header(out, name.as_str(), parts));
-    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), request_id, then);
+    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), ending);
     out.extend_from_slice(json::BEFORE_VALUE);
 }
 
 /// Writes any answer to `out`.
-pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_id: &[u8], then: Then) {
+pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, ending: Ending<'_>) {
     let (Parts { status, headers, .. }, body) = response.into_parts();
     // The bodies of answers lie in memory: there is nothing to wait for and nothing to fail.
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
@@ -156,7 +163,7 @@ pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, request_i
     for (name, value) in &headers {
         put_header(out, name.as_str(), &[value.as_bytes()]);
     }
-    end_head(out, body.len(), request_id, then);
+    end_head(out, body.len(), ending);
     out.extend_from_slice(&body);
 }
 
@@ -178,13 +185,14 @@ fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
 }
 
 /// Writes what every answer has.
-fn end_head(out: &mut Vec<u8>, body_len: usize, request_id: &[u8], then: Then) {
-    if then == Then::Close {
-        put_header(out, "connection", &[b"close"]);
+fn end_head(out: &mut Vec<u8>, body_len: usize, ending: Ending<'_>) {
+    match ending.then {
+        Then::Close => put_header(out, "connection", &[b"close"]),
+        Then::Stay => out.extend_from_slice(ending.keep_alive),
     }
     put_header(out, "content-length", &[itoa::Buffer::new().format(body_len).as_bytes()]);
     const REQUEST_ID: HeaderName = X_REQUEST_ID;
-    put_header(out, REQUEST_ID.as_str(), &[request_id]);
+    put_header(out, REQUEST_ID.as_str(), &[ending.request_id]);
     DATE.with_borrow_mut(|date| date.put(out));
     out.extend_from_slice(b"\r\n");
 }

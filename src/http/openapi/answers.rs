@@ -101,9 +101,10 @@ fn json_response(description: &str, schema: &Value, header_names: &[&str], examp
 }
 
 /// What a read says in its head when it finds the entry.
-const HIT: &[&str] = &["X-Cache-Hit=X-Cache-Hit-true", "X-Cache-TTL", "ETag", "Cache-Status", "Warning"];
+const HIT: &[&str] =
+    &["X-Cache-Hit=X-Cache-Hit-true", "X-Cache-TTL", "ETag", "Cache-Control", "Cache-Status", "Warning"];
 
-const MISS: &[&str] = &["X-Cache-Hit=X-Cache-Hit-false", "Cache-Status"];
+const MISS: &[&str] = &["X-Cache-Hit=X-Cache-Hit-false", "Cache-Control", "Cache-Status"];
 
 const NAMESPACE: &[Code] = &[Code::InvalidNamespace, Code::InvalidQuery];
 
@@ -196,18 +197,39 @@ fn mset() -> Answers {
     });
     let answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
         .json(OK, "All entries are stored, or some (`success` is false).", "MsetAnswer", examples);
+    let unavailable =
+        &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::PoliciesUnknown];
     let failed = [
         (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::PoliciesUnknown],
-        ),
+        (StatusCode::SERVICE_UNAVAILABLE, unavailable),
         (StatusCode::INSUFFICIENT_STORAGE, &[Code::StorageFull]),
     ];
     failed.into_iter().fold(answers, |answers, (status, codes)| {
         let errors = json!({"user_1": codes[0].as_str()});
         let example = json!({"none stored": {"success": false, "stored": 0, "errors": errors}});
         answers.json_or_errors(status, "None is stored, and each key says why", "MsetAnswer", example, codes)
+    })
+}
+
+fn mdelete() -> Answers {
+    let examples = json!({
+        "all": {"success": true, "deleted_count": 2},
+        "a shard is away": {"success": false, "deleted_count": 1, "errors": {"user_2": "shard_unavailable"}},
+    });
+    let errors = &[NAMESPACE, BODY, &[Code::InvalidKey, Code::ReservedKey, Code::TooManyKeys], CHANGE, ANY];
+    let answers = Answers::errors(errors);
+    let answers = answers.json(OK, "All are deleted, or some (`success` is false).", "MdeleteAnswer", examples);
+    let unavailable =
+        &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::RingMismatch];
+    let failed = [
+        (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
+        (StatusCode::SERVICE_UNAVAILABLE, unavailable),
+        (StatusCode::CONFLICT, &[Code::ForeignType]),
+    ];
+    failed.into_iter().fold(answers, |answers, (status, codes)| {
+        let errors = json!({"user_1": codes[0].as_str()});
+        let example = json!({"none deleted": {"success": false, "deleted_count": 0, "errors": errors}});
+        answers.json_or_errors(status, "None is deleted, and each key says why", "MdeleteAnswer", example, codes)
     })
 }
 
@@ -463,6 +485,7 @@ answers! {
     DeleteEntry: delete_entry();
     Mget: mget();
     Mset: mset();
+    Mdelete: mdelete();
     List: list();
     Flush: flush();
     Stats: stats();

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::http::error::Code;
 
 /// What any call may meet.
-pub const ANY: &[Code] = &[Code::Internal, Code::Overloaded, Code::Timeout];
+pub const ANY: &[Code] =
+    &[Code::Internal, Code::Overloaded, Code::Timeout, Code::InvalidHost, Code::Misdirected, Code::BodyTooLarge];
 
 /// What a call with a body may meet.
 pub const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
@@ -46,12 +47,19 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::InvalidQuery => "`limit` is a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",
         Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
-        Code::TooManyKeys => "the batch has 1001 keys, at most 1000 are allowed",
+        Code::TooManyKeys => "a batch has at most 1000 keys, and this one has more",
         Code::NamespaceNotFound => "the namespace has no policy of its own",
         Code::JobNotFound => "there is no such job, or it ended more than an hour ago",
         Code::NoSuchRoute => "no such route: /docs lists all, and a `/` within a key is `%2F`",
         Code::MethodNotAllowed => "the route does not take this method",
-        Code::CrossSite => "a page of another site had the browser send this request (`sec-fetch-site`)",
+        Code::CrossSite => "a page of another site had the browser send this request (`sec-fetch-site`, `origin`)",
+        Code::InvalidHost => "the request has no Host header",
+        Code::Misdirected => {
+            "\"cache.example\" is not a host of this service: use localhost or an IP address, or add it to the setting `hosts`"
+        }
+        Code::NotImplemented => {
+            "`If-Match` is not supported on this call, and nothing was changed: send the request without it"
+        }
         Code::RequestTimeout => "the body did not arrive in time",
         Code::BodyTooLarge => "the body has more than 33554432 bytes",
         Code::StorageFull => "the namespace's quota is used up",

@@ -8,7 +8,7 @@
 //! - [`schema`]: what no type says of itself
 //!
 //! What holds for all calls is added here, once: a HEAD beside every GET, the id of the request, and the keys
-//! `mget` and `mset`, which are entries like any other but for POST.
+//! `mget`, `mset` and `mdelete`, which are entries like any other but for POST.
 
 pub mod answers;
 pub mod failures;
@@ -44,7 +44,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         (name = "documentation", description = "This document, and the page that shows it."),
     ),
     paths(
-        list::list, flush::flush, stats::stats, batch::mget, batch::mset,
+        list::list, flush::flush, stats::stats, batch::mget, batch::mset, batch::mdelete,
         entry::get, entry::put, entry::delete,
         namespaces::list, namespaces::get, namespaces::put, namespaces::delete,
         history::audit, history::logs,
@@ -55,7 +55,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
     components(schemas(
         Code, error::Answer,
         entry::SetBody, entry::SetAnswer, entry::DeleteAnswer,
-        batch::MgetBody, batch::MsetBody, batch::MsetEntry, batch::MsetAnswer,
+        batch::MgetBody, batch::MsetBody, batch::MsetEntry, batch::MsetAnswer, batch::MdeleteBody, batch::MdeleteAnswer,
         list::ListAnswer, flush::FlushAnswer, flush::DryRunAnswer, stats::StatsAnswer,
         namespaces::PolicyBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
         history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
@@ -72,13 +72,13 @@ const ABOUT: &str = include_str!("about.md");
 const ENTRY_PATH: &str = "/api/v1/cache/{ns}/{key}";
 
 /// Keys that have a path of their own, as a POST to it is a batch.
-const BATCHES: [&str; 2] = ["mget", "mset"];
+const BATCHES: [&str; 3] = ["mget", "mset", "mdelete"];
 
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 
 /// Headers that are there only if there is something to say.
-const SOMETIMES: [&str; 6] =
-    ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding", "Preference-Applied"];
+const SOMETIMES: [&str; 7] =
+    ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding", "Preference-Applied", "Keep-Alive"];
 
 /// The document.
 pub fn openapi() -> Value {
@@ -94,6 +94,7 @@ pub fn openapi() -> Value {
         document["components"]["schemas"][name] = schema;
     }
     forbid_reserved(&mut document["components"]["schemas"]["MsetEntry"]["properties"]["key"]);
+    forbid_reserved(&mut document["components"]["schemas"]["MdeleteBody"]["properties"]["keys"]["items"]);
     let paths = document["paths"].as_object_mut().expect("a document has paths");
     put_entries_named_as_batches(paths);
     put_reserved_key(paths);
@@ -111,6 +112,7 @@ pub fn openapi() -> Value {
                 put_what_all_have(operation);
                 if method != "get" {
                     operation["responses"]["403"] = json!({"$ref": "#/components/responses/CrossSite"});
+                    operation["responses"]["501"] = json!({"$ref": "#/components/responses/UnsupportedCondition"});
                 }
             }
         }
@@ -132,7 +134,7 @@ fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
     typed
 }
 
-/// `mget` and `mset` are keys for the verbs that take one.
+/// The names of batches are keys for the verbs that take one.
 fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
     for key in BATCHES {
         for method in ["get", "put", "delete"] {
@@ -187,7 +189,9 @@ fn put_what_all_have(operation: &mut Value) {
         ["X-Request-Id", "Traceparent"].map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
     operation["parameters"].as_array_mut().into_iter().for_each(|parameters| parameters.extend(common.clone()));
     for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+        for name in ["X-Request-Id", "Keep-Alive"] {
+            response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
+        }
     }
     operation["responses"]["431"] = json!({"$ref": "#/components/responses/HeadTooLarge"});
 }
@@ -223,6 +227,11 @@ fn headers() -> Value {
             "schema": {"type": "string", "pattern": "^\"[0-9]+\"$"},
             "example": "\"1704067200000000\"",
         },
+        "Cache-Control": {
+            "description": "A cache in front asks again each time, with the ETag.",
+            "schema": {"type": "string", "const": "no-cache"},
+        },
+        "Keep-Alive": text("How long the connection stays open without a request.", "timeout=75"),
         "Cache-Status": text(
             "Which tier answered, and why not a nearer one (RFC 9211).",
             "sidecache-shard; hit; ttl=3500; detail=a, sidecache-l1; fwd=miss",
@@ -253,10 +262,11 @@ fn headers() -> Value {
     headers
 }
 
-/// What any path may answer, whatever is asked of it; `CrossSite` to what is no GET.
+/// What any path may answer, whatever is asked of it; `CrossSite` and `UnsupportedCondition` to what is no GET.
 fn anywhere() -> Value {
     let mut responses = json!({
         "NoSuchRoute": failures::response(StatusCode::NOT_FOUND, &[Code::NoSuchRoute]),
+        "UnsupportedCondition": failures::response(StatusCode::NOT_IMPLEMENTED, &[Code::NotImplemented]),
         "CrossSite": failures::response(StatusCode::FORBIDDEN, &[Code::CrossSite]),
         "MethodNotAllowed": failures::response(StatusCode::METHOD_NOT_ALLOWED, &[Code::MethodNotAllowed]),
     });

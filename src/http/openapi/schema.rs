@@ -52,6 +52,10 @@ pub fn keys() -> RefOr<Schema> {
     }))
 }
 
+pub fn deleted_keys() -> RefOr<Schema> {
+    of(json!({"type": "array", "maxItems": 1000, "items": key()}))
+}
+
 pub fn written_key() -> RefOr<Schema> {
     of(key())
 }
@@ -76,7 +80,7 @@ pub fn tags() -> RefOr<Schema> {
     let tag = text(Tag::MAX_LEN, "sidecache-tag", "A tag");
     or_null(json!({
         "type": "array", "items": tag, "maxItems": Tags::MAX,
-        "description": "Names under which entries can be listed and flushed together; repetitions count once.",
+        "description": "Names under which entries can be listed and flushed together; repetitions are kept once.",
     }))
 }
 

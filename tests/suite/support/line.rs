@@ -161,7 +161,7 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
 
 fn write_request(bytes: &mut Vec<u8>, method: &str, path: &str, headers: &str, body: &str) {
     let length = body.len();
-    write!(bytes, "{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}")
+    write!(bytes, "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n{body}")
         .expect("a Vec takes everything");
 }
 

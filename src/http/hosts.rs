@@ -1,0 +1,279 @@
+//! Which hosts this service answers for.
+//!
+//! A page of any site can have its browser ask this service, if the site's name leads to the service's address (DNS
+//! rebinding). The browser takes such requests for requests to the page's own site, so `Origin` and
+//! `Sec-Fetch-Site` look harmless, and the page may read the answers. The name in `Host` gives the page away, so
+//! requests that name a strange host are refused. An IP address is never strange: no page can have one as its
+//! name and lead it elsewhere.
+//!
+//! - On a loopback address, where no name but `localhost` leads, every request is checked.
+//! - On other addresses a service has names that it cannot know. There only requests of browsers are checked, unless
+//!   the setting `hosts` lists the names.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::extract::Request;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Uri, Version};
+
+use super::cross_site::is_site_header;
+use super::error::Error;
+use crate::config::HttpConfig;
+
+/// The hosts that are answered for.
+#[derive(Debug)]
+pub struct Hosts {
+    /// Accepted names in lower case, without ports. Some addresses are among them, as they are common.
+    names: Vec<Box<str>>,
+    /// Whether requests are checked that no browser sent.
+    checks_all: bool,
+    /// Whether the setting `hosts` lists names.
+    is_listed: bool,
+    /// What browsers may write into `Origin`, whatever `Host` says.
+    public_origin: Option<Box<str>>,
+}
+
+/// Why a host is not answered for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The text is no host.
+    Invalid,
+    /// The host is none of this service.
+    Strange,
+}
+
+impl Hosts {
+    /// `advertised` is the address that the other instances know.
+    pub fn new(config: &HttpConfig, advertised: &str) -> Self {
+        let mut names: Vec<Box<str>> = vec!["127.0.0.1".into(), "localhost".into(), "[::1]".into()];
+        names.extend(host_of(advertised.as_bytes()).map(|host| host.to_ascii_lowercase().into()));
+        names.extend(config.hosts.names.iter().map(|name| name.as_str().into()));
+        let public_url = config.hosts.public_url.as_ref();
+        names.extend(public_url.map(|url| url.host.as_str().into()));
+        let is_listed = !config.hosts.names.is_empty();
+        Self {
+            names,
+            checks_all: is_listed || config.listen.ip().to_canonical().is_loopback(),
+            is_listed,
+            public_origin: public_url.map(|url| url.origin.as_str().into()),
+        }
+    }
+
+    /// Whether a request that names `host` is answered, given whether a browser sent it.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn admit(&self, host: &[u8], is_from_browser: bool) -> Result<(), Refusal> {
+        if self.names.iter().any(|name| is_with_port(host, name)) {
+            return Ok(());
+        }
+        let name = host_of(host).ok_or(Refusal::Invalid)?;
+        let is_known = || {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            is_address(name) || self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
+        if !(self.checks_all || is_from_browser) || is_known() { Ok(()) } else { Err(Refusal::Strange) }
+    }
+
+    /// Whether a request is answered.
+    ///
+    /// # Errors
+    /// [`Error::InvalidHost`], [`Error::Misdirected`].
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
+        let headers = request.headers();
+        let mut hosts = headers.get_all(HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.as_bytes(),
+            // The header came with HTTP/1.1, and no browser leaves it out.
+            (None, _) if request.version() == Version::HTTP_10 && !self.is_listed => return Ok(()),
+            (None, _) => return Err(Error::InvalidHost("the request has no Host header".to_owned())),
+            (Some(_), Some(_)) => {
+                return Err(Error::InvalidHost("the request has more than one Host header".to_owned()));
+            }
+        };
+        // A whole URI in the request line holds the host (RFC 9112, 3.2.2).
+        let named = request.uri().authority().map_or(host, |authority| authority.as_str().as_bytes());
+        let is_from_browser = is_from_browser(headers);
+        for host in [host, named] {
+            self.admit(host, is_from_browser).map_err(|refusal| refusal.about(host))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a page with this `Origin` is one of this service, by the host that the request names.
+    pub fn is_own_origin(&self, origin: &[u8], headers: &HeaderMap, uri: &Uri) -> bool {
+        if self.public_origin.as_ref().is_some_and(|own| origin.eq_ignore_ascii_case(own.as_bytes())) {
+            return true;
+        }
+        let host = uri.authority().map(|authority| authority.as_str().as_bytes());
+        let Some(host) = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)) else { return false };
+        // A proxy may write the port that a browser leaves out.
+        let own = |scheme: &[u8], port: &[u8]| {
+            let authority = origin.strip_prefix(scheme)?;
+            Some(authority.eq_ignore_ascii_case(host.strip_suffix(port).unwrap_or(host)))
+        };
+        own(b"http://", b":80").or_else(|| own(b"https://", b":443")).unwrap_or(false)
+    }
+}
+
+impl Refusal {
+    fn about(self, host: &[u8]) -> Error {
+        const SHOWN_CHARS: usize = 100;
+        let host: String = String::from_utf8_lossy(host).chars().take(SHOWN_CHARS).collect();
+        match self {
+            Self::Invalid => Error::InvalidHost(format!("the Host header holds no host: {host:?}")),
+            Self::Strange => Error::Misdirected { host },
+        }
+    }
+}
+
+/// Whether a browser sent a request, as far as its headers tell.
+fn is_from_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.keys().any(|name| is_site_header(name.as_str()))
+}
+
+/// Whether `host` is `name`, perhaps with a port.
+fn is_with_port(host: &[u8], name: &str) -> bool {
+    match host.split_at_checked(name.len()) {
+        Some((start, [])) => start.eq_ignore_ascii_case(name.as_bytes()),
+        Some((start, [b':', port @ ..])) => {
+            start.eq_ignore_ascii_case(name.as_bytes()) && port.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    }
+}
+
+/// The host without its port; `None` if it is invalid (RFC 3986, 3.2.2).
+fn host_of(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            is_address(&text[..end]).then(|| text.split_at(end))?
+        }
+        None => {
+            let host = &text[..text.find(':').unwrap_or(text.len())];
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+            (!host.is_empty() && host.bytes().all(is_part)).then(|| text.split_at(host.len()))?
+        }
+    };
+    let is_port =
+        |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    (rest.is_empty() || is_port(rest)).then_some(host)
+}
+
+/// Whether a host is an IP address; IPv6 stands in brackets.
+fn is_address(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+/// For tests beside this file: the hosts of a service that listens on `address` with the default settings.
+#[cfg(test)]
+pub fn hosts_of_listener(address: std::net::IpAddr) -> Hosts {
+    tests::hosts(&[("LISTEN", &std::net::SocketAddr::new(address, 8080).to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Settings};
+
+    pub fn hosts(settings: &[(&str, &str)]) -> Hosts {
+        let settings = settings.iter().map(|(name, value)| (format!("SIDECACHE_{name}"), (*value).to_owned()));
+        let database = [("SIDECACHE_DATABASE_URL".to_owned(), "sqlite::memory:".to_owned())];
+        let config = Config::parse(&Settings::gather(None, settings.chain(database), []).unwrap()).unwrap();
+        Hosts::new(&config.http, config.http.advertise.as_deref().unwrap_or("cache-1:8080"))
+    }
+
+    const ANYWHERE: (&str, &str) = ("LISTEN", "0.0.0.0:8080");
+
+    #[test]
+    fn on_loopback_only_known_hosts_are_answered_for() {
+        let hosts = hosts(&[("HOSTS", ""), ("ADVERTISE", "Cache-7:8080")]);
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "10.0.0.1:80",
+            "[::1]:8080",
+            "[fd00::1]",
+            "cache-7",
+            "localhost:",
+        ] {
+            assert_eq!(hosts.admit(host.as_bytes(), true), Ok(()), "{host}");
+            assert_eq!(hosts.admit(host.as_bytes(), false), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "evil.localhost",
+            "cache-70",
+            "127.0.0.1.evil.example",
+            "2130706433",
+            "a,b",
+        ] {
+            assert_eq!(hosts.admit(host.as_bytes(), false), Err(Refusal::Strange), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "a b",
+            "a:b",
+            "user@localhost",
+            "localhost/x",
+            "[::1",
+            "::1",
+            "[localhost]",
+            "localhost:80:80",
+            "\u{fc}",
+        ] {
+            assert_eq!(hosts.admit(host.as_bytes(), false), Err(Refusal::Invalid), "{host}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_only_browsers_must_name_a_known_host_until_hosts_are_listed() {
+        let open = hosts(&[ANYWHERE]);
+        let listed = hosts(&[ANYWHERE, ("HOSTS", "sidecache.default.svc, Cache.example")]);
+        assert_eq!(open.admit(b"sidecache:8080", false), Ok(()));
+        assert_eq!(open.admit(b"sidecache:8080", true), Err(Refusal::Strange));
+        assert_eq!(open.admit(b"a b", false), Err(Refusal::Invalid));
+        assert_eq!(listed.admit(b"sidecache:8080", false), Err(Refusal::Strange));
+        for host in ["cache.example", "SIDECACHE.default.svc:8080", "cache-1:8080", "10.0.0.7:8080", "localhost"] {
+            assert_eq!(listed.admit(host.as_bytes(), true), Ok(()), "{host}");
+        }
+        let proxied = hosts(&[ANYWHERE, ("PUBLIC_URL", "https://cache.example")]);
+        assert_eq!(proxied.admit(b"cache.example", true), Ok(()));
+        assert_eq!(proxied.admit(b"sidecache", false), Ok(()), "a public URL lists no hosts");
+    }
+
+    #[test]
+    fn an_origin_is_that_of_the_host_or_the_public_one() {
+        let is_own = |hosts: &Hosts, origin: &str, host: &str| {
+            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+            hosts.is_own_origin(origin.as_bytes(), &headers, &Uri::from_static("/dashboard"))
+        };
+        let (plain, proxied) = (hosts(&[ANYWHERE]), hosts(&[ANYWHERE, ("PUBLIC_URL", "https://cache.example")]));
+        for (origin, host, expected) in [
+            ("http://a:1", "a:1", true),
+            ("https://Cache.example", "cache.example", true),
+            ("https://cache.example", "cache.example:443", true),
+            ("http://a", "a:80", true),
+            ("http://a", "a:443", false),
+            ("http://a:2", "a:1", false),
+            ("http://evil.example", "a:1", false),
+            ("ftp://a:1", "a:1", false),
+            ("null", "a:1", false),
+        ] {
+            assert_eq!(is_own(&plain, origin, host), expected, "{origin} at {host}");
+        }
+        assert!(!is_own(&plain, "https://cache.example", "sidecache"));
+        assert!(is_own(&proxied, "https://cache.example", "sidecache"));
+        assert!(!is_own(&proxied, "http://cache.example", "sidecache"));
+    }
+}

@@ -1,0 +1,137 @@
+//! Deleting many keys by a body, also those that no path can carry; and conditions on changes, which are refused.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::answer::Answer;
+use crate::support::both_stores::on_both_stores;
+use crate::support::client::{Client, cache_path, key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+
+on_both_stores! {
+    keys_of_a_body_are_deleted_and_no_others,
+    a_key_that_is_wrong_deletes_nothing,
+    a_condition_on_a_change_is_refused_and_nothing_changes,
+}
+
+async fn mdelete(cache: &Client, ns: &str, body: &Value) -> Answer {
+    let path = format!("{}/mdelete", cache_path(ns));
+    cache.send(Method::POST, &path, &[], Some(body.to_string().into_bytes())).await
+}
+
+async fn keys_of_a_body_are_deleted_and_no_others(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mdelete"));
+    // What URL libraries and proxies resolve, merge or refuse.
+    let awkward = [".", "..", "../a", "a//b", "/", "mdelete", "a%2Fb", "ü 1", "?", "#"];
+    let entries: Vec<Value> = awkward.iter().chain(&["kept"]).map(|key| json!({"key": key, "value": 1})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    for key in awkward {
+        cache.mget(&ns, &[key]).await.expect(200);
+    }
+    let twice: Vec<&str> = awkward.iter().chain(&awkward).chain(&["absent"]).copied().collect();
+    let before = cache.metrics().await;
+    let answer = mdelete(&cache, &ns, &json!({"keys": twice})).await;
+    answer.expect_json(200, &json!({"success": true, "deleted_count": awkward.len()}));
+    assert_eq!(cache.all_keys(&ns).await, ["kept"]);
+    mdelete(&cache, &ns, &json!({"keys": twice}))
+        .await
+        .expect_json(200, &json!({"success": true, "deleted_count": 0}));
+    mdelete(&cache, &ns, &json!({"keys": []})).await.expect_json(200, &json!({"success": true, "deleted_count": 0}));
+    let calls = [("operation", "mdelete"), ("result", "done")];
+    let counted = |metrics: &crate::support::metric::Metrics| metrics.total_with("sidecache_requests_total", &calls);
+    assert!(counted(&cache.metrics().await) - counted(&before) >= 3.0);
+    assert_eq!(cache.stats(&ns).await.number("total_keys"), 1);
+    eventually(SOON, async || {
+        let logs = cache.logs(&ns, &[("operation", "mdelete")]).await.expect(200).json();
+        let rows = logs["logs"].as_array().map_or(0, Vec::len);
+        anyhow::ensure!(rows == 3, "{logs}");
+        Ok(())
+    })
+    .await;
+    // The path is that of a key for the other verbs.
+    cache.set(&ns, "mdelete", "1").await.expect(201);
+    assert_eq!(cache.get(&ns, "mdelete").await.expect(200).value(), "1");
+}
+
+async fn a_key_that_is_wrong_deletes_nothing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mdelete"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let many: Vec<String> = (0..1001).map(|_| "k".to_owned()).collect();
+    for (body, code, named) in [
+        (json!({"keys": ["k", ""]}), "invalid_key", "keys[1]"),
+        (json!({"keys": ["k", "k".repeat(513)]}), "invalid_key", "keys[1]"),
+        (json!({"keys": ["k", "stats"]}), "reserved_key", "keys[1]"),
+        (json!({"keys": ["k", 1]}), "invalid_body", "keys[1]"),
+        (json!({"keys": "k"}), "invalid_body", "keys"),
+        (json!({"keys": null}), "invalid_body", "keys"),
+        (json!({}), "invalid_body", "keys"),
+        (json!({"keys": ["k"], "pattern": "*"}), "invalid_body", "pattern"),
+        (json!({"keys": many}), "too_many_keys", "1000"),
+    ] {
+        let told = mdelete(&cache, &ns, &body).await.expect_error(400, code);
+        assert!(told.contains(named), "{body}: {told}");
+    }
+    let path = format!("{}/mdelete", cache_path("b d"));
+    cache
+        .send(Method::POST, &path, &[], Some(b"{\"keys\":[]}".to_vec()))
+        .await
+        .expect_error(400, "invalid_namespace");
+    assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
+}
+
+#[tokio::test]
+async fn keys_of_a_dead_shard_are_named_and_the_others_deleted() {
+    let servers = [Redis::start(), Redis::start()];
+    let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 300));
+    let _log = service.log_on_failure();
+    let (cache, ns) = (service.client(), namespace("mdelete"));
+    let keys: Vec<String> = (0..100).map(|i| format!("k{i}")).collect();
+    let entries: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": 1})).collect();
+    cache.fill(&ns, &json!(entries)).await;
+    let [dead, _living] = servers;
+    drop(dead);
+    let answer = mdelete(&cache, &ns, &json!({"keys": keys})).await.expect(200);
+    let failed = answer.json()["errors"].as_object().map_or(0, serde_json::Map::len) as u64;
+    let told = answer.text().to_owned();
+    assert_eq!(answer.json()["success"], false, "{told}");
+    assert!(failed > 10 && failed + answer.number("deleted_count") == 100, "{told}");
+}
+
+/// `If-Match` was ignored: a client that wanted to change only what it had seen overwrote what it had not.
+async fn a_condition_on_a_change_is_refused_and_nothing_changes(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("conditions"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let (space, key) = (cache_path(&ns), key_path(&ns, "k"));
+    let policy = format!("/api/v1/namespaces/{ns}");
+    let calls = [
+        (Method::PUT, key.clone(), r#"{"value":2}"#),
+        (Method::DELETE, key.clone(), ""),
+        (Method::DELETE, space.clone(), ""),
+        (Method::POST, format!("{space}/mset"), r#"{"entries":[{"key":"k","value":2}]}"#),
+        (Method::POST, format!("{space}/mdelete"), r#"{"keys":["k"]}"#),
+        (Method::PUT, policy.clone(), r#"{"default_ttl":1}"#),
+        (Method::DELETE, policy, ""),
+    ];
+    for (name, value) in [
+        ("If-Match", "\"1\""),
+        ("If-Match", "*"),
+        ("If-None-Match", "*"),
+        ("If-None-Match", "\"1\""),
+        ("If-Unmodified-Since", "Sat, 29 Oct 1994 19:43:31 GMT"),
+    ] {
+        for (method, path, body) in &calls {
+            let body = Some(body.as_bytes().to_vec());
+            let answer = cache.send(method.clone(), path, &[(name, value)], body).await;
+            assert!(answer.header("retry-after").is_none(), "to ask again is of no use");
+            let told = answer.expect_error(501, "not_implemented");
+            assert!(told.contains(name), "{method} {path}: {told}");
+        }
+        // A read is answered; for `If-None-Match` as ever.
+        let status = cache.get_with(&ns, "k", &[(name, value)]).await.status;
+        assert_eq!(status, if (name, value) == ("If-None-Match", "*") { 304 } else { 200 }, "{name}: {value}");
+    }
+    assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
+    assert_eq!(cache.all_keys(&ns).await, ["k"]);
+}
