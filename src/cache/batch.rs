@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::observe::Begun;
+use super::observe::{Begun, Told};
 use super::read::stand_in;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::Moment;
 use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
-use crate::store::{self, Reads, Room};
+use crate::store::{self, Room};
 
 /// The answer to an mget, each distinct key once, in the order of the request.
 #[derive(Debug)]
@@ -52,25 +52,23 @@ impl Cache {
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
         let result = self.read_many(&keys, room, started).await;
-        let Ok(results) = result else {
+        let Ok((results, is_near)) = result else {
             let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
             self.observe(&begun, &result, || Subject::Batch(namespace.clone(), keys));
             return Err(Error::NoRoom);
         };
-        let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
-        let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
             self.counters.found(key.borrowed());
         }
-        self.observe_reads(namespace, &keys, reads, started);
+        let reads = self.observe_reads(namespace, &keys, &results, is_near, started);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
     }
 
-    /// The entries of `keys`, in their order.
-    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<Vec<Fetched>, Error> {
+    /// The entries of `keys`, in their order, and whether L1 had all of them.
+    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
         let mut results = Vec::with_capacity(keys.len());
         for key in keys {
             let hit = self.near_hit(key, now);
@@ -80,6 +78,7 @@ impl Cache {
             results.push(hit);
         }
         let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
+        let is_near = absent.is_empty();
         for (i, fetched) in self.fetch(keys, absent, room).await {
             results[i] = Some(fetched);
         }
@@ -87,7 +86,8 @@ impl Cache {
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        Ok(results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect())
+        let results = results.into_iter().map(|fetched| fetched.expect("what was not near was fetched"));
+        Ok((results.collect(), is_near))
     }
 
     fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
@@ -137,8 +137,8 @@ impl Cache {
         let result = self.store_many(namespace, writes).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
         let subject = || Subject::Batch(namespace.clone(), keys);
-        match result.as_ref().map(MsetAnswer::answer) {
-            Ok(answer) => self.observe_as(&begun, answer, subject),
+        match &result {
+            Ok(answer) => self.observe_as(&begun, answer.answer(), answer.told(), subject),
             Err(_) => self.observe(&begun, &result, subject),
         }
         result
@@ -188,6 +188,15 @@ impl Cache {
 }
 
 impl MsetAnswer {
+    /// What the client is told.
+    fn told(&self) -> Told<'_> {
+        match self.failed.first() {
+            None => Told::Done,
+            Some((_, error)) if self.stored == 0 => Told::Nothing(error),
+            Some((_, error)) => Told::InPart(error),
+        }
+    }
+
     /// How the batch is counted: a single entry that failed makes it a failure, as with reads.
     fn answer(&self) -> Answer {
         match self.failed.as_slice() {
@@ -207,7 +216,7 @@ impl Fetched {
         }
     }
 
-    fn is_hit(&self) -> bool {
+    pub(super) fn is_hit(&self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }
 }

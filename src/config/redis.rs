@@ -5,6 +5,7 @@ use std::time::Duration;
 use fred::types::config::Config as Endpoint;
 
 use super::DAY_MS;
+use super::mask;
 use super::settings::{Error, Settings};
 
 /// The pool of shards and the rules for all of them.
@@ -25,6 +26,8 @@ pub struct RedisConfig {
 pub struct ShardConfig {
     /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
     pub name: String,
+    /// Its URL as it may be shown: without credentials.
+    pub address: String,
     /// Address, credentials and TLS as the client library has them.
     pub endpoint: Endpoint,
 }
@@ -32,7 +35,8 @@ pub struct ShardConfig {
 /// Without the endpoint, which holds the password.
 impl std::fmt::Debug for ShardConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShardConfig").field("name", &self.name).finish_non_exhaustive()
+        let mut shown = f.debug_struct("ShardConfig");
+        shown.field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -49,6 +53,7 @@ impl RedisConfig {
         let timeout = Duration::from_millis(settings.number("redis_timeout_ms", 1..=60_000)?);
         let connections = settings.number("redis_connections", 1..=256)? as usize;
         let max_in_flight = settings.number("redis_max_in_flight", 1..=1_000_000)? as usize;
+        let accept_ring_change = settings.switch("accept_ring_change")?;
         let text = settings.text(SHARDS).trim();
         if text.is_empty() {
             return Ok(None);
@@ -68,7 +73,6 @@ impl RedisConfig {
         }
         // So that it is answered before the request's deadline.
         let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
-        let accept_ring_change = settings.switch("accept_ring_change")?;
         Ok(Some(Self { shards, timeout, connections, max_in_flight, room_patience, accept_ring_change }))
     }
 }
@@ -100,5 +104,5 @@ fn shard(part: &str) -> Result<ShardConfig, String> {
     })?;
     // Connect when the shard is there, not only if it is there now.
     endpoint.fail_fast = false;
-    Ok(ShardConfig { name: name.to_owned(), endpoint })
+    Ok(ShardConfig { name: name.to_owned(), address: mask::location(url), endpoint })
 }

@@ -5,7 +5,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 5] = [
+const STEPS: [(i64, &str, &str, &str); 6] = [
     (
         1,
         "foundation",
@@ -35,6 +35,12 @@ const STEPS: [(i64, &str, &str, &str); 5] = [
         "jobs",
         include_str!("../../migrations/postgres/0005_jobs.sql"),
         include_str!("../../migrations/sqlite/0005_jobs.sql"),
+    ),
+    (
+        7,
+        "outcome",
+        include_str!("../../migrations/postgres/0007_outcome.sql"),
+        include_str!("../../migrations/sqlite/0007_outcome.sql"),
     ),
 ];
 

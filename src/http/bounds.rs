@@ -19,6 +19,7 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body;
 use super::budget::Budget;
+use super::connection::Peer;
 use super::error::{self, Error};
 use super::extract::is_dry_run;
 use super::failure_log::FailureLog;
@@ -127,7 +128,8 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
         request.extensions_mut().insert(LastMoment(bounds.last_moment()));
     }
     let deadline = Instant::now() + bounds.request_timeout;
-    let caller = caller(request.headers());
+    let client = request.extensions().get::<Peer>().map(|Peer(address)| *address);
+    let caller = caller(request.headers()).at(client);
     let may_write = may_write(request.method(), request.uri());
     // Held until the request is over.
     let share = bounds.bodies.share();

@@ -29,7 +29,7 @@ use super::wire::Wire;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 
-/// The other end of a connection, noted with requests that may change something.
+/// The other end of a connection, noted with every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -76,7 +76,7 @@ impl Connections {
         let mut wire = Wire::new(stream, self.write_timeout);
         loop {
             if let Some(fast_path) = &self.fast_path {
-                match fast_path.serve(&mut wire, &mut closing).await {
+                match fast_path.serve(&mut wire, peer.ip(), &mut closing).await {
                     Ok(End::Router) => {}
                     Ok(End::Closed) => return,
                     Ok(End::Slow) => return self.metrics.connections_slow.increment(1),
@@ -96,10 +96,7 @@ impl Connections {
         let handed = Handed::new(wire, self.fast_path.is_some() && !closing.is_given());
         let left = handed.left();
         let service = service_fn(|mut request: Request<Incoming>| {
-            // Reads need nobody's name, and pay nothing for it.
-            if !request.method().is_safe() {
-                request.extensions_mut().insert(Peer(peer.ip()));
-            }
+            request.extensions_mut().insert(Peer(peer.ip()));
             self.router.clone().call(request)
         });
         let mut connection = self.http.serve_connection(TokioIo::new(handed), service);

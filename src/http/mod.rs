@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use axum::middleware::from_fn;
 use axum::routing::get;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -68,7 +69,7 @@ pub use axum::Router;
 pub use bounds::Bounds;
 pub use connection::Connections;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
-pub use error::Error;
+pub use error::{Error, in_words};
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
@@ -85,6 +86,8 @@ pub struct App {
     pub jobs: Arc<Jobs>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
+    /// The runtime for background work.
+    pub background: Handle,
     pub bounds: Arc<Bounds>,
     pub dropped_log_lines: DroppedLines,
     pub started: Moment,
@@ -106,7 +109,10 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/api/v1/cache/{ns}/mset", entry().post(batch::mset))
         .route("/api/v1/cache/{ns}/{key}", entry())
         .route("/api/v1/namespaces", get(namespaces::list))
-        .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
+        .route(
+            "/api/v1/namespaces/{ns}",
+            get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete),
+        )
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
         .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
         .route("/api/v1/jobs", get(jobs::list))

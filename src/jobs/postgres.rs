@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::job::{Failure, Flush, Id, Job, selection_columns};
 use super::repository::{Repository, SILENT_MS, Standing};
-use super::sql::{ASK_TO_CANCEL, Row, job_from_row, repository, signed};
+use super::sql::{ASK_TO_CANCEL, Row, job_from_row, note_strange_row, repository, signed};
 use crate::audit;
 use crate::clock::unix_millis;
 use crate::database::{Database, Error};

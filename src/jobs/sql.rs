@@ -31,6 +31,10 @@ fn strange(reason: &dyn std::fmt::Display) -> Error {
     Error::Row { table: "cache_jobs", reason: reason.to_string() }
 }
 
+pub(super) fn note_strange_row(error: &Error) {
+    tracing::warn!(%error, "the job is left out");
+}
+
 fn unsigned(number: i64) -> Result<u64, Error> {
     u64::try_from(number).map_err(|error| strange(&error))
 }
@@ -123,7 +127,8 @@ macro_rules! repository {
             async fn list(&self, limit: i64) -> Result<Vec<Job>, Error> {
                 let list = sqlx::query_as(LIST).bind(limit);
                 let rows: Vec<Row> = self.database.run(async { Ok(list.fetch_all(&self.pool).await?) }).await?;
-                rows.into_iter().map(job_from_row).collect()
+                // A row that cannot be understood costs its job alone.
+                Ok(rows.into_iter().filter_map(|row| job_from_row(row).inspect_err(note_strange_row).ok()).collect())
             }
 
             async fn ask_to_cancel(&self, id: &Id) -> Result<(), Error> {
@@ -145,7 +150,7 @@ macro_rules! repository {
                         let rows: Vec<Row> = fail.fetch_all(&mut *transaction).await?;
                         let failed = rows.len() as u64;
                         for row in rows {
-                            let job = job_from_row(row)?;
+                            let Ok(job) = job_from_row(row).inspect_err(note_strange_row) else { continue };
                             $audit(&mut transaction, &job.record().into()).await?;
                         }
                         sqlx::query(FORGET).execute(&mut *transaction).await?;

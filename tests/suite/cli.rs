@@ -467,6 +467,8 @@ async fn policies_are_created_changed_and_deleted(service: &Service) {
         (&shown["default_ttl"], &shown["max_size_mb"], &shown["eviction_policy"]),
         (&json!(3_600), &json!(5), &json!("LFU"))
     );
+    let shown = ask(service, &["namespaces", "set", &ns, "--stale-if-error", "30"]).expect(0).text();
+    assert!(shown.starts_with("changed\n") && shown.contains("LFU") && shown.contains("1h"), "{shown}");
     assert_eq!(ask(service, &["namespaces", "get", &ns, "--json"]).expect(0).json(), cache.policy(&ns).await.json());
     cache.set(&ns, "k", "1").await.expect(201);
     let deleted = ask(service, &["namespaces", "delete", &ns, "--yes", "--json"]).expect(0).json();

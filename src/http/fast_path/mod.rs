@@ -18,6 +18,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -84,10 +85,11 @@ enum Waiting {
     Failed,
 }
 
-/// Who waits for it: the name of the request, whole, as the answer repeats it, and its trace.
+/// Who waits for it: the name of the request, whole, as the answer repeats it, its trace, and where it came from.
 struct AskedBy {
     request_id: Vec<u8>,
     trace: Option<TraceContext>,
+    client: Option<IpAddr>,
 }
 
 /// What the requests at hand came to.
@@ -123,10 +125,10 @@ impl FastPath {
     ///
     /// # Errors
     /// The connection broke, or the client does not read.
-    pub async fn serve(&self, wire: &mut Wire, closing: &mut Closing) -> io::Result<End> {
+    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut Closing) -> io::Result<End> {
         let mut idle = Idle::new(self.header_timeout);
         loop {
-            match poll_fn(|cx| self.poll_step(cx, wire, &mut idle, closing)).await? {
+            match poll_fn(|cx| self.poll_step(cx, wire, client, &mut idle, closing)).await? {
                 Step::End(end) => {
                     // Nothing of the router's may overtake what is still to be written.
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
@@ -147,6 +149,7 @@ impl FastPath {
         &self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
+        client: IpAddr,
         idle: &mut Idle,
         closing: &mut Closing,
     ) -> Poll<io::Result<Step>> {
@@ -157,7 +160,7 @@ impl FastPath {
                 idle.begin(Moment::now());
             }
             let is_closing = closing.is_given();
-            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers, is_closing)) {
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, client, buffers, is_closing)) {
                 Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
                 Poll::Ready(Ok(Progress::Served(at))) => {
                     idle.begin(at);
@@ -191,6 +194,7 @@ impl FastPath {
         &self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
+        client: IpAddr,
         buffers: &mut Buffers,
         is_closing: bool,
     ) -> Poll<io::Result<Progress>> {
@@ -219,7 +223,7 @@ impl FastPath {
                 // Which tells the client that the connection ends.
                 Head::Entry(_) if is_closing => step = Some(Step::End(End::Router)),
                 Head::Entry(request) => {
-                    step = self.begin(&bytes[used..], &request, now, output);
+                    step = self.begin(&bytes[used..], &request, client, now, output);
                     used += request.len;
                 }
             }
@@ -246,10 +250,18 @@ impl FastPath {
     }
 
     /// Answers a request into `output`, or says what has to be waited for.
-    fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, now: Moment, output: &mut Vec<u8>) -> Option<Step> {
+    fn begin(
+        &self,
+        bytes: &[u8],
+        request: &EntryRequest<'_>,
+        client: IpAddr,
+        now: Moment,
+        output: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let caller = |id: &[u8]| Caller::within(id, request.trace).at(Some(client));
         match request.request_id {
-            Some(id) => self.begin_as(id, bytes, request, now, output),
-            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, now, output)),
+            Some(id) => self.begin_as(id, bytes, request, caller(id), now, output),
+            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, caller(id), now, output)),
         }
     }
 
@@ -258,11 +270,13 @@ impl FastPath {
         request_id: &[u8],
         bytes: &[u8],
         request: &EntryRequest<'_>,
+        caller: Caller,
         now: Moment,
         output: &mut Vec<u8>,
     ) -> Option<Step> {
-        let EntryRequest { key, verb, trace, .. } = request;
-        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace: *trace }));
+        let EntryRequest { key, verb, .. } = request;
+        let Caller { trace, client, .. } = caller;
+        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace, client }));
         match verb {
             Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
@@ -272,7 +286,6 @@ impl FastPath {
                     (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, request_id),
                     _ => reply::put_read(output, cache, found, trail, request_id, Then::Stay),
                 };
-                let caller = Caller::within(request_id, *trace);
                 let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
                 match catch_unwind(AssertUnwindSafe(look)) {
                     Ok(Some(())) => None,
@@ -296,7 +309,7 @@ impl FastPath {
         closing: &Closing,
     ) -> io::Result<Then> {
         let request_id = asked_by.request_id.as_slice();
-        let caller = Caller::within(request_id, asked_by.trace);
+        let caller = Caller::within(request_id, asked_by.trace).at(asked_by.client);
         // The answers before this one go first.
         let mut output = std::mem::take(&mut wire.output);
         let share = self.app.bounds.bodies.share();

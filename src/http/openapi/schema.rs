@@ -38,7 +38,8 @@ fn or_null(mut schema: Value) -> RefOr<Schema> {
 }
 
 pub fn namespace() -> Value {
-    json!({"type": "string", "pattern": format!("^[A-Za-z0-9_.-]{{1,{}}}$", Namespace::MAX_LEN)})
+    let pattern = format!("^[A-Za-z0-9_.-]{{1,{}}}$", Namespace::MAX_LEN);
+    json!({"type": "string", "pattern": pattern, "not": {"enum": [".", ".."]}})
 }
 
 pub fn key() -> Value {
@@ -167,6 +168,10 @@ pub fn asked_eviction_policy() -> RefOr<Schema> {
     let mut names: Vec<Value> = EvictionPolicy::ALL.map(EvictionPolicy::as_str).map(Value::from).into();
     names.push(Value::Null);
     of(json!({"type": ["string", "null"], "enum": names, "description": "Who goes when the quota is reached."}))
+}
+
+pub fn partial() -> RefOr<Schema> {
+    one_of(["true", "false"])
 }
 
 pub fn health_status() -> RefOr<Schema> {
