@@ -69,6 +69,11 @@ impl Row {
         self.lately.as_ref().and_then(|lately| lately.totals.or(lately.partial_totals))
     }
 
+    /// A number of the totals, with a mark where it is that of a part of the shards.
+    pub fn marked(&self, shown: String) -> String {
+        if self.is_partial() { format!("{shown} (partial)") } else { shown }
+    }
+
     /// Whether the totals are those of a part of the shards.
     pub fn is_partial(&self) -> bool {
         self.lately.as_ref().is_some_and(|lately| lately.totals.is_none() && lately.partial_totals.is_some())

@@ -398,10 +398,7 @@ fn namespace_row(row: &Row) -> Markup {
             th scope="row" { a href=(address::namespace(row.name())) { (row.name()) } }
             (cell("Reads", reads.map(|reads| format!("{reads:.3}")), reads.map_or_else(unknown, number::rate)))
             (cell("Hit rate", hit_rate.map(|rate| format!("{rate:.4}")), hit_rate.map_or_else(unknown, number::percent)))
-            td.number data-label="Keys" data-value=[totals.map(|t| t.keys)] data-partial=[row.is_partial().then_some("")] {
-                (totals.map_or_else(unknown, |t| number::count(t.keys)))
-                @if row.is_partial() { span.muted { " (partial)" } }
-            }
+            (cell("Keys", totals.map(|t| t.keys.to_string()), totals.map_or_else(unknown, |t| row.marked(number::count(t.keys)))))
             td.number data-label="Memory" data-value=[totals.map(|t| t.bytes)] {
                 (totals.map_or_else(unknown, |t| number::bytes(t.bytes)))
                 @if quota > 0 {

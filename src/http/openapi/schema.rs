@@ -38,8 +38,9 @@ fn or_null(mut schema: Value) -> RefOr<Schema> {
 }
 
 pub fn namespace() -> Value {
-    let pattern = format!("^[A-Za-z0-9_.-]{{1,{}}}$", Namespace::MAX_LEN);
-    json!({"type": "string", "pattern": pattern, "not": {"enum": [".", ".."]}})
+    // Neither `.` nor `..`: up to two dots in front of something else, or more dots.
+    let pattern = r"^(\.{0,2}[A-Za-z0-9_-][A-Za-z0-9_.-]*|\.{3}[A-Za-z0-9_.-]*)$";
+    json!({"type": "string", "pattern": pattern, "maxLength": Namespace::MAX_LEN})
 }
 
 pub fn key() -> Value {
