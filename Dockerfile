@@ -33,13 +33,15 @@ RUN apt-get update \
         --shell /usr/sbin/nologin sidecache \
     && install -d -o sidecache -g sidecache /var/lib/sidecache /var/lib/sidecache/data
 COPY --from=build /out/sidecache /usr/local/bin/sidecache
+COPY deploy/image/defaults.toml /usr/share/sidecache/defaults.toml
 
 WORKDIR /var/lib/sidecache
 # By number, so that Kubernetes' runAsNonRoot can tell.
 USER 10001:10001
 
-# Inside a container the loopback address is reachable by nobody.
-ENV SIDECACHE_LISTEN=0.0.0.0:8080
+# No setting stands in the environment here: a mounted file could not change it. This file is below all that the
+# image's user sets, a mounted file (SIDECACHE_CONFIG) included.
+ENV SIDECACHE_DEFAULTS=/usr/share/sidecache/defaults.toml
 EXPOSE 8080
 
 # SIGTERM drains for at most drain_timeout_ms (10 s): give it longer than that
@@ -48,9 +50,10 @@ STOPSIGNAL SIGTERM
 
 # /livez, not /readyz: an instance without its shards is not to be replaced. The
 # image has no curl or wget; bash is an essential package of Debian and opens the
-# connection itself, so nothing has to be installed and patched for this. An answer
-# that does not come is ended by --timeout.
+# connection itself, so nothing has to be installed and patched for this. The port is
+# that of the settings in force, but for flags. An answer that does not come is ended
+# by --timeout.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${SIDECACHE_LISTEN##*:} && printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+    CMD ["bash", "-c", "read -r _ address _ < <(sidecache print-config | grep '^listen ') && exec 3<>/dev/tcp/127.0.0.1/${address##*:} && printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 
 ENTRYPOINT ["sidecache"]

@@ -1,5 +1,6 @@
 //! The composition root: the one place where the rooms meet. Builds, spawns, drains.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io::Write as _;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,7 @@ use crate::audit::Audit;
 use crate::cache::{Cache, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
-use crate::config::{Config, DatabaseKind, StoreConfig, UpkeepConfig, Without};
+use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, UpkeepConfig, Without};
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
@@ -65,8 +67,10 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
+    tell_of(&config);
     let service = Service::start(&config, address, &workers)?;
     service.warm_up().await;
+    service.metrics.connections_limit.set(config.http.max_connections as f64);
     let ids = Numbered::new(&service.instance);
     let app = service.app(&config, dropped_log_lines);
     let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
@@ -196,6 +200,7 @@ impl Service {
             jobs: jobs.clone(),
             metrics: metrics.clone(),
             limits: config.limits,
+            in_words: http::in_words,
         });
         let has_shared_database = matches!(config.database.kind, DatabaseKind::Postgres(_));
         let upkeep = upkeep(&cache, &store, &registry, &config.upkeep, has_shared_database);
@@ -206,8 +211,16 @@ impl Service {
                 () = upkeep => {}
             }
         });
+        let addresses = match &config.store {
+            StoreConfig::Embedded { .. } => BTreeMap::new(),
+            StoreConfig::Redis(redis) => {
+                let shards = redis.shards.iter();
+                shards.map(|shard| (shard.name.clone(), shard.address.clone())).collect()
+            }
+        };
         let sources = Sources {
             store,
+            addresses,
             l1: l1.clone(),
             coherence,
             registry: registry.clone(),
@@ -289,6 +302,7 @@ impl Service {
             jobs: self.jobs.clone(),
             database: self.database.clone(),
             metrics: self.metrics.clone(),
+            background: Handle::current(),
             bounds: Arc::new(Bounds::new(&config.http, &config.limits, hosts.clone(), self.metrics.clone())),
             hosts,
             dropped_log_lines,
@@ -388,6 +402,22 @@ fn upkeep(
 fn instance_name() -> String {
     let seed = (std::process::id(), unix_micros());
     format!("{:016x}", RandomState::new().hash_one(seed))
+}
+
+/// Says in the log what the settings lead to and do not say themselves.
+fn tell_of(config: &Config) {
+    if !config.ignored_variables.is_empty() {
+        let variables = config.ignored_variables.join(", ");
+        tracing::debug!(variables, "ignored variables that Kubernetes makes for a Service of this name");
+    }
+    if let Some(warning) = MemoryNeed::of(config).warning() {
+        tracing::warn!("{warning}");
+    }
+    if let StoreConfig::Redis(redis) = &config.store {
+        for shard in &redis.shards {
+            tracing::info!(shard = shard.name, address = shard.address, "shard");
+        }
+    }
 }
 
 /// Tells where the service is: a person also what to try, a program in the log, where all else is.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sidecache::config::Config;
-use sidecache::{app, cli, telemetry};
+use sidecache::{app, cli, telemetry, workers};
 
 fn main() -> ExitCode {
     match cli::start() {
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     let log = telemetry::start(&config.log);
-    let ran = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
+    let ran = workers::background().map_err(Into::into).and_then(|runtime| {
         let ran = runtime.block_on(app::run(config, log.dropped_lines()));
         // What still blocks, the look-up of a name perhaps, is not waited for.
         runtime.shutdown_background();

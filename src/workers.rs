@@ -4,8 +4,8 @@
 //! from thread to thread and woken there, which costs more than an L1 hit itself. What all requests touch
 //! stands once a worker ([`PerWorker`]), so that no two cores write to one cache line.
 //!
-//! The runtime of the process's main thread accepts connections and does everything that is nobody's
-//! request.
+//! The runtime of the process's main thread ([`background`]) accepts connections and does all background work. It
+//! has the same few threads however many workers there are.
 
 use std::cell::Cell;
 use std::io;
@@ -14,8 +14,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use tokio::runtime::{Builder, Handle};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
+
+/// Threads for background work, beside the main thread.
+const BACKGROUND_THREADS: usize = 2;
+
+/// Threads at most for what blocks (look-ups of names, rendering `/metrics`), in the background and on each worker,
+/// and how long one of them stays when it has nothing to do.
+const BLOCKING_THREADS: usize = 4;
+const BLOCKING_STAYS: Duration = Duration::from_secs(1);
+
+/// The runtime of the main thread.
+///
+/// # Errors
+/// The system gives no more threads.
+pub fn background() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_STAYS)
+        .thread_name("background")
+        .enable_all()
+        .build()
+}
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
@@ -53,7 +77,12 @@ impl Workers {
     pub fn start(count: Option<NonZero<usize>>) -> io::Result<Self> {
         let count = count.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
         let all = (1..=count).map(|number| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread()
+                .max_blocking_threads(BLOCKING_THREADS)
+                .thread_keep_alive(BLOCKING_STAYS)
+                .thread_name("look-up")
+                .enable_all()
+                .build()?;
             let handle = runtime.handle().clone();
             let (stop, stopped) = oneshot::channel::<()>();
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {

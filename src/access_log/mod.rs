@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use async_trait::async_trait;
 
-pub use page::{Cursor, Line, Page, Query};
-pub use record::{AskedBy, Record, Row, Subject};
+pub use page::{Cursor, Line, LoggedEnding, Page, Query};
+pub use record::{AskedBy, Ending, Outcome, Record, Row, Subject, Tier};
 
 use crate::config::AccessLogConfig;
 use crate::database::{Database, Error, Pool};
@@ -49,7 +49,7 @@ impl AccessLog {
             dropped: metrics.access_log_dropped.clone(),
             queued: metrics.access_log_queued.clone(),
         };
-        let repository = repository(database);
+        let repository = repository(database, instance);
         let name = format!("access_log-{instance}");
         let (journal, writer) = Journal::new(name, &config.journal, repository.clone(), meters);
         (Self { journal, sampler: Arc::new(Sampler::new(config.sample_rate)), repository }, writer)
@@ -107,10 +107,11 @@ trait Repository: journal::Repository<Row> {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error>;
 }
 
-fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
+fn repository(database: Arc<Database>, instance: &str) -> Arc<dyn Repository> {
+    let instance = instance.to_owned();
     match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool }),
-        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool }),
+        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool, instance }),
+        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool, instance }),
     }
 }
 

@@ -43,6 +43,18 @@ pub struct Line {
     /// `None` in rows of an earlier release.
     pub request_id: Option<String>,
     pub trace_id: Option<String>,
+    pub ending: LoggedEnding,
+}
+
+/// How an operation ended, as it was logged; all `None` in rows of an earlier release.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoggedEnding {
+    pub outcome: Option<String>,
+    pub status: Option<i32>,
+    pub error_code: Option<String>,
+    pub tier: Option<String>,
+    pub client: Option<String>,
+    pub instance: Option<String>,
 }
 
 impl Cursor {
@@ -76,8 +88,24 @@ pub(super) struct Parameters {
 }
 
 /// A row as both databases give it: id, time (Unix ms), operation, pattern, hit, latency, the request's id, the
-/// trace's, and its place among the rows looked at, from 1.
-pub(super) type Found = (i64, i64, String, String, Option<bool>, f64, Option<String>, Option<String>, i64);
+/// trace's, its place among the rows looked at, from 1, and the fields of [`LoggedEnding`].
+pub(super) type Found = (
+    i64,
+    i64,
+    String,
+    String,
+    Option<bool>,
+    f64,
+    Option<String>,
+    Option<String>,
+    i64,
+    Option<String>,
+    Option<i32>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 impl Query {
     pub(super) fn parameters(&self) -> Parameters {
@@ -101,7 +129,9 @@ impl Query {
         let scanned = self.parameters().scanned;
         let mut page = Page { lines: Vec::new(), next: None };
         let mut last = None;
-        for (id, timestamp_ms, operation, key_pattern, hit, latency_ms, request_id, trace_id, place) in found {
+        for found in found {
+            let (id, timestamp_ms, operation, key_pattern, hit, latency_ms, request_id, trace_id, place, ..) = found;
+            let (.., outcome, status, error_code, tier, client, instance) = found;
             let here = Cursor { timestamp_ms, id };
             let is_wanted = self.operation.is_none_or(|wanted| wanted.as_str() == operation);
             if is_wanted && page.lines.len() == self.limit {
@@ -110,7 +140,8 @@ impl Query {
             }
             if is_wanted {
                 let at = UnixMillis(u64::try_from(timestamp_ms).unwrap_or(0));
-                page.lines.push(Line { at, operation, key_pattern, hit, latency_ms, request_id, trace_id });
+                let ending = LoggedEnding { outcome, status, error_code, tier, client, instance };
+                page.lines.push(Line { at, operation, key_pattern, hit, latency_ms, request_id, trace_id, ending });
             }
             last = Some(here);
             if place == scanned {
@@ -131,7 +162,8 @@ mod tests {
     }
 
     fn found(id: i64, operation: &str, place: i64) -> Found {
-        (id, 1000 + id, operation.to_owned(), "*".to_owned(), None, 0.1, None, None, place)
+        let (operation, pattern) = (operation.to_owned(), "*".to_owned());
+        (id, 1000 + id, operation, pattern, None, 0.1, None, None, place, None, None, None, None, None, None)
     }
 
     fn at(id: i64) -> Option<Cursor> {

@@ -14,14 +14,19 @@ use crate::model::{Namespace, UnixMillis};
 pub(super) struct Postgres {
     pub database: Arc<Database>,
     pub pool: PgPool,
+    /// Which all rows from here name.
+    pub instance: String,
 }
 
 // One array a column: a single statement and a single plan, whatever the number of rows.
 const ADD: &str = "INSERT INTO cache_access_logs \
-     (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id) \
+     (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id, outcome, status, \
+     error_code, tier, client, instance) \
      SELECT namespace, key_pattern, operation, hit, latency_ms, to_timestamp(timestamp_ms / 1000.0), request_id, \
-     trace_id FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::float8[], $6::bigint[], $7::text[], \
-     $8::text[]) AS row (namespace, key_pattern, operation, hit, latency_ms, timestamp_ms, request_id, trace_id)";
+     trace_id, outcome, status, error_code, tier, client, $14 FROM unnest($1::text[], $2::text[], $3::text[], \
+     $4::boolean[], $5::float8[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::integer[], $11::text[], \
+     $12::text[], $13::text[]) AS row (namespace, key_pattern, operation, hit, latency_ms, timestamp_ms, request_id, \
+     trace_id, outcome, status, error_code, tier, client)";
 
 // The oldest rows are those with the lowest ids. Those with a date to come are of a wrong clock, and would
 // keep their place at the head for as long.
@@ -30,7 +35,7 @@ const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
 
 // The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, (extract(epoch FROM timestamp) * 1000)::bigint, operation, key_pattern, hit, \
-     latency_ms, request_id, trace_id, place FROM \
+     latency_ms, request_id, trace_id, place, outcome, status, error_code, tier, client, instance FROM \
      (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
      (SELECT * FROM cache_access_logs \
      WHERE namespace = $1 AND timestamp >= to_timestamp($2 / 1000.0) AND timestamp <= to_timestamp($3 / 1000.0) \
@@ -52,7 +57,13 @@ impl journal::Repository<Row> for Postgres {
             .bind(rows.iter().map(|row| row.latency_ms).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.timestamp_ms).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.request_id.as_deref()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.trace_id.as_deref()).collect::<Vec<_>>());
+            .bind(rows.iter().map(|row| row.trace_id.as_deref()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.outcome).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.status).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.error_code).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.tier).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.client.as_deref()).collect::<Vec<_>>())
+            .bind(&self.instance);
         self.database
             .run(async {
                 let mut transaction = self.pool.begin().await?;

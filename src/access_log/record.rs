@@ -1,5 +1,6 @@
 //! What one operation leaves behind.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::key_pattern;
@@ -12,24 +13,85 @@ use crate::trace::{Caller, TraceContext};
 pub struct Record {
     pub operation: Operation,
     pub subject: Subject,
-    /// For reads: whether everything asked for was found.
+    /// For reads that were answered: whether everything asked for was found.
     pub hit: Option<bool>,
+    pub ending: Ending,
     pub latency: Duration,
     pub at: UnixMillis,
     /// `None` for what nobody asked for.
     pub asked_by: Option<AskedBy>,
 }
 
+/// How an operation ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub outcome: Outcome,
+    /// As the answer over HTTP has it.
+    pub status: u16,
+    /// `None` where it went well.
+    pub error_code: Option<&'static str>,
+    /// Where it was answered or failed; `None` where no store was asked.
+    pub tier: Option<Tier>,
+}
+
+/// In a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A read found what it asked for; a batch found all of it.
+    Hit,
+    Miss,
+    /// A read was answered with a copy past its time, as the shard did not answer.
+    Stale,
+    /// Anything that is not a read went well.
+    Done,
+    /// The request was wrong.
+    Refused,
+    /// The store or the database failed, perhaps for a part of the request.
+    Failed,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where an operation was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    L1,
+    Shard,
+    Embedded,
+}
+
+impl Tier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L1 => "l1",
+            Self::Shard => "shard",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
 /// The request that an operation was part of.
 #[derive(Debug)]
 pub struct AskedBy {
     request_id: Box<[u8]>,
+    client: Option<IpAddr>,
     trace: Option<TraceContext>,
 }
 
 impl From<&Caller> for AskedBy {
     fn from(caller: &Caller) -> Self {
-        Self { request_id: caller.request_id().into(), trace: caller.trace }
+        Self { request_id: caller.request_id().into(), client: caller.client, trace: caller.trace }
     }
 }
 
@@ -62,6 +124,11 @@ pub struct Row {
     pub request_id: Option<String>,
     /// 32 hexadecimal digits.
     pub trace_id: Option<String>,
+    pub outcome: &'static str,
+    pub status: i32,
+    pub error_code: Option<&'static str>,
+    pub tier: Option<&'static str>,
+    pub client: Option<String>,
 }
 
 impl From<Record> for Row {
@@ -71,9 +138,16 @@ impl From<Record> for Row {
             Subject::Batch(namespace, pattern) => (namespace.to_string(), pattern),
             Subject::Selection(namespace, selection) => (namespace.to_string(), selection),
         };
+        let Ending { outcome, status, error_code, tier } = record.ending;
+        let client = record.asked_by.as_ref().and_then(|asked| asked.client);
         Self {
             namespace,
             key_pattern,
+            outcome: outcome.as_str(),
+            status: status.into(),
+            error_code,
+            tier: tier.map(Tier::as_str),
+            client: client.map(|client| client.to_string()),
             operation: record.operation.as_str(),
             hit: record.hit,
             latency_ms: record.latency.as_secs_f64() * 1000.0,

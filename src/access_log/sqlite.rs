@@ -14,11 +14,13 @@ use crate::model::{Namespace, UnixMillis};
 pub(super) struct Sqlite {
     pub database: Arc<Database>,
     pub pool: SqlitePool,
+    /// Which all rows from here name.
+    pub instance: String,
 }
 
 const ADD: &str = "INSERT INTO cache_access_logs \
-     (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+     (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id, outcome, status, \
+     error_code, tier, client, instance) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
 // The oldest rows are those with the lowest ids.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
@@ -27,7 +29,7 @@ const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
 
 // The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, request_id, \
-     trace_id, place FROM \
+     trace_id, place, outcome, status, error_code, tier, client, instance FROM \
      (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
      (SELECT * FROM cache_access_logs WHERE namespace = $1 AND timestamp >= $2 AND timestamp <= $3 \
      AND (timestamp < $3 OR id < $4) ORDER BY timestamp DESC, id DESC LIMIT $5)) \
@@ -44,7 +46,9 @@ impl journal::Repository<Row> for Sqlite {
                         let insert =
                             self.database.query(ADD).bind(&row.namespace).bind(&row.key_pattern).bind(row.operation);
                         let insert = insert.bind(row.hit).bind(row.latency_ms).bind(row.timestamp_ms);
-                        let insert = insert.bind(&row.request_id).bind(&row.trace_id);
+                        let insert = insert.bind(&row.request_id).bind(&row.trace_id).bind(row.outcome);
+                        let insert = insert.bind(row.status).bind(row.error_code).bind(row.tier);
+                        let insert = insert.bind(&row.client).bind(&self.instance);
                         insert.execute(&mut *transaction).await?;
                     }
                 }

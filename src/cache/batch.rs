@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use futures_util::future::join_all;
 
-use super::observe::Begun;
+use super::observe::{Begun, Told};
 use super::read::stand_in;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
 use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
-use crate::store::{self, Reads, Room};
+use crate::store::{self, Room};
 
 /// The answer to an mget, each distinct key once, in the order of the request.
 #[derive(Debug)]
@@ -67,25 +67,23 @@ impl Cache {
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
         let result = self.read_many(&keys, room, started).await;
-        let Ok(results) = result else {
+        let Ok((results, is_near)) = result else {
             let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
             self.observe(&begun, &result, || Subject::batch(namespace, &keys));
             return Err(Error::NoRoom);
         };
-        let count = |wanted: fn(&Fetched) -> bool| results.iter().filter(|fetched| wanted(fetched)).count() as u64;
-        let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
             self.counters.found(key.borrowed());
         }
-        self.observe_reads(namespace, &keys, reads, started);
+        let reads = self.observe_reads(namespace, &keys, &results, is_near, started);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
     }
 
-    /// The entries of `keys`, in their order.
-    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<Vec<Fetched>, Error> {
+    /// The entries of `keys`, in their order, and whether L1 had all of them.
+    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
         let mut results = Vec::with_capacity(keys.len());
         for key in keys {
             let hit = self.near_hit(key, now);
@@ -95,6 +93,7 @@ impl Cache {
             results.push(hit);
         }
         let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
+        let is_near = absent.is_empty();
         for (i, fetched) in self.fetch(keys, absent, room).await {
             results[i] = Some(fetched);
         }
@@ -102,7 +101,8 @@ impl Cache {
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        Ok(results.into_iter().map(|fetched| fetched.expect("what was not near was fetched")).collect())
+        let results = results.into_iter().map(|fetched| fetched.expect("what was not near was fetched"));
+        Ok((results.collect(), is_near))
     }
 
     fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
@@ -152,8 +152,11 @@ impl Cache {
         let result = self.store_many(namespace, writes).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
         let subject = || Subject::batch(namespace, &keys);
-        match result.as_ref().map(|answer| answer_of(&answer.failed)) {
-            Ok(answer) => self.observe_as(&begun, answer, subject),
+        match &result {
+            Ok(answer) => {
+                let told = told(answer.stored > 0, &answer.failed);
+                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
+            }
             Err(_) => self.observe(&begun, &result, subject),
         }
         result
@@ -211,7 +214,10 @@ impl Cache {
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
         let subject = || Subject::batch(namespace, &keys);
         match &result {
-            Ok(answer) => self.observe_as(&begun, answer_of(&answer.failed), subject),
+            Ok(answer) => {
+                let told = told(answer.deleted + answer.absent > 0, &answer.failed);
+                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
+            }
             Err(_) => self.observe(&begun, &result, subject),
         }
         result
@@ -275,6 +281,15 @@ fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
     }
 }
 
+/// What the client is told of a batch of changes, of which some were carried out or not.
+fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Told<'_> {
+    match failed.first() {
+        None => Told::Done,
+        Some((_, error)) if is_any_done => Told::InPart(error),
+        Some((_, error)) => Told::Nothing(error),
+    }
+}
+
 impl Fetched {
     /// Of the value.
     pub fn bytes(&self) -> usize {
@@ -284,7 +299,7 @@ impl Fetched {
         }
     }
 
-    fn is_hit(&self) -> bool {
+    pub(super) fn is_hit(&self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }
 }

@@ -3,10 +3,10 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::flush::subject;
-use super::observe::Begun;
+use super::observe::{Begun, Told};
 use super::{Cache, Error};
 use crate::clock::Moment;
-use crate::model::{Namespace, Operation, Selection};
+use crate::model::{Answer, Namespace, Operation, Selection};
 use crate::store::{Cursor, Page};
 
 /// A page asked for.
@@ -30,15 +30,23 @@ pub struct Counted {
 const COUNTED_PAGE: usize = 1000;
 
 impl Cache {
-    /// One page of the keys that are selected.
+    /// One page of the keys that are selected. Where some shards do not answer, it has what the others know, and says
+    /// so.
     ///
     /// # Errors
-    /// The cursor is none of ours, or a shard failed.
+    /// The cursor is none of ours, or no shard answers.
     pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
         let started = Moment::now();
         let result = self.page(namespace, listing).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
-        self.observe(&begun, &result, || subject(namespace, &listing.selection));
+        let subject = || subject(namespace, &listing.selection);
+        match &result {
+            // As with batches: one shard that failed makes it a failure.
+            Ok(Page { failed, .. }) if !failed.is_empty() => {
+                self.observe_as(&begun, Answer::Failed, Told::InPart(&failed[0]), subject);
+            }
+            _ => self.observe(&begun, &result, subject),
+        }
         result
     }
 
@@ -84,7 +92,11 @@ impl Cache {
     async fn walk(&self, namespace: &Namespace, selection: &Selection, counted: &mut Counted) -> Result<(), Error> {
         let mut cursor = None;
         loop {
-            let page = self.store.list(namespace, selection, cursor, COUNTED_PAGE).await?;
+            let mut page = self.store.list(namespace, selection, cursor, COUNTED_PAGE).await?;
+            // What a flush would delete is known only where every shard tells.
+            if let Some(error) = page.failed.pop() {
+                return Err(error.into());
+            }
             counted.count += page.keys.len() as u64;
             counted.is_complete = page.next.is_none();
             if counted.is_complete {

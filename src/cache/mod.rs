@@ -25,6 +25,7 @@ pub use history::LogQuery;
 pub use list::{Counted, Listing};
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
+pub use observe::{InWords, Told};
 pub use orphans::Orphans;
 pub use read::{Consistency, Lookup, Skipped, Trail};
 
@@ -53,6 +54,8 @@ pub struct Cache {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
+    /// What the access log says of an answer.
+    pub(crate) in_words: InWords,
 }
 
 impl Cache {

@@ -5,9 +5,9 @@ use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::audit::Outcome;
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Namespace, Operation, Origin, Policy, Selection};
+use crate::model::{Namespace, Operation, Origin, Policy, PolicyChange, Selection};
 use crate::namespaces::{Asked, Record};
-use crate::store::Totals;
+use crate::store::{KnownTotals, Totals};
 
 /// The numbers of a namespace.
 pub type Stats = Totals;
@@ -34,13 +34,18 @@ impl Cache {
         result
     }
 
-    /// The same for who looks again and again: neither counted nor logged.
-    ///
-    /// # Errors
-    /// A shard failed.
-    pub async fn watched_stats(&self, namespace: &Namespace) -> Result<Stats, Error> {
+    async fn watched_stats(&self, namespace: &Namespace) -> Result<Stats, Error> {
         self.counters.flush().await;
         Ok(self.store.totals(namespace).await?)
+    }
+
+    /// The numbers of the shards that answer, for pages and lists that show what is known: neither counted nor logged.
+    ///
+    /// # Errors
+    /// No shard answers.
+    pub async fn known_stats(&self, namespace: &Namespace) -> Result<KnownTotals, Error> {
+        self.counters.flush().await;
+        Ok(self.store.known_totals(namespace).await?)
     }
 
     /// All configured namespaces, sorted by name.
@@ -94,6 +99,33 @@ impl Cache {
         self.metrics.audit_written.increment(1);
         self.registry.put(record.clone());
         Ok(StoredPolicy { record, created })
+    }
+
+    /// Changes the fields of a policy that `change` names; in force here at once, elsewhere within a refresh.
+    ///
+    /// # Errors
+    /// The namespace has no policy, or the database failed: nothing changed, unless the error says that this is
+    /// unknown.
+    pub async fn patch_namespace(
+        &self,
+        namespace: &Namespace,
+        change: &PolicyChange,
+        origin: &Origin,
+    ) -> Result<Record, Error> {
+        if change.is_empty() {
+            return self.namespace(namespace);
+        }
+        let _turn = self.registry.turn().await;
+        // One that a write here created may not have reached the database yet.
+        if let Some(record) = self.registry.unsaved(namespace) {
+            self.policies.add_missing(vec![record.clone()]).await?;
+            self.registry.saved(&[record]);
+        }
+        let changed = self.policies.patch(namespace, change, unix_millis(), origin).await?;
+        let record = changed.ok_or(Error::NamespaceNotFound)?;
+        self.metrics.audit_written.increment(1);
+        self.registry.put(record.clone());
+        Ok(record)
     }
 
     /// Whether the policy of a namespace can be removed: nothing is deleted for a policy that then cannot be.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Cache, Error};
-use crate::access_log::{AskedBy, Record, Subject};
+use super::{Cache, Error, Fetched, Lookup, Trail};
+use crate::access_log::{AskedBy, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
-use crate::store::Reads;
+use crate::store::{self, Reads};
 use crate::trace;
 
 /// An operation that was begun.
@@ -16,74 +16,194 @@ pub(super) struct Begun<'a> {
     pub at: Moment,
 }
 
-/// How it ended.
-struct Ended {
+/// What an operation is answered, for the protocol to say in its own words.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'e> {
+    Done,
+    /// The entry was not there before.
+    Created,
+    /// The entry is not there.
+    Absent,
+    /// Done in part: this kept the rest from being done.
+    InPart(&'e store::Error),
+    /// Nothing of a batch was done, for this.
+    Nothing(&'e store::Error),
+    Failed(&'e Error),
+}
+
+/// The status and the error code of an answer, in the words of the protocol that the access log speaks.
+pub type InWords = fn(Told<'_>) -> (u16, Option<&'static str>);
+
+/// How a read of one entry ended.
+pub(super) enum ReadEnd<'e> {
+    Hit(Tier),
+    Stale,
+    Miss(Tier),
+    Failed(&'e Error),
+}
+
+impl<'e> ReadEnd<'e> {
+    pub fn of(result: &'e Result<Lookup, Error>) -> Self {
+        let Lookup { entry, trail } = match result {
+            Ok(lookup) => lookup,
+            Err(error) => return Self::Failed(error),
+        };
+        let tier = match trail {
+            Trail::Stale { .. } => return Self::Stale,
+            Trail::L1 => Tier::L1,
+            Trail::Embedded => Tier::Embedded,
+            Trail::Shard { .. } => Tier::Shard,
+        };
+        if entry.is_some() { Self::Hit(tier) } else { Self::Miss(tier) }
+    }
+}
+
+/// How an operation ended.
+struct Ended<'e> {
     answer: Answer,
-    /// For reads: whether everything asked for was found.
+    told: Told<'e>,
+    /// For reads that were answered: whether everything asked for was found.
     hit: Option<bool>,
+    is_stale: bool,
+    /// Where it was answered.
+    tier: Option<Tier>,
     /// The reads that it was.
     reads: Reads,
 }
 
 impl Cache {
-    /// A read of one entry: `hit` is `None` when it was not answered.
-    pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, hit: Option<bool>, started: Moment) {
-        let (answer, reads) = match hit {
-            Some(true) => (Answer::Hit, Reads { hits: 1, misses: 0 }),
-            Some(false) => (Answer::Miss, Reads { hits: 0, misses: 1 }),
-            None => (Answer::Failed, Reads::default()),
+    /// A read of one entry.
+    pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
+        let (answer, told, tier, is_stale) = match *end {
+            ReadEnd::Hit(tier) => (Answer::Hit, Told::Done, Some(tier), false),
+            ReadEnd::Stale => (Answer::Hit, Told::Done, Some(Tier::L1), true),
+            ReadEnd::Miss(tier) => (Answer::Miss, Told::Absent, Some(tier), false),
+            ReadEnd::Failed(error) => (Answer::Failed, Told::Failed(error), self.tier_of(error), false),
+        };
+        let (hit, reads) = match answer {
+            Answer::Hit => (Some(true), Reads { hits: 1, misses: 0 }),
+            Answer::Miss => (Some(false), Reads { hits: 0, misses: 1 }),
+            _ => (None, Reads::default()),
         };
         if hit == Some(true) {
             self.store.accessed(key);
             self.counters.found(key);
         }
         let begun = Begun { namespace: key.namespace(), operation, at: started };
-        self.note(&begun, &Ended { answer, hit, reads }, || Subject::Entry(key.to_key()));
+        self.note(&begun, &Ended { answer, told, hit, is_stale, tier, reads }, || Subject::Entry(key.to_key()));
     }
 
-    /// A batch of reads: counts those that were answered.
-    pub(super) fn observe_reads(&self, namespace: &Namespace, keys: &[EntryKey], reads: Reads, started: Moment) {
+    /// A batch of reads: counts those that were answered. `is_near`: L1 had all of them.
+    pub(super) fn observe_reads(
+        &self,
+        namespace: &Namespace,
+        keys: &[EntryKey],
+        fetched: &[Fetched],
+        is_near: bool,
+        started: Moment,
+    ) -> Reads {
+        let count = |wanted: fn(&Fetched) -> bool| fetched.iter().filter(|fetched| wanted(fetched)).count() as u64;
+        let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
+        let failure = fetched.iter().find_map(|fetched| match fetched {
+            Fetched::Failed(error) => Some(error),
+            _ => None,
+        });
         let all = reads.hits == keys.len() as u64;
-        let is_answered = reads.hits + reads.misses == keys.len() as u64;
-        let answer = match (is_answered, all) {
-            (false, _) => Answer::Failed,
-            (true, true) => Answer::Hit,
-            (true, false) => Answer::Miss,
+        let answer = match (failure, all) {
+            (Some(_), _) => Answer::Failed,
+            (None, true) => Answer::Hit,
+            (None, false) => Answer::Miss,
+        };
+        let ended = Ended {
+            answer,
+            told: failure.map_or(Told::Done, Told::InPart),
+            // What nobody answered is no miss.
+            hit: failure.is_none().then_some(all),
+            is_stale: fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_))),
+            tier: Some(if is_near && !keys.is_empty() { Tier::L1 } else { self.tier() }),
+            reads,
         };
         let subject = || Subject::batch(namespace, keys);
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-        self.note(&begun, &Ended { answer, hit: Some(all), reads }, subject);
+        self.note(&begun, &ended, subject);
+        reads
     }
 
     /// Anything that is no read.
     pub(super) fn observe<T>(&self, begun: &Begun<'_>, result: &Result<T, Error>, subject: impl FnOnce() -> Subject) {
-        let answer = match result {
-            Ok(_) => Answer::Done,
-            Err(error) if error.is_refusal() => Answer::Refused,
-            Err(_) => Answer::Failed,
+        self.observe_told(begun, result, |_| Told::Done, subject);
+    }
+
+    /// Anything that is no read, and whose result says what is answered.
+    pub(super) fn observe_told<T>(
+        &self,
+        begun: &Begun<'_>,
+        result: &Result<T, Error>,
+        told: impl FnOnce(&T) -> Told<'static>,
+        subject: impl FnOnce() -> Subject,
+    ) {
+        let (answer, told, tier) = match result {
+            Ok(result) => (Answer::Done, told(result), Some(self.tier())),
+            Err(error) if error.is_refusal() => (Answer::Refused, Told::Failed(error), self.tier_of(error)),
+            Err(error) => (Answer::Failed, Told::Failed(error), self.tier_of(error)),
         };
-        self.observe_as(begun, answer, subject);
+        self.note(begun, &Ended { tier, ..Ended::of(answer, told) }, subject);
     }
 
     /// Anything that is no read, and whose result does not say alone how it went.
-    pub(super) fn observe_as(&self, begun: &Begun<'_>, answer: Answer, subject: impl FnOnce() -> Subject) {
-        self.note(begun, &Ended { answer, hit: None, reads: Reads::default() }, subject);
+    pub(super) fn observe_as(
+        &self,
+        begun: &Begun<'_>,
+        answer: Answer,
+        told: Told<'_>,
+        subject: impl FnOnce() -> Subject,
+    ) {
+        self.note(begun, &Ended { tier: Some(self.tier()), ..Ended::of(answer, told) }, subject);
     }
 
-    fn note(&self, begun: &Begun<'_>, ended: &Ended, subject: impl FnOnce() -> Subject) {
+    /// Where what is not in L1 is.
+    pub(super) fn tier(&self) -> Tier {
+        if self.store.is_remote() { Tier::Shard } else { Tier::Embedded }
+    }
+
+    /// Where this happened.
+    fn tier_of(&self, error: &Error) -> Option<Tier> {
+        matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
+    }
+
+    fn note(&self, begun: &Begun<'_>, ended: &Ended<'_>, subject: impl FnOnce() -> Subject) {
         let Begun { namespace, operation, at } = *begun;
-        let Ended { answer, hit, reads } = *ended;
+        let Ended { answer, told, hit, is_stale, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);
         self.metrics.observe(operation, answer, latency);
         self.counters.note(namespace, reads, operation, answer, latency);
         trace::note(&trace::Ended { namespace, operation, answer, latency });
-        self.access_log.record(|| Record {
-            operation,
-            subject: subject(),
-            hit,
-            latency,
-            at: unix_millis(),
-            asked_by: trace::with(|caller| caller.map(AskedBy::from)),
+        self.access_log.record(|| {
+            let outcome = match answer {
+                Answer::Hit if is_stale => Outcome::Stale,
+                Answer::Hit => Outcome::Hit,
+                Answer::Miss => Outcome::Miss,
+                Answer::Done => Outcome::Done,
+                Answer::Refused => Outcome::Refused,
+                Answer::Failed => Outcome::Failed,
+            };
+            let (status, error_code) = (self.in_words)(told);
+            Record {
+                operation,
+                subject: subject(),
+                hit,
+                ending: Ending { outcome, status, error_code, tier },
+                latency,
+                at: unix_millis(),
+                asked_by: trace::with(|caller| caller.map(AskedBy::from)),
+            }
         });
+    }
+}
+
+impl<'e> Ended<'e> {
+    /// Of what is no read.
+    fn of(answer: Answer, told: Told<'e>) -> Self {
+        Self { answer, told, hit: None, is_stale: false, tier: None, reads: Reads::default() }
     }
 }

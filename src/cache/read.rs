@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::flight::Role;
 use super::near::{Near, Stale};
+use super::observe::ReadEnd;
 use super::{Cache, Error};
+use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
@@ -75,8 +77,7 @@ impl Cache {
     pub async fn get(&self, key: &EntryKey, consistency: Consistency, operation: Operation) -> Result<Lookup, Error> {
         let started = Moment::now();
         let result = self.look_up(key, consistency, started).await;
-        let hit = result.as_ref().ok().map(|lookup| lookup.entry.is_some());
-        self.observe_read(operation, key.borrowed(), hit, started);
+        self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result
     }
 
@@ -91,7 +92,7 @@ impl Cache {
         started: Moment,
         show: impl FnOnce(Option<EntryRef<'_>>, &Trail) -> R,
     ) -> Option<R> {
-        let (is_found, shown) = match &self.near {
+        let (end, shown) = match &self.near {
             Some(near) => {
                 let look = |copy: CopyRef<'_>| {
                     let Value::Small(value) = copy.value else { return None };
@@ -101,15 +102,16 @@ impl Cache {
                 };
                 let shown = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
-                (true, shown)
+                (ReadEnd::Hit(Tier::L1), shown)
             }
             None => {
                 let entry = self.store.get_at_hand(key)?;
                 self.metrics.shard_reads.increment(1);
-                (entry.is_some(), show(entry.as_ref().map(Entry::borrowed), &Trail::Embedded))
+                let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
+                (end, show(entry.as_ref().map(Entry::borrowed), &Trail::Embedded))
             }
         };
-        self.observe_read(Operation::Get, key, Some(is_found), started);
+        self.observe_read(Operation::Get, key, &end, started);
         Some(shown)
     }
 
@@ -126,12 +128,17 @@ impl Cache {
         if let (Ok(found), Some(near), Some(departure)) = (&result, &self.near, departure) {
             near.learn(key, found.as_ref().map(|(entry, _)| entry), asked_at, departure);
         }
-        let hit = result.as_ref().ok().map(Option::is_some);
-        self.observe_read(operation, key.borrowed(), hit, started);
         let shard = Trail::Shard { shard: self.store.shard_of(key), skipped: Skipped::Request, collapsed: false };
         let trail = if self.near.is_some() { shard } else { Trail::Embedded };
-        let (entry, details) = result?.unzip();
-        Ok((Lookup { entry, trail }, details))
+        let (result, details) = match result {
+            Ok(found) => {
+                let (entry, details) = found.unzip();
+                (Ok(Lookup { entry, trail }), details)
+            }
+            Err(error) => (Err(error.into()), None),
+        };
+        self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
+        result.map(|lookup| (lookup, details))
     }
 
     async fn look_up(&self, key: &EntryKey, consistency: Consistency, now: Moment) -> Result<Lookup, Error> {

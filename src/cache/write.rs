@@ -1,12 +1,12 @@
 //! Writing and deleting one entry.
 
 use super::near::Near;
-use super::observe::Begun;
+use super::observe::{Begun, Told};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
 use crate::model::{EntryKey, Operation, Quota, Write};
-use crate::store::Stored;
+use crate::store::{Outcome, Stored};
 
 /// Voids a key's copy when the write is over, however it ended: done, failed with an unknown
 /// outcome, or given up because the client went away.
@@ -32,7 +32,11 @@ impl Cache {
         let started = Moment::now();
         let result = self.store_one(key, write).await;
         let begun = Begun { namespace: key.namespace(), operation: Operation::Set, at: started };
-        self.observe(&begun, &result, || Subject::Entry(key.clone()));
+        let told = |stored: &Stored| match stored.outcome {
+            Outcome::Created => Told::Created,
+            Outcome::Replaced => Told::Done,
+        };
+        self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
         result
     }
 
@@ -69,7 +73,8 @@ impl Cache {
         let started = Moment::now();
         let result = self.delete_one(key).await;
         let begun = Begun { namespace: key.namespace(), operation: Operation::Delete, at: started };
-        self.observe(&begun, &result, || Subject::Entry(key.clone()));
+        let told = |was_there: &bool| if *was_there { Told::Done } else { Told::Absent };
+        self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
         result
     }
 

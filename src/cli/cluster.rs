@@ -46,6 +46,9 @@ struct Instance {
 #[derive(Deserialize)]
 struct Shard {
     name: String,
+    /// Absent from an earlier release.
+    #[serde(default)]
+    address: Option<String>,
     state: String,
     role: Option<String>,
     used_bytes: Option<u64>,
@@ -84,6 +87,7 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
     screen.line("")?;
     let columns = [
         left("shard"),
+        left("address"),
         left("state"),
         left("role"),
         right("memory"),
@@ -96,6 +100,7 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
     let rows = shards.into_iter().map(|shard| {
         vec![
             shard.name,
+            shard.address.unwrap_or_else(unknown),
             shard.state,
             shard.role.unwrap_or_else(unknown),
             shard.used_bytes.map_or_else(unknown, quantity::bytes),

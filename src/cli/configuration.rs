@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::{Exit, Failure};
 use super::screen::{Screen, Side};
 use super::{answering, runtime, settings};
-use crate::config::{Config, Layer, Settings, StoreConfig};
+use crate::config::{Config, Layer, MemoryNeed, Settings, StoreConfig};
 use crate::database::{Database, known_steps};
 use crate::store::redis::{Examination, probe};
 
@@ -36,7 +36,7 @@ pub fn commands() -> [Command; 2] {
     [check, print].map(|command| answering(command).defer(settings::flags))
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct CheckDocument {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,9 +47,28 @@ struct CheckDocument {
     store: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<&'static str>,
+    /// What the settings may take, and what there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryDocument>,
+    /// What does not keep the service from starting.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Absent without `--connect`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     connections: Vec<Connection>,
+}
+
+#[derive(Serialize)]
+struct MemoryDocument {
+    needed_bytes: u64,
+    /// Null where the system does not tell.
+    available_bytes: Option<u64>,
+}
+
+impl From<&MemoryNeed> for MemoryDocument {
+    fn from(need: &MemoryNeed) -> Self {
+        Self { needed_bytes: need.bytes(), available_bytes: need.available.map(|available| available.bytes) }
+    }
 }
 
 /// What `--connect` found.
@@ -78,9 +97,7 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         Err(error) => {
             if screen.json {
                 let (setting, error) = (Some(error.origin.clone()), Some(error.reason.clone()));
-                let none = Vec::new();
-                let document =
-                    CheckDocument { ok: false, setting, error, store: None, database: None, connections: none };
+                let document = CheckDocument { setting, error, ..CheckDocument::default() };
                 // What is wrong is told on stderr as well, and tells more than that nobody reads the document.
                 let _ = screen.document(&document).and_then(|()| screen.flush());
             }
@@ -92,6 +109,8 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         StoreConfig::Embedded { .. } => ("embedded", "embedded store".to_owned()),
         StoreConfig::Redis(redis) => ("redis", format!("{} Redis shards", redis.shards.len())),
     };
+    let memory = MemoryNeed::of(&config);
+    let warnings: Vec<String> = memory.warning().into_iter().collect();
     let connections = if matches.get_flag("connect") { connect(&config)? } else { Vec::new() };
     let failed = |is_reached: bool| {
         let failed = connections.iter().filter(move |one| !one.ok && one.findings.is_empty() != is_reached);
@@ -105,12 +124,14 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         .collect();
     if screen.json {
         let (store, database) = (Some(store), Some(database));
+        let (ok, memory) = (failures.is_empty(), Some((&memory).into()));
         let document =
-            CheckDocument { ok: failures.is_empty(), setting: None, error: None, store, database, connections };
+            CheckDocument { ok, store, database, memory, warnings, connections, ..CheckDocument::default() };
         let written = screen.document(&document).and_then(|()| screen.flush());
         return if document.ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
     }
     let mut lines = vec![format!("the settings are right: {described}, database {database}")];
+    lines.extend(warnings.iter().map(|warning| screen.warning(&format!("warning: {warning}"))));
     for Connection { name, ok, text, findings } in &connections {
         let line = format!("{name}: {text}");
         lines.push(if *ok { line } else { screen.warning(&line) });

@@ -1,9 +1,11 @@
 //! `keys`: the live keys of a namespace, a line each, as the pages come.
 
+use std::collections::BTreeSet;
+
 use clap::{ArgMatches, Command};
 use serde::{Deserialize, Serialize};
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::screen::bar;
 use super::service::{cache_path, with_query};
 use super::{Session, asking, count, namespace, selected, selection, text};
@@ -19,7 +21,7 @@ pub fn command() -> Command {
         .after_help(
             "Examples:\n  sidecache keys users --pattern 'user_*' --limit 10\n  \
              sidecache keys users --json | jq -r .key\n\nNo key has a line break in it. A key that lives throughout is \
-             listed exactly once.",
+             listed exactly once. Where a shard does not answer, the keys of the others are listed, and it ends with 5.",
         );
     asking(selection(command))
 }
@@ -29,6 +31,9 @@ struct Page {
     size: u64,
     keys: Vec<String>,
     cursor: Option<String>,
+    /// Shards whose keys are missing; absent where none are.
+    #[serde(default)]
+    missing_shards: Vec<String>,
 }
 
 /// One line of JSON.
@@ -45,12 +50,14 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let mut cursor: Option<String> = None;
     // How many a pattern will select, nobody knows.
     let mut progress = None;
+    let mut missing = BTreeSet::new();
     loop {
         let limit = left.min(PAGE).to_string();
         let mut query = selected.clone();
         query.push(("limit", &limit));
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page: Page = service.fetch(&with_query(&path, &query))?;
+        missing.extend(page.missing_shards);
         let total = selected.is_empty().then_some(page.size.min(left));
         let is_alone = !screen.is_terminal;
         let progress = progress.get_or_insert_with(|| bar("listing", total, is_alone));
@@ -65,8 +72,18 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         progress.inc(page.keys.len() as u64);
         if page.cursor.is_none() || left == 0 {
             progress.finish_and_clear();
-            return Ok(());
+            return partial(&missing, "their keys are missing");
         }
         cursor = page.cursor;
     }
+}
+
+/// The failure of a list that is not whole, where these shards did not answer.
+pub fn partial(missing: &BTreeSet<String>, meaning: &str) -> Result<(), Failure> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let text = format!("partial: these shards do not answer: {names}; {meaning} (`sidecache cluster` tells more)");
+    Err(Failure::new(Exit::Failed, text))
 }

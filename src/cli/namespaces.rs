@@ -1,5 +1,7 @@
 //! `namespaces`: policies and numbers of all namespaces, and changing a policy.
 
+use std::collections::BTreeSet;
+
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,8 +11,9 @@ use super::entry::entries;
 use super::failure::{Exit, Failure};
 use super::flush::{confirm, expect_a_person};
 use super::jobs::{self, Job};
+use super::keys::partial;
 use super::screen::{Side, bar, spinner};
-use super::service::{entry_path, policy_path};
+use super::service::{entry_path, policy_path, with_query};
 use super::stats::Stats;
 use super::{Flags as _, Session, asking, namespace, quantity, text, yes};
 
@@ -27,7 +30,7 @@ pub fn command() -> Command {
     let get = Command::new("get").about("Show the policy of a namespace").arg(namespace());
     // Each option may also be called as its field of the policy.
     let set = Command::new("set")
-        .about("Create or change a policy; what is not named stays, or is the service's default")
+        .about("Create or change a policy; what is not named stays, or is the service's default in a new one")
         .arg(namespace())
         .arg(
             Arg::new("ttl")
@@ -61,8 +64,8 @@ pub fn command() -> Command {
                 .help("For how long past its time a copy may be answered while its shard is away; 0: never"),
         )
         .after_help(
-            "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nThe policy is read, \
-             and stored again as a whole: of two that change it at once, one loses its change.",
+            "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nOnly what is \
+             named changes.",
         );
     let delete = Command::new("delete")
         .about("Delete a policy, and all entries of the namespace with it")
@@ -124,11 +127,16 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
     let Listed { namespaces } = service.fetch(PATH)?;
     let progress = bar("reading the numbers", Some(namespaces.len() as u64), true);
     let mut known = Vec::with_capacity(namespaces.len());
-    let mut failed = None;
+    let (mut failed, mut missing) = (None, BTreeSet::new());
     for policy in namespaces {
         let stats = match (with_stats, &failed) {
-            (true, None) => match service.fetch(&entry_path(&policy.name, "stats")) {
-                Ok(stats) => Some(stats),
+            (true, None) => match service
+                .fetch::<Stats>(&with_query(&entry_path(&policy.name, "stats"), &[("partial", "true")]))
+            {
+                Ok(stats) => {
+                    missing.extend(stats.missing_shards.iter().cloned());
+                    Some(stats)
+                }
                 // The next would fail as well, each at its deadline.
                 Err(failure) => {
                     failed = Some(failure);
@@ -155,21 +163,29 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
         let rows = known.iter().map(|known| row(known, with_stats)).collect();
         screen.table(&columns, rows)?;
     }
-    failed.map_or(Ok(()), Err)
+    match failed {
+        Some(failure) => Err(failure),
+        None => partial(&missing, "what they hold is not counted"),
+    }
 }
 
 fn row(Known { policy, stats }: &Known, with_stats: bool) -> Vec<String> {
     let mut row = vec![policy.name.clone()];
     row.extend(policy_cells(policy).map(|(_, value)| value));
     if with_stats {
-        let cell = |of: fn(&Stats) -> String| stats.as_ref().map_or_else(|| "?".to_owned(), of);
-        row.push(cell(|stats| quantity::number(stats.total_keys)));
-        row.push(cell(|stats| quantity::bytes(stats.memory_used_bytes)));
-        row.push(cell(|stats| match stats.hits + stats.misses {
+        let cell = |of: &dyn Fn(&Stats) -> String| stats.as_ref().map_or_else(|| "?".to_owned(), of);
+        // What the shards that answer hold is the least that there is.
+        let least = |stats: &Stats, shown: String| match stats.missing_shards.is_empty() {
+            true => shown,
+            false => format!("{shown} (partial)"),
+        };
+        row.push(cell(&|stats| least(stats, quantity::number(stats.total_keys))));
+        row.push(cell(&|stats| least(stats, quantity::bytes(stats.memory_used_bytes))));
+        row.push(cell(&|stats| match stats.hits + stats.misses {
             0 => "-".to_owned(),
             _ => quantity::percent(stats.hit_rate),
         }));
-        row.push(cell(|stats| quantity::number(stats.evictions)));
+        row.push(cell(&|stats| quantity::number(stats.evictions)));
     }
     row
 }
@@ -195,7 +211,7 @@ fn get(session: &mut Session, namespace: &str) -> Result<(), Failure> {
     screen.fields(Side::Left, policy_cells(&policy).into_iter().chain(times).collect())
 }
 
-/// Fields that are absent take the service's default.
+/// Fields that are absent stay, or take the service's default in a new policy.
 #[derive(Default, Serialize)]
 struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,28 +227,27 @@ struct Change<'a> {
 fn set(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let path = policy_path(text(matches, "namespace"));
-    let before = match service.fetch::<Policy>(&path) {
-        Ok(policy) => Some(policy),
-        Err(failure) if failure.is("namespace_not_found") => None,
-        Err(failure) => return Err(failure),
-    };
-    let number = |name: &str, kept: fn(&Policy) -> u64| {
-        matches.get_one::<u64>(name).copied().or_else(|| before.as_ref().map(kept))
-    };
+    let number = |name: &str| matches.get_one::<u64>(name).copied();
     let eviction = matches.get_one::<String>("eviction").map(|policy| policy.to_uppercase());
     let change = Change {
-        default_ttl: number("ttl", |policy| policy.default_ttl),
-        max_size_mb: number("max-size-mb", |policy| policy.max_size_mb),
-        eviction_policy: eviction.as_deref().or(before.as_ref().map(|policy| &*policy.eviction_policy)),
-        stale_if_error: number("stale-if-error", |policy| policy.stale_if_error),
+        default_ttl: number("ttl"),
+        max_size_mb: number("max-size-mb"),
+        eviction_policy: eviction.as_deref(),
+        stale_if_error: number("stale-if-error"),
     };
     let body = serde_json::to_vec(&change).map_err(std::io::Error::from)?;
-    let answer = service.send(&Method::PUT, &path, &[], body)?;
+    let (answer, done) = match service.send(&Method::PATCH, &path, &[], body.clone()) {
+        Ok(answer) => (answer, "changed"),
+        Err(failure) if failure.is("namespace_not_found") => {
+            (service.send(&Method::PUT, &path, &[], body)?, "created")
+        }
+        Err(failure) => return Err(failure),
+    };
     if screen.json {
         return screen.document(&answer.parse::<&RawValue>(service)?);
     }
     let policy: Policy = answer.parse(service)?;
-    screen.line(if before.is_none() { "created" } else { "replaced" })?;
+    screen.line(done)?;
     screen.fields(Side::Left, policy_cells(&policy).into())
 }
 

@@ -51,6 +51,9 @@ pub struct Stats {
     pub memory_charged_bytes: Option<u64>,
     pub evictions: u64,
     pub expirations: u64,
+    /// Shards that are missing in the numbers; absent where none are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_shards: Vec<String>,
 }
 
 /// Numbers and when they were read.

@@ -52,6 +52,23 @@ pub fn masked(name: &str, text: &str) -> String {
     }
 }
 
+/// Where a URL leads to: without users, passwords and parameters, but for those that are a part of the address.
+pub fn location(text: &str) -> String {
+    let shown = url(text);
+    let (place, query) = shown.split_once('?').unwrap_or((&shown, ""));
+    let place = match (place.split_once("://"), place.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => place.to_owned(),
+    };
+    let parts = query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.rsplit_once('@').map_or(value, |(_, host)| host);
+        ["node", "sentinelservicename"].contains(&&*name.to_ascii_lowercase()).then(|| format!("{name}={value}"))
+    });
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { place } else { format!("{place}?{}", parts.join("&")) }
+}
+
 /// `name=URL`.
 fn shard(part: &str) -> Option<String> {
     let (name, rest) = part.split_once('=')?;
@@ -208,6 +225,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_address_has_neither_user_nor_password() {
+        for (text, shown) in [
+            ("redis://10.0.0.1:6379", "redis://10.0.0.1:6379"),
+            ("rediss://u:pw@cache.example:6380/2", "rediss://cache.example:6380/2"),
+            ("redis://pw@[::1]:1", "redis://[::1]:1"),
+            ("redis+unix:///run/redis.sock", "redis+unix:///run/redis.sock"),
+            (
+                "redis-sentinel://u:pw@h:1/0?sentinelServiceName=m&sentinelPassword=pw&sentinelUsername=u&node=:pw@i:2",
+                "redis-sentinel://h:1/0?sentinelServiceName=m&node=i:2",
+            ),
+            ("redis://:p/w@h:1", "redis://h:1"),
+            ("redis://:p?w@h:1", "redis://***"),
+        ] {
+            assert_eq!(location(text), shown);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_password_is_shown_whatever_is_in_it(password in "[!-~]{0,6}geheim[!-~]{0,6}", form in 0..6_usize) {
@@ -222,6 +257,8 @@ mod tests {
             };
             let shown = masked("redis_shards", &text);
             prop_assert!(!shown.contains("geheim"), "{text} is shown as {shown}");
+            let shown = location(text.trim_start_matches("a="));
+            prop_assert!(!shown.contains("geheim"), "{text} leads to {shown}");
             let text = format!("postgres://u:{password}@h/db");
             let shown = masked("database_url", &text);
             prop_assert!(!shown.contains("geheim"), "{text} is shown as {shown}");

@@ -2,9 +2,11 @@
 
 mod database;
 mod hosts;
+mod log_filter;
 mod mask;
 mod memory;
 mod redis;
+mod service_link;
 mod settings;
 mod tls;
 
@@ -16,8 +18,12 @@ use crate::model::Policy;
 use database::Folder;
 pub use database::{DatabaseConfig, DatabaseKind};
 pub use hosts::{HostConfig, PublicUrl};
+pub use memory::{Available, MemoryNeed};
 pub use redis::{RedisConfig, ShardConfig};
-pub use settings::{CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, all as all_settings};
+pub use settings::{
+    CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, WRONG_ANSWERS_VARIABLE,
+    all as all_settings,
+};
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
@@ -50,6 +56,8 @@ pub struct Config {
     /// Namespaces with metrics of their own.
     pub metrics_max_namespaces: usize,
     pub log: LogConfig,
+    /// Variables with the prefix of the settings that Kubernetes made.
+    pub ignored_variables: Vec<String>,
 }
 
 /// The listener.
@@ -211,7 +219,7 @@ impl Config {
         let l1 = L1Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
             max_staleness: duration("max_staleness_ms", 20, DAY_MS)?,
-            without: Self::without(settings)?,
+            without: Self::without(settings, !cfg!(debug_assertions))?,
         };
         let store = match RedisConfig::parse(settings)? {
             None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
@@ -257,18 +265,28 @@ impl Config {
             },
             metrics_max_namespaces: size("metrics_max_namespaces", 0, 10_000)?,
             log: Self::log(settings)?,
+            ignored_variables: settings.ignored().to_vec(),
         })
     }
 
-    fn without(settings: &Settings) -> Result<Without, Error> {
-        match settings.text("test_without") {
-            "" => Ok(Without::Nothing),
-            "fence" => Ok(Without::Fence),
-            "watermark" => Ok(Without::Watermark),
+    fn without(settings: &Settings, is_release: bool) -> Result<Without, Error> {
+        let without = match settings.text("test_without") {
+            "" => return Ok(Without::Nothing),
+            "fence" => Without::Fence,
+            "watermark" => Without::Watermark,
             other => {
-                Err(settings.error("test_without", format!("expected fence, watermark or nothing, not {other:?}")))
+                let reason = format!("expected fence, watermark or nothing, not {other:?}");
+                return Err(settings.error("test_without", reason));
             }
+        };
+        if is_release && !settings.answers_may_be_wrong() {
+            let reason = format!(
+                "makes the service answer with stale values, for tests of the tests alone; a release build also asks for \
+                 {WRONG_ANSWERS_VARIABLE}=yes"
+            );
+            return Err(settings.error("test_without", reason));
         }
+        Ok(without)
     }
 
     fn advertise(settings: &Settings) -> Result<Option<String>, Error> {
@@ -311,8 +329,7 @@ impl Config {
     }
 
     fn log(settings: &Settings) -> Result<LogConfig, Error> {
-        let filter = settings.text("log").to_owned();
-        tracing_subscriber::EnvFilter::try_new(&filter).map_err(|reason| settings.error("log", reason))?;
+        let filter = log_filter::parse(settings.text("log")).map_err(|reason| settings.error("log", reason))?;
         let format = match settings.text("log_format") {
             "auto" => LogFormat::Auto,
             "text" => LogFormat::Text,
@@ -376,6 +393,45 @@ mod tests {
     }
 
     #[test]
+    fn regression_every_setting_is_parsed_whatever_the_store() {
+        // `log` took any word, and what shards alone use was not looked at without shards.
+        let embedded = ("SIDECACHE_DATABASE_URL", "sqlite::memory:");
+        let shards = ("SIDECACHE_REDIS_SHARDS", "a=redis://127.0.0.1:1");
+        for setting in all_settings() {
+            for store in [embedded, shards] {
+                let variable = setting.variable();
+                let environment: Vec<_> = [store]
+                    .into_iter()
+                    .filter(|(name, _)| *name != variable)
+                    .chain([(&*variable, "nonsense")])
+                    .collect();
+                let error = parse(&environment).expect_err(&variable).to_string();
+                assert!(error.starts_with(&format!("{variable}: ")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn regression_a_release_gives_up_its_promises_only_where_it_is_told_twice() {
+        let without = |environment: &[(&str, &str)], is_release| {
+            let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Config::without(&Settings::gather(None, pairs, []).unwrap(), is_release)
+        };
+        let fence = ("SIDECACHE_TEST_WITHOUT", "fence");
+        let told_twice = [fence, (WRONG_ANSWERS_VARIABLE, "yes")];
+        assert_eq!(without(&[fence], false), Ok(Without::Fence));
+        assert_eq!(without(&told_twice, true), Ok(Without::Fence));
+        assert_eq!(without(&[(WRONG_ANSWERS_VARIABLE, "yes")], true), Ok(Without::Nothing));
+        for environment in [&[fence][..], &[fence, (WRONG_ANSWERS_VARIABLE, "no")]] {
+            let error = without(environment, true).unwrap_err().to_string();
+            assert!(
+                error.starts_with("SIDECACHE_TEST_WITHOUT: ") && error.contains(WRONG_ANSWERS_VARIABLE),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn shards_are_parsed_by_name() {
         let config = parse(&[(
             "SIDECACHE_REDIS_SHARDS",
@@ -423,6 +479,7 @@ mod tests {
             ("TEST_WITHOUT", "everything"),
             ("LOG_FORMAT", "xml"),
             ("LOG", "sidecache=loud"),
+            ("LOG", "warning"),
         ] {
             let variable = format!("SIDECACHE_{name}");
             let error = parse(&[(&variable, value)]).expect_err(value).to_string();

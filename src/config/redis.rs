@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
 
 use super::DAY_MS;
+use super::mask;
 use super::settings::{Error, Settings};
 use super::tls::TlsFiles;
 
@@ -28,6 +29,8 @@ pub struct RedisConfig {
 pub struct ShardConfig {
     /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
     pub name: String,
+    /// Its URL as it may be shown: without credentials.
+    pub address: String,
     /// Address, credentials and TLS as the client library has them.
     pub endpoint: Endpoint,
 }
@@ -35,7 +38,8 @@ pub struct ShardConfig {
 /// Without the endpoint, which holds the password.
 impl std::fmt::Debug for ShardConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShardConfig").field("name", &self.name).finish_non_exhaustive()
+        let mut shown = f.debug_struct("ShardConfig");
+        shown.field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -61,6 +65,7 @@ impl RedisConfig {
                 Some(ServerName::try_from(name.to_owned()).map_err(|reason| settings.error(SERVER_NAME, reason))?)
             }
         };
+        let accept_ring_change = settings.switch("accept_ring_change")?;
         let text = settings.text(SHARDS).trim();
         if text.is_empty() {
             return Ok(None);
@@ -87,7 +92,6 @@ impl RedisConfig {
         }
         // So that it is answered before the request's deadline.
         let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
-        let accept_ring_change = settings.switch("accept_ring_change")?;
         Ok(Some(Self { shards, timeout, connections, max_in_flight, room_patience, accept_ring_change }))
     }
 }
@@ -142,7 +146,7 @@ fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>
         let config = files.client_config(names).map_err(|reason| format!("shard {name}: TLS: {reason}"))?;
         endpoint.tls = Some(TlsConnector::from(config).into());
     }
-    Ok(ShardConfig { name: name.to_owned(), endpoint })
+    Ok(ShardConfig { name: name.to_owned(), address: mask::location(url), endpoint })
 }
 
 /// Takes the parameters `node` out of a URL.

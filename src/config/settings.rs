@@ -10,6 +10,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::mask;
+use super::service_link::is_service_link;
 
 /// The commented defaults, as a user may copy them.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -23,8 +24,15 @@ pub const CONFIG_VARIABLE: &str = "SIDECACHE_CONFIG";
 /// The variable that names the service to ask, as `--url` of the command line does; not a setting either.
 pub const URL_VARIABLE: &str = "SIDECACHE_URL";
 
+/// The variable that names a file of defaults, which an image or a package brings: below everything that its user
+/// sets.
+pub const DEFAULTS_VARIABLE: &str = "SIDECACHE_DEFAULTS";
+
+/// The variable that has to be `yes` before a release build takes `test_without`.
+pub const WRONG_ANSWERS_VARIABLE: &str = "SIDECACHE_ANSWERS_MAY_BE_WRONG";
+
 /// Variables with the prefix that are no settings.
-const OTHER_VARIABLES: [&str; 2] = [CONFIG_VARIABLE, URL_VARIABLE];
+const OTHER_VARIABLES: [&str; 4] = [CONFIG_VARIABLE, URL_VARIABLE, DEFAULTS_VARIABLE, WRONG_ANSWERS_VARIABLE];
 
 /// A setting that exists.
 #[derive(Clone, Debug)]
@@ -94,7 +102,14 @@ pub fn all() -> Vec<Setting> {
 #[derive(Debug)]
 pub struct Settings {
     values: BTreeMap<String, Value>,
+    /// Variables of the environment that look like settings and are made by Kubernetes.
+    ignored: Vec<String>,
+    /// See [`WRONG_ANSWERS_VARIABLE`].
+    answers_may_be_wrong: bool,
 }
+
+/// A file of settings: its name, and its text.
+type File<'f> = (&'f str, &'f str);
 
 #[derive(Debug)]
 struct Value {
@@ -108,6 +123,8 @@ struct Value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     Default,
+    /// The file of [`DEFAULTS_VARIABLE`].
+    Package,
     File,
     Environment,
     Flag,
@@ -117,6 +134,7 @@ impl Layer {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Package => "package",
             Self::File => "file",
             Self::Environment => "environment",
             Self::Flag => "flag",
@@ -144,7 +162,7 @@ impl Effective {
 }
 
 impl Settings {
-    /// Layers the defaults, the file, the environment and the flags.
+    /// Layers the defaults, the file that [`DEFAULTS_VARIABLE`] names, the user's file, the environment and the flags.
     ///
     /// `environment` may hold foreign variables; `flags` are pairs of setting name and value.
     ///
@@ -160,16 +178,29 @@ impl Settings {
             let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
             Ok((shown, text))
         };
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let package = environment.iter().find(|(variable, path)| variable == DEFAULTS_VARIABLE && !path.is_empty());
+        let package = package.map(|(_, path)| read(Path::new(path))).transpose()?;
         let file = file.map(read).transpose()?;
-        Self::layer(file.as_ref().map(|(shown, text)| (&**shown, &**text)), environment, flags)
+        let files = [(Layer::Package, &package), (Layer::File, &file)];
+        let files = files.map(|(layer, file)| (layer, file.as_ref().map(|(shown, text)| (&**shown, &**text))));
+        Self::stack(files, environment, flags)
     }
 
-    /// The same with the file read already: its name and its text.
+    /// The same without a package's file, and with the file read already: its name and its text.
     ///
     /// # Errors
     /// A text that is no TOML, or a name that is no setting.
     pub fn layer(
         file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        Self::stack([(Layer::File, file)], environment, flags)
+    }
+
+    fn stack<'f>(
+        files: impl IntoIterator<Item = (Layer, Option<File<'f>>)>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
@@ -179,14 +210,24 @@ impl Settings {
             (setting.name.clone(), Value { text, layer: Layer::Default, origin })
         });
         let mut values: BTreeMap<String, Value> = defaults.collect();
-        if let Some((shown, text)) = file {
-            read_toml(shown, text, &known, &mut values)?;
+        for (layer, file) in files {
+            if let Some((shown, text)) = file {
+                read_toml(layer, shown, text, &known, &mut values)?;
+            }
         }
+        let (mut ignored, mut answers_may_be_wrong) = (Vec::new(), false);
         for (variable, text) in environment {
+            if variable == WRONG_ANSWERS_VARIABLE {
+                answers_may_be_wrong = text == "yes";
+            }
             if !variable.starts_with(ENV_PREFIX) || OTHER_VARIABLES.contains(&&*variable) {
                 continue;
             }
             let Some(setting) = known.iter().find(|setting| setting.variable() == variable) else {
+                if is_service_link(&variable, &text) {
+                    ignored.push(variable);
+                    continue;
+                }
                 let names = known.iter().map(Setting::variable);
                 return Err(unknown(variable.clone(), &variable, names));
             };
@@ -196,7 +237,18 @@ impl Settings {
             let origin = format!("--{}", name.replace('_', "-"));
             values.insert(name, Value { text, layer: Layer::Flag, origin });
         }
-        Ok(Self { values })
+        ignored.sort();
+        Ok(Self { values, ignored, answers_may_be_wrong })
+    }
+
+    /// Variables of the environment that are no settings: Kubernetes made them for a Service.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Whether a release build may be told to answer wrongly.
+    pub fn answers_may_be_wrong(&self) -> bool {
+        self.answers_may_be_wrong
     }
 
     /// Every setting as it is in force, in the order of the file, without what is secret.
@@ -256,7 +308,13 @@ impl Settings {
     }
 }
 
-fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<String, Value>) -> Result<(), Error> {
+fn read_toml(
+    layer: Layer,
+    shown: &str,
+    text: &str,
+    known: &[Setting],
+    values: &mut BTreeMap<String, Value>,
+) -> Result<(), Error> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let place = error.span().map_or(String::new(), |span| place(text, span.start));
         Error::new(format!("{shown}{place}"), error.message())
@@ -273,7 +331,7 @@ fn read_toml(shown: &str, text: &str, known: &[Setting], values: &mut BTreeMap<S
             toml::Value::Boolean(switch) => switch.to_string(),
             _ => return Err(Error::new(origin, "expected a string, a number, true or false")),
         };
-        values.insert(name, Value { text, layer: Layer::File, origin });
+        values.insert(name, Value { text, layer, origin });
     }
     Ok(())
 }
@@ -344,6 +402,22 @@ mod tests {
         let texts = ["l1_max_mb", "max_staleness_ms", "listen", "redis_timeout_ms"].map(|name| settings.text(name));
         assert_eq!(texts, ["3", "2", "[::1]:1", "250"]);
         assert!(settings.error("l1_max_mb", "x").origin == "--l1-max-mb");
+    }
+
+    #[test]
+    fn regression_a_users_file_beats_the_defaults_of_an_image() {
+        // The image had its address in the environment, which no mounted file could change.
+        let (image, user) = (file("listen = \"0.0.0.0:1\"\nl1_max_mb = 1"), file("listen = \"[::1]:2\""));
+        let listen = |user: Option<&Path>, variables: &[(&str, &str)]| {
+            let defaults = (DEFAULTS_VARIABLE, image.path().to_str().unwrap());
+            let environment: Vec<_> = variables.iter().copied().chain([defaults]).collect();
+            let settings = Settings::gather(user, pairs(&environment), []).unwrap();
+            (settings.text("listen").to_owned(), settings.text("l1_max_mb").to_owned())
+        };
+        let is = |address: &str| (address.to_owned(), "1".to_owned());
+        assert_eq!(listen(None, &[]), is("0.0.0.0:1"));
+        assert_eq!(listen(Some(user.path()), &[]), is("[::1]:2"));
+        assert_eq!(listen(Some(user.path()), &[("SIDECACHE_LISTEN", "[::1]:3")]), is("[::1]:3"));
     }
 
     #[test]

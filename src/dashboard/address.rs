@@ -1,7 +1,6 @@
 //! Where pages are: the paths to them, and what a path or a query means.
 
 use axum::extract::FromRequestParts;
-use axum::http::Uri;
 use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -20,9 +19,6 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const NAMESPACE_SEGMENT: usize = 3;
 const KEY_SEGMENT: usize = 5;
 
-/// The parameter that holds the namespace where the path does not.
-const NAMESPACE: &str = "ns";
-
 /// The namespace of the path.
 pub struct NamespacePath(pub Namespace);
 
@@ -35,19 +31,15 @@ pub struct JobPath(pub Id);
 /// The query, every parameter known.
 pub struct Parameters<Q>(pub Q);
 
-/// Whether a name has no path of its own: browsers take `.` and `..` for steps, however they are escaped. Such
-/// stand in the query.
-pub fn is_step(name: &str) -> bool {
-    matches!(name, "." | "..")
+/// Whether a key has no path of its own: browsers take `.` and `..` for steps, however they are escaped. Such a key
+/// stands in the query.
+fn is_step(key: &str) -> bool {
+    matches!(key, "." | "..")
 }
 
 /// What is `below` a namespace.
 fn within(name: &str, below: &str) -> String {
-    if is_step(name) {
-        with_query(&format!("{OVERVIEW}/namespace{below}"), &[(NAMESPACE, name)])
-    } else {
-        format!("{OVERVIEW}/namespaces/{}{below}", escaped(name))
-    }
+    format!("{OVERVIEW}/namespaces/{}{below}", escaped(name))
 }
 
 pub fn namespace(name: &str) -> String {
@@ -64,8 +56,8 @@ pub fn find(name: &str) -> String {
 }
 
 /// What became of a flush.
-pub fn flushed(name: &str) -> String {
-    within(name, "/flushed")
+pub fn flushed(name: &str, result: &str) -> String {
+    with_query(&within(name, "/flushed"), &[("result", result)])
 }
 
 /// A job.
@@ -78,8 +70,8 @@ pub fn cancel(id: &Id) -> String {
 }
 
 /// What became of a key that was to be deleted.
-pub fn deleted(name: &str) -> String {
-    within(name, "/deleted")
+pub fn deleted(name: &str, result: &str) -> String {
+    with_query(&within(name, "/deleted"), &[("result", result)])
 }
 
 /// The page of a key.
@@ -92,7 +84,7 @@ pub fn delete(name: &str, key: &str) -> String {
 }
 
 fn entry(name: &str, key: &str, below: &str) -> String {
-    if is_step(name) || is_step(key) {
+    if is_step(key) {
         with_query(&within(name, &format!("/key{below}")), &[("key", key)])
     } else {
         within(name, &format!("/keys/{}{below}", escaped(key)))
@@ -131,32 +123,8 @@ impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        if !is_in_query(parts.uri.path()) {
-            return Ok(Self(namespace_of(parts.uri.path())?));
-        }
-        let missing = || Error::InvalidQuery("`ns` names the namespace".to_owned());
-        let (_, name) = pairs(&parts.uri)?.into_iter().find(|(name, _)| name == NAMESPACE).ok_or_else(missing)?;
-        Ok(Self(Namespace::parse(&name)?))
+        Ok(Self(namespace_of(parts.uri.path())?))
     }
-}
-
-/// Whether a path is one of those that leave the namespace to the query.
-fn is_in_query(path: &str) -> bool {
-    path.split('/').nth(NAMESPACE_SEGMENT - 1) == Some("namespace")
-}
-
-fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Error> {
-    let query = axum::extract::Query::try_from_uri(uri);
-    Ok(query.map_err(|rejection| Error::InvalidQuery(rejection.body_text()))?.0)
-}
-
-/// The query without the namespace of the path.
-fn without_namespace(uri: &Uri) -> Result<Uri, Error> {
-    let pairs = pairs(uri)?;
-    let rest = pairs.iter().filter(|(name, _)| name != NAMESPACE);
-    let rest: Vec<_> = rest.map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
-    let unreadable = |_| Error::InvalidQuery("the query cannot be read".to_owned());
-    Uri::try_from(format!("/?{}", rest.join("&"))).map_err(unreadable)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
@@ -180,8 +148,7 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for Parameters<Q> 
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let rest = is_in_query(parts.uri.path()).then(|| without_namespace(&parts.uri)).transpose()?;
-        let query = axum::extract::Query::<Q>::try_from_uri(rest.as_ref().unwrap_or(&parts.uri));
+        let query = axum::extract::Query::<Q>::try_from_uri(&parts.uri);
         let query = query.map_err(|rejection| Error::InvalidQuery(rejection.body_text()))?;
         Ok(Self(query.0))
     }
@@ -200,13 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn what_no_path_can_hold_stands_in_the_query() {
-        assert_eq!(namespace(".."), "/dashboard/namespace?ns=..");
-        assert_eq!(flush("."), "/dashboard/namespace/flush?ns=.");
-        assert_eq!(key("..", "a b"), "/dashboard/namespace/key?ns=..&key=a%20b");
-        assert_eq!(delete("..", "."), "/dashboard/namespace/key/delete?ns=..&key=.");
-        let uri = Uri::try_from("/dashboard/namespace/key?ns=..&key=a%26b+c").unwrap();
-        assert_eq!(without_namespace(&uri).unwrap(), "/?key=a%26b%20c");
+    fn a_key_that_no_path_can_hold_stands_in_the_query() {
+        assert_eq!(delete("users", "."), "/dashboard/namespaces/users/key/delete?key=.");
+        assert!(namespace_of("/dashboard/namespaces/..").is_err());
     }
 
     #[test]

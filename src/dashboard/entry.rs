@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::address::{self, EntryPath, NamespacePath, Parameters, with_query};
 use super::condition::Condition;
 use super::confirmation;
+use super::done::{DeleteResult, ResultQuery};
 use super::events::Topic;
 use super::form_token::{Token, is_own_form};
 use super::page::Page;
@@ -84,14 +85,6 @@ pub struct DeleteForm {
     issued: Option<String>,
 }
 
-/// Whether a deleted key was there, as the address of the page has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeletedQuery {
-    key: String,
-    was_there: bool,
-}
-
 /// Asks first, then deletes, which leads to a page of its own: to load that again deletes nothing.
 pub async fn delete(
     State(dashboard): State<Shared>,
@@ -110,19 +103,22 @@ pub async fn delete(
     confirmation::check(form.issued.as_deref())?;
     let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
     let was_there = deleted.map_err(|_| Problem::TookTooLong { may_write: true })??;
-    let parameters = [("key", key.key()), ("was_there", if was_there { "true" } else { "false" })];
-    Ok(Redirect::to(&with_query(&address::deleted(key.namespace()), &parameters)).into_response())
+    let result = dashboard.deletions.keep(DeleteResult { key: key.clone(), was_there });
+    Ok(Redirect::to(&address::deleted(key.namespace(), &result)).into_response())
 }
 
-/// `GET /dashboard/namespaces/{ns}/deleted`: what became of a key.
+/// `GET /dashboard/namespaces/{ns}/deleted`: what became of a key that this instance was to delete.
 pub async fn deleted(
     State(dashboard): State<Shared>,
     NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<DeletedQuery>,
+    Parameters(query): Parameters<ResultQuery>,
 ) -> Result<Response, Problem> {
-    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
+    let DeleteResult { key, was_there } = dashboard.deletions.find(&query.result)?;
+    if key.namespace() != namespace.as_str() {
+        return Err(Problem::UnknownResult);
+    }
     let facts = dashboard.facts().await;
-    Ok(page(&key, &facts.condition, deleted_page(&key, query.was_there)).respond(StatusCode::OK))
+    Ok(page(&key, &facts.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
 }
 
 fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> Entries<'p> {

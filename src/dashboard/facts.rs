@@ -1,4 +1,4 @@
-//! What pages show of the whole fleet, gathered at most once in [`FRESH`] however many pages ask.
+//! What pages show of the whole fleet, gathered at most once in [`crate::fleet::FRESH`] however many pages ask.
 //!
 //! Every source has a deadline of its own: a page comes without what did not answer, and says so.
 
@@ -9,14 +9,10 @@ use tokio::time::timeout;
 
 use super::Dashboard;
 use super::condition::{Condition, Signs};
-use crate::clock::Moment;
 use crate::fleet::{Cluster, Instance, ShardView};
 use crate::namespaces::Record;
 use crate::store::{Finding, Role, Totals};
 use crate::trends::Summary;
-
-/// For how long what was gathered is shown to others as well.
-pub const FRESH: Duration = Duration::from_millis(500);
 
 /// How long a page waits for a source; shards have a deadline of their own that is usually shorter.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -43,6 +39,8 @@ impl Rows {
 /// A shard; numbers are `None` where it did not tell.
 pub struct Shard {
     pub name: String,
+    /// Its URL without credentials; `None` for the embedded store.
+    pub address: Option<String>,
     /// `None` where it is not known.
     pub is_connected: Option<bool>,
     /// Whether it is there and cannot be used.
@@ -66,14 +64,21 @@ impl Row {
         self.record.namespace.as_str()
     }
 
+    /// As last read; of the shards that answer where that is all that is known.
     pub fn totals(&self) -> Option<Totals> {
-        self.lately.as_ref().and_then(|lately| lately.totals)
+        self.lately.as_ref().and_then(|lately| lately.totals.or(lately.partial_totals))
+    }
+
+    /// A number of the totals, with a mark where it is that of a part of the shards.
+    pub fn marked(&self, shown: String) -> String {
+        if self.is_partial() { format!("{shown} (partial)") } else { shown }
+    }
+
+    /// Whether the totals are those of a part of the shards.
+    pub fn is_partial(&self) -> bool {
+        self.lately.as_ref().is_some_and(|lately| lately.totals.is_none() && lately.partial_totals.is_some())
     }
 }
-
-/// The last facts, and when their gathering began.
-#[derive(Default)]
-pub struct Latest(tokio::sync::Mutex<Option<(Moment, Arc<Facts>)>>);
 
 impl Dashboard {
     /// The namespaces as they are now: who just wrote one wants to see it, and nobody has to be asked.
@@ -89,27 +94,14 @@ impl Dashboard {
 
     /// Facts of a moment ago.
     pub async fn facts(&self) -> Arc<Facts> {
-        let now = Moment::now().as_nanos();
-        let fresh = now.saturating_sub(u64::try_from(FRESH.as_nanos()).unwrap_or(u64::MAX));
-        let since = Moment::from_nanos(fresh);
-        // Who waits here gets what the one before gathered, if he began late enough.
-        let mut latest = self.latest.0.lock().await;
-        if let Some((begun_at, facts)) = &*latest
-            && *begun_at >= since
-        {
-            return facts.clone();
-        }
-        let begun_at = Moment::now();
-        let facts = Arc::new(self.gather().await);
-        *latest = Some((begun_at, facts.clone()));
-        facts
+        self.latest.get(|| self.gather()).await
     }
 
     async fn gather(&self) -> Facts {
         let app = &self.app;
         let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
         let are_policies_loaded = app.cache.namespaces().is_ok();
-        let findings: Vec<Finding> = cluster.iter().flat_map(findings_of).cloned().collect();
+        let findings: Vec<Finding> = cluster.iter().flat_map(|cluster| findings_of(cluster)).cloned().collect();
         let warnings = cluster.as_ref().map(|cluster| cluster.agreement.warnings()).unwrap_or_else(|| {
             let mut warnings = app.fleet.agreement().warnings();
             // One that stands still may have kept the others from being heard: none is called dead for it.
@@ -117,8 +109,13 @@ impl Dashboard {
             warnings
         });
         let (shards, instances) = match cluster {
-            Some(cluster) => (cluster.shards.into_iter().map(Shard::from).collect(), Some(cluster.instances)),
-            None => (app.cache.shard_names().iter().map(|name| Shard::unknown(name)).collect(), None),
+            Some(cluster) => {
+                (cluster.shards.iter().cloned().map(Shard::from).collect(), Some(cluster.instances.clone()))
+            }
+            None => {
+                let unknown = |name: &String| Shard::unknown(name, app.fleet.shard_address(name));
+                (app.cache.shard_names().iter().map(unknown).collect(), None)
+            }
         };
         let shards: Vec<Shard> = shards;
         let unusable = || shards.iter().filter(|shard| shard.is_connected == Some(false));
@@ -142,9 +139,10 @@ fn findings_of(cluster: &Cluster) -> impl Iterator<Item = &Finding> {
 }
 
 impl Shard {
-    fn unknown(name: &str) -> Self {
+    fn unknown(name: &str, address: Option<&str>) -> Self {
         Self {
             name: name.to_owned(),
+            address: address.map(str::to_owned),
             is_connected: None,
             is_refused: false,
             role: None,
@@ -169,6 +167,7 @@ impl From<ShardView> for Shard {
             keys: view.survey.keys,
             ring_share: Some(view.ring_share),
             watermark_age: view.watermark_age,
+            address: view.address,
             name: health.name,
         }
     }

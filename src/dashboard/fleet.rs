@@ -48,7 +48,10 @@ fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
     };
     html! {
         tr data-shard=(shard.name) data-state=(state) data-key=(shard.name) {
-            th scope="row" { (shard.name) }
+            th scope="row" {
+                (shard.name)
+                @if let Some(address) = &shard.address { " " span.muted { code { (address) } } }
+            }
             td data-label="State" { span.state data-state=(state) { (state) } }
             td data-label="Role" { (role) }
             td.number data-label="Memory" data-value=[shard.used_bytes] {

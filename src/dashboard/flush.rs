@@ -8,9 +8,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::address::{self, NamespacePath, Parameters, with_query};
+use super::address::{self, NamespacePath, Parameters};
 use super::condition::Condition;
 use super::confirmation;
+use super::done::{FlushResult, ResultQuery};
 use super::events::Topic;
 use super::form_token::{Token, is_own_form};
 use super::page::Page;
@@ -63,19 +64,6 @@ fn selection(pattern: &str, tag: &str) -> Result<Selection, Error> {
     http::selection(given(pattern), given(tag))
 }
 
-/// What a flush did, as the address of its page has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlushedQuery {
-    deleted: u64,
-    announced: u64,
-    at_least: Option<String>,
-    #[serde(default)]
-    pattern: String,
-    #[serde(default)]
-    tag: String,
-}
-
 pub fn form(namespace: &Namespace, token: &Token) -> Markup {
     html! {
         form.fields #flush method="post" action=(address::flush(namespace.as_str())) {
@@ -113,21 +101,16 @@ pub async fn post(
     if let Some(announced) = &form.announced {
         let announced = form.announced(announced, &selection)?;
         let patience = Patience::Until(dashboard.app.bounds.last_moment());
-        let flush = Flush { kind: Kind::Flush, namespace: namespace.clone(), selection, origin };
+        let flush = Flush { kind: Kind::Flush, namespace: namespace.clone(), selection: selection.clone(), origin };
         let deleted = match dashboard.app.cache.flush(flush, patience, http::failure).await? {
             Flushed::Done(deleted) => deleted,
             // It goes on, and its page says how far it is.
             Flushed::Job(job) => return Ok(Redirect::to(&address::job(&job.id)).into_response()),
         };
-        let (deleted, announced) = (deleted.to_string(), announced.to_string());
-        let parameters = [
-            ("deleted", deleted.as_str()),
-            ("announced", &announced),
-            ("at_least", form.at_least.as_deref().unwrap_or_default()),
-            ("pattern", &form.pattern),
-            ("tag", &form.tag),
-        ];
-        return Ok(Redirect::to(&with_query(&address::flushed(namespace.as_str()), &parameters)).into_response());
+        let announced = Counted { count: announced, is_complete: form.at_least.is_none() };
+        let result = FlushResult { namespace: namespace.clone(), selection, announced, deleted };
+        let result = dashboard.flushes.keep(result);
+        return Ok(Redirect::to(&address::flushed(namespace.as_str(), &result)).into_response());
     }
     let end = Instant::now() + dashboard.time_of_a_request();
     // The facts meanwhile: together they would take longer than a request may.
@@ -137,16 +120,17 @@ pub async fn post(
     Ok(page(&namespace, "Flush: dry run", &facts.condition, main))
 }
 
-/// `GET /dashboard/namespaces/{ns}/flushed`: what a flush did.
+/// `GET /dashboard/namespaces/{ns}/flushed`: what a flush of this instance did.
 pub async fn flushed(
     State(dashboard): State<Shared>,
     NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<FlushedQuery>,
+    Parameters(query): Parameters<ResultQuery>,
 ) -> Result<Response, Problem> {
-    let selection = selection(&query.pattern, &query.tag)?;
-    let announced = Counted { count: query.announced, is_complete: query.at_least.is_none() };
-    let main = result(&namespace, &selection, announced, query.deleted);
-    Ok(page(&namespace, "Flushed", &dashboard.facts().await.condition, main))
+    let done = dashboard.flushes.find(&query.result)?;
+    if done.namespace != namespace {
+        return Err(Problem::UnknownResult);
+    }
+    Ok(page(&namespace, "Flushed", &dashboard.facts().await.condition, result(&done)))
 }
 
 fn page(namespace: &Namespace, title: &str, condition: &Condition, main: Markup) -> Response {
@@ -207,13 +191,14 @@ fn told(Counted { count, is_complete }: Counted) -> String {
     if is_complete { entries } else { format!("at least {entries}") }
 }
 
-fn result(namespace: &Namespace, selection: &Selection, announced: Counted, deleted: u64) -> Markup {
+fn result(done: &FlushResult) -> Markup {
+    let FlushResult { namespace, selection, announced, deleted } = done;
     html! {
         section.card.narrow #flushed data-count=(deleted) data-announced=(announced.count) {
             h1 { "Flushed" }
-            p.figure { (number::of(deleted, "entry", "entries")) }
+            p.figure { (number::of(*deleted, "entry", "entries")) }
             p { "deleted from " strong { (namespace.as_str()) } ": " (selected(selection)) "." }
-            @if let Some(difference) = difference(announced, deleted) { p.notice { (difference) } }
+            @if let Some(difference) = difference(*announced, *deleted) { p.notice { (difference) } }
             p { a.button href=(address::namespace(namespace.as_str())) { "Back to the namespace" } }
         }
     }

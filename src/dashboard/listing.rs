@@ -11,7 +11,7 @@ use super::{Dashboard, number};
 use crate::cache::{Error, Listing};
 use crate::http;
 use crate::model::{Namespace, Selection};
-use crate::store::{Cursor, Page};
+use crate::store::{self, Cursor, Page};
 
 /// Keys on a page.
 const LIMIT: usize = 60;
@@ -62,21 +62,15 @@ pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -
 
 pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
     let path = address::namespace(namespace.as_str());
-    // What a form asks takes the place of the query of its address.
-    let in_query = html! {
-        @if address::is_step(namespace.as_str()) { input type="hidden" name="ns" value=(namespace.as_str()); }
-    };
     html! {
         div.forms {
             form.search role="search" method="get" action={ (path) "#keys-heading" } {
-                (in_query)
                 label.hidden for="keys-pattern" { "Pattern of the keys" }
                 input #keys-pattern type="search" name="pattern" value=(asked.pattern) placeholder="Pattern: user_*"
                     autocomplete="off" spellcheck="false";
                 button type="submit" { "List" }
             }
             form.search method="get" action=(address::find(namespace.as_str())) {
-                (in_query)
                 label.hidden for="open-key" { "Exact key" }
                 input #open-key type="search" name="key" required placeholder="Exact key" autocomplete="off"
                     spellcheck="false";
@@ -89,7 +83,8 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
                 @if !asked.tag.is_empty() {
                     p.muted { "With the tag " code { (asked.tag) } " · " a href=(path) { "all keys" } }
                 }
-                ul.keys #keys data-size=(page.size) {
+                @if !page.failed.is_empty() { (missing(&page.failed, "their keys are missing here")) }
+                ul.keys #keys data-size=(page.size) data-partial=[(!page.failed.is_empty()).then_some("")] {
                     @for key in &page.keys {
                         li data-key=(key) { a href=(address::key(namespace.as_str(), key)) { (key) } }
                     }
@@ -103,8 +98,18 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
     }
 }
 
+/// Says which shards did not answer, and what that means for what is shown.
+pub fn missing(failed: &[store::Error], meaning: &str) -> Markup {
+    html! {
+        p.notice data-missing=(store::Error::shards_of(failed).join(" ")) {
+            "Partial: these shards do not answer: " (store::Error::shards_of(failed).join(", ")) "; " (meaning) "."
+        }
+    }
+}
+
 fn nothing(asked: &Asked, page: &Page) -> &'static str {
     match (page.size, page.next.is_some()) {
+        (0, false) if !page.failed.is_empty() => "No key on the shards that answer.",
         (0, _) => "The namespace is empty.",
         // A pattern that matches little finds little in what one page looks at.
         (_, true) => "Nothing in this part of the namespace; go on.",

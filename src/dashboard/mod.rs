@@ -12,6 +12,7 @@ mod audit;
 mod chart;
 mod condition;
 mod confirmation;
+mod done;
 mod entry;
 mod events;
 mod facts;
@@ -41,10 +42,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use self::done::{DeleteResult, FlushResult, Results};
 use self::events::Feeds;
-use self::facts::Latest;
+use self::facts::Facts;
 
 use self::problem::Problem;
+use crate::fleet::{FRESH, Fresh};
 use crate::http::{Error, SharedApp, is_same_site};
 use crate::trends::Trends;
 
@@ -54,8 +57,10 @@ pub struct Dashboard {
     trends: Arc<Trends>,
     /// Where feeds run.
     runtime: Handle,
-    latest: Latest,
+    latest: Fresh<Facts>,
     feeds: Feeds,
+    flushes: Results<FlushResult>,
+    deletions: Results<DeleteResult>,
     /// Places for streams of events.
     streams: Arc<Semaphore>,
 }
@@ -84,23 +89,20 @@ pub fn router(app: SharedApp) -> Router {
         trends: app.trends.clone(),
         app,
         runtime: Handle::current(),
-        latest: Latest::default(),
+        latest: Fresh::new(FRESH),
         feeds: Feeds::default(),
+        flushes: Results::default(),
+        deletions: Results::default(),
         streams: Arc::new(Semaphore::new(events::MOST_STREAMS)),
     };
-    // The same twice: in the query stand the namespaces that no path can hold, see `address`.
-    let of_namespace = |routes: Router<Shared>, at: &str| {
-        routes
-            .route(at, get(namespace::get))
-            .route(&format!("{at}/flush"), post(flush::post))
-            .route(&format!("{at}/flushed"), get(flush::flushed))
-            .route(&format!("{at}/deleted"), get(entry::deleted))
-            .route(&format!("{at}/key"), get(entry::find))
-            .route(&format!("{at}/key/delete"), post(entry::find_and_delete))
-    };
-    ["/dashboard/namespaces/{ns}", "/dashboard/namespace"]
-        .into_iter()
-        .fold(Router::new(), of_namespace)
+    let of_namespace = "/dashboard/namespaces/{ns}";
+    Router::new()
+        .route(of_namespace, get(namespace::get))
+        .route(&format!("{of_namespace}/flush"), post(flush::post))
+        .route(&format!("{of_namespace}/flushed"), get(flush::flushed))
+        .route(&format!("{of_namespace}/deleted"), get(entry::deleted))
+        .route(&format!("{of_namespace}/key"), get(entry::find))
+        .route(&format!("{of_namespace}/key/delete"), post(entry::find_and_delete))
         .route("/dashboard", get(overview::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
         .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))

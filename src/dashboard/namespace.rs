@@ -20,6 +20,7 @@ use super::{Dashboard, Shared, audit, flush, latency, number};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::model::{Namespace, Policy, Ttl};
+use crate::store::{self, KnownTotals};
 
 /// Keys shown as the hottest.
 const TOP_KEYS: usize = 10;
@@ -60,9 +61,9 @@ pub async fn get(
     Ok(page.respond_with_forms(StatusCode::OK, &token))
 }
 
-/// The numbers of a moment ago; `None` where a shard did not tell in time.
-async fn stats_of(dashboard: &Dashboard, namespace: &Namespace) -> Option<Stats> {
-    timeout(PATIENCE, dashboard.app.cache.watched_stats(namespace)).await.ok()?.ok()
+/// The numbers of a moment ago, of the shards that answer; `None` where none told in time.
+async fn stats_of(dashboard: &Dashboard, namespace: &Namespace) -> Option<KnownTotals> {
+    timeout(PATIENCE, dashboard.app.cache.known_stats(namespace)).await.ok()?.ok()
 }
 
 /// What changes while somebody looks.
@@ -78,7 +79,10 @@ pub async fn regions(dashboard: &Dashboard, namespace: &Namespace) -> Vec<Region
     ]
 }
 
-fn figures(dashboard: &Dashboard, namespace: &Namespace, stats: Option<&Stats>) -> Markup {
+fn figures(dashboard: &Dashboard, namespace: &Namespace, known: Option<&KnownTotals>) -> Markup {
+    let stats = known.map(|known| &known.totals);
+    let failed = known.map_or(&[][..], |known| &known.failed);
+    let missing = store::Error::shards_of(failed).join(", ");
     let policy = match dashboard.app.cache.namespace(namespace) {
         Ok(record) => Some(record.policy),
         Err(Error::PoliciesUnknown) => None,
@@ -108,7 +112,15 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, stats: Option<&Stats>) 
             },
             tile("hits", "Hits", plain(|stats| stats.hits), html! { "reads that found the key" }),
             tile("misses", "Misses", plain(|stats| stats.misses), html! { "reads that did not" }),
-            tile("total_keys", "Keys", plain(|stats| stats.keys), html! { "alive now" }),
+            tile(
+                "total_keys",
+                "Keys",
+                plain(|stats| stats.keys),
+                html! {
+                    @if missing.is_empty() { "alive now" }
+                    @else { span data-missing=(missing) { "partial: without shard " (missing) } }
+                },
+            ),
             Tile {
                 stat: "memory_used_bytes",
                 name: "Values",

@@ -252,7 +252,9 @@ fn figures(dashboard: &Dashboard, facts: &Facts, rows: &Rows) -> Markup {
     let [keys, bytes] = [keys, bytes].map(|sum| namespaces.map(|_| sum));
     let p99 = dashboard.trends.latency(None).p99;
     let unknown = || number::UNKNOWN.to_owned();
-    let of_what = if namespaces.is_none() || known().count() < rows.known().len() {
+    let of_what = if rows.known().iter().any(Row::is_partial) {
+        "partial: a shard does not answer"
+    } else if namespaces.is_none() || known().count() < rows.known().len() {
         "not all are known yet"
     } else if facts.shards.iter().any(|shard| shard.is_connected != Some(true)) {
         "as last known"
@@ -396,7 +398,7 @@ fn namespace_row(row: &Row) -> Markup {
             th scope="row" { a href=(address::namespace(row.name())) { (row.name()) } }
             (cell("Reads", reads.map(|reads| format!("{reads:.3}")), reads.map_or_else(unknown, number::rate)))
             (cell("Hit rate", hit_rate.map(|rate| format!("{rate:.4}")), hit_rate.map_or_else(unknown, number::percent)))
-            (cell("Keys", totals.map(|t| t.keys.to_string()), totals.map_or_else(unknown, |t| number::count(t.keys))))
+            (cell("Keys", totals.map(|t| t.keys.to_string()), totals.map_or_else(unknown, |t| row.marked(number::count(t.keys)))))
             td.number data-label="Memory" data-value=[totals.map(|t| t.bytes)] {
                 (totals.map_or_else(unknown, |t| number::bytes(t.bytes)))
                 @if quota > 0 {
@@ -444,6 +446,7 @@ mod tests {
         let lately = Summary {
             name: name.to_owned(),
             totals: keys.map(|keys| Totals { keys, ..Totals::default() }),
+            partial_totals: None,
             reads_per_second: None,
             hit_rate: None,
             writes_per_second: 0.0,

@@ -40,7 +40,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 6] = [
+const STEPS: [(i64, &str, &str, &str); 7] = [
     (
         1,
         "foundation",
@@ -76,6 +76,12 @@ const STEPS: [(i64, &str, &str, &str); 6] = [
         "namespace_id",
         include_str!("../../migrations/postgres/0006_namespace_id.sql"),
         include_str!("../../migrations/sqlite/0006_namespace_id.sql"),
+    ),
+    (
+        7,
+        "outcome",
+        include_str!("../../migrations/postgres/0007_outcome.sql"),
+        include_str!("../../migrations/sqlite/0007_outcome.sql"),
     ),
 ];
 

@@ -7,6 +7,7 @@
 
 mod address;
 mod agreement;
+mod fresh;
 mod instance;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use address::advertised;
 pub use agreement::Agreement;
+pub use fresh::Fresh;
 pub use instance::{Instance, L1Figures, LoadFigures};
 
 use self::instance::Line;
@@ -43,9 +45,15 @@ const LIVING: Duration = Duration::from_secs(3);
 /// For how long what a shard said of the others is believed while it says nothing more.
 const BELIEVED: Duration = Duration::from_secs(2);
 
+/// For how long a view of the fleet is shared by all who ask for one: what it asks of the shards does not grow with
+/// the number of questions.
+pub const FRESH: Duration = Duration::from_millis(500);
+
 /// What the view is made from.
 pub struct Sources {
     pub store: SharedStore,
+    /// Where each shard is, by its name, as it may be shown.
+    pub addresses: BTreeMap<String, String>,
     pub l1: Arc<L1>,
     /// Absent where L1 is not used.
     pub coherence: Option<Arc<Coherence>>,
@@ -62,6 +70,7 @@ pub struct Fleet {
     started_at: UnixMillis,
     sources: Sources,
     heard: Mutex<Heard>,
+    view: Fresh<Cluster>,
 }
 
 #[derive(Default)]
@@ -73,8 +82,11 @@ struct Heard {
 }
 
 /// A shard as this instance sees it.
+#[derive(Clone, Debug)]
 pub struct ShardView {
     pub survey: Survey,
+    /// Its URL without credentials; `None` for the embedded store.
+    pub address: Option<String>,
     /// The part of all keys that it owns.
     pub ring_share: f64,
     /// How old the proof is that L1 knows of its writes; `None` without any.
@@ -95,7 +107,7 @@ impl Fleet {
     pub fn new(id: &str, address: String, sources: Sources) -> Self {
         let by_shard = vec![None; sources.store.shard_names().len()];
         let heard = Mutex::new(Heard { by_shard, is_agreed: true });
-        Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard }
+        Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard, view: Fresh::new(FRESH) }
     }
 
     /// Beats on every shard until `shutdown`, then takes this instance back.
@@ -164,8 +176,18 @@ impl Fleet {
         self.sources.coherence.as_ref().map(|coherence| coherence.max_staleness())
     }
 
+    /// The address of a shard as it may be shown.
+    pub fn shard_address(&self, name: &str) -> Option<&str> {
+        self.sources.addresses.get(name).map(String::as_str)
+    }
+
+    /// Instances and shards, asked at most [`FRESH`] ago.
+    pub async fn cluster(&self) -> Arc<Cluster> {
+        self.view.get(|| self.look()).await
+    }
+
     /// Instances and shards, asked now.
-    pub async fn cluster(&self) -> Cluster {
+    async fn look(&self) -> Cluster {
         let Sources { store, registry, coherence, .. } = &self.sources;
         let namespaces = registry.is_loaded().then(|| registry.names());
         let (instances, surveys) = tokio::join!(self.instances(), store.survey(namespaces.as_deref()));
@@ -174,6 +196,7 @@ impl Fleet {
         let mut shards: Vec<ShardView> = (0..)
             .zip(surveys.into_iter().zip(shares))
             .map(|(index, (survey, ring_share))| ShardView {
+                address: self.shard_address(&survey.health.name).map(str::to_owned),
                 survey,
                 ring_share,
                 watermark_age: coherence.as_ref().and_then(|coherence| coherence.watermark_age(index, now)),

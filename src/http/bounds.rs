@@ -20,6 +20,7 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, BodyLimit};
 use super::budget::Budget;
+use super::connection::Peer;
 use super::error::{self, Code, Error};
 use super::extract::is_dry_run;
 use super::failure_log::FailureLog;
@@ -164,7 +165,8 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
     let deadline = Instant::now() + bounds.request_timeout;
     let stays = request.version() == Version::HTTP_11 && is_kept(request.headers());
     let limit = bounds.body_limit(request.method(), request.uri());
-    let caller = caller(request.headers());
+    let client = request.extensions().get::<Peer>().map(|Peer(address)| *address);
+    let caller = caller(request.headers()).at(client);
     let may_write = may_write(request.method(), request.uri());
     // Held until the request is over.
     let share = bounds.bodies.share();

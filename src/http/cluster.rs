@@ -46,6 +46,9 @@ pub struct InstanceAnswer {
 #[schema(as = Shard)]
 pub struct ShardAnswer {
     name: String,
+    /// Its URL, without user and password; null for the embedded store.
+    #[schema(required)]
+    address: Option<String>,
     #[schema(schema_with = schema::shard_state)]
     state: &'static str,
     #[schema(schema_with = schema::role, required)]
@@ -69,6 +72,7 @@ pub struct ShardAnswer {
     operation_id = "get_cluster",
     tag = "operations",
     summary = "Every instance on these shards, and the shards",
+    description = "An answer may be half a second old.",
     responses(answers::Cluster)
 )]
 pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
@@ -81,9 +85,9 @@ pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>)
         warnings.extend(survey.health.findings.iter().map(|finding| finding.text.clone()));
     }
     let answer = ClusterAnswer {
-        ring: RingAnswer { version: cluster.ring_version, agreed: cluster.agreement.is_agreed() },
-        instances: cluster.instances.into_iter().map(InstanceAnswer::from).collect(),
-        shards: cluster.shards.into_iter().map(ShardAnswer::from).collect(),
+        ring: RingAnswer { version: cluster.ring_version.clone(), agreed: cluster.agreement.is_agreed() },
+        instances: cluster.instances.iter().cloned().map(InstanceAnswer::from).collect(),
+        shards: cluster.shards.iter().cloned().map(ShardAnswer::from).collect(),
         warnings,
     };
     Ok(answer::json(StatusCode::OK, &answer))
@@ -117,6 +121,7 @@ impl From<ShardView> for ShardAnswer {
             used_bytes: health.reachable.then_some(health.used_bytes),
             limit_bytes: health.reachable.then_some(health.limit_bytes),
             name: health.name,
+            address: shard.address,
             keys: shard.survey.keys,
             ring_share: shard.ring_share,
             watermark_age_ms: shard.watermark_age.map(|age| age.as_millis() as u64),

@@ -30,7 +30,7 @@ use super::wire::Wire;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 
-/// The other end of a connection, noted with requests that may change something.
+/// The other end of a connection, noted with every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -78,7 +78,7 @@ impl Connections {
         let mut wire = Wire::new(stream, self.write_timeout, self.timeouts);
         loop {
             if let Some(fast_path) = &self.fast_path {
-                match fast_path.serve(&mut wire, &mut closing).await {
+                match fast_path.serve(&mut wire, peer.ip(), &mut closing).await {
                     Ok(End::Router) => {}
                     Ok(End::Closed) => return,
                     Ok(End::Slow) => return self.metrics.connections_slow.increment(1),
@@ -99,10 +99,7 @@ impl Connections {
         let handed = Handed::new(wire, hosts);
         let turn = handed.turn();
         let service = service_fn(|mut request: Request<Incoming>| {
-            // Reads need nobody's name, and pay nothing for it.
-            if !request.method().is_safe() {
-                request.extensions_mut().insert(Peer(peer.ip()));
-            }
+            request.extensions_mut().insert(Peer(peer.ip()));
             turn.serve(self.router.clone().call(request))
         });
         let mut connection = self.http.serve_connection(TokioIo::new(handed), service);

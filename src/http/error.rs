@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::answer;
 use super::failure_log::Failure;
-use crate::cache;
+use crate::cache::{self, Told};
 use crate::database;
 use crate::jobs;
 use crate::metrics::Metrics;
@@ -230,6 +230,19 @@ pub fn cache_code(error: &cache::Error) -> Code {
         E::Database(database::Error::OutcomeUnknown(_)) => Code::OutcomeUnknown,
         E::Database(_) => Code::DatabaseUnavailable,
         E::PoliciesUnknown => Code::PoliciesUnknown,
+    }
+}
+
+/// Status and code of an answer of the cache, for the access log.
+pub fn in_words(told: Told<'_>) -> (u16, Option<&'static str>) {
+    let failed = |status: StatusCode, code: Code| (status.as_u16(), Some(code.as_str()));
+    match told {
+        Told::Done => (StatusCode::OK.as_u16(), None),
+        Told::Created => (StatusCode::CREATED.as_u16(), None),
+        Told::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
+        Told::InPart(error) => failed(StatusCode::OK, store_code(error)),
+        Told::Nothing(error) => failed(store_code(error).status(), store_code(error)),
+        Told::Failed(error) => failed(cache_code(error).status(), cache_code(error)),
     }
 }
 

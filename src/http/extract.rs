@@ -168,7 +168,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestOrigin {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        let Peer(client) = parts.extensions.get().expect("the server notes the peer of what may change something");
+        let Peer(client) = parts.extensions.get().expect("the server notes the peer of every request");
         // Several headers of the name are one list (RFC 9110, 5.3).
         let claims: Vec<_> = parts.headers.get_all(X_FORWARDED_FOR).iter().map(|claim| text(claim)).collect();
         let forwarded_for = (!claims.is_empty()).then(|| claims.join(", "));

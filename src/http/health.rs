@@ -243,7 +243,8 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.ring_disagreements.set(agreement.disagreeing() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
     // Looks into /proc, which may take a while.
-    let rendered = tokio::task::spawn_blocking(move || app.metrics.render() + &app.trends.render_metrics()).await;
+    let background = app.background.clone();
+    let rendered = background.spawn_blocking(move || app.metrics.render() + &app.trends.render_metrics()).await;
     let Ok(text) = rendered else { return Error::Panic.into_response() };
     let mut response = text.into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -151,7 +151,7 @@ pub struct LineAnswer {
     at: String,
     operation: String,
     key_pattern: String,
-    /// Null for what is no read.
+    /// Null for what is no read, and for a read that failed: see `outcome`.
     #[schema(required)]
     hit: Option<bool>,
     latency_ms: f64,
@@ -161,11 +161,37 @@ pub struct LineAnswer {
     /// Of the `traceparent` that the request came with.
     #[schema(required)]
     trace_id: Option<String>,
+    /// How it ended: hit, miss or stale for reads, done, refused, failed; null, with the fields below, in rows of an
+    /// earlier release.
+    #[schema(required)]
+    outcome: Option<String>,
+    /// Of the answer; 200 as well where `If-None-Match` made it 304, or a flush went on as a job.
+    #[schema(required)]
+    status: Option<i32>,
+    /// Null where it went well.
+    #[schema(required)]
+    error_code: Option<String>,
+    /// Where it was answered: l1, shard or embedded; null where no store was asked.
+    #[schema(required)]
+    tier: Option<String>,
+    /// The address of the connection's other end; null for what no request asked for.
+    #[schema(required)]
+    client: Option<String>,
+    /// The instance that answered, as in `/api/v1/cluster`.
+    #[schema(required)]
+    instance: Option<String>,
 }
 
 impl From<access_log::Line> for LineAnswer {
     fn from(line: access_log::Line) -> Self {
+        let access_log::LoggedEnding { outcome, status, error_code, tier, client, instance } = line.ending;
         Self {
+            outcome,
+            status,
+            error_code,
+            tier,
+            client,
+            instance,
             at: date_to_the_millisecond(line.at),
             operation: line.operation,
             key_pattern: line.key_pattern,

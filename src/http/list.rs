@@ -11,6 +11,7 @@ use super::extract::{NamespacePath, StrictQuery, limit, selection};
 use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
 use crate::cache::Listing;
+use crate::store;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +38,14 @@ pub struct ListAnswer {
     /// Leads to the next page; null behind the last.
     #[schema(required)]
     cursor: Option<String>,
+    /// True where a shard did not answer: its keys are missing, in `size`, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    partial: bool,
+    /// The shards that did not answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    missing_shards: Vec<String>,
 }
 
 #[utoipa::path(
@@ -45,7 +54,8 @@ pub struct ListAnswer {
     operation_id = "list_keys",
     tag = "namespaces",
     summary = "List the live keys",
-    description = "A key that lives throughout is listed exactly once, whatever is written meanwhile.",
+    description = "A key that lives throughout is listed exactly once, whatever is written meanwhile. Where a shard does not \
+                   answer, `partial` says so.",
     params(params::InNamespace, ListQuery),
     responses(answers::List)
 )]
@@ -61,5 +71,7 @@ pub async fn list(
     };
     let page = app.cache.list(&namespace, &listing).await?;
     let cursor = page.next.map(|cursor| cursor.encode());
-    Ok(answer::json(StatusCode::OK, &ListAnswer { size: page.size, keys: page.keys, cursor }))
+    let (partial, missing_shards) = (!page.failed.is_empty(), store::Error::shards_of(&page.failed));
+    let answer = ListAnswer { size: page.size, keys: page.keys, cursor, partial, missing_shards };
+    Ok(answer::json(StatusCode::OK, &answer))
 }

@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -73,7 +74,7 @@ pub use bounds::Bounds;
 pub use connection::Connections;
 pub use cross_site::is_same_site;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
-pub use error::{Code, Error};
+pub use error::{Code, Error, in_words};
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
@@ -91,6 +92,8 @@ pub struct App {
     pub jobs: Arc<Jobs>,
     pub database: Arc<Database>,
     pub metrics: Arc<Metrics>,
+    /// The runtime for background work.
+    pub background: Handle,
     pub bounds: Arc<Bounds>,
     pub hosts: Arc<Hosts>,
     pub dropped_log_lines: DroppedLines,
@@ -114,7 +117,10 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/api/v1/cache/{ns}/mdelete", entry().post(batch::mdelete))
         .route("/api/v1/cache/{ns}/{key}", entry())
         .route("/api/v1/namespaces", get(namespaces::list))
-        .route("/api/v1/namespaces/{ns}", get(namespaces::get).put(namespaces::put).delete(namespaces::delete))
+        .route(
+            "/api/v1/namespaces/{ns}",
+            get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete),
+        )
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
         .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
         .route("/api/v1/jobs", get(jobs::list))

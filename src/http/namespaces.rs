@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -14,7 +14,7 @@ use super::flush::ClientPatience;
 use super::json::{date, object};
 use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer, jobs};
-use crate::model::{Invalid, Policy, whole_number};
+use crate::model::{Invalid, Policy, PolicyChange, whole_number};
 use crate::namespaces::Record;
 
 #[derive(Serialize, ToSchema)]
@@ -131,6 +131,60 @@ pub async fn put(
     let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyChangeBody<'b> {
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_default_ttl)]
+    default_ttl: Option<Option<&'b RawValue>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_max_size_mb)]
+    max_size_mb: Option<Option<&'b RawValue>>,
+    #[serde(default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_eviction_policy)]
+    eviction_policy: Option<Option<String>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_stale_if_error)]
+    stale_if_error: Option<Option<&'b RawValue>>,
+}
+
+/// A field that is there, `null` included.
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// `PATCH`: change what is named.
+#[utoipa::path(
+    patch, path = "/api/v1/namespaces/{ns}", operation_id = "patch_namespace", tag = "namespaces",
+    summary = "Change fields of a policy",
+    description = "Changes the fields that are named, in one transaction. `null` is the default; what is absent stays.",
+    params(params::InNamespace, params::ChangeHeaders),
+    request_body(content = PolicyChangeBody, example = json!({"max_size_mb": 200})),
+    responses(answers::PatchNamespace)
+)]
+pub async fn patch(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+    RequestOrigin(origin): RequestOrigin,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let body: PolicyChangeBody<'_> = object(&body)?;
+    let default = app.cache.default_policy();
+    let number = |field, named: Option<Option<&RawValue>>, default: u64| {
+        named.map(|text| Ok::<_, Invalid>(number(field, text)?.unwrap_or(default))).transpose()
+    };
+    let eviction = body.eviction_policy.map(|named| named.unwrap_or_else(|| default.eviction_policy.to_string()));
+    let change = PolicyChange::parse(
+        number("default_ttl", body.default_ttl, default.default_ttl_seconds())?,
+        number("max_size_mb", body.max_size_mb, default.max_size_mb)?,
+        eviction.as_deref(),
+        number("stale_if_error", body.stale_if_error, default.stale_if_error_seconds())?,
+    )?;
+    let record = app.cache.patch_namespace(&namespace, &change, &origin).await?;
+    Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(record)))
 }
 
 /// A whole number, named when it is none.

@@ -3,13 +3,14 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::Error;
-use super::extract::{NamespacePath, NoParameters, StrictQuery};
-use super::openapi::{answers, params};
+use super::extract::{NamespacePath, StrictQuery};
+use super::openapi::{answers, params, schema};
 use super::{SharedApp, answer};
+use crate::store::{self, KnownTotals};
 
 #[derive(Serialize, ToSchema)]
 pub struct StatsAnswer<'n> {
@@ -35,6 +36,23 @@ pub struct StatsAnswer<'n> {
     expired_not_swept: u64,
     /// Whether a part of the index was lost: entries are being found again, and `total_keys` grows meanwhile.
     repairing: bool,
+    /// True where `partial=true` was asked for and a shard did not answer: what it holds is missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    partial: bool,
+    /// The shards that did not answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    missing_shards: Vec<String>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StatsQuery {
+    /// `true`: where a shard does not answer, the numbers of the others, instead of an error.
+    #[param(schema_with = schema::partial)]
+    partial: Option<String>,
 }
 
 #[utoipa::path(
@@ -43,15 +61,20 @@ pub struct StatsAnswer<'n> {
     operation_id = "get_stats",
     tag = "namespaces",
     summary = "The numbers of a namespace",
-    params(params::InNamespace),
+    params(params::InNamespace, StatsQuery),
     responses(answers::Stats)
 )]
 pub async fn stats(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
-    _: StrictQuery<NoParameters>,
+    StrictQuery(query): StrictQuery<StatsQuery>,
 ) -> Result<Response, Error> {
-    let stats = app.cache.stats(&namespace).await?;
+    let known = match query.partial.as_deref() {
+        None | Some("false") => KnownTotals { totals: app.cache.stats(&namespace).await?, failed: Vec::new() },
+        Some("true") => app.cache.known_stats(&namespace).await?,
+        Some(other) => return Err(Error::InvalidQuery(format!("`partial` is true or false, not {other:?}"))),
+    };
+    let stats = known.totals;
     let reads = stats.hits + stats.misses;
     let answer = StatsAnswer {
         namespace: namespace.as_str(),
@@ -68,6 +91,8 @@ pub async fn stats(
         expirations: stats.expirations,
         expired_not_swept: stats.unswept,
         repairing: stats.is_in_repair,
+        partial: !known.failed.is_empty(),
+        missing_shards: store::Error::shards_of(&known.failed),
     };
     Ok(answer::json(StatusCode::OK, &answer))
 }

@@ -99,6 +99,7 @@ table! {
     jobs_refused: Counter, "sidecache_jobs_refused_total", Unit::Count, "Flushes refused before they began, too many being under way.";
     jobs_unsaved: Counter, "sidecache_jobs_unsaved_total", Unit::Count, "Jobs whose end could not be written to the database.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
+    connections_limit: Gauge, "sidecache_http_connections_limit", Unit::Count, "HTTP connections that may be open: max_connections, or as many as the descriptors allow.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused, too many being open.";
     connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";
     body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory taken by the bodies of requests under way.";

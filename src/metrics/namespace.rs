@@ -32,13 +32,15 @@ pub struct NamespaceFigures {
     pub totals: Option<NamespaceTotals>,
     /// 0 for none.
     pub quota_bytes: u64,
+    /// Whether writes beyond the quota are refused, instead of others making room.
+    pub refuses_at_quota: bool,
 }
 
 /// One line of the exposition: further labels and the value.
 type Series = (&'static str, fn(&NamespaceFigures) -> Option<u64>);
 
 /// Name, type, help, and the series of a namespace.
-const TABLE: [(&str, &str, &str, &[Series]); 9] = [
+const TABLE: [(&str, &str, &str, &[Series]); 10] = [
     (
         "sidecache_namespace_reads_total",
         "counter",
@@ -80,6 +82,12 @@ const TABLE: [(&str, &str, &str, &[Series]); 9] = [
         "gauge",
         "Bytes that the entries of the namespace may be charged; 0: no limit of its own.",
         &[("", |f| Some(f.quota_bytes))],
+    ),
+    (
+        "sidecache_namespace_quota_refuses",
+        "gauge",
+        "1 where the eviction policy is NONE, so that writes beyond the quota are refused.",
+        &[("", |f| Some(u64::from(f.refuses_at_quota)))],
     ),
     (
         "sidecache_namespace_evictions_total",

@@ -25,6 +25,6 @@ pub use namespace::Namespace;
 pub use operation::{Answer, Operation};
 pub use origin::Origin;
 pub use pattern::{Pattern, Selection};
-pub use policy::{EvictionPolicy, Policy, Quota, Quotas};
+pub use policy::{EvictionPolicy, Policy, PolicyChange, Quota, Quotas};
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, whole_number};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::invalid::{Invalid, quoted};
 
-/// The name of a namespace: `[A-Za-z0-9_.-]{1,100}`. Cheap to clone.
+/// The name of a namespace: `[A-Za-z0-9_.-]{1,100}`, but neither `.` nor `..`, which clients and proxies resolve as
+/// steps of a path. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace(Arc<str>);
 
@@ -27,7 +28,7 @@ impl Namespace {
     pub const MAX_LEN: usize = 100;
 
     /// # Errors
-    /// [`Invalid::Namespace`] when the name is empty, too long or holds another character.
+    /// [`Invalid::Namespace`] when the name is empty, too long, a step of a path or holds another character.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
         Self::check(name)?;
         Ok(Self(name.into()))
@@ -47,6 +48,9 @@ impl Namespace {
                 "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not {}",
                 quoted(name)
             )));
+        }
+        if matches!(name, "." | "..") {
+            return Err(Invalid::Namespace(format!("a namespace cannot be called {}", quoted(name))));
         }
         Ok(())
     }
@@ -68,14 +72,14 @@ mod tests {
 
     #[test]
     fn names_of_the_allowed_characters_and_length_parse() {
-        for name in ["a", "users", "A.b_c-9", &"x".repeat(100)] {
+        for name in ["a", "users", "A.b_c-9", "...", "a..b", ".a", &"x".repeat(100)] {
             assert!(Namespace::parse(name).is_ok(), "{name}");
         }
     }
 
     #[test]
     fn other_names_are_refused_with_the_reason() {
-        for name in ["", &"x".repeat(101), "a:b", "a b", "ä", "a/b", "*"] {
+        for name in ["", &"x".repeat(101), "a:b", "a b", "ä", "a/b", "*", ".", ".."] {
             assert!(matches!(Namespace::parse(name), Err(Invalid::Namespace(_))), "{name}");
         }
     }

@@ -61,6 +61,56 @@ impl Policy {
     }
 }
 
+/// The fields of a policy that a change names; the others stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    default_ttl: Option<Option<Ttl>>,
+    max_size_mb: Option<u64>,
+    eviction_policy: Option<EvictionPolicy>,
+    stale_if_error: Option<Option<Ttl>>,
+}
+
+impl PolicyChange {
+    /// Parses the fields that are named, as [`Policy::parse`] does.
+    ///
+    /// # Errors
+    /// [`Invalid::Policy`] naming the field.
+    pub fn parse(
+        default_ttl: Option<u64>,
+        max_size_mb: Option<u64>,
+        eviction_policy: Option<&str>,
+        stale_if_error: Option<u64>,
+    ) -> Result<Self, Invalid> {
+        let policy = Policy::parse(
+            default_ttl.unwrap_or(0),
+            max_size_mb.unwrap_or(0),
+            eviction_policy.unwrap_or(EvictionPolicy::default().as_str()),
+            stale_if_error.unwrap_or(0),
+        )?;
+        Ok(Self {
+            default_ttl: default_ttl.map(|_| policy.default_ttl),
+            max_size_mb,
+            eviction_policy: eviction_policy.map(|_| policy.eviction_policy),
+            stale_if_error: stale_if_error.map(|_| policy.stale_if_error),
+        })
+    }
+
+    /// Whether no field is named.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The policy after the change.
+    pub fn apply(&self, policy: Policy) -> Policy {
+        Policy {
+            default_ttl: self.default_ttl.unwrap_or(policy.default_ttl),
+            max_size_mb: self.max_size_mb.unwrap_or(policy.max_size_mb),
+            eviction_policy: self.eviction_policy.unwrap_or(policy.eviction_policy),
+            stale_if_error: self.stale_if_error.unwrap_or(policy.stale_if_error),
+        }
+    }
+}
+
 /// A number of seconds in which 0 has a meaning of its own.
 fn seconds(field: &str, zero: &str, seconds: u64) -> Result<Option<Ttl>, Invalid> {
     if seconds == 0 {
@@ -152,6 +202,19 @@ mod tests {
         for policy in EvictionPolicy::ALL {
             assert_eq!(policy.as_str().parse(), Ok(policy));
         }
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let before = Policy::parse(60, 5, "LFU", 30).unwrap();
+        let changed =
+            |ttl, size, eviction, stale| PolicyChange::parse(ttl, size, eviction, stale).unwrap().apply(before);
+        assert_eq!(changed(None, None, None, None), before);
+        assert_eq!(changed(Some(0), None, None, None), Policy { default_ttl: None, ..before });
+        assert_eq!(changed(None, Some(200), None, None), Policy { max_size_mb: 200, ..before });
+        let none = Policy { eviction_policy: EvictionPolicy::None, stale_if_error: None, ..before };
+        assert_eq!(changed(None, None, Some("NONE"), Some(0)), none);
+        assert!(PolicyChange::parse(None, None, Some("lru"), None).is_err());
     }
 
     #[test]

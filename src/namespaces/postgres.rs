@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use sqlx::PgPool;
 
 use super::record::{Loaded, PolicyRow, Row, policy_from_row};
-use super::sql::{MOVE_REVISION, REMOVE, REVISION, repository};
+use super::sql::{LOCK, MOVE_REVISION, REMOVE, REVISION, repository};
 use super::{Asked, Record, Repository};
 use crate::audit::{self, Change};
 use crate::database::{Database, Error, in_transaction};
-use crate::model::Namespace;
+use crate::model::{Namespace, Origin, PolicyChange, UnixMillis};
 
 const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, stale_if_error, \
      (extract(epoch FROM created_at) * 1000)::bigint, (extract(epoch FROM updated_at) * 1000)::bigint \

@@ -9,7 +9,7 @@ use super::postgres::Postgres;
 use super::record::Loaded;
 use super::sqlite::Sqlite;
 use crate::database::{Database, Error, Pool};
-use crate::model::{Namespace, Origin, Policy};
+use crate::model::{Namespace, Origin, Policy, PolicyChange, UnixMillis};
 
 /// Records in a database. The revision moves with every change.
 #[async_trait]
@@ -26,6 +26,16 @@ pub trait Repository: Send + Sync + 'static {
     /// is stored now, and whether it is new. The change and its row in the audit trail are there
     /// together or not at all.
     async fn put(&self, record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error>;
+
+    /// Changes the fields of a policy that `change` names, in one transaction with the row in the audit trail.
+    /// Answers what is stored now; `None` where there is no such record.
+    async fn patch(
+        &self,
+        namespace: &Namespace,
+        change: &PolicyChange,
+        at: UnixMillis,
+        origin: &Origin,
+    ) -> Result<Option<Record>, Error>;
 
     /// Removes a record and tells whether it was there; if it was, the audit trail says so, and that
     /// `deleted` entries went with it.

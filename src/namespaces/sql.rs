@@ -4,6 +4,9 @@
 /// Moves with every change, in its transaction.
 pub(super) const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET revision = revision + 1";
 
+/// Changes nothing, and makes the transaction the only one that may change the row.
+pub(super) const LOCK: &str = "UPDATE cache_namespaces SET name = name WHERE name = $1";
+
 pub(super) const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
 
 pub(super) const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1 RETURNING default_ttl, max_size_mb, eviction_policy, stale_if_error";
@@ -93,6 +96,46 @@ macro_rules! repository {
                         is_committing.store(true, Relaxed);
                         transaction.commit().await?;
                         Ok((record, before.is_none()))
+                    })
+                    .await;
+                result.map_err(|error| error.of_commit(&is_committing))
+            }
+
+            async fn patch(
+                &self,
+                namespace: &Namespace,
+                change: &PolicyChange,
+                at: UnixMillis,
+                origin: &Origin,
+            ) -> Result<Option<Record>, Error> {
+                let is_committing = AtomicBool::new(false);
+                let result = self
+                    .database
+                    .run(async {
+                        let mut transaction = self.pool.begin().await?;
+                        let lock =
+                            self.database.query(LOCK).bind(namespace.as_str()).execute(&mut *transaction).await?;
+                        if lock.rows_affected() == 0 {
+                            return Ok(None);
+                        }
+                        let before = self.database.query_as(BEFORE).bind(namespace.as_str());
+                        let before: PolicyRow = before.fetch_one(&mut *transaction).await?;
+                        let before = policy_from_row(before)?;
+                        let after = change.apply(before);
+                        let mut record =
+                            Record { namespace: namespace.clone(), policy: after, created_at: at, updated_at: at };
+                        let (name, ttl, size, eviction, stale, _, updated_at) = record.clone().into_row();
+                        let replace =
+                            self.database.query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
+                        let born: i64 = replace.bind(stale).bind(updated_at).fetch_one(&mut *transaction).await?;
+                        record.created_at.0 = u64::try_from(born).unwrap_or(0);
+                        let row =
+                            audit::Record::new(namespace, origin, Change::PolicyReplaced { before, after }).into();
+                        $audit(&self.database, &mut transaction, &row).await?;
+                        self.database.query(MOVE_REVISION).execute(&mut *transaction).await?;
+                        is_committing.store(true, Relaxed);
+                        transaction.commit().await?;
+                        Ok(Some(record))
                     })
                     .await;
                 result.map_err(|error| error.of_commit(&is_committing))

@@ -50,6 +50,29 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
     }
 
+    /// The shard that failed, where it is one.
+    pub fn shard(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { shard, .. }
+            | Self::Timeout { shard }
+            | Self::OutcomeUnknown { shard, .. }
+            | Self::Overloaded { shard }
+            | Self::Full { shard }
+            | Self::ForeignType { shard, .. }
+            | Self::MakingRoom { shard }
+            | Self::Protocol { shard, .. } => Some(shard),
+            Self::QuotaUsedUp | Self::RingMismatch => None,
+        }
+    }
+
+    /// The names of the shards that failed, sorted.
+    pub fn shards_of(failed: &[Self]) -> Vec<String> {
+        let mut names: Vec<String> = failed.iter().filter_map(Self::shard).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Whether a key of another type, and not a fault of the shard, caused the error.
     pub fn is_foreign(&self) -> bool {
         matches!(self, Self::ForeignType { .. })

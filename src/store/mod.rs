@@ -51,6 +51,16 @@ pub struct Page {
     pub keys: Vec<String>,
     /// Where to go on; `None` at the end.
     pub next: Option<Cursor>,
+    /// Why shards did not answer: their keys are missing, in `size`, too.
+    pub failed: Vec<Error>,
+}
+
+/// The numbers of one namespace on the shards that answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownTotals {
+    pub totals: Totals,
+    /// Why the others did not: what they hold is missing.
+    pub failed: Vec<Error>,
 }
 
 /// The numbers of one namespace, over all shards.
@@ -214,7 +224,11 @@ pub trait Store: Presence {
         progress: &FlushProgress,
     ) -> Result<u64, FlushFailure>;
 
-    /// Lists live keys that `selection` means, about `limit` a page.
+    /// Lists live keys that `selection` means, about `limit` a page. Shards that do not answer are left out, and told
+    /// in [`Page::failed`].
+    ///
+    /// # Errors
+    /// No shard answers, or one cannot list.
     async fn list(
         &self,
         namespace: &Namespace,
@@ -229,6 +243,14 @@ pub trait Store: Presence {
     /// The same as the books have it: what expired a moment ago may still be in it. Costs the same however much
     /// has expired.
     async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
+
+    /// The numbers of the shards that answer.
+    ///
+    /// # Errors
+    /// No shard answers.
+    async fn known_totals(&self, namespace: &Namespace) -> Result<KnownTotals, Error> {
+        Ok(KnownTotals { totals: self.totals(namespace).await?, failed: Vec::new() })
+    }
 
     /// Adds reads to the stats of their namespaces; the answers stand in the order of `reads`.
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>>;

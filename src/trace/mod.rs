@@ -11,6 +11,7 @@ mod counts;
 #[cfg(feature = "otel")]
 mod export;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use self::context::TraceContext;
@@ -27,6 +28,8 @@ const MOST_ID_BYTES: usize = 128;
 pub struct Caller {
     id: [u8; MOST_ID_BYTES],
     id_len: u8,
+    /// The address of the connection's other end, where it is one.
+    pub client: Option<IpAddr>,
     pub trace: Option<TraceContext>,
 }
 
@@ -45,7 +48,12 @@ impl Caller {
         let len = request_id.len().min(MOST_ID_BYTES);
         let mut id = [0; MOST_ID_BYTES];
         id[..len].copy_from_slice(&request_id[..len]);
-        Self { id, id_len: len as u8, trace }
+        Self { id, id_len: len as u8, client: None, trace }
+    }
+
+    /// The same caller, whose connection comes from `client`.
+    pub fn at(self, client: Option<IpAddr>) -> Self {
+        Self { client, ..self }
     }
 
     /// Any bytes but control characters, tabs excepted.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -84,17 +84,7 @@ impl Trends {
         metrics: Arc<Metrics>,
         most_labels: usize,
     ) -> Self {
-        let known = Known {
-            tracks: HashMap::new(),
-            overview: VecDeque::new(),
-            latencies: RecentLatencies::default(),
-            counted: Latencies::default(),
-            load: Load::default(),
-            others: Traffic::default(),
-            others_news: News::default(),
-            turn: 0,
-            stepped_at: Moment::now(),
-        };
+        let known = Known::new();
         let ticks = watch::Sender::new(0);
         Self { store, registry, counters, metrics, most_labels, known: Mutex::new(known), ticks }
     }
@@ -127,10 +117,13 @@ impl Trends {
             chosen.iter().map(|namespace| (namespace.clone(), None)).collect();
         let readings = futures_util::stream::iter(chosen).map(|namespace| async move {
             let totals = self.store.booked_totals(&namespace).await.ok();
-            (namespace, totals.map(|totals| (Moment::now(), totals)))
+            let part = if totals.is_some() { None } else { self.part(&namespace).await };
+            (namespace, totals.map(|totals| (Moment::now(), totals)), part)
         });
         let mut readings = std::pin::pin!(readings.buffer_unordered(READ_AT_ONCE).take_until(sleep_until(deadline)));
-        while let Some((namespace, reading)) = readings.next().await {
+        let mut parts = Vec::new();
+        while let Some((namespace, reading, part)) = readings.next().await {
+            parts.extend(part.map(|totals| (namespace.clone(), totals)));
             read.insert(namespace, reading);
         }
 
@@ -140,8 +133,19 @@ impl Trends {
         let mut known = self.known.lock();
         known.turn = (turn + read.len()) % records.len().max(1);
         known.keep(&records, self.most_labels, now);
+        for (namespace, totals) in parts {
+            if let Some(track) = known.tracks.get_mut(namespace.as_str()) {
+                track.take_part(totals);
+            }
+        }
         let traffic = self.counters.take_traffic(|name| known.tracks.contains_key(name));
         known.step(read, &traffic, &found, &self.metrics.latencies(), now);
+    }
+
+    /// What the shards that answer hold of a namespace whose totals were never read; the totals of before are better.
+    async fn part(&self, namespace: &Namespace) -> Option<Totals> {
+        let is_known = self.known.lock().tracks.get(namespace.as_str()).is_some_and(|track| track.totals().is_some());
+        if is_known { None } else { Some(self.store.known_totals(namespace).await.ok()?.totals) }
     }
 
     /// Every namespace with what is known of it, by name.
@@ -195,7 +199,7 @@ impl Trends {
     }
 
     /// The metrics of the namespaces in the Prometheus text format. A bounded number of namespaces has metrics of
-    /// its own, those that were known first; the rest is `other`.
+    /// its own, those that were created first; the rest is `other`.
     pub fn render_metrics(&self) -> String {
         let known = self.known.lock();
         let (own, others): (Vec<_>, Vec<_>) = known.tracks.iter().partition(|(_, track)| track.has_label);
@@ -211,23 +215,41 @@ impl Trends {
 /// When totals were read, and what they were.
 type Reading = (Moment, Totals);
 
+/// The namespaces that have metrics of their own: those that were created first. All instances choose the same, so
+/// that sums over instances count each namespace once.
+fn labelled(records: &[Record], most: usize) -> HashSet<&str> {
+    // A namespace that is called so must not be taken for the rest.
+    let mut candidates: Vec<_> = records.iter().filter(|record| record.namespace.as_str() != "other").collect();
+    if candidates.len() > most {
+        candidates.sort_by_key(|record| (record.created_at.0, record.namespace.as_str()));
+    }
+    candidates.into_iter().take(most).map(|record| record.namespace.as_str()).collect()
+}
+
 impl Known {
+    fn new() -> Self {
+        Self {
+            tracks: HashMap::new(),
+            overview: VecDeque::new(),
+            latencies: RecentLatencies::default(),
+            counted: Latencies::default(),
+            load: Load::default(),
+            others: Traffic::default(),
+            others_news: News::default(),
+            turn: 0,
+            stepped_at: Moment::now(),
+        }
+    }
+
     /// Takes in new namespaces and lets go of those that are no more.
     fn keep(&mut self, records: &[Record], most_labels: usize, now: Moment) {
-        let quota = |record: &Record| record.policy.max_size_mb << 20;
-        self.tracks.retain(|name, track| {
-            let at = records.binary_search_by(|record| record.namespace.as_str().cmp(name));
-            track.quota_bytes = at.map_or(0, |at| quota(&records[at]));
-            at.is_ok()
-        });
-        let mut labels = self.tracks.values().filter(|track| track.has_label).count();
+        self.tracks.retain(|name, _| records.binary_search_by(|record| record.namespace.as_str().cmp(name)).is_ok());
+        let labelled = labelled(records, most_labels);
         for record in records {
-            if !self.tracks.contains_key(record.namespace.as_str()) {
-                // A namespace that is called so must not be taken for the rest.
-                let has_label = labels < most_labels && record.namespace.as_str() != "other";
-                labels += usize::from(has_label);
-                self.tracks.insert(record.namespace.to_string(), Track::new(has_label, quota(record), now));
-            }
+            let name = record.namespace.as_str();
+            let (has_label, quota) = (labelled.contains(name), record.policy.quota());
+            let track = self.tracks.entry_ref(name).or_insert_with(|| Track::new(has_label, quota, now));
+            (track.has_label, track.quota) = (has_label, quota);
         }
     }
 
@@ -306,7 +328,9 @@ impl Known {
                 redis_evictions,
                 expirations,
             }),
-            quota_bytes: others.iter().map(|(_, track)| track.quota_bytes).sum(),
+            quota_bytes: others.iter().map(|(_, track)| track.quota_bytes()).sum(),
+            // The quota of all together says nothing about the one that refuses.
+            refuses_at_quota: false,
         }
     }
 
@@ -332,4 +356,35 @@ fn push(points: &mut VecDeque<Point>, point: Point) {
         points.pop_front();
     }
     points.push_back(point);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Policy;
+
+    #[test]
+    fn regression_all_instances_choose_the_same_namespaces_for_metrics_of_their_own() {
+        // Each took those that it had known first: with deletions in between another set than an instance that
+        // started later, and sums over instances counted one twice and another never.
+        let policy = Policy::parse(0, 0, "LRU", 0).unwrap();
+        let record = |name: &str, created_at| {
+            let (namespace, at) = (Namespace::parse(name).unwrap(), UnixMillis(created_at));
+            Record { namespace, policy, created_at: at, updated_at: at }
+        };
+        let chosen = |known: &mut Known, records: &[Record]| {
+            known.keep(records, 2, Moment::now());
+            let mut names: Vec<String> =
+                known.tracks.iter().filter(|(_, track)| track.has_label).map(|(name, _)| name.clone()).collect();
+            names.sort();
+            names
+        };
+        let mut old = Known::new();
+        let all = [record("a", 4), record("b", 3), record("c", 2), record("d", 1), record("other", 0)];
+        assert_eq!(chosen(&mut old, &all), ["c", "d"]);
+        let rest = [record("a", 4), record("b", 3), record("d", 1), record("e", 5)];
+        assert_eq!(chosen(&mut old, &rest), ["b", "d"]);
+        assert_eq!(chosen(&mut Known::new(), &rest), ["b", "d"]);
+        assert_eq!(chosen(&mut old, &all[..2]), ["a", "b"]);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Summary {
     pub name: String,
     /// The fleet's, as last read; `None` before the first time.
     pub totals: Option<Totals>,
+    /// Those of the shards that answered, while not all have answered yet.
+    pub partial_totals: Option<Totals>,
     /// By the fleet; `None` where that is not known.
     pub reads_per_second: Option<f64>,
     /// Of the last minute, 0 to 1; `None` where nothing was read.

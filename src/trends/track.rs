@@ -1,6 +1,7 @@
 //! One namespace over time.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::hot::HotKeys;
@@ -8,7 +9,7 @@ use super::point::{Latency, PerSecond, Point, Summary};
 use super::push;
 use crate::clock::Moment;
 use crate::metrics::{Latencies, NamespaceFigures, NamespaceTotals};
-use crate::model::UnixMillis;
+use crate::model::{EvictionPolicy, Quota, UnixMillis};
 use crate::stats::Traffic;
 use crate::store::Totals;
 
@@ -21,12 +22,13 @@ const HOT_SPAN: Duration = Duration::from_secs(300);
 /// What is known of a namespace.
 pub(super) struct Track {
     pub has_label: bool,
-    /// 0 for none.
-    pub quota_bytes: u64,
+    pub quota: Quota,
     /// When it was last read or written, here or elsewhere.
     pub used_at: Moment,
     /// As last read, and when.
     totals: Option<(Moment, Totals)>,
+    /// Those of a part of the shards, until all have answered once.
+    partial: Option<Totals>,
     /// Between the last two readings; `None` where one of them failed.
     rates: Option<PerSecond>,
     /// Since the first reading, and what that found; these never fall.
@@ -60,12 +62,13 @@ impl News {
 }
 
 impl Track {
-    pub fn new(has_label: bool, quota_bytes: u64, now: Moment) -> Self {
+    pub fn new(has_label: bool, quota: Quota, now: Moment) -> Self {
         Self {
             has_label,
-            quota_bytes,
+            quota,
             used_at: now,
             totals: None,
+            partial: None,
             rates: None,
             news: News::default(),
             points: VecDeque::new(),
@@ -75,6 +78,16 @@ impl Track {
             hot: Default::default(),
             hot_since: now,
         }
+    }
+
+    /// 0 for none.
+    pub fn quota_bytes(&self) -> u64 {
+        self.quota.max_bytes.map_or(0, NonZeroU64::get)
+    }
+
+    /// Whether writes beyond the quota are refused.
+    pub fn refuses_at_quota(&self) -> bool {
+        self.quota.max_bytes.is_some() && self.quota.eviction_policy == EvictionPolicy::None
     }
 
     pub fn add(&mut self, traffic: &Traffic, now: Moment) {
@@ -143,6 +156,11 @@ impl Track {
         news
     }
 
+    /// Takes what a part of the shards answered; it is shown while nothing better is known.
+    pub fn take_part(&mut self, totals: Totals) {
+        self.partial = Some(totals);
+    }
+
     pub fn totals(&self) -> Option<Totals> {
         self.totals.map(|(_, totals)| totals)
     }
@@ -189,10 +207,11 @@ impl Track {
         Summary {
             name: name.to_owned(),
             totals: self.totals(),
+            partial_totals: self.partial,
             reads_per_second: self.rates.map(PerSecond::reads),
             hit_rate: (all > 0.0).then(|| found / all),
             writes_per_second: self.rates.map(|rates| rates.writes).unwrap_or_default(),
-            quota_bytes: self.quota_bytes,
+            quota_bytes: self.quota_bytes(),
         }
     }
 
@@ -205,7 +224,12 @@ impl Track {
             redis_evictions: self.news.redis_evictions,
             expirations: self.news.expirations,
         });
-        NamespaceFigures { traffic: (&self.traffic).into(), totals, quota_bytes: self.quota_bytes }
+        NamespaceFigures {
+            traffic: (&self.traffic).into(),
+            totals,
+            quota_bytes: self.quota_bytes(),
+            refuses_at_quota: self.refuses_at_quota(),
+        }
     }
 }
 
@@ -248,7 +272,7 @@ mod tests {
     /// A track after readings a second apart.
     fn read(readings: &[Option<Totals>]) -> Track {
         let start = Moment::now();
-        let mut track = Track::new(true, 0, start);
+        let mut track = Track::new(true, Quota::default(), start);
         for (second, totals) in (0..).zip(readings) {
             track.take_point(*totals, start + Duration::from_secs(second), UnixMillis(1_000_000 + 1000 * second));
         }

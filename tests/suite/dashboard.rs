@@ -23,8 +23,8 @@ on_both_stores! {
     what_came_to_match_after_the_dry_run_is_told,
     a_form_that_is_old_or_says_too_little_deletes_nothing,
     a_search_within_a_tag_leaves_the_tag,
-    namespaces_that_no_path_can_hold_have_pages,
     a_key_is_deleted_after_it_was_asked_twice,
+    regression_a_page_tells_of_no_deletion_that_this_instance_did_not_do,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
     the_bare_address_leads_to_the_pages,
@@ -192,6 +192,30 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
     .await;
 }
 
+async fn regression_a_page_tells_of_no_deletion_that_this_instance_did_not_do(service: &Service) {
+    // The numbers stood in the address, and anybody could make them up.
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.set(&ns, "a", "1").await.expect(201);
+    for made_up in [
+        "/flushed?deleted=1000000&announced=5".to_owned(),
+        "/flushed?result=0123456789abcdef0123456789abcdef".to_owned(),
+        "/deleted?key=a&was_there=true".to_owned(),
+        "/deleted?result=0123456789abcdef0123456789abcdef".to_owned(),
+    ] {
+        let page = cache.fetch(&format!("{}{made_up}", namespace_page(&ns))).await;
+        assert!([400, 404].contains(&page.status), "{made_up}: {}", page.text());
+        assert!(!page.text().contains("1,000,000") && !page.text().contains("id=\"deleted\""), "{made_up}");
+    }
+    let forms = Forms::of(&cache, &namespace_page(&ns)).await;
+    let flush = format!("{}/flush", namespace_page(&ns));
+    let answer = forms.post(&flush, &[("announced", "1"), ("all", "yes"), ("issued", &now())]).await.expect(303);
+    let own = answer.header("location").expect("where the result is").to_owned();
+    cache.fetch(&own).await.expect(200);
+    // Of another namespace it says nothing.
+    let other = own.replace(&ns, &namespace("dashboard"));
+    cache.fetch(&other).await.expect(404);
+}
+
 async fn what_came_to_match_after_the_dry_run_is_told(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
@@ -232,25 +256,6 @@ async fn a_search_within_a_tag_leaves_the_tag(service: &Service) {
     let search = page.text().split_once("name=\"pattern\"").expect("a search").1;
     let search = search.split_once("</form>").expect("its end").0;
     assert!(!search.contains("name=\"tag\""), "a pattern and a tag are refused together: {search}");
-}
-
-async fn namespaces_that_no_path_can_hold_have_pages(service: &Service) {
-    let cache = service.client();
-    for ns in [".", ".."] {
-        let page = format!("/dashboard/namespace?ns={ns}");
-        let forms = Forms::of(&cache, &page).await;
-        let shown = cache.fetch(&format!("{page}&pattern=a*")).await.expect(200);
-        let flush = attribute(shown.text(), "id=\"flush\"", "action").expect("a form");
-        assert_eq!(flush, format!("/dashboard/namespace/flush?ns={ns}"));
-        assert_eq!(attribute(shown.text(), "name=\"ns\"", "value").as_deref(), Some(ns), "searching stays in it");
-        let dry_run = forms.post(&flush, &[("pattern", "nobody-wrote-it")]).await.expect(200);
-        assert_eq!(number(dry_run.text(), "id=\"dry-run\"", "data-count"), 0.0);
-        let done = forms.post_and_follow(&flush, &[("pattern", "no*"), ("announced", "0"), ("issued", &now())]).await;
-        assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 0.0);
-        cache.fetch(&format!("/dashboard/namespace/key?ns={ns}&key=nobody-wrote-it")).await.expect(404);
-        cache.fetch(&format!("{page}&unknown=1")).await.expect(400);
-    }
-    cache.fetch("/dashboard/namespace").await.expect(400);
 }
 
 async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {

@@ -262,7 +262,7 @@ async fn a_dead_shard_hides_nobody() {
     }
     let seen = cluster(&one).await;
     let dead = json!({
-        "name": "b", "state": "disconnected", "role": null, "used_bytes": null, "limit_bytes": null, "keys": null,
+        "name": "b", "address": format!("redis://127.0.0.1:{}", servers[1].port()), "state": "disconnected", "role": null, "used_bytes": null, "limit_bytes": null, "keys": null,
         "ring_share": shard(&seen, "b")["ring_share"], "watermark_age_ms": shard(&seen, "b")["watermark_age_ms"],
         "findings": shard(&seen, "b")["findings"],
     });
@@ -290,7 +290,10 @@ async fn a_silent_shard_costs_its_deadline_and_hides_nobody() {
         let cluster = cluster(&one).await;
         longest = longest.max(asked.elapsed());
         assert_eq!(addresses(&cluster).len(), 2, "{:?}: {cluster}", stopped.elapsed());
-        assert_eq!(shard(&cluster, "c")["state"], "disconnected");
+        // An answer may be half a second old.
+        if asked.duration_since(stopped) > Duration::from_millis(600) {
+            assert_eq!(shard(&cluster, "c")["state"], "disconnected");
+        }
         tokio::time::sleep(INTERVAL * 10).await;
     }
     println!("with a silent shard an answer took {longest:?} at most");
@@ -473,7 +476,7 @@ async fn the_embedded_store_is_a_fleet_of_one() {
     assert_eq!(instance["l1"], json!({"entries": 0, "bytes": 0, "max_bytes": 0, "hits": 0}));
     assert_eq!(seen["ring"]["agreed"], true);
     let shards = json!([{
-        "name": "embedded", "state": "connected", "role": "primary", "used_bytes": seen["shards"][0]["used_bytes"],
+        "name": "embedded", "address": null, "state": "connected", "role": "primary", "used_bytes": seen["shards"][0]["used_bytes"],
         "limit_bytes": 256 << 20, "keys": 1, "ring_share": 1.0, "watermark_age_ms": null,
         "findings": [],
     }]);

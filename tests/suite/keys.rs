@@ -15,6 +15,7 @@ on_both_stores! {
     awkward_keys_round_trip,
     awkward_keys_stay_apart,
     dots_are_keys_and_no_steps_in_a_path,
+    regression_dots_are_no_namespaces,
     percent_encoding_is_of_no_consequence,
     an_unencoded_slash_is_another_route,
     a_key_of_512_bytes_is_the_longest,
@@ -113,6 +114,25 @@ async fn dots_are_keys_and_no_steps_in_a_path(service: &Service) {
         assert_eq!(cache.mget(&ns, &[key]).await.number("hits"), 1);
         let encoded = format!("{}/{}", cache_path(&ns), key.replace('.', "%2E"));
         wire::request(address, "DELETE", &encoded, "").await.expect(200);
+    }
+}
+
+async fn regression_dots_are_no_namespaces(service: &Service) {
+    // They were, and the paths to them led elsewhere in every client that resolves `..`.
+    let (cache, address) = (service.client(), service.address());
+    for ns in [".", "..", "%2E", "%2e%2E"] {
+        for (method, path, body) in [
+            ("PUT", format!("/api/v1/cache/{ns}/k"), r#"{"value":1}"#),
+            ("GET", format!("/api/v1/cache/{ns}/k"), ""),
+            ("POST", format!("/api/v1/cache/{ns}/mget"), r#"{"keys":["k"]}"#),
+            ("DELETE", format!("/api/v1/cache/{ns}"), ""),
+            ("PUT", format!("/api/v1/namespaces/{ns}"), "{}"),
+        ] {
+            wire::request(address, method, &path, body).await.expect_error(400, "invalid_namespace");
+        }
+    }
+    for page in ["/dashboard/namespace?ns=..", "/dashboard/namespace/key?ns=..&key=k"] {
+        cache.fetch(page).await.expect(404);
     }
 }
 

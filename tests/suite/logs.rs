@@ -11,11 +11,13 @@ use crate::support::client::{Client, namespace};
 use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::postgres::{self, Postgres};
-use crate::support::service::{Service, Settings};
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings, Store};
 
 on_both_stores! {
     operations_are_shown_the_newest_first,
     since_and_operation_select,
+    regression_a_row_tells_how_its_operation_ended,
     wrong_parameters_are_refused_by_name,
 }
 
@@ -68,7 +70,7 @@ async fn operations_are_shown_the_newest_first(service: &Service) {
         let age = SystemTime::now().duration_since(time(line)).expect("a time that was");
         assert!(age < Duration::from_secs(300), "{line}");
         assert!(line["latency_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{line}");
-        assert_eq!(line.as_object().map(serde_json::Map::len), Some(7), "{line}");
+        assert_eq!(line.as_object().map(serde_json::Map::len), Some(13), "{line}");
     }
     let shown = |line: &Value| json!([line["operation"], line["key_pattern"], line["hit"]]);
     let mut shown: Vec<String> = lines.iter().map(|line| shown(line).to_string()).collect();
@@ -81,6 +83,96 @@ async fn operations_are_shown_the_newest_first(service: &Service) {
         r#"["set","user_*",null]"#,
     ];
     assert_eq!(shown, expected);
+}
+
+/// `[operation, hit, outcome, status, error_code, tier]` of each line, sorted.
+fn endings(lines: &[Value]) -> Vec<String> {
+    let fields = ["operation", "hit", "outcome", "status", "error_code", "tier"];
+    let mut shown: Vec<String> =
+        lines.iter().map(|line| json!(fields.map(|field| line[field].clone())).to_string()).collect();
+    shown.sort();
+    shown
+}
+
+/// A row had `hit` alone, which was null for a write as for a read that failed.
+async fn regression_a_row_tells_how_its_operation_ended(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("logs"));
+    let tier = if service.store() == Store::Shards { "shard" } else { "embedded" };
+    cache.set(&ns, "k", "1").await.expect(201);
+    cache.set(&ns, "k", "2").await.expect(200);
+    cache.get_with(&ns, "k", &[("cache-control", "no-cache")]).await.expect(200);
+    cache.get(&ns, "absent").await.expect(404);
+    cache.delete(&ns, "absent").await.expect(404);
+    cache.delete(&ns, "k").await.expect(200);
+    cache.set(&ns, "stats", "1").await.expect_error(400, "reserved_key");
+    cache.mget(&ns, &["k", "absent"]).await.expect(200);
+    cache.mset(&ns, &json!([{"key": "a", "value": 1}])).await.expect(200);
+    cache.flush(&ns, &[]).await.expect(200);
+    let lines = settled(&cache, &ns, 10).await;
+    let expected = [
+        json!(["delete", null, "done", 200, null, tier]),
+        json!(["delete", null, "done", 404, "key_not_found", tier]),
+        json!(["flush", null, "done", 200, null, tier]),
+        json!(["get", false, "miss", 404, "key_not_found", tier]),
+        json!(["get", true, "hit", 200, null, tier]),
+        json!(["mget", false, "miss", 200, null, tier]),
+        json!(["mset", null, "done", 200, null, tier]),
+        json!(["set", null, "done", 200, null, tier]),
+        json!(["set", null, "done", 201, null, tier]),
+        json!(["set", null, "refused", 400, "reserved_key", null]),
+    ];
+    assert_eq!(endings(&lines), expected.map(|line| line.to_string()));
+    let cluster = cache.fetch("/api/v1/cluster").await.expect(200).json();
+    let here = cluster["instances"].as_array().and_then(|all| all.iter().find(|one| one["self"] == true));
+    let here = here.map(|one| one["id"].clone()).expect("the instance that was asked");
+    for line in &lines {
+        assert_eq!((&line["client"], &line["instance"]), (&json!("127.0.0.1"), &here), "{line}");
+    }
+}
+
+/// The same while a shard is away: a read that failed is no read that was not asked for, and a stale one no hit.
+#[tokio::test]
+async fn regression_a_row_tells_a_failure_and_a_stale_answer() {
+    let mut server = Redis::start();
+    let settings =
+        Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 500).set("access_log_flush_ms", 50);
+    let service = Service::start(settings);
+    let (cache, ns) = (service.client(), namespace("logs"));
+    cache.put_policy(&ns, r#"{"stale_if_error":600}"#).await.expect(201);
+    cache.set(&ns, "k", "1").await.expect(201);
+    eventually(LATER, async || {
+        ensure!(cache.get(&ns, "k").await.is_l1_hit(), "not in L1 yet");
+        Ok(())
+    })
+    .await;
+    server.kill();
+    eventually(LATER, async || {
+        let answer = cache.get(&ns, "k").await.expect(200);
+        ensure!(answer.header("warning").is_some(), "not stale yet");
+        Ok(())
+    })
+    .await;
+    eventually(LATER, async || {
+        let answer = cache.get(&ns, "other").await;
+        ensure!(answer.text().contains("shard_unavailable"), "{}", answer.text());
+        Ok(())
+    })
+    .await;
+    cache.mget(&ns, &["k", "other"]).await.expect(200);
+    let expected = [
+        json!(["get", true, "hit", 200, null, "l1"]),
+        json!(["get", true, "stale", 200, null, "l1"]),
+        json!(["get", null, "failed", 503, "shard_unavailable", "shard"]),
+        json!(["mget", null, "failed", 200, "shard_unavailable", "shard"]),
+    ];
+    eventually(LATER, async || {
+        let seen = endings(&all(&cache, &ns, &[]).await);
+        for line in &expected {
+            ensure!(seen.contains(&line.to_string()), "{line} in {seen:#?}");
+        }
+        Ok(())
+    })
+    .await;
 }
 
 async fn since_and_operation_select(service: &Service) {

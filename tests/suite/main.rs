@@ -32,6 +32,9 @@
 //! - [`monitoring`]: metrics, rules, dashboard and runbook, which speak of the same
 //! - [`fleet`]: instances that know of each other
 //! - [`dashboard`]: the pages for people, as far as they need no browser
+//! - [`process`]: variables, threads and memory, and what the service is shipped with
+//! - [`runbook`]: every command of the runbook
+//! - [`partial`]: lists while a shard is away
 //! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
 //! - [`cli`]: the program as its own client, and what it does without a service
 //! - [`upgrade`]: databases that an earlier version left
@@ -103,7 +106,9 @@ mod nginx;
 mod openapi;
 mod order;
 mod outage;
+mod partial;
 mod preflight;
+mod process;
 mod quotas;
 mod regressions;
 mod replay;
@@ -111,6 +116,7 @@ mod resolved_names;
 mod ring_change;
 mod ring_mismatch;
 mod roles;
+mod runbook;
 mod scale;
 mod soak;
 mod stale_on_error;

@@ -22,6 +22,9 @@ mod shared {
         the_default_ttl_applies_to_writes_without_one,
         a_namespace_appears_with_its_first_write,
         deleting_a_namespace_flushes_it,
+        a_patch_changes_the_fields_that_it_names_alone,
+        a_wrong_patch_is_refused_and_changes_nothing,
+        patches_of_one_moment_are_all_kept,
     }
 }
 
@@ -93,6 +96,83 @@ async fn a_policy_is_created_replaced_read_and_deleted(service: &Service) {
     cache.delete_policy(&ns).await.expect_json(200, &json!({"success": true, "deleted_count": 0}));
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
     assert_eq!(policy(cache.put_policy(&ns, "{}").await, 201), object(&ns, 0, 0, "LRU"));
+}
+
+async fn a_patch_changes_the_fields_that_it_names_alone(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("policy"));
+    cache.patch_policy(&ns, r#"{"max_size_mb":200}"#).await.expect_error(404, "namespace_not_found");
+    cache.policy(&ns).await.expect_error(404, "namespace_not_found");
+    cache.put_policy(&ns, r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU","stale_if_error":30}"#).await;
+    let mut expected = cache.policy(&ns).await.expect(200).json();
+    for (body, field, value) in [
+        (r#"{"max_size_mb":200}"#, "max_size_mb", json!(200)),
+        (r#"{"default_ttl":0}"#, "default_ttl", json!(0)),
+        (r#"{"eviction_policy":"NONE"}"#, "eviction_policy", json!("NONE")),
+        (r#"{"stale_if_error":7}"#, "stale_if_error", json!(7)),
+        // As in a PUT: null is the default of the service.
+        (r#"{"max_size_mb":null}"#, "max_size_mb", json!(0)),
+    ] {
+        let patched = cache.patch_policy(&ns, body).await.expect(200).json();
+        expected[field] = value;
+        expected["updated_at"] = patched["updated_at"].clone();
+        assert_eq!(patched, expected, "{body}");
+        assert_eq!(cache.policy(&ns).await.expect(200).json(), expected, "{body}");
+    }
+    let rows = cache.audit(&ns, &[]).await.expect(200).json();
+    let latest = &rows["audit"][0];
+    assert_eq!(latest["action"], "policy_replaced", "{rows}");
+    assert_eq!((&latest["before"]["max_size_mb"], &latest["after"]["max_size_mb"]), (&json!(200), &json!(0)));
+    assert_eq!((&latest["before"]["stale_if_error"], &latest["after"]["stale_if_error"]), (&json!(7), &json!(7)));
+    assert_eq!(rows["audit"].as_array().map(Vec::len), Some(6));
+    // Nothing named, nothing changed, and nobody has to know.
+    assert_eq!(cache.patch_policy(&ns, "{}").await.expect(200).json(), expected);
+    assert_eq!(cache.audit(&ns, &[]).await.expect(200).json()["audit"].as_array().map(Vec::len), Some(6));
+    // One that a write has just created may be in no database yet.
+    let new = namespace("policy");
+    cache.set(&new, "k", "1").await.expect(201);
+    let patched = cache.patch_policy(&new, r#"{"default_ttl":5}"#).await.expect(200).json();
+    assert_eq!((&patched["default_ttl"], &patched["eviction_policy"]), (&json!(5), &json!("LRU")));
+}
+
+async fn a_wrong_patch_is_refused_and_changes_nothing(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("policy"));
+    cache.put_policy(&ns, r#"{"default_ttl":60}"#).await.expect(201);
+    let before = cache.policy(&ns).await.expect(200).json();
+    for (body, code, named) in [
+        (r#"{"max_size":1}"#, "invalid_body", "max_size"),
+        (r#"{"name":"other"}"#, "invalid_body", "name"),
+        (r#"{"default_ttl":5,"unknown":1}"#, "invalid_body", "unknown"),
+        ("[]", "invalid_body", ""),
+        ("", "invalid_body", ""),
+        (r#"{"default_ttl":-1}"#, "invalid_policy", "default_ttl"),
+        (r#"{"default_ttl":5,"eviction_policy":"MRU"}"#, "invalid_policy", "eviction_policy"),
+    ] {
+        let problem = cache.patch_policy(&ns, body).await.expect_error(400, code);
+        assert!(problem.contains(named), "{body}: {problem}");
+    }
+    assert_eq!(cache.policy(&ns).await.expect(200).json(), before);
+}
+
+/// The command line read a policy and stored it whole: of two changes at once one was lost.
+async fn patches_of_one_moment_are_all_kept(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("policy"));
+    cache.put_policy(&ns, "{}").await.expect(201);
+    for round in 1..6 {
+        let (ttl, size, stale) = (
+            format!("{{\"default_ttl\":{round}}}"),
+            format!("{{\"max_size_mb\":{round}}}"),
+            format!("{{\"stale_if_error\":{round}}}"),
+        );
+        let (one, two, three) =
+            tokio::join!(cache.patch_policy(&ns, ttl), cache.patch_policy(&ns, size), cache.patch_policy(&ns, stale));
+        for answer in [one, two, three] {
+            answer.expect(200);
+        }
+        let policy = cache.policy(&ns).await.expect(200).json();
+        for field in ["default_ttl", "max_size_mb", "stale_if_error"] {
+            assert_eq!(policy[field], round, "{policy}");
+        }
+    }
 }
 
 async fn all_policies_are_listed_by_name(service: &Service) {

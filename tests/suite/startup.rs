@@ -116,6 +116,9 @@ const WRONG: &[(&str, &str)] = &[
     ("audit_queue", "0"),
     ("audit_retention_days", "-1"),
     ("log_format", "xml"),
+    ("log", "warning"),
+    ("log", "sidecache"),
+    ("accept_ring_change", "perhaps"),
 ];
 
 #[test]

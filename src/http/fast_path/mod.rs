@@ -19,6 +19,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -88,10 +89,11 @@ enum Waiting {
     Failed,
 }
 
-/// Who waits for it: the name of the request, whole, as the answer repeats it, and its trace.
+/// Who waits for it: the name of the request, whole, as the answer repeats it, its trace, and where it came from.
 struct AskedBy {
     request_id: Vec<u8>,
     trace: Option<TraceContext>,
+    client: Option<IpAddr>,
 }
 
 /// What the requests at hand came to.
@@ -128,9 +130,9 @@ impl FastPath {
     ///
     /// # Errors
     /// The connection broke, or the client does not read.
-    pub async fn serve(&self, wire: &mut Wire, closing: &mut Closing) -> io::Result<End> {
+    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut Closing) -> io::Result<End> {
         loop {
-            match poll_fn(|cx| self.poll_step(cx, wire, closing)).await? {
+            match poll_fn(|cx| self.poll_step(cx, wire, client, closing)).await? {
                 Step::End(end) => {
                     // Nothing of the router's may overtake what is still to be written.
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
@@ -152,7 +154,13 @@ impl FastPath {
     }
 
     /// Reads, answers and writes for as long as nothing has to be waited for but the client.
-    fn poll_step(&self, cx: &mut Context<'_>, wire: &mut Wire, closing: &mut Closing) -> Poll<io::Result<Step>> {
+    fn poll_step(
+        &self,
+        cx: &mut Context<'_>,
+        wire: &mut Wire,
+        client: IpAddr,
+        closing: &mut Closing,
+    ) -> Poll<io::Result<Step>> {
         for _ in 0..ROUNDS {
             if !wire.output.is_empty() {
                 ready!(wire.poll_flush(cx))?;
@@ -160,7 +168,7 @@ impl FastPath {
                 wire.timer.await_request(Moment::now());
             }
             let is_closing = closing.is_given();
-            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, buffers, is_closing)) {
+            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, client, buffers, is_closing)) {
                 Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
                 Poll::Ready(Ok(Progress::Served(at))) => {
                     wire.timer.await_request(at);
@@ -194,6 +202,7 @@ impl FastPath {
         &self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
+        client: IpAddr,
         buffers: &mut Buffers,
         is_closing: bool,
     ) -> Poll<io::Result<Progress>> {
@@ -222,7 +231,7 @@ impl FastPath {
                 // Which tells the client that the connection ends.
                 Head::Entry(_) if is_closing => step = Some(Step::End(End::Router)),
                 Head::Entry(request) => {
-                    step = self.begin(&bytes[used..], &request, now, output);
+                    step = self.begin(&bytes[used..], &request, client, now, output);
                     used += request.len;
                 }
             }
@@ -249,10 +258,18 @@ impl FastPath {
     }
 
     /// Answers a request into `output`, or says what has to be waited for.
-    fn begin(&self, bytes: &[u8], request: &EntryRequest<'_>, now: Moment, output: &mut Vec<u8>) -> Option<Step> {
+    fn begin(
+        &self,
+        bytes: &[u8],
+        request: &EntryRequest<'_>,
+        client: IpAddr,
+        now: Moment,
+        output: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let caller = |id: &[u8]| Caller::within(id, request.trace).at(Some(client));
         match request.request_id {
-            Some(id) => self.begin_as(id, bytes, request, now, output),
-            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, now, output)),
+            Some(id) => self.begin_as(id, bytes, request, caller(id), now, output),
+            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, caller(id), now, output)),
         }
     }
 
@@ -261,12 +278,14 @@ impl FastPath {
         request_id: &[u8],
         bytes: &[u8],
         request: &EntryRequest<'_>,
+        caller: Caller,
         now: Moment,
         output: &mut Vec<u8>,
     ) -> Option<Step> {
-        let EntryRequest { key, verb, trace, .. } = request;
+        let EntryRequest { key, verb, .. } = request;
+        let Caller { trace, client, .. } = caller;
         let ending = Ending { request_id, keep_alive: &self.keep_alive, then: Then::Stay };
-        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace: *trace }));
+        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace, client }));
         match verb {
             Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
@@ -276,7 +295,6 @@ impl FastPath {
                     (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
                     _ => reply::put_read(output, cache, found, trail, ending),
                 };
-                let caller = Caller::within(request_id, *trace);
                 let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
                 match catch_unwind(AssertUnwindSafe(look)) {
                     Ok(Some(())) => None,
@@ -300,7 +318,7 @@ impl FastPath {
         closing: &Closing,
     ) -> io::Result<Then> {
         let request_id = asked_by.request_id.as_slice();
-        let caller = Caller::within(request_id, asked_by.trace);
+        let caller = Caller::within(request_id, asked_by.trace).at(asked_by.client);
         // The answers before this one go first.
         let mut output = std::mem::take(&mut wire.output);
         let share = self.app.bounds.bodies.share();

@@ -339,7 +339,8 @@ fn logs() -> Answers {
     let example = json!({
         "logs": [{
             "at": "2026-11-20T12:00:00.123Z", "operation": "get", "key_pattern": "user_*", "hit": true,
-            "latency_ms": 0.042, "request_id": "7f3a-1", "trace_id": null,
+            "latency_ms": 0.042, "request_id": "7f3a-1", "trace_id": null, "outcome": "hit", "status": 200,
+            "error_code": null, "tier": "l1", "client": "10.0.0.9", "instance": "0f31c8f1b2a49d77",
         }],
         "cursor": null,
     });
@@ -389,6 +390,16 @@ fn put_namespace() -> Answers {
         .json(OK, "The policy was replaced.", "Namespace", example)
 }
 
+fn patch_namespace() -> Answers {
+    let example = json!({"namespace": namespace()});
+    Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidPolicy, Code::NamespaceNotFound], DATABASE, CHANGE, ANY]).json(
+        OK,
+        "The policy as it is now.",
+        "Namespace",
+        example,
+    )
+}
+
 fn cluster() -> Answers {
     let example = json!({"cluster": {
         "ring": {"version": "9d6ac9e15b1b1a3f", "agreed": true},
@@ -399,7 +410,7 @@ fn cluster() -> Answers {
             "load": {"operations_per_second": 120.5, "p50_us": 40, "p99_us": 900},
         }],
         "shards": [{
-            "name": "a", "state": "connected", "role": "primary", "used_bytes": 1_048_576, "limit_bytes": 0,
+            "name": "a", "address": "redis://10.0.0.7:6379", "state": "connected", "role": "primary", "used_bytes": 1_048_576, "limit_bytes": 0,
             "keys": 150, "ring_share": 1.0, "watermark_age_ms": 80, "findings": [],
         }],
         "warnings": [],
@@ -492,6 +503,7 @@ answers! {
     ListNamespaces: list_namespaces();
     GetNamespace: get_namespace();
     PutNamespace: put_namespace();
+    PatchNamespace: patch_namespace();
     DeleteNamespace: delete_namespace();
     Audit: audit();
     Logs: logs();

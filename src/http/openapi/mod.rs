@@ -46,7 +46,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
     paths(
         list::list, flush::flush, stats::stats, batch::mget, batch::mset, batch::mdelete,
         entry::get, entry::put, entry::delete,
-        namespaces::list, namespaces::get, namespaces::put, namespaces::delete,
+        namespaces::list, namespaces::get, namespaces::put, namespaces::patch, namespaces::delete,
         history::audit, history::logs,
         jobs::list, jobs::show, jobs::cancel,
         cluster::cluster, health::health, health::livez, health::readyz, health::metrics,
@@ -57,7 +57,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         entry::SetBody, entry::SetAnswer, entry::DeleteAnswer,
         batch::MgetBody, batch::MsetBody, batch::MsetEntry, batch::MsetAnswer, batch::MdeleteBody, batch::MdeleteAnswer,
         list::ListAnswer, flush::FlushAnswer, flush::DryRunAnswer, stats::StatsAnswer,
-        namespaces::PolicyBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
+        namespaces::PolicyBody, namespaces::PolicyChangeBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
         history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
         jobs::JobAnswer, jobs::JobResult, jobs::JobsAnswer,
         cluster::ClusterAnswer, cluster::InstanceAnswer, cluster::ShardAnswer,
@@ -74,7 +74,7 @@ const ENTRY_PATH: &str = "/api/v1/cache/{ns}/{key}";
 /// Keys that have a path of their own, as a POST to it is a batch.
 const BATCHES: [&str; 3] = ["mget", "mset", "mdelete"];
 
-const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
+const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
 /// Headers that are there only if there is something to say.
 const SOMETIMES: [&str; 7] =

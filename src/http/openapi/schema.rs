@@ -38,7 +38,9 @@ fn or_null(mut schema: Value) -> RefOr<Schema> {
 }
 
 pub fn namespace() -> Value {
-    json!({"type": "string", "pattern": format!("^[A-Za-z0-9_.-]{{1,{}}}$", Namespace::MAX_LEN)})
+    // Neither `.` nor `..`: up to two dots in front of something else, or more dots.
+    let pattern = r"^(\.{0,2}[A-Za-z0-9_-][A-Za-z0-9_.-]*|\.{3}[A-Za-z0-9_.-]*)$";
+    json!({"type": "string", "pattern": pattern, "maxLength": Namespace::MAX_LEN})
 }
 
 pub fn key() -> Value {
@@ -171,6 +173,10 @@ pub fn asked_eviction_policy() -> RefOr<Schema> {
     let mut names: Vec<Value> = EvictionPolicy::ALL.map(EvictionPolicy::as_str).map(Value::from).into();
     names.push(Value::Null);
     of(json!({"type": ["string", "null"], "enum": names, "description": "Who goes when the quota is reached."}))
+}
+
+pub fn partial() -> RefOr<Schema> {
+    one_of(["true", "false"])
 }
 
 pub fn health_status() -> RefOr<Schema> {

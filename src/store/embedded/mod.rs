@@ -227,13 +227,13 @@ impl Store for Embedded {
         limit: usize,
     ) -> Result<Page, Error> {
         let Some(space) = self.space(namespace.as_str()) else {
-            return Ok(Page { size: 0, keys: Vec::new(), next: None });
+            return Ok(Page { size: 0, keys: Vec::new(), next: None, failed: Vec::new() });
         };
         self.sweep_expired(namespace).await;
         let from = cursor.map_or(0, |cursor| cursor.place);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
         let next = next.map(Cursor::at);
-        Ok(Page { size: space.totals().keys, keys, next })
+        Ok(Page { size: space.totals().keys, keys, next, failed: Vec::new() })
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {

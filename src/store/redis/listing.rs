@@ -1,31 +1,43 @@
-//! A page of a listing, merged from all shards.
+//! A page of a listing, merged from all shards, and the numbers of those that answer.
+//!
+//! A shard that does not answer is left out for the rest of the page, and told: what the others know is shown.
 //!
 //! A key has the same place on every shard, and keys are listed by place and name. So a cursor names a place and no
 //! shard: it means the same to every instance, whatever the order of the shards in its setting.
 
-use futures_util::future::try_join_all;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::place::PLACES;
+use super::shard::Shard;
 use super::verbs::Index;
 use super::{Cursor, Error, Redis};
-use crate::model::{Namespace, Selection};
+use crate::clock::Moment;
+use crate::model::{EvictionPolicy, Namespace, Selection};
+use crate::store::{KnownTotals, Page, Totals};
 
 /// Keys that one script gives at most, about.
 const LISTED_PER_SCRIPT: usize = 250;
+
+/// For how long a question for numbers takes out what has expired, before it is answered from the books.
+const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// Steps taken for one page before it is given as it is, with a cursor: few of the keys may match.
 const STEPS_PER_PAGE: usize = 20;
 
 impl Redis {
-    /// Up to `limit` live keys behind `cursor`, and where to go on; `None` at the end.
+    /// Up to `limit` live keys behind `cursor`, and where to go on.
     pub(super) async fn page(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         mut cursor: Cursor,
         limit: usize,
-    ) -> Result<(Vec<String>, Option<Cursor>), Error> {
+    ) -> Result<Page, Error> {
         let mut keys = Vec::new();
+        let mut missing = Missing::default();
         for _ in 0..STEPS_PER_PAGE {
             let room = limit - keys.len();
             if room == 0 || cursor.place >= PLACES {
@@ -38,7 +50,7 @@ impl Redis {
                     (room / self.shards.len() + room / 8 + 8).min(LISTED_PER_SCRIPT)
                 }
             };
-            let (frontier, mut step) = self.step(namespace, selection, cursor.place, count).await?;
+            let (frontier, mut step) = self.step(namespace, selection, cursor.place, count, &mut missing).await?;
             step.sort_unstable();
             step.retain(|(place, key)| (*place, key) > (cursor.place, &cursor.after) && selection.matches(key));
             if step.len() > room {
@@ -51,31 +63,98 @@ impl Redis {
             }
             keys.extend(step.into_iter().map(|(_, key)| key));
         }
-        Ok((keys, (cursor.place < PLACES).then_some(cursor)))
+        let known = self.totals_without(&missing.shards, namespace).await?;
+        let next = (cursor.place < PLACES).then_some(cursor);
+        Ok(Page { size: known.totals.keys, keys, next, failed: [missing.errors, known.failed].concat() })
     }
 
-    /// What all shards have from `place` on, each key with its place, up to the place that is answered with them.
+    /// The numbers of the shards that answer, but for those that are `missing` anyway.
+    pub(super) async fn totals_without(
+        &self,
+        missing: &BTreeSet<usize>,
+        namespace: &Namespace,
+    ) -> Result<KnownTotals, Error> {
+        let asked = self.shards.iter().enumerate().filter(|(index, _)| !missing.contains(index));
+        let asked = asked.map(|(index, shard)| async move {
+            let totals = async {
+                shard.admit()?;
+                swept_totals(shard, namespace).await
+            };
+            (index, totals.await)
+        });
+        let mut failed = Missing { shards: missing.clone(), errors: Vec::new() };
+        let known = failed.sort_out(join_all(asked).await, self.shards.len())?;
+        Ok(KnownTotals { totals: known.into_iter().sum(), failed: failed.errors })
+    }
+
+    /// What all shards but the missing ones have from `place` on, each key with its place, up to the place that is
+    /// answered with them.
     async fn step(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         place: u64,
         count: usize,
+        missing: &mut Missing,
     ) -> Result<(u64, Vec<(u64, String)>), Error> {
-        let parts = self.shards.iter().map(|shard| async move {
-            shard.admit()?;
-            let part = shard.part(namespace, selection, place, count).await?;
-            if part.index == Index::Lost {
-                shard.begin_repair(namespace).await?;
-            }
-            let visible = shard.without_void(namespace, part.keys).await?;
-            let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
-            let placed: Vec<_> = visible.into_iter().map(|key| (settled.place_of(&key), key)).collect();
-            Ok::<_, Error>((part.next, placed))
+        let asked = self.shards.iter().enumerate().filter(|(index, _)| !missing.shards.contains(index));
+        let asked = asked.map(|(index, shard)| async move {
+            let part = async {
+                shard.admit()?;
+                let part = shard.part(namespace, selection, place, count).await?;
+                if part.index == Index::Lost {
+                    shard.begin_repair(namespace).await?;
+                }
+                let visible = shard.without_void(namespace, part.keys).await?;
+                let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
+                let placed: Vec<_> = visible.into_iter().map(|key| (settled.place_of(&key), key)).collect();
+                Ok::<_, Error>((part.next, placed))
+            };
+            (index, part.await)
         });
-        let parts = try_join_all(parts).await?;
+        let answers = join_all(asked).await;
+        let parts = missing.sort_out(answers, self.shards.len())?;
         let frontier = parts.iter().map(|(next, _)| *next).min().unwrap_or(PLACES);
         let keys = parts.into_iter().flat_map(|(_, keys)| keys).filter(|(place, _)| *place < frontier);
         Ok((frontier, keys.collect()))
     }
+}
+
+/// Shards that did not answer.
+#[derive(Default)]
+struct Missing {
+    /// By index.
+    shards: BTreeSet<usize>,
+    errors: Vec<Error>,
+}
+
+impl Missing {
+    /// The answers, after those of shards that gave none are noted.
+    ///
+    /// # Errors
+    /// None of `all` shards answered, or one failed otherwise than by not answering.
+    fn sort_out<T>(&mut self, answers: Vec<(usize, Result<T, Error>)>, all: usize) -> Result<Vec<T>, Error> {
+        let mut given = Vec::with_capacity(answers.len());
+        for (index, answer) in answers {
+            match answer {
+                Ok(answer) => given.push(answer),
+                Err(error) if error.is_unanswered() && self.shards.len() + 1 < all => {
+                    self.shards.insert(index);
+                    self.errors.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// A shard's numbers, after what has expired was taken out.
+pub(super) async fn swept_totals(shard: &Shard, namespace: &Namespace) -> Result<Totals, Error> {
+    let started = Moment::now();
+    // After very much has expired at once the books say how much of it is still in them.
+    while shard.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
+        && Moment::now().since(started) < SWEEP_FOR_TOTALS
+    {}
+    shard.totals(namespace).await
 }

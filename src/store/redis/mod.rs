@@ -39,6 +39,7 @@ mod trouble;
 mod verbs;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,13 +61,12 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use self::verbs::{Grant, secret};
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, Outcome, Page, Reads, Room, ShardHealth,
-    ShardIndex, Store, Stored, Totals, entry_key,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Outcome, Page, Reads, Room,
+    ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
 };
-use crate::clock::Moment;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
-use crate::model::{Details, Entry, EntryKey, EvictionPolicy, KeyRef, Namespace, Quota, Quotas, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Quotas, Selection, Write};
 use crate::workers::Workers;
 
 /// Bounds of one script, so that a shard is never kept from its other clients for long.
@@ -77,9 +77,6 @@ const SCRIPTS_PER_SWEEP: usize = 500;
 
 /// How long a sweep rests between two scripts, each of which works for about as long.
 const REST: Duration = Duration::from_millis(2);
-
-/// For how long a question for numbers takes out what has expired, before it is answered from the books.
-const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// A pool of Redis shards.
 pub struct Redis {
@@ -399,21 +396,15 @@ impl Store for Redis {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let (keys, next) = self.page(namespace, selection, cursor.unwrap_or(Cursor::at(0)), limit).await?;
-        Ok(Page { size: self.totals(namespace).await?.keys, keys, next })
+        self.page(namespace, selection, cursor.unwrap_or(Cursor::at(0)), limit).await
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        let each = on_all(&self.shards, |shard| async move {
-            let started = Moment::now();
-            // After very much has expired at once the books say how much of it is still in them.
-            while shard.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
-                && Moment::now().since(started) < SWEEP_FOR_TOTALS
-            {}
-            shard.totals(namespace).await
-        })
-        .await?;
-        Ok(each.into_iter().sum())
+        Ok(on_all(&self.shards, |shard| listing::swept_totals(shard, namespace)).await?.into_iter().sum())
+    }
+
+    async fn known_totals(&self, namespace: &Namespace) -> Result<KnownTotals, Error> {
+        self.totals_without(&BTreeSet::new(), namespace).await
     }
 
     async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error> {

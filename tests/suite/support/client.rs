@@ -192,6 +192,10 @@ impl Client {
         self.send(Method::PUT, &policy_path(namespace), &[], Some(body.into())).await
     }
 
+    pub async fn patch_policy(&self, namespace: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(Method::PATCH, &policy_path(namespace), &[], Some(body.into())).await
+    }
+
     pub async fn delete_policy(&self, namespace: &str) -> Answer {
         self.send(Method::DELETE, &policy_path(namespace), &[], None).await
     }

@@ -1,0 +1,85 @@
+//! What forms did lately on this instance, for the pages that say so. An address names a result and does not hold it,
+//! so that nobody can make a page up that tells of a deletion which never was.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::problem::Problem;
+use crate::cache::Counted;
+use crate::model::{EntryKey, Namespace, Selection};
+
+/// Results that are kept; of more, the last.
+const MOST: usize = 256;
+
+/// The query of a page that tells of a result.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultQuery {
+    pub result: String,
+}
+
+/// A flush that was done.
+#[derive(Clone, Debug)]
+pub struct FlushResult {
+    pub namespace: Namespace,
+    pub selection: Selection,
+    pub announced: Counted,
+    pub deleted: u64,
+}
+
+/// The deletion of a key.
+#[derive(Clone, Debug)]
+pub struct DeleteResult {
+    pub key: EntryKey,
+    pub was_there: bool,
+}
+
+/// Results by name, the latest last.
+pub struct Results<T>(Mutex<VecDeque<(String, T)>>);
+
+impl<T> Default for Results<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Results<T> {
+    /// Keeps a result and answers the name under which it is found.
+    pub fn keep(&self, result: T) -> String {
+        // The hasher's keys come from the system's random numbers.
+        let half = || RandomState::new().hash_one(0);
+        let name = format!("{:016x}{:016x}", half(), half());
+        let mut kept = self.0.lock();
+        if kept.len() == MOST {
+            kept.pop_front();
+        }
+        kept.push_back((name.clone(), result));
+        name
+    }
+
+    /// # Errors
+    /// [`Problem::UnknownResult`]: this instance did no such thing, or too much since.
+    pub fn find(&self, name: &str) -> Result<T, Problem> {
+        let kept = self.0.lock();
+        let found = kept.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, result)| result.clone()).ok_or(Problem::UnknownResult)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_results_are_found_by_their_names_alone() {
+        let results = Results::default();
+        let names: Vec<String> = (0..=MOST).map(|number| results.keep(number)).collect();
+        assert_eq!(results.find(&names[MOST]).unwrap(), MOST);
+        assert_eq!(results.find(&names[1]).unwrap(), 1);
+        assert!(results.find(&names[0]).is_err() && results.find("").is_err());
+    }
+}
