@@ -17,8 +17,7 @@ on_both_stores! {
 }
 
 async fn mdelete(cache: &Client, ns: &str, body: &Value) -> Answer {
-    let path = format!("{}/mdelete", cache_path(ns));
-    cache.send(Method::POST, &path, &[], Some(body.to_string().into_bytes())).await
+    cache.mdelete(ns, body.to_string()).await
 }
 
 async fn keys_of_a_body_are_deleted_and_no_others(service: &Service) {
@@ -73,11 +72,7 @@ async fn a_key_that_is_wrong_deletes_nothing(service: &Service) {
         let told = mdelete(&cache, &ns, &body).await.expect_error(400, code);
         assert!(told.contains(named), "{body}: {told}");
     }
-    let path = format!("{}/mdelete", cache_path("b d"));
-    cache
-        .send(Method::POST, &path, &[], Some(b"{\"keys\":[]}".to_vec()))
-        .await
-        .expect_error(400, "invalid_namespace");
+    cache.mdelete("b d", "{\"keys\":[]}").await.expect_error(400, "invalid_namespace");
     assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::support::both_stores::on_both_stores;
-use crate::support::client::{Client, namespace};
+use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings, Store};
@@ -47,7 +48,7 @@ async fn requests_are_counted_by_operation(service: &Service) {
         cache.metrics().await.total_with("sidecache_requests_total", &[("operation", operation)])
     };
     // Other tests use the service, too: counters have grown by at least what this one did.
-    for operation in ["set", "get", "head", "delete", "mget", "mset", "flush", "list", "stats"] {
+    for operation in ["set", "get", "head", "delete", "mget", "mset", "mdelete", "flush", "list", "stats"] {
         let before = count(operation).await;
         for _ in 0..3 {
             call(&cache, &ns, operation).await;
@@ -69,6 +70,7 @@ async fn call(cache: &Client, ns: &str, operation: &str) {
         "delete" => cache.delete(ns, "k").await,
         "mget" => cache.mget(ns, &["k"]).await,
         "mset" => cache.mset(ns, &json!([{"key": "k", "value": 1}])).await,
+        "mdelete" => cache.mdelete(ns, json!({"keys": ["k"]}).to_string()).await,
         "flush" => cache.flush(ns, &[]).await,
         "list" => cache.list(ns, &[]).await,
         _ => cache.stats(ns).await,
@@ -241,4 +243,43 @@ async fn the_tiers_are_told_apart() {
         Ok(())
     })
     .await;
+}
+
+/// What was refused before it reached the cache was in no counter.
+#[tokio::test]
+async fn requests_that_end_in_an_error_are_counted_by_its_code() {
+    let service = Service::start(Settings::embedded().set("max_body_bytes", 200_000).set("max_value_bytes", 1_000));
+    let (cache, ns) = (service.client(), namespace("metrics"));
+    let key = key_path(&ns, "k");
+    let strange = ("sec-fetch-site", "cross-site");
+    // By the fast path and by the router.
+    for headers in [vec![], vec![("cache-control", "max-age=0")]] {
+        let put = async |body: &str, more: &[(&str, &str)]| {
+            let headers = [headers.as_slice(), more].concat();
+            cache.send(Method::PUT, &key, &headers, Some(body.as_bytes().to_vec())).await
+        };
+        put("{", &[]).await.expect(400);
+        put(&format!("{{\"value\":\"{}\"}}", "v".repeat(2_000)), &[]).await.expect_error(400, "value_too_large");
+        put(&"v".repeat(300_000), &[]).await.expect(413);
+        put("{\"value\":1}", &[strange]).await.expect(403);
+        put("{\"value\":1}", &[("if-match", "*")]).await.expect(501);
+        cache.get_with(&ns, "k", &headers).await.expect(404);
+    }
+    cache.fetch("/nope").await.expect(404);
+    let form = [strange, ("content-type", "application/x-www-form-urlencoded")];
+    cache.send(Method::POST, "/dashboard/namespaces/n/flush", &form, Some(b"token=".to_vec())).await.expect(403);
+    let metrics = cache.metrics().await;
+    for (code, status, expected) in [
+        ("invalid_body", "400", 2.0),
+        ("value_too_large", "400", 2.0),
+        ("body_too_large", "413", 2.0),
+        ("cross_site", "403", 3.0),
+        ("not_implemented", "501", 2.0),
+        ("no_such_route", "404", 1.0),
+        ("misdirected_request", "421", 0.0),
+        ("key_not_found", "404", 0.0),
+    ] {
+        let counted = metrics.total_with("sidecache_http_errors_total", &[("code", code), ("status", status)]);
+        assert_eq!(counted, expected, "{code}");
+    }
 }

@@ -149,6 +149,11 @@ impl Client {
         self.send(Method::POST, &format!("{}/mset", cache_path(namespace)), &[], Some(body.into())).await
     }
 
+    /// mdelete with this body.
+    pub async fn mdelete(&self, namespace: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(Method::POST, &format!("{}/mdelete", cache_path(namespace)), &[], Some(body.into())).await
+    }
+
     pub async fn flush(&self, namespace: &str, query: &[(&str, &str)]) -> Answer {
         self.send(Method::DELETE, &with_query(cache_path(namespace), query), &[], None).await
     }
