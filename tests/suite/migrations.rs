@@ -194,9 +194,6 @@ async fn regression_a_connection_to_a_server_that_takes_no_writes_is_replaced() 
     eventually(LATER, async || {
         let answer = cache.put_policy("n", "{}").await;
         ensure!(answer.status == 503, "{}", answer.text());
-        let health = cache.health().await.json();
-        let error = health["database"]["error"].as_str().unwrap_or_default().to_owned();
-        ensure!(error.contains("read-only"), "{health}");
         Ok(())
     })
     .await;

@@ -375,9 +375,9 @@ async fn regression_without_its_database_it_does_not_claim_to_know_namespaces() 
         Ok(())
     })
     .await;
-    cache.set("n", "k", "1").await.expect_error(503, "database_unavailable");
-    cache.policies().await.expect_error(503, "database_unavailable");
-    cache.policy("n").await.expect_error(503, "database_unavailable");
+    cache.set("n", "k", "1").await.expect_error(503, "policies_unknown");
+    cache.policies().await.expect_error(503, "policies_unknown");
+    cache.policy("n").await.expect_error(503, "policies_unknown");
 }
 
 /// The bug: an mget read all its keys of a shard in one script, whatever their sizes, and every other
