@@ -8,7 +8,6 @@ use std::hash::BuildHasher as _;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::problem::Problem;
 use crate::cache::Counted;
 use crate::model::{EntryKey, Namespace, Selection};
 
@@ -61,12 +60,11 @@ impl<T: Clone> Results<T> {
         name
     }
 
-    /// # Errors
-    /// [`Problem::UnknownResult`]: this instance did no such thing, or too much since.
-    pub fn find(&self, name: &str) -> Result<T, Problem> {
+    /// The result of that name; `None`: this instance did no such thing, or too much since.
+    pub fn find(&self, name: &str) -> Option<T> {
         let kept = self.0.lock();
         let found = kept.iter().rev().find(|(known, _)| known == name);
-        found.map(|(_, result)| result.clone()).ok_or(Problem::UnknownResult)
+        found.map(|(_, result)| result.clone())
     }
 }
 
@@ -80,6 +78,6 @@ mod tests {
         let names: Vec<String> = (0..=MOST).map(|number| results.keep(number)).collect();
         assert_eq!(results.find(&names[MOST]).unwrap(), MOST);
         assert_eq!(results.find(&names[1]).unwrap(), 1);
-        assert!(results.find(&names[0]).is_err() && results.find("").is_err());
+        assert_eq!((results.find(&names[0]), results.find("")), (None, None));
     }
 }

@@ -113,10 +113,11 @@ pub async fn deleted(
     NamespacePath(namespace): NamespacePath,
     Parameters(query): Parameters<ResultQuery>,
 ) -> Result<Response, Problem> {
-    let DeleteResult { key, was_there } = dashboard.deletions.find(&query.result)?;
-    if key.namespace() != namespace.as_str() {
-        return Err(Problem::UnknownResult);
-    }
+    let done = dashboard.deletions.find(&query.result).filter(|done| done.key.namespace() == namespace.as_str());
+    let Some(DeleteResult { key, was_there }) = done else {
+        // Behind a balancer another instance may have done it.
+        return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
+    };
     let facts = dashboard.facts().await;
     Ok(page(&key, &facts.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
 }

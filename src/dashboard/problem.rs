@@ -22,8 +22,6 @@ pub enum Problem {
     StrangeForm,
     #[error("the form is too old: nothing was deleted; begin again to see what would go now")]
     OldForm,
-    #[error("this instance has done no such thing lately; the audit trail of the namespace tells of all flushes")]
-    UnknownResult,
     #[error("the shards did not answer within the time of a request")]
     TookTooLong { may_write: bool },
 }
@@ -47,7 +45,6 @@ impl Problem {
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "Refused: sent by another site"),
             Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not this browser's"),
             Self::OldForm => (StatusCode::CONFLICT, "form_expired", "Refused: the form is too old"),
-            Self::UnknownResult => (StatusCode::NOT_FOUND, "unknown_result", "Nothing is known of this here"),
             Self::TookTooLong { may_write } => Error::DeadlineExceeded { may_write: *may_write }.known(),
         }
     }

@@ -108,6 +108,7 @@ pub type SharedApp = Arc<App>;
 /// Every route there is; `more` are those of the rooms beside this one, within the same bounds.
 pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
+    let policy = || get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete);
     let (bounds, cross_site) = (app.bounds.clone(), from_fn_with_state(app.clone(), cross_site::refuse));
     let routes = Router::new()
         .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
@@ -117,10 +118,7 @@ pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
         .route("/api/v1/cache/{ns}/mdelete", entry().post(batch::mdelete))
         .route("/api/v1/cache/{ns}/{key}", entry())
         .route("/api/v1/namespaces", get(namespaces::list))
-        .route(
-            "/api/v1/namespaces/{ns}",
-            get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete),
-        )
+        .route("/api/v1/namespaces/{ns}", policy())
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))
         .route("/api/v1/namespaces/{ns}/logs", get(history::logs))
         .route("/api/v1/jobs", get(jobs::list))

@@ -185,8 +185,12 @@ async fn the_dashboard_works_behind_the_front() {
     let issued = now();
     let confirmed = [("pattern", "a"), ("announced", "1"), ("issued", issued.as_str())];
     let done = forms.post_with(&flush, &confirmed, &[("origin", &origin)]).await.expect(303);
-    let done = front.fetch(done.header("location").expect("where the result is")).await.expect(200);
-    assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 1.0);
+    let done = front.fetch(done.header("location").expect("where the result is")).await;
+    match done.status {
+        200 => assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 1.0),
+        // The other instance was asked: it leads to the page that has the audit trail.
+        _ => assert_eq!(done.expect(303).header("location"), Some(page.as_str())),
+    }
     assert_eq!(front.all_keys(&ns).await, ["b", "c"]);
 }
 

@@ -4,7 +4,7 @@
 //! Handlers say what they are and name the sets that live here:
 //!
 //! - [`params`]: what stands in paths and heads
-//! - [`answers`], [`failures`]: what each call answers, and which errors it may meet
+//! - [`answers`], [`failures`], [`response`]: what each call answers, which errors it may meet, and what both are made of
 //! - [`schema`]: what no type says of itself
 //!
 //! What holds for all calls is added here, once: a HEAD beside every GET, the id of the request, and the keys
@@ -13,6 +13,7 @@
 pub mod answers;
 pub mod failures;
 pub mod params;
+mod response;
 pub mod schema;
 
 use std::sync::LazyLock;

@@ -15,7 +15,7 @@ use tokio::net::lookup_host;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::shard::Shard;
+use super::shard::{Refusal, Shard};
 use crate::clock::Moment;
 use crate::config::ShardConfig;
 
@@ -106,6 +106,12 @@ impl Shard {
             *left = Some(now);
             tracing::warn!(shard = %self.name, "its connections lead to different servers and are replaced");
             self.leave_server();
+        }
+    }
+
+    pub fn leave_if_fenced(&self, refusal: &Refusal) {
+        if matches!(refusal, Refusal::Fenced) {
+            self.leave_servers_apart();
         }
     }
 

@@ -71,12 +71,9 @@ impl Shard {
                     // What is void under it has to go first.
                     return Err(self.unsettled());
                 }
+                // Where the record that one connection told of is denied by another, they lead to different servers.
                 let again = self.call(&settled, party, script, effect, &arguments).await;
-                if matches!(again, Err(Refusal::Fenced)) {
-                    // One connection has told of the record and another denies it.
-                    self.leave_servers_apart();
-                }
-                again
+                again.inspect_err(|refusal| self.leave_if_fenced(refusal))
             }
             frame => frame,
         };

@@ -1,0 +1,87 @@
+//! What answers of the document are made of: responses, schemas and headers by reference, examples by name.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{RefOr, Response};
+
+use super::failures;
+use crate::http::error::Code;
+
+pub type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Responses that come together.
+pub struct Answers(pub Responses);
+
+impl Answers {
+    /// The errors of these codes.
+    pub fn errors(sets: &[&[Code]]) -> Self {
+        let by_status = failures::responses(sets);
+        Self(by_status.into_iter().map(|(status, response)| (status.as_str().to_owned(), of(response))).collect())
+    }
+
+    /// And this, which may stand in for the errors of that status.
+    pub fn and(mut self, status: StatusCode, response: Value) -> Self {
+        self.0.insert(status.as_str().to_owned(), of(response));
+        self
+    }
+
+    /// And JSON of a schema of the components, with examples by name.
+    pub fn json(self, status: StatusCode, description: &str, schema: &str, examples: Value) -> Self {
+        self.and(status, json_response(description, &refer("schemas", schema), &[], examples))
+    }
+
+    /// The same of a status that errors of these codes have as well.
+    pub fn json_or_errors(
+        self,
+        status: StatusCode,
+        description: &str,
+        schema: &str,
+        examples: Value,
+        codes: &[Code],
+    ) -> Self {
+        let mut response = failures::response(status, codes);
+        let errors = response["content"]["application/json"].take();
+        let schema = json!({"anyOf": [refer("schemas", schema), errors["schema"]]});
+        let mut both = json_response("", &schema, &[], examples)["content"]["application/json"].take();
+        for (name, example) in errors["examples"].as_object().into_iter().flatten() {
+            both["examples"][name] = example.clone();
+        }
+        response["content"]["application/json"] = both;
+        response["description"] =
+            format!("{description}; or {}", response["description"].as_str().unwrap_or_default()).into();
+        self.and(status, response)
+    }
+}
+
+fn of(response: Value) -> RefOr<Response> {
+    super::typed(response)
+}
+
+pub fn refer(kind: &str, name: &str) -> Value {
+    json!({"$ref": format!("#/components/{kind}/{name}")})
+}
+
+/// References to headers of the components; one of another name than in the components is `name=component`.
+fn headers(names: &[&str]) -> Value {
+    let pairs = names.iter().map(|name| {
+        let (name, component) = name.split_once('=').unwrap_or((name, name));
+        (name.to_owned(), refer("headers", component))
+    });
+    Value::Object(pairs.collect())
+}
+
+pub fn json_response(description: &str, schema: &Value, header_names: &[&str], examples: Value) -> Value {
+    let examples = if let Value::Object(examples) = examples { examples } else { Map::new() };
+    let examples: Map<_, _> = examples.into_iter().map(|(name, value)| (name, json!({"value": value}))).collect();
+    let mut content = json!({"schema": schema});
+    if !examples.is_empty() {
+        content["examples"] = examples.into();
+    }
+    let mut response = json!({"description": description, "content": {"application/json": content}});
+    if !header_names.is_empty() {
+        response["headers"] = headers(header_names);
+    }
+    response
+}
