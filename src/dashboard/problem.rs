@@ -54,7 +54,7 @@ impl Problem {
         match self {
             Self::Http(error) => Some(error.code()),
             Self::CrossSite | Self::StrangeForm => Some(Code::CrossSite),
-            Self::OldForm | Self::UnknownResult => None,
+            Self::OldForm => None,
             Self::TookTooLong { may_write } => Some(Error::DeadlineExceeded { may_write: *may_write }.code()),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use utoipa::IntoResponses;
 
 use super::failures::{self, ANY, BODY, CHANGE, SHARD, STORE};
-use super::response::{Answers, Responses, json_response, refer};
+use super::response::{Answers, Responses, headers, json_response, refer};
 use crate::http::error::Code;
 
 /// Names the answers of a call.

@@ -64,7 +64,7 @@ pub fn refer(kind: &str, name: &str) -> Value {
 }
 
 /// References to headers of the components; one of another name than in the components is `name=component`.
-fn headers(names: &[&str]) -> Value {
+pub fn headers(names: &[&str]) -> Value {
     let pairs = names.iter().map(|name| {
         let (name, component) = name.split_once('=').unwrap_or((name, name));
         (name.to_owned(), refer("headers", component))
