@@ -74,7 +74,7 @@ async fn regression_every_command_of_the_runbook_runs_and_changes_what_it_names_
                 .output()
                 .expect("bash runs");
             let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            let is_refused = out.starts_with("ERR") || out.contains("(error)") || out.contains("\"error\":");
+            let is_refused = out.starts_with("ERR") || out.contains("(error)") || out.contains("\"error\":\"");
             assert!(output.status.success() && !is_refused, "{title}: {run}\n{}\n{out}\n{err}", output.status);
             count += 1;
         }
