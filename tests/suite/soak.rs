@@ -1,7 +1,8 @@
-//! A mixed load at half of what the machine holds, while PostgreSQL and a shard go and come: memory, descriptors,
-//! threads and files of the service stay flat.
+//! A mixed load while PostgreSQL and a shard go and come: memory, descriptors, threads and files of the service stay
+//! flat.
 //!
-//! `make soak` runs this for an hour and prints what it saw every minute; `make test` runs it for twenty seconds.
+//! `make soak` runs this for an hour at half of what the machine holds, and prints what it saw every minute; `make test`
+//! runs it for twenty seconds at an eighth, as other tests run beside it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,6 +28,8 @@ struct Pace {
     /// Between the beginnings of two outages, and how long one lasts.
     outage: Duration,
     away: Duration,
+    /// The part of what the machine holds: one in so many.
+    part: u32,
 }
 
 impl Pace {
@@ -35,13 +38,20 @@ impl Pace {
         match std::env::var("SOAK_MINUTES") {
             Ok(minutes) => {
                 let minutes: u64 = minutes.parse().expect("SOAK_MINUTES is a whole number");
-                Self { whole: seconds(60 * minutes), sample: seconds(60), outage: seconds(150), away: seconds(30) }
+                Self {
+                    whole: seconds(60 * minutes),
+                    sample: seconds(60),
+                    outage: seconds(150),
+                    away: seconds(30),
+                    part: 2,
+                }
             }
             Err(_) => Self {
                 whole: seconds(20),
                 sample: seconds(1),
                 outage: seconds(4),
                 away: Duration::from_millis(1_500),
+                part: 8,
             },
         }
     }
@@ -158,8 +168,8 @@ impl Load {
         }
     }
 
-    /// The pause between two requests of a client at which the service does half of what it can.
-    async fn half_of_capacity(&self) -> Duration {
+    /// The pause between two requests of a client at which the service does one in `part` of what it can.
+    async fn pause_for(&self, part: u32) -> Duration {
         let before = self.done.load(Relaxed);
         let ended = async {
             sleep(MEASUREMENT).await;
@@ -168,7 +178,7 @@ impl Load {
         tokio::join!(join_all((0..CLIENTS).map(|_| self.ask(Duration::ZERO))), ended);
         self.is_over.store(false, Relaxed);
         let done = (self.done.load(Relaxed) - before).max(1);
-        MEASUREMENT * 2 * u32::try_from(CLIENTS).expect("few") / u32::try_from(done).expect("a small number")
+        MEASUREMENT * part * u32::try_from(CLIENTS).expect("few") / u32::try_from(done).expect("a small number")
     }
 }
 
@@ -245,7 +255,7 @@ async fn memory_descriptors_threads_and_files_stay_flat_through_outages() {
     let on_shards = Service::launch(common(Settings::on(&shards).set("database_url", database.fresh_database())));
     let embedded = Service::launch(common(Settings::embedded().set("embedded_max_mb", 32)));
     let loads = [Load::new(&on_shards).await, Load::new(&embedded).await];
-    let pauses = join_all(loads.iter().map(Load::half_of_capacity)).await;
+    let pauses = join_all(loads.iter().map(|load| load.pause_for(pace.part))).await;
     let end = Instant::now() + pace.whole;
     let clients = loads.iter().zip(&pauses).flat_map(|(load, pause)| (0..CLIENTS).map(|_| load.ask(*pause)));
     let names = [("on shards", &on_shards, &loads[0]), ("embedded", &embedded, &loads[1])];

@@ -271,7 +271,8 @@ impl Field<'_> {
         let noticed = |field: &Self| field.services[field.instance()].log().matches("lost to a full queue").count();
         let before = noticed(self);
         for attempt in 1..=ATTEMPTS {
-            self.pile_up(&mut server);
+            // A busy machine reads as slowly as the instance applies, so that more are needed to be ahead.
+            self.pile_up(&mut server, 40 * attempt.min(4));
             let released = Instant::now();
             while noticed(self) == before && released.elapsed() < BOUND * 2 {
                 thread::sleep(Duration::from_millis(5));
@@ -285,14 +286,13 @@ impl Field<'_> {
         server.configure("client-output-buffer-limit", USUAL_LIMIT);
     }
 
-    /// Has very many messages arrive at the instance at once.
-    fn pile_up(&self, server: &mut Connection) {
-        const MESSAGES: usize = 40_000;
+    /// Has so many thousands of messages arrive at the instance at once.
+    fn pile_up(&self, server: &mut Connection, thousands: usize) {
         // Each of them takes the instance longer than reading it from the connection.
         let message = messages(100);
         let script = "for i = 1, 1000 do redis.call('PUBLISH', ARGV[1], ARGV[2]) end";
         self.proxy().stall(Of::Subscribers);
-        for _ in 0..MESSAGES / 1_000 {
+        for _ in 0..thousands {
             server.command(&["EVAL", script, "0", INVALIDATIONS, &message]);
         }
         // Not for so long that the instance takes another connection.
