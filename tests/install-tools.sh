@@ -20,6 +20,7 @@ need() { # need <package> <command or path>...
 need redis-server redis-server
 need redis-tools redis-cli
 need nginx-light nginx /usr/sbin/nginx
+need haproxy haproxy /usr/sbin/haproxy
 need postgresql /usr/lib/postgresql/*/bin/postgres
 need pgbouncer pgbouncer /usr/sbin/pgbouncer
 need prometheus promtool

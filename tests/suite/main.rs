@@ -46,7 +46,7 @@
 //! - [`ring_change`]: shards that come and go
 //! - [`regressions`]: bugs that were, each as it was found
 //! - [`openapi`]: the interface, held against its document
-//! - [`nginx`]: the load-balancing front
+//! - [`nginx`], [`haproxy`]: proxies in front of instances, and HAProxy in front of Redis
 //! - [`replay`]: the example, on a generated workload and on a real trace
 //! - [`browser`]: the dashboard in Chromium
 //! - [`clients`]: the cache-aside programs of docs/CLIENTS.md
@@ -86,6 +86,7 @@ mod full_memory;
 mod functional;
 mod gathering;
 mod glob;
+mod haproxy;
 mod hit_ratio;
 mod hosts;
 mod input;

@@ -37,14 +37,14 @@ fn on(url: &str) -> Settings {
 }
 
 /// A replica of another server, in step with it.
-fn replica_of(port: u16) -> Redis {
+pub fn replica_of(port: u16) -> Redis {
     let replica = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
     replicate(&replica, port);
     replica
 }
 
 /// Makes a server the replica of the one on a port, and waits until it has its data.
-fn replicate(server: &Redis, port: u16) {
+pub fn replicate(server: &Redis, port: u16) {
     let mut connection = server.connect();
     connection.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
     let deadline = Instant::now() + LATER;
@@ -54,7 +54,7 @@ fn replicate(server: &Redis, port: u16) {
     }
 }
 
-fn promote(server: &Redis) {
+pub fn promote(server: &Redis) {
     server.connect().command(&["REPLICAOF", "NO", "ONE"]);
 }
 
@@ -306,7 +306,7 @@ fn kill_half(server: &mut Connection) {
 
 /// Writes until a write is acknowledged; answers how long that took and how often health said "healthy" between
 /// two writes that failed, once health had had the time to notice.
-async fn written_again(cache: &Client, ns: &str, limit: Duration) -> (Duration, u32) {
+pub async fn written_again(cache: &Client, ns: &str, limit: Duration) -> (Duration, u32) {
     let (started, mut wrong) = (Instant::now(), 0);
     let mut failed_before = false;
     loop {
@@ -366,7 +366,6 @@ async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value(
     }
 }
 
-/// Waits until a replica has what its primary has.
 /// The bug: behind a proxy that leads new connections to another server, and keeps the old ones to one that still
 /// takes itself for a primary, an instance went on with the old server for ever.
 #[tokio::test]
@@ -389,7 +388,8 @@ async fn regression_connections_that_a_proxy_keeps_to_an_old_primary_are_left() 
     assert!(service.log().contains("its connections lead to different servers"), "{}", service.log());
 }
 
-async fn in_step(primary: &Redis, replica: &Redis) {
+/// Waits until a replica has what its primary has.
+pub async fn in_step(primary: &Redis, replica: &Redis) {
     let offset = |server: &Redis, field: &str| server.connect().info("replication", field);
     eventually(LATER, async || {
         let (from, to) = (offset(primary, "master_repl_offset"), offset(replica, "slave_repl_offset"));

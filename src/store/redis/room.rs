@@ -48,8 +48,16 @@ pub struct Rooms {
 /// One write makes room, or waits to.
 pub struct Turn {
     _guard: OwnedMutexGuard<()>,
+    scope: Scope,
     until: Moment,
     rounds: usize,
+}
+
+/// Where a write makes room: within the quota of its namespace, or in the memory of the whole shard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Namespace,
+    Shard,
 }
 
 /// Another namespace that may give something up.
@@ -76,10 +84,16 @@ impl Rooms {
         turns.entry(namespace.to_owned()).or_default().clone()
     }
 
-    async fn wait(&self, namespace: &str) -> Option<Turn> {
-        let until = Moment::now() + self.patience;
-        let guard = timeout(self.patience, self.of(namespace).lock_owned()).await.ok()?;
-        Some(Turn { _guard: guard, until, rounds: 0 })
+    /// Waits for a turn until `until`, or for as long as a write may wait.
+    async fn wait(&self, scope: Scope, namespace: &str, until: Option<Moment>) -> Option<Turn> {
+        let until = until.unwrap_or_else(|| Moment::now() + self.patience);
+        let key = match scope {
+            Scope::Namespace => namespace,
+            Scope::Shard => "",
+        };
+        let patience = until.since(Moment::now());
+        let guard = timeout(patience, self.of(key).lock_owned()).await.ok()?;
+        Some(Turn { _guard: guard, scope, until, rounds: 0 })
     }
 }
 
@@ -92,7 +106,10 @@ impl Shard {
     pub async fn wait_for_room(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         match turn {
-            None => *turn = Some(self.rooms.wait(grant.namespace).await.ok_or_else(making_room)?),
+            None => {
+                let waited = self.rooms.wait(Scope::Namespace, grant.namespace, None).await;
+                *turn = Some(waited.ok_or_else(making_room)?);
+            }
             Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
             Some(_) => sleep(REST).await,
         }
@@ -106,10 +123,13 @@ impl Shard {
     /// [`Error::Full`] where nothing may go, or [`Error::MakingRoom`] when its time is over.
     pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
+        // A write returns the turn of its namespace before it waits for that of the shard: no write holds a turn while it
+        // waits for another.
+        let until = turn.take_if(|turn| turn.scope == Scope::Namespace).map(|turn| turn.until);
         match turn {
-            // Another write has freed some meanwhile, perhaps enough.
+            // Another write may have freed enough memory in the meantime.
             None => {
-                *turn = Some(self.rooms.wait("").await.ok_or_else(making_room)?);
+                *turn = Some(self.rooms.wait(Scope::Shard, grant.namespace, until).await.ok_or_else(making_room)?);
                 return Ok(());
             }
             Some(turn) if Moment::now() >= turn.until => return Err(making_room()),

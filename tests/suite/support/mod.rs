@@ -38,6 +38,7 @@ pub mod confined;
 pub mod database;
 pub mod eventually;
 pub mod gate;
+pub mod haproxy;
 pub mod history;
 pub mod line;
 pub mod load;
