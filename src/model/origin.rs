@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn header_values_in_rows_are_bounded_and_printable() {
+    fn claims_are_bounded_and_printable() {
         let kept = origin("10.0.0.1,\t10.0.0.2", "a\u{1b}[31mb");
         assert_eq!(kept.client().to_string(), "127.0.0.1");
         assert_eq!((kept.forwarded_for(), kept.request_id()), (Some("10.0.0.1,10.0.0.2"), "a[31mb"));
