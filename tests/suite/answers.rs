@@ -93,7 +93,10 @@ async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_uses_it(sett
         no_answer_is_under_way(&cache).await;
         growth.push(service.peak_bytes().saturating_sub(before) / MIB);
     }
-    eprintln!("{:?}: memory grew by {growth:?} MiB: within the budget, beyond it, four requests beyond it", service.store());
+    eprintln!(
+        "{:?}: memory grew by {growth:?} MiB: within the budget, beyond it, four requests beyond it",
+        service.store()
+    );
     // The budget, plus the values that each of three shards may be sending for each client when the budget is used up.
     let sending = if service.store() == Store::Shards { 3 * 2 * VALUE_BYTES as u64 / MIB } else { 0 };
     for (growth, at_once) in growth.into_iter().zip([1, 1, 4]) {

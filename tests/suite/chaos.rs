@@ -108,9 +108,15 @@ async fn a_killed_shard_fails_only_its_own_keys_and_l1_answers_up_to_the_bound()
             refused += 1;
         }
         let cold = &keys["a"][1];
-        quick("a read of a lost shard", cache.get_with(&ns, cold, NO_CACHE)).await.expect_one_of_errors(503, &UNAVAILABLE);
-        quick("a write of a lost key", cache.set(&ns, cold, "2")).await.expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
-        quick("a delete of a lost key", cache.delete(&ns, cold)).await.expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
+        quick("a read of a lost shard", cache.get_with(&ns, cold, NO_CACHE))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE);
+        quick("a write of a lost key", cache.set(&ns, cold, "2"))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
+        quick("a delete of a lost key", cache.delete(&ns, cold))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
         written += 1;
         for shard in ["b", "c"] {
             let key = &keys[shard][0];
@@ -145,7 +151,9 @@ async fn a_restarted_shard_is_in_use_again_at_once_with_scripts_and_subscription
     let killed = Instant::now();
     while killed.elapsed() < Duration::from_secs(3) {
         for cache in &caches {
-            quick("a write", cache.set(&ns, "k", "\"lost\"")).await.expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
+            quick("a write", cache.set(&ns, "k", "\"lost\""))
+                .await
+                .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
         }
         tokio::time::sleep(INTERVAL).await;
     }

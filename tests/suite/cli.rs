@@ -286,7 +286,12 @@ async fn flush_needs_yes_without_a_terminal(service: &Service) {
     for words in [vec!["flush", &ns], vec!["flush", &ns, "--pattern", "*"], vec!["namespaces", "delete", &ns]] {
         let ran = ask_with(service, &words, b"y\n").expect(2);
         assert!(ran.err.contains("--yes"), "{}", ran.err);
-        assert_eq!(ran.err.contains("--dry-run"), words[0] == "flush", "advises --dry-run only where it exists: {}", ran.err);
+        assert_eq!(
+            ran.err.contains("--dry-run"),
+            words[0] == "flush",
+            "advises --dry-run only where it exists: {}",
+            ran.err
+        );
     }
     let ran = ask(service, &["flush", &ns, "--pattern", "*", "--tag", "t", "--yes"]).expect(2);
     assert!(ran.err.contains("cannot be combined"), "{}", ran.err);

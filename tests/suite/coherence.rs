@@ -52,7 +52,12 @@ async fn expect_new_after_bound(cache: &Client, ns: &str, key: &str, acknowledge
         let answer = cache.get(ns, key).await;
         if started > bound {
             let after = started - acknowledged;
-            assert_eq!(value_of(&answer).as_deref(), new, "{key}, asked {after:?} after the write, {:?}", answer.headers);
+            assert_eq!(
+                value_of(&answer).as_deref(),
+                new,
+                "{key}, asked {after:?} after the write, {:?}",
+                answer.headers
+            );
         }
         if started > end {
             return;

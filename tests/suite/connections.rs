@@ -38,7 +38,11 @@ fn possible() -> usize {
     let possible = limit.maximum.unwrap_or(u64::MAX).saturating_sub(OTHERS);
     let possible = usize::try_from(possible).unwrap_or(WANTED).min(WANTED);
     eprintln!("{possible} connections; the hard limit is {:?} descriptors", limit.maximum);
-    assert!(possible >= LEAST, "a hard limit of {:?} descriptors is too low for this test: raise `ulimit -Hn`", limit.maximum);
+    assert!(
+        possible >= LEAST,
+        "a hard limit of {:?} descriptors is too low for this test: raise `ulimit -Hn`",
+        limit.maximum
+    );
     possible
 }
 

@@ -388,7 +388,8 @@ pub async fn events_at(address: SocketAddr, query: &str, wanted: impl Fn(&str) -
         Ok(text)
     };
     let read = tokio::time::timeout(LATER, reading).await;
-    read.unwrap_or_else(|_| panic!("{query}: the expected event did not come within {LATER:?}")).expect("a stream of events")
+    read.unwrap_or_else(|_| panic!("{query}: the expected event did not come within {LATER:?}"))
+        .expect("a stream of events")
 }
 
 async fn events_report_a_change(service: &Service) {

@@ -62,10 +62,7 @@ async fn disconnected(cache: &Client) {
 
 /// Runs rounds before, during and after an outage of the database. `outage` causes the outage and returns how long its
 /// rounds took. Checks that no call waited for the database, and that every row was written or counted as dropped.
-async fn check_outage(
-    mut server: Postgres,
-    outage: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration,
-) {
+async fn check_outage(mut server: Postgres, outage: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration) {
     let url = server.fresh_database();
     let settings = Settings::shards()
         .set("database_url", &url)

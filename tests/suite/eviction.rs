@@ -233,7 +233,11 @@ async fn ttl_evicts_the_next_to_expire(settings: Settings) {
     match store {
         Store::Embedded => expect_exact_order(&kept, &[7, 6, 5, 4, 3, 2, 1, 0]),
         Store::Shards => {
-            assert_eq!((kept.batches[0], kept.new), (BATCH, NEW), "entries that never expire stay while others can be evicted: {kept:?}");
+            assert_eq!(
+                (kept.batches[0], kept.new),
+                (BATCH, NEW),
+                "entries that never expire stay while others can be evicted: {kept:?}"
+            );
             assert!(kept.batches[7] <= 45 && kept.batches[1] >= 80, "{kept:?}");
         }
     }

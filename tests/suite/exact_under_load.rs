@@ -42,7 +42,14 @@ enum Instance {
 }
 
 /// One of many clients: sends random writes, deletes and flushes, and some reads.
-async fn random_requests(client: Client, ns: String, seed: u64, operations: usize, tally: Arc<Tally>, instance: Instance) {
+async fn random_requests(
+    client: Client,
+    ns: String,
+    seed: u64,
+    operations: usize,
+    tally: Arc<Tally>,
+    instance: Instance,
+) {
     let mut random = Random::seeded(seed);
     for _ in 0..operations {
         let key = format!("{}:{}", random.below(10), random.below(60));
@@ -189,7 +196,14 @@ async fn an_instance_killed_during_writes_leaves_exact_stats() {
                     if task % 3 == 0 { (&survivor, Instance::Stays) } else { (&victim, Instance::MayDie) };
                 let operations = if instance == Instance::Stays { 200 } else { usize::MAX };
                 let seed = round * 100 + task;
-                tokio::spawn(random_requests(service.client(), ns.clone(), seed, operations, Arc::clone(&tally), instance))
+                tokio::spawn(random_requests(
+                    service.client(),
+                    ns.clone(),
+                    seed,
+                    operations,
+                    Arc::clone(&tally),
+                    instance,
+                ))
             })
             .collect();
         eventually(LATER, async || {

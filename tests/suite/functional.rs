@@ -160,7 +160,10 @@ async fn f03_put_new_key(service: &Service) {
     assert_eq!(got.metadata().ttl_remaining, None, "an entry without a ttl never expires");
     assert_eq!(got.header("x-cache-ttl"), None);
     let metadata = &got.parsed::<HashMap<String, serde_json::Value>>()["metadata"];
-    assert!(metadata.as_object().is_some_and(|fields| fields.contains_key("ttl_remaining")), "the field is null, not missing");
+    assert!(
+        metadata.as_object().is_some_and(|fields| fields.contains_key("ttl_remaining")),
+        "the field is null, not missing"
+    );
 }
 
 async fn f04_put_existing_key(service: &Service) {

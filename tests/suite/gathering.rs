@@ -262,7 +262,10 @@ async fn each_request_of_a_script_counts_as_in_flight_and_fails_as_a_read_or_a_w
     let metrics = cache.metrics().await;
     assert!(metrics.total("sidecache_shard_timeouts_total") >= silent as f64);
     assert!(metrics.total("sidecache_shard_refused_total") >= refused as f64);
-    assert!(metrics.total("sidecache_shard_breaker_openings_total") >= 1.0, "enough timeouts in a row open the breaker");
+    assert!(
+        metrics.total("sidecache_shard_breaker_openings_total") >= 1.0,
+        "enough timeouts in a row open the breaker"
+    );
     eventually(LATER, async || {
         let status = cache.get(&ns, "k0").await.status;
         ensure!(status == 200, "{status}");

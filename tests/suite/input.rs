@@ -397,7 +397,10 @@ async fn a_request_head_that_does_not_end_is_cut_off() {
     let service = Service::start(Settings::embedded().set("header_timeout_ms", 300));
     let started = Instant::now();
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
-    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.expect("the service accepts half a head");
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
+        .await
+        .expect("the service accepts half a head");
     let mut rest = Vec::new();
     // The connection may end normally or with a reset, and an answer such as 408 may come first.
     let _ = timeout(wire::PATIENCE, stream.read_to_end(&mut rest)).await.expect("the service closes the connection");
