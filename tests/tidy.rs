@@ -162,8 +162,8 @@ fn room(path: &str) -> &str {
     path.split(['/', '.']).next().unwrap()
 }
 
-/// The numbered lines of a file without their comments. A `//` in a string counts as a comment, which is rare
-/// enough not to matter.
+/// The numbered lines of a file without their comments. A `//` in a string counts as a comment, which is rare enough
+/// not to matter.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines().map(|line| line.split("//").next().unwrap()))
 }

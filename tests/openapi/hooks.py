@@ -1,4 +1,4 @@
-"""Tells schemathesis what the document cannot: texts with a limit in bytes, and cursors, which only the service makes."""
+"""Tells schemathesis what the document cannot say: limits in bytes, and cursors, which only the service makes."""
 
 import base64
 

@@ -1,5 +1,5 @@
-//! The access log: one row per operation, in both databases. The queue in front of the database never delays a
-//! cache call, and it counts the rows that it drops.
+//! The access log: one row per operation, in both databases. The queue in front of the database never delays a cache
+//! call, and it counts the rows that it drops.
 
 use std::time::{Duration, SystemTime};
 

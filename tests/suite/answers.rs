@@ -97,7 +97,7 @@ async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_uses_it(sett
         "{:?}: memory grew by {growth:?} MiB: within the budget, beyond it, four requests beyond it",
         service.store()
     );
-    // The budget, plus the values that each of three shards may be sending for each client when the budget is used up.
+    // The budget, plus the values that each of three shards may still be sending for each client.
     let sending = if service.store() == Store::Shards { 3 * 2 * VALUE_BYTES as u64 / MIB } else { 0 };
     for (growth, at_once) in growth.into_iter().zip([1, 1, 4]) {
         assert!(growth <= BUDGET / MIB + at_once * sending + 32, "memory grew by {growth} MiB");
@@ -121,7 +121,7 @@ async fn small_answers_still_work_while_unread_answers_fill_the_memory(settings:
     let body = json!({"keys": held}).to_string();
     let path = format!("{}/mget", cache_path(&ns));
     let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let unread = sent(&service, &request).await;
+    let unread = send_unread(&service, &request).await;
     eventually(SOON, async || {
         let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");
         anyhow::ensure!(bytes > (8 * VALUE_BYTES - 200_000) as f64, "{bytes} bytes of answers");
@@ -152,7 +152,7 @@ async fn small_answers_still_work_while_unread_answers_fill_the_memory(settings:
 }
 
 /// Sends a request and returns the connection; nobody reads the answer.
-async fn sent(service: &Service, request: &str) -> TcpStream {
+async fn send_unread(service: &Service, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(service.address()).await.expect("the service listens");
     stream.write_all(request.as_bytes()).await.expect("the service reads");
     stream

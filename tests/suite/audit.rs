@@ -48,7 +48,7 @@ async fn trail(cache: &Client, ns: &str, count: usize) -> Vec<Value> {
 
 /// A row without its time and its request id, which are checked here.
 #[track_caller]
-fn change(mut row: Value) -> Value {
+fn checked(mut row: Value) -> Value {
     let fields = row.as_object_mut().expect("an object");
     let at = fields.remove("at").expect("a row has its time");
     let at = humantime::parse_rfc3339(at.as_str().expect("a time is text")).expect("RFC 3339 in UTC");
@@ -92,7 +92,7 @@ async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
     cache.delete_policy(&ns).await.expect_json(200, &json!({"success": true, "deleted_count": 2}));
     // The audit trail outlives the namespace.
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
-    let rows: Vec<Value> = trail(&cache, &ns, 6).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 6).await.into_iter().map(checked).collect();
     let (first, second) = (policy(60, 5, "LFU"), policy(7, 0, "LRU"));
     assert_eq!(
         rows,
@@ -124,7 +124,7 @@ async fn every_flush_leaves_its_row(service: &Service) {
     cache.flush(&ns, &[]).await.expect(200);
     trail(&cache, &ns, 3).await;
     cache.flush(&ns, &[]).await.expect(200);
-    let rows: Vec<Value> = trail(&cache, &ns, 4).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 4).await.into_iter().map(checked).collect();
     assert_eq!(
         rows,
         [
@@ -136,7 +136,7 @@ async fn every_flush_leaves_its_row(service: &Service) {
     );
     // A flush of a namespace that was never written leaves a row too, and only for that namespace.
     cache.flush(&other, &[]).await.expect(200);
-    assert_eq!(change(trail(&cache, &other, 1).await.remove(0)), row("flush", json!({"deleted_count": 0})));
+    assert_eq!(checked(trail(&cache, &other, 1).await.remove(0)), row("flush", json!({"deleted_count": 0})));
 }
 
 async fn a_row_says_who_asked(service: &Service) {
@@ -200,9 +200,9 @@ async fn a_policy_that_a_write_created_is_recorded_as_the_old_one(service: &Serv
     cache.delete_policy(&deleted).await.expect(200);
     let default = policy(0, 0, "LRU");
     let expected = row("policy_replaced", json!({"before": default, "after": policy(7, 0, "LRU")}));
-    assert_eq!(change(trail(&cache, &replaced, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &replaced, 1).await.remove(0)), expected);
     let expected = row("policy_deleted", json!({"before": default, "deleted_count": 1}));
-    assert_eq!(change(trail(&cache, &deleted, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &deleted, 1).await.remove(0)), expected);
 }
 
 async fn pages_hold_every_row_once_while_rows_are_added(service: &Service) {
@@ -325,12 +325,12 @@ async fn a_flush_that_reached_only_part_of_the_shards_is_not_complete() {
     let answer = cache.flush(&ns, &[]).await.expect(503);
     let expected = row("flush", json!({"deleted_count": answer.number("deleted_count"), "complete": false}));
     assert_eq!(answer.number("deleted_count"), stored);
-    assert_eq!(change(trail(&cache, &ns, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &ns, 1).await.remove(0)), expected);
 
-    // If the flush of a deletion fails, the policy stays. Entries may be gone, so there is a row of an incomplete flush.
+    // If the flush of a deletion fails, the policy stays. The row is that of an incomplete flush, as entries may be gone.
     cache.put_policy(&ns, "{}").await.expect(200);
     cache.delete_policy(&ns).await.expect(503);
-    let rows: Vec<Value> = trail(&cache, &ns, 3).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 3).await.into_iter().map(checked).collect();
     assert_eq!(rows[0], row("flush", json!({"deleted_count": 0, "complete": false})));
     cache.policy(&ns).await.expect(200);
 }
@@ -353,7 +353,7 @@ async fn a_flush_that_timed_out_leaves_its_row() {
     let rows = trail(&cache, &ns, 1).await;
     server.signal(Signal::Cont);
     let expected = row("flush", json!({"deleted_count": 0, "complete": false}));
-    assert_eq!(rows.into_iter().map(change).collect::<Vec<_>>(), [expected]);
+    assert_eq!(rows.into_iter().map(checked).collect::<Vec<_>>(), [expected]);
 }
 
 #[tokio::test]

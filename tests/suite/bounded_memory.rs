@@ -12,7 +12,7 @@ const MIB: usize = 1 << 20;
 const MOST: usize = 32 * MIB - 100;
 
 /// The memory that any body may use beyond twice its own bytes.
-const BESIDE: usize = 4 * MIB;
+const ALLOWANCE: usize = 4 * MIB;
 
 /// A request body, and the expected status and error code.
 struct Case {
@@ -171,7 +171,7 @@ async fn no_body_uses_much_more_memory_than_twice_its_bytes() {
         assert_eq!(answer.status, status, "{name}: {told}");
         assert!(answer.text().contains(code), "{name}: {told}");
         eprintln!("{name} ({path}): {len} bytes cost {grown}, {:.2} times as many", grown as f64 / len as f64);
-        if grown > 2 * len + BESIDE {
+        if grown > 2 * len + ALLOWANCE {
             wrong.push(format!("{name} ({path}): {len} bytes cost {grown}"));
         }
         cache.get("bounded", "warm").await.expect(200);

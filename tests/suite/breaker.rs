@@ -254,7 +254,7 @@ async fn regression_the_log_says_why_the_database_is_unavailable_at_the_start() 
     .await;
 }
 
-/// The bug: the answer was that of a write with an unknown outcome, because the statistics also sweep expired entries.
+/// The bug: the answer was `outcome_unknown`, as for a write, because the statistics also sweep expired entries.
 #[tokio::test]
 async fn regression_the_statistics_of_a_stopped_shard_time_out_like_a_read() {
     let server = Redis::start();

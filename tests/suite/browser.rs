@@ -249,8 +249,8 @@ async fn a_form_on_another_site_changes_nothing() {
     let delete = format!("http://{address}/dashboard/namespaces/shop/keys/mug/delete");
     Browser::run(async |browser| {
         browser.expect_errors("403");
-        // The browser has the cookie of the dashboard's forms, and the other site knows the token: only the origin
-        // of the form still tells the two apart.
+        // The browser has the cookie of the dashboard's forms, and the other site knows the token: only the origin of
+        // the form still tells the two apart.
         browser.goto(&page_of(&service, "shop")).await;
         let token = browser.attribute("#flush input[name=token]", "value").await.expect("a form has a token");
         let form = |action: &str, fields: &str| {
@@ -530,8 +530,8 @@ async fn fits(browser: &Browser, width: u32) {
     assert!(wide.is_empty(), "{at} is wider than {width}: {wide:#?}");
 }
 
-/// Returns the texts whose contrast with their background is below the minimum of WCAG 2 (1.4.3), and the luminance of
-/// the page's background.
+/// Returns the texts whose contrast with their background is below the minimum of WCAG 2 (1.4.3), and the luminance
+/// of the page's background.
 const CONTRAST: &str = r"
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
     const rgba = (color) => {

@@ -1,8 +1,8 @@
-//! Shards that are killed, restarted, slow to reach or busy, and a Sentinel group that loses its primary: what clients
-//! see, how soon the service recovers, and that nothing piles up meanwhile.
+//! Shards that are killed, restarted, slow to reach or busy, and a Sentinel group that loses its primary: what
+//! clients see, how soon the service recovers, and that nothing piles up meanwhile.
 //!
-//! Each test causes one fault of the list C-01 to C-09; its comment names the fault. C-03 is in `full_memory.rs`, C-05
-//! in `connections.rs`, C-08 in `database_outage.rs`, C-09 in `nginx.rs`.
+//! Each test causes one fault of the list C-01 to C-09; its comment names the fault. C-03 is in `full_memory.rs`,
+//! C-05 in `connections.rs`, C-08 in `database_outage.rs`, C-09 in `nginx.rs`.
 
 use std::collections::BTreeMap;
 use std::thread;

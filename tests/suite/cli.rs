@@ -55,15 +55,15 @@ on_both_stores! {
 }
 
 /// How a run ended.
-struct Ran {
+struct Finished {
     code: Option<i32>,
     out: Vec<u8>,
     err: String,
 }
 
-impl Ran {
+impl Finished {
     #[track_caller]
-    fn expect(self, code: i32) -> Ran {
+    fn expect(self, code: i32) -> Finished {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.text(), self.err);
         if code == 0 {
             assert_eq!(self.err, "", "success is silent");
@@ -97,11 +97,11 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-fn finish(command: Command, stdin: &[u8]) -> Ran {
+fn finish(command: Command, stdin: &[u8]) -> Finished {
     finish_into(command, stdin, Stdio::piped())
 }
 
-fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Ran {
+fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Finished {
     let mut child = command.stdout(stdout).spawn().expect("the program starts");
     let mut pipe = child.stdin.take().expect("stdin is piped");
     let bytes = stdin.to_vec();
@@ -110,22 +110,22 @@ fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Ran {
     let output = child.wait_with_output().expect("the program ends");
     writer.join().expect("the writer ends");
     let err = String::from_utf8(output.stderr).expect("messages are UTF-8");
-    Ran { code: output.status.code(), out: output.stdout, err }
+    Finished { code: output.status.code(), out: output.stdout, err }
 }
 
 /// Runs a command against a service.
-fn ask(service: &Service, arguments: &[&str]) -> Ran {
+fn ask(service: &Service, arguments: &[&str]) -> Finished {
     ask_with(service, arguments, b"")
 }
 
-fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Ran {
+fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Finished {
     let mut command = program(arguments);
     command.env("SIDECACHE_URL", format!("http://{}", service.address()));
     finish(command, stdin)
 }
 
 /// Runs a command without a service in its environment.
-fn alone(arguments: &[&str]) -> Ran {
+fn run_program(arguments: &[&str]) -> Finished {
     finish(program(arguments), b"")
 }
 
@@ -569,7 +569,7 @@ async fn options_may_come_before_the_command(service: &Service) {
         vec!["stats", "--url", &url, "--json", &ns],
         vec!["--json", "stats", &ns, "--url", &url, "--timeout", "20s"],
     ] {
-        assert_eq!(alone(&words).expect(0).json()["namespace"], *ns);
+        assert_eq!(run_program(&words).expect(0).json()["namespace"], *ns);
     }
 }
 
@@ -581,9 +581,9 @@ async fn the_names_of_the_http_interface_are_accepted(service: &Service) {
     let policy = ask(service, &[&["namespaces", "set", &ns], &words[..]].concat()).expect(0).json();
     assert_eq!((&policy["default_ttl"], &policy["eviction_policy"]), (&json!(3_600), &json!("LFU")));
     // These names are accepted but not documented, so that nobody has to learn two names.
-    let help = alone(&["--help"]).expect(0).text();
+    let help = run_program(&["--help"]).expect(0).text();
     assert!(!["  put ", "  delete "].iter().any(|word| help.contains(word)), "{help}");
-    let help = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    let help = run_program(&["namespaces", "set", "--help"]).expect(0).text();
     assert!(!["--default-ttl", "--eviction-policy"].iter().any(|word| help.contains(word)), "{help}");
 }
 
@@ -594,12 +594,13 @@ fn an_unreachable_service_is_exit_code_3() {
     for words in [vec!["get", "ns", "k"], vec!["set", "ns", "k", "1"], vec!["flush", "ns", "--yes"], vec!["cluster"]]
     {
         let words: Vec<&str> = words.into_iter().chain(["--url", &url]).collect();
-        let ran = alone(&words).expect(3);
+        let ran = run_program(&words).expect(3);
         let said =
             format!("sidecache: cannot reach {url}: connection refused; is the service running? start it with");
         assert!(ran.err.starts_with(&said) && ran.err.contains("--url"), "{}", ran.err);
     }
-    let ran = alone(&["get", "ns", "k", "--url", "http://no-such-host.invalid:1", "--timeout", "20s"]).expect(3);
+    let ran =
+        run_program(&["get", "ns", "k", "--url", "http://no-such-host.invalid:1", "--timeout", "20s"]).expect(3);
     assert!(ran.err.contains("cannot reach"), "{}", ran.err);
 }
 
@@ -618,7 +619,7 @@ async fn a_change_without_an_answer_is_exit_code_6() {
     service.signal(Signal::Cont);
 }
 
-/// The bug: a path that ends in `mget` counted as that of the mget call, so that no request to it counted as a change.
+/// The bug: a path that ends in `mget` counted as that of the mget call, so no request to it counted as a change.
 #[tokio::test]
 async fn regression_an_unanswered_change_of_a_key_or_namespace_named_mget_is_exit_code_6() {
     let service = Service::start(Settings::embedded());
@@ -645,8 +646,8 @@ async fn regression_an_unanswered_change_of_a_key_or_namespace_named_mget_is_exi
     service.signal(Signal::Cont);
 }
 
-/// The bug: for any answer without an error code, the command said that it is not from a sidecache, and exited with 3,
-/// which means that nothing happened.
+/// The bug: for any answer without an error code, the command said that it is not from a sidecache, and exited with
+/// 3, which means that nothing happened.
 #[tokio::test]
 async fn regression_a_change_that_a_gateway_gives_up_has_an_unknown_outcome() {
     let service = Service::start(Settings::embedded());
@@ -662,7 +663,7 @@ async fn regression_a_change_that_a_gateway_gives_up_has_an_unknown_outcome() {
     });
     let run = |words: &[&str], place: &str| {
         let url = format!("http://{}/{place}", nginx.address());
-        alone(&[words, &["--url", &url]].concat())
+        run_program(&[words, &["--url", &url]].concat())
     };
     let changes: [&[&str]; 4] = [
         &["set", "ns", "k", "1"],
@@ -730,7 +731,7 @@ impl Tls {
     }
 
     /// Runs a command against an address, with the CA certificates that the command trusts.
-    fn ask(&self, address: SocketAddr, trusted: Option<&Path>, words: &[&str]) -> Ran {
+    fn ask(&self, address: SocketAddr, trusted: Option<&Path>, words: &[&str]) -> Finished {
         let mut command = program(words);
         command.env("SIDECACHE_URL", format!("https://{address}"));
         if let Some(trusted) = trusted {
@@ -821,8 +822,8 @@ fn damaging_proxy(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The bugs: the last failure decided the exit code, even if it only said that a request was not sent; and the keys that
-/// were not tried were not reported.
+/// The bugs: the last failure decided the exit code, even if it only said that a request was not sent; and the keys
+/// that were not tried were not reported.
 #[tokio::test]
 async fn regression_del_exits_with_the_worst_outcome_and_names_keys_not_tried() {
     let servers = Redis::three();
@@ -837,8 +838,9 @@ async fn regression_del_exits_with_the_worst_outcome_and_names_keys_not_tried() 
              location = /api/v1/cache/cli/b {{ return 404; }} }}"
         )
     });
-    let ran = alone(&["del", "cli", "a", "b", "c", "d", "--json", "--url", &format!("http://{}", nginx.address())])
-        .expect(6);
+    let ran =
+        run_program(&["del", "cli", "a", "b", "c", "d", "--json", "--url", &format!("http://{}", nginx.address())])
+            .expect(6);
     servers.iter().for_each(|server| server.signal(Signal::Cont));
     let error = |error: &str| json!({"deleted": false, "error": error});
     let results = json!({"a": error("outcome_unknown"), "b": error("no_answer"), "c": error("not_tried"),
@@ -847,7 +849,7 @@ async fn regression_del_exits_with_the_worst_outcome_and_names_keys_not_tried() 
     assert_eq!(ran.json(), expected);
     assert!(ran.err.contains("2 keys were not tried"), "{}", ran.err);
     let nobody = format!("http://127.0.0.1:{}", ports::free());
-    let ran = alone(&["del", "cli", "a", "b", "--url", &nobody]).expect(3);
+    let ran = run_program(&["del", "cli", "a", "b", "--url", &nobody]).expect(3);
     assert_eq!(ran.text(), "deleted 0 entries\n");
     assert!(ran.err.contains("1 key was not tried"), "{}", ran.err);
 }
@@ -981,7 +983,7 @@ fn a_typing_error_is_answered_with_a_suggestion() {
         (vec!["cluster", "--nodes"], "--nodes: unknown option; `sidecache cluster --help` lists them\n"),
         (vec!["completions", "tcsh"], "bash"),
     ] {
-        let ran = alone(&words).expect(2);
+        let ran = run_program(&words).expect(2);
         assert!(ran.err.starts_with("sidecache: ") && ran.err.contains(said), "{words:?}: {}", ran.err);
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     }
@@ -992,12 +994,12 @@ fn a_typing_error_is_answered_with_a_suggestion() {
 fn regression_options_for_a_service_are_refused_by_commands_without_a_service() {
     for command in [vec!["check-config"], vec!["print-config"], vec!["migrate"], vec!["completions", "bash"]] {
         for (option, value) in [("--url", "http://h"), ("--timeout", "1s")] {
-            let ran = alone(&[&[option, value], &command[..]].concat()).expect(2);
+            let ran = run_program(&[&[option, value], &command[..]].concat()).expect(2);
             let said = format!("sidecache: {option}: is for commands that ask a service, not for `{}`\n", command[0]);
             assert_eq!(ran.err, said);
         }
     }
-    alone(&["--json", "print-config"]).expect(0);
+    run_program(&["--json", "print-config"]).expect(0);
 }
 
 /// The bugs: an error in the variable was reported as an error in the option, and the message showed a password.
@@ -1011,7 +1013,7 @@ fn regression_the_error_for_a_wrong_address_names_its_origin_and_hides_the_passw
     for (url, said) in
         [("user:geh/eim@host:80", "not \"***@host:80\""), ("ftp://user:geheim@host", "expected http://")]
     {
-        let ran = alone(&["cluster", "--url", url]).expect(2);
+        let ran = run_program(&["cluster", "--url", url]).expect(2);
         assert!(ran.err.starts_with("sidecache: --url: ") && ran.err.contains(said), "{}", ran.err);
         assert!(!ran.err.contains("geh"), "{}", ran.err);
     }
@@ -1019,7 +1021,7 @@ fn regression_the_error_for_a_wrong_address_names_its_origin_and_hides_the_passw
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let help = alone(&["--help"]).expect(0).text();
+    let help = run_program(&["--help"]).expect(0).text();
     for command in [
         "serve",
         "get",
@@ -1037,11 +1039,11 @@ fn every_command_has_help_with_an_example() {
         "completions",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}\n{help}");
-        let own = alone(&[command, "--help"]).expect(0).text();
+        let own = run_program(&[command, "--help"]).expect(0).text();
         assert!(own.contains("Usage: sidecache") && own.contains("Examples:") | (command == "serve"), "{own}");
-        assert_eq!(alone(&["help", command]).expect(0).text(), own);
+        assert_eq!(run_program(&["help", command]).expect(0).text(), own);
     }
-    let help_of_set = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    let help_of_set = run_program(&["namespaces", "set", "--help"]).expect(0).text();
     let words: Vec<&str> = help_of_set.split_whitespace().collect();
     assert!(words.join(" ").contains("Only what is named changes"), "{help_of_set}");
     for code in 0..=7 {
@@ -1106,14 +1108,15 @@ fn regression_a_setting_equal_to_its_default_is_not_listed_as_changed() {
     let file = file.to_str().expect("a path of text");
     let changed = |more: &[&str]| {
         let words = [&["print-config", "--changed", "--json", "--config", file], more].concat();
-        let document = alone(&words).expect(0).json();
+        let document = run_program(&words).expect(0).json();
         let settings = document["settings"].as_array().expect("a list").iter();
         settings.map(|one| one["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(changed(&[]), Vec::<String>::new());
     assert_eq!(changed(&["--l1-max-mb=64", "--workers=2"]), ["workers"]);
     let other = scratch::file(folder.path(), "other.toml", &defaults.replace("l1_max_mb = 64", "l1_max_mb = 65"));
-    let ran = alone(&["print-config", "--changed", "--config", other.to_str().expect("a path of text")]).expect(0);
+    let ran =
+        run_program(&["print-config", "--changed", "--config", other.to_str().expect("a path of text")]).expect(0);
     assert_eq!(ran.text().lines().count(), 2, "{}", ran.text());
     assert!(ran.text().contains("l1_max_mb  65"), "{}", ran.text());
 }
@@ -1227,7 +1230,7 @@ fn migrate_waits_for_a_starting_database_up_to_the_given_time() {
 fn completions_are_valid_scripts() {
     let folder = scratch::folder("completions");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = alone(&["completions", shell]).expect(0).text();
+        let script = run_program(&["completions", shell]).expect(0).text();
         for word in ["check-config", "--max-staleness-ms", "--dry-run", "--watch"] {
             assert!(script.contains(word.trim_start_matches('-')), "{word} for {shell}");
         }
@@ -1255,14 +1258,14 @@ fn is_completed(script: &Path) -> bool {
 async fn an_address_that_is_not_a_sidecache_is_reported() {
     let service = Service::start(Settings::embedded());
     let url = format!("http://{}{}", service.address(), cache_path(&encoded("x")));
-    let ran = alone(&["cluster", "--url", &url]);
+    let ran = run_program(&["cluster", "--url", &url]);
     assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
     assert!(ran.err.contains("--url") || ran.err.contains("older"), "{}", ran.err);
     // Addresses as a browser shows them.
     for path in ["/dashboard", "/docs", "/nothing/there"] {
         let url = format!("http://{}{path}", service.address());
         for words in [["get", "ns", "k"], ["stats", "ns", "--json"]] {
-            let ran = alone(&[&words[..], &["--url", &url]].concat());
+            let ran = run_program(&[&words[..], &["--url", &url]].concat());
             assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
             let said = format!("did you mean http://{}?", service.address());
             assert!(ran.err.contains(&said), "{}", ran.err);

@@ -1,5 +1,5 @@
-//! The cache-aside programs of docs/CLIENTS.md against the real service: the programs cache values, and a service that
-//! is gone, silent or slow costs them no more than their timeout.
+//! The cache-aside programs of docs/CLIENTS.md against the real service: the programs cache values, and a service
+//! that is gone, silent or slow costs them no more than their timeout.
 //!
 //! Each program reads lines from its standard input and answers each with one line: `read KEY` with `cache VALUE`,
 //! `source VALUE` or `error: ...`, `change KEY VALUE` with `changed`. The source is a table in the program. The

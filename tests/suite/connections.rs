@@ -27,8 +27,8 @@ const OTHERS: u64 = 2_000;
 /// How many connections are opened, or requests sent, at a time.
 const AT_A_TIME: usize = 200;
 
-/// The memory in bytes that a connection may use in the service after one request. Generous, because it was measured on
-/// only one machine.
+/// The memory in bytes that a connection may use in the service after one request. Generous, because it was measured
+/// on only one machine.
 const BYTES_A_CONNECTION: u64 = 40 * 1024;
 
 /// Raises the soft limit on descriptors to the hard limit. Returns how many connections the limit allows.
@@ -142,8 +142,8 @@ async fn ten_thousand_connections_are_held_or_refused_cleanly() {
 
     drop(inside);
     until_open(&mut monitor, 1).await;
-    // The allocator keeps the freed memory for reuse: as many connections again need less new memory than if the memory
-    // had leaked.
+    // The allocator keeps the freed memory for reuse: as many connections again need less new memory than if the
+    // memory had leaked.
     let inside = held(address, most - 1, &get).await;
     let second = service.resident_bytes();
     eprintln!("{before} bytes before, {first} with all, {second} with as many again");

@@ -1,5 +1,5 @@
-//! Keys that somebody chose so that they would fall into one bucket of the index. The place of a key on a shard depends
-//! on a secret of the fleet, so nobody outside can choose it.
+//! Keys that somebody chose so that they would fall into one bucket of the index. The place of a key on a shard
+//! depends on a secret of the fleet, so nobody outside can choose it.
 
 use std::time::Instant;
 
@@ -38,8 +38,8 @@ async fn fill(cache: &Client, ns: &str, keys: &[String], tag: &str) {
     }
 }
 
-/// The bug: the place of a key was the beginning of its SHA-1, which anybody can compute. A thousand chosen keys
-/// were in one bucket of the index, and slowed down every script that reads a bucket.
+/// The bug: the place of a key was the beginning of its SHA-1, which anybody can compute. A thousand chosen keys were
+/// in one bucket of the index, and slowed down every script that reads a bucket.
 #[tokio::test]
 async fn regression_chosen_keys_do_not_crowd_a_bucket() {
     let server = Redis::start();

@@ -60,8 +60,8 @@ async fn disconnected(cache: &Client) {
     .await;
 }
 
-/// Runs rounds before, during and after an outage of the database. `outage` causes the outage and returns how long its
-/// rounds took. Checks that no call waited for the database, and that every row was written or counted as dropped.
+/// Runs rounds before, during and after an outage of the database. `outage` causes the outage and returns how long
+/// its rounds took. Checks that no call waited for the database, and that every row was written or counted.
 async fn check_outage(mut server: Postgres, outage: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration) {
     let url = server.fresh_database();
     let settings = Settings::shards()
@@ -108,8 +108,8 @@ async fn check_outage(mut server: Postgres, outage: impl AsyncFnOnce(&mut Postgr
 #[tokio::test]
 async fn a_stopped_postgres_delays_no_call_and_every_lost_row_is_counted() {
     let stopped = async |server: &mut Postgres, cache: &Client, ns: &str| {
-        // PostgreSQL stops in the middle of statements. When it continues, it executes the statements that it received,
-        // even if the service no longer waits for the answer.
+        // PostgreSQL stops in the middle of statements. When it continues, it executes the statements that it
+        // received, even if the service no longer waits for the answer.
         let paused = server.pause();
         let took = rounds(cache, ns).await;
         disconnected(cache).await;

@@ -1,6 +1,6 @@
 //! Compares the stats of a namespace with a simple model, over ten thousand random operations: on two instances with
-//! the same shards, and on the embedded store. At every quiet moment the stats of each instance, the model, and a walk
-//! over Redis agree.
+//! the same shards, and on the embedded store. At every quiet moment the stats of each instance, the model, and a
+//! walk over Redis agree.
 //!
 //! One driver sends one request at a time, so the model can predict every answer. The only exception is an entry that
 //! expires during the request: there the answer decides. `TEST_SEED` repeats a run, as far as the clock allows.
@@ -166,7 +166,7 @@ impl Driver {
             "{} hits, {} misses, {} expirations, {} of them unsure",
             self.model.hits, self.model.misses, self.model.expirations, self.model.unsure
         );
-        // More than two thousand entries have a TTL of one second, but most are overwritten, deleted or flushed first.
+        // More than two thousand entries have a TTL of one second; most are overwritten, deleted or flushed before.
         assert!(self.model.expirations > 300, "{} expirations", self.model.expirations);
     }
 
@@ -266,7 +266,7 @@ impl Driver {
 
     async fn get(&mut self) {
         let (client, key) = (self.client(), self.key());
-        // The instance that did not write may answer from L1 for up to `max_staleness`, unless the request forbids it.
+        // The other instance may answer from L1 for up to `max_staleness`, unless the request forbids it.
         let strict = self.clients.len() == 1 || self.random.one_in(2);
         let headers: &[(&str, &str)] = if strict { &[("cache-control", "no-cache")] } else { &[] };
         let asked = Instant::now();

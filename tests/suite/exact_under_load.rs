@@ -1,6 +1,6 @@
-//! The stats of a namespace under concurrent load: several instances and many clients, an instance that is killed, and
-//! a Redis that evicts entries by itself. The order of events is unknown here, but nothing may get lost: every entry
-//! that was created is still stored, or was deleted, flushed, expired or evicted.
+//! The stats of a namespace under concurrent load: several instances and many clients, an instance that is killed,
+//! and a Redis that evicts entries by itself. The order of events is unknown here, but nothing may get lost: every
+//! entry that was created is still stored, or was deleted, flushed, expired or evicted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! Entries that expire while nobody reads them: the stats are right within seconds, and the sweep does not slow down a
-//! shard.
+//! Entries that expire while nobody reads them: the stats are right within seconds, and the sweep does not slow down
+//! a shard.
 
 use std::time::{Duration, Instant};
 

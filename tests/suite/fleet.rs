@@ -1,5 +1,5 @@
-//! Instances that know each other: which instances are alive, with which ring, and the state of the shards. Every test
-//! has its own servers, because other tests start instances on the shared ones.
+//! Instances that know each other: which instances are alive, with which ring, and the state of the shards. Every
+//! test has its own servers, because other tests start instances on the shared ones.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -66,15 +66,15 @@ fn shard<'c>(cluster: &'c Value, name: &str) -> &'c Value {
 }
 
 /// The number of records about instances on a shard, by the name of the Redis key.
-fn kept(connection: &mut Connection) -> BTreeMap<String, i64> {
-    let mut kept = BTreeMap::new();
+fn records(connection: &mut Connection) -> BTreeMap<String, i64> {
+    let mut records = BTreeMap::new();
     for key in connection.scan("sidecache:*") {
         let count = if key == "sidecache:instances" { "HLEN" } else { "ZCARD" };
         if key == "sidecache:instances" || key.starts_with("sidecache:heartbeats") {
-            kept.insert(key.clone(), connection.command(&[count, &key]).integer());
+            records.insert(key.clone(), connection.command(&[count, &key]).integer());
         }
     }
-    kept
+    records
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn a_killed_instance_disappears_within_5_seconds() {
     // The shards have no records of it any more.
     eventually(SOON, async || {
         for server in &servers {
-            let kept = kept(&mut server.connect());
-            ensure!(kept.values().all(|count| *count == 1) && kept.len() == 3, "{kept:?}");
+            let records = records(&mut server.connect());
+            ensure!(records.values().all(|count| *count == 1) && records.len() == 3, "{records:?}");
         }
         Ok(())
     })
@@ -170,7 +170,7 @@ async fn an_instance_that_stops_removes_its_records() {
     assert_eq!(addresses(&cluster), [a.address().to_string()], "{cluster}");
     assert!(a.stop().success());
     for server in &servers {
-        assert_eq!(kept(&mut server.connect()), BTreeMap::new(), "the last one leaves nothing behind");
+        assert_eq!(records(&mut server.connect()), BTreeMap::new(), "the last one leaves nothing behind");
     }
 }
 
@@ -297,8 +297,8 @@ async fn a_silent_shard_costs_one_timeout_and_hides_no_instance() {
         tokio::time::sleep(INTERVAL * 10).await;
     }
     println!("with a silent shard an answer took {longest:?} at most");
-    // The timeout of the shard, plus time for a loaded machine. Without that timeout the answer would take as long as the
-    // request's deadline, 20 s.
+    // The timeout of the shard, plus time for a loaded machine. Without that timeout the answer would take as long as
+    // the request's deadline, 20 s.
     assert!(longest < Duration::from_secs(3), "{longest:?}");
     servers[2].signal(Signal::Cont);
     sees(&one, SOON, &[&a, &b]).await;
@@ -371,8 +371,8 @@ async fn different_rings_are_reported_until_one_instance_is_gone() {
     .await;
     // The records of the other ring are removed as well.
     eventually(SOON, async || {
-        let kept = kept(&mut servers[1].connect());
-        ensure!(kept.len() == 3 && kept.values().all(|count| *count == 1), "{kept:?}");
+        let records = records(&mut servers[1].connect());
+        ensure!(records.len() == 3 && records.values().all(|count| *count == 1), "{records:?}");
         Ok(())
     })
     .await;
@@ -430,14 +430,14 @@ async fn leftover_records_in_the_shards_are_removed_and_do_no_harm() {
     connection.pipeline(commands);
     assert_eq!(addresses(&cluster(&cache).await).len(), 1, "the leftovers are not listed as alive");
     eventually(LATER, async || {
-        let kept = kept(&mut connection);
-        ensure!(kept.len() == 3 && kept.values().all(|count| *count == 1), "{kept:?}");
+        let records = records(&mut connection);
+        ensure!(records.len() == 3 && records.values().all(|count| *count == 1), "{records:?}");
         Ok(())
     })
     .await;
 
-    // Now as many with a current heartbeat: all are counted, but only as many are listed as fit into a listing. One of
-    // the records is invalid.
+    // Now as many with a current heartbeat: all are counted, but only as many are listed as fit into a listing. One
+    // of the records is invalid.
     let now = connection.command(&["TIME"]).items()[0].integer() * 1_000 + 1_500;
     let now = now.to_string();
     let mut commands = Vec::new();
@@ -459,8 +459,8 @@ async fn leftover_records_in_the_shards_are_removed_and_do_no_harm() {
     connection.command(&["FLUSHALL"]);
     sees(&cache, SOON, &[&service]).await;
     eventually(SOON, async || {
-        let kept = kept(&mut connection);
-        ensure!(kept.len() == 3, "{kept:?}");
+        let records = records(&mut connection);
+        ensure!(records.len() == 3, "{records:?}");
         Ok(())
     })
     .await;

@@ -109,8 +109,9 @@ fn done_or_foreign(what: &str, answer: Answer, statuses: &[u16], name: &str) {
     assert!(text.contains(name) && text.contains("list"), "{what}: {name} and its type are not named: {text}");
 }
 
-/// The bug: a batch stopped halfway at the first error of Redis. All three entries were stored although the answer was a
-/// 500, the totals counted one entry, no invalidation was sent, and other instances kept the old value for ever.
+/// The bug: a batch stopped halfway at the first error of Redis. All three entries were stored although the answer
+/// was a 500, the totals counted one entry, no invalidation was sent, and other instances kept the old value for
+/// ever.
 #[tokio::test]
 async fn regression_a_batch_with_a_foreign_tag_stores_the_other_entries() {
     let world = World::start();
@@ -186,8 +187,8 @@ fn names(connection: &mut Connection, kind: &str, ns: &str) -> Vec<String> {
     }
 }
 
-/// The bug: a request that met the foreign type was half done and answered with 500. If other requests shared its script,
-/// they were answered with 500 too. Only redis-cli could repair the key.
+/// The bug: a request that met the foreign type was half done and answered with 500. If other requests shared its
+/// script, they were answered with 500 too. Only redis-cli could repair the key.
 #[tokio::test]
 async fn regression_a_foreign_type_under_any_name_is_refused_and_a_flush_repairs_it() {
     let world = World::start();
@@ -311,7 +312,7 @@ async fn regression_requests_that_share_a_script_with_a_foreign_one_are_answered
 }
 
 /// The Redis keys that belong to the fleet, not to a namespace. The service rewrites them by itself.
-const OF_THE_FLEET: [&str; 7] = [
+const FLEET_KEYS: [&str; 7] = [
     "sidecache:ring",
     "sidecache:fence",
     "sidecache:instances",
@@ -321,11 +322,11 @@ const OF_THE_FLEET: [&str; 7] = [
     "sidecache:ring_walker",
 ];
 
-/// The bug: a foreign type under one of these names prevented a new instance from becoming ready, hid living instances
-/// from each other, or stopped the removal of moved entries, for ever.
+/// The bug: a foreign type under one of these names prevented a new instance from becoming ready, hid living
+/// instances from each other, or stopped the removal of moved entries, for ever.
 #[tokio::test]
 async fn regression_foreign_types_under_the_names_of_the_fleet_are_repaired() {
-    for name in OF_THE_FLEET {
+    for name in FLEET_KEYS {
         let servers = [Redis::start(), Redis::start()];
         let settings = Settings::on(&servers);
         let only_a = format!("a={}", servers[0].url());
@@ -374,8 +375,8 @@ async fn regression_foreign_types_under_the_names_of_the_fleet_are_repaired() {
     }
 }
 
-/// The bug: the walk that looks for evicted keys met the foreign type and never ran again, so the totals still counted
-/// keys that were gone.
+/// The bug: the walk that looks for evicted keys met the foreign type and never ran again, so the totals still
+/// counted keys that were gone.
 #[tokio::test]
 async fn regression_foreign_types_under_the_names_of_the_walk_do_not_stop_it() {
     let server = Redis::start();

@@ -29,9 +29,9 @@ fn exhaust(connection: &mut Connection, policy: &str) {
     connection.command(&["CONFIG", "SET", "maxmemory", "1"]);
 }
 
-/// The bug: before it deleted anything, the sweep wrote down when to sweep the bucket next. A Redis without memory refused
-/// that write, and so every call that sweeps failed: stats and listings were 507. `metadata=full` was 507 as well,
-/// because it wrote pending counts of reads first.
+/// The bug: before it deleted anything, the sweep wrote down when to sweep the bucket next. A Redis without memory
+/// refused that write, and so every call that sweeps failed: stats and listings were 507. `metadata=full` was 507 as
+/// well, because it wrote pending counts of reads first.
 #[tokio::test]
 async fn regression_a_redis_without_memory_answers_everything_but_writes() {
     let (_server, mut connection, service) = on_one_shard(&[("stats_flush_ms", 600_000)]);
@@ -56,8 +56,8 @@ async fn regression_a_redis_without_memory_answers_everything_but_writes() {
     assert_eq!(cache.flush(&ns, &[]).await.expect(200).number("deleted_count"), 2);
 }
 
-/// The bug: the lock for the walk over evicted keys was taken by a write that a Redis without memory refuses, although
-/// this walk frees the metadata of evicted entries.
+/// The bug: the lock for the walk over evicted keys was taken by a write that a Redis without memory refuses,
+/// although this walk frees the metadata of evicted entries.
 #[tokio::test]
 async fn regression_evicted_entries_are_cleaned_up_without_free_memory() {
     const KEYS: u64 = 3_000;
@@ -86,7 +86,8 @@ async fn regression_evicted_entries_are_cleaned_up_without_free_memory() {
     assert!(connection.keys(&format!("cache_meta:{ns}:*")).is_empty());
 }
 
-/// C-03. Clients write three times as much as fits into memory, while others read. Then Redis must not evict any more.
+/// C-03. Clients write three times as much as fits into memory, while others read. Then Redis must not evict any
+/// more.
 #[tokio::test]
 async fn a_full_redis_evicts_and_the_stats_follow_or_refuses_writes_and_reads_work() {
     const KEYS: usize = 9_000;

@@ -1,5 +1,5 @@
-//! Concurrent requests, whose reads and writes are combined into few script calls to a shard: each request gets its own
-//! answer, whatever happens to the others.
+//! Concurrent requests, whose reads and writes are combined into few script calls to a shard: each request gets its
+//! own answer, whatever happens to the others.
 
 use std::time::Duration;
 
@@ -174,7 +174,8 @@ async fn a_write_with_foreign_metadata_fails_alone() {
 
 #[tokio::test]
 async fn regression_requests_queued_during_a_script_are_answered() {
-    // The bug: when one script call was answered, requests that were queued meanwhile were treated as its own and dropped.
+    // The bug: when one script call was answered, requests that were queued meanwhile were treated as its own and
+    // dropped.
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));

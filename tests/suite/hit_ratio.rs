@@ -1,6 +1,6 @@
 //! The hit ratio of the eviction policies on recorded traffic: a cache-aside client with room for a tenth of the
-//! distinct keys. The embedded store has exactly as many hits as a simple simulation of the policy; shards choose among
-//! samples, and their LRU stays within two percentage points of the exact LRU.
+//! distinct keys. The embedded store has exactly as many hits as a simple simulation of the policy; shards choose
+//! among samples, and their LRU stays within two percentage points of the exact LRU.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -177,7 +177,7 @@ async fn hits(store: Store, traffic: &Traffic) -> [usize; 3] {
     for ((policy, ns), hits) in POLICIES.iter().zip(&names).zip(hits) {
         let (exact, stats) = (traffic.exact(policy), cache.stats(ns).await.expect(200));
         eprintln!(
-            "{policy} on {store:?}: hit ratio {:.4}, exact {:.4}, with room for {} values of {} bytes; all took {took:?}",
+            "{policy} on {store:?}: hit ratio {:.4}, exact {:.4}, room for {} values of {} bytes; all took {took:?}",
             traffic.ratio(hits),
             traffic.ratio(exact),
             traffic.places,
@@ -205,7 +205,8 @@ async fn three_shards_are_within_two_points_of_the_exact_lru() {
     assert!(off.abs() <= 0.02, "LRU is {off:+.4} off");
     let off = traffic.ratio(fifo) - traffic.ratio(traffic.exact_fifo());
     assert!(off.abs() <= 0.05, "FIFO is {off:+.4} off");
-    // Exact LFU evicts the newest entry again and again. A sample does not always contain it, so the ratio may be better.
+    // Exact LFU evicts the newest entry again and again. A sample does not always contain it, so the ratio may be
+    // better.
     let off = traffic.ratio(lfu) - traffic.ratio(traffic.exact_lfu());
     assert!(off >= -0.02, "LFU is {off:+.4} off");
 }

@@ -115,7 +115,8 @@ async fn a_ttl_is_a_whole_number_from_1_to_a_hundred_years(service: &Service) {
     }
 }
 
-/// The bug: `60.0` was refused. Programs that have only floats write 60 like this, and for JSON Schema it is an integer.
+/// The bug: `60.0` was refused. Programs that have only floats write 60 like this, and for JSON Schema it is an
+/// integer.
 async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Service) {
     let (cache, ns) = (service.client(), namespace("input"));
     cache.put(&ns, "k", r#"{"value":1,"ttl":60.0}"#).await.expect(201);
@@ -364,8 +365,8 @@ async fn a_body_over_32_mib_is_refused_cleanly() {
     for framing in [format!("content-length: {}", LIMIT + 1), "transfer-encoding: chunked".to_owned()] {
         let stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
         let (mut reader, mut writer) = stream.into_split();
-        // The service may answer and close the connection before it has read the whole body. Then writing fails, but the
-        // answer can still be read.
+        // The service may answer and close the connection before it has read the whole body. Then writing fails, but
+        // the answer can still be read.
         let path_sent = path.clone();
         let sender = tokio::spawn(async move {
             let head = format!("PUT {path_sent} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n");

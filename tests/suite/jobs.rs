@@ -1,5 +1,5 @@
-//! Flushes that take longer than their requests and continue as jobs: any instance can show and cancel a job, and each
-//! job leaves one row in the audit trail, whatever happens to its client, its instance and the database.
+//! Flushes that take longer than their requests and continue as jobs: any instance can show and cancel a job, and
+//! each job leaves one row in the audit trail, whatever happens to its client, its instance and the database.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn flush_async(cache: &Client, ns: &str) -> Answer {
 
 /// The path of the job, from a 202.
 #[track_caller]
-fn place(answer: Answer) -> String {
+fn job_path(answer: Answer) -> String {
     let answer = answer.expect(202);
     let location = answer.header("location").expect("a 202 says where the job is").to_owned();
     assert_eq!(location, format!("/api/v1/jobs/{}", answer.json()["id"].as_str().expect("a job has an id")));
@@ -44,9 +44,9 @@ fn place(answer: Answer) -> String {
 }
 
 /// Waits until a job is in `state`, and returns it.
-async fn in_state(cache: &Client, place: &str, state: &str, limit: Duration) -> Value {
+async fn in_state(cache: &Client, job_path: &str, state: &str, limit: Duration) -> Value {
     eventually(limit, async || {
-        let job = cache.fetch(place).await.expect(200).json();
+        let job = cache.fetch(job_path).await.expect(200).json();
         ensure!(job["state"] == state, "{job}");
         Ok(job)
     })
@@ -76,8 +76,8 @@ async fn a_flush_with_respond_async_becomes_a_job(service: &Service) {
     let before = cache.metrics().await.total("sidecache_jobs_done_total");
     let answer = flush_async(&cache, &ns).await;
     assert_eq!(answer.header("preference-applied"), Some("respond-async"));
-    let place = place(answer);
-    let job = in_state(&cache, &place, "done", SOON).await;
+    let job_path = job_path(answer);
+    let job = in_state(&cache, &job_path, "done", SOON).await;
     assert_eq!(job["result"], json!({"success": true, "deleted_count": 3}));
     assert_eq!((&job["kind"], &job["namespace"]), (&json!("flush"), &json!(ns)));
     assert_eq!((&job["done"], &job["estimate"]), (&json!(3), &json!(3)));
@@ -90,7 +90,7 @@ async fn a_flush_with_respond_async_becomes_a_job(service: &Service) {
     let listed = cache.fetch("/api/v1/jobs").await.expect(200).json();
     assert!(listed["jobs"].as_array().expect("a list").contains(&job), "{listed}");
     // Cancelling a job that has ended changes nothing.
-    assert_eq!(cache.send(Method::DELETE, &place, &[], None).await.expect(200).json(), job);
+    assert_eq!(cache.send(Method::DELETE, &job_path, &[], None).await.expect(200).json(), job);
 }
 
 async fn a_job_shows_its_selection(service: &Service) {
@@ -99,7 +99,7 @@ async fn a_job_shows_its_selection(service: &Service) {
     for (query, pattern, tag) in [("pattern=a*", json!("a*"), json!(null)), ("tag=t", json!(null), json!("t"))] {
         let path = format!("{}?{query}", cache_path(&ns));
         let answer = cache.send(Method::DELETE, &path, &[("prefer", "wait=5, respond-async")], None).await;
-        let job = in_state(&cache, &place(answer), "done", SOON).await;
+        let job = in_state(&cache, &job_path(answer), "done", SOON).await;
         assert_eq!((&job["pattern"], &job["tag"], &job["done"]), (&pattern, &tag, &json!(1)));
     }
 }
@@ -135,10 +135,10 @@ async fn regression_deleting_a_large_namespace_continues_as_a_job() {
         let (cache, ns) = (service.client(), namespace("jobs"));
         let policy = format!("/api/v1/namespaces/{ns}");
         shard.fill(&cache, &ns).await;
-        let place = place(cache.send(Method::DELETE, &policy, &[], None).await);
+        let job_path = job_path(cache.send(Method::DELETE, &policy, &[], None).await);
         cache.fetch(&policy).await.expect(200);
         shard.speed_up();
-        let job = in_state(&cache, &place, "done", LATER).await;
+        let job = in_state(&cache, &job_path, "done", LATER).await;
         assert_eq!((&job["kind"], &job["done"]), (&json!("delete_namespace"), &json!(ENTRIES)));
         cache.fetch(&policy).await.expect_error(404, "namespace_not_found");
         assert_eq!(stored(&cache, &ns).await, 0);
@@ -161,9 +161,9 @@ async fn a_cancelled_deletion_of_a_namespace_keeps_its_policy() {
     let (cache, ns) = (service.client(), namespace("jobs"));
     let policy = format!("/api/v1/namespaces/{ns}");
     shard.fill(&cache, &ns).await;
-    let place = place(cache.send(Method::DELETE, &policy, &[("prefer", "respond-async")], None).await);
-    cache.send(Method::DELETE, &place, &[], None).await.expect(200);
-    let job = in_state(&cache, &place, "cancelled", LATER).await;
+    let job_path = job_path(cache.send(Method::DELETE, &policy, &[("prefer", "respond-async")], None).await);
+    cache.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+    let job = in_state(&cache, &job_path, "cancelled", LATER).await;
     cache.fetch(&policy).await.expect(200);
     let deleted = job["done"].as_u64().expect("a number");
     assert_eq!(audited(&cache, &ns).await, (deleted, false));
@@ -177,10 +177,10 @@ async fn a_flush_that_takes_longer_than_its_request_becomes_a_job() {
         let service = Service::start(shard.impatient(settings));
         let (cache, ns) = (service.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(cache.flush(&ns, &[]).await);
+        let job_path = job_path(cache.flush(&ns, &[]).await);
         let (mut last, mut grew, mut estimates) = (0, 0, 0);
         let job = eventually(LATER, async || {
-            let job = cache.fetch(&place).await.expect(200).json();
+            let job = cache.fetch(&job_path).await.expect(200).json();
             let done = job["done"].as_u64().expect("a number");
             grew += u64::from(done > last);
             last = done;
@@ -238,21 +238,21 @@ async fn another_instance_shows_and_cancels_a_job() {
         let [one, other] = [(); 2].map(|()| Service::start(settings.clone()));
         let (first, second, ns) = (one.client(), other.client(), namespace("jobs"));
         shard.fill(&first, &ns).await;
-        let place = place(flush_async(&first, &ns).await);
+        let job_path = job_path(flush_async(&first, &ns).await);
         eventually(SOON, async || {
-            let job = second.fetch(&place).await.expect(200).json();
+            let job = second.fetch(&job_path).await.expect(200).json();
             ensure!(job["state"] == "running" && job["done"].as_u64() > Some(0), "{job}");
             let listed = second.fetch("/api/v1/jobs").await.expect(200).json();
             assert_eq!(listed["jobs"][0]["id"], job["id"]);
             Ok(())
         })
         .await;
-        second.send(Method::DELETE, &place, &[], None).await.expect(200);
-        let job = in_state(&first, &place, "cancelled", SOON).await;
+        second.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+        let job = in_state(&first, &job_path, "cancelled", SOON).await;
         let deleted = job["done"].as_u64().expect("a number");
         assert!((1..ENTRIES).contains(&deleted), "{job}");
         assert_eq!(job["result"], json!({"success": false, "deleted_count": deleted}));
-        assert_eq!(in_state(&second, &place, "cancelled", SOON).await, job);
+        assert_eq!(in_state(&second, &job_path, "cancelled", SOON).await, job);
         shard.speed_up();
         assert_eq!(stored(&second, &ns).await, ENTRIES - deleted, "the job counted its deleted entries exactly");
         assert_eq!(audited(&first, &ns).await, (deleted, false));
@@ -266,9 +266,9 @@ async fn the_instance_that_runs_a_job_cancels_it() {
     let service = Service::start(shard.added_to(Settings::shards()));
     let (cache, ns) = (service.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
-    cache.send(Method::DELETE, &place, &[], None).await.expect(200);
-    let job = in_state(&cache, &place, "cancelled", SOON).await;
+    let job_path = job_path(flush_async(&cache, &ns).await);
+    cache.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+    let job = in_state(&cache, &job_path, "cancelled", SOON).await;
     let deleted = job["done"].as_u64().expect("a number");
     shard.speed_up();
     assert_eq!(stored(&cache, &ns).await, ENTRIES - deleted);
@@ -283,12 +283,12 @@ async fn a_job_of_an_instance_that_was_killed_fails_and_is_audited_once() {
         let [mut killed, one, other] = [(); 3].map(|()| Service::start(settings.clone()));
         let (cache, ns) = (killed.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(flush_async(&cache, &ns).await);
+        let job_path = job_path(flush_async(&cache, &ns).await);
         killed.kill();
         shard.speed_up();
         for service in [&one, &other] {
             let cache = service.client();
-            let job = in_state(&cache, &place, "failed", INSTANCE_LOST).await;
+            let job = in_state(&cache, &job_path, "failed", INSTANCE_LOST).await;
             assert_eq!((&job["result"]["success"], &job["result"]["code"]), (&json!(false), &json!("instance_lost")));
             let (_, is_complete) = audited(&cache, &ns).await;
             assert!(!is_complete);
@@ -305,13 +305,13 @@ async fn an_instance_that_was_reported_lost_stops_its_job() {
     let [paused, other] = [(); 2].map(|()| Service::start(settings.clone()));
     let (cache, ns) = (paused.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
+    let job_path = job_path(flush_async(&cache, &ns).await);
     paused.signal(Signal::Stop);
-    in_state(&other.client(), &place, "failed", INSTANCE_LOST).await;
+    in_state(&other.client(), &job_path, "failed", INSTANCE_LOST).await;
     paused.signal(Signal::Cont);
     // A new client: the earlier connections are closed by now.
     let cache = paused.client();
-    let job = in_state(&cache, &place, "failed", SOON).await;
+    let job = in_state(&cache, &job_path, "failed", SOON).await;
     assert_eq!(job["result"]["code"], "instance_lost");
     audited(&other.client(), &ns).await;
     let left = stored(&other.client(), &ns).await;
@@ -329,12 +329,12 @@ async fn a_service_that_stops_ends_its_jobs() {
         let service = Service::start(settings.clone());
         let (cache, ns) = (service.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(flush_async(&cache, &ns).await);
+        let job_path = job_path(flush_async(&cache, &ns).await);
         assert!(service.stop().success());
         shard.speed_up();
         let service = Service::start(settings);
         let cache = service.client();
-        let job = cache.fetch(&place).await.expect(200).json();
+        let job = cache.fetch(&job_path).await.expect(200).json();
         let deleted = job["done"].as_u64().expect("a number");
         assert_eq!((&job["state"], &job["result"]["code"]), (&json!("failed"), &json!("instance_stopped")));
         assert_eq!(stored(&cache, &ns).await, ENTRIES - deleted);
@@ -352,18 +352,18 @@ async fn a_job_runs_while_the_database_is_down() {
     let (cache, ns) = (one.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
     server.kill();
-    let place = place(flush_async(&cache, &ns).await);
-    let job = cache.fetch(&place).await.expect(200).json();
+    let job_path = job_path(flush_async(&cache, &ns).await);
+    let job = cache.fetch(&job_path).await.expect(200).json();
     assert_eq!(job["state"], "running");
-    other.client().fetch(&place).await.expect_error(503, "database_unavailable");
+    other.client().fetch(&job_path).await.expect_error(503, "database_unavailable");
     cache.fetch("/api/v1/jobs").await.expect_error(503, "database_unavailable");
     shard.speed_up();
-    let job = in_state(&cache, &place, "done", LATER).await;
+    let job = in_state(&cache, &job_path, "done", LATER).await;
     assert_eq!(job["result"], json!({"success": true, "deleted_count": ENTRIES}));
     server.run();
     let (other, database) = (other.client(), Database::Postgres(url));
     eventually(LATER, async || {
-        let answer = other.fetch(&place).await;
+        let answer = other.fetch(&job_path).await;
         ensure!(answer.status == 200, "{}", answer.text());
         assert_eq!(answer.json()["state"], "done");
         Ok(())
@@ -380,15 +380,15 @@ async fn a_failing_shard_fails_the_job() {
     let service = Service::start(shard.added_to(Settings::shards()).set("redis_timeout_ms", 300));
     let (cache, ns) = (service.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
+    let job_path = job_path(flush_async(&cache, &ns).await);
     eventually(SOON, async || {
-        let job = cache.fetch(&place).await.expect(200).json();
+        let job = cache.fetch(&job_path).await.expect(200).json();
         ensure!(job["done"].as_u64() > Some(0), "{job}");
         Ok(())
     })
     .await;
     shard.stop();
-    let job = in_state(&cache, &place, "failed", SOON).await;
+    let job = in_state(&cache, &job_path, "failed", SOON).await;
     let result = &job["result"];
     assert_eq!((&result["success"], &result["code"]), (&json!(false), &json!("outcome_unknown")), "{job}");
     let (deleted, is_complete) = audited(&cache, &ns).await;
@@ -403,18 +403,18 @@ async fn too_many_flushes_are_refused_before_they_delete_anything() {
     let (cache, ns, refused) = (service.client(), namespace("jobs"), namespace("jobs"));
     cache.set(&refused, "k", "1").await.expect(201);
     shard.fill(&cache, &ns).await;
-    let mut places = Vec::new();
+    let mut paths = Vec::new();
     for _ in 0..MOST {
-        places.push(place(flush_async(&cache, &ns).await));
+        paths.push(job_path(flush_async(&cache, &ns).await));
     }
     flush_async(&cache, &refused).await.expect_error(503, "overloaded");
     assert_eq!(cache.metrics().await.total("sidecache_jobs_refused_total"), 1.0);
     cache.get(&refused, "k").await.expect(200);
-    for place in &places {
-        cache.send(Method::DELETE, place, &[], None).await.expect(200);
+    for job_path in &paths {
+        cache.send(Method::DELETE, job_path, &[], None).await.expect(200);
     }
-    for place in &places {
-        in_state(&cache, place, "cancelled", LATER).await;
+    for job_path in &paths {
+        in_state(&cache, job_path, "cancelled", LATER).await;
     }
     // There is room again: a flush within its request waits for its turn.
     cache.flush(&refused, &[]).await.expect_json(200, &json!({"success": true, "deleted_count": 1}));
@@ -450,7 +450,7 @@ async fn ctrl_c_leaves_a_job_running_and_says_how_to_show_it() {
     shard.fill(&cache, &ns).await;
     let mut flush = Process::spawn(command(&service, &["flush", &ns, "--yes"]), Signal::Kill);
     let mut said = flush.child().stderr.take().expect("a pipe");
-    let place = eventually(SOON, async || {
+    let job_path = eventually(SOON, async || {
         let listed = cache.fetch("/api/v1/jobs").await.expect(200).json();
         let id = listed["jobs"][0]["id"].as_str().map(str::to_owned);
         Ok(format!("/api/v1/jobs/{}", id.ok_or_else(|| anyhow::anyhow!("no job yet"))?))
@@ -470,7 +470,7 @@ async fn ctrl_c_leaves_a_job_running_and_says_how_to_show_it() {
     assert_eq!(ended.code(), Some(6));
     let mut text = String::new();
     std::io::Read::read_to_string(&mut said, &mut text).expect("the messages are text");
-    let id = place.rsplit('/').next().expect("a path ends with the id");
+    let id = job_path.rsplit('/').next().expect("a path ends with the id");
     assert!(text.contains(&format!("sidecache jobs show {id}")), "{text}");
     assert!(text.contains(&format!("sidecache jobs cancel {id}")), "{text}");
     let shown = command(&service, &["jobs", "show", id, "--wait", "--json"]).output().expect("the program runs");

@@ -1,5 +1,5 @@
-//! How long connections stay open, between requests and while the head of a request arrives; and the headers that tell
-//! proxies how long to keep connections and what they may cache.
+//! How long connections stay open, between requests and while the head of a request arrives; and the headers that
+//! tell proxies how long to keep connections and what they may cache.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,8 @@ fn requests(path: &str) -> [String; 3] {
     ]
 }
 
-/// The bug: the deadline for a request head also closed idle connections, so a proxy that kept them longer lost requests.
+/// The bug: the deadline for a request head also closed idle connections, so a proxy that kept them longer lost
+/// requests.
 #[tokio::test]
 async fn idle_connections_and_request_heads_have_separate_timeouts() {
     let settings =

@@ -1,5 +1,5 @@
-//! Valid keys and namespaces: awkward ones work in every call, invalid ones are refused, and keys that look like routes
-//! are ordinary keys.
+//! Valid keys and namespaces: awkward ones work in every call, invalid ones are refused, and keys that look like
+//! routes are ordinary keys.
 
 use anyhow::ensure;
 use reqwest::Method;
@@ -105,8 +105,8 @@ async fn awkward_keys_do_not_collide(service: &Service) {
 }
 
 async fn dots_are_keys_not_path_segments(service: &Service) {
-    // Clients that follow the URL standard remove these from a path, even if they are encoded, so the test uses a plain
-    // socket.
+    // Clients that follow the URL standard remove these from a path, even if they are encoded, so the test uses a
+    // plain socket.
     let (cache, ns, address) = (service.client(), namespace("keys"), service.address());
     for key in [".", ".."] {
         let path = format!("{}/{key}", cache_path(&ns));

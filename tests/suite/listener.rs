@@ -1,5 +1,5 @@
-//! The listener and clients that use a connection in odd ways. `connections.rs` has tests with very many and with slow
-//! clients, `input.rs` has the deadline of a request head.
+//! The listener and clients that use a connection in odd ways. `connections.rs` has tests with very many and with
+//! slow clients, `input.rs` has the deadline of a request head.
 
 use std::time::{Duration, Instant};
 

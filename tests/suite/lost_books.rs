@@ -152,8 +152,8 @@ impl World {
 }
 
 /// The bug: without the totals, a flush looked into only one bucket of the index. It deleted 31 of 1,000 entries; the
-/// other 969 were readable, but in no listing. Without a bucket or a tag, a flush missed the entries of that bucket or
-/// tag.
+/// other 969 were readable, but in no listing. Without a bucket or a tag, a flush missed the entries of that bucket
+/// or tag.
 async fn check_flush_after_losses(flush: Flush) {
     let world = World::start();
     for loss in LOSSES {
