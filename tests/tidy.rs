@@ -217,7 +217,7 @@ fn libraries_stay_in_their_rooms() {
 }
 
 #[test]
-fn every_file_says_first_what_lives_in_it() {
+fn every_file_starts_with_a_description() {
     for folder in ["src", "tests", "examples", "bench", "benches", "screenshots", "fuzz/src", "fuzz/targets"] {
         for (path, text) in files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{path} does not open with `//!`");
@@ -226,7 +226,7 @@ fn every_file_says_first_what_lives_in_it() {
 }
 
 #[test]
-fn files_can_be_read_in_one_sitting() {
+fn no_file_of_src_is_too_long() {
     for (path, text) in files("src") {
         let lines = text.lines().count();
         assert!(lines <= MAX_LINES, "src/{path} has {lines} lines: split it");

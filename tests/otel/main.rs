@@ -169,7 +169,7 @@ async fn a_request_without_a_trace_starts_one_and_an_unsampled_trace_exports_not
 }
 
 #[tokio::test]
-async fn a_failed_operation_is_marked_and_the_last_spans_are_exported_at_the_stop() {
+async fn a_failed_operation_is_marked_and_the_last_spans_are_exported_at_shutdown() {
     let collector = Collector::start();
     let servers = [Redis::start()];
     let settings = Settings::on(&servers).set("redis_timeout_ms", 300);
@@ -188,7 +188,7 @@ async fn a_failed_operation_is_marked_and_the_last_spans_are_exported_at_the_sto
 }
 
 #[tokio::test]
-async fn a_silent_collector_delays_neither_requests_nor_the_stop() {
+async fn a_silent_collector_delays_neither_requests_nor_the_shutdown() {
     // The kernel accepts the connections, and nothing reads from them.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = silent.local_addr().expect("it has an address");

@@ -327,7 +327,8 @@ async fn a_flush_that_reached_only_part_of_the_shards_is_not_complete() {
     assert_eq!(answer.number("deleted_count"), stored);
     assert_eq!(checked(trail(&cache, &ns, 1).await.remove(0)), expected);
 
-    // If the flush of a deletion fails, the policy stays. The row is that of an incomplete flush, as entries may be gone.
+    // If the flush of a deletion fails, the policy stays. The row is that of an incomplete flush, as entries may be
+    // gone.
     cache.put_policy(&ns, "{}").await.expect(200);
     cache.delete_policy(&ns).await.expect(503);
     let rows: Vec<Value> = trail(&cache, &ns, 3).await.into_iter().map(checked).collect();

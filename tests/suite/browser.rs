@@ -592,7 +592,7 @@ async fn dark_and_light_differ_and_both_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_shard_that_goes_and_comes_back_is_seen_without_a_reload() {
+async fn a_shard_that_fails_and_comes_back_is_shown_without_a_reload() {
     let mut servers = Redis::three();
     // A short timeout, because the page waits for the shard that does not answer.
     let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 500));
@@ -618,7 +618,7 @@ async fn a_shard_that_goes_and_comes_back_is_seen_without_a_reload() {
 }
 
 #[tokio::test]
-async fn a_service_that_goes_and_comes_back_is_seen_without_a_reload() {
+async fn a_service_that_stops_and_restarts_is_shown_without_a_reload() {
     let port = ports::free();
     let start = || Service::start(Settings::embedded().set("listen", format!("127.0.0.1:{port}")));
     let mut service = start();

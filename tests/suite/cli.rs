@@ -124,7 +124,7 @@ fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Finished {
     finish(command, stdin)
 }
 
-/// Runs a command without a service in its environment.
+/// Runs a command without `SIDECACHE_URL`.
 fn run_program(arguments: &[&str]) -> Finished {
     finish(program(arguments), b"")
 }
@@ -1222,7 +1222,7 @@ fn migrate_waits_for_a_starting_database_up_to_the_given_time() {
     assert!(ran.stderr.contains("Connection refused"), "{}", ran.stderr);
     let waiting = thread::spawn(move || run(&settings.argument("60s")));
     server.run();
-    let ran = waiting.join().expect("it ends");
+    let ran = waiting.join().expect("the command ends");
     assert!(ran.status.success() && ran.stdout.contains("applied 1 foundation"), "{}{}", ran.stdout, ran.stderr);
 }
 

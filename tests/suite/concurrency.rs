@@ -18,7 +18,7 @@ use crate::support::service::{Service, Settings};
 
 on_both_stores! {
     clients_on_the_same_keys_see_no_torn_or_lost_write,
-    of_concurrent_writers_only_one_creates_the_key,
+    only_one_of_concurrent_writers_creates_the_key,
     counts_stay_exact_under_concurrent_writes,
 }
 
@@ -125,7 +125,7 @@ async fn read(cache: &Client, ns: &str, key: &str) -> Option<Stamped> {
     }
 }
 
-async fn of_concurrent_writers_only_one_creates_the_key(service: &Service) {
+async fn only_one_of_concurrent_writers_creates_the_key(service: &Service) {
     let (cache, ns) = (service.client(), namespace("concurrency"));
     for round in 0..10 {
         let key = format!("k{round}");

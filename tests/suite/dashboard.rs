@@ -85,7 +85,7 @@ impl Forms {
     /// Sends a form and returns the page that the answer redirects to.
     async fn post_and_follow(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let answer = self.post(path, fields).await.expect(303);
-        let page = answer.header("location").expect("where the result is").to_owned();
+        let page = answer.header("location").expect("a redirect to the result").to_owned();
         self.client.fetch(&page).await.expect(200)
     }
 
@@ -168,8 +168,8 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
         let page = forms.post(&flush, &[("pattern", pattern), ("tag", "")]).await.expect(200);
         assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), expected);
         assert_eq!(cache.all_keys(&ns).await.len(), 31, "a dry run deletes nothing");
-        let announced = attribute(page.text(), "name=\"announced\"", "value").expect("what was announced");
-        let issued = attribute(page.text(), "name=\"issued\"", "value").expect("when it was");
+        let announced = attribute(page.text(), "name=\"announced\"", "value").expect("the announced number");
+        let issued = attribute(page.text(), "name=\"issued\"", "value").expect("the time of the form");
         let all = attribute(page.text(), "name=\"all\"", "value");
         assert_eq!(all.as_deref(), pattern.is_empty().then_some("yes"), "a flush of everything has its own field");
         let mut fields = vec![("pattern", pattern), ("tag", ""), ("announced", &announced), ("issued", &issued)];
@@ -210,7 +210,7 @@ async fn regression_a_made_up_address_shows_no_deletion(service: &Service) {
     let forms = Forms::of(&cache, &namespace_page(&ns)).await;
     let flush = format!("{}/flush", namespace_page(&ns));
     let answer = forms.post(&flush, &[("announced", "1"), ("all", "yes"), ("issued", &now())]).await.expect(303);
-    let own = answer.header("location").expect("where the result is").to_owned();
+    let own = answer.header("location").expect("a redirect to the result").to_owned();
     cache.fetch(&own).await.expect(200);
     // The result is not shown for another namespace.
     let other = own.replace(&ns, &namespace("dashboard"));
@@ -268,7 +268,7 @@ async fn a_key_is_deleted_only_after_confirmation(service: &Service) {
     let asked = forms.post(&delete, &[]).await.expect(200);
     assert!(asked.text().contains("id=\"confirm\""), "{}", asked.text());
     cache.get(&ns, key).await.expect(200);
-    let issued = attribute(asked.text(), "name=\"issued\"", "value").expect("when it was asked");
+    let issued = attribute(asked.text(), "name=\"issued\"", "value").expect("the time of the form");
     let confirmed = [("confirmed", "yes"), ("issued", issued.as_str())];
     let done = forms.post_and_follow(&delete, &confirmed).await;
     assert_eq!(attribute(done.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("true"));

@@ -2,7 +2,7 @@
 //! there the tests expect only that nearly all evicted entries are the right ones.
 //!
 //! Eight batches of a hundred entries are written one after another, then used so that each policy evicts other
-//! entries, then pushed out by newer ones.
+//! entries, then evicted by newer ones.
 
 use anyhow::ensure;
 use serde_json::{Value, json};

@@ -39,7 +39,7 @@ fn put(path: &str, body: &str, headers: &str) -> String {
 /// A header without an effect, which the fast path leaves to the router.
 const BY_ROUTER: &str = "cache-control: max-age=0\r\n";
 
-/// The parts of an answer that must be the same on both ways: status, headers and body.
+/// The parts of an answer that must be the same on both paths: status, headers and body.
 fn shown(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let varies = |name: &str| ["date", "x-request-id"].contains(&name);
     let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -109,9 +109,8 @@ fn done_or_foreign(what: &str, answer: Answer, statuses: &[u16], name: &str) {
     assert!(text.contains(name) && text.contains("list"), "{what}: {name} and its type are not named: {text}");
 }
 
-/// The bug: a batch stopped halfway at the first error of Redis. All three entries were stored although the answer
-/// was a 500, the totals counted one entry, no invalidation was sent, and other instances kept the old value for
-/// ever.
+/// The bug: a batch stopped at the first error of Redis. All three entries were stored, but the answer was a 500, the
+/// totals counted one entry, no invalidation was sent, and other instances kept the old value for ever.
 #[tokio::test]
 async fn regression_a_batch_with_a_foreign_tag_stores_the_other_entries() {
     let world = World::start();

@@ -33,7 +33,7 @@ fn put(ns: &str, key: &str, value: &str) -> String {
 }
 
 /// Sends each request over its own connection, while the service is stopped. The service has served all connections
-/// before: it would start to serve a new one while it accepts the next.
+/// before. Otherwise it would process the request of one connection before it accepts the next.
 async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<TcpStream> {
     let address = service.address();
     let opened = requests.into_iter().map(|request| async move {
@@ -108,7 +108,7 @@ async fn concurrent_requests_share_few_scripts_and_each_gets_its_own_answer() {
 }
 
 #[tokio::test]
-async fn of_concurrent_writes_of_a_key_one_creates_and_the_totals_count_one() {
+async fn one_of_concurrent_writes_creates_the_key_and_the_totals_count_it_once() {
     const WRITES: usize = 60;
     let redis = Redis::start();
     let service = Service::start(on(&redis));
@@ -174,8 +174,7 @@ async fn a_write_with_foreign_metadata_fails_alone() {
 
 #[tokio::test]
 async fn regression_requests_queued_during_a_script_are_answered() {
-    // The bug: when one script call was answered, requests that were queued meanwhile were treated as its own and
-    // dropped.
+    // The bug: when a script call was answered, requests queued meanwhile were treated as part of it and dropped.
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));
@@ -276,7 +275,7 @@ async fn each_request_of_a_script_counts_as_in_flight_and_fails_as_a_read_or_a_w
 }
 
 #[tokio::test]
-async fn of_concurrent_writes_those_beyond_the_quota_are_refused() {
+async fn concurrent_writes_beyond_the_quota_are_refused() {
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));

@@ -205,7 +205,7 @@ async fn three_shards_are_within_two_points_of_the_exact_lru() {
     assert!(off.abs() <= 0.02, "LRU is {off:+.4} off");
     let off = traffic.ratio(fifo) - traffic.ratio(traffic.exact_fifo());
     assert!(off.abs() <= 0.05, "FIFO is {off:+.4} off");
-    // Exact LFU evicts the newest entry again and again. A sample does not always contain it, so the ratio may be
+    // Exact LFU evicts the newest entry again and again. Samples do not always contain it, so the ratio may be
     // better.
     let off = traffic.ratio(lfu) - traffic.ratio(traffic.exact_lfu());
     assert!(off >= -0.02, "LFU is {off:+.4} off");

@@ -131,8 +131,7 @@ async fn on_other_addresses_programs_may_use_any_name_and_browsers_only_known_na
     ask(&listed, "GET /livez HTTP/1.0", "").await.expect_error(400, "invalid_host");
 }
 
-/// On a connection that the browser considers insecure, it sends no `Sec-Fetch-Site`: only `Origin` shows the other
-/// site.
+/// A browser sends no `Sec-Fetch-Site` to an address that it considers insecure: only `Origin` shows the other site.
 #[tokio::test]
 async fn a_call_from_a_page_of_another_site_is_recognised_by_its_origin() {
     let service = Service::start(Settings::embedded().set("listen", "0.0.0.0:0"));

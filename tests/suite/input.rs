@@ -115,8 +115,7 @@ async fn a_ttl_is_a_whole_number_from_1_to_a_hundred_years(service: &Service) {
     }
 }
 
-/// The bug: `60.0` was refused. Programs that have only floats write 60 like this, and for JSON Schema it is an
-/// integer.
+/// The bug: `60.0` was refused. For JSON Schema it is an integer, and programs that have only floats write 60 so.
 async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Service) {
     let (cache, ns) = (service.client(), namespace("input"));
     cache.put(&ns, "k", r#"{"value":1,"ttl":60.0}"#).await.expect(201);

@@ -28,8 +28,7 @@ fn requests(path: &str) -> [String; 3] {
     ]
 }
 
-/// The bug: the deadline for a request head also closed idle connections, so a proxy that kept them longer lost
-/// requests.
+/// The bug: the deadline for a head also closed idle connections, so a proxy that kept them longer lost requests.
 #[tokio::test]
 async fn idle_connections_and_request_heads_have_separate_timeouts() {
     let settings =
