@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the servers and programs that the tests start, from Debian's packages, where they are absent; further
-# pairs of package and command can be named, and without them a Python environment of the tests' own is made, and
-# Redis servers of other versions than Debian's are fetched.
-# Nothing is started: the tests start their own, on free ports.
+# Installs the missing servers and programs that the tests start, from Debian's packages.
+# Arguments name further programs: pairs of a package and a command. Without arguments, the script also creates a
+# Python environment for the tests and downloads Redis servers of other versions than Debian's.
+# It starts nothing: the tests start their own servers, on free ports.
 set -eu
 
 missing=""
@@ -26,7 +26,7 @@ need pgbouncer pgbouncer /usr/sbin/pgbouncer
 need prometheus promtool
 need util-linux setpriv
 need build-essential cc gcc clang
-# Its module venv is a package of its own, which brings ensurepip along.
+# The module venv is in a separate package, which also installs ensurepip.
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 need curl curl
@@ -48,13 +48,13 @@ install() {
     as_root=""
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null 2>&1 || {
-            echo "these packages are needed, and neither root nor sudo is there: apt-get install$missing" >&2
+            echo "packages are missing and sudo is not available; as root, run: apt-get install$missing" >&2
             exit 1
         }
         as_root=sudo
     fi
 
-    # Debian starts the services of a package when it is installed, unless this file says no
+    # Debian starts the services of a package when it installs the package, unless this file forbids it
     # (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt).
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -65,7 +65,7 @@ install() {
     fi
 
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    # shellcheck disable=SC2086 # a list of packages
+    # shellcheck disable=SC2086 # $missing is a list and must be split
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 }
 

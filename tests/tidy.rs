@@ -1,12 +1,12 @@
-//! The walls between the rooms, which one crate cannot have from the compiler, and the habits that
-//! a machine can see.
+//! Checks the source text: the room (folder) that each room may use, which the compiler does not check within one
+//! crate; the places that may name each library; and habits that a program can check.
 
-#![expect(clippy::unwrap_used, reason = "a test of files that must be there")]
+#![expect(clippy::unwrap_used, reason = "a file that cannot be read must fail the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which rooms each room may use; none of them asks upward.
+/// The rooms that each room may use. A room uses only the rooms below it.
 const ROOMS: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("workers", &[]),
@@ -97,7 +97,7 @@ const ROOMS: [(&str, &[&str]); 25] = [
     ("lib", &[]),
 ];
 
-/// Where alone each library may be named.
+/// The only places that may name each library.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
@@ -140,7 +140,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
 
 const MAX_LINES: usize = 500;
 
-/// Rust files under `folder` with their text, by path relative to it.
+/// The Rust files under `folder`: the path relative to the folder, and the text.
 fn files(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut pending: Vec<PathBuf> = vec![root.clone()];
@@ -162,7 +162,8 @@ fn room(path: &str) -> &str {
     path.split(['/', '.']).next().unwrap()
 }
 
-/// The code of a file: without comments, strings being rare enough here not to matter.
+/// The numbered lines of a file without their comments. A `//` in a string counts as a comment, which is rare enough
+/// not to matter.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines().map(|line| line.split("//").next().unwrap()))
 }
@@ -188,7 +189,7 @@ fn rooms_use_only_the_rooms_below_them() {
         let allowed = ROOMS.iter().find(|(name, _)| *name == room);
         let (_, allowed) = allowed.unwrap_or_else(|| panic!("{path}: the room `{room}` is not in the table"));
         for (number, line) in code(&text) {
-            assert!(!line.contains("crate::{"), "{path}:{number}: one `use` a room, so that walls can be read");
+            assert!(!line.contains("crate::{"), "{path}:{number}: write one `use` per room for this test");
             let beyond = named(line).into_iter().filter(|name| *name != room && !allowed.contains(name));
             wrong.extend(beyond.map(|name| format!("{path}:{number}: `{room}` may not use `{name}`")));
         }
@@ -216,7 +217,7 @@ fn libraries_stay_in_their_rooms() {
 }
 
 #[test]
-fn every_file_says_first_what_lives_in_it() {
+fn every_file_starts_with_a_description() {
     for folder in ["src", "tests", "examples", "bench", "benches", "screenshots", "fuzz/src", "fuzz/targets"] {
         for (path, text) in files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{path} does not open with `//!`");
@@ -225,19 +226,19 @@ fn every_file_says_first_what_lives_in_it() {
 }
 
 #[test]
-fn files_can_be_read_in_one_sitting() {
+fn no_file_of_src_is_too_long() {
     for (path, text) in files("src") {
         let lines = text.lines().count();
-        assert!(lines <= MAX_LINES, "src/{path} has {lines} lines: it holds two things");
+        assert!(lines <= MAX_LINES, "src/{path} has {lines} lines: split it");
     }
 }
 
 #[test]
-fn no_test_is_left_out() {
-    let left_out = ["#[ign", "ore"].concat();
+fn no_test_is_ignored() {
+    let attribute = ["#[ign", "ore"].concat();
     for folder in ["src", "tests", "examples", "bench"] {
         for (path, text) in files(folder) {
-            assert!(!text.contains(&left_out), "{folder}/{path} leaves a test out");
+            assert!(!text.contains(&attribute), "{folder}/{path} ignores a test");
         }
     }
 }

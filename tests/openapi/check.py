@@ -1,4 +1,5 @@
-"""Whether a document is OpenAPI 3.1, its schemas JSON Schema 2020-12, and its examples what its schemas say.
+"""Checks that a document is valid OpenAPI 3.1, that its schemas are valid JSON Schema 2020-12, and that its examples
+match their schemas.
 
     check.py <document>
 """
@@ -11,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 
 def resolved(document, part):
-    """The part, or what it refers to."""
+    """The part, or the target of its `$ref`."""
     while isinstance(part, dict) and "$ref" in part:
         target = document
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -21,7 +22,7 @@ def resolved(document, part):
 
 
 def examples(document, part):
-    """The examples that stand beside a schema."""
+    """The examples given next to a schema."""
     if "example" in part:
         yield part["example"]
     for example in part.get("examples", {}).values():
@@ -29,7 +30,7 @@ def examples(document, part):
 
 
 def check(document, part, place, checked):
-    """Holds every example under `part` against the schema beside it."""
+    """Checks every example under `part` against the schema next to it."""
     if isinstance(part, list):
         for index, item in enumerate(part):
             check(document, item, f"{place}/{index}", checked)
@@ -40,7 +41,7 @@ def check(document, part, place, checked):
             for example in examples(document, part):
                 checked.append(place)
                 for error in validator.iter_errors(example):
-                    sys.exit(f"an example at {place} is not what the schema says: {error.message}")
+                    sys.exit(f"an example at {place} does not match its schema: {error.message}")
         for name, value in part.items():
             if name not in ("example", "examples", "schema"):
                 check(document, value, f"{place}/{name}", checked)

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know: texts whose limit is in bytes, and cursors, which only the service makes."""
+"""Tells schemathesis what the document cannot say: limits in bytes, and cursors, which only the service makes."""
 
 import base64
 
@@ -26,6 +26,6 @@ schemathesis.openapi.format("sidecache-log-cursor", cursor("log1\n7\n7"))
 
 @schemathesis.hook
 def filter_case(context, case) -> bool:
-    """OpenAPI cannot say that two parameters exclude each other; tests/suite/flush.rs holds what they are answered."""
+    """OpenAPI cannot say that two parameters exclude each other; tests/suite/flush.rs tests requests with both."""
     query = case.query if isinstance(case.query, dict) else {}
     return not {"pattern", "tag"} <= query.keys()

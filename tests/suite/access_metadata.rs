@@ -1,4 +1,4 @@
-//! `?metadata=full`: what is known of an entry besides its value, and how its reads are counted.
+//! `?metadata=full`: the full metadata of an entry, and how its reads are counted.
 
 use anyhow::ensure;
 use reqwest::Method;
@@ -14,11 +14,11 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
 on_both_stores! {
-    a_full_answer_says_everything_of_an_entry,
+    a_full_answer_has_all_metadata_of_an_entry,
     gets_heads_and_mgets_count_and_misses_do_not,
     overwriting_keeps_the_count_and_moves_the_date,
-    an_entry_created_anew_starts_again,
-    another_value_of_the_parameter_is_refused,
+    a_recreated_entry_starts_with_a_count_of_zero,
+    other_values_of_the_parameter_are_refused,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,8 +49,8 @@ async fn metadata(cache: &Client, ns: &str, key: &str) -> Metadata {
     ask(cache, ns, key).await.expect(200).parsed::<Full>().metadata
 }
 
-/// Asks until `expected` reads are counted. To ask is a read as well, so that every question that comes
-/// too early raises what is expected by one.
+/// Reads the metadata until `expected` reads are counted. Reading the metadata is a read as well, so every attempt
+/// that comes too early raises the expected number by one.
 async fn counted(cache: &Client, ns: &str, key: &str, expected: u64) -> Metadata {
     let mut asked = 0;
     eventually(SOON, async || {
@@ -64,12 +64,12 @@ async fn counted(cache: &Client, ns: &str, key: &str, expected: u64) -> Metadata
     .await
 }
 
-/// RFC 3339 in UTC compares as text, if the digits are as many.
+/// Whether a date is RFC 3339 in UTC. Such dates compare as text if they have equally many digits.
 fn is_utc(date: &str) -> bool {
     date.len() >= 20 && date.ends_with('Z') && date.as_bytes()[10] == b'T'
 }
 
-async fn a_full_answer_says_everything_of_an_entry(service: &Service) {
+async fn a_full_answer_has_all_metadata_of_an_entry(service: &Service) {
     let (cache, ns) = (service.client(), namespace("metadata"));
     let put = cache.put(&ns, "k", r#"{"value":{"a": 0.10},"ttl":3600,"tags":["b","a"]}"#).await.expect(201);
     let etag = put.header("etag").expect("an ETag").to_owned();
@@ -85,7 +85,7 @@ async fn a_full_answer_says_everything_of_an_entry(service: &Service) {
     assert_eq!((of.access_count, of.size_bytes, format!("\"{}\"", of.version)), (0, 11, etag));
     assert_eq!(of.tags.iter().collect::<std::collections::BTreeSet<_>>().len(), 2, "{of:?}");
     assert!(of.tags.contains(&"a".to_owned()) && of.tags.contains(&"b".to_owned()), "{of:?}");
-    assert_eq!(of.last_accessed, of.created_at, "nobody has read it yet");
+    assert_eq!(of.last_accessed, of.created_at, "no read so far");
     let expires_at = of.expires_at.clone().expect("it expires");
     assert!(is_utc(&of.created_at) && is_utc(&expires_at) && expires_at > of.created_at, "{of:?}");
 
@@ -96,7 +96,7 @@ async fn a_full_answer_says_everything_of_an_entry(service: &Service) {
     let path = format!("{}?metadata=full", key_path(&ns, "k"));
     let head = cache.send(Method::HEAD, &path, &[], None).await.expect(200);
     assert!(head.body.is_empty());
-    // What is counted changes without the ETag.
+    // The counts change, but the ETag does not.
     let etag = head.header("etag").expect("an ETag");
     cache.send(Method::GET, &path, &[("if-none-match", etag)], None).await.expect(200);
     let short = cache.get(&ns, "k").await.expect(200);
@@ -116,7 +116,7 @@ async fn gets_heads_and_mgets_count_and_misses_do_not(service: &Service) {
     }
     cache.get_with(&ns, "k", &[("cache-control", "no-cache")]).await.expect(200);
     cache.mget(&ns, &["k", "absent", "other"]).await.expect(200);
-    // This instance's own reads are always in, and the question counts from the next time on.
+    // An instance always includes its own reads; a read of the metadata counts from the next read on.
     let first = metadata(&cache, &ns, "k").await;
     assert_eq!(first.access_count, 7, "{first:?}");
     assert!(first.last_accessed >= first.created_at, "{first:?}");
@@ -124,7 +124,7 @@ async fn gets_heads_and_mgets_count_and_misses_do_not(service: &Service) {
     assert_eq!(second.access_count, 8, "{second:?}");
     assert!(second.last_accessed >= first.last_accessed, "{first:?}, {second:?}");
     assert_eq!(metadata(&cache, &ns, "other").await.access_count, 1);
-    // Questions are reads, and count as hits.
+    // Reads of the metadata are reads, and count as hits.
     eventually(SOON, async || {
         let stats = cache.stats(&ns).await.expect(200);
         ensure!((stats.number("hits"), stats.number("misses")) == (11, 2), "{}", stats.text());
@@ -138,7 +138,7 @@ async fn overwriting_keeps_the_count_and_moves_the_date(service: &Service) {
     cache.put(&ns, "k", r#"{"value":"first","tags":["t"]}"#).await.expect(201);
     cache.get(&ns, "k").await.expect(200);
     let before = counted(&cache, &ns, "k", 1).await;
-    // Dates are shown to some precision; the version has microseconds.
+    // Dates are less precise than the version, which counts microseconds.
     eventually(SOON, async || {
         cache.set(&ns, "k", "\"the second\"").await.expect(200);
         let after = metadata(&cache, &ns, "k").await;
@@ -151,7 +151,7 @@ async fn overwriting_keeps_the_count_and_moves_the_date(service: &Service) {
     assert_eq!((after.size_bytes, after.tags.len()), (12, 0));
 }
 
-async fn an_entry_created_anew_starts_again(service: &Service) {
+async fn a_recreated_entry_starts_with_a_count_of_zero(service: &Service) {
     let (cache, ns) = (service.client(), namespace("metadata"));
     let read_twice = async |key: &str| {
         cache.get(&ns, key).await.expect(200);
@@ -168,7 +168,7 @@ async fn an_entry_created_anew_starts_again(service: &Service) {
     }
     cache.set_for(&ns, "expired", "1", 1).await.expect(201);
     read_twice("expired").await;
-    // Reads that wait to be written must not be counted for the entry that comes after theirs.
+    // Reads of the old entry that wait to be written must not count for the new entry.
     cache.delete(&ns, "deleted").await.expect(200);
     starts_again("deleted").await;
     cache.flush(&ns, &[("pattern", "flushed")]).await.expect(200);
@@ -180,7 +180,7 @@ async fn an_entry_created_anew_starts_again(service: &Service) {
     })
     .await;
     starts_again("expired").await;
-    // Nor later, when they have been.
+    // They must not count after they have been written either.
     eventually(SOON, async || {
         let hits = cache.stats(&ns).await.expect(200).number("hits");
         ensure!(hits >= 9, "{hits} hits");
@@ -192,7 +192,7 @@ async fn an_entry_created_anew_starts_again(service: &Service) {
     }
 }
 
-async fn another_value_of_the_parameter_is_refused(service: &Service) {
+async fn other_values_of_the_parameter_are_refused(service: &Service) {
     let (cache, ns) = (service.client(), namespace("metadata"));
     cache.set(&ns, "k", "1").await.expect(201);
     for query in
@@ -235,7 +235,7 @@ async fn reads_from_l1_and_through_other_instances_count_as_well() {
     }
     assert!(from_l1 >= 90, "{from_l1} of 100 came from L1");
     counted(&first, &ns, "k", reads).await;
-    // What the shard keeps follows within the interval of the batches.
+    // The count on the shard follows within the interval of the batches.
     let name = format!("cache_meta:{ns}:k");
     let mut shards: Vec<_> = crate::support::redis::shared().iter().map(Redis::connect).collect();
     let owner = shards.iter_mut().position(|shard| shard.command(&["EXISTS", &name]).integer() == 1);
@@ -265,7 +265,7 @@ async fn reads_of_very_many_keys_take_bounded_memory() {
     const KEYS: usize = 200_000;
     const MOST: u64 = 64 << 20;
     let servers = Redis::three();
-    // Nothing is written behind for a long time, unless there is too much of it.
+    // The counts are not written to the shards for a long time, unless there are too many.
     let settings = Settings::on(&servers).set("stats_flush_ms", 600_000).set("l1_max_mb", 1);
     let service = Service::start(settings);
     let ns = namespace("metadata");
@@ -276,7 +276,7 @@ async fn reads_of_very_many_keys_take_bounded_memory() {
         let parts = numbers.step_by(BATCH);
         parts.map(|start| line.mget(&ns, (start..start + BATCH).map(name))).sum()
     };
-    // Buffers and pools of their usual size.
+    // Lets buffers and pools grow to their usual size.
     assert_eq!(round(0..10_000), 10_000);
     let before = resident(service.id());
     assert_eq!(round(0..KEYS), KEYS as u64);
@@ -284,7 +284,7 @@ async fn reads_of_very_many_keys_take_bounded_memory() {
     assert_eq!(round(KEYS..2 * KEYS), 0);
     let misses = resident(service.id());
     eprintln!(
-        "{KEYS} keys read: {} KiB more; as many that are not there: {} KiB more",
+        "reads of {KEYS} keys: {} KiB more; then of {KEYS} absent keys: {} KiB more",
         hits.saturating_sub(before) >> 10,
         misses.saturating_sub(hits) >> 10
     );

@@ -1,5 +1,5 @@
-//! The memory that answers may take: `max_answers_mb` bounds what is gathered for them and what clients have not
-//! read yet.
+//! The memory that answers may take: `max_answers_mb` bounds the values gathered for answers together with the bytes
+//! that clients have not read yet.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use crate::support::eventually::{SOON, eventually};
 use crate::support::service::{Service, Settings, Store};
 
 on_own_services! {
-    an_mget_beyond_the_memory_for_answers_is_refused_before_it_takes_it,
-    answers_that_nobody_reads_leave_others_the_small_ones,
+    an_mget_beyond_the_memory_for_answers_is_refused_before_it_uses_it,
+    small_answers_still_work_while_unread_answers_fill_the_memory,
 }
 
 const MIB: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const BUDGET: u64 = 32 * MIB;
 const VALUE_BYTES: usize = 4 << 20;
 const VALUES: usize = 64;
 
-/// L1 is off, as its memory is not that of answers.
+/// L1 is off, because its memory does not count as memory of answers.
 fn with_little_memory(settings: Settings) -> Settings {
     settings.set("max_answers_mb", BUDGET / MIB).set("embedded_max_mb", 400).set("l1_max_mb", 0)
 }
@@ -36,7 +36,7 @@ async fn filled(service: &Service, values: usize) -> (Client, String, Vec<String
     (cache, ns, keys)
 }
 
-/// JSON text that differs from key to key.
+/// A JSON string that is different for each key.
 fn value(key: &str) -> String {
     format!("\"{key}{}\"", "x".repeat(VALUE_BYTES - 2 - key.len()))
 }
@@ -61,8 +61,8 @@ async fn no_answer_is_under_way(cache: &Client) {
     .await;
 }
 
-/// The bug: an mget held all its values, and then the answer as well. 1,000 values of 4 MiB were 8 GiB.
-async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_takes_it(settings: Settings) {
+/// The bug: an mget held all its values in memory, and then the whole answer too: 8 GiB for 1,000 values of 4 MiB.
+async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_uses_it(settings: Settings) {
     let service = Service::start(with_little_memory(settings));
     let (cache, ns, keys) = filled(&service, VALUES).await;
     let most = BUDGET as usize / VALUE_BYTES - 1;
@@ -93,17 +93,20 @@ async fn an_mget_beyond_the_memory_for_answers_is_refused_before_it_takes_it(set
         no_answer_is_under_way(&cache).await;
         growth.push(service.peak_bytes().saturating_sub(before) / MIB);
     }
-    eprintln!("{:?}: within, beyond, and four times beyond the budget it grew by {growth:?} MiB", service.store());
-    // The budget, and what each of three shards may be sending to each client when it is used up.
+    eprintln!(
+        "{:?}: memory grew by {growth:?} MiB: within the budget, beyond it, four requests beyond it",
+        service.store()
+    );
+    // The budget, plus the values that each of three shards may still be sending for each client.
     let sending = if service.store() == Store::Shards { 3 * 2 * VALUE_BYTES as u64 / MIB } else { 0 };
     for (growth, at_once) in growth.into_iter().zip([1, 1, 4]) {
-        assert!(growth <= BUDGET / MIB + at_once * sending + 32, "it grew by {growth} MiB");
+        assert!(growth <= BUDGET / MIB + at_once * sending + 32, "memory grew by {growth} MiB");
     }
     assert_eq!(cache.metrics().await.total("sidecache_http_answers_refused_total"), 5.0);
     assert_eq!(mget(&cache, &ns, &keys[..most]).await.expect(200).number("hits"), most as u64);
 }
 
-async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Settings) {
+async fn small_answers_still_work_while_unread_answers_fill_the_memory(settings: Settings) {
     let service = Service::start(with_little_memory(settings).set("max_bodies_mb", 64));
     let (cache, ns, keys) = filled(&service, 8).await;
     cache.set(&ns, "small", "1").await.expect(201);
@@ -112,20 +115,20 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
     cache.fill(&listed, &json!(entries)).await;
     cache.set(&ns, "rest", &format!("\"{}\"", "x".repeat(VALUE_BYTES - 200_000))).await.expect(201);
 
-    // One answer that leaves less than a listing takes. A smaller one might fit into the buffers of its socket, and
-    // would be sent then although nobody reads it.
+    // One answer that leaves less memory than a listing needs. A smaller answer might fit into the buffers of its
+    // socket, and would then be sent although nobody reads it.
     let held: Vec<&str> = keys[..7].iter().map(String::as_str).chain(["rest"]).collect();
     let body = json!({"keys": held}).to_string();
     let path = format!("{}/mget", cache_path(&ns));
     let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let unread = sent(&service, &request).await;
+    let unread = send_unread(&service, &request).await;
     eventually(SOON, async || {
         let bytes = cache.metrics().await.total("sidecache_http_answer_bytes");
         anyhow::ensure!(bytes > (8 * VALUE_BYTES - 200_000) as f64, "{bytes} bytes of answers");
         Ok(())
     })
     .await;
-    // By the fast path, by the router, in a batch, and in a listing.
+    // On the fast path, through the router, in a batch, and in a listing.
     is_refused(cache.get(&ns, &keys[7]).await);
     is_refused(cache.get_with(&ns, &keys[7], &[("cache-control", "no-cache")]).await);
     is_refused(mget(&cache, &ns, &keys[7..]).await);
@@ -135,7 +138,7 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
         Some(20)
     );
     assert_eq!(cache.get(&ns, "small").await.expect(200).value(), "1");
-    // A write is carried out, and answered.
+    // Writes are still carried out and answered.
     cache.set(&ns, &keys[7], &value("new")).await.expect(200);
     cache.send(Method::HEAD, &key_path(&ns, "small"), &[], None).await.expect(200);
 
@@ -148,8 +151,8 @@ async fn answers_that_nobody_reads_leave_others_the_small_ones(settings: Setting
     );
 }
 
-/// A connection on which this was sent, and whose answer nobody reads.
-async fn sent(service: &Service, request: &str) -> TcpStream {
+/// Sends a request and returns the connection; nobody reads the answer.
+async fn send_unread(service: &Service, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(service.address()).await.expect("the service listens");
     stream.write_all(request.as_bytes()).await.expect("the service reads");
     stream

@@ -1,4 +1,4 @@
-//! The audit trail: a row for every change of a policy, there with the change or not at all, and for
+//! The audit trail: a row for every change of a policy, written in the same transaction as the change, and a row for
 //! every flush, however it ended. On SQLite and on PostgreSQL.
 
 use std::time::{Duration, SystemTime};
@@ -26,9 +26,9 @@ on_both_stores! {
     every_change_of_a_policy_leaves_its_row,
     every_flush_leaves_its_row,
     a_row_says_who_asked,
-    claims_are_bounded_and_printable,
-    what_was_refused_leaves_no_row,
-    a_replaced_policy_that_a_write_created_is_the_one_before,
+    header_values_in_rows_are_bounded_and_printable,
+    refused_requests_leave_no_row,
+    a_policy_that_a_write_created_is_recorded_as_the_old_one,
     pages_hold_every_row_once_while_rows_are_added,
     wrong_parameters_are_refused,
 }
@@ -46,20 +46,20 @@ async fn trail(cache: &Client, ns: &str, count: usize) -> Vec<Value> {
     .await
 }
 
-/// A row without its time and the name of its request, which are checked here.
+/// A row without its time and its request id, which are checked here.
 #[track_caller]
-fn change(mut row: Value) -> Value {
+fn checked(mut row: Value) -> Value {
     let fields = row.as_object_mut().expect("an object");
     let at = fields.remove("at").expect("a row has its time");
     let at = humantime::parse_rfc3339(at.as_str().expect("a time is text")).expect("RFC 3339 in UTC");
-    let age = SystemTime::now().duration_since(at).expect("a time that was");
+    let age = SystemTime::now().duration_since(at).expect("a time in the past");
     assert!(age < Duration::from_secs(300), "{age:?}");
     let id = fields.remove("request_id").expect("a row has its request");
     assert!(id.as_str().is_some_and(|id| !id.is_empty()), "{id}");
     row
 }
 
-/// A row of the tests' own client, with `fields` set.
+/// A row about a request of the test client, with `fields` set.
 fn row(action: &str, fields: Value) -> Value {
     let mut row = json!({
         "client": "127.0.0.1", "forwarded_for": null, "action": action, "before": null, "after": null,
@@ -86,13 +86,13 @@ async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
     stale["stale_if_error"] = json!(30);
     cache.put_policy(&ns, stale.to_string()).await.expect(200);
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
-    // The same once more is a change as well: somebody asked for it.
+    // Writing an identical policy leaves a row as well: somebody asked for the change.
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
     cache.delete_policy(&ns).await.expect_json(200, &json!({"success": true, "deleted_count": 2}));
-    // The namespace is no more, its trail is.
+    // The audit trail outlives the namespace.
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
-    let rows: Vec<Value> = trail(&cache, &ns, 6).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 6).await.into_iter().map(checked).collect();
     let (first, second) = (policy(60, 5, "LFU"), policy(7, 0, "LRU"));
     assert_eq!(
         rows,
@@ -105,7 +105,7 @@ async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
             row("policy_created", json!({"after": first})),
         ]
     );
-    // What is created again is new.
+    // A policy that is created again counts as new.
     cache.put_policy(&ns, "{}").await.expect(201);
     assert_eq!(trail(&cache, &ns, 7).await[0]["action"], "policy_created");
 }
@@ -124,7 +124,7 @@ async fn every_flush_leaves_its_row(service: &Service) {
     cache.flush(&ns, &[]).await.expect(200);
     trail(&cache, &ns, 3).await;
     cache.flush(&ns, &[]).await.expect(200);
-    let rows: Vec<Value> = trail(&cache, &ns, 4).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 4).await.into_iter().map(checked).collect();
     assert_eq!(
         rows,
         [
@@ -134,9 +134,9 @@ async fn every_flush_leaves_its_row(service: &Service) {
             row("flush", json!({"deleted_count": 2, "pattern": "user_*"})),
         ]
     );
-    // Also of a namespace that nobody ever wrote, and of no other than the one meant.
+    // A flush of a namespace that was never written leaves a row too, and only for that namespace.
     cache.flush(&other, &[]).await.expect(200);
-    assert_eq!(change(trail(&cache, &other, 1).await.remove(0)), row("flush", json!({"deleted_count": 0})));
+    assert_eq!(checked(trail(&cache, &other, 1).await.remove(0)), row("flush", json!({"deleted_count": 0})));
 }
 
 async fn a_row_says_who_asked(service: &Service) {
@@ -147,20 +147,20 @@ async fn a_row_says_who_asked(service: &Service) {
     cache.send(Method::DELETE, &cache_path(&ns), &headers, None).await.expect(200);
     cache.send(Method::DELETE, &path, &headers, None).await.expect(200);
     for row in trail(&cache, &ns, 3).await {
-        assert_eq!(row["client"], "127.0.0.1", "the address that the connection has, not the one claimed");
+        assert_eq!(row["client"], "127.0.0.1", "the address of the connection, not the one that a header claims");
         assert_eq!(row["forwarded_for"], "203.0.113.7, 10.0.0.1");
         assert_eq!(row["request_id"], "deploy-17");
     }
-    // Without a name of its own a request is found by the one in its answer.
+    // A request without an id gets one, which is in its answer and in the row.
     let answer = cache.flush(&ns, &[]).await;
     let row = trail(&cache, &ns, 4).await.into_iter().find(|row| row["forwarded_for"].is_null());
     assert_eq!(row.expect("the last flush")["request_id"].as_str(), answer.header("x-request-id"));
 }
 
-async fn claims_are_bounded_and_printable(service: &Service) {
+async fn header_values_in_rows_are_bounded_and_printable(service: &Service) {
     let (cache, ns) = (service.client(), namespace("audit"));
     let (long, id) = (format!("{}, 10.0.0.1", "1.2.3.4, ".repeat(300)), "i".repeat(3000));
-    // On a bare socket, for bytes that are no text and two headers of the name.
+    // On a plain socket, to send bytes that are not text and the same header twice.
     let head = format!(
         "DELETE {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-forwarded-for: {long}\r\n\
          x-forwarded-for: \tevil\u{9b}31m\r\nx-request-id: {id}\r\n\r\n",
@@ -178,31 +178,31 @@ async fn claims_are_bounded_and_printable(service: &Service) {
     assert!((100..=128).contains(&id.len()), "{id}");
 }
 
-async fn what_was_refused_leaves_no_row(service: &Service) {
+async fn refused_requests_leave_no_row(service: &Service) {
     let (cache, ns) = (service.client(), namespace("audit"));
     cache.put_policy(&ns, r#"{"eviction_policy":"MRU"}"#).await.expect(400);
     cache.put_policy(&ns, "{").await.expect(400);
     cache.delete_policy(&ns).await.expect_error(404, "namespace_not_found");
     cache.flush(&ns, &[("pattern", "a"), ("tag", "b")]).await.expect(400);
     cache.flush(&ns, &[("pattern", "")]).await.expect(400);
-    // Behind these, as the rows of flushes come in the order of the flushes.
+    // Rows of flushes come in the order of the flushes, so a row of the refused ones would be here by now.
     cache.flush(&ns, &[]).await.expect(200);
     assert_eq!(trail(&cache, &ns, 1).await[0]["action"], "flush");
 }
 
-async fn a_replaced_policy_that_a_write_created_is_the_one_before(service: &Service) {
+async fn a_policy_that_a_write_created_is_recorded_as_the_old_one(service: &Service) {
     let cache = service.client();
     let (replaced, deleted) = (namespace("audit"), namespace("audit"));
-    // At once, so that the database may not have heard of them yet.
+    // Immediately after the write, so that the namespace may not be in the database yet.
     cache.set(&replaced, "k", "1").await.expect(201);
     cache.put_policy(&replaced, r#"{"default_ttl":7}"#).await.expect(200);
     cache.set(&deleted, "k", "1").await.expect(201);
     cache.delete_policy(&deleted).await.expect(200);
     let default = policy(0, 0, "LRU");
     let expected = row("policy_replaced", json!({"before": default, "after": policy(7, 0, "LRU")}));
-    assert_eq!(change(trail(&cache, &replaced, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &replaced, 1).await.remove(0)), expected);
     let expected = row("policy_deleted", json!({"before": default, "deleted_count": 1}));
-    assert_eq!(change(trail(&cache, &deleted, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &deleted, 1).await.remove(0)), expected);
 }
 
 async fn pages_hold_every_row_once_while_rows_are_added(service: &Service) {
@@ -218,7 +218,7 @@ async fn pages_hold_every_row_once_while_rows_are_added(service: &Service) {
         let rows = page["audit"].as_array().expect("a list of rows");
         assert!((1..=3).contains(&rows.len()), "{page}");
         seen.extend(rows.iter().map(|row| row["after"]["default_ttl"].as_u64().expect("a ttl")));
-        // Newer than all of it, so on no later page.
+        // Newer than all rows of the pages, so it is on no later page.
         cache.put_policy(&ns, r#"{"default_ttl":99}"#).await.expect(200);
         match page["cursor"].as_str() {
             Some(next) => cursor = Some(next.to_owned()),
@@ -247,11 +247,11 @@ async fn wrong_parameters_are_refused(service: &Service) {
 }
 
 #[tokio::test]
-async fn a_change_of_a_policy_is_not_there_without_its_row() {
+async fn a_policy_does_not_change_if_its_row_cannot_be_written() {
     for (service, database) in database::both(|settings| settings) {
         let (cache, ns) = (service.client(), namespace("audit"));
         cache.put_policy(&ns, r#"{"default_ttl":1}"#).await.expect(201);
-        // From here on the database takes no row about it.
+        // From here on the database refuses every audit row.
         let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON cache_audit BEGIN SELECT RAISE(ABORT, 'no'); END";
         database.execute(refuse, "ALTER TABLE cache_audit ADD CHECK (at < '2000-01-01') NOT VALID").await;
         cache.put_policy(&ns, r#"{"default_ttl":2}"#).await.expect_error(503, "database_unavailable");
@@ -280,10 +280,10 @@ async fn a_service_that_stops_writes_the_rows_of_its_flushes() {
 }
 
 #[tokio::test]
-async fn rows_go_when_they_are_old_enough_and_stay_if_they_are_to() {
+async fn old_rows_are_deleted_unless_retention_is_off() {
     for (days, expected) in [(30, 2), (0, 3)] {
         for (settings, database) in database::both_settings() {
-            // The first run makes the tables.
+            // The first start creates the tables.
             let service = Service::start(settings.clone());
             service.client().flush("kept", &[]).await.expect(200);
             assert!(service.stop().success());
@@ -325,18 +325,19 @@ async fn a_flush_that_reached_only_part_of_the_shards_is_not_complete() {
     let answer = cache.flush(&ns, &[]).await.expect(503);
     let expected = row("flush", json!({"deleted_count": answer.number("deleted_count"), "complete": false}));
     assert_eq!(answer.number("deleted_count"), stored);
-    assert_eq!(change(trail(&cache, &ns, 1).await.remove(0)), expected);
+    assert_eq!(checked(trail(&cache, &ns, 1).await.remove(0)), expected);
 
-    // A deletion that stops there is no deletion of the policy, but entries went.
+    // If the flush of a deletion fails, the policy stays. The row is that of an incomplete flush, as entries may be
+    // gone.
     cache.put_policy(&ns, "{}").await.expect(200);
     cache.delete_policy(&ns).await.expect(503);
-    let rows: Vec<Value> = trail(&cache, &ns, 3).await.into_iter().map(change).collect();
+    let rows: Vec<Value> = trail(&cache, &ns, 3).await.into_iter().map(checked).collect();
     assert_eq!(rows[0], row("flush", json!({"deleted_count": 0, "complete": false})));
     cache.policy(&ns).await.expect(200);
 }
 
 #[tokio::test]
-async fn a_flush_whose_time_was_over_leaves_its_row() {
+async fn a_flush_that_timed_out_leaves_its_row() {
     let server = Redis::start();
     let settings = Settings::on(std::slice::from_ref(&server));
     let service = Service::start(settings.set("redis_timeout_ms", 3_900).set("request_timeout_ms", 4_000));
@@ -346,14 +347,14 @@ async fn a_flush_whose_time_was_over_leaves_its_row() {
     let head = format!("DELETE {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n", cache_path(&ns));
     stream.write_all(head.as_bytes()).await.expect("the service takes the request");
     server.signal(Signal::Stop);
-    // A body that is late leaves the shard less time than its own deadline: the flush goes on as a job.
+    // The late body leaves the request less time than the shard's timeout: the flush continues as a job.
     tokio::time::sleep(Duration::from_secs(2)).await;
     stream.write_all(b"x").await.expect("the service takes the body");
     wire::read_answer(&mut stream).await.expect(202);
     let rows = trail(&cache, &ns, 1).await;
     server.signal(Signal::Cont);
     let expected = row("flush", json!({"deleted_count": 0, "complete": false}));
-    assert_eq!(rows.into_iter().map(change).collect::<Vec<_>>(), [expected]);
+    assert_eq!(rows.into_iter().map(checked).collect::<Vec<_>>(), [expected]);
 }
 
 #[tokio::test]
@@ -380,7 +381,7 @@ async fn a_queue_that_is_full_drops_rows_and_counts_them() {
         cache.flush("full", &[]).await.expect(200);
     }
     let (_, dropped) = counted().await;
-    assert!(dropped >= 90, "a queue of 4 and a batch of at most 500: only {dropped} of 600 dropped");
+    assert!(dropped >= 90, "a queue of 4 and a batch of 500 hold 504 rows, but only {dropped} of 600 were dropped");
     cache.audit("full", &[]).await.expect_error(503, "database_unavailable");
     server.run();
     eventually(LATER, async || {
@@ -394,7 +395,7 @@ async fn a_queue_that_is_full_drops_rows_and_counts_them() {
 }
 
 #[tokio::test]
-async fn rows_that_the_database_refuses_cost_no_others() {
+async fn a_row_that_the_database_refuses_costs_no_other_rows() {
     const FLUSHES: usize = 64;
     let url = postgres::shared().fresh_database();
     let service = Service::start(Settings::shards().set("database_url", &url));
@@ -402,7 +403,7 @@ async fn rows_that_the_database_refuses_cost_no_others() {
     cache.flush("first", &[]).await.expect(200);
     trail(&cache, "first", 1).await;
     database.execute("", "ALTER TABLE cache_audit ADD CHECK (pattern <> 'poison')").await;
-    // Nothing is written while the table is locked, so all of these come in one batch or two.
+    // Nobody can write while the table is locked, so the rows of all flushes come in one or two batches.
     let mut lock = database.postgres().await.expect("the server");
     sqlx::raw_sql("BEGIN; LOCK TABLE cache_audit").execute(&mut lock).await.expect("the lock");
     let poison = |number: usize| [3, 4, 17, 40, 63].contains(&number);
@@ -411,12 +412,12 @@ async fn rows_that_the_database_refuses_cost_no_others() {
         let pattern = if poison(number) { "poison" } else { &harmless };
         cache.flush("mixed", &[("pattern", pattern)]).await.expect(200);
     }
-    lock.close().await.expect("the lock goes with its connection");
+    lock.close().await.expect("closing the connection releases the lock");
     let rows = trail(&cache, "mixed", FLUSHES - 5).await;
     let patterns: Vec<&str> = rows.iter().rev().map(|row| row["pattern"].as_str().expect("a pattern")).collect();
     let expected: Vec<String> =
         (0..FLUSHES).filter(|number| !poison(*number)).map(|number| format!("p{number}")).collect();
-    assert_eq!(patterns, expected, "each once, in the order of the flushes");
+    assert_eq!(patterns, expected, "each pattern once, in the order of the flushes");
     eventually(SOON, async || {
         let metrics = cache.metrics().await;
         let counted = |name: &str| metrics.total(name) as usize;

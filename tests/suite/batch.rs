@@ -11,19 +11,19 @@ use crate::support::eventually::{SOON, eventually};
 use crate::support::service::Service;
 
 on_every_server! {
-    a_key_asked_twice_counts_once,
-    of_a_key_set_twice_the_last_wins,
+    a_key_that_is_requested_twice_counts_once,
+    the_last_of_two_entries_of_a_key_wins,
     a_thousand_entries_are_stored_and_read_in_one_call_each,
     an_mset_over_existing_keys_replaces_them,
     null_is_a_value,
     entries_have_their_own_ttl_and_tags,
-    large_values_travel_in_batches,
+    batches_carry_large_values,
     a_batch_sees_what_single_calls_wrote,
-    regression_an_invalid_key_in_an_mget_costs_that_key_alone,
+    regression_an_invalid_key_in_an_mget_fails_alone,
 }
 
-/// The bug: one key of a thousand that was none was a 400 for all of them.
-async fn regression_an_invalid_key_in_an_mget_costs_that_key_alone(service: &Service) {
+/// The bug: one invalid key among a thousand valid ones was a 400 for the whole batch.
+async fn regression_an_invalid_key_in_an_mget_fails_alone(service: &Service) {
     let (cache, ns) = (service.client(), namespace("batch"));
     cache.set(&ns, "a", "1").await.expect(201);
     let (long, error) = ("k".repeat(513), json!({"value": null, "found": false, "error": "invalid_key"}));
@@ -46,13 +46,13 @@ async fn regression_an_invalid_key_in_an_mget_costs_that_key_alone(service: &Ser
         Ok(())
     })
     .await;
-    // They count for the size of the batch, and what is no string is no key.
+    // Invalid keys count towards the size of the batch. A key that is not a string is a 400.
     let many = vec![""; 1_001];
     cache.mget(&ns, &many).await.expect_error(400, "too_many_keys");
     cache.mget_raw(&ns, r#"{"keys":["a",1]}"#).await.expect_error(400, "invalid_body");
 }
 
-async fn a_key_asked_twice_counts_once(service: &Service) {
+async fn a_key_that_is_requested_twice_counts_once(service: &Service) {
     let (cache, ns) = (service.client(), namespace("batch"));
     cache.set(&ns, "a", "1").await.expect(201);
     let expected = json!({
@@ -69,7 +69,7 @@ async fn a_key_asked_twice_counts_once(service: &Service) {
     .await;
 }
 
-async fn of_a_key_set_twice_the_last_wins(service: &Service) {
+async fn the_last_of_two_entries_of_a_key_wins(service: &Service) {
     let (cache, ns) = (service.client(), namespace("batch"));
     let entries = json!([
         {"key": "a", "value": "first, and longer", "ttl": 5, "tags": ["old"]},
@@ -80,9 +80,9 @@ async fn of_a_key_set_twice_the_last_wins(service: &Service) {
     cache.mset(&ns, &entries).await.expect_json(200, &json!({"success": true, "stored": 2}));
     let got = cache.get(&ns, "a").await.expect(200);
     assert_eq!(got.value(), "\"last\"");
-    assert_eq!(got.metadata().ttl_remaining, None, "the ttl of the last one, too");
+    assert_eq!(got.metadata().ttl_remaining, None, "the last entry also decides the TTL");
     for tag in ["old", "older"] {
-        assert_eq!(cache.flush(&ns, &[("tag", tag)]).await.expect(200).number("deleted_count"), 0, "and its tags");
+        assert_eq!(cache.flush(&ns, &[("tag", tag)]).await.expect(200).number("deleted_count"), 0, "{tag}");
     }
     let stats = cache.stats(&ns).await.expect(200);
     assert_eq!((stats.number("total_keys"), stats.number("memory_used_bytes")), (2, 7));
@@ -168,7 +168,7 @@ async fn entries_have_their_own_ttl_and_tags(service: &Service) {
     assert_eq!(cache.flush(&ns, &[("tag", "t")]).await.expect(200).number("deleted_count"), 2);
 }
 
-async fn large_values_travel_in_batches(service: &Service) {
+async fn batches_carry_large_values(service: &Service) {
     let (cache, ns) = (service.client(), namespace("batch"));
     let values: Vec<String> = (0..6).map(|number| format!("\"{}\"", number.to_string().repeat(1_000_000))).collect();
     let entries: Vec<String> = values
@@ -181,7 +181,7 @@ async fn large_values_travel_in_batches(service: &Service) {
     let answer = cache.mget(&ns, &["k0", "k1", "k2", "k3", "k4", "k5"]).await.expect(200);
     assert_eq!(answer.number("hits"), 6);
     for value in &values {
-        assert!(answer.text().contains(value.as_str()), "every value comes back whole");
+        assert!(answer.text().contains(value.as_str()), "every value comes back complete");
     }
     cache.flush(&ns, &[]).await.expect(200);
 }

@@ -1,5 +1,5 @@
-//! What a request may cost beyond its own bytes: bodies that are made to grow when they are read, and records that wait
-//! for a database. Measured on the process itself.
+//! The memory that a request may use beyond its own bytes: bodies crafted to grow when they are parsed, and records
+//! that wait for the database. Measured as the memory of the process.
 
 use reqwest::Method;
 
@@ -8,13 +8,13 @@ use crate::support::service::{Service, Settings};
 
 const MIB: usize = 1 << 20;
 
-/// The largest body there is, less the frame around what is repeated.
+/// The largest body that the service accepts, minus room for the text around the repeated part.
 const MOST: usize = 32 * MIB - 100;
 
-/// What any body may cost: twice its bytes, and this.
-const BESIDE: usize = 4 * MIB;
+/// The memory that any body may use beyond twice its own bytes.
+const ALLOWANCE: usize = 4 * MIB;
 
-/// A body, and what it is answered.
+/// A request body, and the expected status and error code.
 struct Case {
     name: &'static str,
     method: Method,
@@ -136,7 +136,7 @@ fn cases(ns: &str) -> Vec<Case> {
         repeated(r#"{"eviction_policy":""#, r"\n", r#""}"#, MOST),
         (413, "body_too_large"),
     );
-    add("a body of a read", Method::GET, &key, repeated("", " ", "", MOST), (413, "body_too_large"));
+    add("a body of a GET", Method::GET, &key, repeated("", " ", "", MOST), (413, "body_too_large"));
     add(
         "a form",
         Method::POST,
@@ -147,18 +147,18 @@ fn cases(ns: &str) -> Vec<Case> {
     cases
 }
 
-/// A thousand keys of so many bytes, each with an escape in it.
+/// The body of an mget of a thousand keys, each a bit longer than `len` bytes and with an escape in it.
 fn long_keys(len: usize) -> Vec<u8> {
     let keys: Vec<String> = (0..1000).map(|i| format!("\"{i}\\n{}\"", "k".repeat(len))).collect();
     format!("{{\"keys\":[{}]}}", keys.join(",")).into_bytes()
 }
 
-/// 32 MiB of empty keys cost 284 MB, and a PUT of eight million tags 458 MB and was answered with 201.
+/// The bugs: 32 MiB of empty keys used 284 MB of memory, and a PUT with eight million tags used 458 MB and got a 201.
 #[tokio::test]
-async fn no_body_costs_much_more_than_twice_its_bytes() {
+async fn no_body_uses_much_more_memory_than_twice_its_bytes() {
     let mut wrong = Vec::new();
     for Case { name, method, path, body, expected: (status, code) } in cases("bounded") {
-        // A process of its own: what one body left behind would hide what the next one takes.
+        // A new process for each body: memory that one body left free would hide the growth of the next.
         let service = Service::start(Settings::embedded());
         let cache = service.client();
         cache.set("bounded", "warm", "1").await.expect(201);
@@ -171,7 +171,7 @@ async fn no_body_costs_much_more_than_twice_its_bytes() {
         assert_eq!(answer.status, status, "{name}: {told}");
         assert!(answer.text().contains(code), "{name}: {told}");
         eprintln!("{name} ({path}): {len} bytes cost {grown}, {:.2} times as many", grown as f64 / len as f64);
-        if grown > 2 * len + BESIDE {
+        if grown > 2 * len + ALLOWANCE {
             wrong.push(format!("{name} ({path}): {len} bytes cost {grown}"));
         }
         cache.get("bounded", "warm").await.expect(200);
@@ -179,11 +179,11 @@ async fn no_body_costs_much_more_than_twice_its_bytes() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each record of a batch held all of its keys: 65,536 records of a thousand long keys were 36 GB.
+/// The bug: the record of a batch held all its keys, so 65,536 records of a thousand long keys were 36 GB.
 #[tokio::test]
 async fn records_of_batches_that_wait_for_the_database_hold_no_keys() {
     const BATCHES: usize = 150;
-    // Nothing is written before a day is over.
+    // No record is written for a day.
     let settings = Settings::embedded().set("access_log_flush_ms", 86_400_000).set("access_log_batch", 10_000);
     let service = Service::start(settings);
     let (cache, ns) = (service.client(), namespace("bounded"));
@@ -191,7 +191,7 @@ async fn records_of_batches_that_wait_for_the_database_hold_no_keys() {
         let keys: Vec<String> = (0..1000).map(|j| format!("\"{}-{i}-{j}\"", "k".repeat(480))).collect();
         format!("{{\"keys\":[{}]}}", keys.join(","))
     };
-    // What the allocator keeps of a few requests is no growth.
+    // First a few requests, so that the memory that the allocator keeps for reuse does not count as growth.
     for i in 0..10 {
         cache.mget_raw(&ns, body(i)).await.expect(200);
     }

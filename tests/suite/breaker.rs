@@ -1,5 +1,5 @@
-//! What stands between a request and a shard that does not answer: the circuit breaker, the bound on
-//! operations under way, and the reads that are sent again.
+//! What protects requests from a shard that does not answer: the circuit breaker, the limit on operations in flight,
+//! and the retries of reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,12 @@ use crate::support::process::Signal;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-/// A service on these servers with the default deadline of a shard, without L1 in front of it.
+/// A service on these servers with the default timeout of a shard, and without L1.
 fn on(servers: &[Redis]) -> Service {
     Service::start(Settings::on(servers).unset("redis_timeout_ms").set("l1_max_mb", 0))
 }
 
-/// Keys by the place of their shard in the list of servers.
+/// Stores 60 keys. Returns them grouped by shard, in the order of `servers`.
 async fn keys_by_shard(cache: &Client, ns: &str, servers: &[Redis]) -> Vec<Vec<String>> {
     let mut keys = vec![Vec::new(); servers.len()];
     for number in 0..60 {
@@ -30,13 +30,13 @@ async fn keys_by_shard(cache: &Client, ns: &str, servers: &[Redis]) -> Vec<Vec<S
         cache.set(ns, &key, "1").await.expect(201);
         let stored = format!("cache:{ns}:{key}");
         let at = servers.iter().position(|server| server.connect().command(&["EXISTS", &stored]).integer() == 1);
-        keys[at.expect("it is on one of the servers")].push(key);
+        keys[at.expect("the key is on one of the servers")].push(key);
     }
     keys
 }
 
-/// A refusal for a shard that is away: its code, and advice when to come again.
-fn away(answer: &Answer) {
+/// Checks the refusal for a shard that is unavailable: its code and its `Retry-After`.
+fn is_unavailable(answer: &Answer) {
     let code = answer.json()["code"].as_str().map(str::to_owned);
     assert!(matches!(code.as_deref(), Some("shard_unavailable" | "timeout" | "overloaded")), "{}", answer.text());
     assert_eq!(answer.status, 503);
@@ -44,7 +44,7 @@ fn away(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn a_shard_that_stands_still_is_given_up_and_tried_again() {
+async fn a_stopped_shard_opens_the_breaker_and_is_tried_again() {
     const ASKED: u32 = 400;
     let servers = Redis::three();
     let service = on(&servers);
@@ -56,15 +56,15 @@ async fn a_shard_that_stands_still_is_given_up_and_tried_again() {
         let key = &keys[0][round as usize % keys[0].len()];
         let answer = if round % 2 == 0 { cache.get(&ns, key).await } else { cache.set(&ns, key, "2").await };
         if answer.status == 503 && answer.json()["code"] == "outcome_unknown" {
-            assert_eq!(answer.header("retry-after"), None, "a write that may have happened is not sent again");
+            assert_eq!(answer.header("retry-after"), None, "a client must not repeat a write that may have happened");
         } else {
-            away(&answer);
+            is_unavailable(&answer);
         }
         cache.get(&ns, &keys[1][0]).await.expect(200);
     }
-    // Each would have waited 250 ms out.
+    // Without the breaker, each call would wait for the timeout of 250 ms.
     let took = started.elapsed();
-    println!("{ASKED} calls to a shard that stands still: {took:?}");
+    println!("{ASKED} calls to a stopped shard: {took:?}");
     assert!(took < Duration::from_millis(250) * ASKED / 4, "{took:?}");
     let metrics = cache.metrics().await;
     let openings = metrics.total("sidecache_shard_breaker_openings_total");
@@ -92,7 +92,7 @@ async fn a_shard_that_stands_still_is_given_up_and_tried_again() {
 }
 
 #[tokio::test]
-async fn reads_whose_connection_breaks_are_sent_again() {
+async fn reads_are_retried_when_their_connection_breaks() {
     let servers = Redis::three();
     let service = on(&servers);
     let (cache, ns) = (service.client(), namespace("breaker"));
@@ -120,7 +120,7 @@ async fn reads_whose_connection_breaks_are_sent_again() {
     let readers: Vec<_> = readers.collect();
     let mut kills = 0;
     let (begun, mut retries) = (Instant::now(), 0.0);
-    // Most often a connection is killed while nothing is under way on it.
+    // Usually no read is in flight on a connection when it is killed, so this repeats until a read was retried.
     while begun.elapsed() < Duration::from_secs(3) || (retries < 1.0 && begun.elapsed() < LATER) {
         retries = cache.metrics().await.total("sidecache_shard_retries_total");
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -142,7 +142,7 @@ async fn reads_whose_connection_breaks_are_sent_again() {
 }
 
 #[tokio::test]
-async fn a_write_whose_connection_breaks_is_not_sent_again() {
+async fn a_write_is_not_retried_when_its_connection_breaks() {
     let servers = Redis::three();
     let service = on(&servers);
     let (cache, ns) = (service.client(), namespace("breaker"));
@@ -169,12 +169,12 @@ async fn a_write_whose_connection_breaks_is_not_sent_again() {
     })
     .await;
     let after = scripts(&servers);
-    // Two calls a write: metadata and totals.
+    // A write calls HSET twice, for the metadata and for the totals.
     assert!(after - before <= 3 * 3, "{before} to {after} calls of HSET for three writes");
 }
 
 #[tokio::test]
-async fn operations_beyond_the_bound_are_shed_at_once() {
+async fn operations_beyond_the_limit_are_refused_at_once() {
     let servers = Redis::three();
     let settings = Settings::on(&servers).set("redis_timeout_ms", 1_000).set("redis_max_in_flight", 4);
     let service = Service::start(settings.set("l1_max_mb", 0));
@@ -195,7 +195,7 @@ async fn operations_beyond_the_bound_are_shed_at_once() {
             shed += 1;
             assert!(took < Duration::from_millis(900), "shed after {took:?}");
         }
-        away(&answer);
+        is_unavailable(&answer);
     }
     assert!(shed >= 40, "{shed} of 64 were shed");
     eventually(LATER, async || {
@@ -206,9 +206,9 @@ async fn operations_beyond_the_bound_are_shed_at_once() {
     .await;
 }
 
-/// The log said that the shard does not answer, and not why; and nothing when it did again.
+/// The bug: the log said that the shard does not answer, but not why; and it had no line when the shard was back.
 #[tokio::test]
-async fn regression_the_log_says_why_a_shard_is_away_and_when_it_is_back() {
+async fn regression_the_log_says_why_a_shard_is_unavailable_and_when_it_is_back() {
     let locked = Redis::start();
     locked.connect().command(&["CONFIG", "SET", "requirepass", "right"]);
     let shard = format!("a=redis://:wrong@127.0.0.1:{}", locked.port());
@@ -236,14 +236,14 @@ async fn regression_the_log_says_why_a_shard_is_away_and_when_it_is_back() {
         cache.get("n", "k").await;
         let log = service.log();
         ensure!(log.contains("the shard answers again"), "{log}");
-        ensure!(!log.contains("Broadcasting error"), "the library's own lines say nothing more: {log}");
+        ensure!(!log.contains("Broadcasting error"), "lines of the Redis library add nothing: {log}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn regression_the_log_says_why_the_database_is_away_at_the_start() {
+async fn regression_the_log_says_why_the_database_is_unavailable_at_the_start() {
     let url = format!("postgres://nobody@127.0.0.1:{}/none", ports::free());
     let service = Service::launch(Settings::embedded().set("database_url", url));
     eventually(LATER, async || {
@@ -254,9 +254,9 @@ async fn regression_the_log_says_why_the_database_is_away_at_the_start() {
     .await;
 }
 
-/// It was said to be a write of unknown outcome, as expired entries are swept on the way.
+/// The bug: the answer was `outcome_unknown`, as for a write, because the statistics also sweep expired entries.
 #[tokio::test]
-async fn regression_the_statistics_of_a_shard_that_stands_still_are_a_read_without_an_answer() {
+async fn regression_the_statistics_of_a_stopped_shard_time_out_like_a_read() {
     let server = Redis::start();
     let service = on(std::slice::from_ref(&server));
     let cache = service.client();

@@ -1,6 +1,6 @@
-//! The dashboard in Chromium: what it shows, how it keeps up, what its forms do, and who can use it.
+//! The dashboard in Chromium: its contents, live updates, forms, and accessibility.
 //!
-//! Each test ends with a look into the console, see [`Browser::run`].
+//! Each test ends with a check of the browser's console, see [`Browser::run`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,11 +19,11 @@ use crate::support::ports;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings, Store};
 
-/// What the namespace's page and the stats call both tell.
+/// The numbers that are both on the namespace's page and in the answer of the stats call.
 const STATS: [&str; 7] =
     ["hits", "misses", "hit_rate", "total_keys", "memory_used_bytes", "evictions", "expirations"];
 
-/// Keys with all that HTML, paths and queries have a meaning for.
+/// Keys with characters that have a meaning in HTML, paths and queries.
 const ODD_KEYS: [&str; 6] = [
     "<script>window.hacked = 1</script>",
     "\"'><img src=x onerror=window.hacked=1>",
@@ -39,9 +39,9 @@ const ODD_VALUE: &str =
 crate::support::both_stores::on_both_stores!(
     a_namespace_shows_the_numbers_of_the_stats_call,
     a_write_is_seen_without_a_reload,
-    a_flush_deletes_what_it_announced,
-    a_key_has_a_page_with_all_that_is_known_of_it,
-    odd_keys_and_values_are_text_wherever_they_stand,
+    a_flush_deletes_what_the_dry_run_announced,
+    a_key_has_a_page_with_its_value_and_metadata,
+    odd_keys_and_values_are_shown_as_text_everywhere,
 );
 
 fn overview(service: &Service) -> String {
@@ -56,12 +56,12 @@ fn page_of_key(service: &Service, namespace: &str, key: &str) -> String {
     format!("{}/keys/{}", page_of(service, namespace), encoded(key))
 }
 
-/// When the document was made: another one has another time.
+/// The time at which the document was loaded, which identifies the document.
 async fn document(browser: &Browser) -> f64 {
     browser.execute("return performance.timeOrigin", vec![]).await
 }
 
-/// What an element of the page says in `data-value`, as a number.
+/// The number in `data-value` of a stat on the page.
 async fn number(browser: &Browser, stat: &str) -> anyhow::Result<f64> {
     Ok(browser.attribute(&format!("#stats [data-stat={stat}]"), "data-value").await?.parse()?)
 }
@@ -98,7 +98,7 @@ async fn a_write_is_seen_without_a_reload(service: &Service) {
         browser.goto(&overview(service)).await;
         let loaded = document(browser).await;
         cache.set(&namespace, "first", "1").await.expect(201);
-        // More namespaces may be there than one page shows; it is live while one types as well.
+        // There may be more namespaces than one page shows, so the page is filtered. It is also live while one types.
         browser.enter("input[name=q]", &namespace).await;
         let row = format!("#namespaces tr[data-namespace={namespace:?}]");
         eventually(LATER, async || {
@@ -120,7 +120,7 @@ async fn a_write_is_seen_without_a_reload(service: &Service) {
     .await;
 }
 
-async fn a_flush_deletes_what_it_announced(service: &Service) {
+async fn a_flush_deletes_what_the_dry_run_announced(service: &Service) {
     let (cache, namespace) = (service.client(), namespace("browser"));
     let entries: Vec<Value> = (0..40)
         .map(|i| match i {
@@ -134,7 +134,7 @@ async fn a_flush_deletes_what_it_announced(service: &Service) {
         browser.enter("#flush input[name=pattern]", "user_*").await;
         browser.click("#flush button").await;
         browser.shows("#dry-run", "data-count", "25").await;
-        assert!(browser.text("#dry-run").await.contains("25"), "a person reads it as well");
+        assert!(browser.text("#dry-run").await.contains("25"), "the number is also in the text");
         assert_eq!(cache.all_keys(&namespace).await.len(), 40, "a dry run deletes nothing");
         browser.click("#confirm button").await;
         browser.shows("#flushed", "data-count", "25").await;
@@ -149,7 +149,7 @@ async fn a_flush_deletes_what_it_announced(service: &Service) {
         browser.shows("#flushed", "data-count", "8").await;
         assert_eq!(cache.all_keys(&namespace).await.len(), 7);
 
-        // Nothing chosen is everything, and that is announced like the rest.
+        // An empty form flushes everything, and announces the number too.
         browser.goto(&page_of(service, &namespace)).await;
         browser.click("#flush button").await;
         browser.shows("#dry-run", "data-count", "7").await;
@@ -158,7 +158,7 @@ async fn a_flush_deletes_what_it_announced(service: &Service) {
     .await;
 }
 
-async fn a_key_has_a_page_with_all_that_is_known_of_it(service: &Service) {
+async fn a_key_has_a_page_with_its_value_and_metadata(service: &Service) {
     let (cache, namespace) = (service.client(), namespace("browser"));
     let value = r#"{"name": "Ada", "visits": 12345678901234567890.50}"#;
     let body = format!("{{\"value\":{value},\"ttl\":3600,\"tags\":[\"people\",\"first\"]}}");
@@ -190,7 +190,7 @@ async fn a_key_has_a_page_with_all_that_is_known_of_it(service: &Service) {
         browser.find("#deleted").await;
         cache.get(&namespace, "user/1").await.expect_error(404, "key_not_found");
 
-        // A key that is not there has a page as well, with the status that says so.
+        // An absent key has a page as well, with status 404.
         browser.expect_errors("404");
         browser.goto(&page_of_key(service, &namespace, "user/1")).await;
         browser.find("[data-code=key_not_found]").await;
@@ -198,10 +198,10 @@ async fn a_key_has_a_page_with_all_that_is_known_of_it(service: &Service) {
     .await;
 }
 
-async fn odd_keys_and_values_are_text_wherever_they_stand(service: &Service) {
+async fn odd_keys_and_values_are_shown_as_text_everywhere(service: &Service) {
     let (cache, namespace) = (service.client(), namespace("browser"));
     for key in ODD_KEYS {
-        // In a batch, as no path can hold `.` and `..`.
+        // In a batch, because `.` and `..` cannot be in a path.
         let entry = json!({"key": key, "value": 0, "tags": ["<i>tag</i>"]});
         let entries =
             json!({"entries": [entry]}).to_string().replace("\"value\":0", &format!("\"value\":{ODD_VALUE}"));
@@ -226,7 +226,7 @@ async fn odd_keys_and_values_are_text_wherever_they_stand(service: &Service) {
             let there = cache.mget(&namespace, &[key]).await.expect(200).number("hits");
             assert_eq!(there, 0, "{key} is still there");
         }
-        // Where text goes that a person types.
+        // Now the places that show text which a person typed.
         browser.goto(&page_of(service, &namespace)).await;
         browser.enter("#flush input[name=pattern]", "<b>\"'%*").await;
         browser.click("#flush button").await;
@@ -249,8 +249,8 @@ async fn a_form_on_another_site_changes_nothing() {
     let delete = format!("http://{address}/dashboard/namespaces/shop/keys/mug/delete");
     Browser::run(async |browser| {
         browser.expect_errors("403");
-        // The browser has the cookie of the dashboard's forms, and the others have got hold of the token: what is
-        // left to tell them by is where they stand.
+        // The browser has the cookie of the dashboard's forms, and the other site knows the token: only the origin of
+        // the form still tells the two apart.
         browser.goto(&page_of(&service, "shop")).await;
         let token = browser.attribute("#flush input[name=token]", "value").await.expect("a form has a token");
         let form = |action: &str, fields: &str| {
@@ -261,7 +261,7 @@ async fn a_form_on_another_site_changes_nothing() {
             ("/flush", form(&flush, "<input name=pattern value='*'><input name=announced value=1>")),
             ("/delete", form(&delete, "<input name=confirmed value=yes>")),
         ]));
-        // By another name it is another site; by another port of the same name it is another origin of the same one.
+        // Another host name is another site; another port of the same host name is the same site, but another origin.
         for host in ["localhost", "127.0.0.1"] {
             for path in ["/flush", "/delete"] {
                 browser.goto(&format!("http://{host}:{port}{path}")).await;
@@ -293,7 +293,7 @@ fn serve(pages: BTreeMap<&'static str, String>) -> u16 {
     thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
             let pages = pages.clone();
-            // A browser opens connections ahead of their use: one that says nothing must not keep another waiting.
+            // A browser opens connections before it uses them: an idle one must not block another.
             thread::spawn(move || answer(connection, &pages));
         }
     });
@@ -311,12 +311,12 @@ fn answer(mut connection: TcpStream, pages: &BTreeMap<&'static str, String>) {
         "HTTP/1.1 {status}\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{page}",
         page.len()
     );
-    // The browser may have gone on already.
+    // The browser may have closed the connection already.
     let _ = connection.write_all(answer.as_bytes());
 }
 
 #[tokio::test]
-async fn one_namespace_and_five_hundred_are_sorted_and_searched() {
+async fn one_or_five_hundred_namespaces_can_be_sorted_and_searched() {
     let service = Service::start(Settings::embedded());
     let cache = service.client();
     cache.set("shop-123", "key_0", "1").await.expect(201);
@@ -334,7 +334,7 @@ async fn one_namespace_and_five_hundred_are_sorted_and_searched() {
         for key in 1..=5 {
             cache.set("shop-123", &format!("key_{key}"), "1").await.expect(201);
         }
-        // Numbers begin with the highest.
+        // Columns of numbers start with the highest.
         browser.goto(&format!("{}?sort=keys", overview(&service))).await;
         eventually(LATER, async || {
             let rows = rows(browser).await?;
@@ -343,7 +343,7 @@ async fn one_namespace_and_five_hundred_are_sorted_and_searched() {
             Ok(())
         })
         .await;
-        // Every column sorts, one way and the other, by its link.
+        // The link of each column sorts by it, in both directions.
         for column in ["name", "keys", "memory", "reads", "hit_rate", "evictions", "expirations"] {
             browser.click(&format!("a[data-sort={column}]")).await;
             let heading = "const a = document.querySelector(`a[data-sort=${arguments[0]}]`); \
@@ -380,7 +380,7 @@ async fn one_namespace_and_five_hundred_are_sorted_and_searched() {
         })
         .await;
 
-        // All of them are somewhere.
+        // Every namespace is on one of the pages.
         browser.goto(&overview(&service)).await;
         let mut seen = Vec::new();
         loop {
@@ -397,14 +397,14 @@ async fn one_namespace_and_five_hundred_are_sorted_and_searched() {
     .await;
 }
 
-/// The namespaces in the table, in its order.
+/// The namespaces in the table, in the order of the rows.
 async fn rows(browser: &Browser) -> anyhow::Result<Vec<String>> {
     let script =
         "return [...document.querySelectorAll('#namespaces tr[data-namespace]')].map(tr => tr.dataset.namespace)";
     browser.try_execute(script, vec![]).await
 }
 
-/// Presses Tab until an element has the focus, and sees on the way that a person would find it.
+/// Presses Tab until an element has the focus. Checks on the way that the focus is always visible.
 async fn tab_to(browser: &Browser, css: &str) {
     let script = "const e = document.activeElement, style = getComputedStyle(e); \
                   return [e.matches(arguments[0]), e === document.body || style.outlineStyle !== 'none' \
@@ -431,7 +431,7 @@ async fn everything_can_be_done_by_keyboard() {
     }
     Browser::run(async |browser| {
         browser.goto(&overview(&service)).await;
-        // The first stop is the way past all that is the same on every page.
+        // The first stop is the link that skips the navigation.
         browser.press(TAB).await;
         assert_eq!(browser.focused().await, "a.skip");
         browser.press(ENTER).await;
@@ -488,7 +488,7 @@ async fn the_focus_stays_where_it_is_while_updates_arrive() {
     .await;
 }
 
-/// The pages there are, with names as long as they can be.
+/// The addresses of one page of each kind, with the longest names that are possible.
 async fn pages(service: &Service, cache: &Client) -> Vec<String> {
     let (namespace, key) = ("n".repeat(100), "k".repeat(512));
     let value = format!("{{\"value\":{{\"long\":\"{}\"}},\"ttl\":100}}", "v".repeat(1_000));
@@ -498,7 +498,7 @@ async fn pages(service: &Service, cache: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nothing_is_wider_than_a_phone() {
+async fn no_page_is_wider_than_a_phone() {
     let servers = Redis::three();
     let service = Service::start(Settings::on(&servers));
     let pages = pages(&service, &service.client()).await;
@@ -519,7 +519,7 @@ async fn nothing_is_wider_than_a_phone() {
     .await;
 }
 
-/// No part of the page is cut off or scrolled to sideways.
+/// Checks that no part of the page is cut off or needs horizontal scrolling.
 async fn fits(browser: &Browser, width: u32) {
     let script = "const root = document.documentElement; if (root.scrollWidth <= innerWidth) return []; \
                   return [...document.querySelectorAll('body *')] \
@@ -530,7 +530,8 @@ async fn fits(browser: &Browser, width: u32) {
     assert!(wide.is_empty(), "{at} is wider than {width}: {wide:#?}");
 }
 
-/// Texts whose contrast with what is behind them is below what WCAG 2 (1.4.3) asks for, and the page's background.
+/// Returns the texts whose contrast with their background is below the minimum of WCAG 2 (1.4.3), and the luminance
+/// of the page's background.
 const CONTRAST: &str = r"
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
     const rgba = (color) => {
@@ -591,9 +592,9 @@ async fn dark_and_light_differ_and_both_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_shard_that_goes_and_comes_back_is_seen_without_a_reload() {
+async fn a_shard_that_fails_and_comes_back_is_shown_without_a_reload() {
     let mut servers = Redis::three();
-    // Short deadlines, since the page waits for the shard that does not answer.
+    // A short timeout, because the page waits for the shard that does not answer.
     let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 500));
     let cache = service.client();
     cache.set("shop", "mug", "1").await.expect(201);
@@ -617,12 +618,12 @@ async fn a_shard_that_goes_and_comes_back_is_seen_without_a_reload() {
 }
 
 #[tokio::test]
-async fn a_service_that_goes_and_comes_back_is_seen_without_a_reload() {
+async fn a_service_that_stops_and_restarts_is_shown_without_a_reload() {
     let port = ports::free();
     let start = || Service::start(Settings::embedded().set("listen", format!("127.0.0.1:{port}")));
     let mut service = start();
     Browser::run(async |browser| {
-        // The browser tells of each attempt that fails.
+        // The browser logs each failed attempt.
         browser.expect_errors("net::ERR_");
         browser.goto(&overview(&service)).await;
         let loaded = document(browser).await;
@@ -640,7 +641,7 @@ async fn a_service_that_goes_and_comes_back_is_seen_without_a_reload() {
 }
 
 #[tokio::test]
-async fn a_service_that_stands_still_is_unreachable_and_recovers() {
+async fn a_stopped_service_is_shown_as_unreachable_until_it_continues() {
     use crate::support::process::Signal;
     let service = Service::start(Settings::embedded());
     Browser::run(async |browser| {
@@ -671,19 +672,19 @@ async fn no_request_leaves_the_origin() {
             browser.goto(page).await;
             let script = "return performance.getEntriesByType('resource').map(entry => entry.name)";
             let loaded: Vec<String> = browser.execute(script, vec![]).await;
-            assert!(loaded.len() >= 2, "style and script at least: {loaded:?}");
+            assert!(loaded.len() >= 2, "at least the style sheet and the script: {loaded:?}");
             assert!(loaded.iter().all(|url| url.starts_with(&format!("{origin}/"))), "{loaded:?}");
         }
     })
     .await;
-    // What the API stores is never a page.
+    // A stored value is never answered as HTML.
     cache.set("shop", "page", "\"<script>window.hacked = 1</script>\"").await.expect(201);
     let answer = cache.fetch(&key_path("shop", "page")).await.expect(200);
     assert_eq!(answer.header("content-type"), Some("application/json"));
 }
 
 #[tokio::test]
-async fn the_interactive_documents_come_from_the_service_alone() {
+async fn the_interactive_documentation_loads_only_from_the_service() {
     let service = Service::start(Settings::embedded());
     let origin = format!("http://{}", service.address());
     Browser::run(async |browser| {
@@ -694,7 +695,7 @@ async fn the_interactive_documents_come_from_the_service_alone() {
             Ok(())
         })
         .await;
-        // One of them opens, with what it takes and answers.
+        // An operation opens and shows its parameters and answers.
         browser.click(".opblock .opblock-summary-control").await;
         browser.find(".opblock.is-open .responses-table").await;
         let script = "return performance.getEntriesByType('resource').map(entry => entry.name)";

@@ -1,4 +1,4 @@
-//! `Cache-Status` and the metrics say when L1 was passed by although it had a copy, and why.
+//! `Cache-Status` and the metrics say when a read bypassed a copy in L1, and why.
 
 use anyhow::ensure;
 
@@ -9,25 +9,26 @@ use crate::support::gate::Gate;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-/// In every message that proves how recent an instance's knowledge is.
+/// A text in every message that advances the watermark of an instance.
 const READINGS: &str = "sidecache:watermark";
 
-fn said_of_l1(answer: &Answer) -> String {
+fn l1_status(answer: &Answer) -> String {
     let status = answer.header("cache-status").unwrap_or("").to_owned();
     assert!(status.starts_with("sidecache-shard; hit") || status.starts_with("sidecache-l1; hit"), "{status}");
     status.split(", ").last().unwrap_or("").to_owned()
 }
 
-async fn reads(cache: &Client, ns: &str, key: &str, of_l1: &str) {
+/// Reads until `Cache-Status` says this about L1.
+async fn read_until(cache: &Client, ns: &str, key: &str, expected: &str) {
     eventually(LATER, async || {
-        let said = said_of_l1(&cache.get(ns, key).await.expect(200));
-        ensure!(said == of_l1, "{said}");
+        let status = l1_status(&cache.get(ns, key).await.expect(200));
+        ensure!(status == expected, "{status}");
         Ok(())
     })
     .await;
 }
 
-/// The age of the only shard's watermark, as the metrics tell it.
+/// The age of the only shard's watermark, from the metrics.
 async fn age(cache: &Client) -> f64 {
     let metrics = cache.metrics().await;
     let samples: Vec<_> =
@@ -38,7 +39,7 @@ async fn age(cache: &Client) -> f64 {
 }
 
 #[tokio::test]
-async fn l1_says_why_a_copy_was_passed_by() {
+async fn the_status_says_why_a_copy_in_l1_was_not_used() {
     let redis = Redis::start();
     let gate = Gate::in_front_of(&redis);
     let settings = Settings::on(std::slice::from_ref(&redis)).set("redis_shards", format!("a={}", gate.url()));
@@ -46,7 +47,7 @@ async fn l1_says_why_a_copy_was_passed_by() {
     let (cache, ns) = (service.client(), namespace("status"));
     for key in ["read", "left"] {
         cache.set(&ns, key, "1").await.expect(201);
-        reads(&cache, &ns, key, "sidecache-l1; hit").await;
+        read_until(&cache, &ns, key, "sidecache-l1; hit").await;
     }
     eventually(LATER, async || {
         let age = age(&cache).await;
@@ -55,10 +56,10 @@ async fn l1_says_why_a_copy_was_passed_by() {
     })
     .await;
 
-    // Nothing is lost yet, and nothing is known any more.
+    // No message counts as lost yet, but nothing proves any more that the copy is current.
     let count = async |name: &str| cache.metrics().await.total(name);
     gate.hold(READINGS);
-    reads(&cache, &ns, "read", "sidecache-l1; fwd=stale; detail=unproven").await;
+    read_until(&cache, &ns, "read", "sidecache-l1; fwd=stale; detail=unproven").await;
     assert!(count("sidecache_l1_unproven_total").await >= 1.0);
     eventually(LATER, async || {
         let age = age(&cache).await;
@@ -67,7 +68,7 @@ async fn l1_says_why_a_copy_was_passed_by() {
     })
     .await;
 
-    // The silence is taken for a loss after a while.
+    // After a while the silence counts as a loss of messages.
     let losses = count("sidecache_subscription_losses_total").await;
     eventually(LATER, async || {
         let more = count("sidecache_subscription_losses_total").await - losses;
@@ -76,12 +77,12 @@ async fn l1_says_why_a_copy_was_passed_by() {
     })
     .await;
     let void = count("sidecache_l1_void_total").await;
-    let said = said_of_l1(&cache.get(&ns, "left").await.expect(200));
-    assert_eq!(said, "sidecache-l1; fwd=stale; detail=lost-messages");
+    let status = l1_status(&cache.get(&ns, "left").await.expect(200));
+    assert_eq!(status, "sidecache-l1; fwd=stale; detail=lost-messages");
     assert!(count("sidecache_l1_void_total").await > void);
 
     gate.release(READINGS);
-    reads(&cache, &ns, "left", "sidecache-l1; hit").await;
+    read_until(&cache, &ns, "left", "sidecache-l1; hit").await;
     let age = age(&cache).await;
     assert!(age <= 30.0, "{age} s");
 }

@@ -1,8 +1,8 @@
-//! Shards that are killed, restarted, far away or busy, and a Sentinel group that loses its primary: what
-//! clients see of it, how soon it is over, and that nothing piles up meanwhile.
+//! Shards that are killed, restarted, slow to reach or busy, and a Sentinel group that loses its primary: what
+//! clients see, how soon the service recovers, and that nothing piles up meanwhile.
 //!
-//! Each test brings about one row of the table of faults, which its comment names. The others are where
-//! their subjects are: C-03 in `full_memory.rs`, C-08 in `database_outage.rs`, C-09 in `nginx.rs`.
+//! Each test causes one fault of the list C-01 to C-09; its comment names the fault. C-03 is in `full_memory.rs`,
+//! C-05 in `connections.rs`, C-08 in `database_outage.rs`, C-09 in `nginx.rs`.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -26,21 +26,21 @@ use crate::support::service::{Service, Settings};
 /// `max_staleness_ms` at its default.
 const BOUND: Duration = Duration::from_millis(1_000);
 
-/// An answer that waits for a shard takes 250 ms by default; the rest is for a loaded machine.
+/// An answer waits for a shard for at most 250 ms by default; the rest is for a loaded machine.
 const QUICKLY: Duration = Duration::from_secs(2);
 
-/// What a call says whose shard does not answer and that has changed nothing.
-const AWAY: [&str; 3] = ["shard_unavailable", "timeout", "overloaded"];
+/// The error codes of a call whose shard does not answer, if the call has changed nothing.
+const UNAVAILABLE: [&str; 3] = ["shard_unavailable", "timeout", "overloaded"];
 
-/// What a write says, which may have happened.
-const AWAY_OR_UNKNOWN: [&str; 4] = ["shard_unavailable", "timeout", "overloaded", "outcome_unknown"];
+/// The error codes of a write whose shard does not answer. With the last one, the write may have happened.
+const UNAVAILABLE_OR_UNKNOWN: [&str; 4] = ["shard_unavailable", "timeout", "overloaded", "outcome_unknown"];
 
-/// The deadlines that everybody has who sets none.
-fn usual_deadlines(settings: Settings) -> Settings {
+/// The timeouts of a service that sets none.
+fn default_timeouts(settings: Settings) -> Settings {
     settings.unset("redis_timeout_ms").unset("request_timeout_ms")
 }
 
-/// Stores `count` keys and tells which lie on which shard.
+/// Stores `count` keys. Returns them by the name of their shard.
 async fn keys_by_shard(cache: &Client, ns: &str, count: usize) -> BTreeMap<String, Vec<String>> {
     let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for number in 0..count {
@@ -53,11 +53,12 @@ async fn keys_by_shard(cache: &Client, ns: &str, count: usize) -> BTreeMap<Strin
 
 async fn shard_of(cache: &Client, ns: &str, key: &str) -> String {
     let answer = cache.get_with(ns, key, &[("cache-control", "no-cache")]).await.expect(200);
-    let said = answer.header("cache-status").expect("answers say where they come from");
-    let (_, behind) = said.split_once("detail=").unwrap_or_else(|| panic!("no shard in {said:?}"));
-    behind.split([',', ';']).next().unwrap_or(behind).to_owned()
+    let status = answer.header("cache-status").expect("every answer has a Cache-Status");
+    let (_, rest) = status.split_once("detail=").unwrap_or_else(|| panic!("no shard in {status:?}"));
+    rest.split([',', ';']).next().unwrap_or(rest).to_owned()
 }
 
+/// Reads until L1 answers.
 async fn warmed(cache: &Client, ns: &str, key: &str) {
     eventually(LATER, async || {
         let answer = cache.get(ns, key).await;
@@ -67,7 +68,7 @@ async fn warmed(cache: &Client, ns: &str, key: &str) {
     .await;
 }
 
-/// Waits for an answer, which has to come quickly.
+/// Waits for an answer, and checks that it comes quickly.
 async fn quick(what: &str, call: impl Future<Output = Answer>) -> Answer {
     let started = Instant::now();
     let answer = call.await;
@@ -80,9 +81,9 @@ const NO_CACHE: &[(&str, &str)] = &[("cache-control", "no-cache")];
 
 /// C-01.
 #[tokio::test]
-async fn a_killed_shard_costs_its_own_keys_only_and_memory_answers_for_it_up_to_the_bound() {
+async fn a_killed_shard_fails_only_its_own_keys_and_l1_answers_up_to_the_bound() {
     let mut servers = Redis::three();
-    let service = Service::start(usual_deadlines(Settings::on(&servers)));
+    let service = Service::start(default_timeouts(Settings::on(&servers)));
     let (cache, ns) = (service.client(), namespace("chaos"));
     let keys = keys_by_shard(&cache, &ns, 30).await;
     let warm = &keys["a"][0];
@@ -98,18 +99,24 @@ async fn a_killed_shard_costs_its_own_keys_only_and_memory_answers_for_it_up_to_
         if answer.status == 200 {
             assert!(
                 answer.is_l1_hit() && asked <= BOUND,
-                "{asked:?} after the end of its shard: {:?}",
+                "a hit {asked:?} after its shard was killed: {:?}",
                 answer.headers
             );
             from_memory += 1;
         } else {
-            answer.expect_one_of_errors(503, &AWAY);
+            answer.expect_one_of_errors(503, &UNAVAILABLE);
             refused += 1;
         }
         let cold = &keys["a"][1];
-        quick("a read of a lost shard", cache.get_with(&ns, cold, NO_CACHE)).await.expect_one_of_errors(503, &AWAY);
-        quick("a write of a lost key", cache.set(&ns, cold, "2")).await.expect_one_of_errors(503, &AWAY_OR_UNKNOWN);
-        quick("a delete of a lost key", cache.delete(&ns, cold)).await.expect_one_of_errors(503, &AWAY_OR_UNKNOWN);
+        quick("a read of a lost shard", cache.get_with(&ns, cold, NO_CACHE))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE);
+        quick("a write of a lost key", cache.set(&ns, cold, "2"))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
+        quick("a delete of a lost key", cache.delete(&ns, cold))
+            .await
+            .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
         written += 1;
         for shard in ["b", "c"] {
             let key = &keys[shard][0];
@@ -127,11 +134,11 @@ async fn a_killed_shard_costs_its_own_keys_only_and_memory_answers_for_it_up_to_
     cache.fetch("/readyz").await.expect(200);
 }
 
-/// C-02. The figure it prints is that of the contract's 2 s, on a machine that does nothing else.
+/// C-02. The contract allows 2 s for the printed figure, on an otherwise idle machine.
 #[tokio::test]
 async fn a_restarted_shard_is_in_use_again_at_once_with_scripts_and_subscriptions() {
     let mut server = Redis::start();
-    let settings = usual_deadlines(Settings::on(std::slice::from_ref(&server)));
+    let settings = default_timeouts(Settings::on(std::slice::from_ref(&server)));
     let services = [Service::start(settings.clone()), Service::start(settings)];
     let caches = services.each_ref().map(Service::client);
     let ns = namespace("chaos");
@@ -140,11 +147,13 @@ async fn a_restarted_shard_is_in_use_again_at_once_with_scripts_and_subscription
         warmed(cache, &ns, "k").await;
     }
     server.kill();
-    // Long enough for every pause between two attempts to have grown to its full length.
+    // Long enough for the pause between two attempts to grow to its maximum.
     let killed = Instant::now();
     while killed.elapsed() < Duration::from_secs(3) {
         for cache in &caches {
-            quick("a write", cache.set(&ns, "k", "\"lost\"")).await.expect_one_of_errors(503, &AWAY_OR_UNKNOWN);
+            quick("a write", cache.set(&ns, "k", "\"lost\""))
+                .await
+                .expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -174,8 +183,8 @@ async fn a_restarted_shard_is_in_use_again_at_once_with_scripts_and_subscription
         })
         .await;
     }
-    eprintln!("both keep and void copies again after {:.0?}", back.elapsed());
-    // Every script, all of which the new server has never seen.
+    eprintln!("both instances keep copies and receive invalidations again after {:.0?}", back.elapsed());
+    // Calls every script: the restarted server has none of them cached.
     let cache = &caches[0];
     cache.put(&ns, "tagged", r#"{"value":1,"ttl":600,"tags":["red"]}"#).await.expect(201);
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 2}])).await;
@@ -186,9 +195,9 @@ async fn a_restarted_shard_is_in_use_again_at_once_with_scripts_and_subscription
     assert_eq!(cache.stats(&ns).await.expect(200).number("total_keys"), 4);
 }
 
-/// C-04, the first half.
+/// C-04, with a delay below the timeout.
 #[tokio::test]
-async fn a_shard_that_is_100_ms_away_is_slow_and_never_wrong() {
+async fn a_shard_with_100_ms_latency_is_slow_and_never_wrong() {
     const FAR: Duration = Duration::from_millis(100);
     const CLIENTS: usize = 16;
     let server = Redis::start();
@@ -205,7 +214,7 @@ async fn a_shard_that_is_100_ms_away_is_slow_and_never_wrong() {
             let started = Instant::now();
             let value = format!("\"{client} {round}\"");
             cache.set(&ns, &key, &value).await.expect(201);
-            assert!(started.elapsed() >= FAR * 2, "a write took {:?} there and back", started.elapsed());
+            assert!(started.elapsed() >= FAR * 2, "a write took only {:?}", started.elapsed());
             let read = cache.get_with(&ns, &key, NO_CACHE).await.expect(200);
             assert_eq!(read.value(), value);
             assert_eq!(cache.get(&ns, &key).await.expect(200).value(), value);
@@ -219,9 +228,9 @@ async fn a_shard_that_is_100_ms_away_is_slow_and_never_wrong() {
     proxy.delay(Of::All, Duration::ZERO, Duration::ZERO);
 }
 
-/// C-04, the second half.
+/// C-04, with a delay above the timeout.
 #[tokio::test]
-async fn a_shard_that_is_too_far_away_times_out_and_nothing_piles_up() {
+async fn a_shard_with_too_much_latency_times_out_and_nothing_piles_up() {
     const FAR: Duration = Duration::from_secs(2);
     const CLIENTS: usize = 64;
     let server = Redis::start();
@@ -231,7 +240,7 @@ async fn a_shard_that_is_too_far_away_times_out_and_nothing_piles_up() {
     let service = Service::start(settings.set("redis_timeout_ms", 500));
     let (cache, ns) = (service.client(), namespace("chaos"));
     cache.set(&ns, "k", "1").await.expect(201);
-    // The memory of a service that has seen so many clients before.
+    // Measures the memory after the service has seen as many clients.
     join_all((0..CLIENTS).map(|_| cache.get_with(&ns, "k", NO_CACHE))).await;
     let before = resident_bytes(&service);
     proxy.delay(Of::All, FAR, FAR);
@@ -246,13 +255,13 @@ async fn a_shard_that_is_too_far_away_times_out_and_nothing_piles_up() {
                 quick("a read", cache.get_with(&ns, "k", NO_CACHE)).await
             };
             if answer.status == 503 {
-                answer.expect_one_of_errors(503, &AWAY_OR_UNKNOWN);
+                answer.expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
                 refused += 1;
-                // A breaker answers at once; without a pause this would be about nothing but that.
+                // An open breaker refuses at once; without a pause, nearly all calls would be such refusals.
                 tokio::time::sleep(INTERVAL).await;
             } else {
-                // On its way before the delay began.
-                assert!(began.elapsed() < FAR, "an answer that cannot be: {}", answer.text());
+                // This answer was already on its way when the delay began.
+                assert!(began.elapsed() < FAR, "an answer came despite the delay: {}", answer.text());
             }
         }
         refused
@@ -265,7 +274,7 @@ async fn a_shard_that_is_too_far_away_times_out_and_nothing_piles_up() {
     };
     let (refused, ()) = futures_util::join!(join_all(clients), look);
     let refused: u64 = refused.into_iter().sum();
-    let most = seen.iter().copied().max().expect("it was looked at");
+    let most = seen.iter().copied().max().expect("the memory was measured");
     eprintln!("{refused} calls refused; resident memory {} MiB before, {} MiB at most", before >> 20, most >> 20);
     assert!(refused > CLIENTS as u64, "{refused} calls were refused");
     assert!(most < before + (32 << 20), "resident memory grew from {before} to {most} bytes: {seen:?}");
@@ -280,10 +289,10 @@ async fn a_shard_that_is_too_far_away_times_out_and_nothing_piles_up() {
         Ok(())
     })
     .await;
-    eprintln!("in use again {:.0?} after the shard was near", near.elapsed());
+    eprintln!("in use again {:.0?} after the delay ended", near.elapsed());
 }
 
-/// What a process has in memory.
+/// The resident memory of the service.
 fn resident_bytes(service: &Service) -> u64 {
     let path = format!("/proc/{}/status", service.id());
     let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -294,9 +303,9 @@ fn resident_bytes(service: &Service) -> u64 {
 
 /// C-06.
 #[tokio::test]
-async fn a_busy_shard_times_out_for_its_own_keys_and_the_others_do_not_notice() {
+async fn a_busy_shard_times_out_only_for_its_own_keys() {
     let servers = Redis::three_with(&["--enable-debug-command", "local"]);
-    let service = Service::start(usual_deadlines(Settings::on(&servers)));
+    let service = Service::start(default_timeouts(Settings::on(&servers)));
     let (cache, ns) = (service.client(), namespace("chaos"));
     let keys = keys_by_shard(&cache, &ns, 30).await;
     let round = async || {
@@ -333,12 +342,12 @@ async fn a_busy_shard_times_out_for_its_own_keys_and_the_others_do_not_notice() 
         while !asleep.is_finished() {
             let answer = quick("a read of the busy shard", cache.get_with(&ns, lost, NO_CACHE)).await;
             if answer.status == 503 {
-                answer.expect_one_of_errors(503, &AWAY);
+                answer.expect_one_of_errors(503, &UNAVAILABLE);
                 timeouts += 1;
             }
             let answer = quick("a write to the busy shard", cache.set(&ns, lost, "2")).await;
             if answer.status == 503 {
-                answer.expect_one_of_errors(503, &AWAY_OR_UNKNOWN);
+                answer.expect_one_of_errors(503, &UNAVAILABLE_OR_UNKNOWN);
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -362,10 +371,9 @@ async fn a_busy_shard_times_out_for_its_own_keys_and_the_others_do_not_notice() 
     .await;
 }
 
-/// C-07. The figure it prints is that of the contract's 2 s after `down-after`, on a machine that does
-/// nothing else.
+/// C-07. The contract allows 2 s after `down-after` for the printed figure, on an otherwise idle machine.
 #[test]
-fn after_the_death_of_a_sentinel_primary_writes_go_on_and_nothing_is_stale_or_lost() {
+fn after_a_sentinel_primary_dies_writes_continue_and_nothing_is_stale_or_lost() {
     const PLAN: Plan = Plan { bound: BOUND, readers_an_instance: 2, writers: 3, hot: 3, rare: 9 };
     let mut group = Group::start();
     let settings = Settings::none()
@@ -385,15 +393,15 @@ fn after_the_death_of_a_sentinel_primary_writes_go_on_and_nothing_is_stale_or_lo
         group.wait_for_primary(1 - primary);
         load.checker.end_loss("a");
         let elected = killed.elapsed();
-        // When another is elected is not for the service to say. What was acknowledged by the dead one is
-        // counted by then.
+        // The service does not decide when a new primary is elected. By now, all writes that the dead primary
+        // acknowledged are counted.
         let deadline = elected + Duration::from_secs(10);
         while load.checker.acknowledged() <= unanswered + 8 {
             assert!(killed.elapsed() < deadline, "no write within {deadline:?}, elected after {elected:?}");
             thread::sleep(process::TICK);
         }
         eprintln!(
-            "a primary is silent for {:?} before it is replaced; elected after {elected:.1?}, writes again after {:.1?}",
+            "down-after is {:?}; a new primary was elected after {elected:.1?}, writes worked after {:.1?}",
             sentinel::DOWN_AFTER,
             killed.elapsed(),
         );

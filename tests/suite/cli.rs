@@ -1,6 +1,6 @@
-//! The command line: the built program as a client of real services, and what it does by itself.
+//! The command line: the built program as a client of real services, and its commands that need no service.
 //!
-//! Standard output is a pipe here, so there is no terminal: no bars, no colours, no questions.
+//! Standard output is a pipe here, not a terminal, so there are no progress bars, colours or questions.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,46 +29,46 @@ on_both_stores! {
     a_value_comes_back_as_the_bytes_that_went_in,
     a_value_may_come_from_standard_input,
     keys_may_be_any_text,
-    what_is_no_json_is_refused_with_the_way_out,
+    a_value_that_is_not_json_is_refused_with_advice,
     a_ttl_and_tags_are_stored,
     a_miss_is_exit_code_1,
-    del_says_what_was_not_there,
+    del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
-    flush_needs_a_yes_where_nobody_can_be_asked,
-    a_dry_run_counts_and_a_flush_deletes_that,
+    flush_needs_yes_without_a_terminal,
+    a_dry_run_counts_what_a_flush_deletes,
     on_a_terminal_a_flush_counts_and_asks,
-    regression_on_a_terminal_a_flush_of_nothing_says_so_without_asking,
+    regression_on_a_terminal_a_flush_without_matches_says_so_without_asking,
     keys_are_listed_line_by_line,
-    a_reader_that_has_seen_enough_ends_it_quietly,
+    a_closed_stdout_ends_a_listing_quietly,
     regression_an_answer_that_cannot_be_written_is_exit_code_7,
     stats_are_those_of_the_service,
-    watched_stats_come_again_and_again,
+    watched_stats_are_printed_repeatedly,
     policies_are_created_changed_and_deleted,
     namespaces_are_listed_with_their_numbers,
     the_cluster_is_shown,
-    what_the_service_refuses_is_exit_code_4,
-    a_request_is_named_after_the_command,
-    regression_the_key_of_the_statistics_is_told_to_be_reserved,
-    regression_who_meets_a_quota_is_led_to_it,
-    options_may_stand_in_front_of_the_command,
-    the_words_of_the_interface_are_understood,
+    a_refused_request_is_exit_code_4,
+    request_ids_say_that_the_cli_sent_the_request,
+    regression_the_key_stats_is_reported_as_reserved,
+    regression_the_error_for_a_full_namespace_says_where_to_see_the_quota,
+    options_may_come_before_the_command,
+    the_names_of_the_http_interface_are_accepted,
 }
 
 /// How a run ended.
-struct Ran {
+struct Finished {
     code: Option<i32>,
     out: Vec<u8>,
     err: String,
 }
 
-impl Ran {
+impl Finished {
     #[track_caller]
-    fn expect(self, code: i32) -> Ran {
+    fn expect(self, code: i32) -> Finished {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.text(), self.err);
         if code == 0 {
             assert_eq!(self.err, "", "success is silent");
         } else if code != 2 {
-            assert_eq!(self.err.lines().count(), 1, "one line tells: {}", self.err);
+            assert_eq!(self.err.lines().count(), 1, "an error is one line: {}", self.err);
         }
         self
     }
@@ -97,35 +97,35 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-fn finish(command: Command, stdin: &[u8]) -> Ran {
+fn finish(command: Command, stdin: &[u8]) -> Finished {
     finish_into(command, stdin, Stdio::piped())
 }
 
-fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Ran {
+fn finish_into(mut command: Command, stdin: &[u8], stdout: Stdio) -> Finished {
     let mut child = command.stdout(stdout).spawn().expect("the program starts");
     let mut pipe = child.stdin.take().expect("stdin is piped");
     let bytes = stdin.to_vec();
-    // Whoever does not read it has no need of it.
+    // The program may end without reading its input.
     let writer = thread::spawn(move || drop(pipe.write_all(&bytes)));
     let output = child.wait_with_output().expect("the program ends");
     writer.join().expect("the writer ends");
     let err = String::from_utf8(output.stderr).expect("messages are UTF-8");
-    Ran { code: output.status.code(), out: output.stdout, err }
+    Finished { code: output.status.code(), out: output.stdout, err }
 }
 
 /// Runs a command against a service.
-fn ask(service: &Service, arguments: &[&str]) -> Ran {
+fn ask(service: &Service, arguments: &[&str]) -> Finished {
     ask_with(service, arguments, b"")
 }
 
-fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Ran {
+fn ask_with(service: &Service, arguments: &[&str], stdin: &[u8]) -> Finished {
     let mut command = program(arguments);
     command.env("SIDECACHE_URL", format!("http://{}", service.address()));
     finish(command, stdin)
 }
 
-/// Runs a command that asks nobody.
-fn alone(arguments: &[&str]) -> Ran {
+/// Runs a command without `SIDECACHE_URL`.
+fn run_program(arguments: &[&str]) -> Finished {
     finish(program(arguments), b"")
 }
 
@@ -193,7 +193,7 @@ async fn keys_may_be_any_text(service: &Service) {
     assert_eq!(ask(service, &words).expect(0).text(), format!("deleted {} entries\n", KEYS.len()));
 }
 
-async fn what_is_no_json_is_refused_with_the_way_out(service: &Service) {
+async fn a_value_that_is_not_json_is_refused_with_advice(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     let ran = ask(service, &["set", &ns, "k", "hello"]).expect(2);
     assert!(ran.err.contains("no JSON") && ran.err.contains("--string"), "{}", ran.err);
@@ -242,7 +242,7 @@ async fn a_miss_is_exit_code_1(service: &Service) {
     ask(service, &["namespaces", "get", &ns]).expect(1);
 }
 
-async fn del_says_what_was_not_there(service: &Service) {
+async fn del_names_the_keys_that_did_not_exist(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}, {"key": "c", "value": 1}])).await;
     assert_eq!(ask(service, &["del", &ns, "a"]).expect(0).text(), "deleted 1 entry\n");
@@ -265,14 +265,14 @@ async fn mget_keeps_the_order_and_the_bytes(service: &Service) {
     assert!(text.contains("\"value\":{ \"x\": 1.0 }"), "{text}");
     let document = ran.json();
     assert_eq!((&document["hits"], &document["misses"], &document["errors"]), (&json!(2), &json!(1), &json!(0)));
-    // A key that is none costs itself alone, and the exit code says so.
+    // An invalid key fails alone, and the exit code says so.
     let ran = ask(service, &["mget", &ns, "z", "line\nbreak", "--json"]).expect(4);
     assert!(ran.err.contains("\"code\":\"invalid_key\""), "{}", ran.err);
     let answer = ran.json();
     assert_eq!((&answer["hits"], &answer["errors"]), (&json!(1), &json!(1)), "{answer}");
     let table = ask(service, &["mget", &ns, "z", "a"]).expect(0).text();
     assert_eq!(table, "key  value\nz    { \"x\": 1.0 }\na    [1]\n");
-    // More than fit into one request.
+    // More keys than fit into one request.
     let keys: Vec<String> = (0..250).map(|number| format!("k{number}")).collect();
     let entries: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": key})).collect();
     cache.fill(&ns, &json!(entries)).await;
@@ -280,13 +280,18 @@ async fn mget_keeps_the_order_and_the_bytes(service: &Service) {
     assert_eq!(ask(service, &words).expect(0).json()["hits"], 250);
 }
 
-async fn flush_needs_a_yes_where_nobody_can_be_asked(service: &Service) {
+async fn flush_needs_yes_without_a_terminal(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.set(&ns, "k", "1").await.expect(201);
     for words in [vec!["flush", &ns], vec!["flush", &ns, "--pattern", "*"], vec!["namespaces", "delete", &ns]] {
         let ran = ask_with(service, &words, b"y\n").expect(2);
         assert!(ran.err.contains("--yes"), "{}", ran.err);
-        assert_eq!(ran.err.contains("--dry-run"), words[0] == "flush", "it advises what there is: {}", ran.err);
+        assert_eq!(
+            ran.err.contains("--dry-run"),
+            words[0] == "flush",
+            "advises --dry-run only where it exists: {}",
+            ran.err
+        );
     }
     let ran = ask(service, &["flush", &ns, "--pattern", "*", "--tag", "t", "--yes"]).expect(2);
     assert!(ran.err.contains("cannot be combined"), "{}", ran.err);
@@ -295,7 +300,7 @@ async fn flush_needs_a_yes_where_nobody_can_be_asked(service: &Service) {
     cache.get(&ns, "k").await.expect(404);
 }
 
-async fn a_dry_run_counts_and_a_flush_deletes_that(service: &Service) {
+async fn a_dry_run_counts_what_a_flush_deletes(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     let entries: Vec<Value> = (0..120).map(|number| json!({"key": format!("user_{number}"), "value": 1})).collect();
     cache.fill(&ns, &json!(entries)).await;
@@ -315,7 +320,7 @@ async fn a_dry_run_counts_and_a_flush_deletes_that(service: &Service) {
     assert_eq!(cache.all_keys(&ns).await.len(), 89);
 }
 
-/// Runs a command on a terminal of its own, which ends as it ends.
+/// Runs a command on a terminal of its own. The child process exits with the exit code of the command.
 fn on_a_terminal(service: &Service, words: &str) -> Child {
     let mut command = Command::new(process::program_named("script", "bsdutils"));
     let words = format!("set -f; {} {words}", env!("CARGO_BIN_EXE_sidecache"));
@@ -337,15 +342,15 @@ async fn on_a_terminal_a_flush_counts_and_asks(service: &Service) {
         }
         let seen = String::from_utf8_lossy(&seen).into_owned();
         assert!(seen.contains(&format!("Delete 2 entries of {ns} that match \"a*\"?")), "{seen}");
-        stdin.write_all(format!("{answer}\n").as_bytes()).expect("it listens");
+        stdin.write_all(format!("{answer}\n").as_bytes()).expect("the command reads");
         std::io::copy(&mut stdout, &mut std::io::sink()).expect("the rest is read");
         assert_eq!(child.wait().expect("script ends").code(), Some(code), "{answer:?}");
         assert_eq!(cache.all_keys(&ns).await.len(), left, "{answer:?}");
     }
 }
 
-/// It asked whether to delete 0 entries.
-async fn regression_on_a_terminal_a_flush_of_nothing_says_so_without_asking(service: &Service) {
+/// The bug: the command asked whether to delete 0 entries.
+async fn regression_on_a_terminal_a_flush_without_matches_says_so_without_asking(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.set(&ns, "k", "1").await.expect(201);
     for (words, said) in [
@@ -353,11 +358,11 @@ async fn regression_on_a_terminal_a_flush_of_nothing_says_so_without_asking(serv
         ("--pattern a* --json", "\"deleted_count\":0}".to_owned()),
     ] {
         let mut child = on_a_terminal(service, &format!("flush {ns} {words}"));
-        // A question would be waited with: it is open, and nobody answers.
+        // Standard input stays open, so a command that asks would wait for an answer.
         let stdin = child.stdin.take().expect("a pipe");
         let mut stdout = child.stdout.take().expect("a pipe");
         let (mut seen, mut byte) = (Vec::new(), [0]);
-        while stdout.read(&mut byte).expect("it can be read") > 0 && !seen.ends_with(b"[y/N] ") {
+        while stdout.read(&mut byte).expect("the output can be read") > 0 && !seen.ends_with(b"[y/N] ") {
             seen.push(byte[0]);
         }
         drop(stdin);
@@ -388,9 +393,9 @@ async fn keys_are_listed_line_by_line(service: &Service) {
     assert_eq!(lines.json(), json!({"key": "0_1"}));
 }
 
-async fn a_reader_that_has_seen_enough_ends_it_quietly(service: &Service) {
+async fn a_closed_stdout_ends_a_listing_quietly(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
-    // Enough to fill the pipe.
+    // Enough keys to fill the pipe.
     for thousand in 0..5 {
         let entries: Vec<Value> =
             (0..1_000).map(|n| json!({"key": format!("{}_{thousand}_{n}", "long".repeat(20)), "value": 1})).collect();
@@ -408,7 +413,7 @@ async fn a_reader_that_has_seen_enough_ends_it_quietly(service: &Service) {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
-/// It was 5, as if the service or a shard had failed.
+/// The bug: the exit code was 5, as if the service or a shard had failed.
 async fn regression_an_answer_that_cannot_be_written_is_exit_code_7(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     let full = |words: &[&str]| {
@@ -440,7 +445,7 @@ async fn stats_are_those_of_the_service(service: &Service) {
     }
 }
 
-async fn watched_stats_come_again_and_again(service: &Service) {
+async fn watched_stats_are_printed_repeatedly(service: &Service) {
     let ns = namespace("cli");
     let mut command = program(&["stats", &ns, "--watch", "0.1", "--json"]);
     command.env("SIDECACHE_URL", format!("http://{}", service.address()));
@@ -504,7 +509,7 @@ async fn the_cluster_is_shown(service: &Service) {
     assert!(shown.contains(&format!("{id} *")) && shown.contains("connected"), "{shown}");
 }
 
-async fn what_the_service_refuses_is_exit_code_4(service: &Service) {
+async fn a_refused_request_is_exit_code_4(service: &Service) {
     let ns = namespace("cli");
     for (words, code) in [
         (vec!["set", &ns, "stats", "1"], "reserved_key"),
@@ -520,7 +525,7 @@ async fn what_the_service_refuses_is_exit_code_4(service: &Service) {
     }
 }
 
-async fn a_request_is_named_after_the_command(service: &Service) {
+async fn request_ids_say_that_the_cli_sent_the_request(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.set(&ns, "k", "1").await.expect(201);
     ask(service, &["flush", &ns, "--yes"]).expect(0);
@@ -535,8 +540,8 @@ async fn a_request_is_named_after_the_command(service: &Service) {
     assert!(ran.err.contains("(request cli-"), "{}", ran.err);
 }
 
-/// The statistics came back, and were said to come from no sidecache.
-async fn regression_the_key_of_the_statistics_is_told_to_be_reserved(service: &Service) {
+/// The bug: the service answered with the statistics, and the command said that the answer is not from a sidecache.
+async fn regression_the_key_stats_is_reported_as_reserved(service: &Service) {
     let ns = namespace("cli");
     for words in [vec!["get", &ns, "stats"], vec!["get", &ns, "stats", "--metadata", "--json"]] {
         let ran = ask(service, &words).expect(2);
@@ -544,8 +549,8 @@ async fn regression_the_key_of_the_statistics_is_told_to_be_reserved(service: &S
     }
 }
 
-/// It was led to the statistics, which know of no quota.
-async fn regression_who_meets_a_quota_is_led_to_it(service: &Service) {
+/// The bug: the message pointed to the statistics, which do not show the quota.
+async fn regression_the_error_for_a_full_namespace_says_where_to_see_the_quota(service: &Service) {
     let ns = namespace("cli");
     ask(service, &["namespaces", "set", &ns, "--max-size-mb", "1", "--eviction", "none"]).expect(0);
     let large = format!("\"{}\"", "x".repeat(200 << 10));
@@ -557,44 +562,45 @@ async fn regression_who_meets_a_quota_is_led_to_it(service: &Service) {
     assert!(columns.contains("quota") && columns.contains("hit rate"), "{columns}");
 }
 
-async fn options_may_stand_in_front_of_the_command(service: &Service) {
+async fn options_may_come_before_the_command(service: &Service) {
     let (ns, url) = (namespace("cli"), format!("http://{}/", service.address()));
     for words in [
         vec!["--url", &url, "--json", "stats", &ns],
         vec!["stats", "--url", &url, "--json", &ns],
         vec!["--json", "stats", &ns, "--url", &url, "--timeout", "20s"],
     ] {
-        assert_eq!(alone(&words).expect(0).json()["namespace"], *ns);
+        assert_eq!(run_program(&words).expect(0).json()["namespace"], *ns);
     }
 }
 
-async fn the_words_of_the_interface_are_understood(service: &Service) {
+async fn the_names_of_the_http_interface_are_accepted(service: &Service) {
     let ns = namespace("cli");
     assert_eq!(ask(service, &["put", &ns, "k", "1"]).expect(0).text(), "created\n");
     assert_eq!(ask(service, &["delete", &ns, "k"]).expect(0).text(), "deleted 1 entry\n");
     let words = ["--default-ttl=1h", "--eviction-policy=lfu", "--max-size-mb=5", "--stale-if-error=1m", "--json"];
     let policy = ask(service, &[&["namespaces", "set", &ns], &words[..]].concat()).expect(0).json();
     assert_eq!((&policy["default_ttl"], &policy["eviction_policy"]), (&json!(3_600), &json!("LFU")));
-    // They are no second names to be learnt.
-    let help = alone(&["--help"]).expect(0).text();
+    // These names are accepted but not documented, so that nobody has to learn two names.
+    let help = run_program(&["--help"]).expect(0).text();
     assert!(!["  put ", "  delete "].iter().any(|word| help.contains(word)), "{help}");
-    let help = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    let help = run_program(&["namespaces", "set", "--help"]).expect(0).text();
     assert!(!["--default-ttl", "--eviction-policy"].iter().any(|word| help.contains(word)), "{help}");
 }
 
 #[test]
-fn a_service_that_is_not_there_is_exit_code_3() {
+fn an_unreachable_service_is_exit_code_3() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
     let url = format!("http://127.0.0.1:{port}");
     for words in [vec!["get", "ns", "k"], vec!["set", "ns", "k", "1"], vec!["flush", "ns", "--yes"], vec!["cluster"]]
     {
         let words: Vec<&str> = words.into_iter().chain(["--url", &url]).collect();
-        let ran = alone(&words).expect(3);
+        let ran = run_program(&words).expect(3);
         let said =
             format!("sidecache: cannot reach {url}: connection refused; is the service running? start it with");
         assert!(ran.err.starts_with(&said) && ran.err.contains("--url"), "{}", ran.err);
     }
-    let ran = alone(&["get", "ns", "k", "--url", "http://no-such-host.invalid:1", "--timeout", "20s"]).expect(3);
+    let ran =
+        run_program(&["get", "ns", "k", "--url", "http://no-such-host.invalid:1", "--timeout", "20s"]).expect(3);
     assert!(ran.err.contains("cannot reach"), "{}", ran.err);
 }
 
@@ -603,7 +609,7 @@ async fn a_change_without_an_answer_is_exit_code_6() {
     let service = Service::start(Settings::embedded());
     service.client().set("cli", "k", "1").await.expect(201);
     service.signal(Signal::Stop);
-    // The system takes the connection, and nobody answers.
+    // The kernel accepts the connection, and nobody answers.
     ask(&service, &["get", "cli", "k", "--timeout", "200ms"]).expect(3);
     for words in [vec!["set", "cli", "k", "2"], vec!["del", "cli", "k"], vec!["flush", "cli", "--yes"]] {
         let words: Vec<&str> = words.into_iter().chain(["--timeout", "200ms"]).collect();
@@ -613,9 +619,9 @@ async fn a_change_without_an_answer_is_exit_code_6() {
     service.signal(Signal::Cont);
 }
 
-/// What counted as the address of mget was no change, whatever was done to it.
+/// The bug: a path that ends in `mget` counted as that of the mget call, so no request to it counted as a change.
 #[tokio::test]
-async fn regression_an_unanswered_change_of_what_is_called_mget_is_exit_code_6() {
+async fn regression_an_unanswered_change_of_a_key_or_namespace_named_mget_is_exit_code_6() {
     let service = Service::start(Settings::embedded());
     service.signal(Signal::Stop);
     let changes = [
@@ -640,9 +646,10 @@ async fn regression_an_unanswered_change_of_what_is_called_mget_is_exit_code_6()
     service.signal(Signal::Cont);
 }
 
-/// Any answer without a code was said to come from no sidecache, and exit code 3 to say that nothing happened.
+/// The bug: for any answer without an error code, the command said that it is not from a sidecache, and exited with
+/// 3, which means that nothing happened.
 #[tokio::test]
-async fn regression_a_gateway_that_gives_up_a_change_leaves_it_unknown() {
+async fn regression_a_change_that_a_gateway_gives_up_has_an_unknown_outcome() {
     let service = Service::start(Settings::embedded());
     let (silent, absent) = (service.address(), ports::free());
     let nginx = Nginx::start(|port| {
@@ -656,7 +663,7 @@ async fn regression_a_gateway_that_gives_up_a_change_leaves_it_unknown() {
     });
     let run = |words: &[&str], place: &str| {
         let url = format!("http://{}/{place}", nginx.address());
-        alone(&[words, &["--url", &url]].concat())
+        run_program(&[words, &["--url", &url]].concat())
     };
     let changes: [&[&str]; 4] = [
         &["set", "ns", "k", "1"],
@@ -689,7 +696,7 @@ async fn regression_a_gateway_that_gives_up_a_change_leaves_it_unknown() {
     }
 }
 
-/// TLS with a certificate for 127.0.0.1 of a CA of its own, in front of a service.
+/// A TLS proxy in front of a service, with a certificate for 127.0.0.1 from its own CA.
 struct Tls {
     nginx: Nginx,
     ca: PathBuf,
@@ -723,8 +730,8 @@ impl Tls {
         Tls { nginx, ca: folder.path().join("ca.pem"), _folder: folder }
     }
 
-    /// Runs a command against this address, which trusts these certificates.
-    fn ask(&self, address: SocketAddr, trusted: Option<&Path>, words: &[&str]) -> Ran {
+    /// Runs a command against an address, with the CA certificates that the command trusts.
+    fn ask(&self, address: SocketAddr, trusted: Option<&Path>, words: &[&str]) -> Finished {
         let mut command = program(words);
         command.env("SIDECACHE_URL", format!("https://{address}"));
         if let Some(trusted) = trusted {
@@ -734,9 +741,9 @@ impl Tls {
     }
 }
 
-/// Mozilla's list alone was trusted, which has no CA of anybody's own.
+/// The bug: only Mozilla's list of CAs was trusted, which contains no private CA.
 #[tokio::test]
-async fn regression_a_private_ca_is_trusted_where_the_machine_trusts_it() {
+async fn regression_a_private_ca_that_the_machine_trusts_is_trusted() {
     let service = Service::start(Settings::embedded());
     let tls = Tls::in_front_of(&service);
     let (cache, address) = (service.client(), tls.nginx.address());
@@ -745,7 +752,7 @@ async fn regression_a_private_ca_is_trusted_where_the_machine_trusts_it() {
     cache.get("cli", "k").await.expect(404);
     assert_eq!(tls.ask(address, Some(&tls.ca), &["set", "cli", "k", "1.0"]).expect(0).text(), "created\n");
     assert_eq!(tls.ask(address, Some(&tls.ca), &["get", "cli", "k"]).expect(0).text(), "1.0");
-    // Whoever speaks no TLS at all has got nothing either.
+    // A server without TLS receives no request either.
     let ran = tls.ask(service.address(), Some(&tls.ca), &["del", "cli", "k"]).expect(3);
     let said = format!("no TLS is spoken there; did you mean http://{}?", service.address());
     assert!(ran.err.contains(&said), "{}", ran.err);
@@ -754,15 +761,15 @@ async fn regression_a_private_ca_is_trusted_where_the_machine_trusts_it() {
     assert!(ran.err.contains("SSL_CERT_FILE: ") && ran.err.contains("/nowhere.pem"), "{}", ran.err);
 }
 
-/// Whatever made no sense of TLS counted as the handshake, before which nothing is sent.
+/// The bug: every TLS error counted as one of the handshake, that is, from before the request was sent.
 #[tokio::test]
-async fn regression_an_answer_that_was_damaged_on_its_way_leaves_a_change_unknown() {
+async fn regression_a_change_with_a_damaged_answer_has_an_unknown_outcome() {
     let service = Service::start(Settings::embedded());
     let tls = Tls::in_front_of(&service);
-    let damaging = damaging(tls.nginx.address());
+    let damaging = damaging_proxy(tls.nginx.address());
     let ran = tls.ask(damaging, Some(&tls.ca), &["set", "cli", "k", "1"]).expect(6);
     assert!(ran.err.contains("did not answer"), "{}", ran.err);
-    // It happened indeed.
+    // The change did happen.
     eventually(SOON, async || {
         let answer = service.client().get("cli", "k").await;
         anyhow::ensure!(answer.status == 200, "{}", answer.text());
@@ -772,8 +779,8 @@ async fn regression_an_answer_that_was_damaged_on_its_way_leaves_a_change_unknow
     tls.ask(damaging, Some(&tls.ca), &["get", "cli", "k"]).expect(3);
 }
 
-/// Passes connections on to a server of TLS, and changes a bit of each answer that is sent after the handshake.
-fn damaging(server: SocketAddr) -> SocketAddr {
+/// Forwards connections to a TLS server, and flips a bit in each block that the server sends after the handshake.
+fn damaging_proxy(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
@@ -787,8 +794,9 @@ fn damaging(server: SocketAddr) -> SocketAddr {
                 let (mut sent, mut bytes, mut record) = (Vec::new(), [0; 4096], 0);
                 while let Ok(length @ 1..) = from_client.read(&mut bytes) {
                     sent.extend_from_slice(&bytes[..length]);
-                    // Records: a byte for their kind, two for the version, two for the length. The first one of the
-                    // kind 23 ends the client's handshake (<https://www.rfc-editor.org/rfc/rfc8446#section-5.1>).
+                    // A record starts with a byte for its kind, two for the version and two for the length. The first
+                    // record of kind 23 ends the client's handshake
+                    // (<https://www.rfc-editor.org/rfc/rfc8446#section-5.1>).
                     while let Some(&[kind, _, _, high, low]) = sent.get(record..record + 5) {
                         seen.fetch_or(kind == 23, Ordering::SeqCst);
                         record += 5 + usize::from(u16::from_be_bytes([high, low]));
@@ -797,7 +805,7 @@ fn damaging(server: SocketAddr) -> SocketAddr {
                         break;
                     }
                 }
-                // It may be closed already.
+                // The connection may be closed already.
                 let _ = to_server.shutdown(Shutdown::Both);
             });
             let (mut from_server, mut to_client, mut bytes) = (server, client, [0; 4096]);
@@ -807,30 +815,32 @@ fn damaging(server: SocketAddr) -> SocketAddr {
                     break;
                 }
             }
-            // So may this.
+            // This connection may be closed as well.
             let _ = to_client.shutdown(Shutdown::Both);
         }
     });
     address
 }
 
-/// The last failure counted, which may be that nothing was asked, and keys that were never tried went unmentioned.
+/// The bugs: the last failure decided the exit code, even if it only said that a request was not sent; and the keys
+/// that were not tried were not reported.
 #[tokio::test]
-async fn regression_del_ends_with_the_worst_of_its_outcomes_and_tells_what_it_did_not_try() {
+async fn regression_del_exits_with_the_worst_outcome_and_names_keys_not_tried() {
     let servers = Redis::three();
     let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 500));
     let address = service.address();
     service.client().set("cli", "a", "1").await.expect(201);
     servers.iter().for_each(|server| server.signal(Signal::Stop));
-    // Somebody has taken a part of the service's paths for something else.
+    // A proxy answers one of the service's paths itself.
     let nginx = Nginx::start(|port| {
         format!(
             "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{address}; }}\n\
              location = /api/v1/cache/cli/b {{ return 404; }} }}"
         )
     });
-    let ran = alone(&["del", "cli", "a", "b", "c", "d", "--json", "--url", &format!("http://{}", nginx.address())])
-        .expect(6);
+    let ran =
+        run_program(&["del", "cli", "a", "b", "c", "d", "--json", "--url", &format!("http://{}", nginx.address())])
+            .expect(6);
     servers.iter().for_each(|server| server.signal(Signal::Cont));
     let error = |error: &str| json!({"deleted": false, "error": error});
     let results = json!({"a": error("outcome_unknown"), "b": error("no_answer"), "c": error("not_tried"),
@@ -839,7 +849,7 @@ async fn regression_del_ends_with_the_worst_of_its_outcomes_and_tells_what_it_di
     assert_eq!(ran.json(), expected);
     assert!(ran.err.contains("2 keys were not tried"), "{}", ran.err);
     let nobody = format!("http://127.0.0.1:{}", ports::free());
-    let ran = alone(&["del", "cli", "a", "b", "--url", &nobody]).expect(3);
+    let ran = run_program(&["del", "cli", "a", "b", "--url", &nobody]).expect(3);
     assert_eq!(ran.text(), "deleted 0 entries\n");
     assert!(ran.err.contains("1 key was not tried"), "{}", ran.err);
 }
@@ -869,7 +879,7 @@ async fn a_shard_that_is_down_is_exit_code_5() {
     ask(&service, &["del", "cli", lost]).expect(5);
 }
 
-/// Only HTTP said so; the command line showed it as any other.
+/// The bug: only the HTTP answer said that a value is stale; the command line showed it like any other.
 #[tokio::test]
 async fn regression_a_stale_answer_says_so() {
     let mut server = Redis::start();
@@ -907,9 +917,9 @@ async fn regression_a_stale_answer_says_so() {
     assert_eq!(document["results"]["b"]["stale"], true);
 }
 
-/// The first 503 ended it.
+/// The bug: the first 503 ended `stats --watch`.
 #[tokio::test]
-async fn regression_watched_stats_outlive_an_outage() {
+async fn regression_watched_stats_continue_after_an_outage() {
     let mut server = Redis::start();
     let service = Service::start(Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 500));
     let watch = |more: &[&str]| {
@@ -947,7 +957,7 @@ async fn regression_watched_stats_outlive_an_outage() {
 }
 
 #[test]
-fn a_slip_is_told_with_what_was_meant() {
+fn a_typing_error_is_answered_with_a_suggestion() {
     for (words, said) in [
         (vec!["stat", "ns"], "did you mean stats?"),
         (vec!["flsh", "ns"], "did you mean flush?"),
@@ -973,28 +983,28 @@ fn a_slip_is_told_with_what_was_meant() {
         (vec!["cluster", "--nodes"], "--nodes: unknown option; `sidecache cluster --help` lists them\n"),
         (vec!["completions", "tcsh"], "bash"),
     ] {
-        let ran = alone(&words).expect(2);
+        let ran = run_program(&words).expect(2);
         assert!(ran.err.starts_with("sidecache: ") && ran.err.contains(said), "{words:?}: {}", ran.err);
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     }
 }
 
-/// They were taken without a word, as if they did something.
+/// The bug: these commands silently accepted the options, although they have no effect.
 #[test]
-fn regression_options_for_a_service_are_refused_by_commands_that_ask_none() {
+fn regression_options_for_a_service_are_refused_by_commands_without_a_service() {
     for command in [vec!["check-config"], vec!["print-config"], vec!["migrate"], vec!["completions", "bash"]] {
         for (option, value) in [("--url", "http://h"), ("--timeout", "1s")] {
-            let ran = alone(&[&[option, value], &command[..]].concat()).expect(2);
+            let ran = run_program(&[&[option, value], &command[..]].concat()).expect(2);
             let said = format!("sidecache: {option}: is for commands that ask a service, not for `{}`\n", command[0]);
             assert_eq!(ran.err, said);
         }
     }
-    alone(&["--json", "print-config"]).expect(0);
+    run_program(&["--json", "print-config"]).expect(0);
 }
 
-/// The variable's mistakes were said to be the option's, and a password was shown with them.
+/// The bugs: an error in the variable was reported as an error in the option, and the message showed a password.
 #[test]
-fn regression_a_wrong_address_is_told_by_its_origin_and_without_its_password() {
+fn regression_the_error_for_a_wrong_address_names_its_origin_and_hides_the_password() {
     let mut command = program(&["cluster"]);
     command.env("SIDECACHE_URL", "user:geheim@host:80");
     let ran = finish(command, b"").expect(2);
@@ -1003,7 +1013,7 @@ fn regression_a_wrong_address_is_told_by_its_origin_and_without_its_password() {
     for (url, said) in
         [("user:geh/eim@host:80", "not \"***@host:80\""), ("ftp://user:geheim@host", "expected http://")]
     {
-        let ran = alone(&["cluster", "--url", url]).expect(2);
+        let ran = run_program(&["cluster", "--url", url]).expect(2);
         assert!(ran.err.starts_with("sidecache: --url: ") && ran.err.contains(said), "{}", ran.err);
         assert!(!ran.err.contains("geh"), "{}", ran.err);
     }
@@ -1011,7 +1021,7 @@ fn regression_a_wrong_address_is_told_by_its_origin_and_without_its_password() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let help = alone(&["--help"]).expect(0).text();
+    let help = run_program(&["--help"]).expect(0).text();
     for command in [
         "serve",
         "get",
@@ -1029,11 +1039,11 @@ fn every_command_has_help_with_an_example() {
         "completions",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}\n{help}");
-        let own = alone(&[command, "--help"]).expect(0).text();
+        let own = run_program(&[command, "--help"]).expect(0).text();
         assert!(own.contains("Usage: sidecache") && own.contains("Examples:") | (command == "serve"), "{own}");
-        assert_eq!(alone(&["help", command]).expect(0).text(), own);
+        assert_eq!(run_program(&["help", command]).expect(0).text(), own);
     }
-    let help_of_set = alone(&["namespaces", "set", "--help"]).expect(0).text();
+    let help_of_set = run_program(&["namespaces", "set", "--help"]).expect(0).text();
     let words: Vec<&str> = help_of_set.split_whitespace().collect();
     assert!(words.join(" ").contains("Only what is named changes"), "{help_of_set}");
     for code in 0..=7 {
@@ -1042,11 +1052,11 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[tokio::test]
-async fn settings_may_stand_before_and_behind_serve() {
+async fn settings_may_come_before_and_after_serve() {
     for words in
         [vec!["serve", "--max-batch-keys=3"], vec!["--max-batch-keys=3", "serve"], vec!["--max-batch-keys=3"]]
     {
-        // The address of a service to ask is no setting, and no mistake.
+        // The variable SIDECACHE_URL is for the client commands; it is not a setting, and not an error.
         let mut settings = Settings::embedded().set("url", "http://127.0.0.1:1");
         for word in words {
             settings = settings.argument(word);
@@ -1089,23 +1099,24 @@ fn the_settings_in_force_are_shown_without_their_secrets() {
     assert_eq!(found("database_url").0, "postgres://user:***@h/db?password=***");
 }
 
-/// All settings of a file that was copied from the defaults were listed as changed.
+/// The bug: `--changed` listed all settings of a file that was a copy of the defaults.
 #[test]
-fn regression_a_default_that_is_written_down_is_no_change() {
+fn regression_a_setting_equal_to_its_default_is_not_listed_as_changed() {
     let folder = scratch::folder("config");
     let defaults = include_str!("../../src/config/default.toml");
     let file = scratch::file(folder.path(), "sidecache.toml", defaults);
     let file = file.to_str().expect("a path of text");
     let changed = |more: &[&str]| {
         let words = [&["print-config", "--changed", "--json", "--config", file], more].concat();
-        let document = alone(&words).expect(0).json();
+        let document = run_program(&words).expect(0).json();
         let settings = document["settings"].as_array().expect("a list").iter();
         settings.map(|one| one["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(changed(&[]), Vec::<String>::new());
     assert_eq!(changed(&["--l1-max-mb=64", "--workers=2"]), ["workers"]);
     let other = scratch::file(folder.path(), "other.toml", &defaults.replace("l1_max_mb = 64", "l1_max_mb = 65"));
-    let ran = alone(&["print-config", "--changed", "--config", other.to_str().expect("a path of text")]).expect(0);
+    let ran =
+        run_program(&["print-config", "--changed", "--config", other.to_str().expect("a path of text")]).expect(0);
     assert_eq!(ran.text().lines().count(), 2, "{}", ran.text());
     assert!(ran.text().contains("l1_max_mb  65"), "{}", ran.text());
 }
@@ -1132,7 +1143,7 @@ fn a_check_of_the_settings_changes_nothing() {
     let wrong = check(Settings::none().set("l1_max_mb", "abc").argument("--json"));
     let document: Value = serde_json::from_str(&wrong.stdout).expect("a document");
     assert_eq!((&document["ok"], &document["setting"]), (&json!(false), &json!("SIDECACHE_L1_MAX_MB")));
-    // Below a file there is no folder.
+    // A folder cannot be created below a file.
     let file = scratch::file(folder.path(), "file", "");
     let wrong = check(Settings::none().set("database_url", format!("sqlite://{}/x/y.db", file.display())));
     assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
@@ -1141,7 +1152,7 @@ fn a_check_of_the_settings_changes_nothing() {
 }
 
 #[test]
-fn a_check_may_ask_shards_and_database() {
+fn a_check_with_connect_reports_shards_and_database() {
     let check = |settings: Settings| run(&settings.argument("check-config").argument("--connect"));
     let right = check(Settings::shards());
     assert!(right.status.success(), "{}{}", right.stdout, right.stderr);
@@ -1158,9 +1169,10 @@ fn a_check_may_ask_shards_and_database() {
     assert!(wrong.stderr.contains("not reached: shard ") && wrong.stderr.contains("database"), "{}", wrong.stderr);
 }
 
-/// A shard that refuses said `Os { code: 111, kind: ConnectionRefused, .. }`, and a database that its pool timed out.
+/// The bug: the message for a shard that refuses connections was `Os { code: 111, kind: ConnectionRefused, .. }`, and
+/// for a database it was that the pool timed out.
 #[test]
-fn regression_who_cannot_be_reached_is_told_with_the_reason_in_words() {
+fn regression_an_unreachable_server_is_reported_with_a_readable_reason() {
     let settings = Settings::none()
         .set("redis_shards", redis::shards(&[Redis::reserved()]))
         .set("database_url", format!("postgres://x@127.0.0.1:{}/x", ports::free()))
@@ -1200,7 +1212,7 @@ fn migrations_are_run_once_on_both_databases() {
 }
 
 #[test]
-fn migrate_waits_for_a_database_that_is_coming_and_no_longer_than_told() {
+fn migrate_waits_for_a_starting_database_up_to_the_given_time() {
     let mut server = Postgres::reserved();
     let settings =
         Settings::none().set("database_url", server.url("postgres")).argument("migrate").argument("--wait");
@@ -1210,7 +1222,7 @@ fn migrate_waits_for_a_database_that_is_coming_and_no_longer_than_told() {
     assert!(ran.stderr.contains("Connection refused"), "{}", ran.stderr);
     let waiting = thread::spawn(move || run(&settings.argument("60s")));
     server.run();
-    let ran = waiting.join().expect("it ends");
+    let ran = waiting.join().expect("the command ends");
     assert!(ran.status.success() && ran.stdout.contains("applied 1 foundation"), "{}{}", ran.stdout, ran.stderr);
 }
 
@@ -1218,7 +1230,7 @@ fn migrate_waits_for_a_database_that_is_coming_and_no_longer_than_told() {
 fn completions_are_valid_scripts() {
     let folder = scratch::folder("completions");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = alone(&["completions", shell]).expect(0).text();
+        let script = run_program(&["completions", shell]).expect(0).text();
         for word in ["check-config", "--max-staleness-ms", "--dry-run", "--watch"] {
             assert!(script.contains(word.trim_start_matches('-')), "{word} for {shell}");
         }
@@ -1243,17 +1255,17 @@ fn is_completed(script: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn an_address_that_is_no_sidecache_is_told() {
+async fn an_address_that_is_not_a_sidecache_is_reported() {
     let service = Service::start(Settings::embedded());
     let url = format!("http://{}{}", service.address(), cache_path(&encoded("x")));
-    let ran = alone(&["cluster", "--url", &url]);
+    let ran = run_program(&["cluster", "--url", &url]);
     assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
     assert!(ran.err.contains("--url") || ran.err.contains("older"), "{}", ran.err);
-    // The address of a browser.
+    // Addresses as a browser shows them.
     for path in ["/dashboard", "/docs", "/nothing/there"] {
         let url = format!("http://{}{path}", service.address());
         for words in [["get", "ns", "k"], ["stats", "ns", "--json"]] {
-            let ran = alone(&[&words[..], &["--url", &url]].concat());
+            let ran = run_program(&[&words[..], &["--url", &url]].concat());
             assert!(matches!(ran.code, Some(3 | 4)), "{}", ran.err);
             let said = format!("did you mean http://{}?", service.address());
             assert!(ran.err.contains(&said), "{}", ran.err);

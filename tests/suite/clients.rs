@@ -1,9 +1,9 @@
-//! The cache-aside programs of docs/CLIENTS.md against the real service: that they cache, and that a service
-//! which is gone, silent or slow costs them no more than their timeout.
+//! The cache-aside programs of docs/CLIENTS.md against the real service: the programs cache values, and a service
+//! that is gone, silent or slow costs them no more than their timeout.
 //!
 //! Each program reads lines from its standard input and answers each with one line: `read KEY` with `cache VALUE`,
 //! `source VALUE` or `error: ...`, `change KEY VALUE` with `changed`. The source is a table in the program. The
-//! programs in Go and TypeScript speak the same, and are not run here.
+//! programs in Go and TypeScript use the same lines; these tests do not run them.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,10 +24,11 @@ use crate::support::process::{self, Process, Signal};
 use crate::support::service::{Service, Settings};
 use crate::support::{ports, scratch};
 
-/// The programs wait for less than a second and a half whatever happens; a busy machine makes it longer.
+/// How long a program may take to answer. A program waits for the service for less than 1.5 s; the rest is for a busy
+/// machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A key with all that a path has a meaning for.
+/// A key with characters that have a meaning in a path.
 const ODD_KEY: &str = "a/b%2F?c=ü&d#e+\"f\"";
 
 #[derive(Clone, Copy)]
@@ -66,7 +67,7 @@ impl Program {
         command
             .args(argument)
             .args([&service.to_string(), namespace])
-            // What is between here and the service is the service's own port, and nothing else.
+            // A program that used this proxy would fail: programs must connect to the service directly.
             .env("http_proxy", "http://127.0.0.1:9")
             .env("TMPDIR", folder.path())
             .stdin(Stdio::piped())
@@ -77,7 +78,7 @@ impl Program {
         let output = process.child().stdout.take().expect("stdout is piped");
         let (lines, answers) = mpsc::channel();
         thread::spawn(move || {
-            // Nobody listens any more once the test is over.
+            // The receiver is gone when the test has ended.
             BufReader::new(output).lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
         });
         Program { input, answers, _process: process, folder }
@@ -100,7 +101,7 @@ impl Program {
         self.answer(&format!("change {key} {value}"))
     }
 
-    /// Reads until the cache has the value: on a busy machine a timeout that a program keeps is part of its work.
+    /// Reads until the cache answers with the value. On a busy machine, a program may run into its timeout first.
     async fn reads_from_the_cache(&mut self, key: &str, value: &str) {
         let expected = format!("cache {value}");
         eventually(LATER, async || {
@@ -111,7 +112,7 @@ impl Program {
         .await;
     }
 
-    /// Changes the source until the cache knows.
+    /// Changes the source until the program could also delete the entry in the cache.
     async fn changes(&mut self, key: &str, value: &str) {
         eventually(LATER, async || {
             let answer = self.change(key, value);
@@ -139,11 +140,11 @@ macro_rules! in_every_language {
 
 in_every_language!(
     a_miss_fills_the_cache_and_a_change_empties_it,
-    what_is_filled_expires_at_times_of_its_own,
-    a_service_that_is_gone_costs_no_value_and_caches_again_when_it_is_back,
-    a_service_that_stands_still_costs_no_more_than_the_timeout,
+    fills_expire_with_jitter,
+    reads_work_without_the_service_and_are_cached_again_when_it_is_back,
+    a_stopped_service_costs_no_more_than_the_timeout,
     a_service_that_answers_byte_by_byte_costs_no_more_than_the_timeout,
-    a_server_that_is_no_cache_is_not_believed,
+    answers_of_another_server_are_not_used,
 );
 
 fn service_on(port: u16) -> Service {
@@ -159,7 +160,7 @@ async fn a_miss_fills_the_cache_and_a_change_empties_it(language: Language) {
         program.changes(key, r#"{"name":"Mug"}"#).await;
         let read = program.read(key);
         assert!(read.starts_with("source {"), "{read}");
-        // Programs write JSON with blanks of their own.
+        // Each program puts its own spaces into JSON.
         let shown = read.trim_start_matches("source ").to_owned();
         program.reads_from_the_cache(key, &shown).await;
         let stored = cache.get(&namespace, key).await.expect(200).json();
@@ -171,12 +172,12 @@ async fn a_miss_fills_the_cache_and_a_change_empties_it(language: Language) {
         assert!(read.starts_with("source [1,"), "{read}");
     }
 
-    // An error is no value.
+    // An error is not cached.
     assert!(program.read("nothing").starts_with("error"), "the source has no such key");
     cache.get(&namespace, "nothing").await.expect_error(404, "key_not_found");
 }
 
-async fn what_is_filled_expires_at_times_of_its_own(language: Language) {
+async fn fills_expire_with_jitter(language: Language) {
     let service = Service::start(Settings::embedded());
     let (cache, namespace) = (service.client(), namespace("clients"));
     let mut program = Program::start(language, service.address(), &namespace);
@@ -187,14 +188,14 @@ async fn what_is_filled_expires_at_times_of_its_own(language: Language) {
         program.reads_from_the_cache(&key, "1").await;
         let metadata = cache.get(&namespace, &key).await.expect(200).metadata();
         let left = metadata.ttl_remaining.expect("a fill has a TTL");
-        // 300 s, 10 % more or less, and what went by since.
+        // 300 s with 10 % jitter, minus the time since.
         assert!((210..=330).contains(&left), "{left} s");
         lifetimes.insert(left);
     }
     assert!(lifetimes.len() > 3, "no jitter: {lifetimes:?}");
 }
 
-async fn a_service_that_is_gone_costs_no_value_and_caches_again_when_it_is_back(language: Language) {
+async fn reads_work_without_the_service_and_are_cached_again_when_it_is_back(language: Language) {
     let port = ports::free();
     let mut service = service_on(port);
     let mut program = Program::start(language, service.address(), &namespace("clients"));
@@ -210,13 +211,13 @@ async fn a_service_that_is_gone_costs_no_value_and_caches_again_when_it_is_back(
     program.reads_from_the_cache("mug", "2").await;
 }
 
-async fn a_service_that_stands_still_costs_no_more_than_the_timeout(language: Language) {
+async fn a_stopped_service_costs_no_more_than_the_timeout(language: Language) {
     let service = service_on(ports::free());
     let mut program = Program::start(language, service.address(), &namespace("clients"));
     program.changes("mug", "1").await;
     program.reads_from_the_cache("mug", "1").await;
 
-    // The kernel goes on to accept connections.
+    // The kernel still accepts connections.
     service.signal(Signal::Stop);
     assert_eq!(program.read("mug"), "source 1");
     assert_eq!(program.change("mug", "2"), "changed, and the cache does not know");
@@ -240,7 +241,7 @@ async fn a_service_that_answers_byte_by_byte_costs_no_more_than_the_timeout(lang
     assert_eq!(program.read("mug"), "source 1");
 }
 
-/// The head of an answer, at a byte in 100 ms: no single wait for it is long.
+/// Sends the head of an answer, one byte every 100 ms, so that no single read takes long.
 fn drip(mut connection: TcpStream) {
     let filler = std::iter::repeat_n("x-filler: 0123456789\r\n", 100).flat_map(str::bytes);
     for byte in "HTTP/1.1 200 OK\r\n".bytes().chain(filler) {
@@ -251,7 +252,7 @@ fn drip(mut connection: TcpStream) {
     }
 }
 
-async fn a_server_that_is_no_cache_is_not_believed(language: Language) {
+async fn answers_of_another_server_are_not_used(language: Language) {
     let (methods, seen) = mpsc::channel();
     let strange = |answer: &'static str| {
         let methods = methods.clone();
@@ -279,18 +280,18 @@ async fn a_server_that_is_no_cache_is_not_believed(language: Language) {
     assert_eq!(seen, BTreeSet::from(["DELETE", "GET"].map(str::to_owned)), "something was stored");
 }
 
-/// Answers one request without a body, and tells its method.
+/// Answers one request without a body, and sends its method to the test.
 fn answer_once(mut connection: &TcpStream, answer: &str, methods: &Sender<String>) {
     let mut head = BufReader::new(connection).lines().map_while(Result::ok);
     let method = head.next().and_then(|line| Some(line.split_once(' ')?.0.to_owned()));
     head.take_while(|line| !line.is_empty()).for_each(drop);
-    // Neither the program nor the test may be there any more.
+    // The program or the test may have ended.
     let _ = method.map(|method| methods.send(method));
     let _ = write!(connection, "HTTP/1.1 {answer}");
 }
 
 #[test]
-fn the_document_shows_the_programs_themselves() {
+fn the_document_contains_the_tested_programs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text =
         |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

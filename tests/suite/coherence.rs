@@ -1,5 +1,5 @@
-//! Two instances on the same shards: what one acknowledges, the other answers with, at the latest
-//! when `max_staleness` has passed. Redis and the instances are hurt for real.
+//! Two instances on the same shards: a write that one instance acknowledged is in the answers of the other, at the
+//! latest after `max_staleness`. The tests kill and stop real Redis servers and instances.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 use crate::support::wire;
 
-/// The promise at its default: `max_staleness_ms` is 1000.
+/// The default of `max_staleness_ms`.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
 /// Two instances with the same shards and the same database.
@@ -24,7 +24,7 @@ fn two(settings: &Settings) -> (Service, Service) {
     (Service::start(settings.clone()), Service::start(settings.clone()))
 }
 
-/// Reads until the instance answers from its own memory.
+/// Reads until the instance answers from L1.
 async fn warmed(cache: &Client, ns: &str, key: &str) -> Answer {
     eventually(LATER, async || {
         let answer = cache.get(ns, key).await;
@@ -34,17 +34,17 @@ async fn warmed(cache: &Client, ns: &str, key: &str) -> Answer {
     .await
 }
 
-/// What an answer says: the value's text, or nothing for a 404.
-fn said(answer: &Answer) -> Option<String> {
+/// The text of the value, or nothing for a 404.
+fn value_of(answer: &Answer) -> Option<String> {
     match answer.status {
         404 => None,
         _ => Some(answer.clone().expect(200).value().to_owned()),
     }
 }
 
-/// Reads until the bound and half as long again, and fails when a read that began after the bound is
-/// answered with anything but `new`. Reads before it may see either.
-async fn bounded(cache: &Client, ns: &str, key: &str, acknowledged: Instant, new: Option<&str>) {
+/// Reads until 1.5 times the bound after the write was acknowledged. Every read that begins after the bound must see
+/// `new`; earlier reads may see the old value.
+async fn expect_new_after_bound(cache: &Client, ns: &str, key: &str, acknowledged: Instant, new: Option<&str>) {
     let bound = acknowledged + MAX_STALENESS;
     let end = bound + MAX_STALENESS / 2;
     loop {
@@ -52,7 +52,12 @@ async fn bounded(cache: &Client, ns: &str, key: &str, acknowledged: Instant, new
         let answer = cache.get(ns, key).await;
         if started > bound {
             let after = started - acknowledged;
-            assert_eq!(said(&answer).as_deref(), new, "{key}, asked {after:?} after the write, {:?}", answer.headers);
+            assert_eq!(
+                value_of(&answer).as_deref(),
+                new,
+                "{key}, asked {after:?} after the write, {:?}",
+                answer.headers
+            );
         }
         if started > end {
             return;
@@ -71,22 +76,22 @@ async fn a_write_through_one_instance_is_seen_through_the_other() {
         let value = round.to_string();
         one.set(&ns, "k", &value).await.expect(200);
         let acknowledged = Instant::now();
-        // In the healthy case this takes about a round trip, far less than the bound.
+        // Without a fault this takes about one round trip, far less than the bound.
         eventually(MAX_STALENESS, async || {
             let answer = other.get(&ns, "k").await;
-            ensure!(said(&answer).as_ref() == Some(&value), "{:?}", said(&answer));
+            ensure!(value_of(&answer).as_ref() == Some(&value), "{:?}", value_of(&answer));
             Ok(())
         })
         .await;
         if round == 5 {
-            bounded(&other, &ns, "k", acknowledged, Some(&value)).await;
+            expect_new_after_bound(&other, &ns, "k", acknowledged, Some(&value)).await;
         }
-        assert_eq!(said(&warmed(&other, &ns, "k").await), Some(value), "and from its memory again");
+        assert_eq!(value_of(&warmed(&other, &ns, "k").await), Some(value), "L1 has the new value");
     }
 }
 
 #[tokio::test]
-async fn deletes_and_flushes_through_one_instance_void_the_other() {
+async fn deletes_and_flushes_through_one_instance_void_copies_of_the_other() {
     let (a, b) = two(&Settings::shards());
     let (one, other) = (a.client(), b.client());
     let ways: [Option<&[(&str, &str)]>; 4] =
@@ -102,9 +107,9 @@ async fn deletes_and_flushes_through_one_instance_void_the_other() {
             Some(query) => one.flush(&ns, query).await.expect(200),
         };
         let acknowledged = Instant::now();
-        bounded(&other, &ns, "user_1", acknowledged, None).await;
+        expect_new_after_bound(&other, &ns, "user_1", acknowledged, None).await;
         let kept = if way == Some(&[]) { None } else { Some("2") };
-        assert_eq!(said(&other.get(&ns, "kept").await).as_deref(), kept, "{way:?}");
+        assert_eq!(value_of(&other.get(&ns, "kept").await).as_deref(), kept, "{way:?}");
     }
 }
 
@@ -125,7 +130,7 @@ async fn batches_through_one_instance_are_seen_in_batches_through_the_other() {
         })
         .await;
         for key in ["k0", "k50", "k99"] {
-            assert_eq!(said(&warmed(&other, &ns, key).await), Some(round.to_string()));
+            assert_eq!(value_of(&warmed(&other, &ns, key).await), Some(round.to_string()));
         }
     }
 }
@@ -160,9 +165,9 @@ async fn the_bound_holds_when_subscriber_connections_are_killed() {
             one.set(&ns, key, &value).await.expect(200);
             acknowledged.push(Instant::now());
         }
-        // The instance that wrote knows its own writes, whoever was killed.
+        // The instance that wrote sees its own writes, although its subscriptions were killed as well.
         for key in &keys {
-            assert_eq!(said(&one.get(&ns, key).await), Some(value.clone()));
+            assert_eq!(value_of(&one.get(&ns, key).await), Some(value.clone()));
         }
         let end = Instant::now() + MAX_STALENESS + MAX_STALENESS / 2;
         while Instant::now() < end {
@@ -171,7 +176,7 @@ async fn the_bound_holds_when_subscriber_connections_are_killed() {
                 let answer = other.get(&ns, key).await;
                 let after = started - *acknowledged;
                 if after > MAX_STALENESS {
-                    assert_eq!(said(&answer), Some(value.clone()), "{key}, asked {after:?} after the write");
+                    assert_eq!(value_of(&answer), Some(value.clone()), "{key}, asked {after:?} after the write");
                 }
             }
             tokio::time::sleep(INTERVAL).await;
@@ -184,7 +189,7 @@ async fn the_bound_holds_when_subscriber_connections_are_killed() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_is_believed() {
+async fn after_a_redis_restarts_empty_reads_are_misses() {
     let mut server = Redis::start();
     let (a, b) = two(&Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 1_000));
     let (one, other, ns) = (a.client(), b.client(), namespace("coherence"));
@@ -193,7 +198,7 @@ async fn a_redis_that_comes_back_empty_is_believed() {
     warmed(&other, &ns, "k").await;
     server.kill();
     let killed = Instant::now();
-    // While it is away, memory may answer until the bound; after it, nobody does.
+    // While the shard is down, L1 may answer until the bound; after the bound, reads fail.
     while killed.elapsed() < MAX_STALENESS + MAX_STALENESS / 2 {
         for cache in [&one, &other] {
             let started = Instant::now();
@@ -211,34 +216,34 @@ async fn a_redis_that_comes_back_empty_is_believed() {
     for cache in [&one, &other] {
         eventually(LATER, async || {
             let answer = cache.get(&ns, "k").await;
-            assert_ne!(answer.status, 200, "a value that no shard has: {:?}", answer.headers);
+            assert_ne!(answer.status, 200, "the shard has lost this value: {:?}", answer.headers);
             ensure!(answer.status == 404, "{}", answer.status);
             Ok(())
         })
         .await;
     }
-    // And it works as before, scripts and subscriptions included.
+    // Everything works as before, including scripts and subscriptions.
     one.set(&ns, "k", "\"new\"").await.expect(201);
     let acknowledged = Instant::now();
-    bounded(&other, &ns, "k", acknowledged, Some("\"new\"")).await;
+    expect_new_after_bound(&other, &ns, "k", acknowledged, Some("\"new\"")).await;
     warmed(&other, &ns, "k").await;
 }
 
 #[tokio::test]
-async fn an_instance_that_was_paused_does_not_believe_itself_fresh() {
+async fn an_instance_that_was_paused_does_not_serve_old_copies() {
     let (a, b) = two(&Settings::shards());
     let (one, other, ns) = (a.client(), b.client(), namespace("coherence"));
     one.set(&ns, "k", "\"old\"").await.expect(201);
     warmed(&other, &ns, "k").await;
-    // Connections that the instance has accepted, with requests that lie there before the invalidation
-    // does, and more after it. In whatever order it takes them when it wakes up: with a clock that
-    // stood still meanwhile, the first answers would come from memory.
+    // The instance has accepted these connections. While it is stopped, half of the requests arrive before the
+    // invalidation, and half after it. It may read them in any order when it continues. If its clock had stopped with
+    // it, the first answers would come from L1.
     let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k"));
     let mut connections = Vec::new();
     for _ in 0..32 {
         let mut connection = TcpStream::connect(b.address()).await.expect("the service accepts connections");
         connection.write_all(request.as_bytes()).await.expect("the request is taken");
-        assert_eq!(said(&wire::read_answer(&mut connection).await).as_deref(), Some("\"old\""));
+        assert_eq!(value_of(&wire::read_answer(&mut connection).await).as_deref(), Some("\"old\""));
         connections.push(connection);
     }
     b.signal(Signal::Stop);
@@ -254,13 +259,13 @@ async fn an_instance_that_was_paused_does_not_believe_itself_fresh() {
     tokio::time::sleep_until((acknowledged + MAX_STALENESS).into()).await;
     b.signal(Signal::Cont);
     for connection in &mut connections {
-        assert_eq!(said(&wire::read_answer(connection).await).as_deref(), Some("\"new\""));
+        assert_eq!(value_of(&wire::read_answer(connection).await).as_deref(), Some("\"new\""));
     }
-    assert_eq!(said(&other.get(&ns, "k").await).as_deref(), Some("\"new\""));
+    assert_eq!(value_of(&other.get(&ns, "k").await).as_deref(), Some("\"new\""));
 }
 
 #[tokio::test]
-async fn a_stopped_redis_makes_memory_stale_and_not_wrong() {
+async fn while_redis_is_stopped_l1_answers_only_up_to_the_bound() {
     let server = Redis::start();
     let service = Service::start(Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 500));
     let (cache, ns) = (service.client(), namespace("coherence"));
@@ -268,13 +273,13 @@ async fn a_stopped_redis_makes_memory_stale_and_not_wrong() {
     warmed(&cache, &ns, "k").await;
     server.signal(Signal::Stop);
     let stopped = Instant::now();
-    // Nothing stalls: each answer comes within the deadline of a shard operation, and a bit for load.
+    // Nothing stalls: each answer comes within the timeout of a shard operation, plus some time for load.
     eventually(SOON, async || {
         let started = Instant::now();
         let answer = cache.get(&ns, "k").await;
         assert!(started.elapsed() < Duration::from_secs(3), "an answer after {:?}", started.elapsed());
         if answer.status == 200 {
-            assert!(started - stopped <= MAX_STALENESS, "still from memory: {:?}", answer.headers);
+            assert!(started - stopped <= MAX_STALENESS, "L1 answered after the bound: {:?}", answer.headers);
         }
         ensure!(answer.status == 503, "{}", answer.status);
         Ok(())
@@ -291,14 +296,14 @@ async fn a_stopped_redis_makes_memory_stale_and_not_wrong() {
 }
 
 #[tokio::test]
-async fn without_l1_every_read_is_the_shard_s() {
+async fn without_l1_the_shard_answers_every_read() {
     let (a, b) = two(&Settings::shards().set("l1_max_mb", 0));
     let (one, other, ns) = (a.client(), b.client(), namespace("coherence"));
     for round in 0..20 {
         one.set(&ns, "k", &round.to_string()).await;
         for cache in [&one, &other] {
             let answer = cache.get(&ns, "k").await;
-            assert_eq!(said(&answer), Some(round.to_string()), "there is no memory to be behind");
+            assert_eq!(value_of(&answer), Some(round.to_string()), "without L1 no read is stale");
             let status = answer.header("cache-status").unwrap_or("").to_owned();
             assert!(status.starts_with("sidecache-shard; hit"), "{status}");
             assert!(status.contains("sidecache-l1; fwd=bypass"), "{status}");

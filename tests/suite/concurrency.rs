@@ -1,4 +1,4 @@
-//! Many clients at once: no torn value, no lost write, and one read of a shard for many misses.
+//! Many clients at once: no value is torn, no write is lost, and many misses of a key cause one read of the shard.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
 on_both_stores! {
-    clients_on_the_same_keys_tear_and_lose_nothing,
-    of_concurrent_creators_one_creates,
+    clients_on_the_same_keys_see_no_torn_or_lost_write,
+    only_one_of_concurrent_writers_creates_the_key,
     counts_stay_exact_under_concurrent_writes,
 }
 
@@ -26,7 +26,7 @@ const CLIENTS: usize = 64;
 const KEYS: usize = 8;
 const ROUNDS: usize = 30;
 
-/// A value that shows whether it is whole: `fill` repeats `write` as often as `length` says.
+/// A value that can be checked for completeness: `fill` repeats `write` exactly `length` times.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stamped {
     key: String,
@@ -37,19 +37,19 @@ struct Stamped {
 
 impl Stamped {
     fn new(key: &str, write: u64) -> Stamped {
-        // Sizes differ, so that a mixture of two values would show.
+        // The sizes differ, so that a mixture of two values is detected.
         let length = usize::try_from(write % 97).expect("below 97") * 8;
         Stamped { key: key.to_owned(), write, length, fill: vec![write; length] }
     }
 
     fn check(&self, key: &str) {
-        assert_eq!(self.key, key, "a value of another key");
+        assert_eq!(self.key, key, "the value belongs to another key");
         assert_eq!(self.fill.len(), self.length, "a torn value: {self:?}");
         assert!(self.fill.iter().all(|write| *write == self.write), "a torn value: {self:?}");
     }
 }
 
-/// When a write was asked for and when it was acknowledged.
+/// When a write was sent and when it was acknowledged.
 struct Write {
     started: Instant,
     acknowledged: Instant,
@@ -62,7 +62,7 @@ struct Read {
     started: Instant,
 }
 
-async fn clients_on_the_same_keys_tear_and_lose_nothing(service: &Service) {
+async fn clients_on_the_same_keys_see_no_torn_or_lost_write(service: &Service) {
     let (cache, ns) = (service.client(), namespace("concurrency"));
     let next = Arc::new(AtomicU64::new(1));
     let clients = (0..CLIENTS).map(|client| {
@@ -90,11 +90,11 @@ async fn clients_on_the_same_keys_tear_and_lose_nothing(service: &Service) {
     });
     let (mut writes, mut reads) = (HashMap::new(), Vec::new());
     for finished in join_all(clients).await {
-        let (some_writes, some_reads) = finished.expect("a client that met no wrong answer");
+        let (some_writes, some_reads) = finished.expect("no client gets a wrong answer");
         writes.extend(some_writes);
         reads.extend(some_reads);
     }
-    // What is readable at the end is a read like the others: it must see a last write.
+    // Reads after the end of all writes are checked like the others: each must see a last write.
     for number in 0..KEYS {
         let key = format!("key {number}");
         let started = Instant::now();
@@ -125,7 +125,7 @@ async fn read(cache: &Client, ns: &str, key: &str) -> Option<Stamped> {
     }
 }
 
-async fn of_concurrent_creators_one_creates(service: &Service) {
+async fn only_one_of_concurrent_writers_creates_the_key(service: &Service) {
     let (cache, ns) = (service.client(), namespace("concurrency"));
     for round in 0..10 {
         let key = format!("k{round}");
@@ -173,11 +173,11 @@ async fn counts_stay_exact_under_concurrent_writes(service: &Service) {
 }
 
 #[tokio::test]
-async fn concurrent_misses_of_one_key_read_the_shard_once_for_many() {
+async fn concurrent_misses_of_one_key_share_reads_of_the_shard() {
     const READERS: usize = 200;
     let server = Redis::start();
     let proxy = Proxy::in_front_of(&server);
-    // The reader's first question is held up until all have asked, however long that takes.
+    // The first read of the shard is held until all readers have sent their requests, however long that takes.
     let patient = Settings::on(std::slice::from_ref(&server))
         .set("redis_shards", format!("a={}", proxy.url()))
         .set("redis_timeout_ms", 20_000)
@@ -204,7 +204,7 @@ async fn concurrent_misses_of_one_key_read_the_shard_once_for_many() {
         let (cache, ns, value) = (cache.clone(), ns.clone(), value.as_str());
         async move {
             let answer = cache.get(&ns, "cold").await.expect(200);
-            assert!(answer.value() == value, "every reader gets the whole value");
+            assert!(answer.value() == value, "every reader gets the complete value");
             answer.header("cache-status").is_some_and(|status| status.contains("collapsed"))
         }
     }));

@@ -1,5 +1,4 @@
-//! C-05: ten thousand connections, or as many as the limit on file descriptors allows, and clients that
-//! send slowly among others.
+//! C-05: ten thousand connections, or as many as the limit on file descriptors allows; and slow clients among others.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,32 +17,36 @@ use crate::support::metric::Metrics;
 use crate::support::service::{Service, Settings};
 use crate::support::wire;
 
-/// The connections of this test, and the fewest that say anything.
+/// The number of connections of this test, and the smallest number with which the test makes sense.
 const WANTED: usize = 10_000;
 const LEAST: usize = 1_000;
 
-/// Descriptors left for the other tests of this process, and for what the service has open besides.
+/// Descriptors left for the other tests of this process, and for the other files of the service.
 const OTHERS: u64 = 2_000;
 
-/// Connections opened, or requests sent, at a time.
+/// How many connections are opened, or requests sent, at a time.
 const AT_A_TIME: usize = 200;
 
-/// What a connection that was used once may cost the service, in bytes: generous, as it was measured on
-/// one machine.
+/// The memory in bytes that a connection may use in the service after one request. Generous, because it was measured
+/// on only one machine.
 const BYTES_A_CONNECTION: u64 = 40 * 1024;
 
-/// As many as the limit allows, the soft one being raised to the hard one.
+/// Raises the soft limit on descriptors to the hard limit. Returns how many connections the limit allows.
 fn possible() -> usize {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
     let possible = limit.maximum.unwrap_or(u64::MAX).saturating_sub(OTHERS);
     let possible = usize::try_from(possible).unwrap_or(WANTED).min(WANTED);
-    eprintln!("{possible} connections, the hard limit being {:?} descriptors", limit.maximum);
-    assert!(possible >= LEAST, "a hard limit of {:?} descriptors says nothing: ulimit -Hn", limit.maximum);
+    eprintln!("{possible} connections; the hard limit is {:?} descriptors", limit.maximum);
+    assert!(
+        possible >= LEAST,
+        "a hard limit of {:?} descriptors is too low for this test: raise `ulimit -Hn`",
+        limit.maximum
+    );
     possible
 }
 
-/// All of them, a few at a time.
+/// Runs all tasks, [`AT_A_TIME`] at a time.
 async fn all<T>(tasks: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     stream::iter(tasks).buffer_unordered(AT_A_TIME).collect().await
 }
@@ -52,7 +55,7 @@ async fn connected(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("the kernel takes the connection")
 }
 
-/// Connections that are open and idle, each having been answered once.
+/// Opens connections and sends one request on each, so that they are open and idle.
 async fn held(address: SocketAddr, count: usize, request: &str) -> Vec<TcpStream> {
     all((0..count).map(async |_| {
         let mut stream = connected(address).await;
@@ -66,7 +69,7 @@ async fn served(stream: &mut TcpStream, request: &str) {
     assert_eq!(wire::ask(stream, request).await.expect(200).value(), "\"kept\"");
 }
 
-/// The metrics, over a connection that is there already.
+/// The metrics, over an open connection.
 async fn metrics(stream: &mut TcpStream) -> Metrics {
     Metrics::parse(wire::ask(stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect(200).text())
 }
@@ -80,7 +83,7 @@ async fn until_open(monitor: &mut TcpStream, count: usize) {
     .await;
 }
 
-/// A connection beyond the most is told so, and closed.
+/// Checks the answer on a connection beyond the maximum: it says so and closes the connection.
 fn is_clean_refusal(answer: Answer) {
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(answer.header("connection"), Some("close"));
@@ -111,22 +114,22 @@ async fn ten_thousand_connections_are_held_or_refused_cleanly() {
     assert!(each < BYTES_A_CONNECTION, "from {before} to {first} bytes for {most} connections");
     until_open(&mut monitor, most).await;
 
-    // One too many: told so, while those inside are served.
+    // Connections beyond the maximum are refused, while the open ones are served.
     let beyond = all((0..AT_A_TIME).map(async |_| wire::ask(&mut connected(address).await, &get).await));
     let sample = inside.iter_mut().step_by(most / LEAST).map(|stream| served(stream, &get));
     let (beyond, _) = tokio::join!(beyond, all(sample));
     beyond.into_iter().for_each(is_clean_refusal);
-    // One that says nothing yet is given a moment, in which an answer would be noise.
+    // A connection without a request is refused after a short wait.
     let started = Instant::now();
     let told = wire::read_to_end(&mut connected(address).await).await;
     assert!(told.starts_with("HTTP/1.1 503 ") && started.elapsed() >= Duration::from_millis(300), "{told:?}");
-    // Many that say nothing keep nobody waiting.
+    // Many connections without a request do not delay others.
     let silent = all((0..2 * AT_A_TIME).map(async |_| connected(address).await)).await;
     let started = Instant::now();
     served(&mut inside[0], &get).await;
     let told = all(silent.into_iter().map(async |mut stream| wire::read_to_end(&mut stream).await)).await;
     let told = told.iter().filter(|text| text.starts_with("HTTP/1.1 503 ")).count();
-    eprintln!("{told} of {} silent clients were told, in {:?}", 2 * AT_A_TIME, started.elapsed());
+    eprintln!("{told} of {} silent clients were refused, in {:?}", 2 * AT_A_TIME, started.elapsed());
     assert_eq!(told, 2 * AT_A_TIME);
     assert_eq!(
         metrics(&mut monitor).await.total("sidecache_http_connections_refused_total"),
@@ -139,7 +142,8 @@ async fn ten_thousand_connections_are_held_or_refused_cleanly() {
 
     drop(inside);
     until_open(&mut monitor, 1).await;
-    // The allocator keeps what they had, for use: as many again need less than if it were lost.
+    // The allocator keeps the freed memory for reuse: as many connections again need less new memory than if the
+    // memory had leaked.
     let inside = held(address, most - 1, &get).await;
     let second = service.resident_bytes();
     eprintln!("{before} bytes before, {first} with all, {second} with as many again");
@@ -149,13 +153,12 @@ async fn ten_thousand_connections_are_held_or_refused_cleanly() {
     served(&mut connected(address).await, &get).await;
 }
 
-/// Seconds a slow client lives at most, and at least: its deadline, and generously more for a machine
-/// that is busy.
+/// A slow client is cut off after the deadline; `SLACK` is generous extra time for a busy machine.
 const HEADER_DEADLINE: Duration = Duration::from_millis(1_000);
 const BODY_DEADLINE: Duration = Duration::from_millis(1_500);
 const SLACK: Duration = Duration::from_secs(8);
 
-/// Sends one byte after another until the service has had enough, and tells what it said and when.
+/// Sends one byte after another until the service closes the connection. Returns the answer and the time it took.
 async fn trickle(address: SocketAddr, head: &str) -> (String, Duration) {
     let stream = connected(address).await;
     let started = Instant::now();
@@ -227,12 +230,12 @@ async fn slow_senders_are_cut_off_at_their_deadline_while_others_are_served() {
     let metrics = cache.metrics().await;
     assert_eq!(metrics.total("sidecache_http_connections_slow_total"), SLOW as f64);
     assert_eq!(metrics.total("sidecache_http_body_bytes"), 0.0);
-    // What was sent of it is nowhere.
+    // No part of the slow bodies was stored.
     assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "1");
 }
 
 #[tokio::test]
-async fn fewer_descriptors_make_fewer_connections_and_say_so() {
+async fn few_descriptors_reduce_the_connections_with_a_warning() {
     const DESCRIPTORS: u64 = 600;
     let service = Service::start(Settings::embedded().descriptors(DESCRIPTORS).set("header_timeout_ms", 60_000));
     let warning = eventually(LATER, async || {
@@ -248,7 +251,7 @@ async fn fewer_descriptors_make_fewer_connections_and_say_so() {
     let mut streams = Vec::new();
     for _ in 0..possible {
         let mut stream = connected(service.address()).await;
-        // The connection that asked for its health may still be there.
+        // The connection of the readiness poll may still be open.
         let answer = wire::ask(&mut stream, request).await;
         if answer.status == 200 {
             streams.push(stream);

@@ -1,4 +1,4 @@
-//! Input that is made to cost much: it costs about what other input of the same size does.
+//! Input crafted to be expensive: it costs about as much as other input of the same size.
 
 use std::time::{Duration, Instant};
 
@@ -10,38 +10,38 @@ use crate::support::collisions;
 use crate::support::service::Service;
 
 on_both_stores! {
-    regression_keys_that_share_a_hash_cost_what_others_cost,
+    regression_keys_with_equal_hashes_are_as_fast_as_others,
 }
 
-/// Rounds whose fastest counts, as other tests run at the same time.
+/// The number of rounds. The fastest one counts, because other tests run at the same time.
 const ROUNDS: usize = 5;
 
-/// The bug: every map in memory went by the ring's hash, which is the same everywhere and for which anybody can
-/// compute keys that share one. An mset of 1,000 such keys took 100 times as long as one of others.
-async fn regression_keys_that_share_a_hash_cost_what_others_cost(service: &Service) {
+/// The bug: every map in memory used the hash of the ring. That hash is the same everywhere, so anybody can compute
+/// keys with equal hashes. An mset of 1,000 such keys took 100 times as long as one of other keys.
+async fn regression_keys_with_equal_hashes_are_as_fast_as_others(service: &Service) {
     let cache = service.client();
     let crafted = collisions::keys();
     let ordinary: Vec<String> =
         (0..crafted.len()).map(|i| format!("{i:0width$}", width = crafted[0].len())).collect();
     let (mut fastest_crafted, mut fastest_ordinary) = (Times::LONGEST, Times::LONGEST);
     for _ in 0..ROUNDS {
-        fastest_crafted.take(Times::of(&cache, &crafted).await);
-        fastest_ordinary.take(Times::of(&cache, &ordinary).await);
+        fastest_crafted.keep_fastest(Times::of(&cache, &crafted).await);
+        fastest_ordinary.keep_fastest(Times::of(&cache, &ordinary).await);
     }
     eprintln!("{:?}: crafted {fastest_crafted:?}, ordinary {fastest_ordinary:?}", service.store());
-    // On shards crafted keys may all belong to one, which then does the work of three.
+    // All crafted keys may belong to the same shard, which then does the work of three.
     for (crafted, ordinary) in fastest_crafted.all().into_iter().zip(fastest_ordinary.all()) {
         assert!(crafted < 8 * ordinary, "{fastest_crafted:?} for crafted keys, {fastest_ordinary:?} for others");
     }
 }
 
-/// How long batches of all keys took.
+/// The times of one batch each, with all keys.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     mset: Duration,
-    /// From the store.
+    /// Answered by the store.
     first_mget: Duration,
-    /// From L1, where there is one.
+    /// Answered by L1, if there is one.
     second_mget: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Times {
         Times { mset, first_mget: mgets[0], second_mget: mgets[1] }
     }
 
-    fn take(&mut self, other: Times) {
+    fn keep_fastest(&mut self, other: Times) {
         self.mset = self.mset.min(other.mset);
         self.first_mget = self.first_mget.min(other.first_mget);
         self.second_mget = self.second_mget.min(other.second_mget);

@@ -1,5 +1,5 @@
-//! Keys that somebody chose so that they crowd one place: where a key stands on a shard is mixed with a secret of
-//! the fleet, so nobody outside can choose it.
+//! Keys that somebody chose so that they would fall into one bucket of the index. The place of a key on a shard
+//! depends on a secret of the fleet, so nobody outside can choose it.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use crate::support::redis::{Connection, Redis};
 use crate::support::service::{Service, Settings};
 use crate::support::walk::agreed;
 
-/// So many keys, which begin with the same 8 bits of SHA-1: more than enough to share one of 32 buckets.
+/// The number of keys. Their SHA-1 begins with the same 8 bits: more than enough to share one of 32 buckets.
 const CROWD: usize = 1_000;
 
-/// A bucket is a compact sorted set up to this; the mean is 32.
+/// Up to this size a bucket is a compact sorted set; the mean size is 32.
 const MOST_IN_A_BUCKET: i64 = 128;
 
 /// Keys that share the first bits of their SHA-1.
@@ -24,7 +24,7 @@ fn crowding() -> Vec<String> {
     keys.filter(|key| sha1_hash(key).starts_with("5a")).take(CROWD).collect()
 }
 
-/// How many keys each bucket holds, beside its mark.
+/// How many keys each bucket holds, not counting its marker.
 fn buckets(shard: &mut Connection, ns: &str) -> Vec<i64> {
     let names = shard.scan(&format!("cache_index:{ns}:*"));
     shard.pipeline(names.iter().map(|name| vec!["ZCARD", name])).iter().map(|size| size.integer() - 1).collect()
@@ -38,8 +38,8 @@ async fn fill(cache: &Client, ns: &str, keys: &[String], tag: &str) {
     }
 }
 
-/// The bug: the place of a key was the beginning of its SHA-1, which anybody can compute: a thousand chosen keys
-/// stood in one bucket of the index, and every script that looks into a bucket grew with it.
+/// The bug: the place of a key was the beginning of its SHA-1, which anybody can compute. A thousand chosen keys were
+/// in one bucket of the index, and slowed down every script that reads a bucket.
 #[tokio::test]
 async fn regression_chosen_keys_do_not_crowd_a_bucket() {
     let server = Redis::start();
@@ -54,7 +54,7 @@ async fn regression_chosen_keys_do_not_crowd_a_bucket() {
     assert_eq!(sizes.iter().sum::<i64>(), CROWD as i64);
     let largest = sizes.iter().copied().max().unwrap_or(0);
     println!("{} buckets, the largest with {largest} keys", sizes.len());
-    assert!(largest <= MOST_IN_A_BUCKET, "{largest} of {CROWD} keys stand in one bucket");
+    assert!(largest <= MOST_IN_A_BUCKET, "{largest} of {CROWD} keys are in one bucket");
     assert!(sizes.len() >= CROWD / 64, "{} buckets", sizes.len());
 
     // Listings and flushes find them all.
@@ -65,10 +65,10 @@ async fn regression_chosen_keys_do_not_crowd_a_bucket() {
     eventually(LATER, async || agreed(&[&cache], std::slice::from_ref(&server), &ns).await.map(drop)).await;
 }
 
-/// Every shard and every instance place a key alike: a listing merges by place, and a cursor is good on any
-/// instance, also where the setting names the shards in another order.
+/// Every shard and every instance computes the same place for a key: a listing merges the shards by place, and a
+/// cursor is valid on any instance, even if its setting names the shards in another order.
 #[tokio::test]
-async fn regression_a_cursor_goes_on_at_any_instance_whatever_the_order_of_its_shards() {
+async fn regression_a_cursor_works_on_any_instance_whatever_the_order_of_its_shards() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let [a, b, c] = servers.each_ref().map(Redis::url);
@@ -96,8 +96,8 @@ async fn regression_a_cursor_goes_on_at_any_instance_whatever_the_order_of_its_s
     assert_eq!(seen, sorted, "{count} keys in all pages");
 }
 
-/// The secret is one for the fleet: it lies in the record of each shard, and a shard that lost its record gets the
-/// same again.
+/// The whole fleet has one secret. The record of each shard contains it, and a shard that lost its record gets the
+/// same secret again.
 #[tokio::test]
 async fn all_shards_have_one_secret_and_keep_it() {
     let servers = Redis::three();
@@ -116,7 +116,7 @@ async fn all_shards_have_one_secret_and_keep_it() {
     let same = async || {
         eventually(LATER, async || {
             let now = secrets();
-            anyhow::ensure!(now == first, "the secrets are not what they were");
+            anyhow::ensure!(now == first, "the secrets have changed");
             Ok(())
         })
         .await;

@@ -1,4 +1,5 @@
-//! The dashboard over plain HTTP: pages, forms, events, and what they refuse. What needs a browser is elsewhere.
+//! The dashboard over plain HTTP: pages, forms, events, and refused requests. `browser.rs` has the tests that need a
+//! browser.
 
 use std::net::SocketAddr;
 
@@ -17,19 +18,19 @@ use crate::support::service::{Service, Settings, Store};
 use crate::support::slow_shard::{ENTRIES, SlowShard};
 
 on_both_stores! {
-    the_pages_answer_with_what_the_api_says,
-    nothing_that_is_stored_becomes_markup,
+    the_pages_show_the_same_data_as_the_api,
+    stored_text_never_becomes_markup,
     a_flush_deletes_exactly_what_the_dry_run_announced,
-    what_came_to_match_after_the_dry_run_is_told,
-    a_form_that_is_old_or_says_too_little_deletes_nothing,
-    a_search_within_a_tag_leaves_the_tag,
-    a_key_is_deleted_after_it_was_asked_twice,
-    regression_a_page_tells_of_no_deletion_that_this_instance_did_not_do,
+    entries_added_after_the_dry_run_are_reported,
+    an_old_or_incomplete_form_deletes_nothing,
+    a_search_by_pattern_drops_the_tag,
+    a_key_is_deleted_only_after_confirmation,
+    regression_a_made_up_address_shows_no_deletion,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
-    the_bare_address_leads_to_the_pages,
+    short_addresses_redirect_to_the_pages,
     keys_are_listed_page_by_page,
-    events_tell_of_a_change,
+    events_report_a_change,
 }
 
 /// The value of an attribute of the first element that has `marker` in its tag.
@@ -44,7 +45,7 @@ pub fn attribute(page: &str, marker: &str, name: &str) -> Option<String> {
 #[track_caller]
 pub fn number(page: &str, marker: &str, name: &str) -> f64 {
     let found = attribute(page, marker, name).unwrap_or_else(|| panic!("no {marker} with {name} in {page}"));
-    found.parse().unwrap_or_else(|_| panic!("{name} of {marker} is no number: {found}"))
+    found.parse().unwrap_or_else(|_| panic!("{name} of {marker} is not a number: {found}"))
 }
 
 fn namespace_page(ns: &str) -> String {
@@ -55,13 +56,13 @@ fn key_page(ns: &str, key: &str) -> String {
     format!("{}/keys/{}", namespace_page(ns), encoded(key))
 }
 
-/// When a form was written that is sent at once.
+/// The value of `issued` for a form that is sent immediately: the time in milliseconds since 1970.
 pub fn now() -> String {
     let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
     since.as_millis().to_string()
 }
 
-/// A browser with the cookie and the token of one page.
+/// Sends forms like a browser, with the cookie and the token of one page.
 pub struct Forms {
     client: Client,
     cookie: String,
@@ -81,10 +82,10 @@ impl Forms {
         self.post_with(path, fields, &[("sec-fetch-site", "same-origin")]).await
     }
 
-    /// The page that a change leads to.
+    /// Sends a form and returns the page that the answer redirects to.
     async fn post_and_follow(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let answer = self.post(path, fields).await.expect(303);
-        let page = answer.header("location").expect("where the result is").to_owned();
+        let page = answer.header("location").expect("a redirect to the result").to_owned();
         self.client.fetch(&page).await.expect(200)
     }
 
@@ -99,7 +100,7 @@ impl Forms {
     }
 }
 
-async fn the_pages_answer_with_what_the_api_says(service: &Service) {
+async fn the_pages_show_the_same_data_as_the_api(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.fill(&ns, &json!([{"key": "a", "value": "some text"}, {"key": "b", "value": [1, 2]}])).await;
     for key in ["a", "a", "a", "nothing"] {
@@ -137,7 +138,7 @@ async fn the_pages_answer_with_what_the_api_says(service: &Service) {
     assert_eq!(number(page.text(), "data-field=\"size\"", "data-value"), 11.0);
 }
 
-async fn nothing_that_is_stored_becomes_markup(service: &Service) {
+async fn stored_text_never_becomes_markup(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     let key = "\"><script>alert(1)</script>&amp;'";
     let body = json!({"value": "</pre><script>alert(2)</script>", "tags": ["<img src=x>"]}).to_string();
@@ -167,10 +168,10 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
         let page = forms.post(&flush, &[("pattern", pattern), ("tag", "")]).await.expect(200);
         assert_eq!(number(page.text(), "id=\"dry-run\"", "data-count"), expected);
         assert_eq!(cache.all_keys(&ns).await.len(), 31, "a dry run deletes nothing");
-        let announced = attribute(page.text(), "name=\"announced\"", "value").expect("what was announced");
-        let issued = attribute(page.text(), "name=\"issued\"", "value").expect("when it was");
+        let announced = attribute(page.text(), "name=\"announced\"", "value").expect("the announced number");
+        let issued = attribute(page.text(), "name=\"issued\"", "value").expect("the time of the form");
         let all = attribute(page.text(), "name=\"all\"", "value");
-        assert_eq!(all.as_deref(), pattern.is_empty().then_some("yes"), "everything is asked for by name");
+        assert_eq!(all.as_deref(), pattern.is_empty().then_some("yes"), "a flush of everything has its own field");
         let mut fields = vec![("pattern", pattern), ("tag", ""), ("announced", &announced), ("issued", &issued)];
         fields.extend(all.as_deref().map(|all| ("all", all)));
         let page = forms.post_and_follow(&flush, &fields).await;
@@ -192,8 +193,8 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
     .await;
 }
 
-async fn regression_a_page_tells_of_no_deletion_that_this_instance_did_not_do(service: &Service) {
-    // The numbers stood in the address, and anybody could make them up.
+async fn regression_a_made_up_address_shows_no_deletion(service: &Service) {
+    // The bug: the numbers were in the address, so anybody could make them up.
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.set(&ns, "a", "1").await.expect(201);
     for made_up in [
@@ -209,14 +210,14 @@ async fn regression_a_page_tells_of_no_deletion_that_this_instance_did_not_do(se
     let forms = Forms::of(&cache, &namespace_page(&ns)).await;
     let flush = format!("{}/flush", namespace_page(&ns));
     let answer = forms.post(&flush, &[("announced", "1"), ("all", "yes"), ("issued", &now())]).await.expect(303);
-    let own = answer.header("location").expect("where the result is").to_owned();
+    let own = answer.header("location").expect("a redirect to the result").to_owned();
     cache.fetch(&own).await.expect(200);
-    // Of another namespace it says nothing.
+    // The result is not shown for another namespace.
     let other = own.replace(&ns, &namespace("dashboard"));
     cache.fetch(&other).await.expect(303);
 }
 
-async fn what_came_to_match_after_the_dry_run_is_told(service: &Service) {
+async fn entries_added_after_the_dry_run_are_reported(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
     let forms = Forms::of(&cache, &namespace_page(&ns)).await;
@@ -229,7 +230,7 @@ async fn what_came_to_match_after_the_dry_run_is_told(service: &Service) {
     assert!(page.text().contains("had announced 2 entries: 1 more"), "{}", page.text());
 }
 
-async fn a_form_that_is_old_or_says_too_little_deletes_nothing(service: &Service) {
+async fn an_old_or_incomplete_form_deletes_nothing(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
     let forms = Forms::of(&cache, &namespace_page(&ns)).await;
@@ -249,7 +250,7 @@ async fn a_form_that_is_old_or_says_too_little_deletes_nothing(service: &Service
     assert_eq!(cache.all_keys(&ns).await.len(), 2);
 }
 
-async fn a_search_within_a_tag_leaves_the_tag(service: &Service) {
+async fn a_search_by_pattern_drops_the_tag(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1, "tags": ["t"]}, {"key": "b", "value": 1}])).await;
     let page = cache.fetch(&format!("{}?tag=t", namespace_page(&ns))).await.expect(200);
@@ -258,7 +259,7 @@ async fn a_search_within_a_tag_leaves_the_tag(service: &Service) {
     assert!(!search.contains("name=\"tag\""), "a pattern and a tag are refused together: {search}");
 }
 
-async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
+async fn a_key_is_deleted_only_after_confirmation(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     let key = "a/b ü";
     cache.set(&ns, key, "1").await.expect(201);
@@ -267,7 +268,7 @@ async fn a_key_is_deleted_after_it_was_asked_twice(service: &Service) {
     let asked = forms.post(&delete, &[]).await.expect(200);
     assert!(asked.text().contains("id=\"confirm\""), "{}", asked.text());
     cache.get(&ns, key).await.expect(200);
-    let issued = attribute(asked.text(), "name=\"issued\"", "value").expect("when it was asked");
+    let issued = attribute(asked.text(), "name=\"issued\"", "value").expect("the time of the form");
     let confirmed = [("confirmed", "yes"), ("issued", issued.as_str())];
     let done = forms.post_and_follow(&delete, &confirmed).await;
     assert_eq!(attribute(done.text(), "id=\"deleted\"", "data-deleted").as_deref(), Some("true"));
@@ -337,7 +338,7 @@ async fn errors_are_pages_with_the_codes_of_the_api(service: &Service) {
     forms.post(flush, &[("patern", "a")]).await.expect(400);
 }
 
-async fn the_bare_address_leads_to_the_pages(service: &Service) {
+async fn short_addresses_redirect_to_the_pages(service: &Service) {
     let cache = service.client();
     for (typed, page) in [("/", "/dashboard"), ("/dashboard/", "/dashboard"), ("/docs/", "/docs")] {
         let answer = cache.fetch(typed).await.expect(307);
@@ -368,7 +369,7 @@ async fn keys_are_listed_page_by_page(service: &Service) {
     assert_eq!(found, expected);
 }
 
-/// Reads a stream of events until the regions seen so far satisfy `wanted`.
+/// Reads a stream of events until the text so far satisfies `wanted`.
 async fn events_until(service: &Service, query: &str, wanted: impl Fn(&str) -> bool) -> String {
     events_at(service.address(), query, wanted).await
 }
@@ -387,10 +388,11 @@ pub async fn events_at(address: SocketAddr, query: &str, wanted: impl Fn(&str) -
         Ok(text)
     };
     let read = tokio::time::timeout(LATER, reading).await;
-    read.unwrap_or_else(|_| panic!("{query}: not what was waited for within {LATER:?}")).expect("a stream of events")
+    read.unwrap_or_else(|_| panic!("{query}: the expected event did not come within {LATER:?}"))
+        .expect("a stream of events")
 }
 
-async fn events_tell_of_a_change(service: &Service) {
+async fn events_report_a_change(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dashboard"));
     cache.set(&ns, "a", "1").await.expect(201);
     let query = format!("page=namespace&ns={ns}");
@@ -407,7 +409,7 @@ async fn events_tell_of_a_change(service: &Service) {
 }
 
 #[tokio::test]
-async fn a_long_flush_leads_to_the_page_of_its_job_which_cancels_it() {
+async fn a_long_flush_redirects_to_the_page_of_its_job_which_can_cancel_it() {
     let shard = SlowShard::very_slow();
     let service = Service::start(shard.impatient(Settings::shards()));
     let (cache, ns) = (service.client(), namespace("dashboard"));
@@ -424,7 +426,7 @@ async fn a_long_flush_leads_to_the_page_of_its_job_which_cancels_it() {
     let events = format!("page=job&id={id}");
     events_until(&service, &events, |text| text.contains("data-state=\"running\"") && text.contains("Of about"))
         .await;
-    // Another site's form changes nothing.
+    // A form of another site changes nothing.
     forms.post_with(&cancel, &[], &[("sec-fetch-site", "cross-site")]).await.expect(403);
     let page = forms.post_and_follow(&cancel, &[]).await;
     assert!(number(page.text(), "id=\"job\"", "data-done") >= done);
@@ -434,18 +436,18 @@ async fn a_long_flush_leads_to_the_page_of_its_job_which_cancels_it() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_end_with_the_process() {
+async fn streams_are_limited_and_end_with_the_process() {
     let service = Service::start(Settings::embedded());
     let client = reqwest::Client::builder().no_proxy().build().expect("a client without TLS builds");
     let url = format!("http://{}/dashboard/events?page=condition", service.address());
     let mut streams = Vec::new();
-    // One that finds no place is told so and ends, and its browser comes again after a while.
+    // A stream beyond the limit gets the event `full` and ends; the browser retries after a while.
     let open = async || {
         let mut answer = client.get(&url).send().await?;
         ensure!(answer.status() == 200, "{}", answer.status());
         let mut text = String::new();
         while !text.contains("event: ") {
-            let chunk = answer.chunk().await?.context("the stream ended without a word")?;
+            let chunk = answer.chunk().await?.context("the stream ended without an event")?;
             text.push_str(&String::from_utf8_lossy(&chunk));
         }
         Ok((answer, text))
@@ -460,7 +462,7 @@ async fn streams_are_bounded_and_end_with_the_process() {
         assert!(streams.len() < 1000, "streams have no bound");
     }
     streams.truncate(1);
-    // Who went away gives his place back.
+    // A closed stream makes room for another.
     eventually(SOON, async || {
         let (_, text) = open().await?;
         ensure!(!text.contains("event: full"), "{text}");
@@ -476,7 +478,7 @@ async fn streams_are_bounded_and_end_with_the_process() {
 }
 
 #[tokio::test]
-async fn a_shard_that_is_down_or_stands_still_is_shown_and_seen_to_come_back() {
+async fn a_killed_or_stopped_shard_is_shown_until_it_is_back() {
     let mut servers = Redis::three();
     let service = Service::start(Settings::on(&servers).unset("redis_timeout_ms"));
     let (cache, ns) = (service.client(), namespace("dashboard"));
@@ -517,7 +519,7 @@ async fn a_shard_that_is_down_or_stands_still_is_shown_and_seen_to_come_back() {
 }
 
 #[tokio::test]
-async fn without_the_database_the_pages_come_and_say_so() {
+async fn without_the_database_the_pages_work_and_say_so() {
     let mut postgres = Postgres::start();
     let settings =
         Settings::shards().set("database_url", postgres.fresh_database()).set("database_timeout_ms", 1_000);

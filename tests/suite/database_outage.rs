@@ -1,5 +1,5 @@
-//! A PostgreSQL that is stopped in the middle of its work, or gone: no call of the cache waits for it,
-//! what is lost is counted, and what was queued arrives once.
+//! A PostgreSQL that is stopped in the middle of its work, or killed: no cache call waits for it, dropped rows are
+//! counted, and queued rows are written exactly once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use crate::support::postgres::{self, Postgres};
 use crate::support::proxy::Proxy;
 use crate::support::service::{Service, Settings};
 
-/// No call may take longer while the database is away. A call that waited for it would take
-/// [`DATABASE_TIMEOUT`]; the rest is for a loaded machine.
+/// No call may take longer while the database is down. A call that waited for the database would take
+/// [`DATABASE_TIMEOUT`], which is far longer, so that a loaded machine does not fail the test.
 const QUICKLY: Duration = Duration::from_secs(2);
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(6);
 
 const ROUNDS: i64 = 100;
-/// Operations of a round, one of them a flush.
+/// The number of operations in a round. One of them is a flush.
 const OPERATIONS: i64 = 7;
 
-/// Every verb of the cache, in a namespace of its own that the database has not heard of.
+/// Calls every verb of the cache once.
 async fn round(cache: &Client, ns: &str) {
     for call in ["set", "get", "mset", "mget", "list", "delete", "flush"] {
         let started = Instant::now();
@@ -42,7 +42,7 @@ async fn round(cache: &Client, ns: &str) {
     }
 }
 
-/// [`ROUNDS`] of them in five namespaces, and the time they took.
+/// Runs [`ROUNDS`] rounds in five new namespaces. Returns the time they took.
 async fn rounds(cache: &Client, ns: &str) -> Duration {
     let started = Instant::now();
     for number in 0..ROUNDS {
@@ -60,12 +60,9 @@ async fn disconnected(cache: &Client) {
     .await;
 }
 
-/// Rounds before, while `away` keeps the database away (it answers how long they took), and after;
-/// nothing is unaccounted for.
-async fn nothing_waits_and_nothing_is_unaccounted_for(
-    mut server: Postgres,
-    away: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration,
-) {
+/// Runs rounds before, during and after an outage of the database. `outage` causes the outage and returns how long
+/// its rounds took. Checks that no call waited for the database, and that every row was written or counted.
+async fn check_outage(mut server: Postgres, outage: impl AsyncFnOnce(&mut Postgres, &Client, &str) -> Duration) {
     let url = server.fresh_database();
     let settings = Settings::shards()
         .set("database_url", &url)
@@ -76,7 +73,7 @@ async fn nothing_waits_and_nothing_is_unaccounted_for(
     let service = Service::start(settings);
     let (cache, database, ns) = (service.client(), Database::Postgres(url), namespace("away"));
     let before = rounds(&cache, &format!("{ns}-before")).await;
-    let meanwhile = away(&mut server, &cache, &format!("{ns}-away")).await;
+    let meanwhile = outage(&mut server, &cache, &format!("{ns}-away")).await;
     assert!(meanwhile < 5 * before + QUICKLY, "{meanwhile:?} without the database, {before:?} with it");
     eventually(LATER, async || {
         let health = cache.health().await.expect(200).json();
@@ -94,36 +91,36 @@ async fn nothing_waits_and_nothing_is_unaccounted_for(
         ensure!(written + dropped == operations, "{written} written, {dropped} dropped of {operations}");
         assert!(dropped > 0, "a queue of 100 cannot hold {}", ROUNDS * OPERATIONS);
         let rows = database.count("cache_access_logs").await?;
-        ensure!(rows == written, "{rows} rows, {written} counted: none twice, none missing");
+        ensure!(rows == written, "{rows} rows, {written} counted: a row is missing or doubled");
 
         let (written, dropped) = (whole("sidecache_audit_written_total"), whole("sidecache_audit_dropped_total"));
         ensure!((written, dropped) == (flushes, 0), "{written} flushes written, {dropped} dropped of {flushes}");
         let rows = database.count("cache_audit").await?;
-        ensure!(rows == flushes, "{rows} rows of {flushes} flushes: none twice, none missing");
+        ensure!(rows == flushes, "{rows} rows of {flushes} flushes: a row is missing or doubled");
         Ok(())
     })
     .await;
-    // The trail can be read, and the namespaces that were written meanwhile are known.
+    // The audit trail can be read, also of a namespace that was first written during the outage.
     let trail = cache.audit(&format!("{ns}-away-0"), &[("limit", "1000")]).await.expect(200).json();
     assert_eq!(trail["audit"].as_array().map(Vec::len), Some(ROUNDS as usize / 5), "{trail}");
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_stopped_changes_no_call_and_loses_nothing_uncounted() {
+async fn a_stopped_postgres_delays_no_call_and_every_lost_row_is_counted() {
     let stopped = async |server: &mut Postgres, cache: &Client, ns: &str| {
-        // In the middle of statements: what was sent to it is carried out when it goes on, also where
-        // its answer is no longer waited for.
+        // PostgreSQL stops in the middle of statements. When it continues, it executes the statements that it
+        // received, even if the service no longer waits for the answer.
         let paused = server.pause();
         let took = rounds(cache, ns).await;
         disconnected(cache).await;
         drop(paused);
         took
     };
-    nothing_waits_and_nothing_is_unaccounted_for(Postgres::start(), stopped).await;
+    check_outage(Postgres::start(), stopped).await;
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_killed_changes_no_call_and_loses_nothing_uncounted() {
+async fn a_killed_postgres_delays_no_call_and_every_lost_row_is_counted() {
     let killed = async |server: &mut Postgres, cache: &Client, ns: &str| {
         server.kill();
         let took = rounds(cache, ns).await;
@@ -131,11 +128,11 @@ async fn a_postgres_that_is_killed_changes_no_call_and_loses_nothing_uncounted()
         server.run();
         took
     };
-    nothing_waits_and_nothing_is_unaccounted_for(Postgres::start(), killed).await;
+    check_outage(Postgres::start(), killed).await;
 }
 
 #[tokio::test]
-async fn rows_whose_commit_was_not_answered_are_there_once() {
+async fn rows_with_an_unanswered_commit_are_written_once() {
     const ROUNDS: i64 = 20;
     let url = postgres::shared().fresh_database();
     let proxy = Proxy::in_front_of_postgres(postgres::shared());
@@ -156,12 +153,12 @@ async fn rows_whose_commit_was_not_answered_are_there_once() {
     counted("cache_access_logs", "access_log", OPERATIONS).await;
     counted("cache_audit", "audit", 1).await;
 
-    // Every commit from here on is carried out, and nobody hears of it.
+    // From here on, PostgreSQL executes every commit, but its answer does not arrive.
     proxy.mute("COMMIT");
     for _ in 0..ROUNDS {
         round(&cache, &ns).await;
     }
-    // More connections than the pool has, each silent for ever.
+    // More connections than the pool has, and none of them ever answers.
     eventually(LATER, async || {
         let muted = proxy.muted();
         ensure!(muted >= 8, "{muted} commits were not answered");
@@ -173,9 +170,9 @@ async fn rows_whose_commit_was_not_answered_are_there_once() {
     counted("cache_audit", "audit", ROUNDS + 1).await;
 }
 
-/// C-08: the load goes on throughout, and only what needs the database says that it is away.
+/// C-08: the load continues throughout, and only calls that need the database report the outage.
 #[tokio::test]
-async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all_admin_writes() {
+async fn under_load_a_killed_postgres_fails_only_admin_writes() {
     const CLIENTS: usize = 8;
     let mut server = Postgres::start();
     let url = server.fresh_database();
@@ -204,7 +201,7 @@ async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all
         more_rounds(20).await;
         server.kill();
         disconnected(&cache).await;
-        // The cause stands first, wherever the outage is told.
+        // Wherever the outage is reported, the cause comes first.
         eventually(LATER, async || {
             let health = cache.health().await.expect(200).json();
             let error = health["database"]["error"].as_str().unwrap_or_default().to_owned();
@@ -227,7 +224,7 @@ async fn under_load_a_postgres_that_is_killed_fails_no_call_of_the_cache_and_all
         assert!(log.contains("Connection refused") && !log.lines().any(is_hidden), "{log}");
         // Policies are read from memory.
         assert_eq!(cache.policy(&ns).await.expect(200).json()["default_ttl"], 50);
-        // More than the queue of the access log holds.
+        // More operations than the queue of the access log holds.
         more_rounds(300).await;
         server.run();
         eventually(LATER, async || {

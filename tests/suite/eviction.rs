@@ -1,8 +1,8 @@
-//! Who goes when a namespace is full. The embedded store is exact; shards choose among samples, so
-//! there the right end goes with overwhelming odds, and never the whole wrong end.
+//! Which entries are evicted when a namespace is full. The embedded store is exact. Shards choose among samples, so
+//! there the tests expect only that nearly all evicted entries are the right ones.
 //!
-//! Eight batches of a hundred entries are written one after another, then used in a way that sets the
-//! policies apart, then pushed out by newer ones.
+//! Eight batches of a hundred entries are written one after another, then used so that each policy evicts other
+//! entries, then evicted by newer ones.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -15,21 +15,21 @@ use crate::support::service::{Service, Settings, Store};
 use crate::support::walk::{Books, ENTRY_OVERHEAD};
 
 on_own_services! {
-    lru_evicts_what_was_not_used_for_longest,
-    lfu_evicts_what_was_read_least,
-    fifo_evicts_what_was_written_first,
-    ttl_evicts_what_expires_next,
+    lru_evicts_the_least_recently_used,
+    lfu_evicts_the_least_read,
+    fifo_evicts_the_oldest_write,
+    ttl_evicts_the_next_to_expire,
 }
 
-/// With 7 bytes of key and tag, and what is charged for each entry, 1,024 of these make a MiB.
+/// With 7 bytes of key and tag, and the overhead charged for each entry, 1,024 of these values make a MiB.
 const VALUE_BYTES: usize = 1_024 - 7 - ENTRY_OVERHEAD as usize;
 const BATCHES: usize = 8;
 const BATCH: usize = 100;
 const NEW: usize = 600;
-/// How many have to go.
+/// How many entries must be evicted.
 const EVICTED: usize = BATCHES * BATCH + NEW - 1_024;
 
-/// A namespace of a MiB, seen from a service that counts reads at once.
+/// A namespace with a quota of 1 MiB, on a service that writes the counts of reads to the shards after 100 ms.
 struct Space {
     service: Service,
     cache: Client,
@@ -37,7 +37,7 @@ struct Space {
     policy: &'static str,
 }
 
-/// How many entries of each batch, and of the new ones, are still there.
+/// How many entries of each batch, and of the new entries, are still stored.
 #[derive(Debug)]
 struct Kept {
     batches: [usize; BATCHES],
@@ -57,7 +57,7 @@ impl Space {
         (0..BATCH).map(|number| format!("b{batch}:{number:02}")).collect()
     }
 
-    /// Writes a batch, for `ttl` seconds if that is given.
+    /// Writes a batch, with a TTL in seconds if one is given.
     async fn write(&self, batch: usize, ttl: Option<usize>) {
         let entry = |key: &String| {
             let mut entry = json!({"key": key, "value": "x".repeat(VALUE_BYTES - 2), "tags": [format!("b{batch}")]});
@@ -89,8 +89,8 @@ impl Space {
         assert_eq!(self.cache.mget(&self.ns, &keys).await.expect(200).number("hits"), BATCH as u64);
     }
 
-    /// Waits until the shards know of `times` reads of every entry of a batch; the embedded store knows
-    /// at once.
+    /// Waits until the shards have counted `times` reads of every entry of a batch. The embedded store counts
+    /// immediately.
     async fn has_been_read(&self, batch: usize, times: i64) {
         if self.service.store() == Store::Embedded {
             return;
@@ -111,7 +111,7 @@ impl Space {
         .await;
     }
 
-    /// Writes the new ones and looks what is left.
+    /// Writes the new entries and counts which entries are left.
     async fn pushed_out(self) -> Kept {
         for part in 0..NEW / BATCH {
             let entry =
@@ -135,15 +135,15 @@ impl Space {
         assert_eq!(books.keys + books.evictions, (BATCHES * BATCH + NEW) as u64, "{books:?}");
         assert_eq!((books.bytes, books.expirations), (books.keys * VALUE_BYTES as u64, 0));
         match self.service.store() {
-            Store::Embedded => assert_eq!(books.evictions, EVICTED as u64, "no more than had to"),
-            // Each shard has a third of the MiB, and not exactly a third of the keys.
+            Store::Embedded => assert_eq!(books.evictions, EVICTED as u64, "only as many as necessary"),
+            // Each shard has a third of the quota, but not exactly a third of the keys.
             Store::Shards => assert!((EVICTED as u64..=EVICTED as u64 + 60).contains(&books.evictions), "{books:?}"),
         }
         kept
     }
 }
 
-/// The embedded store evicts batch by batch in this order.
+/// Checks that the embedded store evicted the batches in this order.
 fn expect_exact_order(kept: &Kept, order: &[usize]) {
     let mut left = EVICTED;
     for batch in order {
@@ -154,11 +154,11 @@ fn expect_exact_order(kept: &Kept, order: &[usize]) {
     assert_eq!(kept.new, NEW, "{kept:?}");
 }
 
-async fn lru_evicts_what_was_not_used_for_longest(settings: Settings) {
+async fn lru_evicts_the_least_recently_used(settings: Settings) {
     let space = Space::new(settings, "LRU").await;
     let store = space.service.store();
     space.write_all().await;
-    // The oldest are read, the next are overwritten.
+    // The oldest batch is read, and the second oldest is overwritten.
     space.read(0).await;
     space.has_been_read(0, 1).await;
     space.write(1, None).await;
@@ -166,18 +166,18 @@ async fn lru_evicts_what_was_not_used_for_longest(settings: Settings) {
     match store {
         Store::Embedded => expect_exact_order(&kept, &[2, 3, 4, 5, 6, 7, 0, 1]),
         Store::Shards => {
-            // At the end of it one old entry is left to thirty that are not.
+            // Near the end, only one entry of thirty is an old one.
             assert!(kept.batches[0] >= 85 && kept.batches[1] >= 90, "{kept:?}");
             assert!(kept.batches[2] <= 45 && kept.new >= NEW * 9 / 10, "{kept:?}");
         }
     }
 }
 
-async fn lfu_evicts_what_was_read_least(settings: Settings) {
+async fn lfu_evicts_the_least_read(settings: Settings) {
     let space = Space::new(settings, "LFU").await;
     let store = space.service.store();
     space.write_all().await;
-    // The first are read most, and longest ago; all others were read once, and the new ones never.
+    // The first batch was read most often, but longest ago. The others were read once, and the new entries never.
     for _ in 0..3 {
         space.read(0).await;
     }
@@ -199,11 +199,11 @@ async fn lfu_evicts_what_was_read_least(settings: Settings) {
     }
 }
 
-async fn fifo_evicts_what_was_written_first(settings: Settings) {
+async fn fifo_evicts_the_oldest_write(settings: Settings) {
     let space = Space::new(settings, "FIFO").await;
     let store = space.service.store();
     space.write_all().await;
-    // Overwriting makes the first the last. Reading changes nothing.
+    // Overwriting moves the first batch to the end. Reading changes nothing.
     space.write(0, None).await;
     for _ in 0..3 {
         space.read(1).await;
@@ -219,10 +219,10 @@ async fn fifo_evicts_what_was_written_first(settings: Settings) {
     }
 }
 
-async fn ttl_evicts_what_expires_next(settings: Settings) {
+async fn ttl_evicts_the_next_to_expire(settings: Settings) {
     let space = Space::new(settings, "TTL").await;
     let store = space.service.store();
-    // The later written, the sooner it expires; the first never do, and neither do the new ones.
+    // The later a batch is written, the sooner it expires. The first batch and the new entries never expire.
     for batch in 0..BATCHES {
         space.write(batch, (batch > 0).then(|| 10_000 - batch * 1_000)).await;
     }
@@ -233,18 +233,22 @@ async fn ttl_evicts_what_expires_next(settings: Settings) {
     match store {
         Store::Embedded => expect_exact_order(&kept, &[7, 6, 5, 4, 3, 2, 1, 0]),
         Store::Shards => {
-            assert_eq!((kept.batches[0], kept.new), (BATCH, NEW), "while others expire, these stay: {kept:?}");
+            assert_eq!(
+                (kept.batches[0], kept.new),
+                (BATCH, NEW),
+                "entries that never expire stay while others can be evicted: {kept:?}"
+            );
             assert!(kept.batches[7] <= 45 && kept.batches[1] >= 80, "{kept:?}");
         }
     }
 }
 
-/// The shard sees nothing of a read that L1 answers, until it is told.
+/// The shard does not see a read that L1 answers until the instance sends the counts.
 #[tokio::test]
-async fn lru_keeps_on_the_shards_what_is_read_from_l1_alone() {
+async fn lru_keeps_entries_that_only_l1_reads() {
     let space = Space::new(Settings::shards(), "LRU").await;
     space.write(0, None).await;
-    // Brings copies into L1, before the others are written.
+    // Brings copies into L1 before the other batches are written.
     for key in Space::keys(0) {
         eventually(SOON, async || {
             let answer = space.cache.get(&space.ns, &key).await.expect(200);

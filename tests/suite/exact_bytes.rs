@@ -1,5 +1,5 @@
-//! The functional cases F-14 and F-15: a value comes back as the bytes of JSON that went in, from the
-//! store and from memory, singly and in batches.
+//! The functional cases F-14 and F-15: a value comes back as exactly the JSON bytes that were written, from the store
+//! and from L1, in single calls and in batches.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ async fn f14_put_1_mb_value(service: &Service) {
     let (cache, ns) = (service.client(), namespace("f14"));
     let value = text_value(1_000_000);
     cache.set(&ns, "big", &value).await.expect(201);
-    // From the store, and then from the nearest tier.
+    // The store answers first, then L1 may answer.
     for _ in 0..2 {
         assert!(cache.get(&ns, "big").await.expect(200).value() == value, "1 MB comes back byte for byte");
     }
@@ -41,7 +41,7 @@ async fn f14_value_over_the_limit(service: &Service) {
     assert!(cache.get(&ns, "big").await.expect(200).value() == largest, "4 MiB come back byte for byte");
     let over = text_value(LIMIT + 1);
     cache.set(&ns, "big", &over).await.expect_error(400, "value_too_large");
-    assert!(cache.get(&ns, "big").await.expect(200).value() == largest, "the value before it stays");
+    assert!(cache.get(&ns, "big").await.expect(200).value() == largest, "the previous value stays");
     // Whitespace around the value is not part of it.
     cache.put(&ns, "big", format!("{{\"value\":  {largest}\n}}")).await.expect(200);
     let batch = format!(r#"{{"entries":[{{"key":"small","value":1}},{{"key":"big","value":{over}}}]}}"#);
@@ -50,7 +50,7 @@ async fn f14_value_over_the_limit(service: &Service) {
     cache.get(&ns, "small").await.expect_error(404, "key_not_found");
 }
 
-/// Values that a parser and printer in between would change.
+/// Values that would change if they were parsed and printed again.
 const COMPLEX: &[&str] = &[
     "9223372036854775808",
     "9223372036854775809",
@@ -98,7 +98,7 @@ async fn f15_complex_json(service: &Service) {
     for (index, value) in COMPLEX.iter().enumerate() {
         let key = format!("k{index}");
         cache.set(&ns, &key, value).await.expect(201);
-        // From the store, and then from the nearest tier.
+        // The store answers first, then L1 may answer.
         for _ in 0..2 {
             assert_eq!(cache.get(&ns, &key).await.expect(200).value(), *value);
         }
@@ -166,7 +166,7 @@ async fn f15_deep_nesting(service: &Service) {
     }
 }
 
-/// A JSON string that is `length` bytes long with its quotes, and does not repeat itself soon.
+/// A JSON string of `length` bytes, including its quotes, with hardly any repetition.
 fn text_value(length: usize) -> String {
     let mut text = String::with_capacity(length + 8);
     text.push('"');

@@ -1,10 +1,9 @@
-//! The numbers of a namespace against a plain model: ten thousand random operations, spread over two
-//! instances on the same shards, and the same on the embedded store. At every quiet moment the stats
-//! of each instance, the model, and a walk over Redis say the same.
+//! Compares the stats of a namespace with a simple model, over ten thousand random operations: on two instances with
+//! the same shards, and on the embedded store. At every quiet moment the stats of each instance, the model, and a
+//! walk over Redis agree.
 //!
-//! One driver asks one thing at a time, so the model knows what must come out, but for the moment at
-//! which an entry of one second expires; there the answer says which it was. `TEST_SEED` repeats a
-//! run, as far as the clock allows.
+//! One driver sends one request at a time, so the model can predict every answer. The only exception is an entry that
+//! expires during the request: there the answer decides. `TEST_SEED` repeats a run, as far as the clock allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use crate::support::service::{Service, Settings};
 use crate::support::walk::{Books, ENTRY_OVERHEAD, agreed};
 
 const OPERATIONS: usize = 10_000;
-/// Pauses in which what was written for a second expires; every other one ends with a check.
+/// Pauses in which entries with a TTL of one second expire. Every second pause ends with a check.
 const PAUSES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(1_200);
 
@@ -29,18 +28,18 @@ const GROUPS: [&str; 4] = ["a", "user", "ü x", "/*[?"];
 const KEYS_OF_GROUP: usize = 400;
 const TAGS: [&str; 5] = ["t0", "t1", "a b", "ü", "[t]"];
 
-/// By how much clocks are read too early or too late.
+/// The tolerance for differences between the clocks.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// An entry that should be there.
+/// An entry that should be in the cache.
 struct Item {
     value: String,
     tags: BTreeSet<&'static str>,
-    /// Between which moments it expires, if it does.
+    /// The earliest and the latest moment at which the entry may expire, if it has a TTL.
     end: Option<(Instant, Instant)>,
 }
 
-/// A period in which something was asked and answered.
+/// The period between a request and its answer.
 #[derive(Clone, Copy)]
 struct Period {
     asked: Instant,
@@ -52,7 +51,7 @@ enum State {
     Absent,
     Alive,
     Expired,
-    /// It expires about now.
+    /// The entry expires about now.
     Unsure,
 }
 
@@ -62,7 +61,7 @@ struct Model {
     hits: u64,
     misses: u64,
     expirations: u64,
-    /// Entries of which no answer told whether they expired or were replaced.
+    /// Entries that expired or were replaced; no answer told which.
     unsure: u64,
 }
 
@@ -82,25 +81,29 @@ impl Model {
         self.items.get(key).map_or(State::Absent, |item| item.state(period))
     }
 
-    /// Takes note that a key is not there, which the model must allow.
-    fn gone(&mut self, key: &str, period: Period) {
+    /// Records that an answer said the key is absent. Panics if the model contradicts.
+    fn record_absent(&mut self, key: &str, period: Period) {
         let state = self.state(key, period);
-        assert_ne!(state, State::Alive, "{key:?} is gone");
+        assert_ne!(state, State::Alive, "{key:?} is absent");
         if self.items.remove(key).is_some() {
             self.expirations += 1;
         }
     }
 
-    /// Takes note that an entry is there, which the model must allow.
-    fn there(&self, key: &str, period: Period) {
+    /// Checks that the model allows the entry to be present.
+    fn expect_present(&self, key: &str, period: Period) {
         let state = self.state(key, period);
-        assert!([State::Alive, State::Unsure].contains(&state), "{key:?} is there and should be {state:?}");
+        assert!([State::Alive, State::Unsure].contains(&state), "{key:?} is present, but should be {state:?}");
     }
 
-    /// Takes out what has expired by now; an entry that may or may not have is an error.
+    /// Removes the entries that have expired by now.
+    ///
+    /// # Errors
+    ///
+    /// When an entry may or may not have expired.
     fn settle(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
-        // Room for the look itself, after which nothing may have expired.
+        // Allows time for the check that follows, during which no entry may expire.
         let period = Period { asked: now, answered: now + Duration::from_millis(200) };
         let before = self.items.len();
         self.items.retain(|_, item| item.state(period) != State::Expired);
@@ -114,7 +117,7 @@ impl Model {
         self.items.values().map(|item| item.value.len() as u64).sum()
     }
 
-    /// What a quota would count.
+    /// The bytes that a quota would charge.
     fn charged(&self) -> u64 {
         let tags = |item: &Item| item.tags.iter().copied().collect::<Vec<_>>().join("\n").len();
         let charge = |(key, item): (&String, &Item)| (key.len() + tags(item) + item.value.len()) as u64;
@@ -126,7 +129,7 @@ impl Model {
     }
 }
 
-/// The driver: a model and the instances that must keep up with it.
+/// The driver: the model, and the instances that it is compared with.
 struct Driver {
     random: Random,
     clients: Vec<Client>,
@@ -145,7 +148,7 @@ impl Driver {
                 500..800 => self.get().await,
                 800..860 => self.head().await,
                 860..960 => self.mget().await,
-                960..966 => self.flush_some().await,
+                960..966 => self.flush_pattern().await,
                 966..969 => self.flush_tag().await,
                 969 if self.random.one_in(4) => self.flush_all().await,
                 _ => tokio::time::sleep(Duration::from_millis(self.random.between(1, 60) as u64)).await,
@@ -163,7 +166,7 @@ impl Driver {
             "{} hits, {} misses, {} expirations, {} of them unsure",
             self.model.hits, self.model.misses, self.model.expirations, self.model.unsure
         );
-        // Of the more than two thousand entries for a second, most are overwritten, deleted or flushed.
+        // More than two thousand entries have a TTL of one second; most are overwritten, deleted or flushed before.
         assert!(self.model.expirations > 300, "{} expirations", self.model.expirations);
     }
 
@@ -180,7 +183,7 @@ impl Driver {
         (0..count).map(|_| self.key()).collect()
     }
 
-    /// A value of a random size, and what a PUT says of it.
+    /// An entry with a value of a random size, and the TTL for its write.
     fn item(&mut self) -> (Item, Option<u64>) {
         let length = match self.random.below(40) {
             0 => 50_000,
@@ -205,8 +208,8 @@ impl Driver {
         let answer = client.put(&self.ns, &key, body).await;
         let period = Period { asked, answered: Instant::now() };
         match answer.status {
-            201 => self.model.gone(&key, period),
-            200 => self.model.there(&key, period),
+            201 => self.model.record_absent(&key, period),
+            200 => self.model.expect_present(&key, period),
             _ => drop(answer.clone().expect(201)),
         }
         assert_eq!(answer.json()["created"], answer.status == 201);
@@ -215,7 +218,7 @@ impl Driver {
 
     async fn mset(&mut self) {
         let (client, now) = (self.client(), Instant::now());
-        // The answer does not say which keys were there, so those that expire soon are left alone.
+        // The answer does not say which keys were present, so keys that expire soon are left out.
         let soon = Period { asked: now, answered: now + Duration::from_millis(300) };
         let mut keys = self.keys(20);
         keys.retain(|key| self.model.state(key, soon) != State::Unsure);
@@ -254,17 +257,16 @@ impl Driver {
         let answer = client.delete(&self.ns, &key).await;
         let period = Period { asked, answered: Instant::now() };
         if answer.status == 404 {
-            return self.model.gone(&key, period);
+            return self.model.record_absent(&key, period);
         }
         answer.expect(200);
-        self.model.there(&key, period);
+        self.model.expect_present(&key, period);
         self.model.items.remove(&key);
     }
 
     async fn get(&mut self) {
         let (client, key) = (self.client(), self.key());
-        // The instance that did not write may answer with what it has for up to `max_staleness`,
-        // unless it is asked not to.
+        // The other instance may answer from L1 for up to `max_staleness`, unless the request forbids it.
         let strict = self.clients.len() == 1 || self.random.one_in(2);
         let headers: &[(&str, &str)] = if strict { &[("cache-control", "no-cache")] } else { &[] };
         let asked = Instant::now();
@@ -282,12 +284,12 @@ impl Driver {
         self.read(&key, answer.status, Period { asked, answered: Instant::now() }, false);
     }
 
-    /// Counts a read of one key; answers whether it was found.
+    /// Counts a read of one key. Returns whether it was a hit.
     fn read(&mut self, key: &str, status: u16, period: Period, strict: bool) -> bool {
         match status {
-            200 if strict => self.model.there(key, period),
+            200 if strict => self.model.expect_present(key, period),
             200 => {}
-            404 => self.model.gone(key, period),
+            404 => self.model.record_absent(key, period),
             other => panic!("{other} for {key}"),
         }
         let hit = status == 200;
@@ -314,8 +316,8 @@ impl Driver {
         self.flush(&[], |_, _| true).await;
     }
 
-    /// A group's keys that end with a certain digit, by a pattern.
-    async fn flush_some(&mut self) {
+    /// Flushes by pattern: the keys of a group that end with a certain digit.
+    async fn flush_pattern(&mut self) {
         let (group, digit) = (*self.random.pick(&GROUPS), self.random.below(10).to_string());
         let escaped: String = group.chars().flat_map(|letter| ['\\', letter]).collect();
         let pattern = format!("{escaped}:*{digit}");
@@ -328,7 +330,7 @@ impl Driver {
         self.flush(&[("tag", tag)], |_, item| item.tags.contains(tag)).await;
     }
 
-    /// Whatever of the selection did not count as deleted had expired before.
+    /// Flushes a selection. Selected entries that do not count as deleted had expired before.
     async fn flush(&mut self, query: &[(&str, &str)], selected: impl Fn(&str, &Item) -> bool) {
         let (client, asked) = (self.client(), Instant::now());
         let deleted = client.flush(&self.ns, query).await.expect(200).number("deleted_count");
@@ -342,11 +344,11 @@ impl Driver {
             most += u64::from(state != State::Expired);
             self.model.items.remove(key);
         }
-        assert!((least..=most).contains(&deleted), "{query:?} deleted {deleted}, and should {least} to {most}");
+        assert!((least..=most).contains(&deleted), "{query:?} deleted {deleted}, not {least} to {most}");
         self.model.expirations += chosen.len() as u64 - deleted;
     }
 
-    /// A quiet moment: nothing is asked, and nothing expires.
+    /// Compares everything at a quiet moment: no other request is in flight, and no entry expires.
     async fn check(&mut self) {
         let Driver { clients, servers, ns, model, .. } = self;
         let clients: Vec<&Client> = clients.iter().collect();
@@ -395,13 +397,13 @@ impl Driver {
     }
 }
 
-/// Some of what is only in one of two.
+/// Up to ten items that are in only one of the two collections.
 fn differing<T: Clone + Ord>(one: impl IntoIterator<Item = T>, other: impl IntoIterator<Item = T>) -> Vec<T> {
     let (one, other): (BTreeSet<T>, BTreeSet<T>) = (one.into_iter().collect(), other.into_iter().collect());
     one.symmetric_difference(&other).take(10).cloned().collect()
 }
 
-/// When an entry expires that was written within `period`.
+/// The earliest and the latest moment at which an entry expires that was written within `period`.
 fn ends(period: Period, ttl: u64) -> (Instant, Instant) {
     let ttl = Duration::from_secs(ttl);
     (period.asked + ttl, period.answered + ttl)
@@ -415,7 +417,7 @@ fn fields(item: &Item, ttl: Option<u64>) -> String {
 }
 
 #[tokio::test]
-async fn the_numbers_of_two_instances_on_three_shards_are_those_of_a_plain_model() {
+async fn the_stats_of_two_instances_on_three_shards_match_a_simple_model() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let (one, other) = (Service::start(settings.clone()), Service::start(settings));
@@ -430,7 +432,7 @@ async fn the_numbers_of_two_instances_on_three_shards_are_those_of_a_plain_model
 }
 
 #[tokio::test]
-async fn the_numbers_of_the_embedded_store_are_those_of_a_plain_model() {
+async fn the_stats_of_the_embedded_store_match_a_simple_model() {
     let service = Service::start(Settings::embedded());
     let driver = Driver {
         random: Random::new(),

@@ -1,7 +1,6 @@
-//! The numbers of a namespace while much happens at once: several instances and many clients, an
-//! instance that is killed, and a Redis that drops entries by itself. Nobody knows the order of
-//! events here; what holds is that nothing gets lost on the way: everything that was created is
-//! still there, or was deleted, flushed, expired or evicted.
+//! The stats of a namespace under concurrent load: several instances and many clients, an instance that is killed,
+//! and a Redis that evicts entries by itself. The order of events is unknown here, but nothing may get lost: every
+//! entry that was created is still stored, or was deleted, flushed, expired or evicted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +19,7 @@ use crate::support::walk::{Books, Walk, agreed};
 
 const TASKS: u64 = 12;
 
-/// What the clients were told.
+/// The sums of what the answers reported.
 #[derive(Default)]
 struct Tally {
     created: AtomicU64,
@@ -29,21 +28,28 @@ struct Tally {
 }
 
 impl Tally {
-    /// Created, and not deleted by anybody.
+    /// The number of entries that were created and not deleted by a client.
     fn left(&self) -> u64 {
         self.created.load(Relaxed) - self.deleted.load(Relaxed) - self.flushed.load(Relaxed)
     }
 }
 
-/// Whether a client may find its instance gone.
+/// Whether the instance of a client may be killed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Instance {
     Stays,
     MayDie,
 }
 
-/// One of many clients: random writes, deletes and flushes, some reads.
-async fn meddle(client: Client, ns: String, seed: u64, operations: usize, tally: Arc<Tally>, instance: Instance) {
+/// One of many clients: sends random writes, deletes and flushes, and some reads.
+async fn random_requests(
+    client: Client,
+    ns: String,
+    seed: u64,
+    operations: usize,
+    tally: Arc<Tally>,
+    instance: Instance,
+) {
     let mut random = Random::seeded(seed);
     for _ in 0..operations {
         let key = format!("{}:{}", random.below(10), random.below(60));
@@ -95,14 +101,14 @@ async fn meddle(client: Client, ns: String, seed: u64, operations: usize, tally:
     }
 }
 
-/// `TASKS` clients at once, spread over the instances.
+/// Runs [`TASKS`] clients at once, spread over the instances.
 async fn load(services: &[&Service], ns: &str, operations: usize) -> Arc<Tally> {
     let tally = Arc::new(Tally::default());
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
             let service = services[task as usize % services.len()];
             let tally = Arc::clone(&tally);
-            tokio::spawn(meddle(service.client(), ns.to_owned(), task, operations, tally, Instance::Stays))
+            tokio::spawn(random_requests(service.client(), ns.to_owned(), task, operations, tally, Instance::Stays))
         })
         .collect();
     for task in tasks {
@@ -111,7 +117,7 @@ async fn load(services: &[&Service], ns: &str, operations: usize) -> Arc<Tally> 
     tally
 }
 
-/// Everything created is there or accounted for, nothing expires any more, and the shards agree.
+/// Waits until every created entry is stored or accounted for, and the stats agree with the shards.
 async fn conserved(clients: &[&Client], servers: &[Redis], ns: &str, tally: &Tally) -> Walk {
     eventually(LATER, async || {
         let walk = agreed(clients, servers, ns).await?;
@@ -124,14 +130,14 @@ async fn conserved(clients: &[&Client], servers: &[Redis], ns: &str, tally: &Tal
 }
 
 #[tokio::test]
-async fn nothing_gets_lost_between_three_instances_and_twelve_clients() {
+async fn no_entry_gets_lost_with_three_instances_and_twelve_clients() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let services = [0; 3].map(|_| Service::start(settings.clone()));
     let clients = services.each_ref().map(Service::client);
     let (free, tight) = (format!("{}.", namespace("load")), format!("{}.", namespace("load")));
     clients[0].put_policy(&tight, r#"{"max_size_mb":1,"eviction_policy":"LRU"}"#).await.expect(201);
-    // The other instances know the quota before they write.
+    // All instances must know the quota before they write.
     for client in &clients {
         eventually(LATER, async || {
             let status = client.policy(&tight).await.status;
@@ -156,7 +162,7 @@ async fn nothing_gets_lost_between_three_instances_and_twelve_clients() {
 }
 
 #[tokio::test]
-async fn nothing_gets_lost_between_twelve_clients_of_the_embedded_store() {
+async fn no_entry_gets_lost_with_twelve_clients_of_the_embedded_store() {
     let service = Service::start(Store::Embedded.settings());
     let (client, ns) = (service.client(), namespace("load"));
     client.put_policy(&ns, r#"{"max_size_mb":1,"eviction_policy":"LRU"}"#).await.expect(201);
@@ -165,7 +171,7 @@ async fn nothing_gets_lost_between_twelve_clients_of_the_embedded_store() {
         let books = Books::said(&client, &ns).await;
         let accounted = books.keys + books.expirations + books.evictions;
         ensure!(accounted == tally.left(), "{books:?} account for {accounted} of {} entries", tally.left());
-        // What was written for a second or two is gone as well.
+        // Entries with a TTL of one or two seconds are gone as well.
         let listed = client.all_keys(&ns).await.len() as u64;
         ensure!(listed == books.keys, "{listed} listed, {books:?}");
         Ok(books)
@@ -176,7 +182,7 @@ async fn nothing_gets_lost_between_twelve_clients_of_the_embedded_store() {
 }
 
 #[tokio::test]
-async fn an_instance_killed_in_the_middle_of_its_writes_leaves_exact_numbers() {
+async fn an_instance_killed_during_writes_leaves_exact_stats() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let survivor = Service::start(settings.clone());
@@ -190,7 +196,14 @@ async fn an_instance_killed_in_the_middle_of_its_writes_leaves_exact_numbers() {
                     if task % 3 == 0 { (&survivor, Instance::Stays) } else { (&victim, Instance::MayDie) };
                 let operations = if instance == Instance::Stays { 200 } else { usize::MAX };
                 let seed = round * 100 + task;
-                tokio::spawn(meddle(service.client(), ns.clone(), seed, operations, Arc::clone(&tally), instance))
+                tokio::spawn(random_requests(
+                    service.client(),
+                    ns.clone(),
+                    seed,
+                    operations,
+                    Arc::clone(&tally),
+                    instance,
+                ))
             })
             .collect();
         eventually(LATER, async || {
@@ -212,7 +225,7 @@ async fn an_instance_killed_in_the_middle_of_its_writes_leaves_exact_numbers() {
 }
 
 #[tokio::test]
-async fn what_redis_itself_evicts_counts_as_evicted() {
+async fn entries_that_redis_evicts_count_as_evicted() {
     const KEYS: u64 = 30_000;
     let servers = Redis::three_with(&["--maxmemory", "9mb", "--maxmemory-policy", "volatile-lru"]);
     let service = Service::start(Settings::on(&servers));
@@ -226,7 +239,7 @@ async fn what_redis_itself_evicts_counts_as_evicted() {
     }
     let gone = || servers.iter().map(|server| server.connect().info("stats", "evicted_keys")).sum::<u64>();
     assert!(gone() > 1_000, "{} keys evicted by Redis", gone());
-    // Nobody reads them: the service finds out by itself.
+    // No client reads the evicted keys: the service must find them by itself.
     let walk = eventually(LATER, async || {
         let walk = agreed(&[&client], &servers, &ns).await?;
         let books = walk.books;
@@ -238,7 +251,7 @@ async fn what_redis_itself_evicts_counts_as_evicted() {
     assert_eq!(walk.tags["t"].len() as u64, walk.books.keys);
     assert_eq!(walk.books.evictions, gone(), "Redis evicts values only");
 
-    // A key that Redis dropped is created anew, and counts once.
+    // A key that Redis evicted can be created again, and counts once.
     let missing = (0..KEYS).map(|number| format!("k{number}")).find(|key| !walk.sizes.contains_key(key));
     let missing = missing.expect("some were evicted");
     client.get(&ns, &missing).await.expect_error(404, "key_not_found");
@@ -255,14 +268,14 @@ async fn what_redis_itself_evicts_counts_as_evicted() {
 }
 
 #[tokio::test]
-async fn an_entry_that_redis_evicted_is_noticed_by_the_read_that_misses_it() {
+async fn a_read_that_misses_an_evicted_entry_counts_the_eviction() {
     let servers = Redis::three();
     let service = Service::start(Settings::on(&servers).set("l1_max_mb", 0));
     let (client, ns) = (service.client(), namespace("evicted"));
     client
         .fill(&ns, &json!([{"key": "k", "value": "xx", "ttl": 100, "tags": ["t"]}, {"key": "stays", "value": 1}]))
         .await;
-    // What eviction does to a key, seen from the service: the value is gone before its time.
+    // For the service, UNLINK looks like an eviction: the value is gone before it expires.
     let dropped: i64 =
         servers.iter().map(|s| s.connect().command(&["UNLINK", &format!("cache:{ns}:k")]).integer()).sum();
     assert_eq!(dropped, 1);

@@ -1,5 +1,5 @@
-//! Entries whose time comes while nobody reads them: the numbers follow within seconds, and no shard
-//! is held up by it.
+//! Entries that expire while nobody reads them: the stats are right within seconds, and the sweep does not slow down
+//! a shard.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use crate::support::walk::{Books, agreed, all_books};
 
 on_every_server! {
     an_expired_entry_counts_once_however_it_is_noticed,
-    a_key_that_expired_is_created_anew,
+    an_expired_key_can_be_created_again,
 }
 
 const KEYS: u64 = 100_000;
 const TTL: Duration = Duration::from_secs(4);
 
-/// How long the numbers may take after the last expiry.
+/// How long the stats may take to be right after the last expiry.
 const BOUND: Duration = Duration::from_secs(5);
 
 /// Writes [`KEYS`] entries and returns the moment at which the last of them has expired.
@@ -38,7 +38,7 @@ fn filled(service: &Service, ns: &str) -> Instant {
 const ALL_EXPIRED: Books = Books { keys: 0, bytes: 0, evictions: 0, expirations: KEYS };
 
 #[tokio::test]
-async fn a_hundred_thousand_unread_entries_expire_within_5_seconds_under_two_sweeping_instances() {
+async fn a_hundred_thousand_unread_entries_are_swept_within_5_seconds_by_two_instances() {
     let servers = Redis::three_preferred();
     let settings = Settings::on(&servers);
     let (one, other) = (Service::start(settings.clone()), Service::start(settings));
@@ -47,17 +47,17 @@ async fn a_hundred_thousand_unread_entries_expire_within_5_seconds_under_two_swe
     client.fill(&witness, &json!([{"key": "ever", "value": 1}, {"key": "long", "value": 1, "ttl": 1_000}])).await;
     let watch = Watch::begin(&servers);
     let expired = filled(&one, &ns);
-    // The connections of the first client may have been closed meanwhile, which it could not notice.
+    // A new client: the service may have closed the idle connections of the first one.
     let client = one.client();
     let bound = (expired + BOUND).saturating_duration_since(Instant::now());
-    // Nothing is asked of the service meanwhile: it is on its own.
+    // The service gets no request meanwhile: it must sweep by itself.
     eventually(bound, async || {
         let books = all_books(&servers, &ns);
         ensure!(books == ALL_EXPIRED, "{books:?}");
         Ok(())
     })
     .await;
-    eprintln!("the books of {KEYS} entries were right {:?} after the last expiry", Instant::now() - expired);
+    eprintln!("the totals of {KEYS} entries were right {:?} after the last expiry", Instant::now() - expired);
     assert_eq!(Books::said(&other.client(), &ns).await, ALL_EXPIRED);
     watch.expect_nothing_slow("while 100,000 entries were written and expired");
     let walk = agreed(&[&client, &other.client()], &servers, &ns).await.expect("everything agrees");
@@ -66,7 +66,7 @@ async fn a_hundred_thousand_unread_entries_expire_within_5_seconds_under_two_swe
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_unread_entries_of_the_embedded_store_expire_within_5_seconds() {
+async fn a_hundred_thousand_unread_entries_of_the_embedded_store_are_swept_within_5_seconds() {
     let service = Service::start(Settings::embedded());
     let ns = namespace("expiry");
     let expired = filled(&service, &ns);
@@ -87,7 +87,7 @@ async fn an_expired_entry_counts_once_however_it_is_noticed(service: &Service) {
     let entries: Vec<_> = keys.iter().map(|key| json!({"key": key, "value": "x", "ttl": 1, "tags": ["t"]})).collect();
     cache.fill(&ns, &json!(entries)).await;
     cache.set(&ns, "stays", "12345").await.expect(201);
-    // All were written by one request, but not at one moment: every one of them has to be gone.
+    // One request wrote all entries, but not at the same moment: wait until all have expired.
     eventually(SOON, async || {
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
         let hits = cache.mget(&ns, &names).await.expect(200).number("hits");
@@ -111,12 +111,12 @@ async fn an_expired_entry_counts_once_however_it_is_noticed(service: &Service) {
     .await;
 }
 
-async fn a_key_that_expired_is_created_anew(service: &Service) {
+async fn an_expired_key_can_be_created_again(service: &Service) {
     let (cache, ns) = (service.client(), namespace("expiry"));
     for round in 1..=2 {
         cache.set_for(&ns, "k", "\"xxxx\"", 1).await.expect(201);
         eventually(SOON, async || {
-            // Written again and again while it is alive, it would never expire: only looked at.
+            // Only read: repeated writes would keep the entry alive.
             let status = cache.head(&ns, "k").await.status;
             ensure!(status == 404, "{status}");
             Ok(())

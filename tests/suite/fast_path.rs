@@ -1,5 +1,5 @@
-//! Plain reads and writes of entries are answered before the router. Nobody can tell: the answers are the
-//! same, and requests of both kinds follow each other on a connection in whatever pieces they come.
+//! The fast path answers plain reads and writes of entries before the router. Clients see no difference: the answers
+//! are the same, and both kinds of requests can follow each other on a connection, split into pieces anywhere.
 
 use anyhow::ensure;
 use tokio::io::AsyncWriteExt;
@@ -17,11 +17,11 @@ use crate::support::wire;
 on_both_stores! {
     answers_are_the_same_with_and_without_the_router,
     a_request_id_of_the_client_comes_back,
-    requests_of_both_kinds_in_one_piece_are_answered_in_order,
-    requests_may_break_anywhere,
-    many_answers_at_once_wait_for_a_slow_reader,
-    a_connection_ends_as_its_client_asked,
-    reads_are_counted_once_whoever_answers,
+    requests_of_both_kinds_in_one_write_are_answered_in_order,
+    requests_may_be_split_anywhere,
+    many_pipelined_answers_wait_for_a_slow_reader,
+    a_connection_closes_when_its_client_asks_for_it,
+    reads_count_once_on_both_paths,
 }
 
 async fn connect(service: &Service) -> TcpStream {
@@ -36,10 +36,10 @@ fn put(path: &str, body: &str, headers: &str) -> String {
     format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
-/// A header that the fast path leaves to the router, and that asks for nothing.
+/// A header without an effect, which the fast path leaves to the router.
 const BY_ROUTER: &str = "cache-control: max-age=0\r\n";
 
-/// What must be the same however a request was answered.
+/// The parts of an answer that must be the same on both paths: status, headers and body.
 fn shown(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let varies = |name: &str| ["date", "x-request-id"].contains(&name);
     let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -59,7 +59,7 @@ fn shown(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     (answer.status, headers, without_number("\"ttl_remaining\":", &body))
 }
 
-/// The text with `N` for the digits behind `marker`: seconds left may differ by one.
+/// The text with `N` for the digits after `marker`: the seconds left may differ by one.
 fn without_number(marker: &str, text: &str) -> String {
     match text.split_once(marker) {
         Some((before, after)) if after.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -79,7 +79,7 @@ async fn answers_are_the_same_with_and_without_the_router(service: &Service) {
     for key in ["plain", "a/b c", "long", "mortal", "absent"] {
         let path = key_path(&ns, key);
         let mut stream = connect(service).await;
-        // Twice, so that both are answered from where the first has left a copy.
+        // An extra request first, so that both compared answers come from the same tier.
         wire::ask(&mut stream, &get(&path, "")).await;
         let fast = wire::ask(&mut stream, &get(&path, "")).await;
         let routed = wire::ask(&mut stream, &get(&path, BY_ROUTER)).await;
@@ -111,7 +111,7 @@ async fn a_request_id_of_the_client_comes_back(service: &Service) {
     }
 }
 
-/// Requests of both kinds, and what each is answered.
+/// Requests of both kinds, with the status and a part of the body that each answer must have.
 fn mixture(ns: &str) -> Vec<(String, u16, String)> {
     let batch = |call: &str, body: &str| {
         let length = body.len();
@@ -153,14 +153,14 @@ fn check(answers: &[Answer], expected: &[(String, u16, String)]) {
     assert_eq!(answers.len(), expected.len());
 }
 
-async fn requests_of_both_kinds_in_one_piece_are_answered_in_order(service: &Service) {
+async fn requests_of_both_kinds_in_one_write_are_answered_in_order(service: &Service) {
     let (expected, mut stream) = (mixture(&namespace("whole")), connect(service).await);
     let all: String = expected.iter().map(|(text, ..)| text.as_str()).collect();
     stream.write_all(all.as_bytes()).await.expect("an open connection");
     check(&wire::read_answers(&mut stream, expected.len()).await, &expected);
 }
 
-async fn requests_may_break_anywhere(service: &Service) {
+async fn requests_may_be_split_anywhere(service: &Service) {
     for piece in [1, 2, 3, 7, 50, 111] {
         let (expected, stream) = (mixture(&namespace(&format!("pieces_{piece}"))), connect(service).await);
         stream.set_nodelay(true).expect("a TCP socket");
@@ -169,7 +169,7 @@ async fn requests_may_break_anywhere(service: &Service) {
         let writing = async {
             for piece in all.as_bytes().chunks(piece) {
                 writer.write_all(piece).await.expect("an open connection");
-                // So that the other end reads some of them apart.
+                // Lets the service read some of the pieces separately.
                 tokio::task::yield_now().await;
             }
         };
@@ -178,7 +178,7 @@ async fn requests_may_break_anywhere(service: &Service) {
     }
 }
 
-async fn many_answers_at_once_wait_for_a_slow_reader(service: &Service) {
+async fn many_pipelined_answers_wait_for_a_slow_reader(service: &Service) {
     let (cache, ns) = (service.client(), namespace("slow"));
     let sizes = [10, 5_000, 20_000, 300_000];
     for size in sizes {
@@ -188,7 +188,7 @@ async fn many_answers_at_once_wait_for_a_slow_reader(service: &Service) {
     let rounds = 20;
     let asked: String = sizes.map(|size| get(&key_path(&ns, &size.to_string()), "")).concat().repeat(rounds);
     stream.write_all(asked.as_bytes()).await.expect("an open connection");
-    // Far more than the sockets hold: the service has to wait in the middle of it.
+    // The answers are far larger than the buffers of the sockets: the service must wait in the middle of them.
     let answers = wire::read_answers(&mut stream, sizes.len() * rounds).await;
     for (answer, size) in answers.iter().zip(sizes.iter().cycle()) {
         let value = answer.json()["value"].as_str().map(str::len);
@@ -196,13 +196,13 @@ async fn many_answers_at_once_wait_for_a_slow_reader(service: &Service) {
     }
 }
 
-async fn a_connection_ends_as_its_client_asked(service: &Service) {
+async fn a_connection_closes_when_its_client_asks_for_it(service: &Service) {
     let (cache, ns) = (service.client(), namespace("end"));
     cache.set(&ns, "k", "1").await.expect(201);
     let path = key_path(&ns, "k");
     for text in [get(&path, "connection: close\r\n"), format!("GET {path} HTTP/1.0\r\n\r\n")] {
         let mut stream = connect(service).await;
-        // One for the fast path before it.
+        // First a request for the fast path.
         assert_eq!(wire::ask(&mut stream, &get(&path, "")).await.status, 200);
         stream.write_all(text.as_bytes()).await.expect("an open connection");
         let answer = wire::read_to_end(&mut stream).await;
@@ -210,7 +210,7 @@ async fn a_connection_ends_as_its_client_asked(service: &Service) {
     }
 }
 
-async fn reads_are_counted_once_whoever_answers(service: &Service) {
+async fn reads_count_once_on_both_paths(service: &Service) {
     let (cache, ns) = (service.client(), namespace("counted"));
     cache.set(&ns, "k", "1").await.expect(201);
     let mut stream = connect(service).await;
@@ -223,7 +223,7 @@ async fn reads_are_counted_once_whoever_answers(service: &Service) {
 }
 
 #[tokio::test]
-async fn an_answer_of_a_process_that_ends_says_that_its_connection_does() {
+async fn an_answer_during_shutdown_has_connection_close() {
     let server = Redis::start();
     let service = Service::start(Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 4000));
     let _log = service.log_on_failure();
@@ -241,7 +241,7 @@ async fn an_answer_of_a_process_that_ends_says_that_its_connection_does() {
     })
     .await;
     service.signal(Signal::Term);
-    // Those that are idle end first.
+    // Idle connections are closed first.
     assert_eq!(wire::read_to_end(&mut idle).await, "");
     server.signal(Signal::Cont);
     let answer = wire::read_to_end(&mut waiting).await;

@@ -1,5 +1,5 @@
-//! Instances that know of each other: who lives, with which ring, and what the shards say. Every test has
-//! servers of its own, as whoever lives on the shared ones is not for one test to say.
+//! Instances that know each other: which instances are alive, with which ring, and the state of the shards. Every
+//! test has its own servers, because other tests start instances on the shared ones.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::support::process::Signal;
 use crate::support::redis::{Connection, Redis};
 use crate::support::service::{Service, Settings};
 
-/// Within which an instance that died has disappeared, and what a loaded machine may add.
+/// How soon a dead instance disappears, and the extra time for a loaded machine.
 const DISAPPEARS: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(3);
 
-/// Longer than a beat counts: whoever is seen for so long was heard of meanwhile.
-const WHILE: Duration = Duration::from_secs(4);
+/// Longer than a heartbeat counts: an instance that is listed for so long has sent another heartbeat.
+const LONGER_THAN_A_HEARTBEAT: Duration = Duration::from_secs(4);
 
 const PATH: &str = "/api/v1/cluster";
 
@@ -33,7 +33,7 @@ fn addresses(cluster: &Value) -> Vec<&str> {
     instances.iter().map(|instance| instance["address"].as_str().expect("an address")).collect()
 }
 
-/// Waits until an instance knows of exactly these, itself among them.
+/// Waits until an instance knows exactly these instances, including itself.
 async fn sees(cache: &Client, limit: Duration, services: &[&Service]) {
     let mut expected: Vec<String> = services.iter().map(|service| service.address().to_string()).collect();
     expected.sort();
@@ -47,7 +47,7 @@ async fn sees(cache: &Client, limit: Duration, services: &[&Service]) {
     .await;
 }
 
-/// Waits until so many instances are known on each of these shards.
+/// Waits until each of these shards knows `instances` instances.
 async fn known_on(servers: &[Redis], instances: i64) {
     eventually(SOON, async || {
         for server in servers {
@@ -65,20 +65,20 @@ fn shard<'c>(cluster: &'c Value, name: &str) -> &'c Value {
     shards.iter().find(|shard| shard["name"] == name).unwrap_or_else(|| panic!("no shard {name}: {cluster}"))
 }
 
-/// What is kept about instances, by the name of the key.
-fn kept(connection: &mut Connection) -> BTreeMap<String, i64> {
-    let mut kept = BTreeMap::new();
+/// The number of records about instances on a shard, by the name of the Redis key.
+fn records(connection: &mut Connection) -> BTreeMap<String, i64> {
+    let mut records = BTreeMap::new();
     for key in connection.scan("sidecache:*") {
         let count = if key == "sidecache:instances" { "HLEN" } else { "ZCARD" };
         if key == "sidecache:instances" || key.starts_with("sidecache:heartbeats") {
-            kept.insert(key.clone(), connection.command(&[count, &key]).integer());
+            records.insert(key.clone(), connection.command(&[count, &key]).integer());
         }
     }
-    kept
+    records
 }
 
 #[tokio::test]
-async fn two_instances_see_each_other_through_either() {
+async fn two_instances_know_each_other() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -89,16 +89,16 @@ async fn two_instances_see_each_other_through_either() {
     one.set("fleet", "k", "\"0123456789\"").await.expect(201);
     eventually(LATER, async || {
         let hit = one.get("fleet", "k").await.expect(200).is_l1_hit();
-        ensure!(hit, "not from memory");
+        ensure!(hit, "not from L1");
         Ok(())
     })
     .await;
-    // What the first has in its memory is seen through the second with the next beat.
+    // The second instance reports the first one's L1 after the next heartbeat.
     eventually(SOON, async || {
         let cluster = cluster(&other).await;
         let instances = cluster["instances"].as_array().expect("a list of instances");
         let first = instances.iter().find(|instance| instance["address"] == a.address().to_string());
-        let l1 = &first.expect("it is there")["l1"];
+        let l1 = &first.expect("the first instance is listed")["l1"];
         ensure!(l1["entries"] == 1 && l1["hits"].as_u64() >= Some(1), "{l1}");
         ensure!(l1["bytes"].as_u64() > Some(10) && l1["max_bytes"] == 64 << 20, "{l1}");
         Ok(())
@@ -124,7 +124,7 @@ async fn two_instances_see_each_other_through_either() {
         let instances = cluster["instances"].as_array().expect("a list of instances").iter();
         instances.map(|one| json!([one["id"], one["address"], one["started_at"], one["ring_version"]])).collect()
     };
-    assert_eq!(facts(&seen), facts(&seen_by_other), "the same, in the same order");
+    assert_eq!(facts(&seen), facts(&seen_by_other), "both answers have the same instances in the same order");
     assert_ne!(seen["instances"][0]["id"], seen["instances"][1]["id"]);
 }
 
@@ -137,7 +137,7 @@ async fn a_killed_instance_disappears_within_5_seconds() {
     sees(&one, SOON, &[&a, &b]).await;
     b.kill();
     let killed = Instant::now();
-    assert_eq!(addresses(&cluster(&one).await).len(), 2, "nobody can know yet");
+    assert_eq!(addresses(&cluster(&one).await).len(), 2, "the heartbeat still counts");
     eventually(DISAPPEARS + MARGIN, async || {
         let cluster = cluster(&one).await;
         ensure!(addresses(&cluster) == [a.address().to_string()], "{cluster}");
@@ -147,11 +147,11 @@ async fn a_killed_instance_disappears_within_5_seconds() {
     let listed = killed.elapsed();
     sees(&one, (DISAPPEARS + MARGIN).saturating_sub(listed), &[&a]).await;
     println!("a killed instance was listed for {listed:?} and counted for {:?}", killed.elapsed());
-    // Nothing of it is left in the shards.
+    // The shards have no records of it any more.
     eventually(SOON, async || {
         for server in &servers {
-            let kept = kept(&mut server.connect());
-            ensure!(kept.values().all(|count| *count == 1) && kept.len() == 3, "{kept:?}");
+            let records = records(&mut server.connect());
+            ensure!(records.values().all(|count| *count == 1) && records.len() == 3, "{records:?}");
         }
         Ok(())
     })
@@ -159,7 +159,7 @@ async fn a_killed_instance_disappears_within_5_seconds() {
 }
 
 #[tokio::test]
-async fn an_instance_that_ends_takes_itself_back() {
+async fn an_instance_that_stops_removes_its_records() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -170,7 +170,7 @@ async fn an_instance_that_ends_takes_itself_back() {
     assert_eq!(addresses(&cluster), [a.address().to_string()], "{cluster}");
     assert!(a.stop().success());
     for server in &servers {
-        assert_eq!(kept(&mut server.connect()), BTreeMap::new(), "the last one leaves nothing behind");
+        assert_eq!(records(&mut server.connect()), BTreeMap::new(), "the last one leaves nothing behind");
     }
 }
 
@@ -189,7 +189,7 @@ async fn a_paused_instance_disappears_and_comes_back() {
 }
 
 #[tokio::test]
-async fn the_figures_of_the_shards_are_those_of_redis() {
+async fn the_figures_of_the_shards_match_redis() {
     const LIMIT: u64 = 100 << 20;
     let servers = Redis::three_with(&["--maxmemory", &LIMIT.to_string()]);
     let service = Service::start(Settings::on(&servers));
@@ -226,7 +226,7 @@ async fn the_figures_of_the_shards_are_those_of_redis() {
     let names: Vec<&Value> = seen["shards"].as_array().expect("a list").iter().map(|shard| &shard["name"]).collect();
     assert_eq!(names, ["a", "b", "c"]);
 
-    // A shard that somebody turned into a replica refuses writes.
+    // A shard that somebody turned into a replica is reported.
     let primary = Redis::start();
     let (_, port) =
         primary.url().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).expect("a port");
@@ -244,7 +244,7 @@ async fn the_figures_of_the_shards_are_those_of_redis() {
 }
 
 #[tokio::test]
-async fn a_dead_shard_hides_nobody() {
+async fn a_dead_shard_hides_no_instance() {
     let mut servers = Redis::three();
     let settings = Settings::on(&servers);
     let (a, mut b) = (Service::start(settings.clone()), Service::start(settings));
@@ -253,7 +253,7 @@ async fn a_dead_shard_hides_nobody() {
     known_on(&servers, 2).await;
     servers[1].kill();
     let killed = Instant::now();
-    while killed.elapsed() < WHILE {
+    while killed.elapsed() < LONGER_THAN_A_HEARTBEAT {
         for cache in [&one, &other] {
             let cluster = cluster(cache).await;
             assert_eq!(addresses(&cluster).len(), 2, "{:?}: {cluster}", killed.elapsed());
@@ -275,7 +275,7 @@ async fn a_dead_shard_hides_nobody() {
 }
 
 #[tokio::test]
-async fn a_silent_shard_costs_its_deadline_and_hides_nobody() {
+async fn a_silent_shard_costs_one_timeout_and_hides_no_instance() {
     let servers = Redis::three();
     let settings = Settings::on(&servers).set("redis_timeout_ms", 300);
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -285,33 +285,34 @@ async fn a_silent_shard_costs_its_deadline_and_hides_nobody() {
     servers[2].signal(Signal::Stop);
     let stopped = Instant::now();
     let mut longest = Duration::ZERO;
-    while stopped.elapsed() < WHILE {
+    while stopped.elapsed() < LONGER_THAN_A_HEARTBEAT {
         let asked = Instant::now();
         let cluster = cluster(&one).await;
         longest = longest.max(asked.elapsed());
         assert_eq!(addresses(&cluster).len(), 2, "{:?}: {cluster}", stopped.elapsed());
-        // An answer may be half a second old.
+        // The answer may use a result that is half a second old.
         if asked.duration_since(stopped) > Duration::from_millis(600) {
             assert_eq!(shard(&cluster, "c")["state"], "disconnected");
         }
         tokio::time::sleep(INTERVAL * 10).await;
     }
     println!("with a silent shard an answer took {longest:?} at most");
-    // A deadline and what a loaded machine may add; without one this would be the request's, 20 s.
+    // The timeout of the shard, plus time for a loaded machine. Without that timeout the answer would take as long as
+    // the request's deadline, 20 s.
     assert!(longest < Duration::from_secs(3), "{longest:?}");
     servers[2].signal(Signal::Cont);
     sees(&one, SOON, &[&a, &b]).await;
 }
 
 #[tokio::test]
-async fn instances_with_different_rings_say_so_until_one_is_gone() {
+async fn different_rings_are_reported_until_one_instance_is_gone() {
     let servers = Redis::three();
     let [first, second, third] = servers.each_ref().map(Redis::url);
     let settings = Settings::on(&servers);
     let a = Service::start(settings.clone().set("redis_shards", format!("a={first},b={second}")));
     let one = a.client();
     assert_eq!(one.health().await.expect(200).json()["ring"]["agreed"], true);
-    // They share one shard, by its name and its address.
+    // Each names two of the three servers. They have one server in common, under the same name.
     let settings = settings.set("accept_ring_change", true);
     let mut b = Service::launch(settings.set("redis_shards", format!("b={second},c={third}")));
     let other = b.client();
@@ -334,14 +335,14 @@ async fn instances_with_different_rings_say_so_until_one_is_gone() {
         assert_eq!(addresses(&cluster).len(), 2, "{cluster}");
         assert_eq!(cluster["ring"]["agreed"], false, "{cluster}");
         assert_eq!(cluster["warnings"], json!([warning]));
-        // Traffic goes on: the service is degraded and not down.
+        // The service is degraded, not down: it still takes requests.
         cache.fetch("/readyz").await.expect(200);
     }
     let seen = cluster(&one).await;
     let of = |service: &Service| {
         let instances = seen["instances"].as_array().expect("a list of instances").iter();
         let mut found = instances.filter(|instance| instance["address"] == service.address().to_string());
-        found.next().expect("it is there")["ring_version"].clone()
+        found.next().expect("the instance is listed")["ring_version"].clone()
     };
     assert_eq!([of(&a), of(&b)], [json!(versions[0]), json!(versions[1])]);
     assert_ne!(versions[0], versions[1]);
@@ -359,7 +360,7 @@ async fn instances_with_different_rings_say_so_until_one_is_gone() {
         Ok(())
     })
     .await;
-    // Told when it began and when it ended, not every second.
+    // The log has one line for the beginning and one for the end, not one every second.
     eventually(SOON, async || {
         let log = a.log();
         let told = |text: &str| log.lines().filter(|line| line.contains(text)).count();
@@ -368,17 +369,17 @@ async fn instances_with_different_rings_say_so_until_one_is_gone() {
         Ok(())
     })
     .await;
-    // Its ring is forgotten as well.
+    // The records of the other ring are removed as well.
     eventually(SOON, async || {
-        let kept = kept(&mut servers[1].connect());
-        ensure!(kept.len() == 3 && kept.values().all(|count| *count == 1), "{kept:?}");
+        let records = records(&mut servers[1].connect());
+        ensure!(records.len() == 3 && records.values().all(|count| *count == 1), "{records:?}");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn redis_without_memory_shows_everybody_all_the_same() {
+async fn all_instances_are_listed_although_redis_has_no_memory() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let (a, mut b) = (Service::start(settings.clone()), Service::start(settings.clone()));
@@ -395,7 +396,7 @@ async fn redis_without_memory_shows_everybody_all_the_same() {
         sees(&one, SOON, &[&a, &b, &newcomer]).await;
         assert!(newcomer.stop().success());
         sees(&one, SOON, &[&a, &b]).await;
-        // Our own keys are none that Redis gives up, or counts.
+        // Redis never evicts the service's own keys.
         let evicted: u64 = servers.iter().map(|server| server.connect().info("stats", "evicted_keys")).sum();
         assert_eq!(evicted, 0);
     }
@@ -404,7 +405,7 @@ async fn redis_without_memory_shows_everybody_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_others_left_in_the_shards_is_cleared_away_and_harms_nobody() {
+async fn leftover_records_in_the_shards_are_removed_and_do_no_harm() {
     const LEFT: usize = 1_200;
     let servers = Redis::three();
     let service = Service::start(Settings::on(&servers[..1]));
@@ -415,7 +416,8 @@ async fn what_others_left_in_the_shards_is_cleared_away_and_harms_nobody() {
     let now_ms: i64 = time.items()[0].integer() * 1_000;
     let ids: Vec<String> = (0..LEFT).map(|number| format!("left-{number}")).collect();
     let own = format!("sidecache:heartbeats:{ring}");
-    // Long dead with this ring and with another; alive by a clock that has stepped back since.
+    // Three kinds of leftovers: long dead with this ring; long dead with another ring; and with a heartbeat in the
+    // future, because the shard's clock was set back since.
     let moments =
         [(own.as_str(), now_ms - 60_000), ("sidecache:heartbeats:old", 1), (own.as_str(), now_ms + 3_600_000)];
     let texts = moments.map(|(key, moment)| (key, moment.to_string()));
@@ -426,16 +428,16 @@ async fn what_others_left_in_the_shards_is_cleared_away_and_harms_nobody() {
         commands.push(vec!["HSET", "sidecache:instances", id, "{}"]);
     }
     connection.pipeline(commands);
-    assert_eq!(addresses(&cluster(&cache).await).len(), 1, "none of them lives");
+    assert_eq!(addresses(&cluster(&cache).await).len(), 1, "the leftovers are not listed as alive");
     eventually(LATER, async || {
-        let kept = kept(&mut connection);
-        ensure!(kept.len() == 3 && kept.values().all(|count| *count == 1), "{kept:?}");
+        let records = records(&mut connection);
+        ensure!(records.len() == 3 && records.values().all(|count| *count == 1), "{records:?}");
         Ok(())
     })
     .await;
 
-    // As many that live are counted; as many as a listing may hold are listed. One of them says what nobody
-    // understands.
+    // Now as many with a current heartbeat: all are counted, but only as many are listed as fit into a listing. One
+    // of the records is invalid.
     let now = connection.command(&["TIME"]).items()[0].integer() * 1_000 + 1_500;
     let now = now.to_string();
     let mut commands = Vec::new();
@@ -457,8 +459,8 @@ async fn what_others_left_in_the_shards_is_cleared_away_and_harms_nobody() {
     connection.command(&["FLUSHALL"]);
     sees(&cache, SOON, &[&service]).await;
     eventually(SOON, async || {
-        let kept = kept(&mut connection);
-        ensure!(kept.len() == 3, "{kept:?}");
+        let records = records(&mut connection);
+        ensure!(records.len() == 3, "{records:?}");
         Ok(())
     })
     .await;
@@ -491,7 +493,7 @@ async fn the_embedded_store_is_a_fleet_of_one() {
 }
 
 #[tokio::test]
-async fn an_instance_that_listens_everywhere_is_told_by_the_machines_name() {
+async fn an_instance_that_listens_on_all_addresses_is_listed_by_host_name() {
     let service = Service::start(Settings::embedded().set("listen", "0.0.0.0:0"));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("the machine has a name");
     let expected = format!("{}:{}", host.trim(), service.address().port());

@@ -1,4 +1,4 @@
-//! Flushing: all of a namespace, by glob, by tag, and nothing else.
+//! Flushing a namespace: everything, by glob, or by tag; and nothing but the selected entries.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -10,16 +10,16 @@ use crate::support::redis::Redis;
 use crate::support::service::Service;
 
 on_every_server! {
-    a_glob_takes_what_redis_would_match,
+    a_glob_deletes_what_redis_would_match,
     a_flush_with_a_pattern_finds_all_of_many_keys,
     a_flush_leaves_other_namespaces_alone,
-    a_flush_by_tag_takes_the_entries_that_have_it_now,
+    a_flush_by_tag_deletes_entries_that_currently_have_the_tag,
     a_flush_of_an_unknown_namespace_deletes_nothing,
     a_flushed_key_can_be_written_again,
-    the_numbers_after_a_flush_are_exact,
+    the_stats_after_a_flush_are_exact,
     a_dry_run_counts_what_the_flush_then_deletes,
-    a_dry_run_leaves_no_trace_but_one_listing,
-    a_dry_run_is_true_or_false_and_nothing_else,
+    a_dry_run_is_logged_only_as_one_listing,
+    only_true_and_false_are_valid_for_dry_run,
 }
 
 const KEYS: &[&str] = &[
@@ -76,9 +76,9 @@ const GLOBS: &[(&str, &[&str])] = &[
     ("*", KEYS),
 ];
 
-/// The table above is not an opinion: Redis itself is asked.
+/// Checks the table above against Redis.
 #[test]
-fn the_globs_match_what_redis_says() {
+fn the_table_of_globs_agrees_with_redis() {
     let redis = Redis::start();
     let mut connection = redis.connect();
     for key in KEYS {
@@ -91,7 +91,7 @@ fn the_globs_match_what_redis_says() {
     }
 }
 
-async fn a_glob_takes_what_redis_would_match(service: &Service) {
+async fn a_glob_deletes_what_redis_would_match(service: &Service) {
     let cache = service.client();
     let entries: Vec<Value> = KEYS.iter().map(|key| json!({"key": key, "value": 1})).collect();
     for (glob, matched) in GLOBS {
@@ -126,7 +126,7 @@ async fn a_flush_with_a_pattern_finds_all_of_many_keys(service: &Service) {
 
 async fn a_flush_leaves_other_namespaces_alone(service: &Service) {
     let (cache, ns) = (service.client(), namespace("flush"));
-    // Names that a careless prefix or glob would take along.
+    // Names that a careless prefix or glob would match as well.
     let neighbours = [format!("{ns}x"), format!("{ns}.x"), format!("x{ns}"), ns.to_uppercase(), namespace("flush")];
     for ns in neighbours.iter().chain([&ns]) {
         let body = r#"{"value":1,"tags":["t"]}"#;
@@ -142,7 +142,7 @@ async fn a_flush_leaves_other_namespaces_alone(service: &Service) {
     }
 }
 
-async fn a_flush_by_tag_takes_the_entries_that_have_it_now(service: &Service) {
+async fn a_flush_by_tag_deletes_entries_that_currently_have_the_tag(service: &Service) {
     let (cache, ns) = (service.client(), namespace("flush"));
     let put = async |key: &str, tags: &str| cache.put(&ns, key, format!("{{\"value\":1,\"tags\":{tags}}}")).await;
     put("one", r#"["red"]"#).await.expect(201);
@@ -191,7 +191,7 @@ async fn a_flushed_key_can_be_written_again(service: &Service) {
     }
 }
 
-async fn the_numbers_after_a_flush_are_exact(service: &Service) {
+async fn the_stats_after_a_flush_are_exact(service: &Service) {
     let (cache, ns) = (service.client(), namespace("flush"));
     let entries: Vec<Value> = (0..100)
         .map(|number| json!({"key": format!("k{number:02}"), "value": "x".repeat(number), "tags": [format!("t{}", number % 5)]}))
@@ -245,12 +245,12 @@ async fn a_dry_run_counts_what_the_flush_then_deletes(service: &Service) {
     }
 }
 
-async fn a_dry_run_leaves_no_trace_but_one_listing(service: &Service) {
+async fn a_dry_run_is_logged_only_as_one_listing(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dry"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}])).await;
     cache.flush(&ns, &[("pattern", "a"), ("dry_run", "true")]).await.expect(200);
     assert_eq!(cache.all_keys(&ns).await, ["a", "b"]);
-    // Rows are written in the order of the flushes: were there one of the dry run, it would be below this.
+    // Rows are written in the order of the flushes, so a row of the dry run would be here before this one.
     cache.flush(&ns, &[("pattern", "b")]).await.expect(200);
     let rows = eventually(SOON, async || {
         let page = cache.audit(&ns, &[]).await.expect(200).json();
@@ -273,7 +273,7 @@ async fn a_dry_run_leaves_no_trace_but_one_listing(service: &Service) {
     assert_eq!(logged, (1, 0), "lists and flushes of the dry run");
 }
 
-async fn a_dry_run_is_true_or_false_and_nothing_else(service: &Service) {
+async fn only_true_and_false_are_valid_for_dry_run(service: &Service) {
     let (cache, ns) = (service.client(), namespace("dry"));
     cache.set(&ns, "k", "1").await.expect(201);
     for wrong in ["", "yes", "1", "TRUE", "True", "true "] {

@@ -1,5 +1,6 @@
-//! A foreign type under a name of ours: somebody wrote a list where this service keeps something else.
-//! What needs the name is refused by name, everything else is answered, and a delete or a flush heals it.
+//! A foreign type under one of the service's Redis keys: somebody wrote a list where the service stores another type.
+//! A request that needs the key is refused with an error that names it, all other requests are answered, and a delete
+//! or a flush repairs the key.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::support::walk::agreed;
 /// `max_staleness_ms` at its default.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
-/// Puts a list under this name, which is the type of none of ours.
+/// Puts a list under this name. The service itself stores no lists.
 fn make_foreign(connection: &mut Connection, name: &str) {
     connection.command(&["DEL", name]);
     connection.command(&["LPUSH", name, "x"]);
@@ -42,7 +43,7 @@ impl World {
         World { server, a, b }
     }
 
-    /// The books of the namespace as they lie on the shard: keys and bytes, which may be negative there.
+    /// The totals of the namespace as stored on the shard, keys and bytes. Stored totals may be negative.
     fn raw_books(&self, ns: &str) -> (i64, i64) {
         let mut shard = self.server.connect();
         let name = format!("cache_stats:{ns}");
@@ -55,15 +56,15 @@ impl World {
         (number(keys), number(bytes))
     }
 
-    /// Waits until walk, books and both instances agree.
+    /// Waits until both instances agree with a walk over the shard and its totals.
     async fn agree(&self, ns: &str) {
         let (one, other) = (self.a.client(), self.b.client());
         eventually(LATER, async || agreed(&[&one, &other], std::slice::from_ref(&self.server), ns).await.map(drop))
             .await;
     }
 
-    /// Waits for the bound, then holds what each instance answers against what lies on the shard.
-    async fn nothing_stale(&self, ns: &str, keys: &[String]) {
+    /// Waits for the bound, then compares the answers of each instance with the values on the shard.
+    async fn expect_nothing_stale(&self, ns: &str, keys: &[String]) {
         tokio::time::sleep(MAX_STALENESS).await;
         let mut shard = self.server.connect();
         for key in keys {
@@ -71,16 +72,16 @@ impl World {
             if type_of(&mut shard, &name) == "list" {
                 continue;
             }
-            let lies = match shard.command(&["GET", &name]) {
+            let stored = match shard.command(&["GET", &name]) {
                 Reply::Bulk(None) => None,
                 value => Some(value.text()),
             };
             for service in [&self.a, &self.b] {
                 let answer = service.client().get(ns, key).await;
                 match answer.status {
-                    200 => assert_eq!(Some(answer.value()), lies.as_deref(), "{key}: {:?}", answer.headers),
-                    404 => assert_eq!(lies, None, "{key} is there: {:?}", answer.headers),
-                    // Its metadata is foreign.
+                    200 => assert_eq!(Some(answer.value()), stored.as_deref(), "{key}: {:?}", answer.headers),
+                    404 => assert_eq!(stored, None, "{key} is stored: {:?}", answer.headers),
+                    // The metadata of the key has a foreign type.
                     _ => drop(answer.expect_error(409, "foreign_type")),
                 }
             }
@@ -88,7 +89,7 @@ impl World {
     }
 }
 
-/// Reads until the instance answers from its own memory.
+/// Reads until the instance answers from L1.
 async fn in_memory(cache: &Client, ns: &str, key: &str) {
     eventually(LATER, async || {
         let answer = cache.get(ns, key).await;
@@ -98,7 +99,7 @@ async fn in_memory(cache: &Client, ns: &str, key: &str) {
     .await;
 }
 
-/// The answer is either one of these, or the refusal that names what is in the way.
+/// Checks that the answer has one of these statuses, or is the error that names the key and its foreign type.
 #[track_caller]
 fn done_or_foreign(what: &str, answer: Answer, statuses: &[u16], name: &str) {
     if statuses.contains(&answer.status) {
@@ -108,10 +109,10 @@ fn done_or_foreign(what: &str, answer: Answer, statuses: &[u16], name: &str) {
     assert!(text.contains(name) && text.contains("list"), "{what}: {name} and its type are not named: {text}");
 }
 
-/// The bug: a batch ended half way at the first error of Redis. All three entries were stored and answered with
-/// 500, the totals counted one, no message went out, and other instances kept the old value for ever.
+/// The bug: a batch stopped at the first error of Redis. All three entries were stored, but the answer was a 500, the
+/// totals counted one entry, no invalidation was sent, and other instances kept the old value for ever.
 #[tokio::test]
-async fn regression_a_batch_with_a_foreign_tag_stores_the_others_and_names_it() {
+async fn regression_a_batch_with_a_foreign_tag_stores_the_other_entries() {
     let world = World::start();
     let (one, other, ns) = (world.a.client(), world.b.client(), namespace("foreign"));
     one.set(&ns, "k1", "0").await.expect(201);
@@ -128,7 +129,7 @@ async fn regression_a_batch_with_a_foreign_tag_stores_the_others_and_names_it() 
     assert!(detail.contains(&tag) && detail.contains("list"), "{answer}");
     eventually(MAX_STALENESS, async || {
         let answer = other.get(&ns, "k1").await.expect(200);
-        ensure!(answer.value() == "1", "{} from memory: {}", answer.value(), answer.is_l1_hit());
+        ensure!(answer.value() == "1", "{}, from L1: {}", answer.value(), answer.is_l1_hit());
         Ok(())
     })
     .await;
@@ -138,7 +139,7 @@ async fn regression_a_batch_with_a_foreign_tag_stores_the_others_and_names_it() 
     assert_eq!(world.raw_books(&ns), (2, 2));
 
     let text = one.put(&ns, "k2", r#"{"value":2,"tags":["bad"]}"#).await.expect_error(409, "foreign_type");
-    assert!(text.contains(&tag) && text.contains("list"), "the name and its type are named: {text}");
+    assert!(text.contains(&tag) && text.contains("list"), "the error names the key and its type: {text}");
     for key in ["k2", "k1", "k3", "k2"] {
         let answer = one.delete(&ns, key).await;
         assert_eq!(answer.status, if key == "k2" { 404 } else { 200 }, "{key}: {}", answer.text());
@@ -152,9 +153,9 @@ async fn regression_a_batch_with_a_foreign_tag_stores_the_others_and_names_it() 
     world.agree(&ns).await;
 }
 
-/// The bug: an entry whose old tag is foreign could be neither replaced nor deleted.
+/// The bug: an entry could be neither replaced nor deleted if the key of one of its old tags had a foreign type.
 #[tokio::test]
-async fn regression_an_entry_whose_old_tag_became_foreign_can_be_replaced_and_deleted() {
+async fn regression_an_entry_with_a_foreign_old_tag_can_be_replaced_and_deleted() {
     let world = World::start();
     let (cache, ns) = (world.a.client(), namespace("foreign"));
     for key in ["replaced", "deleted", "kept"] {
@@ -174,10 +175,10 @@ async fn regression_an_entry_whose_old_tag_became_foreign_can_be_replaced_and_de
     assert_eq!(cache.stats(&ns).await.expect(200).number("total_keys"), 0);
 }
 
-/// The names of a namespace that are to be foreign, one after the other.
+/// The kinds of Redis keys of a namespace. The test gives each kind a foreign type, one after the other.
 const KINDS: [&str; 6] = ["cache", "cache_meta", "cache_stats", "cache_index", "cache_due", "cache_tag"];
 
-/// The Redis keys of this kind that a namespace has; of values and metadata only that of `k0`.
+/// The Redis keys of this kind in a namespace. For values and metadata, only the key of `k0`.
 fn names(connection: &mut Connection, kind: &str, ns: &str) -> Vec<String> {
     match kind {
         "cache" | "cache_meta" => vec![format!("{kind}:{ns}:k0")],
@@ -185,17 +186,17 @@ fn names(connection: &mut Connection, kind: &str, ns: &str) -> Vec<String> {
     }
 }
 
-/// The bug: what met the foreign type was 500 and half done, gathered with others it was 500 for all of them, and
-/// nothing but a redis-cli could heal it.
+/// The bug: a request that met the foreign type was half done and answered with 500. If other requests shared its
+/// script, they were answered with 500 too. Only redis-cli could repair the key.
 #[tokio::test]
-async fn regression_a_foreign_type_under_any_name_is_refused_whole_and_healed_by_a_flush() {
+async fn regression_a_foreign_type_under_any_name_is_refused_and_a_flush_repairs_it() {
     let world = World::start();
     for kind in KINDS {
-        foreign_under(&world, kind).await;
+        check_foreign_type_of(&world, kind).await;
     }
 }
 
-async fn foreign_under(world: &World, kind: &str) {
+async fn check_foreign_type_of(world: &World, kind: &str) {
     let (one, other, ns) = (world.a.client(), world.b.client(), namespace(&format!("foreign-{kind}")));
     let keys: Vec<String> = (0..10).map(|number| format!("k{number}")).collect();
     let all: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -210,10 +211,10 @@ async fn foreign_under(world: &World, kind: &str) {
     for name in &foreign {
         make_foreign(&mut shard, name);
     }
-    // Any bucket of the index may be the one that is named, and of several books any.
+    // If there are several foreign keys of a kind, the error may name any of them.
     let named = format!("{kind}:{ns}");
 
-    // What needs the name is refused, or does without it; nothing is ever in between.
+    // Each request is refused, or done completely without the foreign key; never half done.
     done_or_foreign("PUT k0", one.set_for(&ns, "k0", "2", 600).await, &[200, 201], &named);
     done_or_foreign("PUT new", one.put(&ns, "new", r#"{"value":2,"ttl":600,"tags":["t"]}"#).await, &[201], &named);
     done_or_foreign("DELETE k9", one.delete(&ns, "k9").await, &[200], &named);
@@ -240,10 +241,10 @@ async fn foreign_under(world: &World, kind: &str) {
     done_or_foreign("listing", one.list(&ns, &[]).await, &[200], &named);
     let books = world.raw_books(&ns);
     assert!(books.0 >= 0 && books.1 >= 0, "{kind}: {books:?}");
-    world.nothing_stale(&ns, &keys).await;
+    world.expect_nothing_stale(&ns, &keys).await;
 
     if own {
-        // The delete of the key alone heals it.
+        // Deleting the entry is enough to repair the key.
         let deleted = one.delete(&ns, "k0").await;
         assert!([200, 404].contains(&deleted.status), "{kind}: {}", deleted.text());
         one.set(&ns, "k0", "4").await.expect(201);
@@ -256,7 +257,7 @@ async fn foreign_under(world: &World, kind: &str) {
     }
     one.flush(&ns, &[]).await.expect(200);
     for name in &foreign {
-        assert_ne!(type_of(&mut shard, name), "list", "{name} is left");
+        assert_ne!(type_of(&mut shard, name), "list", "{name} still has the foreign type");
     }
     for cache in [&one, &other] {
         eventually(MAX_STALENESS, async || {
@@ -273,11 +274,11 @@ async fn foreign_under(world: &World, kind: &str) {
     world.agree(&ns).await;
 }
 
-/// The bug: requests of one moment share a script, and one foreign value among them failed all.
+/// The bug: concurrent requests share a script, and one foreign value among them failed all of them.
 #[tokio::test]
-async fn regression_requests_gathered_with_a_foreign_one_are_answered() {
+async fn regression_requests_that_share_a_script_with_a_foreign_one_are_answered() {
     let server = Redis::start();
-    // Without a memory of its own every read goes to the shard.
+    // Without L1, every read goes to the shard.
     let service = Service::start(Settings::on(std::slice::from_ref(&server)).set("l1_max_mb", 0).set("workers", 1));
     let (cache, ns) = (service.client(), namespace("foreign"));
     let keys: Vec<String> = (0..64).map(|number| format!("k{number}")).collect();
@@ -309,8 +310,8 @@ async fn regression_requests_gathered_with_a_foreign_one_are_answered() {
     }
 }
 
-/// The names that belong to the fleet and to no namespace: this service writes them anew by itself.
-const OF_THE_FLEET: [&str; 7] = [
+/// The Redis keys that belong to the fleet, not to a namespace. The service rewrites them by itself.
+const FLEET_KEYS: [&str; 7] = [
     "sidecache:ring",
     "sidecache:fence",
     "sidecache:instances",
@@ -320,11 +321,11 @@ const OF_THE_FLEET: [&str; 7] = [
     "sidecache:ring_walker",
 ];
 
-/// The bug: a foreign type under one of these names kept a new instance from becoming ready, hid the living ones
-/// from each other, or stopped the cleaning, for ever.
+/// The bug: a foreign type under one of these names prevented a new instance from becoming ready, hid living
+/// instances from each other, or stopped the removal of moved entries, for ever.
 #[tokio::test]
-async fn regression_foreign_types_under_the_names_of_the_fleet_heal_by_themselves() {
-    for name in OF_THE_FLEET {
+async fn regression_foreign_types_under_the_names_of_the_fleet_are_repaired() {
+    for name in FLEET_KEYS {
         let servers = [Redis::start(), Redis::start()];
         let settings = Settings::on(&servers);
         let only_a = format!("a={}", servers[0].url());
@@ -334,7 +335,7 @@ async fn regression_foreign_types_under_the_names_of_the_fleet_heal_by_themselve
         one.fill(&ns, &(0..200).map(|number| json!({"key": format!("k{number}"), "value": 1})).collect()).await;
         make_foreign(&mut servers[0].connect(), name);
 
-        // A second instance becomes healthy, both serve, and each knows of the other.
+        // A second instance becomes healthy, both serve requests, and each knows the other.
         let b = Service::start(cache_settings);
         let other = b.client();
         eventually(LATER, async || {
@@ -356,7 +357,7 @@ async fn regression_foreign_types_under_the_names_of_the_fleet_heal_by_themselve
         assert_eq!(b.stop().code(), Some(0));
         assert_eq!(a.stop().code(), Some(0));
 
-        // A shard more: the entries that moved are removed, which is one instance's turn.
+        // One shard more: the entries that moved are removed from their old shard.
         let c = Service::start(settings);
         eventually(LATER, async || {
             for server in &servers {
@@ -367,14 +368,14 @@ async fn regression_foreign_types_under_the_names_of_the_fleet_heal_by_themselve
         })
         .await;
         let moved = c.client().metrics().await.total("sidecache_moved_entries_removed_total");
-        // Without its record nobody knows what a shard holds: it is emptied. The fence goes with the record.
+        // Without its record, the contents of a shard are unknown, so it is emptied. The fence belongs to the record.
         let is_emptied = ["sidecache:ring", "sidecache:fence"].contains(&name);
         assert!(is_emptied || moved > 0.0, "{name}: nothing moved");
     }
 }
 
-/// The bug: the walk over what Redis evicted met the foreign type and was never made again: the totals kept what
-/// was gone.
+/// The bug: the walk that looks for evicted keys met the foreign type and never ran again, so the totals still
+/// counted keys that were gone.
 #[tokio::test]
 async fn regression_foreign_types_under_the_names_of_the_walk_do_not_stop_it() {
     let server = Redis::start();
@@ -395,7 +396,7 @@ async fn regression_foreign_types_under_the_names_of_the_walk_do_not_stop_it() {
         let started = Instant::now();
         while shard.info("stats", "evicted_keys") == before {
             assert!(started.elapsed() < LATER, "nothing is evicted");
-            // Redis evicts when a command comes.
+            // Redis evicts only while it processes commands.
             shard.command(&["PING"]);
             tokio::time::sleep(INTERVAL).await;
         }

@@ -1,5 +1,5 @@
-//! Redis or the embedded store without memory: what has nothing to do with a write goes on, and what
-//! frees memory works without any.
+//! Redis or the embedded store out of memory: everything except writes still works, and calls that free memory work
+//! without any free memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use crate::support::redis::{Connection, Redis};
 use crate::support::service::{Service, Settings};
 use crate::support::walk::agreed;
 
-/// A service on one Redis of its own, and a connection to that.
+/// A service with one Redis of its own, and a connection to the Redis.
 fn on_one_shard(settings: &[(&str, u64)]) -> (Redis, Connection, Service) {
     let server = Redis::start();
     let own = Settings::on(std::slice::from_ref(&server)).set("l1_max_mb", 0);
@@ -23,20 +23,20 @@ fn on_one_shard(settings: &[(&str, u64)]) -> (Redis, Connection, Service) {
     (server, connection, service)
 }
 
-/// From now on Redis refuses whatever may need memory.
+/// From now on, Redis refuses every command that may need memory.
 fn exhaust(connection: &mut Connection, policy: &str) {
     connection.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
     connection.command(&["CONFIG", "SET", "maxmemory", "1"]);
 }
 
-/// The bug: the sweep noted again by when to look at the index, as its first write, before it deleted
-/// anything. With Redis out of memory that was refused, and with it every call that sweeps: stats and
-/// listings were 507. So was `metadata=full`, which wrote pending reads first.
+/// The bug: before it deleted anything, the sweep wrote down when to sweep the bucket next. A Redis without memory
+/// refused that write, and so every call that sweeps failed: stats and listings were 507. `metadata=full` was 507 as
+/// well, because it wrote pending counts of reads first.
 #[tokio::test]
-async fn regression_a_redis_without_memory_answers_all_that_is_no_write() {
+async fn regression_a_redis_without_memory_answers_everything_but_writes() {
     let (_server, mut connection, service) = on_one_shard(&[("stats_flush_ms", 600_000)]);
     let (cache, ns) = (service.client(), namespace("memory"));
-    // Two that expire soon, of which one is written anew: its bucket is noted too early then.
+    // Two entries expire soon, and one of them is written again with a longer TTL: its bucket is swept too early.
     cache.set_for(&ns, "renewed", "1", 1).await.expect(201);
     cache.set_for(&ns, "long", "1", 600).await.expect(201);
     cache.set_for(&ns, "renewed", "1", 600).await.expect(200);
@@ -56,10 +56,10 @@ async fn regression_a_redis_without_memory_answers_all_that_is_no_write() {
     assert_eq!(cache.flush(&ns, &[]).await.expect(200).number("deleted_count"), 2);
 }
 
-/// The bug: the right to walk over what Redis evicted was taken by a write that a Redis out of memory
-/// refuses, though the walk is what frees the metadata of all that was evicted.
+/// The bug: the lock for the walk over evicted keys was taken by a write that a Redis without memory refuses,
+/// although this walk frees the metadata of evicted entries.
 #[tokio::test]
-async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
+async fn regression_evicted_entries_are_cleaned_up_without_free_memory() {
     const KEYS: u64 = 3_000;
     let (_server, mut connection, service) = on_one_shard(&[]);
     let (cache, ns) = (service.client(), namespace("memory"));
@@ -67,9 +67,9 @@ async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
     for from in (0..KEYS).step_by(500) {
         cache.fill(&ns, &json!(entries(from).collect::<Vec<Value>>())).await;
     }
-    // Every value has a TTL, so Redis gives all of them up and has still too much.
+    // Every value has a TTL, so Redis evicts all values, and still uses too much memory.
     exhaust(&mut connection, "volatile-lru");
-    // It does so bit by bit, and lets writes pass meanwhile.
+    // Redis evicts bit by bit, and still accepts writes meanwhile.
     eventually(SOON, async || {
         let gone = connection.info("stats", "evicted_keys");
         ensure!(gone == KEYS, "{gone} evicted");
@@ -86,9 +86,9 @@ async fn regression_what_redis_evicted_is_cleared_away_without_memory() {
     assert!(connection.keys(&format!("cache_meta:{ns}:*")).is_empty());
 }
 
-/// C-03. Three times as much as fits, while others read; then Redis may not give anything up any more.
+/// C-03. Clients write three times what fits into memory, while others read. After that, Redis may no longer evict.
 #[tokio::test]
-async fn a_full_redis_gives_up_what_expires_and_the_stats_follow_or_refuses_and_reads_go_on() {
+async fn a_full_redis_evicts_with_exact_stats_or_refuses_writes_and_still_answers_reads() {
     const KEYS: usize = 9_000;
     let servers = Redis::three_with(&["--maxmemory", "6mb", "--maxmemory-policy", "volatile-lru"]);
     let service = Service::start(Settings::on(&servers));
@@ -123,13 +123,13 @@ async fn a_full_redis_gives_up_what_expires_and_the_stats_follow_or_refuses_and_
     for server in &servers {
         let mut connection = server.connect();
         connection.configure("maxmemory-policy", "noeviction");
-        // Less than there is, so that every further write is one too many.
+        // Below the memory in use, so that every further write is refused.
         let used = connection.info("memory", "used_memory");
         connection.configure("maxmemory", &used.saturating_sub(1_000_000).to_string());
     }
-    // Under any other policy older entries would make room.
+    // With any other eviction policy, the service would evict older entries to make room.
     cache.put_policy(&ns, r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"NONE"}"#).await.expect(200);
-    // It may have given more up until now.
+    // Redis may have evicted more until now.
     let before = eventually(LATER, async || {
         let walk = agreed(&[&cache], &servers, &ns).await?;
         ensure!(walk.books.evictions == evicted(), "{:?}, and Redis evicted {}", walk.books, evicted());
@@ -158,9 +158,9 @@ async fn a_full_redis_gives_up_what_expires_and_the_stats_follow_or_refuses_and_
     .await;
 }
 
-/// Overwrites the entry that expires next by one that is larger, so that exactly one has to go.
+/// Overwrites the entry that expires next with a larger value, so that exactly one other entry must be evicted.
 #[tokio::test]
-async fn regression_the_next_to_expire_goes_even_if_the_very_next_is_being_written() {
+async fn regression_the_second_to_expire_is_evicted_while_the_first_is_being_written() {
     let (_server, _connection, service) = on_one_shard(&[]);
     let (cache, ns) = (service.client(), namespace("memory"));
     cache.put_policy(&ns, r#"{"max_size_mb": 1, "eviction_policy": "TTL"}"#).await;
@@ -169,13 +169,13 @@ async fn regression_the_next_to_expire_goes_even_if_the_very_next_is_being_writt
         cache.set_for(&ns, &format!("k{number}"), &value(10_000), 1_000 + number).await.expect(201);
     }
     cache.set_for(&ns, "k0", &value(20_000), 1_000).await.expect(200);
-    // The bug: the second of the same bucket went, whatever expired before it in another one.
+    // The bug: the second entry of the same bucket was evicted, even if an entry in another bucket expires earlier.
     let keys = cache.all_keys(&ns).await;
     let gone: Vec<String> = (0..100).map(|n| format!("k{n}")).filter(|key| !keys.contains(key)).collect();
     assert_eq!(gone, ["k1"]);
 }
 
-/// Fills the embedded store until something goes.
+/// Fills the embedded store until an entry is evicted.
 async fn overfull(cache: &Client, ns: &str) -> u64 {
     let mut number = 0;
     while cache.stats(ns).await.number("evictions") == 0 {
@@ -187,9 +187,9 @@ async fn overfull(cache: &Client, ns: &str) -> u64 {
     number
 }
 
-/// The bug: the entry just written had the fewest reads of all and was itself given up at once.
+/// The bug: the entry that was just written had the fewest reads of all, so it was evicted immediately.
 #[tokio::test]
-async fn regression_a_full_embedded_store_keeps_what_it_was_just_given() {
+async fn regression_a_full_embedded_store_keeps_the_entry_just_written() {
     let service = Service::start(Settings::embedded().set("embedded_max_mb", 1));
     let (cache, ns) = (service.client(), namespace("memory"));
     cache.put_policy(&ns, r#"{"eviction_policy": "LFU"}"#).await;
@@ -204,13 +204,13 @@ async fn regression_a_full_embedded_store_keeps_what_it_was_just_given() {
     }
 }
 
-/// The bug: a place beyond the last one wrapped around, and the listing began again.
+/// The bug: a cursor beyond the last place wrapped around, and the listing started again.
 #[tokio::test]
 async fn regression_a_cursor_beyond_the_end_is_refused() {
     let (_server, _connection, service) = on_one_shard(&[]);
     let (cache, ns) = (service.client(), namespace("memory"));
     cache.set(&ns, "k", "1").await.expect(201);
-    // "3\n18446744073709551615\n", and the first place behind the last.
+    // "3\n18446744073709551615\n", and the first place after the last one.
     for cursor in ["MwoxODQ0Njc0NDA3MzcwOTU1MTYxNQo", "Mwo0Mjk0OTY3Mjk2Cg"] {
         cache.list(&ns, &[("cursor", cursor)]).await.expect_error(400, "invalid_cursor");
     }

@@ -1,7 +1,6 @@
-//! The functional cases F-01 to F-13, each on both stores through real HTTP; F-14 and F-15 are in
-//! `exact_bytes.rs`.
+//! The functional cases F-01 to F-13, each on both stores over real HTTP; F-14 and F-15 are in `exact_bytes.rs`.
 //!
-//! The number in a name is the case's; what the other files test goes beyond this list.
+//! The number in the name of a test is the number of its case. The other files test more than this list.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +15,7 @@ use crate::support::service::{Service, Store};
 
 on_every_server! {
     f01_get_cached_value,
-    f01_head_has_the_headers_alone,
+    f01_head_has_only_headers,
     f01_a_matching_etag_is_not_modified,
     f01_cache_status_names_the_tier,
     f02_get_missing_key,
@@ -44,7 +43,7 @@ async fn f01_get_cached_value(service: &Service) {
     assert_eq!(got.header("content-type"), Some("application/json"));
     assert!(got.header("x-request-id").is_some_and(|id| !id.is_empty()));
 
-    let ttl = got.metadata().ttl_remaining.expect("an entry with a ttl has a remaining one");
+    let ttl = got.metadata().ttl_remaining.expect("an entry with a TTL has a remaining TTL");
     assert!((55..=60).contains(&ttl), "{ttl}");
     assert_eq!(got.header("x-cache-ttl"), Some(ttl.to_string().as_str()));
 
@@ -57,7 +56,7 @@ async fn f01_get_cached_value(service: &Service) {
     assert!(version.is_some(), "the ETag is the version: {:?}", got.header("etag"));
 }
 
-async fn f01_head_has_the_headers_alone(service: &Service) {
+async fn f01_head_has_only_headers(service: &Service) {
     let (cache, ns) = (service.client(), namespace("f01"));
     cache.set_for(&ns, "k", "[1,2,3]", 60).await.expect(201);
     let got = cache.get(&ns, "k").await.expect(200);
@@ -90,7 +89,7 @@ async fn f01_a_matching_etag_is_not_modified(service: &Service) {
     }
     cache.get_with(&ns, "k", &[("if-none-match", "\"1\"")]).await.expect(200);
 
-    // The same value again is a new write: a new version.
+    // Writing the same value again makes a new version.
     cache.set(&ns, "k", "1").await.expect(200);
     let again = cache.get_with(&ns, "k", &[("if-none-match", &etag)]).await.expect(200);
     let version = |etag: &str| etag.trim_matches('"').parse::<u64>().expect("a version");
@@ -118,7 +117,7 @@ async fn f01_cache_status_names_the_tier(service: &Service) {
                 assert!(["a", "b", "c"].iter().any(|name| shard.ends_with(&format!("; detail={name}"))), "{status}");
                 assert!(l1.starts_with(&format!("sidecache-l1; fwd={why}")), "{status}");
             };
-            // Whoever asks for it is answered by the shard, and by L1 again the next time.
+            // With `no-cache` the shard answers; the next read may be answered by L1 again.
             let status = status_of(&cache.get_with(&ns, "k", &[("cache-control", "no-cache")]).await.expect(200));
             on_a_shard(&status, "request");
             let from_l1 = eventually(SOON, async || {
@@ -161,7 +160,10 @@ async fn f03_put_new_key(service: &Service) {
     assert_eq!(got.metadata().ttl_remaining, None, "an entry without a ttl never expires");
     assert_eq!(got.header("x-cache-ttl"), None);
     let metadata = &got.parsed::<HashMap<String, serde_json::Value>>()["metadata"];
-    assert!(metadata.as_object().is_some_and(|fields| fields.contains_key("ttl_remaining")), "null, not absent");
+    assert!(
+        metadata.as_object().is_some_and(|fields| fields.contains_key("ttl_remaining")),
+        "the field is null, not missing"
+    );
 }
 
 async fn f04_put_existing_key(service: &Service) {
@@ -203,7 +205,7 @@ async fn f07_get_after_ttl(service: &Service) {
         Ok(answer)
     })
     .await;
-    // The clocks of the store and of the test count milliseconds.
+    // The clocks of the store and of the test count whole milliseconds, so a small difference is allowed.
     assert!(written.elapsed() >= Duration::from_millis(995), "expired after {:?}", written.elapsed());
     assert_eq!(expired.header("x-cache-hit"), Some("false"));
     expired.expect_error(404, "key_not_found");
@@ -217,7 +219,7 @@ async fn f08_put_with_ttl_60(service: &Service) {
     let remaining = async || cache.get(&ns, "k").await.expect(200).metadata().ttl_remaining;
     cache.set_for(&ns, "k", "1", 60).await.expect(201);
     let ttl = remaining().await.expect("a ttl");
-    assert!((59..=60).contains(&ttl), "{ttl} s are left of 60, rounded up");
+    assert!((59..=60).contains(&ttl), "{ttl} s of 60 are left, rounded up");
     eventually(SOON, async || {
         let ttl = remaining().await.expect("a ttl");
         ensure!(ttl <= 59, "{ttl} s left");
@@ -228,11 +230,11 @@ async fn f08_put_with_ttl_60(service: &Service) {
     cache.set_for(&ns, "k", "1", 3_153_600_000).await.expect(200);
     assert!(remaining().await.is_some_and(|ttl| ttl > 3_153_599_900), "a hundred years");
     cache.set(&ns, "k", "1").await.expect(200);
-    assert_eq!(remaining().await, None, "a write without a ttl takes the old one away");
+    assert_eq!(remaining().await, None, "a write without a TTL removes the old TTL");
     cache.put(&ns, "k", r#"{"value":1,"ttl":null}"#).await.expect(200);
-    assert_eq!(remaining().await, None, "null is as absent");
+    assert_eq!(remaining().await, None, "null is the same as no TTL");
 
-    // A ttl that was shortened counts from the last write.
+    // A shortened TTL counts from the last write.
     cache.set_for(&ns, "k", "1", 1).await.expect(200);
     eventually(SOON, async || {
         let status = cache.get(&ns, "k").await.status;
@@ -258,7 +260,7 @@ async fn f09_mget_5_keys(service: &Service) {
         "hits": 3,
         "misses": 2,
     });
-    // The second time from the nearest tier.
+    // The second time, L1 may answer.
     for _ in 0..2 {
         cache.mget(&ns, &["a", "b", "c", "d", "e"]).await.expect_json(200, &expected);
     }

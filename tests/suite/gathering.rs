@@ -1,5 +1,5 @@
-//! Requests that reach the service at one moment, whose reads and writes go to a shard as few scripts: each
-//! gets its own answer, whatever becomes of the others.
+//! Concurrent requests, whose reads and writes are combined into few script calls to a shard: each request gets its
+//! own answer, whatever happens to the others.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ fn put(ns: &str, key: &str, value: &str) -> String {
     format!("PUT {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}", key_path(ns, key))
 }
 
-/// Sends each request over a connection of its own, while the service stands still. It has served all of
-/// them before, as it would begin with one new connection while it accepts the next.
+/// Sends each request over its own connection, while the service is stopped. The service has served all connections
+/// before. Otherwise it would process the request of one connection before it accepts the next.
 async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<TcpStream> {
     let address = service.address();
     let opened = requests.into_iter().map(|request| async move {
@@ -44,7 +44,7 @@ async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = Stri
     let opened = join_all(opened).await;
     service.signal(Signal::Stop);
     let sent = opened.into_iter().map(|(mut stream, request)| async move {
-        stream.write_all(request.as_bytes()).await.expect("the system takes the request");
+        stream.write_all(request.as_bytes()).await.expect("the kernel takes the request");
         stream
     });
     let sent = join_all(sent).await;
@@ -52,13 +52,13 @@ async fn send_at_once(service: &Service, requests: impl IntoIterator<Item = Stri
     sent
 }
 
-/// The answers to requests that all were there when the service began with the first.
+/// The answers to requests that had all arrived when the service began to process the first.
 async fn at_once(service: &Service, requests: impl IntoIterator<Item = String>) -> Vec<Answer> {
     let mut streams = send_at_once(service, requests).await;
     join_all(streams.iter_mut().map(read_answer)).await
 }
 
-/// How often the server ran a script since this was last asked.
+/// How many scripts the server ran since the last call of this function.
 fn scripts(redis: &Redis) -> u64 {
     let mut connection = redis.connect();
     let stats = connection.command(&["INFO", "commandstats"]).text();
@@ -67,7 +67,7 @@ fn scripts(redis: &Redis) -> u64 {
     stats.lines().filter(|line| line.starts_with("cmdstat_eval")).filter_map(calls).sum()
 }
 
-/// Stores `k0`, `k1` and so on with their numbers as values.
+/// Stores `k0`, `k1` and so on, with the number as the value.
 async fn fill(service: &Service, ns: &str, keys: usize) {
     let entries: Vec<Value> = (0..keys).map(|i| json!({"key": format!("k{i}"), "value": i})).collect();
     service.client().fill(ns, &json!(entries)).await;
@@ -78,7 +78,7 @@ async fn total(service: &Service, ns: &str, number: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn what_comes_at_one_moment_goes_as_few_scripts_and_each_gets_its_own_answer() {
+async fn concurrent_requests_share_few_scripts_and_each_gets_its_own_answer() {
     const KEYS: usize = 90;
     let redis = Redis::start();
     let service = Service::start(on(&redis));
@@ -91,7 +91,7 @@ async fn what_comes_at_one_moment_goes_as_few_scripts_and_each_gets_its_own_answ
         assert_eq!((&answer["created"], &answer["key"]), (&json!(true), &json!(at(i).1)));
     }
     let for_writes = scripts(&redis);
-    // Every second key is there, the first of each pair in its own namespace.
+    // Every second read is a hit; the others ask for a key in a wrong namespace.
     let gets = (0..KEYS).map(|i| get(at(i + i % 2).0, &at(i).1));
     for (i, answer) in at_once(&service, gets).await.into_iter().enumerate() {
         match i % 2 {
@@ -108,7 +108,7 @@ async fn what_comes_at_one_moment_goes_as_few_scripts_and_each_gets_its_own_answ
 }
 
 #[tokio::test]
-async fn of_writes_of_one_key_at_one_moment_one_creates_and_the_books_know_one() {
+async fn one_of_concurrent_writes_creates_the_key_and_the_totals_count_it_once() {
     const WRITES: usize = 60;
     let redis = Redis::start();
     let service = Service::start(on(&redis));
@@ -123,7 +123,7 @@ async fn of_writes_of_one_key_at_one_moment_one_creates_and_the_books_know_one()
 }
 
 #[tokio::test]
-async fn values_beyond_the_bounds_of_a_script_all_come_and_go() {
+async fn values_that_do_not_fit_into_one_script_are_all_written_and_read() {
     const VALUES: usize = 60;
     let redis = Redis::start();
     let service = Service::start(on(&redis));
@@ -139,7 +139,7 @@ async fn values_beyond_the_bounds_of_a_script_all_come_and_go() {
 }
 
 #[tokio::test]
-async fn a_key_that_something_else_was_stored_under_fails_alone() {
+async fn a_read_of_a_foreign_type_fails_alone() {
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let ns = namespace("gathering");
@@ -157,7 +157,7 @@ async fn a_key_that_something_else_was_stored_under_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_write_where_something_else_stands_for_its_metadata_fails_alone() {
+async fn a_write_with_foreign_metadata_fails_alone() {
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let ns = namespace("gathering");
@@ -173,8 +173,8 @@ async fn a_write_where_something_else_stands_for_its_metadata_fails_alone() {
 }
 
 #[tokio::test]
-async fn regression_a_turn_that_is_over_leaves_the_next_one_alone() {
-    // When the answers to one turn had come, those that queued meanwhile were taken for its own and dropped.
+async fn regression_requests_queued_during_a_script_are_answered() {
+    // The bug: when a script call was answered, requests queued meanwhile were treated as part of it and dropped.
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));
@@ -188,12 +188,12 @@ async fn regression_a_turn_that_is_over_leaves_the_next_one_alone() {
         })
     });
     for reader in join_all(readers).await {
-        reader.expect("each has its own answer");
+        reader.expect("each reader gets its own answers");
     }
 }
 
 #[tokio::test]
-async fn who_leaves_harms_nobody_and_leaves_nothing_behind() {
+async fn clients_that_disconnect_do_not_affect_others() {
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));
@@ -204,7 +204,7 @@ async fn who_leaves_harms_nobody_and_leaves_nothing_behind() {
         _ => put(&ns, &format!("new {i}"), "1"),
     });
     let mut streams = send_at_once(&service, requests).await;
-    // They are under way when half of the clients leave.
+    // The requests are in flight when half of the clients disconnect.
     eventually(LATER, async || {
         let in_flight = cache.metrics().await.total("sidecache_shard_in_flight");
         ensure!(in_flight >= 60.0, "{in_flight}");
@@ -220,7 +220,7 @@ async fn who_leaves_harms_nobody_and_leaves_nothing_behind() {
     }
     eventually(LATER, async || {
         let keys = total(&service, &ns, "total_keys").await;
-        ensure!(keys == 90, "{keys} keys: a write that was under way is carried out");
+        ensure!(keys == 90, "{keys} keys: writes in flight must be carried out");
         let in_flight = cache.metrics().await.total("sidecache_shard_in_flight");
         ensure!(in_flight == 0.0, "{in_flight}");
         Ok(())
@@ -229,7 +229,7 @@ async fn who_leaves_harms_nobody_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn each_of_those_gathered_counts_as_one_under_way_and_fails_by_its_own_kind() {
+async fn each_request_of_a_script_counts_as_in_flight_and_fails_as_a_read_or_a_write() {
     const MOST: usize = 8;
     let redis = Redis::start();
     let service = Service::start(on(&redis).set("redis_max_in_flight", MOST).set("redis_timeout_ms", 1500));
@@ -256,13 +256,16 @@ async fn each_of_those_gathered_counts_as_one_under_way_and_fails_by_its_own_kin
             other => panic!("{other} for request {i}"),
         }
     }
-    // Its own errands, such as its beat, take places too.
-    assert!((1..=MOST).contains(&silent), "{silent} under way");
+    // The service's own operations, such as its heartbeat, count as in flight too.
+    assert!((1..=MOST).contains(&silent), "{silent} in flight");
     assert_eq!(silent + refused, answers.len());
     let metrics = cache.metrics().await;
     assert!(metrics.total("sidecache_shard_timeouts_total") >= silent as f64);
     assert!(metrics.total("sidecache_shard_refused_total") >= refused as f64);
-    assert!(metrics.total("sidecache_shard_breaker_openings_total") >= 1.0, "as many silences in a row");
+    assert!(
+        metrics.total("sidecache_shard_breaker_openings_total") >= 1.0,
+        "enough timeouts in a row open the breaker"
+    );
     eventually(LATER, async || {
         let status = cache.get(&ns, "k0").await.status;
         ensure!(status == 200, "{status}");
@@ -272,7 +275,7 @@ async fn each_of_those_gathered_counts_as_one_under_way_and_fails_by_its_own_kin
 }
 
 #[tokio::test]
-async fn writes_of_one_moment_are_refused_each_where_the_room_ends() {
+async fn concurrent_writes_beyond_the_quota_are_refused() {
     let redis = Redis::start();
     let service = Service::start(on(&redis));
     let (cache, ns) = (service.client(), namespace("gathering"));

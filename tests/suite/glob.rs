@@ -1,5 +1,5 @@
-//! The one matcher of patterns against Redis' own, on random patterns and texts. This alone looks into
-//! the crate: ten thousand pairs over HTTP would say no more, and take minutes.
+//! Compares our pattern matcher with that of Redis, on random patterns and texts. This file is the only one in the
+//! suite that uses the crate directly: ten thousand pairs over HTTP would prove no more, and take minutes.
 
 use sidecache::model::Pattern;
 
@@ -11,14 +11,14 @@ const ROUNDS: usize = 20;
 const PATTERNS: usize = 60;
 const TEXTS: usize = 60;
 
-/// What patterns are made of, the special characters more often than the others.
+/// The parts of random patterns. Special characters are more frequent than others.
 const PIECES: [&str; 39] = [
     "*", "*", "*", "**", "?", "?", "??", "[", "[", "[", "]", "]", "[^", "[^", "^", "^", "-", "-", "\\", "\\", "\\\\",
     "\\*", "\\]", "[a-c]", "[c-a]", "[^b-]", "[-b]", "[\\]]", "[]", "[^]", "a", "a", "b", "b", "c", "x", "ü", "€",
     "😀",
 ];
 
-/// What texts are made of.
+/// The characters of random texts.
 const LETTERS: [&str; 22] =
     ["a", "a", "a", "b", "b", "b", "c", "c", "x", "-", "^", "[", "]", "\\", "*", "?", "ü", "ä", "€", "😀", "!", "~"];
 
@@ -40,7 +40,7 @@ fn the_matcher_agrees_with_redis_on_random_patterns() {
         connection.pipeline(texts.iter().map(|text| vec!["SET", text, "1"]));
         let patterns: Vec<String> = (0..PATTERNS)
             .map(|_| match random.below(4) {
-                // Half a text and half a pattern: what is entirely random seldom matches.
+                // The beginning of a text, then a random pattern: an entirely random pattern seldom matches.
                 0 => {
                     let text = random.pick(&texts).clone();
                     let kept: String = text.chars().take(random.below(4)).collect();
@@ -48,8 +48,8 @@ fn the_matcher_agrees_with_redis_on_random_patterns() {
                 }
                 _ => made_of(&mut random, &PIECES, 1, 8),
             })
-            // Redis compares the ends of a range as `char`, which has a sign on some machines and none on
-            // others; ours has none. So a range from or to a letter beyond ASCII is nobody's to rely on.
+            // Redis compares the ends of a range as `char`, which is signed on some machines and unsigned on others;
+            // our matcher compares unsigned bytes. So nobody can rely on a range with a letter beyond ASCII.
             .map(
                 |pattern: String| {
                     if pattern.contains('[') { pattern.replace(|c: char| !c.is_ascii(), "b") } else { pattern }
@@ -63,7 +63,7 @@ fn the_matcher_agrees_with_redis_on_random_patterns() {
             let ours: Vec<&String> = texts.iter().filter(|key| pattern.matches(key)).collect();
             assert!(
                 reply.sorted().iter().eq(ours.iter().copied()),
-                "{text:?}: {ours:?}, and Redis: {:?}",
+                "{text:?}: we match {ours:?}, Redis {:?}",
                 reply.sorted()
             );
             pairs += texts.len();

@@ -1,6 +1,6 @@
-//! What the eviction policies are worth on recorded traffic: a cache-aside client with room for a tenth
-//! of the distinct keys. The embedded store hits exactly as often as a plain simulation of the policy;
-//! shards, which sample, stay within two points of the exact LRU.
+//! The hit ratio of the eviction policies on recorded traffic: a cache-aside client with room for a tenth of the
+//! distinct keys. The embedded store has exactly as many hits as a simple simulation of the policy; shards choose
+//! among samples, and their LRU stays within two percentage points of the exact LRU.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -17,29 +17,29 @@ use crate::support::random::Random;
 use crate::support::service::{Service, Store};
 use crate::support::walk::ENTRY_OVERHEAD;
 
-/// The trace, relative to the project; it is data of others and no part of it.
+/// The path of the trace, relative to the project. The trace is somebody else's data and not part of the project.
 const TRACE: &str = "../shared/traces/web12.trace.xz";
 
-/// What its description says of an exact LRU with room for a tenth.
+/// The hit ratio of an exact LRU with room for a tenth of the keys, from the description of the trace.
 const EXACT_LRU_OF_TRACE: f64 = 0.6848;
 
 const QUOTA_MB: usize = 2;
 
-/// Every key has as many, so that all entries are charged alike.
+/// All keys have the same length, so that all entries are charged equally.
 const KEY_BYTES: usize = 10;
 const POLICIES: [&str; 3] = ["LRU", "LFU", "FIFO"];
 
-/// Keys in the order in which they are asked for.
+/// The requested keys, in order.
 struct Traffic {
     keys: Vec<u32>,
-    /// A tenth of the distinct ones fit.
+    /// How many entries fit: a tenth of the distinct keys.
     places: usize,
-    /// Such that the quota is made up by exactly `places` entries, each with what is charged beside its value.
+    /// The size of each value, so that exactly `places` entries with their keys and overhead fill the quota.
     value_bytes: usize,
 }
 
 impl Traffic {
-    /// The trace where it lies beside the checkout, else a generated workload.
+    /// The trace if it is next to the checkout, else a generated workload.
     fn load() -> Traffic {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TRACE);
         if path.is_file() {
@@ -47,14 +47,14 @@ impl Traffic {
             let mut bytes = Vec::new();
             lzma_rs::xz_decompress(&mut packed, &mut bytes).expect("the trace is an .xz file");
             let (records, rest) = bytes.as_chunks::<4>();
-            assert!(rest.is_empty(), "the trace ends with a whole record");
+            assert!(rest.is_empty(), "the trace ends with a complete record");
             let traffic = Traffic::new(records.iter().map(|record| u32::from_be_bytes(*record)).collect());
             assert_eq!((traffic.keys.len(), traffic.places), (95_607, 1_375));
             let ratio = traffic.ratio(traffic.exact_lru());
             assert!((ratio - EXACT_LRU_OF_TRACE).abs() < 0.0005, "the simulated LRU hits {ratio:.4}");
             return traffic;
         }
-        eprintln!("{TRACE} is not beside this checkout: a generated workload is replayed instead");
+        eprintln!("{TRACE} is not next to this checkout: replaying a generated workload instead");
         Traffic::new(zipf(60_000, 10_000))
     }
 
@@ -83,7 +83,7 @@ impl Traffic {
         self.simulated(|_, now| (0, now), |_, now| (0, now))
     }
 
-    /// Fewest reads since the entry was created; among equals the least recently used.
+    /// Evicts the entry with the fewest reads since it was created; among equals, the least recently used.
     fn exact_lfu(&self) -> usize {
         self.simulated(|_, now| (0, now), |(reads, _), now| (reads + 1, now))
     }
@@ -92,7 +92,8 @@ impl Traffic {
         self.simulated(|_, now| (0, now), |rank, _| rank)
     }
 
-    /// Hits of a cache whose entry of the lowest rank goes first.
+    /// The hits of a cache that evicts the entry with the lowest rank. `written` and `read` give the rank of an entry
+    /// after a write and after a read.
     fn simulated(
         &self,
         written: impl Fn(u32, usize) -> (usize, usize),
@@ -108,7 +109,7 @@ impl Traffic {
                 read(*rank, now)
             } else {
                 if ranks.len() == self.places {
-                    let (_, victim) = order.pop_first().expect("it is full");
+                    let (_, victim) = order.pop_first().expect("the cache is full");
                     ranks.remove(&victim);
                 }
                 written(*key, now)
@@ -119,7 +120,7 @@ impl Traffic {
         hits
     }
 
-    /// GET, and PUT where that found nothing; answers the hits.
+    /// Sends a GET for each key, and a PUT after each miss. Returns the number of hits.
     fn replay(&self, service: &Service, ns: &str) -> usize {
         let mut line = Line::open(service.address());
         let value = format!("\"{}\"", "x".repeat(self.value_bytes - 2));
@@ -138,7 +139,7 @@ impl Traffic {
     }
 }
 
-/// Draws of keys of which the r-th is asked for in proportion to 1 / r.
+/// Random keys with a Zipf distribution: the r-th key is drawn in proportion to 1 / r.
 fn zipf(draws: usize, distinct: u32) -> Vec<u32> {
     let mut random = Random::seeded(12);
     let mut sum = 0.0;
@@ -155,8 +156,7 @@ fn zipf(draws: usize, distinct: u32) -> Vec<u32> {
     (0..draws).map(|_| draw(&mut random)).collect()
 }
 
-/// The hits by policy, in the order of [`POLICIES`], each policy in a namespace and over a connection of
-/// its own.
+/// The hits by policy, in the order of [`POLICIES`]. Each policy has its own namespace and connection.
 async fn hits(store: Store, traffic: &Traffic) -> [usize; 3] {
     let service = Service::start(store.settings());
     let cache = service.client();
@@ -172,12 +172,12 @@ async fn hits(store: Store, traffic: &Traffic) -> [usize; 3] {
         replays.map(|replay| replay.join().expect("a replay that fails says why"))
     });
     let took = started.elapsed();
-    // The connections of the first client were closed meanwhile, which it could not notice.
+    // A new client: the service may have closed the idle connections of the first one.
     let cache = service.client();
     for ((policy, ns), hits) in POLICIES.iter().zip(&names).zip(hits) {
         let (exact, stats) = (traffic.exact(policy), cache.stats(ns).await.expect(200));
         eprintln!(
-            "{policy} on {store:?}: hit ratio {:.4}, exact {:.4}, with room for {} of {} bytes; all took {took:?}",
+            "{policy} on {store:?}: hit ratio {:.4}, exact {:.4}, room for {} values of {} bytes; all took {took:?}",
             traffic.ratio(hits),
             traffic.ratio(exact),
             traffic.places,
@@ -191,32 +191,33 @@ async fn hits(store: Store, traffic: &Traffic) -> [usize; 3] {
 }
 
 #[tokio::test]
-async fn the_embedded_store_hits_exactly_as_often_as_the_exact_policies() {
+async fn the_embedded_store_has_exactly_as_many_hits_as_the_exact_policies() {
     let traffic = Traffic::load();
     let found = hits(Store::Embedded, &traffic).await;
     assert_eq!(found, POLICIES.map(|policy| traffic.exact(policy)), "{POLICIES:?}");
 }
 
 #[tokio::test]
-async fn three_shards_come_within_two_points_of_the_exact_lru() {
+async fn three_shards_are_within_two_points_of_the_exact_lru() {
     let traffic = Traffic::load();
     let [lru, lfu, fifo] = hits(Store::Shards, &traffic).await;
     let off = traffic.ratio(lru) - traffic.ratio(traffic.exact_lru());
     assert!(off.abs() <= 0.02, "LRU is {off:+.4} off");
     let off = traffic.ratio(fifo) - traffic.ratio(traffic.exact_fifo());
     assert!(off.abs() <= 0.05, "FIFO is {off:+.4} off");
-    // A sample does not always hold the newest entry, which exact LFU gives up again and again.
+    // Exact LFU evicts the newest entry again and again. Samples do not always contain it, so the ratio may be
+    // better.
     let off = traffic.ratio(lfu) - traffic.ratio(traffic.exact_lfu());
     assert!(off >= -0.02, "LFU is {off:+.4} off");
 }
 
 #[test]
-fn the_simulations_are_right_on_traffic_that_can_be_done_by_hand() {
+fn the_simulations_are_right_on_traffic_checked_by_hand() {
     let traffic = Traffic { keys: vec![1, 2, 1, 3, 1, 2, 3, 2], places: 2, value_bytes: 1 };
-    // LRU: 1 hits, 3 pushes out 2, 1 hits, 2 pushes out 3, 3 pushes out 1, 2 hits.
+    // LRU: 1 hits, 3 evicts 2, 1 hits, 2 evicts 3, 3 evicts 1, 2 hits.
     assert_eq!(traffic.exact_lru(), 3);
-    // FIFO: 1 hits, 3 pushes out 1, 1 pushes out 2, 2 pushes out 3, 3 pushes out 1, 2 hits.
+    // FIFO: 1 hits, 3 evicts 1, 1 evicts 2, 2 evicts 3, 3 evicts 1, 2 hits.
     assert_eq!(traffic.exact_fifo(), 2);
-    // LFU: 1 hits, 3 pushes out 2, 1 hits, 2 pushes out 3, 3 pushes out 2, 2 pushes out 3.
+    // LFU: 1 hits, 3 evicts 2, 1 hits, 2 evicts 3, 3 evicts 2, 2 evicts 3.
     assert_eq!(traffic.exact_lfu(), 2);
 }

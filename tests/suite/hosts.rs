@@ -1,5 +1,6 @@
-//! Which hosts the service answers for: what a page can have a browser send whose name was led to the service's address
-//! (DNS rebinding), and what programs, probes and proxies send.
+//! Which host names the service answers for. With DNS rebinding, a page's own name resolves to the service's address,
+//! so the page can make a browser send requests to the service. These must be refused, while requests of programs,
+//! probes and proxies work.
 
 use reqwest::Method;
 use tokio::io::AsyncWriteExt;
@@ -13,7 +14,7 @@ use crate::support::wire;
 
 use super::dashboard::{Forms, attribute};
 
-/// Sends a request with these lines as its head, after one that the fast path answers.
+/// Sends a request with this head, after a request that the fast path answers.
 async fn ask(service: &Service, request_line: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
     let first = "GET /api/v1/cache/hosts/absent HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -22,7 +23,7 @@ async fn ask(service: &Service, request_line: &str, headers: &str) -> Answer {
     wire::read_answer(&mut stream).await
 }
 
-/// A request that the fast path would answer, and others that the router does.
+/// Paths of one request that the fast path answers, and of others that the router answers.
 async fn targets(cache: &Client) -> [String; 4] {
     let ns = namespace("hosts");
     cache.set(&ns, "k", "1").await.expect(201);
@@ -35,7 +36,7 @@ async fn targets(cache: &Client) -> [String; 4] {
 }
 
 #[tokio::test]
-async fn on_loopback_a_page_of_another_name_reads_and_changes_nothing() {
+async fn on_loopback_a_page_under_another_name_can_read_and_change_nothing() {
     let service = Service::start(Settings::embedded().set("advertise", "Cache-1:8080"));
     let cache = service.client();
     let paths = targets(&cache).await;
@@ -47,12 +48,12 @@ async fn on_loopback_a_page_of_another_name_reads_and_changes_nothing() {
         }
         for host in ["evil.example", "evil.example:8080", "localhost.evil.example"] {
             let answer = ask(&service, &format!("GET {path} HTTP/1.1"), &format!("Host: {host}\r\n")).await;
-            assert!(answer.header("set-cookie").is_none(), "a token: {:?}", answer.headers);
+            assert!(answer.header("set-cookie").is_none(), "a cookie for forms: {:?}", answer.headers);
             let told = answer.expect_error(421, "misdirected_request");
             assert!(told.contains(host) && told.contains("hosts"), "{told}");
         }
     }
-    // What such a page sends, where the browser takes it for the page's own.
+    // The requests of such a page: the browser believes that they go to the page's own site.
     let page =
         "host: evil.example\r\norigin: http://evil.example\r\nsec-fetch-site: same-origin\r\ncontent-length: 11\r\n";
     let key = &paths[0];
@@ -69,7 +70,7 @@ async fn on_loopback_a_page_of_another_name_reads_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_host_or_with_two_is_wrong() {
+async fn a_request_without_a_host_or_with_two_is_refused() {
     let service = Service::start(Settings::embedded());
     let cache = service.client();
     for path in targets(&cache).await {
@@ -84,15 +85,15 @@ async fn a_request_without_a_host_or_with_two_is_wrong() {
         ] {
             ask(&service, &line, headers).await.expect_error(400, "invalid_host");
         }
-        // HTTP/1.0 has no such header, and balancers still probe with it.
+        // HTTP/1.0 does not require the header, and load balancers still send such probes.
         ask(&service, &format!("GET {path} HTTP/1.0"), "").await.expect(200);
         ask(&service, &format!("GET {path} HTTP/1.0"), "host: evil.example\r\n").await.expect(421);
-        // A whole URI in the request line decides.
+        // A full URI in the request line takes precedence.
         ask(&service, &format!("GET http://localhost{path} HTTP/1.1"), "host: localhost\r\n").await.expect(200);
         ask(&service, &format!("GET http://evil.example{path} HTTP/1.1"), "host: localhost\r\n").await.expect(421);
         ask(&service, &format!("GET http://localhost{path} HTTP/1.1"), "").await.expect(400);
     }
-    // What comes behind a refused request is answered.
+    // The next request on the connection of a refused one is answered.
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
     let refused =
         "PUT /api/v1/cache/hosts/k HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 11\r\n\r\n{\"value\":2}";
@@ -104,7 +105,7 @@ async fn a_request_without_a_host_or_with_two_is_wrong() {
 }
 
 #[tokio::test]
-async fn elsewhere_programs_may_use_any_name_and_browsers_a_known_one() {
+async fn on_other_addresses_programs_may_use_any_name_and_browsers_only_known_names() {
     let open = Settings::embedded().set("listen", "0.0.0.0:0");
     let service = Service::start(open.clone());
     let listed = Service::start(open.set("hosts", "sidecache.default.svc, cache.example"));
@@ -112,7 +113,7 @@ async fn elsewhere_programs_may_use_any_name_and_browsers_a_known_one() {
     let [entry, full, live, dashboard] = targets(&cache).await;
     for path in [&entry, &full, &live, &dashboard] {
         let line = format!("GET {path} HTTP/1.1");
-        // A scrape by the name of a service, a probe by the address of a pod.
+        // A scrape uses the name of a service, a probe the address of a pod.
         for host in ["sidecache:8080", "10.0.0.7:8080"] {
             ask(&service, &line, &format!("host: {host}\r\n")).await.expect(200);
         }
@@ -130,9 +131,9 @@ async fn elsewhere_programs_may_use_any_name_and_browsers_a_known_one() {
     ask(&listed, "GET /livez HTTP/1.0", "").await.expect_error(400, "invalid_host");
 }
 
-/// A page of another site on a connection that the browser does not trust is told by its `Origin` alone.
+/// A browser sends no `Sec-Fetch-Site` to an address that it considers insecure: only `Origin` shows the other site.
 #[tokio::test]
-async fn a_call_from_a_page_is_told_by_its_origin_too() {
+async fn a_call_from_a_page_of_another_site_is_recognised_by_its_origin() {
     let service = Service::start(Settings::embedded().set("listen", "0.0.0.0:0"));
     let (cache, ns) = (service.client(), namespace("hosts"));
     let path = format!("/api/v1/cache/{ns}/mset");
@@ -147,7 +148,7 @@ async fn a_call_from_a_page_is_told_by_its_origin_too() {
     send(&format!("http://{}", service.address())).await.expect(200);
 }
 
-/// A front that ends TLS and asks by another name, as far as this service can see.
+/// A proxy like one that terminates TLS: it sends another `Host` than the one that the browser used.
 fn front(service: &Service) -> Nginx {
     let port = service.address().port();
     Nginx::start(|listen| {
@@ -159,7 +160,7 @@ fn front(service: &Service) -> Nginx {
 }
 
 #[tokio::test]
-async fn forms_work_behind_a_proxy_that_is_named() {
+async fn forms_work_behind_a_proxy_whose_names_are_set() {
     let settings = Settings::embedded().set("hosts", "sidecache").set("public_url", "https://Cache.example/");
     let service = Service::start(settings);
     let nginx = front(&service);
@@ -174,7 +175,7 @@ async fn forms_work_behind_a_proxy_that_is_named() {
     let shown = forms.post_with(&flush, &[], &[("origin", "https://cache.example")]).await.expect(200);
     assert_eq!(attribute(shown.text(), "id=\"dry-run\"", "data-count").as_deref(), Some("1"));
 
-    // Neither the name that the proxy asks by nor the public one is known of itself.
+    // Without the settings, the service knows neither the proxy's name for it nor its public name.
     let plain = Service::start(Settings::embedded());
     let nginx = front(&plain);
     nginx.client().fetch("/dashboard").await.expect_error(421, "misdirected_request");

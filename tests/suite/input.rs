@@ -1,5 +1,4 @@
-//! Requests that are wrong: each gets an error in the one shape, naming what was wrong, and changes
-//! nothing.
+//! Invalid requests: each changes nothing and gets an error in the common format, which names the problem.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ on_both_stores! {
     a_put_names_the_field_that_is_wrong,
     a_ttl_is_a_whole_number_from_1_to_a_hundred_years,
     regression_a_whole_number_may_have_a_fraction_of_zeros,
-    regression_a_date_before_1970_is_a_date,
+    regression_a_date_before_1970_is_valid,
     tags_are_a_list_of_names,
     a_body_needs_no_content_type,
     an_mget_without_proper_keys_is_refused,
@@ -29,7 +28,7 @@ on_both_stores! {
     listing_limits_and_cursors_are_checked,
     unknown_routes_and_methods_are_answered_in_json,
     a_request_id_of_the_client_comes_back,
-    what_another_site_has_a_browser_send_changes_nothing,
+    requests_that_another_site_makes_a_browser_send_change_nothing,
 }
 
 async fn a_put_without_a_proper_body_is_refused(service: &Service) {
@@ -116,7 +115,7 @@ async fn a_ttl_is_a_whole_number_from_1_to_a_hundred_years(service: &Service) {
     }
 }
 
-/// `60.0` was refused, which is how programs write 60 that have only floats, and an integer by JSON Schema.
+/// The bug: `60.0` was refused. For JSON Schema it is an integer, and programs that have only floats write 60 so.
 async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Service) {
     let (cache, ns) = (service.client(), namespace("input"));
     cache.put(&ns, "k", r#"{"value":1,"ttl":60.0}"#).await.expect(201);
@@ -131,8 +130,8 @@ async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Servic
     cache.put_policy(&ns, r#"{"default_ttl":30.5}"#).await.expect_error(400, "invalid_policy");
 }
 
-/// It was refused, and is before all there is.
-async fn regression_a_date_before_1970_is_a_date(service: &Service) {
+/// The bug: such a date was refused. It is valid, and selects everything.
+async fn regression_a_date_before_1970_is_valid(service: &Service) {
     let (cache, ns) = (service.client(), namespace("input"));
     for date in ["1969-12-31T23:59:59Z", "0913-11-09T13:04:11.503Z"] {
         cache.logs(&ns, &[("since", date)]).await.expect(200);
@@ -217,7 +216,7 @@ async fn an_mset_with_a_wrong_entry_stores_nothing_and_names_it(service: &Servic
         let problem = cache.mset_raw(&ns, body).await.expect_one_of_errors(400, codes);
         assert!(problem.contains("entries[1]") && problem.contains(field), "{wrong}: {problem}");
     }
-    // Of several wrong ones the first is named.
+    // If several entries are wrong, the error names the first.
     let two = r#"{"entries":[{"key":"a","value":1},{"key":"b","value":1,"ttl":0},{"key":"stats","value":1}]}"#;
     let problem = cache.mset_raw(&ns, two).await.expect_error(400, "invalid_ttl");
     assert!(problem.contains("entries[1]"), "{problem}");
@@ -230,7 +229,7 @@ async fn a_batch_of_1001_keys_is_refused(service: &Service) {
     let keys: Vec<String> = (0..1_001).map(|number| format!("k{number}")).collect();
     let names: Vec<&str> = keys.iter().map(String::as_str).collect();
     let problem = cache.mget(&ns, &names).await.expect_error(400, "too_many_keys");
-    assert!(problem.contains("1000"), "the limit is named: {problem}");
+    assert!(problem.contains("1000"), "the error names the limit: {problem}");
     let entries: Vec<Value> = names.iter().map(|key| json!({"key": key, "value": 1})).collect();
     cache.mset(&ns, &json!(entries)).await.expect_error(400, "too_many_keys");
     assert_eq!(cache.list(&ns, &[]).await.number("size"), 0);
@@ -248,7 +247,7 @@ async fn unknown_query_parameters_are_refused_before_anything_is_flushed(service
     }
     let both = cache.flush(&ns, &[("pattern", "*"), ("tag", "x")]).await;
     both.expect_error(400, "invalid_query");
-    // Whatever an empty pattern is, it is not "everything".
+    // An empty pattern must not select everything.
     let empty = cache.flush(&ns, &[("pattern", "")]).await;
     assert!([200, 400].contains(&empty.status), "{}", empty.status);
     let problem = cache.list(&ns, &[("patern", "k")]).await.expect_error(400, "invalid_query");
@@ -306,16 +305,15 @@ async fn a_request_id_of_the_client_comes_back(service: &Service) {
     for path in [key_path(&ns, "k"), key_path(&ns, "absent"), "/health".to_owned(), "/nope".to_owned()] {
         let answer = cache.send(Method::GET, &path, &[("x-request-id", "Abc-123_x.y")], None).await;
         assert_eq!(answer.header("x-request-id"), Some("Abc-123_x.y"), "{path}");
-        made.push(cache.fetch(&path).await.header("x-request-id").expect("an id of the service's own").to_owned());
+        made.push(cache.fetch(&path).await.header("x-request-id").expect("the service makes an id").to_owned());
     }
     made.sort();
     made.dedup();
     assert_eq!(made.len(), 4, "ids are unique");
 }
 
-/// One store is enough: the body is refused before any store is asked.
-/// A body is read as JSON whatever its type is called, so a browser would send a POST without asking anybody.
-async fn what_another_site_has_a_browser_send_changes_nothing(service: &Service) {
+/// The service reads a body as JSON whatever its content type is, so a browser sends such a POST without a preflight.
+async fn requests_that_another_site_makes_a_browser_send_change_nothing(service: &Service) {
     let (cache, ns) = (service.client(), namespace("input"));
     cache.set(&ns, "k", "1").await.expect(201);
     let (entries, key) = (cache_path(&ns), key_path(&ns, "k"));
@@ -340,14 +338,14 @@ async fn what_another_site_has_a_browser_send_changes_nothing(service: &Service)
         for call in &calls {
             send(site, call, &[]).await.expect_error(403, "cross_site");
         }
-        // The same by the other road, and a read is nobody's harm.
+        // The router refuses a write as well. A read is allowed.
         send(site, &calls[2], &[("cache-control", "max-age=0")]).await.expect_error(403, "cross_site");
         let seen = cache.get_with(&ns, "k", &[("sec-fetch-site", site)]).await.expect(200);
         assert_eq!(seen.value(), "1");
     }
     assert_eq!(cache.all_keys(&ns).await, ["k"]);
     assert_eq!(cache.policy(&ns).await.expect(200).number("default_ttl"), 60);
-    // What the service's own page sends, and what no page does.
+    // The values for requests of the service's own pages, and for requests that no page made.
     for site in ["same-origin", "none"] {
         for call in &calls {
             let status = send(site, call, &[]).await.status;
@@ -356,6 +354,7 @@ async fn what_another_site_has_a_browser_send_changes_nothing(service: &Service)
     }
 }
 
+/// One store is enough: the body is refused before the store is involved.
 #[tokio::test]
 async fn a_body_over_32_mib_is_refused_cleanly() {
     const LIMIT: usize = 32 * 1024 * 1024;
@@ -365,8 +364,8 @@ async fn a_body_over_32_mib_is_refused_cleanly() {
     for framing in [format!("content-length: {}", LIMIT + 1), "transfer-encoding: chunked".to_owned()] {
         let stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
         let (mut reader, mut writer) = stream.into_split();
-        // The service may answer and close before it has read everything: then writing fails, and the
-        // answer is there nevertheless.
+        // The service may answer and close the connection before it has read the whole body. Then writing fails, but
+        // the answer can still be read.
         let path_sent = path.clone();
         let sender = tokio::spawn(async move {
             let head = format!("PUT {path_sent} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n");
@@ -398,11 +397,14 @@ async fn a_request_head_that_does_not_end_is_cut_off() {
     let service = Service::start(Settings::embedded().set("header_timeout_ms", 300));
     let started = Instant::now();
     let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
-    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.expect("half a head is taken");
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
+        .await
+        .expect("the service accepts half a head");
     let mut rest = Vec::new();
-    // A reset and an end are both a cut; an answer such as 408 before it is welcome.
-    let _ = timeout(wire::PATIENCE, stream.read_to_end(&mut rest)).await.expect("the connection is cut");
-    assert!(started.elapsed() >= Duration::from_millis(290), "cut after {:?}", started.elapsed());
+    // The connection may end normally or with a reset, and an answer such as 408 may come first.
+    let _ = timeout(wire::PATIENCE, stream.read_to_end(&mut rest)).await.expect("the service closes the connection");
+    assert!(started.elapsed() >= Duration::from_millis(290), "closed after {:?}", started.elapsed());
     assert!(!rest.starts_with(b"HTTP/1.1 200"));
     service.client().fetch("/livez").await.expect(200);
 }

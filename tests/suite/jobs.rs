@@ -1,5 +1,5 @@
-//! Flushes that outlive their requests: any instance shows and cancels them, and each leaves one row in the audit
-//! trail, whatever happens to its client, its instance and the database.
+//! Flushes that take longer than their requests and continue as jobs: any instance can show and cancel a job, and
+//! each job leaves one row in the audit trail, whatever happens to its client, its instance and the database.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -21,38 +21,39 @@ use crate::support::service::{Service, Settings};
 use crate::support::slow_shard::{ENTRIES, SlowShard};
 
 on_both_stores! {
-    a_flush_that_asks_for_a_job_gets_one,
-    what_a_job_selects_is_told,
-    a_job_that_is_unknown_is_a_404,
+    a_flush_with_respond_async_becomes_a_job,
+    a_job_shows_its_selection,
+    an_unknown_job_is_a_404,
 }
 
-/// An instance that is silent is noticed after fifteen seconds, by one that has looked for as long.
-const SILENCE_AND_MORE: Duration = Duration::from_secs(60);
+/// How long a job of a lost instance may take to fail. An instance counts as lost after 15 s of silence, and the
+/// instance that notices it must have watched for as long.
+const INSTANCE_LOST: Duration = Duration::from_secs(60);
 
 async fn flush_async(cache: &Client, ns: &str) -> Answer {
     cache.send(Method::DELETE, &cache_path(ns), &[("prefer", "respond-async")], None).await
 }
 
-/// The path of the job that a 202 tells of.
+/// The path of the job, from a 202.
 #[track_caller]
-fn place(answer: Answer) -> String {
+fn job_path(answer: Answer) -> String {
     let answer = answer.expect(202);
     let location = answer.header("location").expect("a 202 says where the job is").to_owned();
     assert_eq!(location, format!("/api/v1/jobs/{}", answer.json()["id"].as_str().expect("a job has an id")));
     location
 }
 
-/// A job once it is in `state`.
-async fn in_state(cache: &Client, place: &str, state: &str, limit: Duration) -> Value {
+/// Waits until a job is in `state`, and returns it.
+async fn in_state(cache: &Client, job_path: &str, state: &str, limit: Duration) -> Value {
     eventually(limit, async || {
-        let job = cache.fetch(place).await.expect(200).json();
+        let job = cache.fetch(job_path).await.expect(200).json();
         ensure!(job["state"] == state, "{job}");
         Ok(job)
     })
     .await
 }
 
-/// The one row that the audit trail has of `ns`: entries deleted, and whether the flush was complete.
+/// The only row about `ns` in the audit trail: the number of deleted entries, and whether the flush was complete.
 async fn audited(cache: &Client, ns: &str) -> (u64, bool) {
     eventually(SOON, async || {
         let page = cache.audit(ns, &[]).await.expect(200).json();
@@ -69,14 +70,14 @@ async fn stored(cache: &Client, ns: &str) -> u64 {
     cache.stats(ns).await.expect(200).number("total_keys")
 }
 
-async fn a_flush_that_asks_for_a_job_gets_one(service: &Service) {
+async fn a_flush_with_respond_async_becomes_a_job(service: &Service) {
     let (cache, ns) = (service.client(), namespace("jobs"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}, {"key": "c", "value": 1}])).await;
     let before = cache.metrics().await.total("sidecache_jobs_done_total");
     let answer = flush_async(&cache, &ns).await;
     assert_eq!(answer.header("preference-applied"), Some("respond-async"));
-    let place = place(answer);
-    let job = in_state(&cache, &place, "done", SOON).await;
+    let job_path = job_path(answer);
+    let job = in_state(&cache, &job_path, "done", SOON).await;
     assert_eq!(job["result"], json!({"success": true, "deleted_count": 3}));
     assert_eq!((&job["kind"], &job["namespace"]), (&json!("flush"), &json!(ns)));
     assert_eq!((&job["done"], &job["estimate"]), (&json!(3), &json!(3)));
@@ -88,22 +89,22 @@ async fn a_flush_that_asks_for_a_job_gets_one(service: &Service) {
     assert!(cache.metrics().await.total("sidecache_jobs_done_total") > before);
     let listed = cache.fetch("/api/v1/jobs").await.expect(200).json();
     assert!(listed["jobs"].as_array().expect("a list").contains(&job), "{listed}");
-    // To cancel what has ended changes nothing.
-    assert_eq!(cache.send(Method::DELETE, &place, &[], None).await.expect(200).json(), job);
+    // Cancelling a job that has ended changes nothing.
+    assert_eq!(cache.send(Method::DELETE, &job_path, &[], None).await.expect(200).json(), job);
 }
 
-async fn what_a_job_selects_is_told(service: &Service) {
+async fn a_job_shows_its_selection(service: &Service) {
     let (cache, ns) = (service.client(), namespace("jobs"));
     cache.fill(&ns, &json!([{"key": "a1", "value": 1}, {"key": "b", "value": 1, "tags": ["t"]}])).await;
     for (query, pattern, tag) in [("pattern=a*", json!("a*"), json!(null)), ("tag=t", json!(null), json!("t"))] {
         let path = format!("{}?{query}", cache_path(&ns));
         let answer = cache.send(Method::DELETE, &path, &[("prefer", "wait=5, respond-async")], None).await;
-        let job = in_state(&cache, &place(answer), "done", SOON).await;
+        let job = in_state(&cache, &job_path(answer), "done", SOON).await;
         assert_eq!((&job["pattern"], &job["tag"], &job["done"]), (&pattern, &tag, &json!(1)));
     }
 }
 
-async fn a_job_that_is_unknown_is_a_404(service: &Service) {
+async fn an_unknown_job_is_a_404(service: &Service) {
     let cache = service.client();
     for id in ["0f31c8f1b2a49d77-000001", "x", "UPPER", "a%20b", "%FF", &"a".repeat(300)] {
         let path = format!("/api/v1/jobs/{id}");
@@ -127,17 +128,17 @@ async fn a_flush_that_ends_within_its_request_leaves_no_job() {
 
 /// The bug: deleting a namespace of many entries ended as `outcome_unknown`, and its policy stayed.
 #[tokio::test]
-async fn regression_deleting_a_large_namespace_goes_on_as_a_job() {
+async fn regression_deleting_a_large_namespace_continues_as_a_job() {
     let shard = SlowShard::very_slow();
     for (settings, _database) in database::both_settings() {
         let service = Service::start(shard.impatient(settings));
         let (cache, ns) = (service.client(), namespace("jobs"));
         let policy = format!("/api/v1/namespaces/{ns}");
         shard.fill(&cache, &ns).await;
-        let place = place(cache.send(Method::DELETE, &policy, &[], None).await);
+        let job_path = job_path(cache.send(Method::DELETE, &policy, &[], None).await);
         cache.fetch(&policy).await.expect(200);
         shard.speed_up();
-        let job = in_state(&cache, &place, "done", LATER).await;
+        let job = in_state(&cache, &job_path, "done", LATER).await;
         assert_eq!((&job["kind"], &job["done"]), (&json!("delete_namespace"), &json!(ENTRIES)));
         cache.fetch(&policy).await.expect_error(404, "namespace_not_found");
         assert_eq!(stored(&cache, &ns).await, 0);
@@ -148,11 +149,11 @@ async fn regression_deleting_a_large_namespace_goes_on_as_a_job() {
             .iter()
             .map(|row| (&row["action"], &row["deleted_count"]))
             .collect();
-        assert_eq!(rows, [(&json!("policy_deleted"), &json!(ENTRIES))], "one row, of the policy");
+        assert_eq!(rows, [(&json!("policy_deleted"), &json!(ENTRIES))], "one row, about the policy");
     }
 }
 
-/// A job that is cancelled leaves the policy, and its row says what was deleted.
+/// A cancelled job keeps the policy, and its row has the number of deleted entries.
 #[tokio::test]
 async fn a_cancelled_deletion_of_a_namespace_keeps_its_policy() {
     let shard = SlowShard::very_slow();
@@ -160,26 +161,26 @@ async fn a_cancelled_deletion_of_a_namespace_keeps_its_policy() {
     let (cache, ns) = (service.client(), namespace("jobs"));
     let policy = format!("/api/v1/namespaces/{ns}");
     shard.fill(&cache, &ns).await;
-    let place = place(cache.send(Method::DELETE, &policy, &[("prefer", "respond-async")], None).await);
-    cache.send(Method::DELETE, &place, &[], None).await.expect(200);
-    let job = in_state(&cache, &place, "cancelled", LATER).await;
+    let job_path = job_path(cache.send(Method::DELETE, &policy, &[("prefer", "respond-async")], None).await);
+    cache.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+    let job = in_state(&cache, &job_path, "cancelled", LATER).await;
     cache.fetch(&policy).await.expect(200);
     let deleted = job["done"].as_u64().expect("a number");
     assert_eq!(audited(&cache, &ns).await, (deleted, false));
 }
 
-/// It ended as `outcome_unknown`, and was given up.
+/// Before there were jobs, such a flush was given up and answered with `outcome_unknown`.
 #[tokio::test]
-async fn a_flush_that_outlives_its_request_becomes_a_job() {
+async fn a_flush_that_takes_longer_than_its_request_becomes_a_job() {
     let shard = SlowShard::very_slow();
     for (settings, _database) in database::both_settings() {
         let service = Service::start(shard.impatient(settings));
         let (cache, ns) = (service.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(cache.flush(&ns, &[]).await);
+        let job_path = job_path(cache.flush(&ns, &[]).await);
         let (mut last, mut grew, mut estimates) = (0, 0, 0);
         let job = eventually(LATER, async || {
-            let job = cache.fetch(&place).await.expect(200).json();
+            let job = cache.fetch(&job_path).await.expect(200).json();
             let done = job["done"].as_u64().expect("a number");
             grew += u64::from(done > last);
             last = done;
@@ -195,7 +196,7 @@ async fn a_flush_that_outlives_its_request_becomes_a_job() {
             Ok(job)
         })
         .await;
-        assert!(grew > 3 && estimates > 0, "its progress is shown, not only its end");
+        assert!(grew > 3 && estimates > 0, "the job shows its progress, not only its end");
         assert_eq!(job["result"], json!({"success": true, "deleted_count": ENTRIES}));
         shard.speed_up();
         assert_eq!(stored(&cache, &ns).await, 0);
@@ -205,7 +206,7 @@ async fn a_flush_that_outlives_its_request_becomes_a_job() {
 }
 
 #[tokio::test]
-async fn a_flush_goes_on_when_its_client_leaves() {
+async fn a_flush_continues_when_its_client_disconnects() {
     let shard = SlowShard::start();
     let service = Service::start(shard.added_to(Settings::shards()));
     let (cache, ns) = (service.client(), namespace("jobs"));
@@ -215,7 +216,7 @@ async fn a_flush_goes_on_when_its_client_leaves() {
     stream.write_all(head.as_bytes()).await.expect("the service takes the request");
     eventually(SOON, async || {
         let left = stored(&cache, &ns).await;
-        ensure!(left < ENTRIES, "it has not begun");
+        ensure!(left < ENTRIES, "the flush has not begun");
         Ok(())
     })
     .await;
@@ -237,37 +238,37 @@ async fn another_instance_shows_and_cancels_a_job() {
         let [one, other] = [(); 2].map(|()| Service::start(settings.clone()));
         let (first, second, ns) = (one.client(), other.client(), namespace("jobs"));
         shard.fill(&first, &ns).await;
-        let place = place(flush_async(&first, &ns).await);
+        let job_path = job_path(flush_async(&first, &ns).await);
         eventually(SOON, async || {
-            let job = second.fetch(&place).await.expect(200).json();
+            let job = second.fetch(&job_path).await.expect(200).json();
             ensure!(job["state"] == "running" && job["done"].as_u64() > Some(0), "{job}");
             let listed = second.fetch("/api/v1/jobs").await.expect(200).json();
             assert_eq!(listed["jobs"][0]["id"], job["id"]);
             Ok(())
         })
         .await;
-        second.send(Method::DELETE, &place, &[], None).await.expect(200);
-        let job = in_state(&first, &place, "cancelled", SOON).await;
+        second.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+        let job = in_state(&first, &job_path, "cancelled", SOON).await;
         let deleted = job["done"].as_u64().expect("a number");
         assert!((1..ENTRIES).contains(&deleted), "{job}");
         assert_eq!(job["result"], json!({"success": false, "deleted_count": deleted}));
-        assert_eq!(in_state(&second, &place, "cancelled", SOON).await, job);
+        assert_eq!(in_state(&second, &job_path, "cancelled", SOON).await, job);
         shard.speed_up();
-        assert_eq!(stored(&second, &ns).await, ENTRIES - deleted, "what it deleted is counted, to the last entry");
+        assert_eq!(stored(&second, &ns).await, ENTRIES - deleted, "the job counted its deleted entries exactly");
         assert_eq!(audited(&first, &ns).await, (deleted, false));
         assert_eq!(first.metrics().await.total("sidecache_jobs_cancelled_total"), 1.0);
     }
 }
 
 #[tokio::test]
-async fn a_job_is_cancelled_where_it_runs() {
+async fn the_instance_that_runs_a_job_cancels_it() {
     let shard = SlowShard::start();
     let service = Service::start(shard.added_to(Settings::shards()));
     let (cache, ns) = (service.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
-    cache.send(Method::DELETE, &place, &[], None).await.expect(200);
-    let job = in_state(&cache, &place, "cancelled", SOON).await;
+    let job_path = job_path(flush_async(&cache, &ns).await);
+    cache.send(Method::DELETE, &job_path, &[], None).await.expect(200);
+    let job = in_state(&cache, &job_path, "cancelled", SOON).await;
     let deleted = job["done"].as_u64().expect("a number");
     shard.speed_up();
     assert_eq!(stored(&cache, &ns).await, ENTRIES - deleted);
@@ -282,40 +283,40 @@ async fn a_job_of_an_instance_that_was_killed_fails_and_is_audited_once() {
         let [mut killed, one, other] = [(); 3].map(|()| Service::start(settings.clone()));
         let (cache, ns) = (killed.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(flush_async(&cache, &ns).await);
+        let job_path = job_path(flush_async(&cache, &ns).await);
         killed.kill();
         shard.speed_up();
         for service in [&one, &other] {
             let cache = service.client();
-            let job = in_state(&cache, &place, "failed", SILENCE_AND_MORE).await;
+            let job = in_state(&cache, &job_path, "failed", INSTANCE_LOST).await;
             assert_eq!((&job["result"]["success"], &job["result"]["code"]), (&json!(false), &json!("instance_lost")));
             let (_, is_complete) = audited(&cache, &ns).await;
             assert!(!is_complete);
         }
         let failed = async |service: &Service| service.client().metrics().await.total("sidecache_jobs_failed_total");
-        assert_eq!(failed(&one).await + failed(&other).await, 1.0, "one of them has found it");
+        assert_eq!(failed(&one).await + failed(&other).await, 1.0, "exactly one instance counts the failed job");
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_was_thought_lost_stops_its_job() {
+async fn an_instance_that_was_reported_lost_stops_its_job() {
     let shard = SlowShard::start();
     let settings = shard.added_to(Settings::shards());
     let [paused, other] = [(); 2].map(|()| Service::start(settings.clone()));
     let (cache, ns) = (paused.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
+    let job_path = job_path(flush_async(&cache, &ns).await);
     paused.signal(Signal::Stop);
-    in_state(&other.client(), &place, "failed", SILENCE_AND_MORE).await;
+    in_state(&other.client(), &job_path, "failed", INSTANCE_LOST).await;
     paused.signal(Signal::Cont);
-    // Its connections from before are closed by now.
+    // A new client: the earlier connections are closed by now.
     let cache = paused.client();
-    let job = in_state(&cache, &place, "failed", SOON).await;
+    let job = in_state(&cache, &job_path, "failed", SOON).await;
     assert_eq!(job["result"]["code"], "instance_lost");
     audited(&other.client(), &ns).await;
     let left = stored(&other.client(), &ns).await;
-    assert!(left > 0, "it went on");
-    // It is said and counted once.
+    assert!(left > 0, "the job must stop");
+    // The failure is logged and counted once.
     assert_eq!(cache.metrics().await.total("sidecache_jobs_failed_total"), 0.0);
     assert_eq!(other.client().metrics().await.total("sidecache_jobs_failed_total"), 1.0);
 }
@@ -328,12 +329,12 @@ async fn a_service_that_stops_ends_its_jobs() {
         let service = Service::start(settings.clone());
         let (cache, ns) = (service.client(), namespace("jobs"));
         shard.fill(&cache, &ns).await;
-        let place = place(flush_async(&cache, &ns).await);
+        let job_path = job_path(flush_async(&cache, &ns).await);
         assert!(service.stop().success());
         shard.speed_up();
         let service = Service::start(settings);
         let cache = service.client();
-        let job = cache.fetch(&place).await.expect(200).json();
+        let job = cache.fetch(&job_path).await.expect(200).json();
         let deleted = job["done"].as_u64().expect("a number");
         assert_eq!((&job["state"], &job["result"]["code"]), (&json!("failed"), &json!("instance_stopped")));
         assert_eq!(stored(&cache, &ns).await, ENTRIES - deleted);
@@ -342,7 +343,7 @@ async fn a_service_that_stops_ends_its_jobs() {
 }
 
 #[tokio::test]
-async fn a_job_runs_while_the_database_is_away() {
+async fn a_job_runs_while_the_database_is_down() {
     let shard = SlowShard::start();
     let mut server = Postgres::start();
     let url = server.fresh_database();
@@ -351,18 +352,18 @@ async fn a_job_runs_while_the_database_is_away() {
     let (cache, ns) = (one.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
     server.kill();
-    let place = place(flush_async(&cache, &ns).await);
-    let job = cache.fetch(&place).await.expect(200).json();
+    let job_path = job_path(flush_async(&cache, &ns).await);
+    let job = cache.fetch(&job_path).await.expect(200).json();
     assert_eq!(job["state"], "running");
-    other.client().fetch(&place).await.expect_error(503, "database_unavailable");
+    other.client().fetch(&job_path).await.expect_error(503, "database_unavailable");
     cache.fetch("/api/v1/jobs").await.expect_error(503, "database_unavailable");
     shard.speed_up();
-    let job = in_state(&cache, &place, "done", LATER).await;
+    let job = in_state(&cache, &job_path, "done", LATER).await;
     assert_eq!(job["result"], json!({"success": true, "deleted_count": ENTRIES}));
     server.run();
     let (other, database) = (other.client(), Database::Postgres(url));
     eventually(LATER, async || {
-        let answer = other.fetch(&place).await;
+        let answer = other.fetch(&job_path).await;
         ensure!(answer.status == 200, "{}", answer.text());
         assert_eq!(answer.json()["state"], "done");
         Ok(())
@@ -374,20 +375,20 @@ async fn a_job_runs_while_the_database_is_away() {
 }
 
 #[tokio::test]
-async fn a_shard_that_fails_fails_the_job() {
+async fn a_failing_shard_fails_the_job() {
     let shard = SlowShard::start();
     let service = Service::start(shard.added_to(Settings::shards()).set("redis_timeout_ms", 300));
     let (cache, ns) = (service.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
-    let place = place(flush_async(&cache, &ns).await);
+    let job_path = job_path(flush_async(&cache, &ns).await);
     eventually(SOON, async || {
-        let job = cache.fetch(&place).await.expect(200).json();
+        let job = cache.fetch(&job_path).await.expect(200).json();
         ensure!(job["done"].as_u64() > Some(0), "{job}");
         Ok(())
     })
     .await;
     shard.stop();
-    let job = in_state(&cache, &place, "failed", SOON).await;
+    let job = in_state(&cache, &job_path, "failed", SOON).await;
     let result = &job["result"];
     assert_eq!((&result["success"], &result["code"]), (&json!(false), &json!("outcome_unknown")), "{job}");
     let (deleted, is_complete) = audited(&cache, &ns).await;
@@ -402,24 +403,24 @@ async fn too_many_flushes_are_refused_before_they_delete_anything() {
     let (cache, ns, refused) = (service.client(), namespace("jobs"), namespace("jobs"));
     cache.set(&refused, "k", "1").await.expect(201);
     shard.fill(&cache, &ns).await;
-    let mut places = Vec::new();
+    let mut paths = Vec::new();
     for _ in 0..MOST {
-        places.push(place(flush_async(&cache, &ns).await));
+        paths.push(job_path(flush_async(&cache, &ns).await));
     }
     flush_async(&cache, &refused).await.expect_error(503, "overloaded");
     assert_eq!(cache.metrics().await.total("sidecache_jobs_refused_total"), 1.0);
     cache.get(&refused, "k").await.expect(200);
-    for place in &places {
-        cache.send(Method::DELETE, place, &[], None).await.expect(200);
+    for job_path in &paths {
+        cache.send(Method::DELETE, job_path, &[], None).await.expect(200);
     }
-    for place in &places {
-        in_state(&cache, place, "cancelled", LATER).await;
+    for job_path in &paths {
+        in_state(&cache, job_path, "cancelled", LATER).await;
     }
-    // There is room again; one that comes within its request waits for it.
+    // There is room again: a flush within its request waits for its turn.
     cache.flush(&refused, &[]).await.expect_json(200, &json!({"success": true, "deleted_count": 1}));
 }
 
-/// A command of this program to a service.
+/// A command line that calls a service.
 fn command(service: &Service, words: &[&str]) -> Command {
     let mut command = process::dying_with_us(env!("CARGO_BIN_EXE_sidecache").as_ref(), Signal::Kill);
     command.args(words).env("SIDECACHE_URL", format!("http://{}", service.address()));
@@ -442,34 +443,34 @@ async fn the_command_line_waits_for_a_job() {
 }
 
 #[tokio::test]
-async fn ctrl_c_leaves_a_job_running_and_says_how_to_look_at_it() {
+async fn ctrl_c_leaves_a_job_running_and_says_how_to_show_it() {
     let shard = SlowShard::very_slow();
     let service = Service::start(shard.impatient(Settings::shards()));
     let (cache, ns) = (service.client(), namespace("jobs"));
     shard.fill(&cache, &ns).await;
     let mut flush = Process::spawn(command(&service, &["flush", &ns, "--yes"]), Signal::Kill);
     let mut said = flush.child().stderr.take().expect("a pipe");
-    let place = eventually(SOON, async || {
+    let job_path = eventually(SOON, async || {
         let listed = cache.fetch("/api/v1/jobs").await.expect(200).json();
         let id = listed["jobs"][0]["id"].as_str().map(str::to_owned);
         Ok(format!("/api/v1/jobs/{}", id.ok_or_else(|| anyhow::anyhow!("no job yet"))?))
     })
     .await;
-    // It listens for the signal once it has looked at its job; until then the signal would end it.
+    // The command catches the signal only after it has read its job; before that, the signal would kill the command.
     eventually(SOON, async || {
         let looks = std::fs::read_to_string(format!("/proc/{}/status", flush.id()))?;
         let caught = looks.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
         let caught = u64::from_str_radix(caught.unwrap_or_default(), 16)?;
-        ensure!(caught & 0b10 != 0, "it does not catch SIGINT yet");
+        ensure!(caught & 0b10 != 0, "the command does not catch SIGINT yet");
         Ok(())
     })
     .await;
     flush.signal(Signal::Int);
-    let ended = flush.wait(SOON).expect("it ends");
+    let ended = flush.wait(SOON).expect("the command ends");
     assert_eq!(ended.code(), Some(6));
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut said, &mut text).expect("what it said is text");
-    let id = place.rsplit('/').next().expect("a path ends with the id");
+    std::io::Read::read_to_string(&mut said, &mut text).expect("the messages are text");
+    let id = job_path.rsplit('/').next().expect("a path ends with the id");
     assert!(text.contains(&format!("sidecache jobs show {id}")), "{text}");
     assert!(text.contains(&format!("sidecache jobs cancel {id}")), "{text}");
     let shown = command(&service, &["jobs", "show", id, "--wait", "--json"]).output().expect("the program runs");

@@ -1,5 +1,5 @@
-//! How long connections stay open: between requests, and while the head of one comes. And what proxies are told about
-//! that and about what they may keep.
+//! How long connections stay open, between requests and while the head of a request arrives; and the headers that
+//! tell proxies how long to keep connections and what they may cache.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ async fn connect(service: &Service) -> TcpStream {
     TcpStream::connect(service.address()).await.expect("the service accepts connections")
 }
 
-/// Requests after which a connection is idle: one for the fast path, one for the router, and one whose length the router
-/// alone can tell.
+/// Requests after which a connection is idle: one for the fast path, one for the router, and one with a chunked body,
+/// whose length only the router can tell.
 fn requests(path: &str) -> [String; 3] {
     let chunked = "5\r\n{\"val\r\n6\r\nue\":1}\r\n0\r\n\r\n";
     [
@@ -28,9 +28,9 @@ fn requests(path: &str) -> [String; 3] {
     ]
 }
 
-/// An idle connection was closed by the deadline of a head, so a proxy that kept it for longer lost requests.
+/// The bug: the deadline for a head also closed idle connections, so a proxy that kept them longer lost requests.
 #[tokio::test]
-async fn an_idle_connection_stays_for_the_idle_time_and_a_head_has_a_deadline_of_its_own() {
+async fn idle_connections_and_request_heads_have_separate_timeouts() {
     let settings =
         Settings::embedded().set("header_timeout_ms", HEADER.as_millis()).set("idle_timeout_ms", IDLE.as_millis());
     let service = Service::start(settings);
@@ -41,7 +41,7 @@ async fn an_idle_connection_stays_for_the_idle_time_and_a_head_has_a_deadline_of
         let answer = wire::ask(&mut stream, &request).await;
         assert!(answer.status < 500, "{request}");
         assert_eq!(answer.header("keep-alive"), Some("timeout=1"), "{request}");
-        // Longer than a head may take.
+        // Longer than the deadline for a head.
         tokio::time::sleep(2 * HEADER).await;
         let answer = wire::ask(&mut stream, &request).await;
         assert!(answer.status < 500, "{request}");
@@ -56,11 +56,11 @@ async fn an_idle_connection_stays_for_the_idle_time_and_a_head_has_a_deadline_of
         assert!(begun.is_empty() || took < IDLE.mul_f32(0.9), "{request:?}, then {begun:?}: closed after {took:?}");
     }
     let slow = service.client().metrics().await.total("sidecache_http_connections_slow_total");
-    assert_eq!(slow, 3.0, "those that had begun a request");
+    assert_eq!(slow, 3.0, "the connections with a started request");
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_for_longer_than_proxies_keep_it() {
+async fn connections_are_kept_longer_than_proxies_keep_them() {
     let service = Store::Embedded.shared_service();
     let path = key_path(&namespace("keep-alive"), "k");
     for request in requests(&path) {
@@ -71,9 +71,9 @@ async fn a_connection_is_kept_for_longer_than_proxies_keep_it() {
     }
 }
 
-/// Without a word about it a cache in front may keep a 404, and some keep a 200 as well.
+/// Without `Cache-Control`, a shared cache in front of the service may store a 404, and some store a 200 as well.
 #[tokio::test]
-async fn a_cache_in_front_is_told_to_ask_again() {
+async fn a_shared_cache_in_front_is_told_to_revalidate() {
     let service = Store::Embedded.shared_service();
     let (cache, ns) = (service.client(), namespace("keep-alive"));
     cache.set(&ns, "k", "1").await.expect(201);

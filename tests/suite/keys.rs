@@ -1,5 +1,5 @@
-//! What a key and a namespace may be: round trips of awkward ones, refusals of the others, and the
-//! keys that look like routes.
+//! Valid keys and namespaces: awkward ones work in every call, invalid ones are refused, and keys that look like
+//! routes are ordinary keys.
 
 use anyhow::ensure;
 use reqwest::Method;
@@ -13,10 +13,10 @@ use crate::support::wire;
 
 on_both_stores! {
     awkward_keys_round_trip,
-    awkward_keys_stay_apart,
-    dots_are_keys_and_no_steps_in_a_path,
-    regression_dots_are_no_namespaces,
-    percent_encoding_is_of_no_consequence,
+    awkward_keys_do_not_collide,
+    dots_are_keys_not_path_segments,
+    regression_dots_are_not_valid_namespaces,
+    different_percent_encodings_are_the_same_key,
     an_unencoded_slash_is_another_route,
     a_key_of_512_bytes_is_the_longest,
     keys_with_control_characters_are_refused,
@@ -90,7 +90,7 @@ async fn awkward_keys_round_trip(service: &Service) {
     }
 }
 
-async fn awkward_keys_stay_apart(service: &Service) {
+async fn awkward_keys_do_not_collide(service: &Service) {
     let (cache, ns) = (service.client(), namespace("keys"));
     for (index, key) in AWKWARD.iter().enumerate() {
         cache.set(&ns, key, &index.to_string()).await.expect(201);
@@ -104,8 +104,9 @@ async fn awkward_keys_stay_apart(service: &Service) {
     assert_eq!(cache.mget(&ns, AWKWARD).await.number("hits"), AWKWARD.len() as u64);
 }
 
-async fn dots_are_keys_and_no_steps_in_a_path(service: &Service) {
-    // Clients that follow the URL standard resolve these away, even encoded: a bare socket does not.
+async fn dots_are_keys_not_path_segments(service: &Service) {
+    // Clients that follow the URL standard remove these from a path, even if they are encoded, so the test uses a
+    // plain socket.
     let (cache, ns, address) = (service.client(), namespace("keys"), service.address());
     for key in [".", ".."] {
         let path = format!("{}/{key}", cache_path(&ns));
@@ -117,8 +118,8 @@ async fn dots_are_keys_and_no_steps_in_a_path(service: &Service) {
     }
 }
 
-async fn regression_dots_are_no_namespaces(service: &Service) {
-    // They were, and the paths to them led elsewhere in every client that resolves `..`.
+async fn regression_dots_are_not_valid_namespaces(service: &Service) {
+    // The bug: they were valid namespaces, but every client that resolves `..` requested another path.
     let (cache, address) = (service.client(), service.address());
     for ns in [".", "..", "%2E", "%2e%2E"] {
         for (method, path, body) in [
@@ -136,14 +137,14 @@ async fn regression_dots_are_no_namespaces(service: &Service) {
     }
 }
 
-async fn percent_encoding_is_of_no_consequence(service: &Service) {
+async fn different_percent_encodings_are_the_same_key(service: &Service) {
     let (cache, ns, address) = (service.client(), namespace("keys"), service.address());
     cache.set(&ns, "a:b/ü", "1").await.expect(201);
     for spelling in ["a:b%2F%C3%BC", "a%3Ab%2f%c3%bc", "%61%3A%62%2F%C3%bc"] {
         let path = format!("{}/{spelling}", cache_path(&ns));
         assert_eq!(wire::request(address, "GET", &path, "").await.expect(200).value(), "1", "{spelling}");
     }
-    // In a path a plus is a plus.
+    // In a path, a plus does not mean a space.
     cache.set(&ns, "a b", "2").await.expect(201);
     let plus = format!("{}/a+b", cache_path(&ns));
     wire::request(address, "GET", &plus, "").await.expect_error(404, "key_not_found");
@@ -159,8 +160,8 @@ async fn an_unencoded_slash_is_another_route(service: &Service) {
     wire::request(service.address(), "PUT", &path, r#"{"value":1}"#).await.expect_error(404, "no_such_route");
 }
 
-/// In an mget an invalid key has an error of its own, and others are answered as ever.
-async fn costs_itself_alone(cache: &Client, ns: &str, invalid: &str) {
+/// Checks that an invalid key in an mget has an error of its own, and that the other keys are answered as usual.
+async fn fails_alone_in_an_mget(cache: &Client, ns: &str, invalid: &str) {
     let error = json!({"value": null, "found": false, "error": "invalid_key"});
     let results = json!({"absent": {"value": null, "found": false}, invalid: error});
     let expected = json!({"results": results, "hits": 0, "misses": 1, "errors": 1});
@@ -182,7 +183,7 @@ async fn a_key_of_512_bytes_is_the_longest(service: &Service) {
         cache.get(&ns, &key).await.expect_error(400, "invalid_key");
         cache.delete(&ns, &key).await.expect_error(400, "invalid_key");
         assert_eq!(cache.head(&ns, &key).await.status, 400);
-        costs_itself_alone(&cache, &ns, &key).await;
+        fails_alone_in_an_mget(&cache, &ns, &key).await;
         let entries = json!([{"key": "ok", "value": 1}, {"key": key, "value": 1}]);
         let problem = cache.mset(&ns, &entries).await.expect_error(400, "invalid_key");
         assert!(problem.contains("entries[1]"), "{problem}");
@@ -196,7 +197,7 @@ async fn keys_with_control_characters_are_refused(service: &Service) {
         cache.set(&ns, key, "1").await.expect_error(400, "invalid_key");
         cache.get(&ns, key).await.expect_error(400, "invalid_key");
         cache.delete(&ns, key).await.expect_error(400, "invalid_key");
-        costs_itself_alone(&cache, &ns, key).await;
+        fails_alone_in_an_mget(&cache, &ns, key).await;
         let problem = cache.mset(&ns, &json!([{"key": key, "value": 1}])).await.expect_error(400, "invalid_key");
         assert!(problem.contains("entries[0]"), "{problem}");
     }
@@ -224,7 +225,7 @@ async fn the_empty_key_is_refused(service: &Service) {
     let delete = cache.send(Method::DELETE, &path, &[], None).await;
     assert!([400, 404].contains(&delete.status), "{}", delete.status);
     cache.get(&ns, "kept").await.expect(200);
-    costs_itself_alone(&cache, &ns, "").await;
+    fails_alone_in_an_mget(&cache, &ns, "").await;
     cache.mset(&ns, &json!([{"key": "", "value": 1}])).await.expect_error(400, "invalid_key");
 }
 
@@ -246,7 +247,7 @@ async fn namespaces_with_other_characters_are_refused(service: &Service) {
     for name in ["a b", "a:b", "a/b", "ü", "*", "a\0", "a\n", "{a}", "a+b", "a%b", "名"] {
         refused_everywhere(service, name).await;
     }
-    // Not even UTF-8.
+    // A name that is not UTF-8.
     let bad = service.client().fetch("/api/v1/cache/%FF/k").await;
     bad.expect_error(400, "invalid_namespace");
 }
@@ -291,7 +292,7 @@ async fn names_of_routes_are_ordinary_keys(service: &Service) {
         cache.delete(&ns, key).await.expect_json(200, &json!({"success": true, "deleted": true}));
         cache.delete(&ns, key).await.expect_error(404, "key_not_found");
     }
-    // And of namespaces, too.
+    // They are ordinary names of namespaces, too.
     for ns in ["mget", "mset", "stats", "cache", "namespaces"] {
         let key = encoded(&namespace("keys"));
         cache.send(Method::PUT, &key_path(ns, &key), &[], Some(br#"{"value":1}"#.to_vec())).await.expect(201);

@@ -1,5 +1,5 @@
-//! The listener towards clients that do odd things with a connection. Very many clients, and slow ones,
-//! are in `connections.rs`; the deadline of a header in `input.rs`.
+//! The listener and clients that use a connection in odd ways. `connections.rs` has tests with very many and with
+//! slow clients, `input.rs` has the deadline of a request head.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ async fn connect(service: &Service) -> TcpStream {
 }
 
 async fn send(stream: &mut TcpStream, text: &str) {
-    stream.write_all(text.as_bytes()).await.expect("the service takes it");
+    stream.write_all(text.as_bytes()).await.expect("the service accepts the bytes");
 }
 
-/// Waits until a metric is what it should be.
+/// Waits until `right` accepts the value of a metric.
 async fn until(cache: &Client, metric: &str, right: impl Fn(f64) -> bool) {
     eventually(LATER, async || {
         let value = cache.metrics().await.total(metric);
@@ -32,8 +32,7 @@ async fn until(cache: &Client, metric: &str, right: impl Fn(f64) -> bool) {
     .await;
 }
 
-/// The shard stands still while the client says that it has no more to send: that is no reason to forget
-/// its request.
+/// The client closes its sending half while the shard is stopped. The service must still answer the request.
 #[tokio::test]
 async fn a_half_closed_connection_gets_its_answer() {
     let server = Redis::start();
@@ -86,7 +85,7 @@ async fn requests_in_one_packet_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_answered_and_closed_unless_it_asks_to_stay() {
+async fn http_1_0_connections_close_unless_they_ask_for_keep_alive() {
     let service = Store::Embedded.shared_service();
     let mut stream = connect(service).await;
     send(&mut stream, "GET /livez HTTP/1.0\r\n\r\n").await;
@@ -108,7 +107,7 @@ async fn headers_too_long_or_too_many_are_a_431() {
     let many: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
     for headers in [long, many] {
         let mut stream = connect(service).await;
-        // It may be answered before all of it was sent.
+        // The service may answer before the whole head was sent.
         let _ = stream.write_all(format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").as_bytes()).await;
         let answer = wire::read_to_end(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
@@ -118,7 +117,7 @@ async fn headers_too_long_or_too_many_are_a_431() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_announced_and_not_wanted_is_not_asked_for() {
+async fn a_too_large_body_is_refused_before_it_is_sent() {
     let service = Store::Embedded.shared_service();
     let path = key_path(&namespace("listener"), "k");
     let text = format!(
@@ -126,7 +125,7 @@ async fn a_body_that_is_announced_and_not_wanted_is_not_asked_for() {
     );
     let mut stream = connect(service).await;
     send(&mut stream, &text).await;
-    // The first line is that of the answer: no 100 before it.
+    // The first line belongs to the final answer: there is no `100 Continue` before it.
     let answer = wire::read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"body_too_large\""), "{answer:?}");
 }
@@ -138,7 +137,7 @@ async fn a_client_that_never_reads_is_cut_off() {
     let large = format!("\"{}\"", "x".repeat(4_000_000));
     cache.set(&ns, "k", &large).await.expect(201);
     let mut stream = connect(&service).await;
-    // More than any two buffers of a kernel take.
+    // The answers are larger than the kernel's buffers on both ends.
     let text = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k")).repeat(20);
     send(&mut stream, &text).await;
     until(&cache, "sidecache_http_connections_stalled_total", |stalled| stalled == 1.0).await;
@@ -151,7 +150,7 @@ fn one_body() -> Settings {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
+async fn bodies_beyond_the_memory_limit_are_refused_until_there_is_room() {
     const LARGE: usize = 900_000;
     let service = Service::start(one_body());
     let (cache, ns) = (service.client(), namespace("listener"));
@@ -169,11 +168,11 @@ async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
         let refused = cache.set(&ns, "second", &large).await;
         assert_eq!(refused.header("retry-after"), Some("1"));
         refused.expect_error(503, "overloaded");
-        // Without a length it is noticed on the way.
+        // Without a length, the service notices the size only while it reads the body.
         let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         let chunked = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
         wire::ask(&mut connect(&service).await, &chunked).await.expect_error(503, "overloaded");
-        // There is room for small ones.
+        // There is room for small bodies.
         assert!(cache.set(&ns, "small", "1").await.status < 300);
         cache.get(&ns, "small").await.expect(200);
 
@@ -191,7 +190,7 @@ async fn bodies_beyond_the_budget_are_refused_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn sigterm_is_obeyed_in_the_drain_time_whatever_clients_do() {
+async fn sigterm_ends_the_service_within_the_drain_timeout_whatever_clients_do() {
     const DRAIN: Duration = Duration::from_secs(4);
     let settings = Settings::embedded().set("drain_timeout_ms", DRAIN.as_millis()).set("header_timeout_ms", 60_000);
     let mut service = Service::start(settings.clone());
@@ -227,11 +226,11 @@ async fn sigterm_is_obeyed_in_the_drain_time_whatever_clients_do() {
     wire::read_answer(&mut under_way).await.expect(201);
     assert_eq!(service.ended().code(), Some(0));
     let took = signalled.elapsed();
-    // It ends in time where the machine lets it: what is far too late is no matter of load.
+    // On a loaded machine the service may end a little late, but not much later than the drain timeout.
     assert!(took < 3 * DRAIN, "ended after {took:?}");
     eprintln!("ended {took:?} after the signal, with {DRAIN:?} to drain");
 
-    // What was answered is in the books of the next run.
+    // The operations that were answered are in the access log after the next start.
     let again = Service::start(settings.folder(service.folder()));
     let logs = again.client().logs(&ns, &[]).await.expect(200).json();
     let operations: Vec<&str> =

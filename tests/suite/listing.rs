@@ -1,4 +1,4 @@
-//! Listing: the size and the live keys, page by page.
+//! Listing a namespace: its size and its live keys, page by page.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,9 +14,9 @@ use crate::support::service::Service;
 on_both_stores! {
     an_empty_namespace_has_one_empty_page,
     paging_sees_every_key_exactly_once,
-    a_page_holds_100_keys_unless_asked,
+    a_page_holds_100_keys_by_default,
     a_pattern_narrows_the_listing,
-    keys_that_stay_are_seen_while_others_come_and_go,
+    keys_that_stay_are_listed_once_while_others_come_and_go,
     expired_keys_are_not_listed,
 }
 
@@ -75,10 +75,10 @@ async fn paging_sees_every_key_exactly_once(service: &Service) {
         assert!(pages(&cache, &ns, &[("limit", limit)], async || ()).await == expected, "with pages of {limit}");
     }
     let page = cache.list(&ns, &[("limit", "3")]).await.expect(200);
-    assert_eq!(page.number("size"), 2_500, "the size is of the namespace, not of the page");
+    assert_eq!(page.number("size"), 2_500, "the size is that of the namespace, not of the page");
 }
 
-async fn a_page_holds_100_keys_unless_asked(service: &Service) {
+async fn a_page_holds_100_keys_by_default(service: &Service) {
     let (cache, ns) = (service.client(), namespace("listing"));
     let keys: Vec<String> = (0..250).map(|number| format!("k{number}")).collect();
     fill(&cache, &ns, &keys).await;
@@ -102,9 +102,9 @@ async fn a_pattern_narrows_the_listing(service: &Service) {
     assert_eq!(cache.list(&ns, &[("pattern", "user_1*")]).await.number("size"), 1_200);
 }
 
-async fn keys_that_stay_are_seen_while_others_come_and_go(service: &Service) {
+async fn keys_that_stay_are_listed_once_while_others_come_and_go(service: &Service) {
     let (cache, ns) = (service.client(), namespace("listing"));
-    // Mixed names, so that no order of them keeps those that stay apart from the others.
+    // The names are mixed, so that in any order the keys that stay are among the others.
     let named = |numbers: Range<u32>, end: &str| -> Vec<String> {
         numbers.map(|number| format!("{:08x} {end}", number.wrapping_mul(0x9E37_79B9))).collect()
     };
@@ -115,7 +115,7 @@ async fn keys_that_stay_are_seen_while_others_come_and_go(service: &Service) {
     let seen = pages(&cache, &ns, &[("limit", "20")], async || {
         page += 1;
         match page {
-            // The tables of the store shrink, and grow again, while the listing is under way.
+            // The hash tables of the store shrink, and grow again, during the listing.
             2 => drop(cache.flush(&ns, &[("pattern", "*goes")]).await.expect(200)),
             5..8 => fill(&cache, &ns, &named(page * 1_000..(page + 1) * 1_000, "comes")).await,
             _ => {}
@@ -123,7 +123,7 @@ async fn keys_that_stay_are_seen_while_others_come_and_go(service: &Service) {
     })
     .await;
     let wrong: Vec<_> = stay.iter().filter(|key| seen.get(*key) != Some(&1)).collect();
-    assert!(wrong.is_empty(), "not seen exactly once, though there all the time: {wrong:?}");
+    assert!(wrong.is_empty(), "not seen exactly once, although stored all the time: {wrong:?}");
 }
 
 async fn expired_keys_are_not_listed(service: &Service) {
@@ -138,7 +138,7 @@ async fn expired_keys_are_not_listed(service: &Service) {
         Ok(())
     })
     .await;
-    // All were written at the same moment: what one call finds expired, the listing does not show.
+    // The keys expire at about the same moment; expired keys are in no listing.
     eventually(SOON, async || {
         let page = cache.list(&ns, &[]).await.expect(200).json();
         ensure!(page["size"] == 2, "{page}");

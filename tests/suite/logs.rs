@@ -1,5 +1,4 @@
-//! The access log as a client reads it: newest first, filtered, page by page. On SQLite and on
-//! PostgreSQL.
+//! The access log as clients read it: newest first, filtered, page by page. On SQLite and on PostgreSQL.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +15,12 @@ use crate::support::service::{Service, Settings, Store};
 
 on_both_stores! {
     operations_are_shown_the_newest_first,
-    since_and_operation_select,
-    regression_a_row_tells_how_its_operation_ended,
-    wrong_parameters_are_refused_by_name,
+    since_and_operation_filter_lines,
+    regression_a_row_has_the_outcome_of_its_operation,
+    errors_name_the_wrong_parameter,
 }
 
-/// One page: its lines, and the cursor of the next.
+/// One page: its lines, and the cursor of the next page.
 async fn page(cache: &Client, ns: &str, query: &[(&str, &str)]) -> (Vec<Value>, Option<String>) {
     let page = cache.logs(ns, query).await.expect(200).json();
     let lines = page["logs"].as_array().expect("a list of lines").clone();
@@ -67,14 +66,14 @@ async fn operations_are_shown_the_newest_first(service: &Service) {
     let lines = settled(&cache, &ns, 4).await;
     assert!(lines.iter().map(time).rev().is_sorted(), "{lines:?}");
     for line in &lines {
-        let age = SystemTime::now().duration_since(time(line)).expect("a time that was");
+        let age = SystemTime::now().duration_since(time(line)).expect("a time in the past");
         assert!(age < Duration::from_secs(300), "{line}");
         assert!(line["latency_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{line}");
         assert_eq!(line.as_object().map(serde_json::Map::len), Some(13), "{line}");
     }
     let shown = |line: &Value| json!([line["operation"], line["key_pattern"], line["hit"]]);
     let mut shown: Vec<String> = lines.iter().map(|line| shown(line).to_string()).collect();
-    // Operations of one millisecond have no order among each other.
+    // Operations within the same millisecond have no defined order.
     shown.sort();
     let expected = [
         r#"["flush","*",null]"#,
@@ -94,8 +93,8 @@ fn endings(lines: &[Value]) -> Vec<String> {
     shown
 }
 
-/// A row had `hit` alone, which was null for a write as for a read that failed.
-async fn regression_a_row_tells_how_its_operation_ended(service: &Service) {
+/// The bug: a row had only `hit`, which was null both for a write and for a failed read.
+async fn regression_a_row_has_the_outcome_of_its_operation(service: &Service) {
     let (cache, ns) = (service.client(), namespace("logs"));
     let tier = if service.store() == Store::Shards { "shard" } else { "embedded" };
     cache.set(&ns, "k", "1").await.expect(201);
@@ -130,9 +129,9 @@ async fn regression_a_row_tells_how_its_operation_ended(service: &Service) {
     }
 }
 
-/// The same while a shard is away: a read that failed is no read that was not asked for, and a stale one no hit.
+/// The same while a shard is down: the rows distinguish a failed read and a stale answer from other reads.
 #[tokio::test]
-async fn regression_a_row_tells_a_failure_and_a_stale_answer() {
+async fn regression_rows_distinguish_failures_and_stale_answers() {
     let mut server = Redis::start();
     let settings =
         Settings::on(std::slice::from_ref(&server)).set("redis_timeout_ms", 500).set("access_log_flush_ms", 50);
@@ -175,7 +174,7 @@ async fn regression_a_row_tells_a_failure_and_a_stale_answer() {
     .await;
 }
 
-async fn since_and_operation_select(service: &Service) {
+async fn since_and_operation_filter_lines(service: &Service) {
     let (cache, ns) = (service.client(), namespace("logs"));
     for number in 0..5 {
         cache.get(&ns, &format!("k{number}")).await.expect(404);
@@ -187,7 +186,7 @@ async fn since_and_operation_select(service: &Service) {
         assert_eq!(found.len(), count, "{operation}");
         assert!(found.iter().all(|line| line["operation"] == operation), "{found:?}");
     }
-    // Inclusive, at any offset from UTC.
+    // `since` is inclusive, and may have any offset from UTC.
     let middle = lines[4]["at"].as_str().expect("a time");
     let expected = lines.iter().filter(|line| time(line) >= time(&lines[4])).count();
     assert_eq!(all(&cache, &ns, &[("since", middle)]).await.len(), expected);
@@ -197,7 +196,7 @@ async fn since_and_operation_select(service: &Service) {
     assert_eq!(all(&cache, &ns, &[("since", "1970-01-01T00:00:00Z")]).await.len(), 10);
 }
 
-async fn wrong_parameters_are_refused_by_name(service: &Service) {
+async fn errors_name_the_wrong_parameter(service: &Service) {
     let (cache, ns) = (service.client(), namespace("logs"));
     for (name, value) in [
         ("since", "yesterday"),
@@ -243,7 +242,7 @@ async fn pages_hold_every_line_once_while_lines_are_added() {
                 cache.delete(&ns, "added").await.expect(404);
                 added += 1;
             }
-            // So that the next page is asked for among more lines than this one.
+            // Waits for the added lines, so that the next page is read from more lines than this one.
             eventually(SOON, async || {
                 let found = all(&cache, &ns, &[("operation", "delete")]).await.len();
                 ensure!(found == added, "{found} lines of {added}");
@@ -255,11 +254,11 @@ async fn pages_hold_every_line_once_while_lines_are_added() {
                 None => break,
             }
         }
-        assert_eq!(seen, 50, "each once");
+        assert_eq!(seen, 50, "each line once");
     }
 }
 
-/// Lines of a namespace, a millisecond apart, at whole milliseconds as the service's own:
+/// SQL that inserts lines of a namespace, a millisecond apart and at whole milliseconds like the service's own lines:
 /// `(sqlite, postgres)`.
 fn insert(ns: &str, operation: &str, count: usize, hours_ago: u32) -> (String, String) {
     let columns = "(namespace, key_pattern, operation, hit, latency_ms, timestamp)";
@@ -287,8 +286,8 @@ async fn rare_operations_are_found_among_many_others() {
             database.execute(&sqlite, &postgres).await;
         }
         let (first, cursor) = page(&cache, "rare", &[("operation", "flush"), ("limit", "1000")]).await;
-        assert_eq!(first.len(), 3, "the look ends before it takes long");
-        assert!(cursor.is_some(), "and says that there may be more");
+        assert_eq!(first.len(), 3, "the search stops before it takes long");
+        assert!(cursor.is_some(), "the page says that there may be more");
         let found = all(&cache, "rare", &[("operation", "flush"), ("limit", "5")]).await;
         assert_eq!(found.len(), 7);
         assert!(found.iter().map(time).rev().is_sorted(), "{found:?}");
@@ -297,7 +296,7 @@ async fn rare_operations_are_found_among_many_others() {
 }
 
 #[tokio::test]
-async fn postgres_finds_lines_by_its_index() {
+async fn postgres_uses_the_index_to_find_lines() {
     let url = postgres::shared().fresh_database();
     let service = Service::start(Settings::shards().set("database_url", &url));
     let (cache, database) = (service.client(), Database::Postgres(url));
@@ -307,13 +306,13 @@ async fn postgres_finds_lines_by_its_index() {
     database.execute("", &sql).await;
     database.execute("", "ANALYZE cache_access_logs").await;
     let scans = async || {
-        // PostgreSQL's own counts of how often it used each way.
+        // PostgreSQL counts how often it scanned the table and how often it used the index.
         let all = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'cache_access_logs'";
         let index = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'cache_access_logs_namespace'";
         anyhow::Ok((database.number(all).await?, database.number(index).await?))
     };
     let (all_before, index_before) = scans().await.expect("the counts");
-    // More than five: then PostgreSQL thinks of a plan for any parameters.
+    // PostgreSQL considers a generic plan after five executions of a statement.
     for _ in 0..5 {
         for query in [&[][..], &[("operation", "flush")], &[("since", "2001-01-01T00:00:00Z"), ("limit", "1000")]] {
             page(&cache, "index", query).await;
@@ -324,19 +323,19 @@ async fn postgres_finds_lines_by_its_index() {
     eventually(LATER, async || {
         let (all, index) = scans().await?;
         ensure!(index - index_before >= 17, "the index was used {} times", index - index_before);
-        assert_eq!(all, all_before, "the table was read from end to end");
+        assert_eq!(all, all_before, "the whole table was scanned");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn lines_go_when_they_are_old_enough_and_stay_if_they_are_to() {
+async fn old_lines_are_deleted_unless_retention_is_off() {
     for (days, expected) in [(2, 11), (0, 6_011)] {
         for (settings, database) in database::both_settings() {
-            // The first run makes the tables.
+            // The first start creates the tables.
             assert!(Service::start(settings.clone()).stop().success());
-            // More than go in one step.
+            // More lines than one step deletes.
             for (count, hours_ago) in [(6_000, 72), (10, 24)] {
                 let (sqlite, postgres) = insert("old", "get", count, hours_ago);
                 database.execute(&sqlite, &postgres).await;
@@ -354,7 +353,7 @@ async fn lines_go_when_they_are_old_enough_and_stay_if_they_are_to() {
 }
 
 #[tokio::test]
-async fn without_its_database_the_history_is_unavailable() {
+async fn without_the_database_logs_and_audit_trail_are_unavailable() {
     let mut server = Postgres::start();
     let settings = Settings::shards().set("database_url", server.fresh_database()).unset("database_timeout_ms");
     let service = Service::start(settings);
@@ -364,7 +363,7 @@ async fn without_its_database_the_history_is_unavailable() {
     server.kill();
     cache.logs("away", &[]).await.expect_error(503, "database_unavailable");
     cache.audit("away", &[]).await.expect_error(503, "database_unavailable");
-    // What is wrong with the request is said all the same.
+    // An invalid request is still a 400.
     cache.logs("away", &[("operation", "x")]).await.expect_error(400, "invalid_query");
     server.run();
     eventually(LATER, async || {

@@ -1,5 +1,5 @@
-//! Bookkeeping that is gone: somebody deleted it, or a Redis that evicts any key did. A flush leaves nothing
-//! readable that it should have deleted, totals are right again after a while, and never negative.
+//! Lost bookkeeping: somebody deleted the Redis keys of totals, index or tags, or Redis evicted them. A flush still
+//! deletes every entry that it should, and the totals are right again after a while and never negative.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
 const KEYS: usize = 1_000;
 
-/// What is lost of a namespace.
+/// The bookkeeping of a namespace that is lost.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Totals,
@@ -34,7 +34,7 @@ const LOSSES: [Loss; 7] =
     [Loss::Totals, Loss::OneBucket, Loss::EveryBucket, Loss::Due, Loss::Tag, Loss::Metadata, Loss::Everything];
 
 impl Loss {
-    /// Deletes it.
+    /// Deletes the Redis keys of this bookkeeping.
     fn happen(self, shard: &mut Connection, ns: &str) {
         let index = || format!("cache_index:{ns}:*");
         let mut names = match self {
@@ -53,11 +53,11 @@ impl Loss {
         }
         let deleted: i64 =
             shard.pipeline(names.iter().map(|name| vec!["DEL", name])).iter().map(Reply::integer).sum();
-        assert!(deleted > 0, "{self:?}: nothing was there to lose");
+        assert!(deleted > 0, "{self:?}: there were no keys to delete");
     }
 }
 
-/// What is flushed.
+/// The selection of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
     All,
@@ -74,7 +74,7 @@ impl Flush {
         }
     }
 
-    fn takes(self, number: usize) -> bool {
+    fn selects(self, number: usize) -> bool {
         match self {
             Flush::All => true,
             Flush::Pattern => is_user(number),
@@ -108,7 +108,7 @@ async fn fill(cache: &Client, ns: &str) {
     cache.fill(ns, &(0..KEYS).map(entry).collect()).await;
 }
 
-/// The numbers of the entries that can be read.
+/// The numbers of the readable entries.
 async fn readable(cache: &Client, ns: &str) -> Vec<usize> {
     let keys: Vec<String> = (0..KEYS).map(key).collect();
     let names: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -117,8 +117,8 @@ async fn readable(cache: &Client, ns: &str) -> Vec<usize> {
     (0..KEYS).filter(|number| answer["results"][&keys[*number]]["found"] == true).collect()
 }
 
-/// What the shard says of keys and bytes, negative or not.
-fn never_negative(shard: &mut Connection, ns: &str, when: &str) {
+/// Checks that the stored totals of keys and bytes are not negative.
+fn expect_not_negative(shard: &mut Connection, ns: &str, when: &str) {
     let reply = shard.command(&["HMGET", &format!("cache_stats:{ns}"), "total_keys", "total_bytes"]);
     for (field, name) in reply.items().iter().zip(["total_keys", "total_bytes"]) {
         let number = if *field == Reply::Bulk(None) { 0 } else { field.integer() };
@@ -151,25 +151,26 @@ impl World {
     }
 }
 
-/// The bug: with the totals gone a flush looked into one bucket of the index, deleted 31 of 1,000 entries, and
-/// left 969 readable that stood in no listing. With a bucket or a tag gone it missed what had stood there.
-async fn a_flush_finds_all(flush: Flush) {
+/// The bug: without the totals, a flush looked into only one bucket of the index. It deleted 31 of 1,000 entries; the
+/// other 969 were readable, but in no listing. Without a bucket or a tag, a flush missed the entries of that bucket
+/// or tag.
+async fn check_flush_after_losses(flush: Flush) {
     let world = World::start();
     for loss in LOSSES {
         let ns = namespace(&format!("lost-{flush:?}-{loss:?}").to_lowercase());
         let what = format!("{flush:?} after the loss of {loss:?}");
         fill(&world.one, &ns).await;
-        // Copies in the memory of both.
+        // Brings copies into the L1 of both instances.
         assert_eq!(readable(&world.one, &ns).await.len(), KEYS);
         assert_eq!(readable(&world.other, &ns).await.len(), KEYS);
         let mut shard = world.server.connect();
         loss.happen(&mut shard, &ns);
         let deleted = world.one.flush(&ns, flush.query()).await.expect(200).number("deleted_count");
-        never_negative(&mut shard, &ns, &what);
+        expect_not_negative(&mut shard, &ns, &what);
         let left = readable(&world.one, &ns).await;
-        let taken = (0..KEYS).filter(|number| flush.takes(*number)).count();
+        let taken = (0..KEYS).filter(|number| flush.selects(*number)).count();
         eprintln!("{what}: {deleted} of {taken} counted as deleted, {} of {} kept", left.len(), KEYS - taken);
-        let missed: Vec<&usize> = left.iter().filter(|number| flush.takes(**number)).collect();
+        let missed: Vec<&usize> = left.iter().filter(|number| flush.selects(**number)).collect();
         assert!(
             missed.is_empty(),
             "{what}: {} are still readable: {:?}",
@@ -178,7 +179,7 @@ async fn a_flush_finds_all(flush: Flush) {
         );
         eventually(MAX_STALENESS, async || {
             let left = readable(&world.other, &ns).await;
-            let missed = left.iter().filter(|number| flush.takes(**number)).count();
+            let missed = left.iter().filter(|number| flush.selects(**number)).count();
             ensure!(missed == 0, "{what}: {missed} are still readable through the other instance");
             Ok(())
         })
@@ -188,25 +189,25 @@ async fn a_flush_finds_all(flush: Flush) {
         fill(&world.one, &ns).await;
         assert_eq!(readable(&world.one, &ns).await.len(), KEYS, "{what}");
         world.agree(&ns).await;
-        never_negative(&mut shard, &ns, &what);
+        expect_not_negative(&mut shard, &ns, &what);
         world.one.flush(&ns, &[]).await.expect(200);
         world.agree(&ns).await;
     }
 }
 
 #[tokio::test]
-async fn regression_a_flush_of_all_finds_what_lost_its_books() {
-    a_flush_finds_all(Flush::All).await;
+async fn regression_a_flush_of_all_deletes_entries_with_lost_bookkeeping() {
+    check_flush_after_losses(Flush::All).await;
 }
 
 #[tokio::test]
-async fn regression_a_flush_by_pattern_finds_what_lost_its_books() {
-    a_flush_finds_all(Flush::Pattern).await;
+async fn regression_a_flush_by_pattern_deletes_entries_with_lost_bookkeeping() {
+    check_flush_after_losses(Flush::Pattern).await;
 }
 
 #[tokio::test]
-async fn regression_a_flush_by_tag_finds_what_lost_its_books() {
-    a_flush_finds_all(Flush::Tag).await;
+async fn regression_a_flush_by_tag_deletes_entries_with_lost_bookkeeping() {
+    check_flush_after_losses(Flush::Tag).await;
 }
 
 /// The bug: totals and listings stayed wrong for ever, and further deletes drove the totals below zero.
@@ -218,33 +219,33 @@ async fn regression_totals_and_listings_are_right_again_after_a_loss() {
         fill(&world.one, &ns).await;
         let mut shard = world.server.connect();
         loss.happen(&mut shard, &ns);
-        // Traffic goes on, and comes across the loss.
+        // Requests continue, and notice the loss.
         let mut gone = 0;
         for number in (0..KEYS).step_by(20) {
             let answer = world.one.delete(&ns, &key(number)).await;
             assert!([200, 404].contains(&answer.status), "{loss:?}: {}", answer.text());
             gone += 1;
-            never_negative(&mut shard, &ns, &format!("{loss:?}"));
+            expect_not_negative(&mut shard, &ns, &format!("{loss:?}"));
         }
         for number in (7..KEYS).step_by(100) {
             let answer = world.one.set(&ns, &key(number), "0").await;
             assert!([200, 201].contains(&answer.status), "{loss:?}: {}", answer.text());
         }
         readable(&world.one, &ns).await;
-        // Of a bucket that no write came across, a listing finds out.
+        // If no write needed the lost bucket, a listing notices the loss.
         world.one.all_keys(&ns).await;
         world.agree(&ns).await;
-        never_negative(&mut shard, &ns, &format!("{loss:?}"));
+        expect_not_negative(&mut shard, &ns, &format!("{loss:?}"));
         let left = readable(&world.one, &ns).await;
         assert!(left.iter().all(|number| number % 20 != 0), "{loss:?}: a deleted entry is back");
         let mut names: Vec<String> = left.iter().map(|number| key(*number)).collect();
         names.sort();
-        assert_eq!(world.one.all_keys(&ns).await, names, "{loss:?}: what is readable is listed, and nothing else");
+        assert_eq!(world.one.all_keys(&ns).await, names, "{loss:?}: exactly the readable entries are listed");
         println!("{loss:?}: {} of {} are left", left.len(), KEYS - gone);
     }
 }
 
-/// The bug: a Redis that may evict any key evicts the bookkeeping, too, and a flush then left entries readable.
+/// The bug: a Redis that may evict any key also evicts the bookkeeping, and a flush then left entries readable.
 #[tokio::test]
 async fn regression_a_flush_leaves_nothing_on_a_redis_that_evicts_any_key() {
     const MANY: usize = 20_000;
@@ -254,7 +255,7 @@ async fn regression_a_flush_leaves_nothing_on_a_redis_that_evicts_any_key() {
         let (cache, ns) = (service.client(), namespace("evicting"));
         let value = "x".repeat(500);
         let keys: Vec<String> = (0..MANY).map(|number| format!("k{number}")).collect();
-        // The record of the shard may be evicted as well, and then writes are refused for a moment.
+        // The record of the shard may be evicted as well; then writes are refused for a moment.
         let mut stored = 0;
         for some in keys.chunks(500) {
             let entries: Value = some.iter().map(|key| json!({"key": key, "value": value, "tags": ["t"]})).collect();
