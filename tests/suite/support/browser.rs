@@ -261,7 +261,7 @@ impl Drop for Browser {
     }
 }
 
-/// A WebDriver command that only Chromium has.
+/// A command that only Chromium's driver has.
 #[derive(Debug)]
 struct Command {
     /// Relative to the session's path.
