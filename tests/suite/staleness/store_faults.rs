@@ -150,7 +150,7 @@ impl World<'_> {
         replicate(&mut old.connect(), new.port());
         end_loss();
         thread::sleep(self.pace.fault);
-        wait_in_step(old);
+        wait_until_in_sync(old);
         self.primary = 1 - self.primary;
     }
 
@@ -263,10 +263,10 @@ fn replicate(server: &mut Connection, port: u16) {
 /// Makes a server the replica of another, and waits until it has the data.
 fn follow(replica: &Redis, primary: &Redis) {
     replicate(&mut replica.connect(), primary.port());
-    wait_in_step(replica);
+    wait_until_in_sync(replica);
 }
 
-fn wait_in_step(replica: &Redis) {
+fn wait_until_in_sync(replica: &Redis) {
     let deadline = Instant::now() + PATIENCE;
     while !replica.connect().command(&["INFO", "replication"]).text().contains("master_link_status:up") {
         assert!(Instant::now() < deadline, "the replica is not in sync");
