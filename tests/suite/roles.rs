@@ -255,8 +255,8 @@ async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // (1) The subscription and half of the other connections are closed, and reconnect to the new primary. (2) A
-        // reading of the watermark is sent over one of these and answered. (3) A key is read over one of the
-        // connections that stay on the old primary until the Sentinels are asked the next time.
+        // clock reading is published over one of these connections and arrives through the subscription. (3) A key is
+        // read over one of the connections that stay on the old primary until the Sentinels are asked the next time.
         kill_half(&mut group.node(old).connect());
         overwrite(&mut group.node(new).connect(), &ns, &keys, "2");
         let overwritten = Instant::now();
