@@ -26,7 +26,7 @@ const OPERATIONS: &str = "docs/OPERATIONS.md";
 
 async fn promtool_accepts_the_metrics(service: &Service) {
     let (cache, ns) = (service.client(), namespace("monitoring"));
-    ask_for_a_bit_of_everything(&cache, &ns).await;
+    run_every_operation(&cache, &ns).await;
     // The metrics of namespaces are updated in intervals.
     let text = eventually(LATER, async || {
         let text = cache.fetch("/metrics").await.expect(200).text().to_owned();
@@ -45,7 +45,7 @@ async fn promtool_accepts_the_metrics(service: &Service) {
 }
 
 /// Performs every operation, with most of its results.
-async fn ask_for_a_bit_of_everything(cache: &Client, ns: &str) {
+async fn run_every_operation(cache: &Client, ns: &str) {
     cache.set(ns, "k", "1").await.expect(201);
     cache.get(ns, "k").await.expect(200);
     cache.get(ns, "absent").await.expect(404);
@@ -76,7 +76,7 @@ fn the_rules_are_valid_and_fire_as_expected() {
 async fn every_metric_in_dashboards_rules_and_documents_exists() {
     let service = Store::Shards.shared_service();
     let (cache, ns) = (service.client(), namespace("monitoring"));
-    ask_for_a_bit_of_everything(&cache, &ns).await;
+    run_every_operation(&cache, &ns).await;
     let recordings: BTreeSet<String> =
         lines_after(&file(RECORDINGS), "- record:").into_iter().map(str::to_owned).collect();
     let wanted: Vec<(&str, String)> = [

@@ -185,7 +185,7 @@ async fn the_dashboard_works_behind_nginx() {
     let issued = now();
     let confirmed = [("pattern", "a"), ("announced", "1"), ("issued", issued.as_str())];
     let done = forms.post_with(&flush, &confirmed, &[("origin", &origin)]).await.expect(303);
-    let done = front.fetch(done.header("location").expect("where the result is")).await;
+    let done = front.fetch(done.header("location").expect("a redirect to the result")).await;
     match done.status {
         200 => assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 1.0),
         // The request went to the other instance, which redirects to the page with the audit trail.

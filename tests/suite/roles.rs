@@ -175,7 +175,7 @@ enum Loss {
 }
 
 /// The bug: L1 still answered with entries that the shard had lost, since no message announced the loss.
-async fn copies_are_void_after(loss: Loss) {
+async fn copies_are_invalid_after(loss: Loss) {
     let mut server = Redis::start();
     let settings = on(&server.url());
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -212,23 +212,23 @@ async fn copies_are_void_after(loss: Loss) {
 }
 
 #[tokio::test]
-async fn regression_flushall_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Flushall).await;
+async fn regression_flushall_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Flushall).await;
 }
 
 #[tokio::test]
-async fn regression_flushdb_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Flushdb).await;
+async fn regression_flushdb_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Flushdb).await;
 }
 
 #[tokio::test]
-async fn a_restart_without_data_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Restart).await;
+async fn a_restart_without_data_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Restart).await;
 }
 
 #[tokio::test]
-async fn regression_a_lost_record_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Record).await;
+async fn regression_a_lost_record_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Record).await;
 }
 
 /// The bug: the subscription had moved to the new primary, but a read still used a connection to the old one. The old

@@ -182,7 +182,7 @@ fn keep_writing(done: &AtomicBool, address: SocketAddr, ns: &str) -> usize {
     written
 }
 
-/// In the listed namespace, the first of each thousand keys exist throughout. The others come and go during the
+/// In the listed namespace, the first 900 of each thousand keys exist throughout. The others come and go during the
 /// listing.
 const STAYING_OF_THOUSAND: usize = 900;
 const LISTED: &str = "scale-listed.";

@@ -108,7 +108,7 @@ impl Checker {
         let mut history = locked(&self.keys[key].history);
         history.end(number, outcome);
         let (Outcome::Acknowledged(end), true) = (outcome, found_nothing) else { return };
-        let start = history.write(number).expect("it was begun").start;
+        let start = history.write(number).expect("the write was begun").start;
         // A write reports the state that its shard had, so it also counts as a read.
         let read = Read { instance: 0, found: Found::Nothing, start, end, no_cache: true };
         let verdict = self.with_rules(key, |rules| history.judge_absence_before(number, &read, rules));
@@ -186,8 +186,8 @@ impl Checker {
     pub fn end_loss(&self, shard: &str) {
         let now = self.now();
         self.change(|situation| {
-            let losses = situation.losses.get_mut(shard).expect("it began to lose");
-            losses.last_mut().expect("it began to lose").until = Some(now);
+            let losses = situation.losses.get_mut(shard).expect("begin_loss was called");
+            losses.last_mut().expect("begin_loss was called").until = Some(now);
         });
     }
 

@@ -1,8 +1,8 @@
 //! A thousand keys with the same 64-bit XXH3 hash under the project's fixed seed, in the namespace [`NAMESPACE`].
 //!
-//! For long texts, XXH3 adds up values computed from each 8 bytes. In these keys the 8 bytes at offset 68 differ freely,
-//! and the 8 bytes at offset 132 compensate: the sum of the two parts is the same in all keys, and so is the sum of their
-//! products. `collisions.txt` contains the free bytes, which a search found.
+//! For long texts, XXH3 adds up values computed from each 8 bytes. In these keys the 8 bytes at offset 68 differ
+//! freely, and the 8 bytes at offset 132 compensate: the sum of the two parts is the same in all keys, and so is the
+//! sum of their products. `collisions.txt` contains the free bytes, which a search found.
 
 /// The hash covers the namespace as well, so the keys collide only in this one.
 pub const NAMESPACE: &str = "dos";

@@ -406,8 +406,12 @@ mod tests {
             assert_eq!(judged(&mut history, Value(number), 300), Some(Violation::NeverWritten), "{number}");
         }
         history.begin(Set, at(400));
-        assert_eq!(judged(&mut history, Value(3), 396), None, "it ended while the write was under way");
-        assert_eq!(judged(&mut history, Value(3), 390), Some(Violation::NeverWritten), "it ended before");
+        assert_eq!(judged(&mut history, Value(3), 396), None, "the read ended while the write was under way");
+        assert_eq!(
+            judged(&mut history, Value(3), 390),
+            Some(Violation::NeverWritten),
+            "the read ended before the write"
+        );
     }
 
     #[test]
@@ -458,7 +462,7 @@ mod tests {
         assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
         let delete = history.begin(Delete, at(2_100));
         assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
-        assert_eq!(judged(&mut history, Nothing, 2_099), None, "it ended after the delete began");
+        assert_eq!(judged(&mut history, Nothing, 2_099), None, "the read ended after the delete began");
         history.end(delete, Outcome::Refused);
         assert_eq!(judged(&mut history, Nothing, 2_200), Some(Violation::LostWrite));
     }
@@ -478,7 +482,7 @@ mod tests {
             let own = Read { no_cache: true, ..read(Nothing, start) };
             history.judge_absence_before(number, &own, &rules()).violation
         };
-        assert_eq!(before(1, 0), None, "nothing was there");
+        assert_eq!(before(1, 0), None, "no entry existed before");
         assert_eq!(before(2, 100), Some(Violation::LostWrite), "the delete found nothing");
         assert_eq!(before(3, 200), None, "deleted before");
         assert_eq!(before(4, 300), Some(Violation::LostWrite));
@@ -558,7 +562,7 @@ mod tests {
         };
         assert_eq!(judge(&mut history, Value(2), 120, Some(at(0))), None);
         assert_eq!(judge(&mut history, Value(1), 200, None), None, "a fault");
-        assert_eq!(judge(&mut history, Value(1), 290, Some(at(300))), None, "asked during the fault");
+        assert_eq!(judge(&mut history, Value(1), 290, Some(at(300))), None, "started during the fault");
         assert_eq!(judge(&mut history, Value(1), 300, Some(at(300))), None, "a new phase");
         assert_eq!(judge(&mut history, Value(2), 320, Some(at(300))), None);
         assert_eq!(judge(&mut history, Value(1), 340, Some(at(300))), Some(Violation::BackInTime));

@@ -70,7 +70,7 @@ fn walk_shard(shard: &mut Connection, ns: &str, walk: &mut Walk) -> anyhow::Resu
         ensure!(size != Reply::Bulk(None), "{key} has a value but no size_bytes");
         let size = size.integer().unsigned_abs();
         ensure!(length == size, "{key} has {length} bytes and a size_bytes of {size}");
-        ensure!(walk.sizes.insert((*key).to_owned(), length).is_none(), "{key} lies on two shards");
+        ensure!(walk.sizes.insert((*key).to_owned(), length).is_none(), "{key} is on two shards");
         bytes += length;
     }
 
