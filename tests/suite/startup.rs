@@ -136,7 +136,7 @@ fn an_invalid_value_stops_the_start_and_the_error_names_the_setting() {
 }
 
 #[test]
-fn an_error_names_the_flag_or_the_line_of_the_file() {
+fn an_error_names_the_flag_or_the_file_and_its_setting() {
     let line = refused(&Settings::none().argument("--l1-max-mb=abc"));
     assert!(line.starts_with("sidecache: --l1-max-mb: "), "{line}");
     let line = refused(&Settings::none().argument("--l1-max-mb").argument("100000000"));
