@@ -11,7 +11,7 @@ use crate::support::haproxy::HaProxy;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-use super::roles::{in_step, promote, replica_of, replicate, written_again};
+use super::roles::{in_sync, promote, replica_of, replicate, written_again};
 
 /// Leads to whichever server says that it is the primary, as <https://www.haproxy.com/blog/haproxy-advanced-redis-health-check>
 /// describes. Sessions to a server that failed the check stay open: that is the default.
@@ -59,13 +59,13 @@ async fn a_primary_behind_haproxy_that_is_demoted_or_killed_costs_seconds_of_wri
     one.set(&ns, "k", "1").await.expect(201);
     other.get(&ns, "k").await.expect(200);
 
-    in_step(&first, &second).await;
+    in_sync(&first, &second).await;
     promote(&second);
     first.connect().command(&["REPLICAOF", "127.0.0.1", &second.port().to_string()]);
     both_write([&one, &other], &ns).await;
 
     replicate(&first, second.port());
-    in_step(&second, &first).await;
+    in_sync(&second, &first).await;
     second.kill();
     promote(&first);
     both_write([&one, &other], &ns).await;

@@ -1,56 +1,57 @@
-//! The tests of the service from outside: the real binary, real servers, real HTTP. Nothing in here
-//! looks into the crate, but for [`glob`]; what holds is what the contract says.
+//! The end-to-end tests: the real binary, real servers, real HTTP. They check the contract and use no code of the
+//! crate, except for [`glob`].
 //!
 //! - [`functional`], [`exact_bytes`]: the cases F-01 to F-15, on both stores
-//! - [`keys`], [`input`], [`crafted`]: what is accepted, how the rest is refused, and input made to cost much
-//! - [`answers`], [`bounded_memory`]: the memory that answers, bodies and records may take
-//! - [`hosts`], [`keep_alive`]: the names that are answered for, and how long connections stay
+//! - [`keys`], [`input`], [`crafted`]: valid input, errors for invalid input, and input that is made to be expensive
+//! - [`answers`], [`bounded_memory`]: limits on the memory for answers, bodies and records
+//! - [`hosts`], [`keep_alive`]: the host names that the service accepts, and how long connections stay open
 //! - [`batch`], [`mdelete`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
-//! - [`jobs`]: flushes that outlive their requests
-//! - [`tag`], [`access_metadata`], [`glob`]: what entries carry, and what patterns match
-//! - [`stored_form`]: what lies in Redis
-//! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, against a model and a walk over Redis
-//! - [`quotas`], [`eviction`], [`hit_ratio`]: limits, who goes when they are reached, and what that is worth
+//! - [`jobs`]: flushes that take longer than their requests
+//! - [`tag`], [`access_metadata`], [`glob`]: tags and metadata of entries, and patterns
+//! - [`stored_form`]: what the service stores in Redis
+//! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, compared with a model and a walk over Redis
+//! - [`quotas`], [`eviction`], [`hit_ratio`]: quotas, which entries are evicted, and how well the policies work
 //! - [`scale`]: a million entries
-//! - [`foreign_types`]: names of ours that somebody else wrote to
-//! - [`roles`]: replicas, demoted primaries, names that lead elsewhere, shards that are emptied
-//! - [`resolved_names`]: a name that resolves to another address while the old server lives on
-//! - [`lost_books`]: bookkeeping that is gone
-//! - [`making_room`]: a quota far below what a namespace holds
-//! - [`crowded_keys`]: keys that were chosen to crowd one place
-//! - [`ring_mismatch`]: an instance whose setting does not fit the living fleet
-//! - [`full_memory`]: stores that have no memory left
-//! - [`concurrency`], [`coherence`]: many clients, and two instances on the same shards
-//! - [`gathering`]: requests of one moment, which go as few scripts
-//! - [`cache_status`]: which tier answered, and why not a nearer one
+//! - [`foreign_types`]: names of the service that hold another Redis type
+//! - [`roles`]: replicas, demoted primaries, names that lead to another server, shards that are emptied
+//! - [`resolved_names`]: a host name that resolves to a new address while the old server still runs
+//! - [`lost_books`]: lost bookkeeping
+//! - [`making_room`]: a quota far below the size of a namespace
+//! - [`crowded_keys`]: keys chosen to end up in one bucket
+//! - [`ring_mismatch`]: an instance whose shards do not match those of the running fleet
+//! - [`full_memory`]: stores without free memory
+//! - [`concurrency`], [`coherence`]: many clients at once, and two instances on the same shards
+//! - [`gathering`]: concurrent requests that are sent to a shard in few scripts
+//! - [`cache_status`]: which tier answered, and why a nearer one did not
 //! - [`order`]: reads of one instance that overtake each other
-//! - [`stale_on_error`]: copies that stand in for a shard that does not answer
+//! - [`stale_on_error`]: stale copies that are served while a shard does not answer
 //! - [`chaos`]: shards and primaries that are killed, far away or busy
-//! - [`staleness`]: very many reads under every fault, each held against what was written
-//! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what is recorded of all that
-//! - [`traces`]: the request and the trace that an operation was part of
-//! - [`monitoring`]: metrics, rules, dashboard and runbook, which speak of the same
-//! - [`fleet`]: instances that know of each other
-//! - [`dashboard`]: the pages for people, as far as they need no browser
-//! - [`process`]: variables, threads and memory, and what the service is shipped with
+//! - [`staleness`]: very many reads under every fault, each compared with the writes
+//! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what the service records
+//! - [`traces`]: request ids and trace context
+//! - [`monitoring`]: whether metrics, rules, dashboard and documents agree
+//! - [`fleet`]: instances that know each other
+//! - [`dashboard`]: the dashboard's pages, without a browser
+//! - [`process`]: environment variables, threads, memory, and the files shipped with the service
 //! - [`runbook`]: every command of the runbook
-//! - [`partial`]: lists while a shard is away
-//! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and servers that are away
-//! - [`cli`]: the program as its own client, and what it does without a service
-//! - [`upgrade`]: databases that an earlier version left
-//! - [`migrations`]: how the schema comes up to date, beside others, with few rights, behind a pooler
-//! - [`store_tls`]: certificates of one's own for Redis and PostgreSQL, and IPv6 addresses
-//! - [`preflight`]: shards on which not everything works, and what is said of them
-//! - [`listener`], [`connections`]: clients that are slow, odd, or ten thousand
-//! - [`fast_path`]: reads and writes of entries that never see the router, among requests that do
-//! - [`ring_change`]: shards that come and go
-//! - [`regressions`]: bugs that were, each as it was found
-//! - [`openapi`]: the interface, held against its document
-//! - [`nginx`], [`haproxy`]: proxies in front of instances, and HAProxy in front of Redis
-//! - [`replay`]: the example, on a generated workload and on a real trace
+//! - [`partial`]: lists while a shard is unavailable
+//! - [`startup`], [`outage`], [`database_outage`], [`breaker`]: settings, signals, and unavailable servers
+//! - [`soak`]: memory, threads and files during a long mixed load
+//! - [`cli`]: the program as a client, and its commands that need no service
+//! - [`upgrade`]: databases of an earlier version
+//! - [`migrations`]: schema migrations with several instances, with few rights, behind a pooler
+//! - [`store_tls`]: TLS to Redis and PostgreSQL with private certificates, and IPv6 addresses
+//! - [`preflight`]: shards with limited rights or other problems, and how they are reported
+//! - [`listener`], [`connections`]: unusual clients, slow clients, and ten thousand clients
+//! - [`fast_path`]: reads and writes that are answered before the router
+//! - [`ring_change`]: shards that are added and removed
+//! - [`regressions`]: bugs that were found and fixed
+//! - [`openapi`]: the interface, compared with its document
+//! - [`nginx`], [`haproxy`]: proxies in front of the instances, and HAProxy in front of Redis
+//! - [`replay`]: the `replay` example, on a generated workload and on a recorded trace
 //! - [`browser`]: the dashboard in Chromium
 //! - [`clients`]: the cache-aside programs of docs/CLIENTS.md
-//! - [`support`]: what the tests stand on
+//! - [`support`]: the test infrastructure
 
 mod support;
 

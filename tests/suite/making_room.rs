@@ -1,5 +1,5 @@
-//! A quota that was lowered far below what a namespace holds, while many write to it: making room is one job with
-//! rests, and nobody else notices.
+//! A quota is lowered far below the size of a namespace while many clients write to it. One job makes room, with
+//! pauses, and other namespaces are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ const ENTRIES: usize = 60_000;
 const WRITERS: usize = 64;
 const QUOTA_MB: u64 = 1;
 
-/// With the quotes around it.
+/// Includes the quotes.
 const SIZE: usize = 100;
 
 fn value() -> String {
     "x".repeat(SIZE - 2)
 }
 
-/// A service on one shard with the deadlines of the default, and a namespace with 6 MB in it.
+/// A service on one shard with the default timeouts, and a namespace with 6 MB of entries.
 async fn full_of_small_entries() -> (Redis, Service, Client, String) {
     let server = Redis::start();
     let settings = Settings::on(std::slice::from_ref(&server))
@@ -52,10 +52,10 @@ fn median_and_p99(mut times: Vec<Duration>) -> (Duration, Duration) {
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
 
-/// The bug: each of the writers made room for itself, the shard did nothing else, all 64 writes were 503, and the
-/// breaker opened for everybody.
+/// The bug: every writer made room for itself. The shard did nothing else, all 64 writes got a 503, and the breaker
+/// opened for all clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regression_a_lowered_quota_under_64_writers_is_made_room_for_by_one() {
+async fn regression_one_of_64_writers_makes_room_after_a_quota_is_lowered() {
     let (server, service, cache, ns) = full_of_small_entries().await;
     let (other, quiet) = (service.client(), namespace("quiet"));
     other.set(&quiet, "k", "1").await.expect(201);
@@ -77,7 +77,7 @@ async fn regression_a_lowered_quota_under_64_writers_is_made_room_for_by_one() {
     let writing = async {
         let answers = writes.await;
         let took = started.elapsed();
-        // Until the namespace is within its quota; its sweep goes on by itself.
+        // Until the namespace is within its quota. The sweeper continues by itself.
         eventually(LATER, async || {
             let books = all_books(std::slice::from_ref(&server), &ns);
             ensure!(books.bytes <= QUOTA_MB << 20, "{books:?}");
@@ -122,7 +122,7 @@ async fn regression_a_lowered_quota_under_64_writers_is_made_room_for_by_one() {
     assert!(breaker < 0.1, "the breaker was open: {breaker}");
     assert!(cache.metrics().await.total("sidecache_shard_breaker_openings_total") < 0.1, "the breaker opened");
 
-    // What was refused succeeds soon.
+    // A refused write succeeds soon.
     for number in 0..WRITERS {
         eventually(LATER, async || {
             let answer = cache.set(&ns, &format!("new{number}"), &body).await;
@@ -139,7 +139,7 @@ async fn regression_a_lowered_quota_under_64_writers_is_made_room_for_by_one() {
 
 /// A batch needs room for many entries at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_into_a_namespace_far_above_its_quota_is_stored_or_asked_to_come_again() {
+async fn a_batch_into_a_namespace_far_above_its_quota_succeeds_after_retries() {
     let (server, _service, cache, ns) = full_of_small_entries().await;
     cache.put_policy(&ns, json!({"max_size_mb": QUOTA_MB, "eviction_policy": "LRU"}).to_string()).await.expect(200);
     let entries = (0..1_000).map(|number| json!({"key": format!("new{number}"), "value": value()})).collect();
@@ -155,7 +155,7 @@ async fn a_batch_into_a_namespace_far_above_its_quota_is_stored_or_asked_to_come
         assert!([200, 503].contains(&answer.status), "{}", answer.text());
         let errors = body["errors"].as_object().cloned().unwrap_or_default();
         assert!(errors.values().all(|code| code == "making_room"), "{}", answer.text());
-        anyhow::bail!("{} are refused", errors.len())
+        anyhow::bail!("{} entries are refused", errors.len())
     })
     .await;
     println!("stored after {:?} and {asked} calls", started.elapsed());

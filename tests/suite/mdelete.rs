@@ -1,4 +1,5 @@
-//! Deleting many keys by a body, also those that no path can carry; and conditions on changes, which are refused.
+//! `mdelete`: deletes many keys, including keys that cannot be in a path. Also: conditional headers on changes are
+//! refused.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,18 +12,18 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
 on_both_stores! {
-    keys_of_a_body_are_deleted_and_no_others,
-    a_key_that_is_wrong_deletes_nothing,
-    a_condition_on_a_change_is_refused_and_nothing_changes,
+    mdelete_deletes_exactly_the_named_keys,
+    an_mdelete_with_an_invalid_key_deletes_nothing,
+    a_conditional_change_is_refused_and_changes_nothing,
 }
 
 async fn mdelete(cache: &Client, ns: &str, body: &Value) -> Answer {
     cache.mdelete(ns, body.to_string()).await
 }
 
-async fn keys_of_a_body_are_deleted_and_no_others(service: &Service) {
+async fn mdelete_deletes_exactly_the_named_keys(service: &Service) {
     let (cache, ns) = (service.client(), namespace("mdelete"));
-    // What URL libraries and proxies resolve, merge or refuse.
+    // Keys that URL libraries and proxies resolve, merge or refuse in a path.
     let awkward = [".", "..", "../a", "a//b", "/", "mdelete", "a%2Fb", "ü 1", "?", "#"];
     let entries: Vec<Value> = awkward.iter().chain(&["kept"]).map(|key| json!({"key": key, "value": 1})).collect();
     cache.fill(&ns, &json!(entries)).await;
@@ -49,12 +50,12 @@ async fn keys_of_a_body_are_deleted_and_no_others(service: &Service) {
         Ok(())
     })
     .await;
-    // The path is that of a key for the other verbs.
+    // With other methods, this path is the path of a key.
     cache.set(&ns, "mdelete", "1").await.expect(201);
     assert_eq!(cache.get(&ns, "mdelete").await.expect(200).value(), "1");
 }
 
-async fn a_key_that_is_wrong_deletes_nothing(service: &Service) {
+async fn an_mdelete_with_an_invalid_key_deletes_nothing(service: &Service) {
     let (cache, ns) = (service.client(), namespace("mdelete"));
     cache.set(&ns, "k", "1").await.expect(201);
     let many: Vec<String> = (0..1001).map(|_| "k".to_owned()).collect();
@@ -77,7 +78,7 @@ async fn a_key_that_is_wrong_deletes_nothing(service: &Service) {
 }
 
 #[tokio::test]
-async fn keys_of_a_dead_shard_are_named_and_the_others_deleted() {
+async fn mdelete_names_the_keys_of_a_dead_shard_and_deletes_the_others() {
     let servers = [Redis::start(), Redis::start()];
     let service = Service::start(Settings::on(&servers).set("redis_timeout_ms", 300));
     let _log = service.log_on_failure();
@@ -94,8 +95,9 @@ async fn keys_of_a_dead_shard_are_named_and_the_others_deleted() {
     assert!(failed > 10 && failed + answer.number("deleted_count") == 100, "{told}");
 }
 
-/// `If-Match` was ignored: a client that wanted to change only what it had seen overwrote what it had not.
-async fn a_condition_on_a_change_is_refused_and_nothing_changes(service: &Service) {
+/// The bug: `If-Match` was ignored. A client that wanted to change only the value it had seen overwrote another
+/// value.
+async fn a_conditional_change_is_refused_and_changes_nothing(service: &Service) {
     let (cache, ns) = (service.client(), namespace("conditions"));
     cache.set(&ns, "k", "1").await.expect(201);
     let (space, key) = (cache_path(&ns), key_path(&ns, "k"));
@@ -119,11 +121,11 @@ async fn a_condition_on_a_change_is_refused_and_nothing_changes(service: &Servic
         for (method, path, body) in &calls {
             let body = Some(body.as_bytes().to_vec());
             let answer = cache.send(method.clone(), path, &[(name, value)], body).await;
-            assert!(answer.header("retry-after").is_none(), "to ask again is of no use");
+            assert!(answer.header("retry-after").is_none(), "a retry cannot succeed");
             let told = answer.expect_error(501, "not_implemented");
             assert!(told.contains(name), "{method} {path}: {told}");
         }
-        // A read is answered; for `If-None-Match` as ever.
+        // A read is answered. `If-None-Match` works as usual.
         let status = cache.get_with(&ns, "k", &[(name, value)]).await.status;
         assert_eq!(status, if (name, value) == ("If-None-Match", "*") { 304 } else { 200 }, "{name}: {value}");
     }

@@ -1,4 +1,4 @@
-//! `/metrics`: text that parses, families that are described, and counters that move.
+//! `/metrics`: the text is valid, every family is described, and counters increase.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ async fn requests_are_counted_by_operation(service: &Service) {
     let count = async |operation: &str| {
         cache.metrics().await.total_with("sidecache_requests_total", &[("operation", operation)])
     };
-    // Other tests use the service, too: counters have grown by at least what this one did.
+    // Other tests use the same service, so a counter may grow by more than this test's requests.
     for operation in ["set", "get", "head", "delete", "mget", "mset", "mdelete", "flush", "list", "stats"] {
         let before = count(operation).await;
         for _ in 0..3 {
@@ -78,7 +78,7 @@ async fn call(cache: &Client, ns: &str, operation: &str) {
 }
 
 #[tokio::test]
-async fn results_are_told_apart_and_add_up() {
+async fn requests_are_counted_by_result() {
     for store in [Store::Embedded, Store::Shards] {
         let service = Service::start(store.settings());
         let cache = service.client();
@@ -100,7 +100,10 @@ async fn results_are_told_apart_and_add_up() {
             .filter(|sample| sample.labels.contains_key("result") && sample.value > 0.0)
             .map(|sample| sample.value)
             .collect();
-        assert!(results.contains(&7.0) && results.contains(&4.0), "hits and misses have results: {results:?}");
+        assert!(
+            results.contains(&7.0) && results.contains(&4.0),
+            "hits and misses have their own results: {results:?}"
+        );
         eventually(SOON, async || {
             let written = cache.metrics().await.total("sidecache_access_log_written_total");
             ensure!((written - 12.0).abs() < 0.1, "{written} written");
@@ -122,7 +125,7 @@ async fn results_of(cache: &Client, operation: &str) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn regression_a_quota_that_is_used_up_is_a_refusal_and_no_failure() {
+async fn regression_a_write_over_the_quota_counts_as_refused_not_failed() {
     for store in [Store::Embedded, Store::Shards] {
         let service = Service::start(store.settings());
         let cache = service.client();
@@ -145,7 +148,7 @@ async fn regression_a_quota_that_is_used_up_is_a_refusal_and_no_failure() {
 }
 
 #[tokio::test]
-async fn regression_an_mset_of_which_a_shard_failed_entries_is_counted_as_failed() {
+async fn regression_an_mset_that_failed_on_one_shard_counts_as_failed() {
     let mut servers = [Redis::start(), Redis::start()];
     let service = Service::start(Settings::on(&servers));
     let cache = service.client();
@@ -158,11 +161,11 @@ async fn regression_an_mset_of_which_a_shard_failed_entries_is_counted_as_failed
 }
 
 #[tokio::test]
-async fn namespaces_have_metrics_of_their_own_up_to_a_limit() {
+async fn a_limited_number_of_namespaces_have_their_own_metrics() {
     for store in [Store::Embedded, Store::Shards] {
         let service = Service::start(store.settings().set("metrics_max_namespaces", 2));
         let cache = service.client();
-        // One at a time: those known first keep their names.
+        // One after the other: the first two get their own labels.
         for ns in ["one", "two", "three", "other"] {
             cache.set(ns, "k", "12345").await.expect(201);
             cache.get(ns, "k").await.expect(200);
@@ -199,7 +202,7 @@ async fn namespaces_have_metrics_of_their_own_up_to_a_limit() {
 }
 
 #[tokio::test]
-async fn the_process_and_what_it_stands_on_are_told_of() {
+async fn process_database_and_shards_have_metrics() {
     let service = Service::start(Settings::shards());
     let metrics = service.client().metrics().await;
     for (name, least) in [
@@ -217,7 +220,7 @@ async fn the_process_and_what_it_stands_on_are_told_of() {
 }
 
 #[tokio::test]
-async fn the_tiers_are_told_apart() {
+async fn l1_hits_and_shard_reads_are_counted_separately() {
     let settings = Settings::shards();
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
     let (one, other, ns) = (a.client(), b.client(), namespace("metrics"));
@@ -245,14 +248,14 @@ async fn the_tiers_are_told_apart() {
     .await;
 }
 
-/// What was refused before it reached the cache was in no counter.
+/// The bug: a request that was refused before it reached the cache was not counted.
 #[tokio::test]
 async fn requests_that_end_in_an_error_are_counted_by_its_code() {
     let service = Service::start(Settings::embedded().set("max_body_bytes", 200_000).set("max_value_bytes", 1_000));
     let (cache, ns) = (service.client(), namespace("metrics"));
     let key = key_path(&ns, "k");
     let strange = ("sec-fetch-site", "cross-site");
-    // By the fast path and by the router.
+    // Once through the fast path and once through the router.
     for headers in [vec![], vec![("cache-control", "max-age=0")]] {
         let put = async |body: &str, more: &[(&str, &str)]| {
             let headers = [headers.as_slice(), more].concat();

@@ -1,5 +1,5 @@
-//! How the schema comes up to date: beside instances that fail, with few rights, behind a pooler, after a failover; and
-//! what people who look into the database find there.
+//! Schema migrations: when another instance fails, with few rights, behind a pooler, after a failover. Also: what the
+//! tables look like to other tools.
 
 use std::time::Duration;
 
@@ -15,15 +15,16 @@ use crate::support::service::{Service, Settings};
 
 async fn execute(url: &str, sql: &str) {
     let mut connection = PgConnection::connect(url).await.expect("the server");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("PostgreSQL takes it");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("PostgreSQL runs it");
 }
 
-/// The step's lock stayed with a connection of the pool for up to twenty minutes, and everybody waited for it.
+/// The bug: the lock of a failed migration stayed with its pooled connection for up to twenty minutes, and every
+/// instance waited for it.
 #[tokio::test]
-async fn regression_a_step_that_fails_holds_no_lock() {
+async fn regression_a_failed_migration_holds_no_lock() {
     let url = postgres::shared().fresh_database();
     let database = Database::Postgres(url.clone());
-    // Somebody else's table stands where the second step makes one.
+    // A foreign table has the name that the second migration uses.
     execute(&url, "CREATE TABLE cache_audit (other int)").await;
     let settings = || Settings::shards().set("database_url", &url);
     let stuck = Service::launch(settings());
@@ -34,7 +35,7 @@ async fn regression_a_step_that_fails_holds_no_lock() {
         Ok(())
     })
     .await;
-    // It tries again and again; between two attempts nothing is locked.
+    // The service retries, and holds no lock between two attempts.
     eventually(LATER, async || {
         let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -54,13 +55,13 @@ async fn regression_a_step_that_fails_holds_no_lock() {
     .await;
 }
 
-/// A session that holds a lock on the tables holds up no start for longer than a deadline, and steps are taken later.
+/// Another session's lock delays the start by no more than a timeout. The migration runs later.
 #[tokio::test]
-async fn a_lock_of_others_is_waited_for_within_a_deadline() {
+async fn waiting_for_another_sessions_lock_has_a_timeout() {
     let url = postgres::shared().fresh_database();
     let mut other = PgConnection::connect(&url).await.expect("the server");
-    // The lock behind which instances take their turns.
-    sqlx::query("SELECT pg_advisory_lock(8316288573538132840)").execute(&mut other).await.expect("it is free");
+    // The advisory lock that serialises the migrations of all instances.
+    sqlx::query("SELECT pg_advisory_lock(8316288573538132840)").execute(&mut other).await.expect("the lock is free");
     let service = Service::launch(Settings::shards().set("database_url", &url).set("database_timeout_ms", 300));
     eventually(LATER, async || {
         let health = service.client().health().await.json();
@@ -78,9 +79,9 @@ async fn a_lock_of_others_is_waited_for_within_a_deadline() {
     .await;
 }
 
-/// Even a complete schema was locked and asked to be created, which such a role may not.
+/// The bug: the service locked and created tables even on a complete schema, which this role may not do.
 #[tokio::test]
-async fn regression_a_role_that_may_create_nothing_works_on_a_schema_that_is_there() {
+async fn regression_a_role_without_create_rights_works_on_a_complete_schema() {
     let server = postgres::shared();
     let url = server.fresh_database();
     Service::start(Settings::shards().set("database_url", &url)).stop();
@@ -109,9 +110,9 @@ async fn regression_a_role_that_may_create_nothing_works_on_a_schema_that_is_the
     .await;
 }
 
-/// One row that this release does not understand kept all policies from being read.
+/// The bug: one row that this release could not read kept it from reading all policies.
 #[tokio::test]
-async fn regression_a_row_of_a_later_release_costs_its_own_namespace_alone() {
+async fn regression_a_row_of_a_later_release_affects_only_its_namespace() {
     for (service, database) in database::both(|settings| settings) {
         let cache = service.client();
         let later = "INSERT INTO cache_namespaces (name, eviction_policy) VALUES ('later', 'ARC'); \
@@ -132,15 +133,15 @@ async fn regression_a_row_of_a_later_release_costs_its_own_namespace_alone() {
         cache.set("later", "k", "1").await.expect_error(503, "policies_unknown");
         cache.policy("later").await.expect_error(503, "policies_unknown");
         cache.put_policy("other", "{}").await.expect(201);
-        // Who replaces the policy takes the namespace back.
+        // Replacing the policy makes the namespace usable again.
         cache.put_policy("later", r#"{"default_ttl":5}"#).await.expect(201);
         cache.set("later", "k", "1").await.expect(201);
     }
 }
 
-/// What other tools read: the names of the columns, in their order, and what a row has that is added by hand.
+/// What other tools rely on: the names and order of the columns, and the defaults of a row that was inserted by hand.
 #[tokio::test]
-async fn the_tables_are_as_they_are_documented() {
+async fn the_tables_match_their_documentation() {
     for (service, database) in database::both(|settings| settings) {
         let columns = async |table: &str| {
             let sql = match database {
@@ -173,15 +174,16 @@ async fn the_tables_are_as_they_are_documented() {
     }
 }
 
-/// After a failover the old primary is a replica: its connections were kept, and every change failed.
+/// The bug: after a failover the old primary was a replica. The service kept its connections to it, and every change
+/// failed.
 #[tokio::test]
-async fn regression_a_connection_to_a_server_that_takes_no_writes_is_replaced() {
+async fn regression_a_connection_to_a_read_only_server_is_replaced() {
     let url = postgres::shared().fresh_database();
     let name = url.rsplit('/').next().expect("a database").to_owned();
     let service = Service::start(Settings::shards().set("database_url", &url));
     let cache = service.client();
     cache.put_policy("n", "{}").await.expect(201);
-    // All sessions from here on are as on a replica, until the setting goes.
+    // From here on all sessions are read-only, as on a replica, until the setting is reset.
     let control = postgres::shared().url("postgres");
     execute(
         &control,
@@ -206,7 +208,8 @@ async fn regression_a_connection_to_a_server_that_takes_no_writes_is_replaced() 
     .await;
 }
 
-/// Connections were refused for a parameter, and statements ran on another server than they were prepared on.
+/// The bug: PgBouncer refused connections because of a parameter, and prepared statements ran on another connection
+/// than the one that prepared them.
 #[tokio::test]
 async fn regression_behind_pgbouncer_in_transaction_mode_everything_works() {
     let direct = postgres::shared().fresh_database();
@@ -240,18 +243,18 @@ async fn regression_behind_pgbouncer_in_transaction_mode_everything_works() {
     }
 }
 
-/// Pruned rows left the file as large as it had ever been.
+/// The bug: the file kept its largest size after rows were pruned.
 #[tokio::test]
-async fn regression_a_file_gives_the_space_of_pruned_rows_back() {
+async fn regression_the_sqlite_file_shrinks_after_pruning() {
     let [(settings, database), _] = database::both_settings();
     Service::start(settings.clone()).stop();
-    // As an earlier release left it: with much that is older than the retention, and without pages to give back.
+    // As an earlier release left it: many rows older than the retention, and auto-vacuum off.
     let old = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) \
                INSERT INTO cache_access_logs (namespace, key_pattern, operation, latency_ms, timestamp) \
                SELECT 'old', hex(randomblob(200)), 'get', 1.0, 1000 FROM n; \
                PRAGMA auto_vacuum = 0; VACUUM";
     database.execute(old, "").await;
-    let Database::Sqlite(folder) = &database else { panic!("the first one is the file") };
+    let Database::Sqlite(folder) = &database else { panic!("the first database is SQLite") };
     let size = || std::fs::metadata(folder.path().join("data/sidecache.db")).expect("the file").len();
     let before = size();
     assert!(before > 20 << 20, "{before}");

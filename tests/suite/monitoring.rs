@@ -1,5 +1,5 @@
-//! What operators look at: the metrics as Prometheus' own tool reads them, the rules of `prometheus/`, the
-//! dashboard of `grafana/`, and that they, the documents and the service speak of the same.
+//! What operators use: the metrics as promtool reads them, the rules of `prometheus/` and the dashboard of
+//! `grafana/`. These, the documents and the service must agree.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use crate::support::process::{self, Signal};
 use crate::support::service::{Service, Store};
 
 on_both_stores! {
-    the_metrics_are_as_prometheus_wants_them,
+    promtool_accepts_the_metrics,
 }
 
 const DASHBOARD: &str = "grafana/dashboards/sidecache.json";
@@ -24,10 +24,10 @@ const ALERTS: &str = "prometheus/rules/alerts.yml";
 const RECORDINGS: &str = "prometheus/rules/recording.yml";
 const OPERATIONS: &str = "docs/OPERATIONS.md";
 
-async fn the_metrics_are_as_prometheus_wants_them(service: &Service) {
+async fn promtool_accepts_the_metrics(service: &Service) {
     let (cache, ns) = (service.client(), namespace("monitoring"));
-    ask_for_a_bit_of_everything(&cache, &ns).await;
-    // Namespaces get their figures in steps.
+    run_every_operation(&cache, &ns).await;
+    // The metrics of namespaces are updated in intervals.
     let text = eventually(LATER, async || {
         let text = cache.fetch("/metrics").await.expect(200).text().to_owned();
         ensure!(text.contains("sidecache_namespace_keys{"), "no namespace has metrics yet");
@@ -40,12 +40,12 @@ async fn the_metrics_are_as_prometheus_wants_them(service: &Service) {
     input.write_all(text.as_bytes()).expect("promtool reads its input");
     drop(input);
     let output = checking.wait_with_output().expect("promtool ends");
-    // It tells of what is valid, but not by the conventions, on either.
+    // promtool prints a warning about metrics that are valid but violate a convention.
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{}", shown(&output));
 }
 
-/// Every operation, with most of its results.
-async fn ask_for_a_bit_of_everything(cache: &Client, ns: &str) {
+/// Performs every operation, with most of its results.
+async fn run_every_operation(cache: &Client, ns: &str) {
     cache.set(ns, "k", "1").await.expect(201);
     cache.get(ns, "k").await.expect(200);
     cache.get(ns, "absent").await.expect(404);
@@ -60,7 +60,7 @@ async fn ask_for_a_bit_of_everything(cache: &Client, ns: &str) {
 }
 
 #[test]
-fn the_rules_are_valid_and_tell_what_they_should() {
+fn the_rules_are_valid_and_fire_as_expected() {
     for words in [
         ["check", "config", "prometheus/prometheus.yml"],
         ["check", "rules", ALERTS],
@@ -73,10 +73,10 @@ fn the_rules_are_valid_and_tell_what_they_should() {
 }
 
 #[tokio::test]
-async fn every_metric_that_is_drawn_watched_or_described_exists() {
+async fn every_metric_in_dashboards_rules_and_documents_exists() {
     let service = Store::Shards.shared_service();
     let (cache, ns) = (service.client(), namespace("monitoring"));
-    ask_for_a_bit_of_everything(&cache, &ns).await;
+    run_every_operation(&cache, &ns).await;
     let recordings: BTreeSet<String> =
         lines_after(&file(RECORDINGS), "- record:").into_iter().map(str::to_owned).collect();
     let wanted: Vec<(&str, String)> = [
@@ -99,13 +99,13 @@ async fn every_metric_that_is_drawn_watched_or_described_exists() {
                 true => recordings.contains(name),
                 false => known.contains(name.as_str()) || known.contains(family.as_str()),
             };
-            ensure!(exists, "{place} speaks of {name}, which is no metric");
+            ensure!(exists, "{place} mentions {name}, which does not exist");
         }
         let described = metric_names(&file(OPERATIONS));
         for name in known.iter().filter(|name| name.starts_with("sidecache_")) {
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
             let is_there = described.contains(*name) || family.is_some_and(|family| described.contains(family));
-            ensure!(is_there, "{OPERATIONS} does not speak of {name}");
+            ensure!(is_there, "{OPERATIONS} does not mention {name}");
         }
         Ok(())
     })
@@ -136,17 +136,17 @@ fn every_panel_explains_itself() {
     let mut ids = BTreeSet::new();
     for panel in panels {
         let title = panel["title"].as_str().expect("every panel has a title");
-        assert!(ids.insert(panel["id"].as_u64()), "{title}: its id is taken");
-        assert!(panel.get("libraryPanel").is_none(), "{title}: a library panel exists in one Grafana only");
+        assert!(ids.insert(panel["id"].as_u64()), "{title}: another panel has the same id");
+        assert!(panel.get("libraryPanel").is_none(), "{title}: a library panel exists in only one Grafana");
         if panel["type"] == "row" {
             continue;
         }
         let unit = &panel["fieldConfig"]["defaults"]["unit"];
         assert!(unit.is_string() || panel["type"] == "heatmap", "{title} has no unit");
         assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{title} has no description");
-        for target in panel["targets"].as_array().expect("every panel asks for something") {
+        for target in panel["targets"].as_array().expect("every panel has queries") {
             let expr = target["expr"].as_str().expect("every target is an expression");
-            // Two fleets on one Prometheus are not mixed up.
+            // The query filters by job, so that two fleets on one Prometheus are not mixed up.
             assert!(expr.contains("job=\"$job\"") || expr.starts_with("ALERTS{"), "{title}: {expr}");
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
         }
@@ -154,7 +154,7 @@ fn every_panel_explains_itself() {
     assert!(ids.len() > 40);
 }
 
-/// Prometheus' tool, at the project's root.
+/// promtool, run in the project's root folder.
 fn promtool(words: &[&str]) -> Command {
     let mut command = process::dying_with_us(&process::program_named("promtool", "prometheus"), Signal::Kill);
     command.args(words).current_dir(root()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -178,7 +178,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&file(DASHBOARD)).expect("the dashboard is JSON")
 }
 
-/// All that is asked of Prometheus: by panels, variables and annotations.
+/// All Prometheus queries in the dashboard: of panels, variables and annotations.
 fn queries(value: &Value) -> Vec<String> {
     match value {
         Value::Object(fields) => fields
@@ -193,7 +193,7 @@ fn queries(value: &Value) -> Vec<String> {
     }
 }
 
-/// What stands behind these words, on each line that begins with them.
+/// The rest of each line that begins with these words.
 fn lines_after<'t>(text: &'t str, words: &str) -> Vec<&'t str> {
     text.lines().filter_map(|line| line.trim_start().strip_prefix(words)).map(str::trim).collect()
 }
@@ -203,7 +203,7 @@ fn without_comments(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Names of metrics and of recorded series, of this service and its process.
+/// The names of metrics and recorded series of this service and its process.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':';
     let words = text.split(|letter| !is_part(letter)).map(|word| word.trim_matches(':'));
@@ -218,7 +218,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// The anchor that a heading gets.
+/// The anchor of a heading.
 fn anchor_of(heading: &str) -> String {
     heading.to_lowercase().replace(' ', "-")
 }

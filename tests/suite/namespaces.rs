@@ -1,5 +1,5 @@
-//! Namespace policies: create, replace, read, delete; what they do to writes; how running instances
-//! learn of them. On SQLite and on PostgreSQL.
+//! Namespace policies: create, replace, read, delete; their effect on writes; how running instances learn of changes.
+//! On SQLite and on PostgreSQL.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -22,9 +22,9 @@ mod shared {
         the_default_ttl_applies_to_writes_without_one,
         a_namespace_appears_with_its_first_write,
         deleting_a_namespace_flushes_it,
-        a_patch_changes_the_fields_that_it_names_alone,
+        a_patch_changes_only_the_fields_that_it_names,
         a_wrong_patch_is_refused_and_changes_nothing,
-        patches_of_one_moment_are_all_kept,
+        concurrent_patches_are_all_kept,
     }
 }
 
@@ -33,14 +33,14 @@ mod own {
     on_own_services! {
         without_auto_creation_only_configured_namespaces_are_written,
         defaults_of_the_service_apply_to_new_namespaces,
-        a_namespace_starts_with_an_hour_a_hundred_megabytes_and_lru,
-        a_namespace_that_exists_keeps_its_policy_under_other_defaults,
+        a_new_namespace_has_a_ttl_of_an_hour_a_quota_of_100_mb_and_lru,
+        an_existing_namespace_keeps_its_policy_when_defaults_change,
         a_change_through_one_instance_is_applied_by_the_other,
         policies_survive_a_restart,
     }
 }
 
-/// A policy without its times, which are checked here.
+/// A policy without its times. The times are checked here.
 #[track_caller]
 fn policy(answer: Answer, status: u16) -> Value {
     let answer = answer.expect(status);
@@ -76,7 +76,7 @@ async fn a_policy_is_created_replaced_read_and_deleted(service: &Service) {
     assert_eq!(policy(cache.policy(&ns).await, 200), first);
     let created_at = cache.policy(&ns).await.json()["created_at"].clone();
 
-    // A replacement does not merge: what it leaves out is back at the default.
+    // A replacement does not merge: a field that it leaves out gets its default.
     let second = object(&ns, 7, 0, "LRU");
     assert_eq!(policy(cache.put_policy(&ns, r#"{"default_ttl":7}"#).await, 200), second);
     assert_eq!(policy(cache.policy(&ns).await, 200), second);
@@ -98,7 +98,7 @@ async fn a_policy_is_created_replaced_read_and_deleted(service: &Service) {
     assert_eq!(policy(cache.put_policy(&ns, "{}").await, 201), object(&ns, 0, 0, "LRU"));
 }
 
-async fn a_patch_changes_the_fields_that_it_names_alone(service: &Service) {
+async fn a_patch_changes_only_the_fields_that_it_names(service: &Service) {
     let (cache, ns) = (service.client(), namespace("policy"));
     cache.patch_policy(&ns, r#"{"max_size_mb":200}"#).await.expect_error(404, "namespace_not_found");
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
@@ -109,7 +109,7 @@ async fn a_patch_changes_the_fields_that_it_names_alone(service: &Service) {
         (r#"{"default_ttl":0}"#, "default_ttl", json!(0)),
         (r#"{"eviction_policy":"NONE"}"#, "eviction_policy", json!("NONE")),
         (r#"{"stale_if_error":7}"#, "stale_if_error", json!(7)),
-        // As in a PUT: null is the default of the service.
+        // As in a PUT, null means the default of the service.
         (r#"{"max_size_mb":null}"#, "max_size_mb", json!(0)),
     ] {
         let patched = cache.patch_policy(&ns, body).await.expect(200).json();
@@ -124,10 +124,10 @@ async fn a_patch_changes_the_fields_that_it_names_alone(service: &Service) {
     assert_eq!((&latest["before"]["max_size_mb"], &latest["after"]["max_size_mb"]), (&json!(200), &json!(0)));
     assert_eq!((&latest["before"]["stale_if_error"], &latest["after"]["stale_if_error"]), (&json!(7), &json!(7)));
     assert_eq!(rows["audit"].as_array().map(Vec::len), Some(6));
-    // Nothing named, nothing changed, and nobody has to know.
+    // A patch without fields changes nothing and is not in the audit trail.
     assert_eq!(cache.patch_policy(&ns, "{}").await.expect(200).json(), expected);
     assert_eq!(cache.audit(&ns, &[]).await.expect(200).json()["audit"].as_array().map(Vec::len), Some(6));
-    // One that a write has just created may be in no database yet.
+    // A namespace that a write has just created may not be in the database yet.
     let new = namespace("policy");
     cache.set(&new, "k", "1").await.expect(201);
     let patched = cache.patch_policy(&new, r#"{"default_ttl":5}"#).await.expect(200).json();
@@ -153,8 +153,8 @@ async fn a_wrong_patch_is_refused_and_changes_nothing(service: &Service) {
     assert_eq!(cache.policy(&ns).await.expect(200).json(), before);
 }
 
-/// The command line read a policy and stored it whole: of two changes at once one was lost.
-async fn patches_of_one_moment_are_all_kept(service: &Service) {
+/// The bug: the command line read a policy, changed it and stored all of it. Of two concurrent changes one was lost.
+async fn concurrent_patches_are_all_kept(service: &Service) {
     let (cache, ns) = (service.client(), namespace("policy"));
     cache.put_policy(&ns, "{}").await.expect(201);
     for round in 1..6 {
@@ -242,7 +242,7 @@ async fn the_default_ttl_applies_to_writes_without_one(service: &Service) {
         let left = remaining(&cache, &ns, key).await.expect("a ttl");
         assert!((ttl - 10..=ttl).contains(&left), "{key}: {left}");
     }
-    // The instance that took the change applies it at once, and to new writes only.
+    // The instance that received the change applies it at once, but only to new writes.
     cache.put_policy(&ns, r#"{"default_ttl":0}"#).await.expect(200);
     cache.set(&ns, "later", "1").await.expect(201);
     assert_eq!(remaining(&cache, &ns, "later").await, None);
@@ -263,7 +263,7 @@ async fn a_namespace_appears_with_its_first_write(service: &Service) {
         })
         .await;
     }
-    // Reading makes nothing.
+    // A read creates no namespace.
     cache.get(&read, "k").await.expect_error(404, "key_not_found");
     cache.mget(&read, &["k"]).await.expect(200);
     cache.delete(&read, "k").await.expect_error(404, "key_not_found");
@@ -296,7 +296,7 @@ async fn deleting_a_namespace_flushes_it(service: &Service) {
         cache.get(&other, key).await.expect(200);
     }
     cache.policy(&ns).await.expect_error(404, "namespace_not_found");
-    // Written again, it starts from the defaults.
+    // Its next write creates it again with the defaults.
     cache.set(&ns, "a", "1").await.expect(201);
     assert_eq!(remaining(&cache, &ns, "a").await, None);
 }
@@ -307,7 +307,7 @@ async fn without_auto_creation_only_configured_namespaces_are_written(settings: 
     cache.set(&ns, "k", "1").await.expect_error(400, "invalid_namespace");
     cache.mset(&ns, &json!([{"key": "k", "value": 1}])).await.expect_error(400, "invalid_namespace");
 
-    // Reads answer as for an empty one.
+    // Reads answer as for an empty namespace.
     let miss = cache.get(&ns, "k").await;
     assert_eq!(miss.header("x-cache-hit"), Some("false"));
     miss.expect_error(404, "key_not_found");
@@ -350,7 +350,7 @@ async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
     assert_eq!(policy(put, 201), object(name, 0, 12, "FIFO"));
 }
 
-async fn a_namespace_starts_with_an_hour_a_hundred_megabytes_and_lru(settings: Settings) {
+async fn a_new_namespace_has_a_ttl_of_an_hour_a_quota_of_100_mb_and_lru(settings: Settings) {
     let service = Service::start(settings.unset("default_ttl").unset("default_max_size_mb"));
     let (cache, ns) = (service.client(), namespace("policy"));
     cache.set(&ns, "single", "1").await.expect(201);
@@ -366,13 +366,13 @@ async fn a_namespace_starts_with_an_hour_a_hundred_megabytes_and_lru(settings: S
         Ok(())
     })
     .await;
-    // A policy that is put takes the same values for what it leaves out.
+    // A PUT uses the same defaults for fields that it leaves out.
     let put = cache.put_policy("put", r#"{"eviction_policy":"LFU"}"#).await;
     assert_eq!(policy(put, 201), object("put", 3_600, 100, "LFU"));
 }
 
-async fn a_namespace_that_exists_keeps_its_policy_under_other_defaults(settings: Settings) {
-    // Before, a namespace that a write created had neither a TTL nor a quota.
+async fn an_existing_namespace_keeps_its_policy_when_defaults_change(settings: Settings) {
+    // Under earlier defaults, a namespace that a write created had neither a TTL nor a quota.
     let folder = scratch::folder("defaults");
     let (settings, ns) = (settings.folder(folder.path()), namespace("policy"));
     let before = Service::start(settings.clone());
@@ -386,7 +386,7 @@ async fn a_namespace_that_exists_keeps_its_policy_under_other_defaults(settings:
 }
 
 async fn a_change_through_one_instance_is_applied_by_the_other(settings: Settings) {
-    // The same folder is the same SQLite file; PostgreSQL is named in the settings.
+    // Both instances use the same folder and so the same SQLite file. For PostgreSQL, the settings name the database.
     let folder = scratch::folder("two-instances");
     let settings = settings.folder(folder.path()).set("auto_create_namespaces", false);
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -441,7 +441,7 @@ async fn policies_survive_a_restart(settings: Settings) {
 
     let service = Service::start(settings);
     let cache = service.client();
-    // The snapshot may be loaded just behind the start.
+    // The snapshot may be loaded shortly after the start.
     eventually(SOON, async || {
         let after = cache.policies().await.expect(200).json();
         ensure!(after == before, "{after}");
@@ -459,9 +459,9 @@ async fn policy_names(cache: &Client) -> Vec<String> {
     names.map(|policy| policy["name"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// The bug: an instance that had not heard of the deletion wrote once more, and what it wrote stayed for ever.
+/// The bug: an instance that had not heard of the deletion wrote once more, and this entry stayed for ever.
 #[tokio::test]
-async fn regression_a_write_to_a_namespace_that_another_instance_has_deleted_does_not_stay() {
+async fn regression_a_late_write_to_a_deleted_namespace_is_removed() {
     let server = Redis::start();
     let database = postgres::shared().fresh_database();
     let settings = Settings::on(std::slice::from_ref(&server)).set("database_url", &database);
@@ -470,14 +470,14 @@ async fn regression_a_write_to_a_namespace_that_another_instance_has_deleted_doe
     let ns = namespace("orphan");
     ignorant.client().put_policy(&ns, r#"{"default_ttl": 0}"#).await.expect(201);
     eventually(SOON, async || {
-        ensure!(deleting.client().policy(&ns).await.status == 200, "not heard of yet");
+        ensure!(deleting.client().policy(&ns).await.status == 200, "the policy is not known yet");
         Ok(())
     })
     .await;
     deleting.client().delete_policy(&ns).await.expect(200);
     ignorant.client().set(&ns, "k", "1").await.expect(201);
     let left = || server.connect().scan(&format!("cache*:{ns}*"));
-    assert!(!left().is_empty(), "the write went to the shard");
+    assert!(!left().is_empty(), "the write did not reach the shard");
     eventually(LATER, async || {
         let left = left();
         ensure!(left.is_empty(), "{left:?}");

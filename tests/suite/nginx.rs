@@ -1,7 +1,6 @@
 //! The project's nginx configuration in a real nginx, in front of two real instances.
 //!
-//! Only addresses are put in place of those in the files: the port nginx listens on, and the instances
-//! of the upstream.
+//! Only addresses are replaced in the files: the port that nginx listens on, and the instances of the upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,12 +21,12 @@ use crate::support::wire;
 
 use super::dashboard::{Forms, attribute, events_at, now, number};
 
-/// Requests to the instances in turn.
+/// Sends requests to the instances in turn.
 const IN_TURN: &str = "upstream.conf";
-/// Each URI to the same instance.
+/// Sends each URI to the same instance.
 const BY_URI: &str = "upstream-hash.conf";
 
-/// A front for these instances. The files name two; a third one would need a change in them.
+/// An nginx in front of these instances. The files name two instances.
 fn front(upstream: &str, instances: [SocketAddr; 2]) -> Nginx {
     Nginx::start(|port| {
         let mut upstream = file(upstream);
@@ -46,7 +45,7 @@ fn file(name: &str) -> String {
 }
 
 fn replaced(text: &str, old: &str, new: &str) -> String {
-    assert_eq!(text.matches(old).count(), 1, "{old} stands in the file once");
+    assert_eq!(text.matches(old).count(), 1, "{old} must be in the file exactly once");
     text.replace(old, new)
 }
 
@@ -55,7 +54,7 @@ fn two() -> (Service, Service) {
     (Service::start(settings.clone()), Service::start(settings))
 }
 
-/// How many GETs an instance has answered, asked behind nginx's back.
+/// How many GETs an instance has answered. Asks the instance directly, not through nginx.
 async fn gets(instance: &Client) -> f64 {
     instance.metrics().await.total_with("sidecache_requests_total", &[("operation", "get")])
 }
@@ -76,7 +75,7 @@ async fn requests_are_spread_over_both_instances() {
     for path in ["/health", "/livez", "/readyz", "/api/v1/namespaces", "/api/v1/cluster"] {
         cache.fetch(path).await.expect(200);
     }
-    // Of which instance would they be?
+    // nginx does not pass on /metrics, since the metrics belong to one instance.
     cache.fetch("/metrics").await.expect_error(404, "not_found");
     for path in ["/openapi.json", "/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js"] {
         let direct = a.client().fetch(path).await.expect(200);
@@ -101,7 +100,7 @@ async fn every_call_and_every_byte_passes_through() {
         let value = format!("{{\"n\": {index}, \"big\": 9223372036854775809}}");
         let created = cache.set(&ns, key, &value).await;
         created.expect_json(201, &json!({"success": true, "key": key, "created": true}));
-        // Twice through nginx: once from each instance. And once past it.
+        // Twice through nginx, so once from each instance, and once from each instance directly.
         for from in [&cache, &cache, &a.client(), &b.client()] {
             assert_eq!(from.get(&ns, key).await.expect(200).value(), value, "{key}");
         }
@@ -114,7 +113,7 @@ async fn every_call_and_every_byte_passes_through() {
     for key in keys {
         cache.delete(&ns, key).await.expect(200);
     }
-    // Other spellings of a path reach the service as they are, too.
+    // Other spellings of a path also reach the service unchanged.
     cache.set(&ns, "a/b", "1").await.expect(201);
     for spelling in ["a%2Fb", "a%2fb", "%61%2F%62"] {
         let path = format!("{}/{spelling}", cache_path(&ns));
@@ -128,7 +127,7 @@ async fn every_call_and_every_byte_passes_through() {
     cache.mset(&ns, &entries).await.expect_json(200, &json!({"success": true, "stored": 2}));
     cache.flush(&ns, &[("pattern", "[xy]")]).await.expect_json(200, &json!({"success": true, "deleted_count": 2}));
 
-    // Errors and headers are the service's own.
+    // nginx passes on the errors and headers of the service.
     cache.get(&ns, "absent").await.expect_error(404, "key_not_found");
     cache.put(&ns, "k", "{").await.expect_error(400, "invalid_body");
     cache.set("bad namespace", "k", "1").await.expect_error(400, "invalid_namespace");
@@ -140,7 +139,7 @@ async fn every_call_and_every_byte_passes_through() {
 }
 
 #[tokio::test]
-async fn the_dashboard_works_behind_the_front() {
+async fn the_dashboard_works_behind_nginx() {
     let (a, b) = two();
     let nginx = front(IN_TURN, [a.address(), b.address()]);
     let (front, ns) = (nginx.client(), namespace("nginx"));
@@ -156,7 +155,7 @@ async fn the_dashboard_works_behind_the_front() {
         front.fetch(&format!("/{}", link.replace("&amp;", "&"))).await.expect(200);
     }
 
-    // A change is seen while the answer goes on.
+    // A change appears while the event stream is open.
     let keys = |count: u32| format!("data-stat=\"total_keys\" data-value=\"{count}\"");
     let query = format!("page=namespace&ns={ns}");
     let change = events_at(nginx.address(), &query, |text| text.contains(&keys(3)));
@@ -166,7 +165,8 @@ async fn the_dashboard_works_behind_the_front() {
     };
     tokio::join!(change, write);
 
-    // One instance made the form, and both are sent it, with what browsers say of where it stood.
+    // One instance made the form, and each instance gets it, with the headers that browsers send for the page's
+    // origin.
     let (flush, forms) = (format!("{page}/flush"), Forms::of(&front, &page).await);
     let origin = format!("http://{}", nginx.address());
     for own in [("sec-fetch-site", "same-origin"), ("origin", origin.as_str())] {
@@ -185,17 +185,17 @@ async fn the_dashboard_works_behind_the_front() {
     let issued = now();
     let confirmed = [("pattern", "a"), ("announced", "1"), ("issued", issued.as_str())];
     let done = forms.post_with(&flush, &confirmed, &[("origin", &origin)]).await.expect(303);
-    let done = front.fetch(done.header("location").expect("where the result is")).await;
+    let done = front.fetch(done.header("location").expect("a redirect to the result")).await;
     match done.status {
         200 => assert_eq!(number(done.text(), "id=\"flushed\"", "data-count"), 1.0),
-        // The other instance was asked: it leads to the page that has the audit trail.
+        // The request went to the other instance, which redirects to the page with the audit trail.
         _ => assert_eq!(done.expect(303).header("location"), Some(page.as_str())),
     }
     assert_eq!(front.all_keys(&ns).await, ["b", "c"]);
 }
 
 #[tokio::test]
-async fn reads_go_on_when_an_instance_is_killed_under_load() {
+async fn reads_continue_when_an_instance_is_killed_under_load() {
     let (mut a, b) = two();
     let nginx = front(IN_TURN, [a.address(), b.address()]);
     let (cache, ns) = (nginx.client(), namespace("nginx"));
@@ -209,7 +209,7 @@ async fn reads_go_on_when_an_instance_is_killed_under_load() {
         })
     });
     let readers: Vec<_> = readers.collect();
-    // Killed in the middle of it: some of the reads are done, most are still to come.
+    // The instance is killed in the middle: some of the reads are done, most are not.
     let instance = a.client();
     eventually(SOON, async || {
         let done = gets(&instance).await;
@@ -221,7 +221,7 @@ async fn reads_go_on_when_an_instance_is_killed_under_load() {
     for reader in join_all(readers).await {
         reader.expect("every read answers 200");
     }
-    // Writes that nobody has seen yet may go to the other one, too.
+    // Writes also go to the other instance: nginx retries those that the dead one never received.
     for round in 0..20 {
         cache.set(&ns, "k", &round.to_string()).await.expect(200);
         assert_eq!(cache.get(&ns, "k").await.expect(200).value(), round.to_string());
@@ -260,15 +260,15 @@ async fn the_hash_variant_sends_each_uri_to_one_instance() {
 
 const CLIENTS: usize = 8;
 
-/// What clients saw while instances came and went.
+/// What the clients saw while instances ended and started.
 struct Seen {
     /// When each read was answered.
     reads: Vec<Instant>,
     writes: usize,
 }
 
-/// Clients that read, write and delete through the front as long as `during` takes; every request has to
-/// succeed. Each has keys of its own, so it knows what it has to read.
+/// Clients that read, write and delete through nginx until `during` ends. Every request must succeed. Each client has
+/// its own key, so it knows what it must read.
 async fn under_load(cache: &Client, ns: &str, during: impl Future<Output = ()>) -> Seen {
     let is_over = AtomicBool::new(false);
     let clients = (0..CLIENTS).map(async |client| {
@@ -276,11 +276,11 @@ async fn under_load(cache: &Client, ns: &str, during: impl Future<Output = ()>) 
         let key = format!("own{client}");
         while !is_over.load(Ordering::SeqCst) {
             round += 1;
-            // A write that nginx sent twice may find what it did itself the first time.
+            // If nginx sends a write twice, the second attempt may find the effect of the first.
             let put = cache.set(ns, &key, &round.to_string()).await;
             assert!([200, 201].contains(&put.status), "PUT: {} {}", put.status, put.text());
             for _ in 0..4 {
-                // Within the bound the other instance may answer with what it knew before.
+                // Within the bound, the other instance may answer with an earlier state.
                 let get = cache.get(ns, &key).await;
                 assert!([200, 404].contains(&get.status), "GET: {} {}", get.status, get.text());
                 reads.push(Instant::now());
@@ -307,7 +307,7 @@ async fn under_load(cache: &Client, ns: &str, during: impl Future<Output = ()>) 
     all
 }
 
-/// What the stats count of a namespace's reads, once that rests.
+/// The reads of a namespace in the stats, once they stop changing.
 async fn counted(cache: &Client, ns: &str) -> usize {
     let mut last = None;
     eventually(LATER, async || {
@@ -324,7 +324,7 @@ async fn counted(cache: &Client, ns: &str) -> usize {
     .await
 }
 
-/// C-09, the first half.
+/// C-09, first half.
 #[tokio::test]
 async fn an_instance_killed_under_load_fails_no_idempotent_request_and_loses_a_second_of_counts() {
     let (mut a, b) = two();
@@ -345,12 +345,16 @@ async fn an_instance_killed_under_load_fails_no_idempotent_request_and_loses_a_s
     let latest = seen.reads.iter().filter(|at| **at <= killed && killed - **at <= interval).count();
     eprintln!("{answered} reads answered, {counted} counted; {latest} within {interval:?} before the end");
     assert!(answered > 100 && seen.writes > 40, "{answered} reads, {} writes", seen.writes);
-    // Reads that the dead one had counted and not yet answered were answered by the other one, too.
-    assert!(counted <= answered + CLIENTS, "{counted} counted of {answered}");
-    assert!(counted + latest >= answered, "{counted} counted of {answered}, {latest} at the end");
+    // The dead instance may have counted reads without answering them, which the other instance then answered and
+    // counted again.
+    assert!(counted <= answered + CLIENTS, "{counted} counted, {answered} answered");
+    assert!(
+        counted + latest >= answered,
+        "{counted} counted, {answered} answered, {latest} of them shortly before the kill"
+    );
 }
 
-/// C-09, the second half.
+/// C-09, second half.
 #[tokio::test]
 async fn a_rolling_restart_under_load_fails_no_request_and_loses_no_count() {
     let shared = Settings::shards();
@@ -364,16 +368,16 @@ async fn a_rolling_restart_under_load_fails_no_request_and_loses_no_count() {
         for (service, settings) in services.iter_mut().zip(&settings) {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let (old, settings) = (service.take().expect("it runs"), settings.clone());
-            // Both wait, and the load is not to wait with them.
+            // These calls block, so they run on another thread and the load continues.
             let new = tokio::task::spawn_blocking(move || {
-                assert!(old.stop().success(), "a stop that was asked for");
+                assert!(old.stop().success(), "a graceful stop");
                 Service::start(settings)
             });
             *service = Some(new.await.expect("an instance that starts again"));
-            // nginx does not ask one again that failed, for 5 s.
+            // nginx sends no requests to a failed instance for 5 s.
             eventually(LATER, async || {
                 let asked = gets(&service.as_ref().expect("it was started").client()).await;
-                ensure!(asked > 0.0, "no read has come back to it");
+                ensure!(asked > 0.0, "the restarted instance got no read yet");
                 Ok(())
             })
             .await;

@@ -1,8 +1,8 @@
-//! The interface is what its document says, and the document is OpenAPI 3.1.
+//! The interface matches its document, and the document is valid OpenAPI 3.1.
 //!
-//! schemathesis (<https://schemathesis.readthedocs.io>) makes requests of the document, valid ones and broken
-//! ones, and holds every answer against it, with all its checks. What it cannot know of itself is in
-//! `tests/openapi/`, with the reasons.
+//! schemathesis (<https://schemathesis.readthedocs.io>) generates valid and invalid requests from the document, and
+//! checks every answer against the document. The configuration in `tests/openapi/` states what it cannot know by
+//! itself, with reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,10 +22,10 @@ on_own_services! {
     schemathesis_finds_no_answer_that_is_not_documented,
 }
 
-/// Requests of each kind that are tried for each call, beside those at the limits of what is documented.
+/// The number of requests of each kind for each call, in addition to those at the documented limits.
 const EXAMPLES: usize = 20;
 
-/// How long a program may take; it needs half a minute.
+/// The time limit for a program. It usually takes half a minute.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn schemathesis_finds_no_answer_that_is_not_documented(settings: Settings) {
@@ -42,9 +42,9 @@ async fn schemathesis_finds_no_answer_that_is_not_documented(settings: Settings)
         // The same requests each time.
         .args(["--generation-deterministic", "--continue-on-failure", "--no-color"]);
     let said = output_of(command);
-    // But for the one that gave it the document.
+    // All calls except the one that returned the document itself.
     let tried = calls - 1;
-    assert!(said.contains(&format!("Tested: {tried}\n")), "not every call was tried, of {calls}:\n{said}");
+    assert!(said.contains(&format!("Tested: {tried}\n")), "not all of the {calls} calls were tested:\n{said}");
     eprintln!("{said}");
     service.client().fetch("/livez").await.expect(200);
 }
@@ -71,7 +71,7 @@ async fn the_document_that_is_served_is_the_committed_one() {
 }
 
 #[tokio::test]
-async fn each_path_takes_the_documented_methods_and_says_so() {
+async fn the_allow_header_of_each_path_lists_the_documented_methods() {
     let service = Service::start(Settings::embedded());
     let cache = service.client();
     for (path, documented) in paths(&document(&service).await) {
@@ -84,7 +84,7 @@ async fn each_path_takes_the_documented_methods_and_says_so() {
 }
 
 #[tokio::test]
-async fn the_docs_page_asks_nobody_but_the_service() {
+async fn the_docs_page_loads_files_only_from_the_service() {
     let service = Service::start(Settings::embedded());
     let cache = service.client();
     let page = cache.fetch("/docs").await.expect(200);
@@ -95,7 +95,7 @@ async fn the_docs_page_asks_nobody_but_the_service() {
     for attribute in ["src=\"", "href=\""] {
         for place in text.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()) {
             if place != "data:," {
-                assert!(!place.contains(':') && !place.starts_with('/'), "{place} is below the page");
+                assert!(!place.contains(':') && !place.starts_with('/'), "{place} must be a relative path");
                 let file = cache.fetch(&format!("/{place}")).await.expect(200);
                 assert_eq!(file.header("x-content-type-options").is_some(), place != "openapi.json", "{place}");
                 files += 1;
@@ -103,7 +103,7 @@ async fn the_docs_page_asks_nobody_but_the_service() {
         }
     }
     assert_eq!(files, 5, "two scripts, two styles and the document");
-    // Nothing stands in the page that its policy forbids.
+    // The page contains nothing that its policy forbids.
     assert!(!text.contains("<style") && !text.contains("<script>") && !text.contains("style="), "{text}");
     cache.fetch("/docs/other.js").await.expect_error(404, "no_such_route");
     cache.fetch("/docs/%FF").await.expect_error(404, "no_such_route");
@@ -114,11 +114,11 @@ async fn document(service: &Service) -> Value {
     serde_json::from_str(answer.text()).expect("the document is JSON")
 }
 
-/// The methods that are documented, by path.
+/// The documented methods, by path.
 fn paths(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let paths = document["paths"].as_object().expect("a document has paths");
     let methods =
-        |path: &Value| path.as_object().expect("of methods").keys().map(|name| name.to_uppercase()).collect();
+        |path: &Value| path.as_object().expect("a path has methods").keys().map(|name| name.to_uppercase()).collect();
     paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
 }
 
@@ -126,14 +126,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi")
 }
 
-/// A program of the environment that `tests/install-tools.sh` makes.
+/// A program of the Python environment that `tests/install-tools.sh` creates.
 fn tool(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/openapi/bin").join(name);
-    assert!(path.exists(), "{} is not there: run tests/install-tools.sh", path.display());
+    assert!(path.exists(), "{} is missing: run tests/install-tools.sh", path.display());
     process::dying_with_us(&path, Signal::Kill)
 }
 
-/// What a program says that is to end well.
+/// The output of a program, which must succeed.
 fn output_of(mut command: Command) -> String {
     let folder = scratch::folder("openapi-tool");
     let path = folder.path().join("output");
@@ -142,6 +142,6 @@ fn output_of(mut command: Command) -> String {
     command.current_dir(folder.path()).stdin(Stdio::null()).stdout(output).stderr(errors);
     let ended = Process::spawn(command, Signal::Kill).wait(PATIENCE);
     let said = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(ended.is_some_and(|status| status.success()), "{ended:?}, after it said:\n{said}");
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}; output:\n{said}");
     said
 }

@@ -1,5 +1,5 @@
-//! No client of one instance sees time go back while nothing is broken: also not between a write elsewhere
-//! and the arrival of its invalidation, which are held up here for as long as it takes to look.
+//! No client of one instance sees time go back while there is no fault. This includes the time between a write
+//! through another instance and the arrival of its invalidation, which the tests hold back.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::support::gate::Gate;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-/// In every message of an invalidation, as it comes from Redis.
+/// Every invalidation message from Redis contains this.
 const INVALIDATIONS: &str = "sidecache:invalidations";
 
-/// Long for an answer, short beside the deadline of the one that is held.
+/// Long enough for an answer, and short compared to the timeout of the held request.
 const GIVE_UP: Duration = Duration::from_secs(2);
 
-/// Two instances, the second behind a gate: its bound is long enough for L1 to be proven throughout, and
-/// it has connections enough for one to be held.
+/// Two instances, the second behind a gate. Its staleness bound is long enough for L1 to stay valid throughout the
+/// test, and it has enough connections for some to be held.
 struct Stage {
     _redis: Redis,
     gate: Gate,
@@ -51,7 +51,7 @@ impl Stage {
         Stage { _redis: redis, gate, _writer: writer, _reader: reader, one, other, ns }
     }
 
-    /// What a plain read through the second instance says.
+    /// The value that a plain read through the second instance returns.
     async fn said(&self, key: &str) -> Option<String> {
         let answer = unheld(async || self.other.get(&self.ns, key).await).await;
         (answer.status != 404).then(|| answer.expect(200).value().to_owned())
@@ -66,7 +66,7 @@ impl Stage {
     }
 }
 
-/// An answer that comes while a connection is held: a question that went there is given up, and asked over
+/// An answer that comes while connections are held: a request on a held connection times out, and is sent again on
 /// the next one.
 async fn unheld(ask: impl AsyncFn() -> Answer) -> Answer {
     eventually(SOON, async || Ok(tokio::time::timeout(GIVE_UP, ask()).await?)).await
@@ -81,20 +81,20 @@ async fn in_memory(cache: &Client, ns: &str, key: &str) {
     .await;
 }
 
-/// The bug: the answer of a slow read took the place of a newer copy, which a batch had brought meanwhile;
-/// and where the batch had found nothing, it brought the entry back.
+/// The bug: the answer of a slow read replaced a newer copy, which a batch had brought meanwhile. If the batch had
+/// found nothing, the slow read brought the deleted entry back.
 #[tokio::test]
-async fn regression_a_slow_read_does_not_bring_the_past_back() {
+async fn regression_a_slow_read_does_not_replace_a_newer_copy() {
     for (number, new) in [(0, Some("\"the new one\"")), (1, None)] {
         let stage = Stage::set().await;
         let (one, other, ns) = (&stage.one, &stage.other, &stage.ns);
         let heard_of = async || other.metrics().await.total("sidecache_invalidations_received_total");
         let before = heard_of().await;
         one.set(ns, "k", "\"the old one\"").await.expect(201);
-        // The invalidation of this goes through, so that only the one that follows is held.
+        // This invalidation passes, so that only the next one is held.
         eventually(SOON, async || {
             let more = heard_of().await - before;
-            ensure!(more >= 1.0, "{more} heard of");
+            ensure!(more >= 1.0, "{more} invalidations received");
             Ok(())
         })
         .await;
@@ -110,22 +110,21 @@ async fn regression_a_slow_read_does_not_bring_the_past_back() {
             stage.held(2).await;
             let batch = unheld(async || other.mget(ns, &["k"]).await).await.expect(200).json();
             assert_eq!(batch["hits"], u64::from(new.is_some()), "{batch}");
-            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, while it is under way");
+            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, during the slow read");
             stage.gate.release("the old one");
         };
         let (slow, ()) = tokio::join!(slow, meanwhile);
-        // It was asked before all that.
+        // The slow read started before the change.
         assert_eq!(slow, "\"the old one\"");
         for _ in 0..3 {
-            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, after it landed");
+            assert_eq!(stage.said("k").await.as_deref(), new, "round {number}, after the slow read");
         }
     }
 }
 
-/// The bug: a read that asked the shard itself was answered, and the next one, from L1, with what had been
-/// before.
+/// The bug: a read that bypassed L1 returned the new value, but the next read returned the old value from L1.
 #[tokio::test]
-async fn regression_what_the_shard_was_asked_for_is_not_taken_back() {
+async fn regression_a_read_from_l1_is_not_older_than_one_from_the_shard() {
     let stage = Stage::set().await;
     let (one, other, ns) = (&stage.one, &stage.other, &stage.ns);
     let keys = ["fresh", "full", "gone fresh", "gone full"];
@@ -136,7 +135,7 @@ async fn regression_what_the_shard_was_asked_for_is_not_taken_back() {
     stage.gate.hold(INVALIDATIONS);
     for key in keys {
         if key.starts_with("gone") { one.delete(ns, key).await } else { one.set(ns, key, "2").await }.expect(200);
-        assert_eq!(stage.said(key).await.as_deref(), Some("1"), "{key}: nothing was heard of it yet");
+        assert_eq!(stage.said(key).await.as_deref(), Some("1"), "{key}: the invalidation is held");
         let asked = if key.ends_with("full") {
             other.fetch(&format!("{}?metadata=full", key_path(ns, key))).await
         } else {
@@ -146,7 +145,7 @@ async fn regression_what_the_shard_was_asked_for_is_not_taken_back() {
         assert_eq!(asked.status, if new.is_some() { 200 } else { 404 }, "{key}");
         assert_eq!(stage.said(key).await.as_deref(), new, "{key}");
         if new.is_some() {
-            assert!(other.get(ns, key).await.is_l1_hit(), "{key} is kept as it was found");
+            assert!(other.get(ns, key).await.is_l1_hit(), "{key} is in L1 after the read from the shard");
         }
     }
 }

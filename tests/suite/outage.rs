@@ -1,5 +1,5 @@
-//! Servers that are not there: at the start, or one of three. The service starts, says so, serves what
-//! it can, fails fast on the rest, and is well as soon as they are.
+//! Unavailable servers: at the start, or one of three shards. The service starts, reports the outage, serves what it
+//! can, answers everything else quickly with an error, and recovers as soon as the servers are back.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,7 @@ use crate::support::redis::{self, Redis};
 use crate::support::scratch;
 use crate::support::service::{Service, Settings, Store};
 
-/// No call may take longer than this while a server is away: deadlines are 250 ms, the rest is for a
-/// loaded machine.
+/// The limit for a call while a server is unavailable. Timeouts are 250 ms, the rest is for a loaded machine.
 const QUICKLY: Duration = Duration::from_secs(2);
 
 async fn healthy(cache: &Client) {
@@ -27,7 +26,7 @@ async fn healthy(cache: &Client) {
 }
 
 #[tokio::test]
-async fn health_tells_of_every_part() {
+async fn health_reports_every_part() {
     for store in [Store::Embedded, Store::Shards] {
         let service = Service::start(store.settings());
         let cache = service.client();
@@ -59,7 +58,7 @@ async fn health_tells_of_every_part() {
 }
 
 #[tokio::test]
-async fn without_redis_it_starts_unhealthy_and_is_well_when_redis_is() {
+async fn without_redis_the_service_starts_unhealthy_and_recovers_with_redis() {
     let mut server = Redis::reserved();
     let settings = Settings::on(std::slice::from_ref(&server)).unset("redis_timeout_ms").unset("request_timeout_ms");
     let service = Service::launch(settings);
@@ -69,7 +68,7 @@ async fn without_redis_it_starts_unhealthy_and_is_well_when_redis_is() {
     assert_eq!(health["shards"][0]["state"], "disconnected", "{health}");
     cache.fetch("/livez").await.expect_json(200, &json!({"status": "alive"}));
     let not_ready = cache.fetch("/readyz").await.expect(503).json();
-    // The policies may not have been read at this moment either.
+    // The reason may still be that the policies have not been read.
     assert_eq!(not_ready["status"], "not_ready", "{not_ready}");
 
     for call in ["get", "put", "delete", "mset", "mget"] {
@@ -109,14 +108,14 @@ async fn without_redis_it_starts_unhealthy_and_is_well_when_redis_is() {
 }
 
 #[tokio::test]
-async fn a_dead_shard_costs_its_own_keys_only() {
+async fn a_dead_shard_affects_only_its_own_keys() {
     let [a, b, _] = redis::shared();
     let mut dead = Redis::reserved();
     let shards = format!("a={},b={},c={}", a.url(), b.url(), dead.url());
     let settings = Settings::shards().set("redis_shards", shards).unset("redis_timeout_ms");
     let service = Service::launch(settings);
     let (cache, ns) = (service.client(), namespace("outage"));
-    // The living shards may need a moment to be connected.
+    // The service may need a moment to connect to the living shards.
     eventually(LATER, async || {
         let answer = cache.health().await;
         ensure!(answer.status == 200, "{}", answer.text());
@@ -178,7 +177,7 @@ async fn a_dead_shard_costs_its_own_keys_only() {
     let answer = cache.mset(&ns, &entries(&alive)).await;
     answer.expect_json(200, &json!({"success": true, "stored": alive.len()}));
 
-    // What was not flushed must not be called flushed.
+    // A flush that could not reach a shard must not report success.
     let flushed = cache.flush(&ns, &[("pattern", "none*")]).await;
     assert!(flushed.status == 503 || flushed.json()["success"] == false, "{}", flushed.text());
 
@@ -191,9 +190,9 @@ async fn a_dead_shard_costs_its_own_keys_only() {
     cache.flush(&ns, &[]).await.expect(200);
 }
 
-/// What a namespace may hold, and for how long, is in the database: until that was read, nothing is stored.
+/// The quotas and TTLs of namespaces are in the database. Until they were read, the service refuses writes.
 #[tokio::test]
-async fn regression_no_write_is_taken_before_the_policies_were_read() {
+async fn regression_writes_are_refused_until_the_policies_were_read() {
     let mut server = Postgres::start();
     let url = server.fresh_database();
     let settings = || Settings::shards().set("database_url", &url).unset("database_timeout_ms");
@@ -247,9 +246,9 @@ async fn regression_no_write_is_taken_before_the_policies_were_read() {
     cache.set("new", "k", "1").await.expect(201);
 }
 
-/// The policies of an SQLite file are there before the first request is answered.
+/// The policies of a SQLite file are loaded before the first request is answered.
 #[tokio::test]
-async fn policies_of_a_file_are_known_to_the_first_request() {
+async fn policies_in_sqlite_are_known_to_the_first_request() {
     let folder = scratch::folder("file");
     let settings = || Settings::embedded().folder(folder.path());
     let first = Service::start(settings());

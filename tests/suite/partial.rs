@@ -1,5 +1,5 @@
-//! Lists while a shard is away: they show what the others know, and say that it is a part. And where a shard is, and
-//! what the view of the fleet costs.
+//! Lists while a shard is unavailable: they contain the keys of the other shards and say that they are partial. Also:
+//! how a shard's address is shown, and what the fleet view costs the shards.
 
 use std::process::{Command, Output};
 
@@ -26,9 +26,9 @@ async fn fill(cache: &Client, ns: &str) {
     cache.fill(ns, &json!(entries)).await;
 }
 
-/// A listing was 503, the numbers of the namespaces were `?`, and on the dashboard there were none.
+/// The bug: listings were a 503, the CLI showed `?` for the numbers of namespaces, and the dashboard showed none.
 #[tokio::test]
-async fn regression_with_a_shard_down_lists_show_what_the_others_know() {
+async fn regression_with_a_shard_down_lists_show_the_keys_of_the_others() {
     let mut servers = Redis::three();
     let settings = Settings::on(&servers).set("redis_timeout_ms", 500);
     let service = Service::start(settings.clone());
@@ -50,7 +50,7 @@ async fn regression_with_a_shard_down_lists_show_what_the_others_know() {
     assert!(keys > 0 && keys < 60 && page["size"] == keys, "{page}");
     let narrowed = cache.list(&ns, &[("pattern", "k1*"), ("limit", "3")]).await.expect(200).json();
     assert_eq!((&narrowed["partial"], narrowed["keys"].as_array().map(Vec::len)), (&json!(true), Some(3)));
-    // What is told as a number, or deletes by it, is whole or an error.
+    // Stats and dry runs of flushes are complete, or an error.
     cache.stats(&ns).await.expect_one_of_errors(503, &["shard_unavailable", "timeout"]);
     cache.flush(&ns, &[("dry_run", "true")]).await.expect_one_of_errors(503, &["shard_unavailable", "timeout"]);
     let stats = cache.fetch(&format!("/api/v1/cache/{ns}/stats?partial=true")).await.expect(200).json();
@@ -72,7 +72,7 @@ async fn regression_with_a_shard_down_lists_show_what_the_others_know() {
     let page = cache.fetch(&format!("/dashboard/namespaces/{ns}")).await.expect(200);
     assert!(page.text().contains("data-missing=\"b\"") && page.text().contains("partial: without shard b"));
     assert!(page.text().contains(&format!("data-size=\"{keys}\"")), "{}", page.text());
-    // An instance that has never seen the shard knows the numbers of the others.
+    // An instance that never reached the shard shows the numbers of the others.
     let late = Service::launch(settings);
     eventually(LATER, async || {
         let page = late.client().fetch("/dashboard").await.expect(200);
@@ -82,7 +82,7 @@ async fn regression_with_a_shard_down_lists_show_what_the_others_know() {
         Ok(())
     })
     .await;
-    // With none left there is nothing to show.
+    // With no shard left, the list is an error.
     servers[0].kill();
     servers[2].kill();
     eventually(LATER, async || {
@@ -93,13 +93,13 @@ async fn regression_with_a_shard_down_lists_show_what_the_others_know() {
     .await;
 }
 
-/// Nobody told where a shard was, so a mistyped address looked like a dead server.
+/// The bug: no output showed the address of a shard, so a mistyped address looked like a dead server.
 #[tokio::test]
 async fn regression_a_shards_address_is_shown_without_its_secrets() {
     let server = Redis::start();
     let url = format!("redis://user:hunter2secret@127.0.0.1:{}/0", server.port());
     let shown = format!("redis://127.0.0.1:{}/0", server.port());
-    // The server knows no such user: a shard that cannot be used has an address as well.
+    // The server has no such user. The address of an unusable shard is shown as well.
     let service =
         Service::launch(Settings::on(std::slice::from_ref(&server)).set("redis_shards", format!("a={url}")));
     let cache = service.client();
@@ -118,9 +118,9 @@ async fn regression_a_shards_address_is_shown_without_its_secrets() {
     assert_eq!(cluster["shards"][0]["address"], Value::Null);
 }
 
-/// Each question was several scripts on every shard.
+/// The bug: each request for the fleet ran several scripts on every shard.
 #[tokio::test]
-async fn regression_many_questions_about_the_fleet_are_asked_of_the_shards_once() {
+async fn regression_concurrent_requests_for_the_fleet_share_one_query() {
     let server = Redis::start();
     let service = Service::start(Settings::on(std::slice::from_ref(&server)));
     let cache = service.client();
@@ -135,7 +135,7 @@ async fn regression_many_questions_about_the_fleet_are_asked_of_the_shards_once(
         assert_eq!(answer.expect("an answer")["shards"][0]["name"], "a");
     }
     let (called, halves) = (calls() - before, started.elapsed().as_millis() / 500 + 1);
-    // What the instance does of itself meanwhile is some ten commands a second.
+    // Meanwhile the instance itself sends about ten commands a second.
     let most = u64::try_from(halves).expect("few") * 40;
     assert!(called <= most, "{called} commands in {halves} half seconds");
 }

@@ -1,4 +1,4 @@
-//! Shards on which not everything works: what is said of them, where and when, and what goes on all the same.
+//! Shards with limited rights or other problems: what is reported, where and when, and what still works.
 
 use std::slice;
 
@@ -20,8 +20,8 @@ async fn findings(cache: &Client) -> (Vec<(String, String)>, Value) {
     (findings.map(|finding| (text(&finding["code"]), text(&finding["severity"]))).collect(), health)
 }
 
-/// Waits until `/health` has exactly one finding, with this code and severity, as this status; answers its text.
-async fn says(cache: &Client, status: &str, code: &str, severity: &str) -> String {
+/// Waits until `/health` has this status and exactly one finding, with this code and severity. Returns its text.
+async fn reported(cache: &Client, status: &str, code: &str, severity: &str) -> String {
     eventually(LATER, async || {
         let (found, health) = findings(cache).await;
         ensure!(found == [(code.to_owned(), severity.to_owned())], "{health}");
@@ -33,7 +33,7 @@ async fn says(cache: &Client, status: &str, code: &str, severity: &str) -> Strin
     .await
 }
 
-/// Waits until nothing is wrong any more.
+/// Waits until `/health` reports no findings.
 async fn is_healthy(cache: &Client) {
     eventually(LATER, async || {
         let (found, health) = findings(cache).await;
@@ -43,8 +43,8 @@ async fn is_healthy(cache: &Client) {
     .await;
 }
 
-/// Every place that speaks of findings speaks of this one.
-async fn is_said_everywhere(service: &Service, code: &str, text: &str) {
+/// Checks that the finding is in the cluster answer, on the dashboard and in the log.
+async fn is_reported_everywhere(service: &Service, code: &str, text: &str) {
     let cache = service.client();
     let cluster = cache.fetch("/api/v1/cluster").await.expect(200).json();
     assert_eq!(cluster["shards"][0]["findings"][0]["code"], code, "{cluster}");
@@ -54,7 +54,7 @@ async fn is_said_everywhere(service: &Service, code: &str, text: &str) {
     eventually(LATER, async || {
         let page = cache.fetch("/dashboard").await.expect(200);
         ensure!(page.text().contains(&escaped), "{escaped}: {}", page.text());
-        ensure!(!page.text().contains("data-status=\"healthy\""), "the badge is green");
+        ensure!(!page.text().contains("data-status=\"healthy\""), "the dashboard shows healthy");
         Ok(())
     })
     .await;
@@ -63,7 +63,7 @@ async fn is_said_everywhere(service: &Service, code: &str, text: &str) {
     assert!(warned >= 1, "{log}");
 }
 
-/// A change of each kind, and a read of what was written.
+/// Performs a change of each kind, and reads what was written.
 async fn works(cache: &Client, ns: &str) {
     cache.put(ns, "k", r#"{"value": 1, "tags": ["t"], "ttl": 600}"#).await.expect(201);
     cache.set(ns, "never", "2").await.expect(201);
@@ -75,7 +75,7 @@ async fn works(cache: &Client, ns: &str) {
 }
 
 #[tokio::test]
-async fn the_least_rights_of_the_document_are_enough() {
+async fn the_documented_least_rights_are_sufficient() {
     let server = Redis::start();
     acl::create_least(&server);
     let service = Service::start(acl::settings(slice::from_ref(&server), "sidecache", "password"));
@@ -92,18 +92,18 @@ async fn the_least_rights_of_the_document_are_enough() {
     assert!(operations.expect("the document").lines().any(|line| line == acl::LEAST), "{}", acl::LEAST);
 }
 
-/// The bug: PUT and DELETE were answered with 500 and carried out, and health was healthy.
+/// The bug: PUT and DELETE were executed but answered with 500, and health was healthy.
 #[tokio::test]
 async fn regression_a_user_without_channels_is_refused_before_the_first_write() {
     let server = Redis::start();
     acl::create(&server, &["~*", "resetchannels", "+@all"]);
     let service = Service::launch(acl::settings(slice::from_ref(&server), "shop", "secret"));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "unhealthy", "forbidden_channels", "refused").await;
+    let text = reported(&cache, "unhealthy", "forbidden_channels", "refused").await;
     assert!(text.ends_with("ACL SETUSER shop &sidecache:*"), "{text}");
     let (_, health) = findings(&cache).await;
     assert_eq!(health["shards"][0]["state"], "refused");
-    is_said_everywhere(&service, "forbidden_channels", &text).await;
+    is_reported_everywhere(&service, "forbidden_channels", &text).await;
     cache.set(&ns, "k", "1").await.expect_error(503, "shard_unavailable");
     cache.delete(&ns, "k").await.expect_error(503, "shard_unavailable");
     cache.get(&ns, "k").await.expect_error(503, "shard_unavailable");
@@ -116,34 +116,34 @@ async fn regression_a_user_without_channels_is_refused_before_the_first_write() 
 }
 
 #[tokio::test]
-async fn a_right_that_is_taken_away_while_the_service_runs_is_noticed() {
+async fn a_right_that_is_revoked_while_the_service_runs_is_noticed() {
     let server = Redis::start();
     acl::create(&server, &["~*", "&*", "+@all"]);
     let service = Service::start(acl::settings(slice::from_ref(&server), "shop", "secret"));
     let (cache, ns) = (service.client(), namespace("preflight"));
     works(&cache, &ns).await;
     server.connect().command(&["ACL", "SETUSER", "shop", "resetkeys", "~cache:*", "~cache_meta:*", "~sidecache:*"]);
-    let text = says(&cache, "unhealthy", "forbidden_keys", "refused").await;
+    let text = reported(&cache, "unhealthy", "forbidden_keys", "refused").await;
     assert!(
         text.ends_with("ACL SETUSER shop ~cache_due:* ~cache_index:* ~cache_stats:* ~cache_tag:* ~cache_tags:*"),
         "{text}"
     );
     server.connect().command(&["ACL", "SETUSER", "shop", "allkeys", "-hset", "-zadd"]);
-    let text = says(&cache, "unhealthy", "forbidden_command", "refused").await;
+    let text = reported(&cache, "unhealthy", "forbidden_command", "refused").await;
     assert!(text.ends_with("ACL SETUSER shop +hset +zadd"), "{text}");
     server.connect().command(&["ACL", "SETUSER", "shop", "+@all"]);
     is_healthy(&cache).await;
     works(&cache, &ns).await;
 }
 
-/// The bug: everything was 503 for ever, and the reason stood in the log at `debug`.
+/// The bug: everything was a 503 for ever, and the reason was in the log only at level `debug`.
 #[tokio::test]
-async fn regression_a_user_without_dangerous_commands_is_served_and_told_what_is_missing() {
+async fn regression_a_user_without_dangerous_commands_works_with_a_warning() {
     let server = Redis::start();
     acl::create(&server, &["~*", "&*", "+@all", "-@dangerous"]);
     let service = Service::start(acl::settings(slice::from_ref(&server), "shop", "secret"));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "healthy", "forbidden_command", "warning").await;
+    let text = reported(&cache, "healthy", "forbidden_command", "warning").await;
     assert!(text.ends_with("ACL SETUSER shop +info"), "{text}");
     works(&cache, &ns).await;
     let cluster = cache.fetch("/api/v1/cluster").await.expect(200).json();
@@ -151,60 +151,60 @@ async fn regression_a_user_without_dangerous_commands_is_served_and_told_what_is
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_subscribe_is_served_without_l1() {
+async fn a_user_without_subscribe_works_without_l1() {
     let server = Redis::start();
     acl::create(&server, &["~*", "&*", "+@all", "-subscribe"]);
     let service = Service::launch(acl::settings(slice::from_ref(&server), "shop", "secret"));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "degraded", "forbidden_command", "degraded").await;
+    let text = reported(&cache, "degraded", "forbidden_command", "degraded").await;
     assert!(text.ends_with("ACL SETUSER shop +subscribe"), "{text}");
     works(&cache, &ns).await;
 }
 
-/// The bug: without KEYS and INFO everything was 503 for ever.
+/// The bug: without KEYS and INFO everything was a 503 for ever.
 #[tokio::test]
-async fn regression_a_server_without_keys_and_info_is_served() {
+async fn regression_a_server_without_keys_and_info_works() {
     let server = Redis::start_as(&["--rename-command", "KEYS", "", "--rename-command", "INFO", ""]);
     let service = Service::start(Settings::on(slice::from_ref(&server)));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "healthy", "unknown_command", "warning").await;
+    let text = reported(&cache, "healthy", "unknown_command", "warning").await;
     assert!(text.contains("does not know INFO"), "{text}");
     works(&cache, &ns).await;
 }
 
 #[tokio::test]
-async fn a_node_of_a_redis_cluster_is_refused_by_name() {
+async fn a_node_of_a_redis_cluster_is_refused() {
     let server = Redis::start_as(&["--cluster-enabled", "yes"]);
     let service = Service::launch(Settings::on(slice::from_ref(&server)));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "unhealthy", "cluster_node", "refused").await;
+    let text = reported(&cache, "unhealthy", "cluster_node", "refused").await;
     assert!(text.starts_with("shard a is a node of a Redis Cluster"), "{text}");
-    is_said_everywhere(&service, "cluster_node", &text).await;
+    is_reported_everywhere(&service, "cluster_node", &text).await;
     cache.set(&ns, "k", "1").await.expect_error(503, "shard_unavailable");
 }
 
 #[tokio::test]
-async fn a_policy_that_evicts_any_key_is_warned_of_and_served() {
+async fn a_policy_that_evicts_any_key_works_but_is_degraded() {
     let server = Redis::start_as(&["--maxmemory-policy", "allkeys-lru"]);
     let service = Service::launch(Settings::on(slice::from_ref(&server)));
     let (cache, ns) = (service.client(), namespace("preflight"));
-    let text = says(&cache, "degraded", "evicts_bookkeeping", "degraded").await;
+    let text = reported(&cache, "degraded", "evicts_bookkeeping", "degraded").await;
     assert!(text.ends_with("CONFIG SET maxmemory-policy volatile-lru"), "{text}");
-    is_said_everywhere(&service, "evicts_bookkeeping", &text).await;
+    is_reported_everywhere(&service, "evicts_bookkeeping", &text).await;
     works(&cache, &ns).await;
     server.connect().configure("maxmemory-policy", "volatile-lru");
     is_healthy(&cache).await;
 }
 
-/// A service on one shard that works, and is then brought into trouble until it is over.
-async fn trouble_is_said_while_it_lasts(code: &str, begin: impl Fn(&Redis), end: impl Fn(&Redis)) {
+/// Starts a service on a working shard, begins a fault, checks how it is reported, and ends the fault.
+async fn a_fault_is_reported_while_it_lasts(code: &str, begin: impl Fn(&Redis), end: impl Fn(&Redis)) {
     let server = Redis::start();
     let service = Service::start(Settings::on(slice::from_ref(&server)));
     let (cache, ns) = (service.client(), namespace("preflight"));
     works(&cache, &ns).await;
     begin(&server);
-    let text = says(&cache, "degraded", code, "degraded").await;
-    is_said_everywhere(&service, code, &text).await;
+    let text = reported(&cache, "degraded", code, "degraded").await;
+    is_reported_everywhere(&service, code, &text).await;
     cache.set(&ns, "k", "1").await.expect_error(503, "shard_unavailable");
     assert!(cache.metrics().await.total("sidecache_shard_degraded") > 0.5);
     end(&server);
@@ -212,7 +212,7 @@ async fn trouble_is_said_while_it_lasts(code: &str, begin: impl Fn(&Redis), end:
     works(&cache, &ns).await;
 }
 
-/// The bug: each write was 503, and health was healthy without a warning.
+/// The bug: every write was a 503, but health was healthy without a warning.
 #[tokio::test]
 async fn regression_a_server_that_cannot_save_is_degraded_while_it_refuses_writes() {
     let begin = |server: &Redis| {
@@ -223,19 +223,19 @@ async fn regression_a_server_that_cannot_save_is_degraded_while_it_refuses_write
         connection.command(&["BGSAVE"]);
     };
     let end = |server: &Redis| server.connect().configure("save", "");
-    trouble_is_said_while_it_lasts("cannot_save", begin, end).await;
+    a_fault_is_reported_while_it_lasts("cannot_save", begin, end).await;
 }
 
-/// The bug: as above.
+/// The bug: every write was a 503, but health was healthy without a warning.
 #[tokio::test]
 async fn regression_a_primary_without_replicas_is_degraded_while_it_refuses_writes() {
     let begin = |server: &Redis| server.connect().configure("min-replicas-to-write", "1");
     let end = |server: &Redis| server.connect().configure("min-replicas-to-write", "0");
-    trouble_is_said_while_it_lasts("no_replicas", begin, end).await;
+    a_fault_is_reported_while_it_lasts("no_replicas", begin, end).await;
 }
 
 #[tokio::test]
-async fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
+async fn a_primary_that_accepts_writes_without_replicas_gets_a_warning() {
     let [primary, replica] = [(); 2].map(|()| Redis::start());
     replica.connect().command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
     eventually(LATER, async || {
@@ -245,7 +245,7 @@ async fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
     .await;
     let service = Service::start(Settings::on(slice::from_ref(&primary)));
     let cache = service.client();
-    let text = says(&cache, "healthy", "unguarded_failover", "warning").await;
+    let text = reported(&cache, "healthy", "unguarded_failover", "warning").await;
     assert!(text.contains("CONFIG SET min-replicas-to-write 1"), "{text}");
     primary.connect().configure("min-replicas-to-write", "1");
     is_healthy(&cache).await;
@@ -272,9 +272,9 @@ async fn a_shard_that_is_a_replica_is_degraded_until_it_is_a_primary() {
     is_healthy(&cache).await;
 }
 
-/// The bug: writes were 507, and health was healthy without a warning.
+/// The bug: writes were a 507, but health was healthy without a warning.
 #[tokio::test]
-async fn regression_a_shard_that_refuses_for_memory_is_degraded_and_names_who_holds_it() {
+async fn regression_a_full_shard_is_degraded_and_names_its_largest_namespaces() {
     let server = Redis::start_as(&["--maxmemory", "12mb", "--maxmemory-policy", "noeviction"]);
     let service = Service::start(Settings::on(slice::from_ref(&server)));
     let (cache, large, small) = (service.client(), namespace("large"), namespace("small"));
@@ -309,7 +309,7 @@ async fn regression_a_shard_that_refuses_for_memory_is_degraded_and_names_who_ho
 }
 
 #[tokio::test]
-async fn a_shard_that_evicts_what_was_just_written_is_degraded() {
+async fn a_shard_that_evicts_new_entries_is_degraded() {
     let server = Redis::start_as(&["--maxmemory", "8mb", "--maxmemory-policy", "volatile-lru"]);
     let service = Service::start(Settings::on(slice::from_ref(&server)));
     let (cache, ns) = (service.client(), namespace("young"));
@@ -330,7 +330,7 @@ async fn a_shard_that_evicts_what_was_just_written_is_degraded() {
 }
 
 #[test]
-fn a_check_of_the_settings_tells_what_cannot_work_on_a_shard() {
+fn check_config_reports_what_does_not_work_on_a_shard() {
     let servers = [Redis::start(), Redis::start_as(&["--maxmemory-policy", "allkeys-lru"])];
     let check = |settings: Settings| run(&settings.argument("check-config").argument("--connect"));
     let warned = check(Settings::on(&servers));
@@ -347,5 +347,5 @@ fn a_check_of_the_settings_tells_what_cannot_work_on_a_shard() {
     let json = check(settings.argument("--json"));
     let document: Value = serde_json::from_str(&json.stdout).expect("a document");
     assert_eq!(document["connections"][0]["findings"][0]["code"], "forbidden_channels", "{document}");
-    assert!(servers[0].connect().keys("*").is_empty(), "nothing is left behind");
+    assert!(servers[0].connect().keys("*").is_empty(), "the check left no keys behind");
 }

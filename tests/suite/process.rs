@@ -1,5 +1,5 @@
-//! What stands around the process: variables of its surroundings, its threads, the memory that its settings may take
-//! and what it is shipped with.
+//! The process and its environment: environment variables, threads, the memory that the settings allow, and the files
+//! that are shipped with the service.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::service::{Finished, Service, Settings, run};
 
 const MIB: u64 = 1 << 20;
 
-/// An answer of a command with `--json`.
+/// The output of a command with `--json`.
 #[track_caller]
 fn document(settings: Settings, command: &str) -> Value {
     let Finished { status, stdout, stderr } = run(&settings.argument(command).argument("--json"));
@@ -30,9 +30,9 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// They stopped the start: `unknown setting`.
+/// The bug: these variables stopped the start with `unknown setting`.
 #[tokio::test]
-async fn regression_variables_that_kubernetes_makes_are_ignored_with_one_line() {
+async fn regression_variables_that_kubernetes_sets_are_ignored_with_one_log_line() {
     let made = [
         ("SIDECACHE_SERVICE_HOST", "10.0.0.1"),
         ("SIDECACHE_SERVICE_PORT", "80"),
@@ -51,12 +51,12 @@ async fn regression_variables_that_kubernetes_makes_are_ignored_with_one_line() 
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("Kubernetes")).collect();
     let [line] = lines[..] else { panic!("one line expected: {lines:#?}") };
     assert!(line.contains("DEBUG") && made.iter().all(|(name, _)| line.contains(name)), "{line}");
-    // What only looks alike is still a mistyped setting.
+    // A variable that only resembles them is still a mistyped setting.
     let Finished { status, stderr, .. } = run(&Settings::none().variable("SIDECACHE_PORT", "8080"));
     assert_eq!(status.code(), Some(2), "{stderr}");
 }
 
-/// The names of a process's threads, without their numbers, and how many have each.
+/// The number of threads of a process by name, with the numbers in the names removed.
 fn threads(service: &Service) -> BTreeMap<String, usize> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", service.id())).expect("the service runs");
     let mut names = BTreeMap::new();
@@ -68,9 +68,9 @@ fn threads(service: &Service) -> BTreeMap<String, usize> {
     names
 }
 
-/// The runtime for background work had a thread a core, or as many as a variable of its library said.
+/// The bug: the runtime for background work had one thread per core, or as many as `TOKIO_WORKER_THREADS` said.
 #[tokio::test]
-async fn regression_workers_bound_the_threads_that_serve_and_the_others_are_few() {
+async fn regression_workers_limits_serving_threads_and_background_threads_are_few() {
     let mut others = Vec::new();
     for workers in [1, 4] {
         let settings = Settings::embedded().set("workers", workers).variable("TOKIO_WORKER_THREADS", 7);
@@ -80,7 +80,7 @@ async fn regression_workers_bound_the_threads_that_serve_and_the_others_are_few(
             cache.set(&ns, &format!("k{number}"), "1").await.expect(201);
             cache.fetch("/metrics").await.expect(200);
         }
-        // Those that did something blocking leave.
+        // Threads for blocking work end when they are idle.
         let mut threads = eventually(SOON, async || {
             let threads = threads(&service);
             ensure!(threads.get("background") == Some(&2), "{threads:?}");
@@ -90,14 +90,14 @@ async fn regression_workers_bound_the_threads_that_serve_and_the_others_are_few(
         assert_eq!(threads.remove("worker"), Some(workers), "{threads:?}");
         others.push(threads);
     }
-    assert_eq!(others[0], others[1], "they do not grow with the workers");
-    // The main thread, two in the background, the log's writer and SQLite's.
+    assert_eq!(others[0], others[1], "the other threads do not grow with the workers");
+    // The main thread, two background threads, the log writer and the SQLite thread.
     assert!(others[0].values().sum::<usize>() <= 5, "{others:?}");
 }
 
-/// The image had its address in the environment, which goes before a mounted file.
+/// The bug: the image set its address in the environment, which overrides a mounted file.
 #[test]
-fn regression_a_mounted_file_beats_the_images_own_defaults() {
+fn regression_a_mounted_file_overrides_the_images_defaults() {
     let defaults = root().join("deploy/image/defaults.toml");
     let image = || Settings::none().unset("listen").variable("SIDECACHE_DEFAULTS", defaults.display());
     let listen = |settings: Settings| {
@@ -118,12 +118,13 @@ fn regression_a_mounted_file_beats_the_images_own_defaults() {
     assert!(file(".dockerignore").lines().any(|line| line == "!deploy/image"));
 }
 
-/// Nothing added them up: the process was ended when it took what it had been allowed.
+/// The bug: nothing added up the memory limits in the settings, so the process could be killed although it stayed
+/// within all of them.
 #[tokio::test]
-async fn regression_settings_that_may_take_more_memory_than_there_is_are_told() {
+async fn regression_settings_that_exceed_the_available_memory_get_a_warning() {
     let memory = &document(Settings::none(), "check-config")["memory"];
-    let available = memory["available_bytes"].as_u64().expect("this system tells");
-    // Each fits, and all together do not.
+    let available = memory["available_bytes"].as_u64().expect("this system reports its memory");
+    // Each limit fits, but their sum does not.
     let part = available / MIB * 2 / 5;
     let much = |settings: Settings| {
         settings.set("embedded_max_mb", part).set("max_bodies_mb", part).set("max_answers_mb", part)
@@ -138,22 +139,22 @@ async fn regression_settings_that_may_take_more_memory_than_there_is_are_told() 
     assert!(service.log().contains("the settings may take"), "{}", service.log());
 }
 
-/// What is written with `Mi`, `m`, `M` or `MiB`.
+/// A number with the unit `Mi`, `m`, `M` or `MiB`, in MiB.
 fn mebibytes(text: &str) -> u64 {
     let digits = text.trim().trim_end_matches(char::is_alphabetic);
     digits.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// The value behind the last `name` in front of which stands `after`.
+/// The value after the first `name` that follows `after`.
 fn field<'t>(text: &'t str, after: &str, name: &str) -> &'t str {
     let rest = text.split_once(after).unwrap_or_else(|| panic!("no {after}")).1;
     let value = rest.lines().find_map(|line| line.trim().trim_start_matches('#').strip_prefix(name));
-    value.unwrap_or_else(|| panic!("no {name} behind {after}")).trim()
+    value.unwrap_or_else(|| panic!("no {name} after {after}")).trim()
 }
 
-/// They gave 512 and 256 MiB to settings that might take 1,200 and 900.
+/// The bug: the files gave 512 and 256 MiB to settings that might use 1,200 and 900.
 #[test]
-fn regression_what_is_shipped_fits_into_the_memory_that_it_is_given() {
+fn regression_the_shipped_settings_fit_into_their_memory_limits() {
     let shards = "a=redis://h:1,b=redis://h:2,c=redis://h:3";
     let lines = |text: &str, separator: &str| -> Vec<(String, String)> {
         let pairs = text.lines().filter_map(|line| line.trim().split_once(separator));
@@ -189,7 +190,10 @@ fn regression_what_is_shipped_fits_into_the_memory_that_it_is_given() {
             .fold(Settings::none(), |settings, (name, value)| settings.variable(name, value));
         let given = if place == "deploy/systemd" { given } else { given.set("redis_shards", shards) };
         let need = document(given, "check-config")["memory"]["needed_bytes"].as_u64().expect("a sum");
-        assert!(need <= limit, "{place}: {} MiB may be taken of {} MiB", need / MIB, limit / MIB);
-        assert!(settings.len() > 3 || place == "deploy/systemd", "{place}: its settings are read: {settings:?}");
+        assert!(need <= limit, "{place}: the settings may use {} MiB, the limit is {} MiB", need / MIB, limit / MIB);
+        assert!(
+            settings.len() > 3 || place == "deploy/systemd",
+            "{place}: too few settings were found: {settings:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Quotas: real bytes, on both stores. What does not fit pushes others out by the namespace's policy
-//! or is refused, whole; and nobody else pays for it. Who goes first is the subject of `eviction`.
+//! Quotas in real bytes, on both stores. An entry that does not fit evicts others by the namespace's policy, or is
+//! refused as a whole. Other namespaces are not affected. `eviction` tests which entries go first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,11 +16,11 @@ use crate::support::service::{Service, Settings, Store};
 use crate::support::walk::{Books, ENTRY_OVERHEAD, agreed, books};
 
 on_both_stores! {
-    a_value_larger_than_the_quota_is_refused_for_good,
-    a_full_namespace_that_evicts_nothing_refuses_and_loses_nothing,
+    a_value_larger_than_the_quota_is_refused,
+    a_full_namespace_without_eviction_refuses_writes_and_loses_nothing,
     a_batch_stores_what_fits_and_names_the_rest,
     a_lowered_quota_takes_effect_without_a_write,
-    a_full_namespace_takes_nothing_from_its_neighbour,
+    a_full_namespace_does_not_affect_its_neighbour,
     a_quota_of_0_is_no_limit,
     a_quota_counts_keys_tags_and_an_overhead_for_each_entry,
     eight_writers_never_exceed_the_quota_by_more_than_a_value_a_shard,
@@ -29,7 +29,7 @@ on_both_stores! {
 const MIB: u64 = 1 << 20;
 const LARGEST: usize = 100 * 1024;
 
-/// The shards that share a namespace's quota.
+/// The number of shards that share a namespace's quota.
 fn shard_count(service: &Service) -> u64 {
     match service.store() {
         Store::Embedded => 1,
@@ -97,10 +97,10 @@ async fn eight_writers_never_exceed_the_quota_by_more_than_a_value_a_shard(servi
         })
     };
     for writer in writers {
-        writer.await.expect("a writer that fails says why");
+        writer.await.expect("the writer does not panic");
     }
     done.store(true, Relaxed);
-    let (samples, highest) = sampler.await.expect("the sampler that fails says why");
+    let (samples, highest) = sampler.await.expect("the sampler does not panic");
     assert!(samples > 20, "{samples} samples");
     assert!(highest > MIB / 2, "at most {highest} bytes were in use");
     eventually(SOON, async || {
@@ -114,7 +114,7 @@ async fn eight_writers_never_exceed_the_quota_by_more_than_a_value_a_shard(servi
     eprintln!("eight writers: {samples} samples, at most {highest} bytes of {MIB}");
 }
 
-async fn a_value_larger_than_the_quota_is_refused_for_good(service: &Service) {
+async fn a_value_larger_than_the_quota_is_refused(service: &Service) {
     let cache = service.client();
     for policy in ["LRU", "LFU", "FIFO", "TTL", "NONE"] {
         let ns = with_policy(&cache, 1, policy).await;
@@ -122,21 +122,21 @@ async fn a_value_larger_than_the_quota_is_refused_for_good(service: &Service) {
         let too_large = value(MIB as usize + 1);
         cache.set(&ns, "large", &too_large).await.expect_error(400, "value_too_large");
         cache.set(&ns, "small", &too_large).await.expect_error(400, "value_too_large");
-        // A batch is checked before anything of it is stored.
+        // A batch is checked before any of its entries is stored.
         let entries = format!(r#"{{"entries":[{{"key":"a","value":1}},{{"key":"b","value":{too_large}}}]}}"#);
         cache.mset_raw(&ns, entries).await.expect_error(400, "value_too_large");
         assert_eq!(cache.all_keys(&ns).await, ["small"], "{policy}");
         assert_eq!(cache.get(&ns, "small").await.expect(200).value(), "1");
         let books = Books { keys: 1, bytes: 1, evictions: 0, expirations: 0 };
         assert_eq!(Books::said(&cache, &ns).await, books, "{policy}");
-        // Exactly as large is allowed: it has the namespace, or its shard, for itself.
+        // A value of exactly the quota is allowed. It then fills the namespace, or its shard, alone.
         cache.delete(&ns, "small").await.expect(200);
         cache.set(&ns, "large", &value(MIB as usize)).await.expect(201);
         assert_eq!(Books::said(&cache, &ns).await, Books { keys: 1, bytes: MIB, ..Books::default() }, "{policy}");
     }
 }
 
-/// Entries of 10,000 bytes until one is refused; answers their keys.
+/// Stores entries of 10,000 bytes until one is refused. Returns the keys of the stored ones.
 async fn fill_up(cache: &Client, ns: &str) -> Vec<String> {
     let mut stored = Vec::new();
     for number in 0..200 {
@@ -152,7 +152,7 @@ async fn fill_up(cache: &Client, ns: &str) -> Vec<String> {
     panic!("{} entries of 10,000 bytes fit into a MiB", stored.len());
 }
 
-async fn a_full_namespace_that_evicts_nothing_refuses_and_loses_nothing(service: &Service) {
+async fn a_full_namespace_without_eviction_refuses_writes_and_loses_nothing(service: &Service) {
     let cache = service.client();
     let ns = with_policy(&cache, 1, "NONE").await;
     let stored = fill_up(&cache, &ns).await;
@@ -160,7 +160,7 @@ async fn a_full_namespace_that_evicts_nothing_refuses_and_loses_nothing(service:
     assert!((60..=104).contains(&stored.len()), "{} entries", stored.len());
     let full = Books { keys: stored.len() as u64, bytes: stored.len() as u64 * 10_000, ..Books::default() };
     assert_eq!(Books::said(&cache, &ns).await, full);
-    // A value that only fits if others go: the old one stays as it was.
+    // A value that would fit only after an eviction is refused, and the old value stays.
     let victim = stored.last().expect("some were stored");
     cache.set(&ns, victim, &value(1_000_000)).await.expect_error(507, "storage_full");
     let kept = cache.get_with(&ns, victim, &[("cache-control", "no-cache")]).await.expect(200);
@@ -169,7 +169,7 @@ async fn a_full_namespace_that_evicts_nothing_refuses_and_loses_nothing(service:
     for key in &stored {
         cache.get(&ns, key).await.expect(200);
     }
-    // What does not make it larger is allowed, and what makes it smaller makes room for others.
+    // A write of the same or a smaller size is allowed, and a smaller one makes room for other entries.
     cache.set(&ns, victim, &value(10_000)).await.expect(200);
     cache.set(&ns, victim, &value(100)).await.expect(200);
     cache.set(&ns, victim, &value(10_000)).await.expect(200);
@@ -198,7 +198,7 @@ async fn a_batch_stores_what_fits_and_names_the_rest(service: &Service) {
     let kept = cache.all_keys(&ns).await;
     assert!(kept.iter().all(|key| !errors.contains_key(key)), "{kept:?}");
 
-    // Nothing fits any more: a refusal of the whole, and the old values stay.
+    // Nothing fits any more: the whole batch is refused, and the old values stay.
     let entries: Vec<Value> =
         kept.iter().take(5).map(|key| json!({"key": key, "value": "y".repeat(900_000)})).collect();
     let answer = cache.mset(&ns, &json!(entries)).await.expect(507).json();
@@ -230,11 +230,11 @@ async fn a_lowered_quota_takes_effect_without_a_write(service: &Service) {
     })
     .await;
     assert_eq!((after.keys + after.evictions, after.bytes), (250, after.keys * 10_000));
-    assert!(after.bytes > MIB * 8 / 10, "no more than had to: {after:?}");
+    assert!(after.bytes > MIB * 8 / 10, "more was evicted than necessary: {after:?}");
     assert_eq!(cache.all_keys(&ns).await.len() as u64, after.keys);
 }
 
-async fn a_full_namespace_takes_nothing_from_its_neighbour(service: &Service) {
+async fn a_full_namespace_does_not_affect_its_neighbour(service: &Service) {
     let cache = service.client();
     let (full, neighbour) = (with_policy(&cache, 1, "LRU").await, with_policy(&cache, 1, "LRU").await);
     let entries: Vec<Value> =
@@ -251,19 +251,19 @@ async fn a_full_namespace_takes_nothing_from_its_neighbour(service: &Service) {
     assert_eq!(cache.all_keys(&neighbour).await.len(), 50);
 }
 
-/// The bug: a quota counted values alone, so a namespace of a MiB could take a hundred MiB of memory.
+/// The bug: a quota counted only values, so a namespace with a quota of 1 MiB could use a hundred MiB of memory.
 async fn a_quota_counts_keys_tags_and_an_overhead_for_each_entry(service: &Service) {
     let cache = service.client();
     let ns = with_policy(&cache, 1, "LRU").await;
     let charged = async || cache.stats(&ns).await.expect(200).number("memory_charged_bytes");
     let key = |number: usize| format!("{number:0500}");
     let entry = |number| json!({"key": key(number), "value": 1, "tags": ["é".repeat(50), "b"]});
-    // Key, both tags, the line feed between them, and the value.
+    // The key, both tags with the line feed between them, the value, and the overhead.
     let each = 500 + 100 + 1 + 1 + 1 + ENTRY_OVERHEAD;
     cache.fill(&ns, &json!([entry(0), entry(1)])).await;
     assert_eq!(charged().await, 2 * each);
     cache.set(&ns, &key(1), "[1,2]").await.expect(200);
-    assert_eq!(charged().await, each + 500 + 5 + ENTRY_OVERHEAD, "it has no tags any more");
+    assert_eq!(charged().await, each + 500 + 5 + ENTRY_OVERHEAD, "the entry has no tags any more");
     cache.delete(&ns, &key(1)).await.expect(200);
     assert_eq!(charged().await, each);
     for batch in 0..5 {
@@ -272,7 +272,7 @@ async fn a_quota_counts_keys_tags_and_an_overhead_for_each_entry(service: &Servi
         assert!(charged().await <= MIB);
     }
     let books = Books::said(&cache, &ns).await;
-    // Shards may each have less than one entry left.
+    // Each shard may have room left for less than one entry.
     assert!((MIB / each - 3..=MIB / each).contains(&books.keys), "{books:?}");
     assert_eq!((books.bytes, books.keys + books.evictions), (books.keys, 2_501));
     assert_eq!(charged().await, books.keys * each);
@@ -300,7 +300,7 @@ async fn expired_entries_on_shards_make_room_first_and_count_as_expired() {
     expired_entries_make_room_first(Store::Shards).await;
 }
 
-/// The sweeper sleeps, so that the writes find what has expired.
+/// The sweeper does not run, so the writes themselves find the expired entries.
 async fn expired_entries_make_room_first(store: Store) {
     let service = Service::start(store.settings().set("sweep_interval_ms", 600_000));
     let cache = service.client();
@@ -317,7 +317,7 @@ async fn expired_entries_make_room_first(store: Store) {
     };
     cache.fill(&ns, &batch("stays", 200, None)).await;
     cache.fill(&ns, &batch("goes", 400, Some(2))).await;
-    // The witness, in a namespace of its own, was written last and expires last.
+    // The witness is in another namespace. It was written last and expires last.
     let witness = namespace("quota");
     cache.set_for(&witness, "k", "1", 2).await.expect(201);
     eventually(SOON, async || {
@@ -326,7 +326,7 @@ async fn expired_entries_make_room_first(store: Store) {
         Ok(())
     })
     .await;
-    // What expired is newer than what stays: by recency alone, the wrong ones would go.
+    // The expired entries are newer than the ones that stay. By recency alone, the wrong ones would be evicted.
     cache.fill(&ns, &batch("new", 400, None)).await;
     let books = Books::said(&cache, &ns).await;
     assert_eq!(books, Books { keys: 600, bytes: 600_000, evictions: 0, expirations: 400 });
@@ -335,7 +335,7 @@ async fn expired_entries_make_room_first(store: Store) {
 }
 
 #[tokio::test]
-async fn a_value_larger_than_a_shards_share_has_the_share_for_itself() {
+async fn a_value_larger_than_a_shards_share_evicts_the_rest_of_the_shard() {
     let servers = Redis::three();
     let service = Service::start(Settings::on(&servers));
     let cache = service.client();
@@ -348,11 +348,11 @@ async fn a_value_larger_than_a_shards_share_has_the_share_for_itself() {
     assert_eq!(cache.get(&ns, "large").await.expect(200).value(), value(600_000));
     let walk = eventually(SOON, async || agreed(&[&cache], &servers, &ns).await).await;
     let evicted = walk.books.evictions - before.evictions;
-    assert!((10..60).contains(&evicted), "only its shard was emptied: {:?}", walk.books);
+    assert!((10..60).contains(&evicted), "more than one shard was emptied: {:?}", walk.books);
     let alone = servers.iter().map(|server| books(&mut server.connect(), &ns)).any(|books| books.keys == 1);
     assert!(alone, "{:?}", walk.books);
 
-    // Where nothing may be evicted there is no room, unless nothing else is there.
+    // Without eviction there is room only in an empty namespace.
     put_policy(&cache, &ns, 1, "NONE").await;
     let refused = ["one", "two", "three"].map(|key| format!("{key} large"));
     cache.flush(&ns, &[]).await.expect(200);
@@ -367,13 +367,13 @@ async fn a_value_larger_than_a_shards_share_has_the_share_for_itself() {
 }
 
 #[tokio::test]
-async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts() {
+async fn a_quota_holds_on_every_instance_and_evictions_invalidate_l1() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let (one, other) = (Service::start(settings.clone()), Service::start(settings));
     let (cache, second) = (one.client(), other.client());
     let ns = with_policy(&cache, 1, "FIFO").await;
-    // Far fewer than fit, however unevenly they lie on the shards.
+    // Far fewer than fit, however unevenly they are distributed over the shards.
     let entries: Vec<Value> = (0..45)
         .map(|number| json!({"key": format!("old{number}"), "value": "x".repeat(9_998), "tags": ["old", "all"]}))
         .collect();
@@ -391,7 +391,7 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
         .map(|number| json!({"key": format!("new{number}"), "value": "x".repeat(9_998), "tags": ["all"]}))
         .collect();
     cache.fill(&ns, &json!(entries)).await;
-    // The oldest have left the shards; within a second they have left every copy.
+    // The oldest entries have been evicted from the shards, and within a second from every L1.
     let walk = eventually(SOON, async || agreed(&[&cache, &second], &servers, &ns).await).await;
     let gone: Vec<String> = (0..45).map(|n| format!("old{n}")).filter(|key| !walk.sizes.contains_key(key)).collect();
     assert!(gone.len() >= 35, "{} of 45 are gone", gone.len());
@@ -408,7 +408,7 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
     assert_eq!(walk.tags.get("old").map_or(0, std::collections::BTreeSet::len), old);
     assert_eq!(walk.tags["all"].len(), walk.sizes.len());
 
-    // The other instance keeps the same limit once it has heard of it, and evicts as well.
+    // The other instance applies the same limit after it has loaded the policy, and evicts as well.
     eventually(SOON, async || {
         let answer = second.policy(&ns).await;
         ensure!(answer.status == 200 && answer.number("max_size_mb") == 1, "{}", answer.text());
@@ -424,11 +424,11 @@ async fn a_quota_holds_on_every_instance_and_voids_the_copies_of_what_it_evicts(
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_is_a_507_and_costs_nothing_that_is_stored() {
+async fn a_redis_without_memory_is_a_507_and_stored_entries_stay() {
     let servers = Redis::three_with(&["--maxmemory", "5mb", "--maxmemory-policy", "noeviction"]);
     let service = Service::start(Settings::on(&servers).set("l1_max_mb", 0));
     let (cache, ns) = (service.client(), namespace("oom"));
-    // Under any other policy older entries make room.
+    // With any other policy, older entries would make room.
     cache.put_policy(&ns, r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"NONE"}"#).await.expect(201);
     let (mut stored, mut refused) = (Vec::new(), Vec::new());
     for number in 0..2_000 {
@@ -456,14 +456,14 @@ async fn a_redis_without_memory_is_a_507_and_costs_nothing_that_is_stored() {
     assert_eq!(stored_now + left_out.len() as u64, 100);
     assert_eq!(answer.status, if stored_now == 0 { 507 } else { 200 }, "{said}");
 
-    // Everything that was stored is still there, and whatever makes room is allowed.
+    // Everything that was stored is still there, and what frees memory is allowed.
     for key in &stored {
         assert_eq!(cache.get(&ns, key).await.expect(200).value(), value(20_000), "{key}");
     }
     let exact = eventually(SOON, async || agreed(&[&cache], &servers, &ns).await).await;
     assert_eq!(exact.books.keys, stored.len() as u64 + stored_now);
-    // A value that does not get in leaves the old one as it was; Redis' memory goes up and down by
-    // more than a value, so one or the other may get in.
+    // A refused value leaves the old one in place. Redis' memory use varies by more than one value, so some of these
+    // writes may succeed.
     let mut kept = 0;
     for key in &stored[..50] {
         let status = cache.set(&ns, key, &value(20_001)).await.status;

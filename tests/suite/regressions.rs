@@ -1,5 +1,5 @@
-//! One test for every bug that was found by looking for it: each fails without its fix, and its comment
-//! says what was wrong. Bugs that a test of another file covers are not repeated here.
+//! One test for each bug that a search for bugs has found. Each test fails without its fix, and its comment describes
+//! the bug. Bugs that other files cover are not repeated here.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,13 +23,13 @@ use crate::support::redis::{Connection, Redis};
 use crate::support::service::{Service, Settings, Store, run, variable};
 use crate::support::{ports, postgres, scratch, wire};
 
-/// The promise at its default: `max_staleness_ms` is 1000.
+/// The default of `max_staleness_ms`.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
-/// The bug: a reconnected subscriber voided its L1 when the connection was there, not when Redis had
-/// acknowledged the subscription. (1) B's connection comes back, L1 is void. (2) B reads v1 into L1.
-/// (3) A writes v2; the invalidation finds no subscriber. (4) Redis gets B's SUBSCRIBE. (5) The next
-/// watermark calls the copy of v1 fresh, until it expires.
+/// The bug: a reconnected subscriber invalidated its L1 when the connection was open, not when Redis had acknowledged
+/// the subscription. (1) B's connection is open again, and B empties L1. (2) B reads v1 into L1. (3) A writes v2, and
+/// the invalidation finds no subscriber. (4) Redis receives B's SUBSCRIBE. (5) The next watermark makes the copy of
+/// v1 count as fresh, until it expires.
 #[tokio::test]
 async fn regression_a_subscribe_that_arrives_late_leaves_no_stale_copy() {
     const HELD: Duration = Duration::from_millis(1_500);
@@ -53,8 +53,8 @@ async fn regression_a_subscribe_that_arrives_late_leaves_no_stale_copy() {
     })
     .await;
     let held = Instant::now();
-    // Spread over the whole time, since the moment at which L1 is voided is not known. B reads each key
-    // once: another read after the write would replace the copy.
+    // The writes are spread over the whole time, since the moment at which B empties L1 is not known. B reads each
+    // key only once: another read after the write would replace the copy.
     let mut acknowledged = Vec::new();
     for (number, key) in (1..).zip(&keys) {
         eventually(LATER, async || {
@@ -85,8 +85,8 @@ async fn regression_a_subscribe_that_arrives_late_leaves_no_stale_copy() {
     in_memory(&other, &ns, &keys[0]).await;
 }
 
-/// The bug: a connection to a shard on which nothing came back any more was kept and used for ever;
-/// only the kernel's giving up on it, minutes later, replaced it.
+/// The bug: a connection to a shard on which no answers came any more was used for ever. It was replaced only minutes
+/// later, when the kernel gave up on it.
 #[tokio::test]
 async fn regression_a_half_open_data_connection_is_replaced() {
     let server = Redis::start();
@@ -102,7 +102,7 @@ async fn regression_a_half_open_data_connection_is_replaced() {
     proxy.swallow_all();
     let failed = AtomicBool::new(false);
     eventually(SOON, async || {
-        // As many in a row as make sure that each connection has had its turn.
+        // Enough in a row that every connection is used.
         for _ in 0..20 {
             if let Err(error) = written(&cache, &ns, "k", "2").await {
                 failed.store(true, Ordering::Relaxed);
@@ -112,12 +112,12 @@ async fn regression_a_half_open_data_connection_is_replaced() {
         Ok(())
     })
     .await;
-    assert!(failed.load(Ordering::Relaxed), "the connections were swallowed");
+    assert!(failed.load(Ordering::Relaxed), "no write failed on the swallowed connections");
     assert_eq!(cache.get(&ns, "k").await.expect(200).value(), "2");
 }
 
-/// The bug: what was given up on after the deadline of a shard still lay in the queue of its
-/// connection, with its value, for as long as the shard hung.
+/// The bug: requests that had timed out stayed in the queue of the shard's connection, with their values, as long as
+/// the shard hung.
 #[tokio::test]
 async fn regression_a_hung_shard_does_not_pile_up_memory() {
     const CLIENTS: usize = 16;
@@ -131,7 +131,7 @@ async fn regression_a_hung_shard_does_not_pile_up_memory() {
     let write_until = async |end: Option<Instant>| {
         let writers = (0..CLIENTS).map(async |number| {
             let key = format!("k{number}");
-            // At most this often, so that a service that fails at once is not stormed.
+            // Limits the rate, in case the service fails immediately.
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             loop {
                 pace.tick().await;
@@ -162,8 +162,8 @@ async fn regression_a_hung_shard_does_not_pile_up_memory() {
     eventually(LATER, async || written(&cache, &ns, "k0", "1").await).await;
 }
 
-/// The bug: a pattern went into the access log as it came, and PostgreSQL has no text with a NUL in it:
-/// the batch with that row failed, and with it everybody else's rows.
+/// The bug: the access log stored patterns unchanged, and PostgreSQL accepts no text with a NUL. The batch with that
+/// row failed, with the rows of all other requests.
 #[tokio::test]
 async fn regression_a_pattern_with_a_control_character_is_refused() {
     let url = postgres::shared().fresh_database();
@@ -186,10 +186,10 @@ async fn regression_a_pattern_with_a_control_character_is_refused() {
     assert_eq!(cache.metrics().await.total("sidecache_access_log_dropped_total"), 0.0);
 }
 
-/// The bug: the deadline of a request ended with its handler. An answer that nobody reads was waited
-/// for without one, with its connection and its memory.
+/// The bug: the timeout of a request ended with its handler. An answer that the client did not read kept its
+/// connection and its memory without a limit.
 #[tokio::test]
-async fn regression_an_answer_nobody_reads_does_not_hold_its_connection() {
+async fn regression_an_unread_answer_does_not_hold_its_connection() {
     let settings = Settings::embedded().set("redis_timeout_ms", 250).set("request_timeout_ms", 500);
     let service = Service::start(settings);
     let (cache, ns) = (service.client(), namespace("regression"));
@@ -202,27 +202,27 @@ async fn regression_an_answer_nobody_reads_does_not_hold_its_connection() {
         sockets.push(socket.connect(service.address()).await.expect("the service accepts connections"));
     }
     connections(&cache, |open| open >= 8.0).await;
-    // Three answers each: one alone might fit into the buffers of the kernel.
+    // Three requests on each connection, since one answer alone might fit into the buffers of the kernel.
     let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", key_path(&ns, "k")).repeat(3);
     for socket in &mut sockets {
         socket.write_all(request.as_bytes()).await.expect("the requests are taken");
     }
-    // The one that asks, and perhaps another one that its client keeps.
+    // This request's own connection, and perhaps another that its client keeps open.
     connections(&cache, |open| open <= 2.0).await;
     drop(sockets);
 }
 
-/// The bug: when the deadline of the request came before the shard's answer, a PUT was answered with
-/// `timeout`, as if nothing had been sent. The value may have been stored.
+/// The bug: when the request timed out before the shard answered, a PUT got `timeout`, as if nothing had been sent to
+/// the shard. But the value may have been stored.
 #[tokio::test]
-async fn regression_a_put_that_meets_the_deadline_says_outcome_unknown() {
+async fn regression_a_put_that_times_out_says_outcome_unknown() {
     let server = Redis::start();
     let settings = |redis_ms: u64, request_ms: u64| {
         let settings = Settings::on(std::slice::from_ref(&server));
         settings.set("redis_timeout_ms", redis_ms).set("request_timeout_ms", request_ms)
     };
     let tight = Service::start(settings(400, 500));
-    // A body that is half a second late leaves the shard less time than its own deadline.
+    // A body that arrives half a second late leaves the shard less time than `redis_timeout_ms`.
     let late = Service::start(settings(1_900, 2_000));
     let (cache, ns) = (tight.client(), namespace("regression"));
     eventually(SOON, async || written(&cache, &ns, "k", "1").await).await;
@@ -241,7 +241,7 @@ async fn regression_a_put_that_meets_the_deadline_says_outcome_unknown() {
     for answer in from_tight {
         answer.expect_error(503, "outcome_unknown");
     }
-    // Once the shard is known to be gone, nothing is sent any more.
+    // Once the shard is known to be unavailable, nothing is sent to it any more.
     for _ in 0..4 {
         cache.set(&ns, "k", "3").await.expect_one_of_errors(503, &["outcome_unknown", "shard_unavailable"]);
     }
@@ -249,10 +249,10 @@ async fn regression_a_put_that_meets_the_deadline_says_outcome_unknown() {
     eventually(LATER, async || written(&cache, &ns, "k", "4").await).await;
 }
 
-/// The bug: a shard's deadline that is not below that of the request was accepted, and never came to
-/// be: every slow shard was the request's `timeout`.
+/// The bug: a `redis_timeout_ms` that was not below `request_timeout_ms` was accepted but had no effect: with every
+/// slow shard the request ended with `timeout`.
 #[test]
-fn regression_a_shard_deadline_not_below_the_request_s_is_refused() {
+fn regression_a_redis_timeout_not_below_the_request_timeout_is_refused() {
     for redis_ms in [500, 501] {
         let settings = Settings::none()
             .set("redis_shards", "a=redis://127.0.0.1:1")
@@ -265,8 +265,8 @@ fn regression_a_shard_deadline_not_below_the_request_s_is_refused() {
     }
 }
 
-/// The bug: the calls on a namespace ignored their query. `DELETE /api/v1/namespaces/n?pattern=a`,
-/// meant for the entries that match, removed the namespace with all of them.
+/// The bug: the namespace calls ignored their query. `DELETE /api/v1/namespaces/n?pattern=a` was meant for the
+/// matching entries, but deleted the namespace with all its entries.
 #[tokio::test]
 async fn regression_a_namespace_call_with_an_unknown_parameter_is_refused() {
     for store in [Store::Embedded, Store::Shards] {
@@ -285,8 +285,8 @@ async fn regression_a_namespace_call_with_an_unknown_parameter_is_refused() {
     }
 }
 
-/// The bug: the lines that say where it listens were printed with `println!`, which panics when nobody
-/// takes them: a supervisor that closes stdout had a service that died at its start.
+/// The bug: the lines with the address were printed with `println!`, which panics when stdout cannot be written to.
+/// Under a supervisor that closes stdout the service died at its start.
 #[tokio::test]
 async fn regression_a_service_whose_stdout_is_closed_starts() {
     let (reader, unread) = io::pipe().expect("a pipe");
@@ -301,7 +301,7 @@ async fn regression_a_service_whose_stdout_is_closed_starts() {
                 command.env_remove(variable);
             }
         }
-        // Command has no way to close a descriptor; the shell has.
+        // `Command` cannot close a descriptor, but the shell can.
         command
             .args(["-c", if name == "closed" { "exec \"$0\" >&-" } else { "exec \"$0\"" }])
             .arg(env!("CARGO_BIN_EXE_sidecache"))
@@ -314,7 +314,7 @@ async fn regression_a_service_whose_stdout_is_closed_starts() {
         let client = Client::new(address.parse().expect("an address"));
         eventually(LATER, async || {
             let ended = process.exited();
-            assert!(ended.is_none(), "with {name} as its stdout it ended: {ended:?}");
+            assert!(ended.is_none(), "with {name} as stdout the service ended: {ended:?}");
             let answer = client.try_send(Method::GET, "/livez", &[], None).await?;
             ensure!(answer.status == 200, "{}", answer.text());
             Ok(())
@@ -323,8 +323,8 @@ async fn regression_a_service_whose_stdout_is_closed_starts() {
     }
 }
 
-/// The bug: SIGTERM closed the listener with what waited in its queue, and connections whose first
-/// request had not been read yet as if they were idle: those clients saw a reset.
+/// The bug: SIGTERM closed the listener with the connections in its queue. It also closed connections whose first
+/// request had not been read yet, as if they were idle. Those clients saw a reset.
 #[tokio::test]
 async fn regression_requests_sent_before_sigterm_are_answered() {
     for round in 0..3 {
@@ -337,8 +337,8 @@ async fn regression_requests_sent_before_sigterm_are_answered() {
             streams.push(connect().await);
         }
         connections(&cache, |open| open >= 16.0).await;
-        // While it is stopped nothing is read and nothing accepted: when it goes on, the requests and
-        // the signal are there at once, whatever the machine's load.
+        // While the service is stopped, it reads and accepts nothing. When it continues, it finds the requests and
+        // the signal at once, whatever the load of the machine.
         service.signal(Signal::Stop);
         for _ in 0..16 {
             streams.push(connect().await);
@@ -358,10 +358,10 @@ async fn regression_requests_sent_before_sigterm_are_answered() {
     }
 }
 
-/// The bug: a service that had never read its namespaces answered as if there were none: 400 for a
-/// write into a namespace that exists, an empty list, 404.
+/// The bug: a service that had never read its namespaces answered as if there were none: 400 for a write to an
+/// existing namespace, an empty list, 404.
 #[tokio::test]
-async fn regression_without_its_database_it_does_not_claim_to_know_namespaces() {
+async fn regression_without_its_database_the_service_answers_policies_unknown() {
     let nobody = format!("postgres://postgres@127.0.0.1:{}/postgres", ports::free());
     let settings = Settings::shards()
         .set("database_url", nobody)
@@ -380,8 +380,8 @@ async fn regression_without_its_database_it_does_not_claim_to_know_namespaces() 
     cache.policy("n").await.expect_error(503, "policies_unknown");
 }
 
-/// The bug: an mget read all its keys of a shard in one script, whatever their sizes, and every other
-/// client of that shard waited for it.
+/// The bug: one script read all keys of an mget on a shard, whatever the size of the values, and blocked every other
+/// client of the shard.
 #[tokio::test]
 async fn regression_an_mget_of_large_values_does_not_block_the_shard() {
     let server = Redis::start();
@@ -401,13 +401,13 @@ async fn regression_an_mget_of_large_values_does_not_block_the_shard() {
         let value = answer["results"][*key]["value"].as_str().expect("a value");
         assert!(value.len() == (1 << 20) - 2 && value.starts_with(key), "{key}: {} bytes", value.len());
     }
-    // Counted, not timed: a script ends with the value that reaches 1 MiB, and each of these does.
+    // The scripts are counted instead of timed: a script ends with the value that reaches 1 MiB, and each of these
+    // values does.
     let scripts = script_calls(&mut shard);
-    assert!(scripts >= 60, "60 values of 1 MiB came in {scripts} scripts");
+    assert!(scripts >= 60, "60 values of 1 MiB were read by {scripts} scripts");
 }
 
-/// The bug: a body that stopped coming was answered with `timeout` and 503, as if the service had
-/// been at fault.
+/// The bug: a request whose body stopped arriving got a 503 with `timeout`, as if it was the service's fault.
 #[tokio::test]
 async fn regression_a_slow_upload_is_a_408() {
     let settings = Settings::embedded().set("redis_timeout_ms", 250).set("request_timeout_ms", 500);
@@ -422,14 +422,14 @@ async fn regression_a_slow_upload_is_a_408() {
     assert!(took >= Duration::from_millis(450) && took < SOON, "answered after {took:?}");
 }
 
-/// A PUT that stores the value.
+/// Sends a PUT, and succeeds if it stored the value.
 async fn written(cache: &Client, ns: &str, key: &str, value: &str) -> anyhow::Result<()> {
     let answer = cache.set(ns, key, value).await;
     ensure!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.text());
     Ok(())
 }
 
-/// Reads until the instance answers from its own memory.
+/// Reads until the instance answers from L1.
 async fn in_memory(cache: &Client, ns: &str, key: &str) {
     eventually(LATER, async || {
         let answer = cache.get(ns, key).await;
@@ -439,7 +439,7 @@ async fn in_memory(cache: &Client, ns: &str, key: &str) {
     .await;
 }
 
-/// Waits until the number of open HTTP connections is right.
+/// Waits until the number of open HTTP connections satisfies `right`.
 async fn connections(cache: &Client, right: impl Fn(f64) -> bool) {
     eventually(SOON, async || {
         let open = cache.metrics().await.total("sidecache_http_connections");
@@ -449,7 +449,7 @@ async fn connections(cache: &Client, right: impl Fn(f64) -> bool) {
     .await;
 }
 
-/// The resident memory of the process that works in `folder`.
+/// The resident memory in kB of the process whose working folder is `folder`.
 fn resident_kb(folder: &Path) -> u64 {
     let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let ours = |process: &fs::DirEntry| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder);
@@ -457,10 +457,10 @@ fn resident_kb(folder: &Path) -> u64 {
     let status = fs::read_to_string(found.path().join("status")).expect("the service runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
     let number = line.trim().trim_end_matches(" kB").parse();
-    number.unwrap_or_else(|_| panic!("VmRSS:{line} is no number of kB"))
+    number.unwrap_or_else(|_| panic!("VmRSS:{line} is not a number of kB"))
 }
 
-/// Scripts that Redis was asked to run since its statistics were reset.
+/// The number of scripts that Redis has run since its statistics were reset.
 fn script_calls(shard: &mut Connection) -> u64 {
     let info = shard.command(&["INFO", "commandstats"]).text();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));

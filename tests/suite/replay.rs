@@ -1,5 +1,5 @@
-//! The example `replay` against the real service: a generated workload everywhere, and the recorded
-//! trace where it lies beside the checkout.
+//! The `replay` example against the real service, with a generated workload and, if it lies beside the checkout, a
+//! recorded trace.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::support::process::{self, Process, Signal};
 use crate::support::scratch;
 use crate::support::service::{Service, Store};
 
-/// The trace, relative to the project; it is data of others and no part of it.
+/// The path of the trace, relative to the project. The trace is other people's data and not part of the project.
 const TRACE: &str = "../shared/traces/web12.trace.xz";
 
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// What `--json` prints, as far as it is counted.
+/// The fields of the `--json` output that the tests check.
 #[derive(Debug, Deserialize)]
 struct Report {
     records: u64,
@@ -35,7 +35,7 @@ struct Report {
     expected_hits: u64,
 }
 
-/// The example, which `cargo test` builds beside the binary.
+/// The path of the example, which `cargo test` builds beside the binary.
 fn example() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_sidecache")).parent().expect("a binary lies in a folder");
     let path = folder.join("examples/replay");
@@ -43,7 +43,7 @@ fn example() -> PathBuf {
     path
 }
 
-/// Runs the example against a service with a source of its own, and checks what holds for any workload
+/// Runs the example against a service, with an own source database. Checks everything that is true for any workload
 /// that fits into the cache.
 async fn replay(service: &Service, prefix: &str, workload: &[&str]) -> Report {
     let folder = scratch::folder("replay");
@@ -68,7 +68,7 @@ async fn replay(service: &Service, prefix: &str, workload: &[&str]) -> Report {
 
     let report: Report = serde_json::from_str(&said("stdout")).expect("one JSON object");
     assert_eq!(report.hits + report.misses, report.records, "{report:?}");
-    // The plain model of a cache with room for everything: each key misses once.
+    // In the model of a cache with room for everything, each key misses exactly once.
     assert_eq!(report.hits, report.records - report.distinct, "{report:?}");
     assert_eq!(report.expected_hits, report.hits, "{report:?}");
     assert_eq!(report.source_reads, report.misses, "{report:?}");
@@ -78,7 +78,7 @@ async fn replay(service: &Service, prefix: &str, workload: &[&str]) -> Report {
     report
 }
 
-/// The service's own figures, asked without the example in between.
+/// Compares the report with the service's own numbers.
 async fn the_service_agrees(cache: &Client, prefix: &str, report: &Report) {
     eventually(SOON, async || {
         let all = cache.policies().await.expect(200).json();
@@ -105,7 +105,7 @@ async fn a_generated_workload(store: Store) {
     let first = replay(&service, "first_", &[&small[..], &["--seed", "7"]].concat()).await;
     assert_eq!(first.records, 12_000);
     assert!((1_000..=2_000).contains(&first.distinct), "{first:?}");
-    // The same seed is the same workload; in new namespaces it starts cold again.
+    // The same seed gives the same workload. In new namespaces the cache is cold again.
     let again = replay(&service, "again_", &[&small[..], &["--seed", "7"]].concat()).await;
     assert_eq!((again.hits, again.distinct), (first.hits, first.distinct));
     let skewed = replay(&service, "skewed_", &[&small[..], &["--seed", "8", "--skew", "1.3"]].concat()).await;
@@ -115,7 +115,7 @@ async fn a_generated_workload(store: Store) {
 async fn the_recorded_trace(store: Store) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TRACE);
     if !path.is_file() {
-        eprintln!("{TRACE} is not beside this checkout: the recorded trace was not replayed on {store:?}");
+        eprintln!("{TRACE} does not exist: the recorded trace was not replayed on {store:?}");
         return;
     }
     let service = Service::start(store.settings());
@@ -125,12 +125,12 @@ async fn the_recorded_trace(store: Store) {
 }
 
 #[tokio::test]
-async fn a_generated_workload_hits_exactly_as_a_plain_model_says_on_the_embedded_store() {
+async fn a_generated_workload_hits_as_often_as_the_model_on_the_embedded_store() {
     a_generated_workload(Store::Embedded).await;
 }
 
 #[tokio::test]
-async fn a_generated_workload_hits_exactly_as_a_plain_model_says_on_three_shards() {
+async fn a_generated_workload_hits_as_often_as_the_model_on_three_shards() {
     a_generated_workload(Store::Shards).await;
 }
 

@@ -1,5 +1,5 @@
-//! A shard whose name resolves to another address from one moment on, while the server at the old address lives on
-//! and keeps its connections: a managed failover behind DNS, in which nobody demotes the old primary.
+//! A shard's name starts to resolve to another address, while the server at the old address keeps running and keeps
+//! its connections. This is a managed failover behind DNS in which the old primary is not demoted.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::support::scratch;
 use crate::support::service::{Service, Settings};
 use crate::support::switch::Switch;
 
-/// `max_staleness_ms` at its default.
+/// The default of `max_staleness_ms`.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
-/// Within which every connection is to follow the name.
+/// The limit for all connections to move to the new address.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
 const KEYS: usize = 20;
@@ -27,8 +27,8 @@ async fn fill(cache: &Client, ns: &str, value: u32) {
     cache.fill(ns, &entries).await;
 }
 
-/// The bug: connections stayed for ever with the address that the name once had; the instance read and wrote what
-/// nobody else saw, "healthy".
+/// The bug: connections stayed for ever on the address that the name had once resolved to. The instance read and
+/// wrote data that no other instance saw, and reported itself as healthy.
 #[tokio::test]
 async fn regression_connections_follow_the_name_of_a_shard() {
     let servers = [Redis::start(), Redis::start()];
@@ -50,17 +50,17 @@ async fn regression_connections_follow_the_name_of_a_shard() {
     }
     assert_eq!(switches[1].accepted(), 0);
 
-    // Both servers live, and the new one knows nothing of the old one's data.
+    // Both servers run, and the new one has none of the old one's data.
     let other = Service::start(settings.set("redis_shards", format!("a={}", servers[1].url())));
     fs::write(&hosts, "127.0.0.1 localhost\n127.0.0.2 shard.test\n").expect("the file can be written to");
     let moved = Instant::now();
     fill(&other.client(), &ns, 2).await;
     eventually(FOLLOWED, async || {
-        // As many in a row as make sure that each connection has had its turn.
+        // Enough in a row that every connection is used.
         for round in 0..20 {
             cache.set(&ns, "mine", &round.to_string()).await;
             let stored = servers[1].connect().command(&["EXISTS", &format!("cache:{ns}:mine")]).integer();
-            ensure!(stored == 1, "written to the old server");
+            ensure!(stored == 1, "the write went to the old server");
             let answer = cache.get(&ns, "mine").await;
             ensure!(answer.status == 200 && answer.value() == round.to_string(), "{}", answer.text());
             servers[1].connect().command(&["DEL", &format!("cache:{ns}:mine")]);
@@ -68,7 +68,7 @@ async fn regression_connections_follow_the_name_of_a_shard() {
         Ok(())
     })
     .await;
-    println!("every connection followed within {:?}", moved.elapsed());
+    println!("all connections moved within {:?}", moved.elapsed());
     let followed = Instant::now();
     while followed.elapsed() < 3 * MAX_STALENESS {
         for number in 0..KEYS {

@@ -1,8 +1,8 @@
-//! C-10: a shard is added or removed, and all instances start again with the new setting. No old value
-//! is seen, no more keys miss than moved, and what is left where it no longer belongs is removed.
+//! C-10: a shard is added or removed, and all instances restart with the new setting. No read returns an old value,
+//! no more keys miss than have moved, and copies on shards that no longer own them are removed.
 //!
-//! Where a test holds the cleaning, old copies lie in the shards all the time: what hides them is not
-//! that they are gone.
+//! Some tests block the cleaning, so that old copies stay on the shards. Reads must hide old copies even before they
+//! are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::support::walk::{Books, agreed};
 
 const KEYS: usize = 4_000;
 
-/// Servers, those who look at them, and what a reader may find.
+/// The servers, the settings, and the values that reads must return.
 struct World {
     servers: [Redis; 4],
     settings: Settings,
@@ -35,7 +35,7 @@ impl World {
         World { servers, settings, ns: namespace("ring"), round: 0, latest: BTreeMap::new() }
     }
 
-    /// The setting for servers under names: `"a=0,b=1"`.
+    /// Settings for shard names and server numbers such as `"a=0,b=1"`.
     fn settings(&self, ring: &str) -> Settings {
         let shards: Vec<String> = ring
             .split(',')
@@ -58,7 +58,7 @@ impl World {
         (0..KEYS).map(|number| format!("user_{number}")).collect()
     }
 
-    /// Writes keys anew, with a value that was never there; answers those that were refused.
+    /// Writes keys with values that were never used before. Returns the refused keys.
     async fn write(&mut self, cache: &Client, keys: &BTreeSet<String>) -> BTreeSet<String> {
         self.round += 1;
         let mut refused = BTreeSet::new();
@@ -78,7 +78,7 @@ impl World {
         refused
     }
 
-    /// Reads all keys and answers those that miss; what is found must be the latest.
+    /// Reads all keys and returns those that miss. A value that is found must be the latest.
     async fn misses(&self, cache: &Client) -> BTreeSet<String> {
         let mut missing = BTreeSet::new();
         let all: Vec<&str> = self.latest.keys().map(String::as_str).collect();
@@ -96,7 +96,7 @@ impl World {
         missing
     }
 
-    /// Keeps every instance from cleaning.
+    /// Blocks the cleaning of all instances by holding its lease.
     fn hold_cleaning(&self) {
         for server in &self.servers {
             let lease = ["HSET", "sidecache:ring_walker", "name", "tests", "until_ms", "9000000000000000"];
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// A field of the record of each of these servers.
+    /// A field of the ring record of each of these servers.
     fn record(&self, field: &str, servers: std::ops::Range<usize>) -> Vec<String> {
         let get = |server: &Redis| match server.connect().command(&["HGET", "sidecache:ring", field]) {
             Reply::Bulk(None) => "none".to_owned(),
@@ -119,13 +119,13 @@ impl World {
         self.servers[servers].iter().map(get).collect()
     }
 
-    /// How many values lie in all shards.
+    /// How many values all shards store.
     fn stored(&self) -> usize {
         let pattern = format!("cache:{}:*", self.ns);
         self.servers.iter().map(|server| server.connect().scan(&pattern).len()).sum()
     }
 
-    /// Waits until the shards of these servers hold nothing void, then walks over them.
+    /// Waits until these servers hold no old copies any more, and then walks over them.
     async fn cleaned(&self, cache: &Client, servers: std::ops::Range<usize>) {
         eventually(LATER, async || {
             let clean = self.record("clean", servers.clone());
@@ -139,7 +139,7 @@ impl World {
         assert_eq!(
             walk.sizes.keys().cloned().collect::<BTreeSet<_>>(),
             found,
-            "only what is found lies in the shards"
+            "the shards store exactly the keys that reads find"
         );
     }
 }
@@ -151,17 +151,17 @@ fn share(keys: &BTreeSet<String>) -> f64 {
 const THREE: &str = "a=0,b=1,c=2";
 const FOUR: &str = "a=0,b=1,c=2,d=3";
 
-/// What a test does about the cleaning.
+/// What a test does with the cleaning.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cleaning {
-    /// It runs as it comes, and ends with the instances.
+    /// It runs at any time, and ends with the instances.
     Left,
     Held,
-    /// The next ring comes when it is done.
+    /// The ring changes only after the cleaning is done.
     Awaited,
 }
 
-/// A fourth shard comes, goes and comes; keys move away and back, both times.
+/// A fourth shard is added and removed, twice. Keys move away and back both times.
 async fn a_shard_comes_and_goes(cleaning: Cleaning) {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
@@ -175,20 +175,21 @@ async fn a_shard_comes_and_goes(cleaning: Cleaning) {
     {
         let (service, cache) = world.start(ring);
         if cleaning == Cleaning::Held && round > 0 {
-            assert!(world.stored() > KEYS, "there are old copies that could be seen");
+            assert!(world.stored() > KEYS, "there are no old copies to hide");
         }
         let missing = world.misses(&cache).await;
         assert!((0.18..=0.32).contains(&share(&missing)), "{} of the keys miss", share(&missing));
-        assert_eq!(moved.get_or_insert(missing.clone()), &missing, "the same keys move away and back");
+        assert_eq!(moved.get_or_insert(missing.clone()), &missing, "other keys moved than before");
         if cleaning == Cleaning::Awaited {
             world.cleaned(&cache, servers.clone()).await;
             let removed = cache.metrics().await.total("sidecache_moved_entries_removed_total");
-            // What moved to the fourth left a copy with the others. What moved back is with the fourth, which
-            // is out of reach until it comes again and the same keys move to it once more.
+            // A key that moved to the fourth shard left a copy on its old shard. After it moved back, the copy is on
+            // the fourth shard, which cannot be reached until it is added again and the same keys move to it once
+            // more.
             let copies = [1, 0, 2, 0][round];
             assert_eq!(removed as usize, copies * missing.len());
         }
-        // Some of them one by one, the others at once.
+        // Some keys one by one, the others in batches.
         let some: Vec<&String> = missing.iter().take(40).collect();
         for (number, key) in some.into_iter().enumerate() {
             match number % 4 {
@@ -213,10 +214,10 @@ async fn a_shard_comes_and_goes(cleaning: Cleaning) {
     world.release_cleaning();
     let (_service, cache) = world.start(THREE);
     world.cleaned(&cache, 0..3).await;
-    assert_eq!(world.misses(&cache).await.len(), 0, "an unchanged restart misses nothing");
+    assert_eq!(world.misses(&cache).await.len(), 0, "a restart with the same ring has misses");
     assert_eq!(world.record("generation", 0..4), ["5", "5", "5", "4"]);
     for until in world.record("past", 0..3).iter().flat_map(|past| past.lines()) {
-        assert_eq!(until.split(' ').nth(1), Some("0"), "{until}: nothing is void any more");
+        assert_eq!(until.split(' ').nth(1), Some("0"), "{until}: the shard still has old copies");
     }
 }
 
@@ -226,7 +227,7 @@ async fn a_changed_ring_shows_no_old_copy() {
 }
 
 #[tokio::test]
-async fn a_changed_ring_shows_no_old_copy_while_none_is_removed() {
+async fn a_changed_ring_shows_no_old_copy_while_cleaning_is_blocked() {
     a_shard_comes_and_goes(Cleaning::Held).await;
 }
 
@@ -236,7 +237,7 @@ async fn copies_left_behind_are_removed() {
 }
 
 #[tokio::test]
-async fn listings_and_flushes_know_no_old_copies_before_they_are_removed() {
+async fn listings_and_flushes_ignore_old_copies_before_they_are_removed() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     world.write(&cache, &World::keys()).await;
@@ -250,7 +251,7 @@ async fn listings_and_flushes_know_no_old_copies_before_they_are_removed() {
         world.write(&cache, &missing).await;
         service.stop();
     }
-    // Now three hold what came back and was never read there.
+    // Now three shards hold keys that came back but were never read there.
     let (service, cache) = world.start(FOUR);
     let before: BTreeSet<String> = cache.all_keys(&world.ns).await.into_iter().collect();
     let missing = world.misses(&cache).await;
@@ -263,12 +264,16 @@ async fn listings_and_flushes_know_no_old_copies_before_they_are_removed() {
         assert_eq!(flushed as usize, meant.count(), "{query:?}");
     }
     assert_eq!(world.misses(&cache).await.len(), KEYS);
-    assert_eq!(Books::said(&cache, &world.ns).await.keys, 0, "a flush removes what it does not count");
+    assert_eq!(
+        Books::said(&cache, &world.ns).await.keys,
+        0,
+        "a flush also removes the old copies, without counting them"
+    );
     service.stop();
 }
 
 #[tokio::test]
-async fn instances_that_start_at_once_agree() {
+async fn instances_that_start_at_the_same_time_agree_on_the_ring() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     world.write(&cache, &World::keys()).await;
@@ -285,7 +290,7 @@ async fn instances_that_start_at_once_agree() {
         .await;
         missing.push(world.misses(&cache).await);
     }
-    assert!(missing.windows(2).all(|pair| pair[0] == pair[1]), "they miss the same keys");
+    assert!(missing.windows(2).all(|pair| pair[0] == pair[1]), "the instances miss different keys");
     assert!(share(&missing[0]) <= 0.32);
     assert_eq!(world.record("generation", 0..4), ["2", "2", "2", "2"]);
     world.cleaned(&services[3].client(), 0..4).await;
@@ -293,7 +298,7 @@ async fn instances_that_start_at_once_agree() {
     world.write(&clients[0], &World::keys()).await;
     for cache in &clients {
         eventually(LATER, async || {
-            ensure!(world.misses(cache).await.is_empty(), "not all are there");
+            ensure!(world.misses(cache).await.is_empty(), "some keys still miss");
             Ok(())
         })
         .await;
@@ -301,7 +306,7 @@ async fn instances_that_start_at_once_agree() {
 }
 
 #[tokio::test]
-async fn what_is_written_while_others_do_not_know_that_all_is_removed_stays() {
+async fn a_write_stays_while_other_instances_do_not_know_that_cleaning_is_done() {
     let mut world = World::new();
     for ring in [THREE, FOUR] {
         let (service, cache) = world.start(ring);
@@ -319,7 +324,7 @@ async fn what_is_written_while_others_do_not_know_that_all_is_removed_stays() {
         Ok(())
     })
     .await;
-    // One of them has removed it all; the other hears of that later.
+    // One of the instances has done the cleaning. The other hears of it later.
     for (number, key) in moved.iter().enumerate() {
         let (writer, reader) = (&clients[number % 2], &clients[(number + 1) % 2]);
         writer.set(&world.ns, key, "1").await.expect(201);
@@ -328,7 +333,7 @@ async fn what_is_written_while_others_do_not_know_that_all_is_removed_stays() {
 }
 
 #[tokio::test]
-async fn an_unchanged_ring_misses_nothing_in_whatever_order_it_is_named() {
+async fn the_order_of_the_shards_in_the_setting_does_not_matter() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     world.write(&cache, &World::keys()).await;
@@ -343,7 +348,7 @@ async fn an_unchanged_ring_misses_nothing_in_whatever_order_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_shard_that_was_away_while_the_ring_changed_shows_no_old_copy() {
+async fn a_shard_that_was_down_while_the_ring_changed_shows_no_old_copy() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     world.write(&cache, &World::keys()).await;
@@ -368,7 +373,7 @@ async fn a_shard_that_was_away_while_the_ring_changed_shows_no_old_copy() {
     let refused = world.write(&cache, &World::keys()).await;
     assert!(
         (0.15..0.35).contains(&share(&refused)),
-        "{} of the keys belong to the shard that is away",
+        "{} of the keys belong to the shard that is down",
         share(&refused)
     );
     service.stop();
@@ -379,7 +384,7 @@ async fn a_shard_that_was_away_while_the_ring_changed_shows_no_old_copy() {
     world.servers[2].signal(Signal::Cont);
     others_answer(&cache, 3).await;
     let missing = world.misses(&cache).await;
-    assert!(refused.is_disjoint(&missing), "what stayed with the shard is there");
+    assert!(refused.is_disjoint(&missing), "keys that stayed on the shard miss");
     assert!(refused.iter().all(|key| world.latest[key] == first[key]));
     assert!((0.18..=0.32).contains(&share(&missing)), "{} of the keys moved and miss", share(&missing));
     world.cleaned(&cache, 0..3).await;
@@ -393,7 +398,7 @@ async fn a_shard_with_another_name_or_address_shows_no_old_copy() {
         THREE,
         "a=0,y=1,c=2",
         THREE,
-        // Two change places: their names are theirs, what they hold is not.
+        // Two servers swap their names. What they store now belongs to the other name.
         "a=1,b=0,c=2",
         THREE,
         "d=3,a=0",
@@ -404,7 +409,7 @@ async fn a_shard_with_another_name_or_address_shows_no_old_copy() {
     for ring in rings {
         let (service, cache) = world.start(ring);
         let missing = world.misses(&cache).await;
-        assert!(share(&missing) < 1.0 || ring == THREE, "some keys stay");
+        assert!(share(&missing) < 1.0 || ring == THREE, "all keys miss");
         world.write(&cache, &World::keys()).await;
         assert_eq!(world.misses(&cache).await.len(), 0);
         service.stop();
@@ -415,12 +420,12 @@ async fn a_shard_with_another_name_or_address_shows_no_old_copy() {
 }
 
 #[tokio::test]
-async fn shards_that_hold_entries_without_a_record_are_emptied_of_them() {
+async fn entries_on_shards_without_a_record_are_removed() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     world.write(&cache, &World::keys()).await;
     service.stop();
-    // As an earlier version left them. What belongs to others stays.
+    // As an earlier version left the shards. Keys of other programs stay.
     for server in &world.servers {
         let mut server = server.connect();
         server.command(&["DEL", "sidecache:ring"]);
@@ -436,7 +441,7 @@ async fn shards_that_hold_entries_without_a_record_are_emptied_of_them() {
 }
 
 #[tokio::test]
-async fn a_shard_that_restarted_empty_has_its_record_again() {
+async fn a_shard_that_restarted_empty_gets_its_record_again() {
     let mut world = World::new();
     let (service, cache) = world.start(THREE);
     service.stop();
@@ -452,7 +457,7 @@ async fn a_shard_that_restarted_empty_has_its_record_again() {
     .await;
     eventually(LATER, async || {
         let refused = world.write(&cache, &World::keys()).await.len();
-        ensure!(refused == 0, "{refused} are refused");
+        ensure!(refused == 0, "{refused} writes were refused");
         Ok(())
     })
     .await;

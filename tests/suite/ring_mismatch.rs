@@ -1,5 +1,5 @@
-//! An instance whose setting does not fit the living fleet: it stays unready and touches nothing, until it is told
-//! that the ring is to change.
+//! An instance whose `redis_shards` does not match the running fleet. It stays unready and changes nothing, until a
+//! setting tells it that the ring is to change.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::support::service::{Service, Settings};
 
 const KEYS: usize = 300;
 
-/// Longer than an adoption and the cleaning behind it take.
-const WHILE: Duration = Duration::from_secs(4);
+/// Longer than it takes to adopt a ring and to clean up after it.
+const OBSERVED_FOR: Duration = Duration::from_secs(4);
 
-/// Three servers of a living fleet, and one more.
+/// The three servers of a running fleet, and one more.
 struct World {
     servers: [Redis; 4],
     settings: Settings,
@@ -29,7 +29,7 @@ impl World {
         World { settings: Settings::on(&servers), servers, ns: namespace("mismatch") }
     }
 
-    /// The setting for servers under names: `"a=0,b=1"`.
+    /// Settings for shard names and server numbers such as `"a=0,b=1"`.
     fn settings(&self, ring: &str) -> Settings {
         let named = ring.split(',').map(|shard| {
             let (name, server) = shard.split_once('=').expect("name=server");
@@ -43,15 +43,15 @@ impl World {
         cache.fill(&self.ns, &entries).await;
     }
 
-    /// Whether every key has its value.
+    /// How many keys are found.
     async fn hits(&self, cache: &Client) -> u64 {
         let keys: Vec<String> = (0..KEYS).map(|number| format!("k{number}")).collect();
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
         cache.mget(&self.ns, &names).await.expect(200).number("hits")
     }
 
-    /// All that lies on the shards of the fleet and is to stay as it is.
-    fn lies(&self) -> Vec<(Vec<String>, Reply)> {
+    /// Everything on the fleet's shards that must not change.
+    fn stored(&self) -> Vec<(Vec<String>, Reply)> {
         let one = |server: &Redis| {
             let mut shard = server.connect();
             let names = shard.scan(&format!("cache*:{}*", self.ns));
@@ -61,7 +61,7 @@ impl World {
     }
 }
 
-/// What every call about entries gets from an instance that does not fit.
+/// Checks that every call about entries is refused by an instance that does not match.
 async fn refused(cache: &Client, ns: &str) {
     cache.get(ns, "k1").await.expect_error(503, "ring_mismatch");
     cache.set(ns, "k1", "9").await.expect_error(503, "ring_mismatch");
@@ -80,36 +80,36 @@ async fn refused(cache: &Client, ns: &str) {
     assert_ne!(health["status"], "healthy", "{health}");
 }
 
-/// The bug: the instance started, gave the shards a new ring while another instance served the old one, and removed
-/// what had "moved" from the living shards.
+/// The bug: the instance started and gave the shards a new ring, although another instance still used the old one. It
+/// then removed entries from the shards that had "moved" in its view.
 async fn stays_unready(ring: &str) {
     let world = World::new();
     let fleet = Service::start(world.settings("a=0,b=1,c=2"));
     let living = fleet.client();
     world.fill(&living).await;
-    let before = world.lies();
+    let before = world.stored();
 
     let wrong = Service::launch(world.settings(ring));
     let cache = wrong.client();
-    // Until it has looked at the shards, each call may find them away.
+    // Until the instance has read the shards' records, it may answer that they are unavailable.
     eventually(LATER, async || {
         let answer = cache.get(&world.ns, "k1").await;
         ensure!(answer.status == 503 && answer.json()["code"] == "ring_mismatch", "{ring}: {}", answer.text());
         Ok(())
     })
     .await;
-    let end = Instant::now() + WHILE;
+    let end = Instant::now() + OBSERVED_FOR;
     while Instant::now() < end {
         refused(&cache, &world.ns).await;
         assert_eq!(living.fetch("/readyz").await.status, 200);
         tokio::time::sleep(20 * INTERVAL).await;
     }
-    assert_eq!(world.lies(), before, "{ring}: the shards are as they were");
+    assert_eq!(world.stored(), before, "{ring}: the shards were changed");
     assert_eq!(world.hits(&living).await, KEYS as u64);
     let health = living.health().await.json();
-    assert_eq!(health["status"], "healthy", "the fleet does not mind: {health}");
+    assert_eq!(health["status"], "healthy", "the fleet was affected: {health}");
     let log = wrong.log();
-    assert!(log.contains("accept_ring_change"), "{ring}: the log says what to do: {log}");
+    assert!(log.contains("accept_ring_change"), "{ring}: the log does not say what to do: {log}");
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn regression_exchanged_addresses_keep_an_instance_unready() {
 }
 
 #[tokio::test]
-async fn regression_a_changed_ring_is_accepted_beside_a_living_fleet_where_the_setting_says_so() {
+async fn regression_a_changed_ring_beside_a_running_fleet_needs_accept_ring_change() {
     let world = World::new();
     let fleet = Service::start(world.settings("a=0,b=1,c=2"));
     world.fill(&fleet.client()).await;
@@ -153,7 +153,7 @@ async fn regression_a_changed_ring_is_accepted_beside_a_living_fleet_where_the_s
 }
 
 #[tokio::test]
-async fn a_changed_ring_starts_where_nobody_else_lives() {
+async fn a_changed_ring_is_accepted_when_no_other_instance_runs() {
     let world = World::new();
     let fleet = Service::start(world.settings("a=0,b=1,c=2"));
     world.fill(&fleet.client()).await;
@@ -162,9 +162,9 @@ async fn a_changed_ring_starts_where_nobody_else_lives() {
     assert!(world.hits(&changed.client()).await > KEYS as u64 / 2);
 }
 
-/// A killed instance cannot say that it leaves: its last beat counts for some seconds, and no longer.
+/// A killed instance cannot deregister. Its last heartbeat counts for some seconds, but not longer.
 #[tokio::test]
-async fn a_changed_ring_starts_soon_after_the_only_instance_was_killed() {
+async fn a_changed_ring_is_accepted_soon_after_the_only_instance_was_killed() {
     let world = World::new();
     let mut fleet = Service::start(world.settings("a=0,b=1,c=2"));
     world.fill(&fleet.client()).await;

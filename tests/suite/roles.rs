@@ -1,5 +1,5 @@
-//! Servers that change their role or lose what they held: a replica, a primary that was demoted, a name that leads
-//! to another server, a shard that is emptied. Only a primary that kept its data proves that a copy is fresh.
+//! Servers that change their role or lose their data: replicas, demoted primaries, names that lead to another server,
+//! emptied shards. A copy in L1 counts as fresh only while its shard is a primary that has kept its data.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::support::sentinel::Group;
 use crate::support::service::{Service, Settings};
 use crate::support::switch::Switch;
 
-/// `max_staleness_ms` at its default.
+/// The default of `max_staleness_ms`.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
-/// How long health may take to say that writes fail.
+/// How long health may take to report that writes fail.
 const HEALTH_LAG: Duration = Duration::from_secs(2);
 
 const KEYS: usize = 20;
@@ -28,7 +28,7 @@ fn keys(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("k{number}")).collect()
 }
 
-/// The deadlines of a service as it is by default.
+/// Settings with the default timeouts.
 fn on(url: &str) -> Settings {
     Settings::shards()
         .set("redis_shards", format!("a={url}"))
@@ -36,20 +36,20 @@ fn on(url: &str) -> Settings {
         .set("request_timeout_ms", 5_000)
 }
 
-/// A replica of another server, in step with it.
+/// Starts a replica of another server and waits until it is in sync.
 pub fn replica_of(port: u16) -> Redis {
     let replica = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
     replicate(&replica, port);
     replica
 }
 
-/// Makes a server the replica of the one on a port, and waits until it has its data.
+/// Makes a server the replica of the one on this port, and waits until it is in sync.
 pub fn replicate(server: &Redis, port: u16) {
     let mut connection = server.connect();
     connection.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
     let deadline = Instant::now() + LATER;
     while !connection.command(&["INFO", "replication"]).text().contains("master_link_status:up") {
-        assert!(Instant::now() < deadline, "the replica is not in step");
+        assert!(Instant::now() < deadline, "the replica is not in sync");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -64,7 +64,7 @@ async fn fill(cache: &Client, ns: &str, keys: &[String], value: u32) {
     }
 }
 
-/// Reads all keys until the instance answers each from its own memory.
+/// Reads all keys until the instance answers each from L1.
 async fn in_memory(cache: &Client, ns: &str, keys: &[String]) {
     for key in keys {
         eventually(LATER, async || {
@@ -76,14 +76,14 @@ async fn in_memory(cache: &Client, ns: &str, keys: &[String]) {
     }
 }
 
-/// Writes values into the shard beneath the service, so that no message tells of them.
+/// Writes values directly into the shard, so that no invalidation is sent.
 fn overwrite(connection: &mut Connection, ns: &str, keys: &[String], value: &str) {
     let names: Vec<String> = keys.iter().map(|key| format!("cache:{ns}:{key}")).collect();
     connection.pipeline(names.iter().map(|name| vec!["SET", name, value, "KEEPTTL"]));
 }
 
-/// Reads all keys again and again, and fails where a read that began after the bound is answered with the value
-/// that is old by then. Whatever else is answered is right: a miss, the new value, a refusal.
+/// Reads all keys repeatedly. Fails if a read that started after the bound returns the old value. Every other answer
+/// is allowed: a miss, the new value, an error.
 async fn never_old(caches: &[&Client], ns: &str, keys: &[String], since: Instant, old: &str) {
     let bound = since + MAX_STALENESS;
     let end = bound + 2 * MAX_STALENESS;
@@ -111,10 +111,10 @@ async fn unwell(cache: &Client) {
     .await;
 }
 
-/// The bug: a demoted primary still delivers plain messages, so every copy stayed "fresh" and health said
+/// The bug: a demoted primary still delivers published messages, so every copy counted as fresh and health reported
 /// "healthy", for ever.
 #[tokio::test]
-async fn regression_a_primary_that_was_demoted_proves_no_copy_fresh() {
+async fn regression_a_demoted_primary_does_not_keep_copies_fresh() {
     let old = Redis::start();
     let new = replica_of(old.port());
     let settings = on(&old.url());
@@ -123,9 +123,9 @@ async fn regression_a_primary_that_was_demoted_proves_no_copy_fresh() {
     fill(&one, &ns, &keys, 1).await;
     in_memory(&one, &ns, &keys).await;
     in_memory(&other, &ns, &keys).await;
-    in_step(&old, &new).await;
+    in_sync(&old, &new).await;
 
-    // Nothing comes over the link between the two, so what lies on the old primary stays old.
+    // The replication link is stalled, so the data on the old primary stays old.
     let link = Proxy::in_front_of(&new);
     link.stall(Of::All);
     promote(&new);
@@ -142,10 +142,10 @@ async fn regression_a_primary_that_was_demoted_proves_no_copy_fresh() {
     unwell(&other).await;
 }
 
-/// The bug: an instance that was given the address of a replica served it, kept copies of what it held, and called
-/// itself healthy while the replica's link was broken.
+/// The bug: an instance with the address of a replica used it, cached its data, and reported itself as healthy while
+/// the replication link was broken.
 #[tokio::test]
-async fn regression_a_replica_whose_link_broke_proves_no_copy_fresh() {
+async fn regression_a_replica_with_a_broken_link_does_not_keep_copies_fresh() {
     let primary = Redis::start();
     let link = Proxy::in_front_of(&primary);
     let replica = replica_of(link.address().port());
@@ -165,7 +165,7 @@ async fn regression_a_replica_whose_link_broke_proves_no_copy_fresh() {
     unwell(&other).await;
 }
 
-/// How a shard loses all, or what it knows of itself.
+/// How a shard loses its data, or its record.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Flushall,
@@ -174,8 +174,8 @@ enum Loss {
     Record,
 }
 
-/// The bug: L1 went on answering for entries that the shard had lost, as nothing told it.
-async fn copies_are_void_after(loss: Loss) {
+/// The bug: L1 still answered with entries that the shard had lost, since no message announced the loss.
+async fn copies_are_invalid_after(loss: Loss) {
     let mut server = Redis::start();
     let settings = on(&server.url());
     let (a, b) = (Service::start(settings.clone()), Service::start(settings));
@@ -197,7 +197,7 @@ async fn copies_are_void_after(loss: Loss) {
         }
     }
     never_old(&[&one, &other], &ns, &keys, Instant::now(), "1").await;
-    // And it works again: what is written through one is read through the other.
+    // Then it works again: a value written through one instance is read through the other.
     eventually(LATER, async || {
         for key in &keys {
             let stored = one.set(&ns, key, "3").await;
@@ -212,39 +212,39 @@ async fn copies_are_void_after(loss: Loss) {
 }
 
 #[tokio::test]
-async fn regression_flushall_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Flushall).await;
+async fn regression_flushall_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Flushall).await;
 }
 
 #[tokio::test]
-async fn regression_flushdb_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Flushdb).await;
+async fn regression_flushdb_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Flushdb).await;
 }
 
 #[tokio::test]
-async fn a_restart_without_data_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Restart).await;
+async fn a_restart_without_data_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Restart).await;
 }
 
 #[tokio::test]
-async fn regression_a_lost_record_voids_every_copy_within_the_bound() {
-    copies_are_void_after(Loss::Record).await;
+async fn regression_a_lost_record_invalidates_every_copy_within_the_bound() {
+    copies_are_invalid_after(Loss::Record).await;
 }
 
-/// The bug: a read over a connection to the old primary, after the subscription had moved to the new one, left a
-/// copy of the new epoch: an old value that nothing voids.
+/// The bug: the subscription had moved to the new primary, but a read still used a connection to the old one. The old
+/// value it returned was stored in L1 under the new epoch, and nothing invalidated it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_served() {
     const MANY: usize = 20_000;
     const READERS: usize = 16;
     let group = Group::start();
-    // The old primary goes on believing that it is one for longer than the test takes.
+    // The old primary considers itself a primary for longer than the test takes.
     group.tell_every(Duration::from_secs(10));
     let service = Service::start(on(&group.url()));
     let (cache, ns, keys) = (service.client(), namespace("sentinel"), keys(MANY));
     fill(&cache, &ns, &keys, 1).await;
     let (old, new) = (group.primary(), 1 - group.primary());
-    in_step(group.node(old), group.node(new)).await;
+    in_sync(group.node(old), group.node(new)).await;
 
     group.fail_over();
     let over = AtomicBool::new(false);
@@ -254,9 +254,9 @@ async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_
             assert!(asked.elapsed() < LATER, "the Sentinel still names the old primary");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // (1) The subscription and half of the other connections are lost, and made anew with the new primary.
-        // (2) A reading goes over one of these and comes back. (3) A key is read over one of those that stay with the
-        // old primary until the Sentinels are asked the next time.
+        // (1) The subscription and half of the other connections are closed, and reconnect to the new primary. (2) A
+        // clock reading is published over one of these connections and arrives through the subscription. (3) A key is
+        // read over one of the connections that stay on the old primary until the Sentinels are asked the next time.
         kill_half(&mut group.node(old).connect());
         overwrite(&mut group.node(new).connect(), &ns, &keys, "2");
         let overwritten = Instant::now();
@@ -264,7 +264,7 @@ async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_
         over.store(true, Ordering::Relaxed);
         overwritten
     };
-    // Keys are read for the first time at some moment around the failover.
+    // Each key is read for the first time at some moment around the failover.
     let next = AtomicUsize::new(0);
     let reader = async || {
         while !over.load(Ordering::Relaxed) {
@@ -292,20 +292,20 @@ async fn regression_copies_filled_from_the_old_primary_after_a_failover_are_not_
     .await;
 }
 
-/// Closes the subscriptions and every second of the other connections that the service has.
+/// Closes the subscriptions of the service and every second of its other connections.
 fn kill_half(server: &mut Connection) {
     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     let list = server.command(&["CLIENT", "LIST", "TYPE", "normal"]).text();
     let ids = list.lines().filter(|line| line.contains("cmd=evalsha"));
     let ids: Vec<&str> = ids.filter_map(|line| line.split(' ').next()?.strip_prefix("id=")).collect();
-    assert!(ids.len() > 1, "connections of the service: {list}");
+    assert!(ids.len() > 1, "the service has too few connections: {list}");
     for id in ids.iter().step_by(2) {
         server.command(&["CLIENT", "KILL", "ID", id]);
     }
 }
 
-/// Writes until a write is acknowledged; answers how long that took and how often health said "healthy" between
-/// two writes that failed, once health had had the time to notice.
+/// Writes until a write is acknowledged. Returns how long that took, and how often health reported "healthy" between
+/// two failed writes, after it had had the time to notice.
 pub async fn written_again(cache: &Client, ns: &str, limit: Duration) -> (Duration, u32) {
     let (started, mut wrong) = (Instant::now(), 0);
     let mut failed_before = false;
@@ -324,17 +324,17 @@ pub async fn written_again(cache: &Client, ns: &str, limit: Duration) -> (Durati
 }
 
 /// A failover as a managed service does it: the replica becomes the primary, the primary its replica, and the name
-/// leads to the new one. Connections stay open.
+/// leads to the new primary. Connections stay open.
 fn managed_failover(old: &Redis, new: &Redis, name: &Switch) {
     promote(new);
     old.connect().command(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
     name.lead_to(new);
 }
 
-/// The bug: the old connections stayed open and answered READONLY to each write: 503 for as long as one looked,
-/// with a health of "healthy".
+/// The bug: the old connections stayed open, and every write on them was answered with READONLY. Writes were a 503
+/// for ever, while health reported "healthy".
 #[tokio::test]
-async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value() {
+async fn regression_after_a_managed_failover_writes_recover_and_no_read_is_old() {
     let first = Redis::start();
     let second = replica_of(first.port());
     let name = Switch::to(&first);
@@ -346,15 +346,15 @@ async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value(
         fill(&one, &ns, &keys, value).await;
         in_memory(&one, &ns, &keys).await;
         in_memory(&other, &ns, &keys).await;
-        in_step(from, to).await;
+        in_sync(from, to).await;
         let before = name.accepted();
         managed_failover(from, to, &name);
         for cache in [&one, &other] {
             let (took, wrong) = written_again(cache, &ns, LATER).await;
             println!("writes work again after {took:?}");
-            assert_eq!(wrong, 0, "health says healthy while writes fail");
+            assert_eq!(wrong, 0, "health reported healthy while writes failed");
         }
-        assert!(name.accepted() > before, "nothing was connected anew");
+        assert!(name.accepted() > before, "no connection was replaced");
         fill(&one, &ns, &keys, value + 1).await;
         never_old(&[&one, &other], &ns, &keys, Instant::now(), &value.to_string()).await;
         for cache in [&one, &other] {
@@ -366,10 +366,10 @@ async fn regression_a_managed_failover_costs_seconds_of_writes_and_no_old_value(
     }
 }
 
-/// The bug: behind a proxy that leads new connections to another server, and keeps the old ones to one that still
-/// takes itself for a primary, an instance went on with the old server for ever.
+/// The bug: a proxy leads new connections to another server, and keeps the old ones on a server that still considers
+/// itself a primary. The instance used the old server for ever.
 #[tokio::test]
-async fn regression_connections_that_a_proxy_keeps_to_an_old_primary_are_left() {
+async fn regression_connections_that_a_proxy_keeps_on_an_old_primary_are_replaced() {
     let [first, second] = [(); 2].map(|()| Redis::start());
     let name = Switch::to(&first);
     let service = Service::start(on(&name.url()));
@@ -381,25 +381,25 @@ async fn regression_connections_that_a_proxy_keeps_to_an_old_primary_are_left() 
         let status = cache.set(&ns, "k", "2").await.status;
         ensure!(status == 201 || status == 200, "{status}");
         let there = second.connect().command(&["EXISTS", &format!("cache:{ns}:k")]).integer();
-        ensure!(there == 1, "it still writes to the old server");
+        ensure!(there == 1, "the write went to the old server");
         Ok(())
     })
     .await;
     assert!(service.log().contains("its connections lead to different servers"), "{}", service.log());
 }
 
-/// Waits until a replica has what its primary has.
-pub async fn in_step(primary: &Redis, replica: &Redis) {
+/// Waits until a replica has received everything from its primary.
+pub async fn in_sync(primary: &Redis, replica: &Redis) {
     let offset = |server: &Redis, field: &str| server.connect().info("replication", field);
     eventually(LATER, async || {
         let (from, to) = (offset(primary, "master_repl_offset"), offset(replica, "slave_repl_offset"));
-        ensure!(from == to, "{from} and {to}");
+        ensure!(from == to, "the primary is at {from}, the replica at {to}");
         Ok(())
     })
     .await;
 }
 
-/// The bug: a replica that lost its primary, and is told to serve nothing then, answers MASTERDOWN. The connection
+/// The bug: a replica without its primary answers MASTERDOWN if `replica-serve-stale-data` is off. Such a connection
 /// was kept.
 #[tokio::test]
 async fn regression_a_connection_that_says_masterdown_is_replaced() {
@@ -413,13 +413,13 @@ async fn regression_a_connection_that_says_masterdown_is_replaced() {
     promote(&second);
     let mut demoted = first.connect();
     demoted.configure("replica-serve-stale-data", "no");
-    // Nobody listens there.
+    // No server listens there.
     let nowhere = Redis::reserved();
     demoted.command(&["REPLICAOF", "127.0.0.1", &nowhere.port().to_string()]);
     name.lead_to(&second);
     let (took, wrong) = written_again(&cache, &ns, LATER).await;
     println!("writes work again after {took:?}");
-    assert_eq!(wrong, 0, "health says healthy while writes fail");
+    assert_eq!(wrong, 0, "health reported healthy while writes failed");
     fill(&cache, &ns, &keys, 2).await;
     never_old(&[&cache], &ns, &keys, Instant::now(), "1").await;
 }

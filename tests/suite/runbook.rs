@@ -1,4 +1,5 @@
-//! The runbook of docs/OPERATIONS.md: every command in it is run, and changes nothing but what it names.
+//! The runbook of docs/OPERATIONS.md: the tests run every command in it, and check that it changes only what it
+//! names.
 
 use std::process::{Command, Stdio};
 
@@ -12,7 +13,7 @@ use crate::support::redis::{self, Redis};
 use crate::support::scratch;
 use crate::support::service::{Service, Settings, variable};
 
-/// A section of the runbook, and the lines in its blocks of one language.
+/// The title of each section of the runbook, and the lines in its code blocks of one language.
 fn sections(language: &str) -> Vec<(String, Vec<String>)> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md")).expect("the file");
     let runbook = text.split_once("\n## Runbook\n").expect("the runbook is the last chapter").1;
@@ -27,7 +28,7 @@ fn sections(language: &str) -> Vec<(String, Vec<String>)> {
 
 const POLICY: &str = r#"{"default_ttl":77,"max_size_mb":5,"eviction_policy":"NONE","stale_if_error":9}"#;
 
-/// The fields of a policy that these commands name.
+/// The policy fields that these commands name.
 fn named(commands: &[String]) -> Vec<&'static str> {
     let fields = ["default_ttl", "max_size_mb", "eviction_policy", "stale_if_error"];
     fields.into_iter().filter(|field| commands.iter().any(|command| command.contains(field))).collect()
@@ -37,9 +38,10 @@ async fn policy(cache: &Client, ns: &str) -> Value {
     cache.policy(ns).await.expect(200).json()
 }
 
-/// The line of *Quota nearly full* set TTL, eviction policy and `stale_if_error` along with the quota.
+/// The bug: the command in *Quota nearly full* changed the TTL, the eviction policy and `stale_if_error` together
+/// with the quota.
 #[tokio::test]
-async fn regression_every_command_of_the_runbook_runs_and_changes_what_it_names_alone() {
+async fn regression_every_command_of_the_runbook_works_and_changes_only_what_it_names() {
     let server = Redis::start();
     let settings = Settings::on(std::slice::from_ref(&server)).set("access_log_flush_ms", 50);
     let service = Service::start(settings);
@@ -55,7 +57,7 @@ async fn regression_every_command_of_the_runbook_runs_and_changes_what_it_names_
         cache.set(&ns, "old_1", "1").await.expect(201);
         let before = policy(&cache, &ns).await;
         for command in &commands {
-            // A client to end the connection of.
+            // A client whose connection a command can kill.
             let mut client = server.connect();
             let id = client.command(&["CLIENT", "ID"]).integer();
             let run = command
@@ -68,7 +70,7 @@ async fn regression_every_command_of_the_runbook_runs_and_changes_what_it_names_
                 .args(["-o", "pipefail", "-c", &run])
                 .current_dir(folder.path())
                 .env("PATH", &path)
-                // As those that the service has.
+                // The same shards as the service has.
                 .env(variable("redis_shards"), &shards)
                 .stdin(Stdio::null())
                 .output()
@@ -88,13 +90,13 @@ async fn regression_every_command_of_the_runbook_runs_and_changes_what_it_names_
 }
 
 #[test]
-fn every_query_of_the_runbook_is_one() {
+fn every_query_of_the_runbook_is_valid() {
     let queries: Vec<String> = sections("promql").into_iter().flat_map(|(_, lines)| lines).collect();
     assert!(queries.len() > 4, "{queries:?}");
     let rules: Vec<Value> =
         queries.iter().enumerate().map(|(n, expr)| json!({"record": format!("query_{n}"), "expr": expr})).collect();
     let folder = scratch::folder("queries");
-    // JSON is YAML.
+    // JSON is valid YAML.
     let text = json!({"groups": [{"name": "runbook", "rules": rules}]}).to_string();
     let path = scratch::file(folder.path(), "rules.yml", &text);
     let output = Command::new(process::program_named("promtool", "prometheus"))
@@ -105,22 +107,23 @@ fn every_query_of_the_runbook_is_one() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A command in the middle of a sentence is run by no test.
+/// No test runs a command in the middle of a sentence.
 #[test]
-fn commands_of_the_runbook_stand_in_blocks() {
+fn commands_of_the_runbook_are_in_code_blocks() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md")).expect("the file");
     let runbook = text.split_once("\n## Runbook\n").expect("the runbook is the last chapter").1;
     let outside = runbook.split("```").step_by(2).collect::<String>();
     for inline in outside.split('`').skip(1).step_by(2) {
         let begins = ["redis-cli", "curl ", "sidecache ", "ss ", "psql", "CONFIG SET", "CLIENT ", "SLOWLOG", "INFO "];
-        assert!(!begins.iter().any(|word| inline.starts_with(word)), "`{inline}` is to stand in a block");
-        assert!(!inline.contains("rate(") && !inline.contains(" by ("), "`{inline}` is to stand in a block");
+        assert!(!begins.iter().any(|word| inline.starts_with(word)), "`{inline}` must be in a code block");
+        assert!(!inline.contains("rate(") && !inline.contains(" by ("), "`{inline}` must be in a code block");
     }
 }
 
 #[tokio::test]
-async fn regression_the_share_of_connections_in_use_can_reach_what_the_alert_asks_for() {
-    // It asked for nine tenths of the file descriptors, which the limit on connections never lets be used.
+async fn regression_the_share_of_connections_in_use_can_reach_the_alert() {
+    // The bug: the alert fired at nine tenths of the file descriptors, but the limit on connections kept their use
+    // below that.
     let service = Service::start(Settings::embedded().descriptors(500).set("max_connections", 16_384));
     let cache = service.client();
     let limit = cache.metrics().await.total("sidecache_http_connections_limit") as usize;

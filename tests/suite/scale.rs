@@ -1,6 +1,6 @@
-//! A million entries: what they cost Redis, what a flush of a tenth of them costs everybody else, and
-//! that a listing misses none of them. One test, on servers of its own, since a million writes take
-//! their time; the figures are printed.
+//! A million entries: the memory they need in Redis, the effect of a flush of a tenth of them on other namespaces,
+//! and a listing that must contain all of them. It is one test on its own servers, since a million writes take long.
+//! The measurements are printed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ const NAMESPACES: usize = 10;
 const OF_EACH: usize = MILLION / NAMESPACES;
 const VALUE_BYTES: usize = 1_000;
 
-/// What a million entries of a thousand bytes may take, and how much more than without the service.
+/// The limits for the memory of a million entries of 1,000 bytes: in total, and relative to plain Redis.
 const MOST_BYTES: u64 = 1_500_000_000;
 const MOST_RATIO: f64 = 1.35;
 
-/// Bare entries that are measured: as many as lie on a shard.
+/// How many plain entries are measured: as many as one shard stores.
 const BARE: usize = 333_000;
 
-/// The seed target; the aim of a second is printed beside it.
+/// The limit for the flush. The goal is one second, and the measured time is printed.
 const FLUSH_BOUND: Duration = Duration::from_secs(5);
 
 fn key(number: usize) -> String {
@@ -82,8 +82,8 @@ fn memory(used: u64, empty: u64, bare: f64) {
     assert!(ratio <= MOST_RATIO, "{each:.0} bytes an entry, {bare:.0} bare: {ratio:.3} times");
 }
 
-/// What SET of the same names and values takes. The tables of Redis grow by doubling, so the number of
-/// entries matters.
+/// The memory of plain SETs of the same names and values. Redis doubles its tables when they are full, so the number
+/// of entries matters.
 fn bare_bytes_per_entry() -> f64 {
     let redis = Redis::start();
     let mut connection = redis.connect();
@@ -97,11 +97,11 @@ fn bare_bytes_per_entry() -> f64 {
     used as f64 / BARE as f64
 }
 
-/// Keeps reading keys of a namespace; the times taken, sorted.
+/// Reads keys of a namespace until `done`. Returns the sorted latencies.
 fn reads_until(done: &AtomicBool, address: SocketAddr, ns: &str) -> Vec<Duration> {
     let (mut line, mut times) = (Line::open(address), Vec::new());
     while !done.load(Relaxed) {
-        // Every key is another, so that the shards answer, not L1.
+        // Each read uses another key, so that the shards answer and not L1.
         let key = key(times.len() * 7 % OF_EACH);
         let asked = Instant::now();
         line.get(ns, &key).expect(200);
@@ -115,19 +115,19 @@ fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Reads of the neighbour while `work` goes on, and what that says.
+/// Runs `work` while the neighbour is read. Returns the latencies of the reads, and the result of `work`.
 fn beside<T>(address: SocketAddr, neighbour: &str, work: impl FnOnce() -> T) -> (Vec<Duration>, T) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let reader = scope.spawn(|| reads_until(&done, address, neighbour));
         let said = work();
         done.store(true, Relaxed);
-        (reader.join().expect("a reader that fails says why"), said)
+        (reader.join().expect("the reader does not panic"), said)
     })
 }
 
-/// A hundred thousand matching keys among a million of ten namespaces: the whole of one namespace by a
-/// pattern that matches its keys, with others written into it meanwhile.
+/// Flushes a hundred thousand of a million keys: all old keys of one of ten namespaces, selected by a pattern, while
+/// other keys are written to the same namespace.
 fn flush_of_a_tenth(service: &Service, servers: &[Redis], names: &[String]) {
     let address = service.address();
     let (flushed, neighbour) = (&names[3], &names[7]);
@@ -142,7 +142,7 @@ fn flush_of_a_tenth(service: &Service, servers: &[Redis], names: &[String]) {
             let deleted = Line::open(address).ask("DELETE", &path, "").expect(200).number("deleted_count");
             let took = asked.elapsed();
             done.store(true, Relaxed);
-            (deleted, took, writer.join().expect("a writer that fails says why"))
+            (deleted, took, writer.join().expect("the writer does not panic"))
         })
     });
     let (before, during) = (p99(&quiet), p99(&busy));
@@ -153,7 +153,7 @@ fn flush_of_a_tenth(service: &Service, servers: &[Redis], names: &[String]) {
         during.as_secs_f64() / before.as_secs_f64(),
     );
     watch.expect_nothing_slow("while a hundred thousand keys were flushed");
-    // The keys of the writer do not match, so that none of them may go, whenever it was written.
+    // The writer's keys do not match, so none of them may be deleted, whenever they were written.
     assert_eq!(deleted, OF_EACH as u64);
     assert!(took <= FLUSH_BOUND, "{took:?}");
     let mut line = Line::open(address);
@@ -165,14 +165,14 @@ fn flush_of_a_tenth(service: &Service, servers: &[Redis], names: &[String]) {
     let said = stats(&mut line, neighbour);
     assert_eq!(said.number("total_keys"), OF_EACH as u64);
     assert_eq!(said.number("memory_used_bytes"), (OF_EACH * VALUE_BYTES) as u64);
-    // Again, and of everything that is there, and of what never was.
+    // Then the same flush again, a flush of everything, and a flush of an unknown namespace.
     line.ask("DELETE", &path, "").expect_json_body(&json!({"success": true, "deleted_count": 0}));
     line.ask("DELETE", &cache_path(flushed), "").expect_json_body(&json!({"success": true, "deleted_count": others}));
     line.ask("DELETE", &cache_path("scale-unknown"), "")
         .expect_json_body(&json!({"success": true, "deleted_count": 0}));
 }
 
-/// Writes keys that no flush means, until it is over; answers how many.
+/// Writes keys that the flush does not match, until `done`. Returns how many.
 fn keep_writing(done: &AtomicBool, address: SocketAddr, ns: &str) -> usize {
     let (mut line, mut written) = (Line::open(address), 0);
     while !done.load(Relaxed) {
@@ -182,12 +182,12 @@ fn keep_writing(done: &AtomicBool, address: SocketAddr, ns: &str) -> usize {
     written
 }
 
-/// How a key of the listed namespace fares: of each thousand, the first few live through, the others
-/// come and go while the listing is under way.
+/// In the listed namespace, the first 900 of each thousand keys exist throughout. The others come and go during the
+/// listing.
 const STAYING_OF_THOUSAND: usize = 900;
 const LISTED: &str = "scale-listed.";
 
-/// One in fifty has a tag.
+/// The tags of a key: one key in fifty has a tag.
 fn tags(number: usize) -> &'static str {
     if number.is_multiple_of(50) { r#","tags":["fifty"]"# } else { "" }
 }
@@ -214,7 +214,7 @@ fn listing(service: &Service, servers: &[Redis]) {
             disturb(line, page / 20);
         }
     });
-    eprintln!("listed in {page} pages and {:?}, with everything that went on meanwhile", started.elapsed());
+    eprintln!("listed in {page} pages and {:?}, including the writes in between", started.elapsed());
     let wrong: Vec<(usize, u32)> = (0..MILLION)
         .filter(|number| stays(*number))
         .map(|number| (number, seen.get(&key(number)).copied().unwrap_or(0)))
@@ -222,11 +222,11 @@ fn listing(service: &Service, servers: &[Redis]) {
         .take(10)
         .collect();
     assert!(wrong.is_empty(), "(number, times seen): {wrong:?}");
-    // Those that come or go may be seen or not, but not out of thin air.
+    // Keys that come or go may be listed or not, but no unknown key may be listed.
     let unknown = seen.keys().find(|key| !key.starts_with("user:") && !key.starts_with("new:"));
     assert_eq!(unknown, None);
 
-    // Now nothing is left of what need not stay.
+    // Deletes the rest of the keys that come and go.
     assert!(flush(&mut line, "user:???9??") > 0);
     let tagged = list(&mut line, "&tag=fifty", |_| ());
     let expected = (0..MILLION).filter(|number| number % 50 == 0 && stays(*number));
@@ -248,17 +248,17 @@ fn listing(service: &Service, servers: &[Redis]) {
     assert_eq!(books, Books { expirations: books.expirations, ..Books::default() });
 }
 
-/// Every key that stays was seen once, whoever else was.
+/// Checks that exactly the expected keys were seen, each once.
 fn exactly(seen: &HashMap<String, u32>, expected: impl Iterator<Item = String>, what: &str) {
     let mut count = 0;
     for key in expected {
         assert_eq!(seen.get(&key), Some(&1), "{what}: {key}");
         count += 1;
     }
-    assert_eq!(seen.len(), count, "{what}: nothing else is left that could be seen");
+    assert_eq!(seen.len(), count, "{what}: other keys were seen as well");
 }
 
-/// Follows the cursors to the end; how often each key was seen.
+/// Follows the cursors to the end. Returns how often each key was seen.
 fn list(line: &mut Line, query: &str, mut between: impl FnMut(&mut Line)) -> HashMap<String, u32> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     let mut cursor = String::new();
@@ -278,10 +278,10 @@ fn list(line: &mut Line, query: &str, mut between: impl FnMut(&mut Line)) -> Has
     }
 }
 
-/// Writes, overwrites and deletes beside a listing, a different thousand each time.
+/// Writes, overwrites and deletes keys during a listing, in a different thousand each time.
 fn disturb(line: &mut Line, time: usize) {
     let thousand = time * 1_000;
-    // Of keys that stay: other values, and lives of other lengths.
+    // Overwrites keys that stay, with other values and TTLs.
     let overwritten = (0..STAYING_OF_THOUSAND / 2).map(|number| {
         let ttl = ["", ",\"ttl\":1000", ",\"ttl\":50000"][(number + time) % 3];
         let number = thousand + number;
@@ -291,7 +291,7 @@ fn disturb(line: &mut Line, time: usize) {
     line.mset(LISTED, overwritten);
     line.mset(LISTED, (0..500).map(|number| format!(r#"{{"key":"new:{time}:{number}","value":1}}"#)));
     match time % 16 {
-        // Thousands at once: all that need not stay of a tenth of the keys, before and behind the cursor.
+        // Deletes thousands at once: a tenth of the keys that come and go, before and after the cursor.
         0 => _ = flush(line, &format!("user:{}??9??", time / 16)),
         8 => _ = flush(line, "new:*"),
         _ => {
@@ -309,14 +309,14 @@ fn flush(line: &mut Line, pattern: &str) -> u64 {
     line.ask("DELETE", &path, "").expect(200).number("deleted_count")
 }
 
-/// Flushes a whole namespace, as a job where that takes longer than a request may.
+/// Flushes a whole namespace, as a job if it takes longer than a request may.
 fn flush_whole(line: &mut Line, ns: &str) -> u64 {
     let answer = line.ask("DELETE", &cache_path(ns), "");
     if answer.status == 200 {
         return answer.number("deleted_count");
     }
     let id = answer.expect(202).json()["id"].as_str().expect("a job has an id").to_owned();
-    // It is measured elsewhere; here a busy machine must not end it.
+    // The time is measured in another place. Here a busy machine must not fail the test.
     let deadline = Instant::now() + LATER * 4;
     loop {
         let job = line.ask("GET", &format!("/api/v1/jobs/{id}"), "").expect(200).json();
@@ -337,7 +337,7 @@ fn bad_cursors(line: &mut Line) {
     for bad in ["", "0", "x", "!!!", "null", "-1", "99999999999999999999999", "MQ", "AAAA", cut, &changed] {
         let path = format!("{}?cursor={}", cache_path(LISTED), encoded(bad));
         let answer = line.ask("GET", &path, "");
-        // What looks like a cursor by chance may be taken for one; nothing may break on it.
+        // A string that happens to be a valid cursor may be accepted. Nothing may break.
         if [cut, &changed].contains(&bad) && answer.status == 200 {
             continue;
         }

@@ -1,8 +1,8 @@
-//! A mixed load while PostgreSQL and a shard go and come: memory, descriptors, threads and files of the service stay
-//! flat.
+//! A mixed load while PostgreSQL and the shards are killed and restarted in turn: memory, descriptors, threads and
+//! files of the service must not grow.
 //!
-//! `make soak` runs this for an hour at half of what the machine holds, and prints what it saw every minute; `make test`
-//! runs it for twenty seconds at an eighth, as other tests run beside it.
+//! `make soak` runs this for an hour at half of the throughput that the machine can do, and prints a sample every
+//! minute. `make test` runs it for twenty seconds at an eighth, since other tests run at the same time.
 
 use std::ops::Range;
 use std::path::Path;
@@ -20,15 +20,16 @@ use crate::support::random::Random;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-/// How long things take.
+/// The durations and the load of a run.
 struct Pace {
     whole: Duration,
-    /// Between two samples.
+    /// The time between two samples.
     sample: Duration,
-    /// Between the beginnings of two outages, and how long one lasts.
+    /// The time between the starts of two outages.
     outage: Duration,
+    /// The duration of an outage.
     away: Duration,
-    /// The part of what the machine holds: one in so many.
+    /// The load, as the divisor of the highest throughput that the machine can do.
     part: u32,
 }
 
@@ -37,7 +38,7 @@ impl Pace {
         let seconds = Duration::from_secs;
         match std::env::var("SOAK_MINUTES") {
             Ok(minutes) => {
-                let minutes: u64 = minutes.parse().expect("SOAK_MINUTES is a whole number");
+                let minutes: u64 = minutes.parse().expect("SOAK_MINUTES must be a whole number");
                 Self {
                     whole: seconds(60 * minutes),
                     sample: seconds(60),
@@ -57,21 +58,22 @@ impl Pace {
     }
 }
 
-/// Clients of each service; how long they run without a pause, to find out what the machine holds.
+/// The clients of each service.
 const CLIENTS: usize = 8;
+/// How long the clients run without a pause, to measure the highest throughput.
 const MEASUREMENT: Duration = Duration::from_secs(2);
 
 const KEYS: usize = 5_000;
 const NAMESPACES: usize = 5;
 const VALUE_BYTES: Range<usize> = 10..8_000;
 
-/// What a service has at one moment.
+/// The resources of a service at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     resident_bytes: u64,
     descriptors: usize,
     threads: usize,
-    /// Of all files in its folder.
+    /// The size of all files in its folder.
     file_bytes: u64,
 }
 
@@ -95,7 +97,7 @@ fn bytes_below(folder: &Path) -> u64 {
     let bytes = entries.map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
         Ok(metadata) => metadata.len(),
-        // A journal of SQLite may go while this looks.
+        // SQLite may delete a journal in the meantime.
         Err(_) => 0,
     });
     bytes.sum()
@@ -121,7 +123,7 @@ impl Load {
         Self { cache, namespaces, is_over: AtomicBool::default(), done: zero(), refused: zero() }
     }
 
-    /// Asks for one thing after another, each `pause` after the one before has begun.
+    /// Sends requests until the load is over, one every `pause`.
     async fn ask(&self, pause: Duration) {
         let mut random = Random::new();
         let mut due = tokio::time::Instant::now();
@@ -168,7 +170,8 @@ impl Load {
         }
     }
 
-    /// The pause between two requests of a client at which the service does one in `part` of what it can.
+    /// Measures the service and returns the pause between two requests of a client for 1/`part` of its highest
+    /// throughput.
     async fn pause_for(&self, part: u32) -> Duration {
         let before = self.done.load(Relaxed);
         let ended = async {
@@ -225,7 +228,7 @@ async fn sampled(pace: &Pace, services: [(&str, &Service, &Load); 2], end: Insta
     samples
 }
 
-/// The most of a number in the middle third and in the last third.
+/// The maximum of a number in the middle third and in the last third of the samples.
 fn thirds(samples: &[Sample], number: impl Fn(&Sample) -> u64) -> (u64, u64) {
     let third = samples.len() / 3;
     let most = |samples: &[Sample]| samples.iter().map(&number).max().expect("there are samples");
@@ -248,7 +251,7 @@ async fn memory_descriptors_threads_and_files_stay_flat_through_outages() {
     let pace = Pace::of_this_run();
     let mut database = Postgres::start();
     let mut shards = Redis::three();
-    // Rows of the access log stay for a day at least, so the file grows with them: only a part is logged.
+    // Rows of the access log stay for at least a day, so the file grows with them. Therefore only a part is logged.
     let common = |settings: Settings| {
         settings.set("access_log_sample_rate", 0.01).set("redis_timeout_ms", 250).set("namespace_refresh_ms", 200)
     };

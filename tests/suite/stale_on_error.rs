@@ -1,5 +1,5 @@
-//! `stale_if_error`: for so many seconds L1 may answer past the bound and past an entry's expiry while the
-//! owning shard cannot, and says so. Real servers that are killed and stopped.
+//! `stale_if_error`: while the owning shard cannot answer, L1 may answer for this many seconds past the bound and
+//! past an entry's expiry, and marks such answers as stale. The tests kill and pause real servers.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::process::Signal;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
-/// The promise at its default: `max_staleness_ms` is 1000.
+/// The default of `max_staleness_ms`.
 const MAX_STALENESS: Duration = Duration::from_millis(1_000);
 
 const AWAY: [&str; 2] = ["shard_unavailable", "timeout"];
@@ -36,7 +36,7 @@ async fn in_memory(cache: &Client, ns: &str, key: &str) {
     .await;
 }
 
-/// Whether an answer is marked as stale, in every way or in none.
+/// Whether an answer is stale. Checks that either all stale markers are set or none.
 #[track_caller]
 fn is_stale(answer: &Answer) -> bool {
     let status = answer.header("cache-status").unwrap_or("");
@@ -49,15 +49,15 @@ fn is_stale(answer: &Answer) -> bool {
     let l1 = status
         .strip_prefix("sidecache-shard; fwd=miss; detail=a/shard_unavailable, ")
         .or_else(|| status.strip_prefix("sidecache-shard; fwd=miss; detail=a/timeout, "));
-    let l1 = l1.unwrap_or_else(|| panic!("the shard's failure first: {status}"));
+    let l1 = l1.unwrap_or_else(|| panic!("the shard's failure must come first: {status}"));
     let ttl =
         l1.strip_prefix("sidecache-l1; hit; ttl=").and_then(|rest| rest.strip_suffix("; detail=stale-if-error"));
     let ttl: i64 = ttl.unwrap_or_else(|| panic!("{status}")).parse().expect("a whole number");
-    assert!(ttl < 0, "a fresh answer is not stale: {status}");
+    assert!(ttl < 0, "a stale answer has a negative ttl: {status}");
     true
 }
 
-/// Reads until the answer is stale. Every answer until then is good, too.
+/// Reads until the answer is stale. Every answer before must be a 200.
 async fn stale(cache: &Client, ns: &str, key: &str) -> Answer {
     eventually(LATER, async || {
         let answer = cache.get(ns, key).await.expect(200);
@@ -98,7 +98,7 @@ async fn without_a_policy_that_allows_it_nothing_stale_is_answered() {
 }
 
 #[tokio::test]
-async fn a_copy_answers_past_the_bound_and_past_its_expiry_and_says_so() {
+async fn a_copy_is_served_as_stale_past_the_bound_and_past_its_expiry() {
     let mut server = Redis::start();
     let service = Service::start(settings(&server));
     let (cache, ns) = (service.client(), namespace("stale"));
@@ -114,7 +114,7 @@ async fn a_copy_answers_past_the_bound_and_past_its_expiry_and_says_so() {
     let answer = stale(&cache, &ns, "lasting").await;
     assert_eq!((answer.value(), answer.metadata().ttl_remaining), ("1.0", Some(0)));
     assert_eq!(answer.header("etag"), Some(etag.as_str()));
-    // Expired, and looked for by reads meanwhile.
+    // Expired, while reads kept looking for it.
     eventually(LATER, async || {
         let answer = cache.get(&ns, "expiring").await.expect(200);
         ensure!(written.elapsed() > Duration::from_secs(4), "not yet");
@@ -139,7 +139,7 @@ async fn a_copy_answers_past_the_bound_and_past_its_expiry_and_says_so() {
         assert_eq!(after.total(name) - before.total(name), 4.0, "{name}");
     }
 
-    // Who asks for the shard's own answer gets none, and nothing is made up or written.
+    // A request for the shard's own answer gets an error, and so do misses and writes.
     for answer in [
         cache.get_with(&ns, "lasting", &[("cache-control", "no-cache")]).await,
         cache.fetch(&format!("{}?metadata=full", key_path(&ns, "lasting"))).await,
@@ -150,7 +150,7 @@ async fn a_copy_answers_past_the_bound_and_past_its_expiry_and_says_so() {
     }
     cache.set(&ns, "other", "1").await.expect_one_of_errors(503, &["shard_unavailable", "outcome_unknown"]);
 
-    // Back, and empty: the shard is believed, and what it said stays said.
+    // The shard is back and empty. Its answers replace the stale copies, which do not come back.
     server.run();
     eventually(LATER, async || {
         let answer = cache.get(&ns, "lasting").await;
@@ -169,7 +169,7 @@ async fn a_copy_answers_past_the_bound_and_past_its_expiry_and_says_so() {
 }
 
 #[tokio::test]
-async fn it_ends_when_the_seconds_are_over() {
+async fn stale_answers_end_after_the_configured_seconds() {
     const SECONDS: u64 = 4;
     let mut server = Redis::start();
     let service = Service::start(settings(&server));
@@ -202,7 +202,7 @@ async fn it_ends_when_the_seconds_are_over() {
 }
 
 #[tokio::test]
-async fn what_was_voided_here_does_not_stand_in() {
+async fn an_invalidated_copy_is_not_served_as_stale() {
     let mut server = Redis::start();
     let shared = settings(&server);
     let (a, b) = (Service::start(shared.clone()), Service::start(shared));
@@ -222,14 +222,14 @@ async fn what_was_voided_here_does_not_stand_in() {
     other.set(&ns, "written here", "2").await.expect(200);
     eventually(SOON, async || {
         let more = received().await - before;
-        ensure!(more >= 5.0, "{more} heard of");
+        ensure!(more >= 5.0, "{more} invalidations received");
         Ok(())
     })
     .await;
     server.kill();
     stale(&other, &ns, "kept").await;
     stale(&other, &ns, "tried").await;
-    // A write that failed says all the same that what was there is not what should be.
+    // Even a failed write invalidates the copy, since the value may have changed.
     other.set(&ns, "tried", "2").await.expect_one_of_errors(503, &["shard_unavailable", "outcome_unknown"]);
     for key in keys {
         if key != "kept" {
@@ -237,13 +237,13 @@ async fn what_was_voided_here_does_not_stand_in() {
         }
     }
     assert!(is_stale(&other.get(&ns, "kept").await.expect(200)));
-    // Off again, it ends at once. The policy lies in the database, which is well.
+    // When it is switched off, stale answers end at once. The policy is in the database, which works.
     allow(&other, &ns, 0).await;
     refused(&other, &ns, "kept").await;
 }
 
 #[tokio::test]
-async fn a_copy_that_a_loss_of_messages_voided_stands_in() {
+async fn a_copy_invalidated_by_lost_messages_may_be_served_as_stale() {
     let mut server = Redis::start();
     let service = Service::start(settings(&server));
     let (cache, ns) = (service.client(), namespace("stale"));
@@ -261,7 +261,7 @@ async fn a_copy_that_a_loss_of_messages_voided_stands_in() {
         Ok(())
     })
     .await;
-    // A copy made since is proven again; the other one is from before, and nobody asks for it.
+    // A copy made after the loss counts as fresh again. The other copy is older, and no read asks for it.
     in_memory(&cache, &ns, "canary").await;
     server.kill();
     stale(&cache, &ns, "k").await;
@@ -269,7 +269,7 @@ async fn a_copy_that_a_loss_of_messages_voided_stands_in() {
 }
 
 #[tokio::test]
-async fn a_shard_that_is_silent_is_stood_in_for_until_it_answers() {
+async fn copies_of_a_silent_shard_are_served_as_stale_until_it_answers() {
     let server = Redis::start();
     let service = Service::start(settings(&server).set("redis_timeout_ms", 1_000));
     let (cache, ns) = (service.client(), namespace("stale"));

@@ -1,10 +1,10 @@
-//! The promise of bounded staleness, against every fault there is: instances, shards and a Sentinel group
-//! are hurt for real while clients write increasing values and read them everywhere. What a read may be
-//! answered with stands in `support/history.rs`.
+//! Bounded staleness under every fault: faults are injected into instances, shards and a Sentinel group while clients
+//! write increasing values and read them through all instances. `support/history.rs` defines which answers are
+//! correct.
 //!
-//! With `CHAOS=long` (`make chaos`) the schedule of faults runs several times, each fault for longer, and
-//! on until a million reads are checked. `store_faults` has what befalls the shards' data and roles. The last tests take a part of the mechanism away and require that
-//! this is noticed.
+//! `store_faults` contains the faults of the shards' data and roles. With `CHAOS=long` (`make chaos`) every fault
+//! lasts longer, and the schedule repeats until a million reads are checked. The last tests disable a part of the
+//! mechanism and expect stale answers, which proves that the checker notices them.
 
 mod probe;
 mod store_faults;
@@ -22,35 +22,36 @@ use crate::support::redis::{Connection, Redis};
 use crate::support::sentinel::Group;
 use crate::support::service::{Service, Settings};
 
-/// The promise at its default: `max_staleness_ms` is 1000.
+/// The default of `max_staleness_ms`.
 const BOUND: Duration = Duration::from_millis(1_000);
 
 /// The default of `redis_timeout_ms`.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// For whatever has to come back after a fault.
+/// The limit for recovery after a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was acknowledged so shortly before a primary died may not have reached its replica.
+/// A write that was acknowledged this shortly before its primary failed may not have reached the replica.
 const ON_THE_WAY: Duration = Duration::from_millis(200);
 
 const PLAN: Plan = Plan { bound: BOUND, readers_an_instance: 2, writers: 4, hot: 3, rare: 21 };
 
 const INSTANCES: usize = 3;
 
-/// How long things take.
+/// The durations and counts of a run.
 struct Pace {
-    /// Without any fault, between two.
+    /// The time without a fault between two faults.
     calm: Duration,
-    /// A fault that copies survive only unproven.
+    /// The duration of a fault of connections or messages.
     fault: Duration,
-    /// A server or an instance that stands still.
+    /// How long a server or an instance stays paused.
     standstill: Duration,
-    /// After so many faults everything comes to rest, and reads may not go back in time.
+    /// After this many faults the system settles completely. From then until the next fault, reads may not go back in
+    /// time.
     settle_every: usize,
-    /// How often the schedule is gone through at least.
+    /// The minimum number of repetitions of the schedule.
     rounds: usize,
-    /// Reads to be checked; it is repeated until they are.
+    /// The minimum number of checked reads. The schedule repeats until they are reached.
     reads: u64,
     /// See [`Group::tell_every`].
     tell_every: Duration,
@@ -69,7 +70,7 @@ impl Pace {
                 reads: 1_000_000,
                 tell_every: millis(2_000),
             },
-            Ok(other) => panic!("CHAOS is `long` or not set, not {other:?}"),
+            Ok(other) => panic!("CHAOS must be `long` or unset, not {other:?}"),
             Err(_) => Pace {
                 calm: millis(120),
                 fault: millis(650),
@@ -83,8 +84,8 @@ impl Pace {
     }
 }
 
-/// Everything that is hurt. The shards `a` and `b` are servers behind a proxy for each instance; `c` is
-/// a Sentinel group, whose addresses the instances have from the Sentinels.
+/// All servers and services of the test. The shards `a` and `b` are servers behind one proxy for each instance. `c`
+/// is a Sentinel group, and the instances learn its addresses from the Sentinels.
 struct Field<'l> {
     load: &'l Load,
     pace: Pace,
@@ -95,14 +96,14 @@ struct Field<'l> {
     settings: Vec<Settings>,
     services: Vec<Service>,
     probes: Vec<Probe>,
-    /// Where faults strike next, so that in a long run each strikes everywhere.
+    /// Counts the faults and selects the target of the next one, so that in a long run every fault hits every target.
     turn: usize,
 }
 
-/// The names of the servers, as shards.
+/// The shard names of the servers.
 const NAMES: [&str; 2] = ["a", "b"];
 
-/// What instances are started with: short deadlines, and nothing beside the cache that costs time.
+/// The settings of the instances: short timeouts and no access log.
 fn settings(shards: &str) -> Settings {
     Settings::none()
         .set("redis_shards", shards)
@@ -136,11 +137,11 @@ fn no_answer_is_older_than_the_bound_whatever_fails() {
         }
     });
     eprintln!("{}", load.checker);
-    assert_eq!(load.checker.violations(), 0, "see above; failovers: {}", field.group.failovers());
+    assert_eq!(load.checker.violations(), 0, "violations, listed above; failovers: {}", field.group.failovers());
 }
 
 impl Field<'_> {
-    /// Each fault once, one after the other.
+    /// Injects each fault once, one after the other.
     fn every_fault(&mut self) {
         let faults: [fn(&mut Self); 17] = [
             Self::cut_subscribers,
@@ -172,22 +173,22 @@ impl Field<'_> {
         &self.load.checker
     }
 
-    /// The instance whose turn it is.
+    /// The instance that the next fault hits.
     fn instance(&self) -> usize {
         self.turn % INSTANCES
     }
 
-    /// The server whose turn it is.
+    /// The server that the next fault hits.
     fn server(&self) -> usize {
         self.turn / INSTANCES % NAMES.len()
     }
 
-    /// The proxy between the two.
+    /// The proxy between this instance and this server.
     fn proxy(&self) -> &Proxy {
         &self.proxies[self.instance()][self.server()]
     }
 
-    /// Waits until every instance answers from its memory for every shard again.
+    /// Waits until every instance answers from L1 again for every shard.
     fn recover(&mut self) {
         recover(self.load, &self.pace, &mut self.probes, &self.services, self.turn);
     }
@@ -244,7 +245,7 @@ impl Field<'_> {
         });
     }
 
-    /// Publishes until the server throws the subscriber out that takes nothing.
+    /// Publishes until the server disconnects the subscriber that reads nothing.
     fn overflow(&self) {
         let mut server = self.servers[self.server()].connect();
         server.configure("client-output-buffer-limit", "pubsub 65536 0 0");
@@ -257,10 +258,10 @@ impl Field<'_> {
         let deadline = Instant::now() + PATIENCE;
         while subscribers(&mut server) >= before {
             server.command(&["PUBLISH", INVALIDATIONS, &message]);
-            assert!(Instant::now() < deadline, "nobody is thrown out");
+            assert!(Instant::now() < deadline, "the server disconnects no subscriber");
         }
         server.configure("client-output-buffer-limit", USUAL_LIMIT);
-        self.checker().remark("thrown out");
+        self.checker().remark("subscriber disconnected");
     }
 
     fn lagging_channel(&mut self) {
@@ -271,31 +272,32 @@ impl Field<'_> {
         let noticed = |field: &Self| field.services[field.instance()].log().matches("lost to a full queue").count();
         let before = noticed(self);
         for attempt in 1..=ATTEMPTS {
-            // A busy machine reads as slowly as the instance applies, so that more are needed to be ahead.
+            // On a busy machine the instance reads as slowly as it applies the messages, so it takes more of them to
+            // fill the queue.
             self.pile_up(&mut server, 40 * attempt.min(4));
             let released = Instant::now();
             while noticed(self) == before && released.elapsed() < BOUND * 2 {
                 thread::sleep(Duration::from_millis(5));
             }
             if noticed(self) > before {
-                self.checker().remark(&format!("a full queue, in attempt {attempt}"));
+                self.checker().remark(&format!("queue full in attempt {attempt}"));
                 break;
             }
-            assert!(attempt < ATTEMPTS, "the queue of an instance does not get full");
+            assert!(attempt < ATTEMPTS, "the queue of the instance did not fill up");
         }
         server.configure("client-output-buffer-limit", USUAL_LIMIT);
     }
 
-    /// Has so many thousands of messages arrive at the instance at once.
+    /// Delivers this many thousands of messages to the instance at once.
     fn pile_up(&self, server: &mut Connection, thousands: usize) {
-        // Each of them takes the instance longer than reading it from the connection.
+        // Applying such a message takes the instance longer than reading it from the connection.
         let message = messages(100);
         let script = "for i = 1, 1000 do redis.call('PUBLISH', ARGV[1], ARGV[2]) end";
         self.proxy().stall(Of::Subscribers);
         for _ in 0..thousands {
             server.command(&["EVAL", script, "0", INVALIDATIONS, &message]);
         }
-        // Not for so long that the instance takes another connection.
+        // Short enough that the instance does not replace the connection.
         thread::sleep(self.pace.fault.min(BOUND));
         self.proxy().flow(Of::Subscribers);
     }
@@ -322,12 +324,12 @@ impl Field<'_> {
         self.stopped(|field| thread::sleep(field.pace.standstill));
     }
 
-    /// Has the instance stopped for longer than the bound, and wake up with reads before it that were
-    /// asked meanwhile.
+    /// Pauses an instance for longer than the bound. When it continues, reads that were sent during the pause are
+    /// waiting.
     fn stopped(&self, during: impl FnOnce(&Self)) {
         let (instance, load) = (self.instance(), self.load);
         let mut lines = load.connections(instance, 48);
-        // Nobody is to wait for it who could acknowledge something.
+        // Writers use other instances meanwhile, so that writes are still acknowledged.
         load.avoid(instance, true);
         self.services[instance].signal(Signal::Stop);
         let stopped = Instant::now();
@@ -396,9 +398,9 @@ impl Field<'_> {
         let primary = self.group.primary();
         self.fail_over(primary, |group| group.node(primary).signal(Signal::Stop));
         thread::sleep(self.pace.fault / 2);
-        // It believes itself primary until a Sentinel tells it otherwise.
+        // The old primary considers itself the primary until a Sentinel demotes it.
         self.group.node(primary).signal(Signal::Cont);
-        self.checker().remark("the old primary goes on");
+        self.checker().remark("the old primary continues");
         thread::sleep(self.pace.fault / 2);
         self.group.wait_until_whole();
     }
@@ -409,18 +411,17 @@ impl Field<'_> {
         silence(&mut self.group);
         self.group.wait_for_primary(1 - primary);
         self.checker().end_loss("c");
-        self.checker().remark(&format!("a new primary after {:.1?}", began.elapsed()));
+        self.checker().remark(&format!("new primary after {:.1?}", began.elapsed()));
     }
 }
 
-/// Waits until every instance answers from its memory for every shard again, after the fault of this number.
+/// Waits until every instance answers from L1 again for every shard. `turn` is the number of the fault before.
 fn recover(load: &Load, pace: &Pace, probes: &mut [Probe], services: &[Service], turn: usize) {
     let began = Instant::now();
     see_copies(probes, services, began + PATIENCE);
-    load.checker.remark(&format!("well again after {:.1?}", began.elapsed()));
+    load.checker.remark(&format!("recovered after {:.1?}", began.elapsed()));
     if turn.is_multiple_of(pace.settle_every) {
-        // What an instance knew before the fault proves its copies for so long, whether it hears of
-        // anything or not.
+        // For this long, what an instance knew before the fault still proves its copies, even if no message arrives.
         thread::sleep((BOUND + BOUND / 10).saturating_sub(began.elapsed()));
         see_copies(probes, services, began + PATIENCE);
         load.checker.is_healthy();
@@ -428,20 +429,20 @@ fn recover(load: &Load, pace: &Pace, probes: &mut [Probe], services: &[Service],
     thread::sleep(pace.calm);
 }
 
-/// The channel on which scripts say what they changed.
+/// The channel on which scripts publish their changes.
 const INVALIDATIONS: &str = "sidecache:invalidations";
 
-/// What Redis lets wait for a subscriber by default.
+/// Redis' default limit for the output buffer of a subscriber.
 const USUAL_LIMIT: &str = "pubsub 33554432 8388608 60";
 
-/// An invalidation of so many keys that nobody has.
+/// An invalidation of this many keys that no instance holds.
 fn messages(keys: usize) -> String {
     let keys: String = (0..keys).map(|key| format!("\nnobody-has-this-{key}")).collect();
     format!("nowhere{keys}")
 }
 
-/// Two instances, of which only the first is behind a proxy, and a load on both; `hurt` gets the proxy,
-/// again and again. Returns the checker once it has found something, and fails when it does not.
+/// Runs a load on two instances while `hurt` injects a fault into the proxy of the first one, repeatedly. Fails
+/// unless the checker finds a stale answer.
 fn must_be_noticed(test_without: &str, hurt: impl Fn(&Proxy)) {
     let server = Redis::start();
     let proxy = Proxy::in_front_of(&server);
@@ -455,13 +456,12 @@ fn must_be_noticed(test_without: &str, hurt: impl Fn(&Proxy)) {
         }
     });
     eprintln!("without the {test_without}:\n{}", load.checker);
-    assert!(load.checker.violations_of(Violation::Stale) > 0, "stale answers that are not noticed");
+    assert!(load.checker.violations_of(Violation::Stale) > 0, "no stale answer was noticed");
 }
 
-/// The interleaving is that of `l1/mod.rs`: the answer with the old value is on its way for longer than
-/// the invalidation.
+/// The interleaving of `l1/mod.rs`: the answer with the old value takes longer than the invalidation.
 #[test]
-fn without_the_fence_of_fills_stale_answers_are_noticed() {
+fn without_the_fence_stale_answers_are_noticed() {
     must_be_noticed("fence", |proxy| {
         proxy.delay(Of::Others, Duration::ZERO, Duration::from_millis(30));
         thread::sleep(Duration::from_millis(100));

@@ -1,6 +1,6 @@
-//! Starting and ending: wrong settings, the precedence of right ones, what is printed, and SIGTERM.
+//! Start and end of the service: invalid settings, the precedence of settings, the output, and SIGTERM.
 //!
-//! Servers that are not there yet are in `outage.rs`.
+//! For servers that are unavailable at the start see `outage.rs`.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::scratch;
 use crate::support::service::{Finished, Service, Settings, run, variable};
 use crate::support::wire;
 
-/// Every setting, as it is called in the TOML file.
+/// Every setting, by its name in the TOML file.
 const SETTINGS: &[&str] = &[
     "listen",
     "advertise",
@@ -63,12 +63,12 @@ const SETTINGS: &[&str] = &[
     "log_format",
 ];
 
-/// The run ended with status 2 and one line, which this returns.
+/// Expects that the run ends with status 2 and one line, and returns the line.
 #[track_caller]
 fn refused(settings: &Settings) -> String {
     let Finished { status, stdout, stderr } = run(settings);
     assert_eq!(status.code(), Some(2), "stdout:\n{stdout}\nstderr:\n{stderr}");
-    assert_eq!(stdout, "", "nothing is announced");
+    assert_eq!(stdout, "", "stdout must be empty");
     let lines: Vec<&str> = stderr.lines().collect();
     let [line] = lines[..] else { panic!("one line expected:\n{stderr}") };
     assert!(line.starts_with("sidecache: "), "{line}");
@@ -128,7 +128,7 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_wrong_value_stops_the_start_with_a_line_that_names_the_setting() {
+fn an_invalid_value_stops_the_start_and_the_error_names_the_setting() {
     for (name, value) in WRONG {
         let line = refused(&Settings::none().set(name, value));
         assert!(line.starts_with(&format!("sidecache: {}: ", variable(name))), "{name}={value}: {line}");
@@ -136,7 +136,7 @@ fn a_wrong_value_stops_the_start_with_a_line_that_names_the_setting() {
 }
 
 #[test]
-fn a_wrong_flag_or_line_of_the_file_is_named_as_it_was_given() {
+fn an_error_names_the_flag_or_the_file_and_its_setting() {
     let line = refused(&Settings::none().argument("--l1-max-mb=abc"));
     assert!(line.starts_with("sidecache: --l1-max-mb: "), "{line}");
     let line = refused(&Settings::none().argument("--l1-max-mb").argument("100000000"));
@@ -157,7 +157,7 @@ fn a_wrong_flag_or_line_of_the_file_is_named_as_it_was_given() {
 }
 
 #[test]
-fn two_shards_of_one_name_are_told() {
+fn two_shards_with_the_same_name_are_an_error() {
     let line = refused(&Settings::none().set("redis_shards", "first=redis://127.0.0.1:1,first=redis://127.0.0.1:2"));
     assert!(line.contains("SIDECACHE_REDIS_SHARDS") && line.contains("first"), "{line}");
 }
@@ -175,12 +175,12 @@ fn a_password_in_a_url_is_not_repeated() {
 }
 
 #[test]
-fn an_unknown_setting_is_told_with_the_one_that_was_meant() {
+fn an_error_for_an_unknown_setting_suggests_a_similar_one() {
     let line = refused(&Settings::none().set("l1_maxmb", 1));
     assert_eq!(line, "sidecache: SIDECACHE_L1_MAXMB: unknown setting, did you mean SIDECACHE_L1_MAX_MB?");
     let line = refused(&Settings::none().set("redis_shard", "a=redis://127.0.0.1:1"));
     assert_eq!(line, "sidecache: SIDECACHE_REDIS_SHARD: unknown setting, did you mean SIDECACHE_REDIS_SHARDS?");
-    // Nothing is near enough to this one.
+    // No setting is similar to this one.
     let line = refused(&Settings::none().set("zzzzzzzzzzzzzzzz", 1));
     assert!(line.starts_with("sidecache: SIDECACHE_ZZZZZZZZZZZZZZZZ: unknown setting"), "{line}");
 
@@ -265,8 +265,8 @@ fn help_mentions_every_setting() {
 }
 
 #[test]
-fn every_setting_has_a_flag_and_a_variable() {
-    // The last flag is wrong on purpose: were one before it unknown, that one would be named.
+fn every_setting_has_a_variable() {
+    // The value is invalid, so the run ends. An unknown name would be reported instead of the value.
     for name in SETTINGS {
         let wrong = run(&Settings::none().set(name, "\u{1}"));
         assert!(!wrong.stderr.contains("unknown setting"), "{name}: {}", wrong.stderr);
@@ -274,18 +274,18 @@ fn every_setting_has_a_flag_and_a_variable() {
 }
 
 #[test]
-fn version_is_the_package_s() {
+fn version_prints_the_version_of_the_package() {
     let Finished { status, stdout, stderr } = run(&Settings::none().argument("--version"));
     assert!(status.success(), "{stderr}");
     assert_eq!(stdout.trim_end(), concat!("sidecache ", env!("CARGO_PKG_VERSION")));
 }
 
 #[tokio::test]
-async fn the_start_prints_where_it_listens_and_lines_to_try() {
+async fn the_start_prints_the_address_and_commands_to_try() {
     let service = Service::start(Settings::embedded().set("log_format", "text"));
     let address = service.address();
     service.client().fetch("/livez").await.expect(200);
-    // A thread reads it line by line, and may still be at the first.
+    // A thread reads stdout line by line, and may not have read all lines yet.
     let stdout = eventually(SOON, async || {
         let stdout = service.stdout();
         ensure!(stdout.lines().count() >= 4, "{stdout}");
@@ -299,11 +299,11 @@ async fn the_start_prints_where_it_listens_and_lines_to_try() {
     let curls: Vec<&&str> = lines.iter().filter(|line| line.trim_start().starts_with("curl ")).collect();
     assert_eq!(curls.len(), 2, "{stdout}");
     assert!(curls.iter().all(|line| line.contains(&format!("http://{address}/api/v1/cache/"))), "{stdout}");
-    assert!(service.folder().join("data/sidecache.db").is_file(), "the database lies where the default says");
+    assert!(service.folder().join("data/sidecache.db").is_file(), "the database is not at its default place");
 }
 
 #[tokio::test]
-async fn where_programs_read_the_log_nothing_else_is_said() {
+async fn with_a_json_log_stdout_is_empty_and_every_line_is_json() {
     let service = Service::start(Settings::embedded().set("log_format", "json").set("listen", "0.0.0.0:0"));
     let greeting = format!("listens on http://{} (embedded store", service.address());
     assert_eq!(service.stdout(), "");
@@ -315,7 +315,7 @@ async fn where_programs_read_the_log_nothing_else_is_said() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_named_with_the_place() {
+fn an_error_for_invalid_toml_names_the_file_line_and_column() {
     let folder = scratch::folder("toml");
     let path = folder.path().join("bad.toml");
     std::fs::write(&path, "workers = 2\nlog = warn\n").expect("it is written");
@@ -324,11 +324,11 @@ fn a_file_that_is_no_toml_is_named_with_the_place() {
 }
 
 #[tokio::test]
-async fn sigterm_and_sigint_end_it_with_success() {
+async fn sigterm_and_sigint_end_the_service_with_success() {
     for settings in [Settings::embedded(), Settings::shards()] {
         for signal in [Signal::Term, Signal::Int] {
             let mut service = Service::start(settings.clone());
-            // An idle connection is not waited for.
+            // The service does not wait for an idle connection.
             service.client().fetch("/livez").await.expect(200);
             let cache = service.client();
             cache.fetch("/livez").await.expect(200);
@@ -340,7 +340,7 @@ async fn sigterm_and_sigint_end_it_with_success() {
 }
 
 #[tokio::test]
-async fn sigterm_lets_requests_under_way_finish() {
+async fn running_requests_finish_after_sigterm() {
     let mut service = Service::start(Settings::embedded());
     let path = key_path(&namespace("drain"), "k");
     let body = r#"{"value":"written while draining"}"#;
@@ -358,7 +358,7 @@ async fn sigterm_lets_requests_under_way_finish() {
         .expect("an interim answer");
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     service.signal(Signal::Term);
-    // It has noticed the signal when it takes no new connections.
+    // The service has received the signal when it refuses new connections.
     let refused = eventually(Duration::from_secs(10), async || {
         anyhow::ensure!(TcpStream::connect(service.address()).await.is_err(), "still accepting");
         Ok(())

@@ -1,5 +1,5 @@
-//! TLS to Redis, Sentinels and PostgreSQL with certificates of one's own, a system's store with broken certificates in
-//! it, and IPv6 addresses.
+//! TLS to Redis, Sentinels and PostgreSQL with a private certificate authority, a system certificate store that
+//! contains broken certificates, and IPv6 addresses.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use crate::support::redis::Redis;
 use crate::support::service::{self, Service, Settings};
 use crate::support::{ports, scratch};
 
-/// A Redis that takes only clients with a certificate of `authority`; and the port for TLS.
+/// Starts a Redis that requires a client certificate of `authority`. Returns it with its TLS port.
 fn redis_with_tls(authority: &Authority, issued: &Issued) -> (Redis, u16) {
     let port = ports::free();
     let words = tls_words(authority, issued, port).map(|(name, value)| [format!("--{name}"), value]).concat();
@@ -33,7 +33,7 @@ fn tls_words(authority: &Authority, issued: &Issued, port: u16) -> [(&'static st
     ]
 }
 
-/// A service that trusts `authority` and shows a certificate of it to its shards.
+/// Settings that trust `authority`, with a client certificate for the shards.
 fn settings(authority: &Authority, shards: String) -> Settings {
     let client = authority.issue("sidecache", "DNS:sidecache");
     Settings::none()
@@ -50,24 +50,24 @@ async fn works(service: &Service) {
 }
 
 #[tokio::test]
-async fn a_shard_with_a_private_authority_that_wants_a_client_certificate_is_used() {
+async fn a_shard_with_a_private_ca_and_client_certificates_works() {
     let authority = Authority::new();
     let (_redis, port) = redis_with_tls(&authority, &authority.issue("redis", "DNS:localhost"));
     let shards = format!("a=rediss://localhost:{port}");
     works(&Service::start(settings(&authority, shards.clone()))).await;
-    // A certificate of the same authority for another name is no proof.
+    // A certificate of the same authority for another name is not accepted.
     let misnamed = Settings::none().argument("check-config").argument("--connect");
     let misnamed = misnamed.set("redis_shards", format!("a=rediss://127.0.0.1:{port}"));
     let misnamed = service::run(&misnamed.set("redis_tls_ca", authority.certificate().display()));
     assert_eq!(misnamed.status.code(), Some(3), "{}{}", misnamed.stdout, misnamed.stderr);
-    // Unless it is the one that the setting names for addresses.
+    // It is accepted if `redis_tls_server_name` names it.
     let by_address = settings(&authority, format!("a=rediss://127.0.0.1:{port}"));
     works(&Service::start(by_address.set("redis_tls_server_name", "localhost"))).await;
 }
 
-/// The Sentinel names its server by address, and the server's certificate holds none.
+/// The bug: the Sentinel names its server by address, but the server's certificate contains no address.
 #[tokio::test]
-async fn regression_a_server_that_sentinels_name_by_address_is_known_by_their_name() {
+async fn regression_a_server_that_a_sentinel_names_by_address_is_verified_by_the_sentinels_name() {
     let authority = Authority::new();
     let issued = authority.issue("redis", "DNS:localhost");
     let (_redis, redis_port) = redis_with_tls(&authority, &issued);
@@ -91,7 +91,8 @@ fn sentinel(authority: &Authority, issued: &Issued, redis_port: u16) -> (u16, (P
     (port, (Process::spawn(command, Signal::Kill), folder))
 }
 
-/// A PostgreSQL that takes users other than its own only over TLS, with a certificate of `authority` in their name.
+/// Starts a PostgreSQL that accepts users other than `postgres` only over TLS, with a client certificate of
+/// `authority` in their name.
 fn postgres_with_tls(authority: &Authority) -> Postgres {
     let issued = authority.issue("postgres", "DNS:localhost");
     let rules = "host all postgres 127.0.0.1/32 trust\nhostssl all all all cert\n";
@@ -113,7 +114,7 @@ fn postgres_with_tls(authority: &Authority) -> Postgres {
 }
 
 #[tokio::test]
-async fn a_postgres_with_a_private_authority_that_wants_a_client_certificate_is_used() {
+async fn a_postgres_with_a_private_ca_and_client_certificates_works() {
     let authority = Authority::new();
     let server = postgres_with_tls(&authority);
     let url = server.fresh_database();
@@ -131,7 +132,7 @@ async fn a_postgres_with_a_private_authority_that_wants_a_client_certificate_is_
         .set("database_tls_key", client.key.display());
     let service = Service::start(settings);
     service.client().put_policy("n", "{}").await.expect(201);
-    // By an address that the certificate does not hold it is not believed.
+    // The certificate does not contain this address, so it is not accepted.
     let misnamed = Settings::none()
         .set("database_url", url.replace("localhost", "127.0.0.1"))
         .set("database_tls_ca", authority.certificate().display());
@@ -139,9 +140,10 @@ async fn a_postgres_with_a_private_authority_that_wants_a_client_certificate_is_
     assert!(misnamed.stdout.contains("TLS") || misnamed.stdout.contains("certificate"), "{}", misnamed.stdout);
 }
 
-/// One certificate that could not be read stopped all TLS to Redis; PostgreSQL did not know the system's store.
+/// The bug: one unreadable certificate stopped all TLS to Redis, and PostgreSQL did not use the system's store at
+/// all.
 #[tokio::test]
-async fn regression_a_broken_certificate_in_the_systems_store_stops_nothing() {
+async fn regression_a_broken_certificate_in_the_systems_store_is_ignored() {
     let authority = Authority::new();
     let (_redis, port) = redis_with_tls(&authority, &authority.issue("redis", "DNS:localhost"));
     let server = postgres_with_tls(&authority);
@@ -171,7 +173,7 @@ async fn regression_a_broken_certificate_in_the_systems_store_stops_nothing() {
 }
 
 #[tokio::test]
-async fn ipv6_addresses_lead_to_shards_sentinels_and_the_database() {
+async fn shards_and_the_database_can_have_ipv6_addresses() {
     let authority = Authority::new();
     let issued = authority.issue("redis", "IP:::1,IP:127.0.0.1");
     let (_redis, port) = {
@@ -189,7 +191,7 @@ async fn ipv6_addresses_lead_to_shards_sentinels_and_the_database() {
 }
 
 #[test]
-fn wrong_tls_settings_are_named() {
+fn errors_name_the_invalid_tls_setting() {
     let authority = Authority::new();
     let issued = authority.issue("one", "DNS:one");
     let certificate = issued.certificate.display().to_string();

@@ -1,5 +1,4 @@
-//! What lies in the shards, seen with another tool: the names and types are a contract with people
-//! who look into Redis.
+//! What the shards store, seen with another tool: the names and types are a contract with people who inspect Redis.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +22,7 @@ fn shard_of<'a>(shards: &'a mut [Connection], ns: &str, key: &str) -> &'a mut Co
         .iter_mut()
         .filter_map(|shard| (shard.command(&["EXISTS", &name]).integer() == 1).then_some(shard))
         .collect();
-    assert_eq!(holding.len(), 1, "{name} lies on one shard");
+    assert_eq!(holding.len(), 1, "{name} must be on exactly one shard");
     holding.remove(0)
 }
 
@@ -33,7 +32,7 @@ fn sum(shards: &mut [Connection], ns: &str, field: &str) -> i64 {
     values.map(|value| if value == Reply::Bulk(None) { 0 } else { value.integer() }).sum()
 }
 
-/// Every Redis key that has the namespace in its name, on all shards, but for the statistics.
+/// Every Redis key with the namespace in its name, on all shards, except for the statistics.
 fn left_over(shards: &mut [Connection], ns: &str) -> Vec<String> {
     let keys = shards.iter_mut().flat_map(|shard| shard.keys(&format!("*:{ns}*")));
     // `users-1` is not `users-10`.
@@ -41,7 +40,7 @@ fn left_over(shards: &mut [Connection], ns: &str) -> Vec<String> {
     keys.filter(|key| is_of(key) && *key != format!("cache_stats:{ns}")).collect()
 }
 
-/// How many keys each bucket of the index holds, beside its mark.
+/// How many keys each bucket of the index holds, without its marker.
 fn buckets(shard: &mut Connection, ns: &str) -> Vec<i64> {
     let names = shard.keys(&format!("cache_index:{ns}:*"));
     names.iter().map(|name| shard.command(&["ZCARD", name]).integer() - 1).collect()
@@ -52,7 +51,7 @@ fn service_client() -> Client {
 }
 
 #[tokio::test]
-async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
+async fn an_entry_is_a_string_a_hash_and_an_index_member() {
     let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
     let before = SystemTime::now();
     cache.put(&ns, "user_1", r#"{"value": {"a": 0.10} ,"ttl":100,"tags":["red","b l:u/e"]}"#).await.expect(201);
@@ -68,7 +67,7 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
     assert_eq!(shard.command(&["GET", &value]).text(), r#"{"a": 0.10}"#, "the bytes that went in");
     let left = shard.command(&["PTTL", &value]).integer();
     assert!((90_000..=100_000).contains(&left), "{value} expires in {left} ms");
-    // The sweeper needs the size of what expired: the metadata may outlive the value.
+    // The metadata may outlive the value, since the sweeper needs the size of an expired entry.
     let meta_left = shard.command(&["PTTL", &meta]).integer();
     assert!(meta_left == -1 || meta_left >= left - 10, "{meta} expires in {meta_left} ms");
     for field in ["created_at", "access_count", "last_accessed", "size_bytes", "version"] {
@@ -79,19 +78,19 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
 
     let expiry: f64 = shard.command(&["ZSCORE", &index, "user_1"]).text().parse().expect("a score");
     let expected = before.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970") + Duration::from_secs(100);
-    assert!((expiry / 1_000.0 - expected.as_secs_f64()).abs() < 10.0, "the score is the expiry in ms: {expiry}");
+    assert!((expiry / 1_000.0 - expected.as_secs_f64()).abs() < 10.0, "the score must be the expiry in ms: {expiry}");
     let expires_at = shard.command(&["HGET", &meta, "expires_at"]).integer();
-    assert_eq!(expires_at as f64, expiry, "the metadata says the same");
-    assert_eq!(shard.command(&["PEXPIRETIME", &value]).integer(), expires_at, "and so does the value");
+    assert_eq!(expires_at as f64, expiry, "the metadata has the same expiry");
+    assert_eq!(shard.command(&["PEXPIRETIME", &value]).integer(), expires_at, "the value has the same expiry");
     for tag in ["red", "b l:u/e"] {
         let name = format!("cache_tag:{ns}:{tag}");
         assert_eq!(shard.command(&["ZRANGE", &name, "0", "-1"]).sorted(), ["user_1"]);
     }
-    // Written by an earlier version.
+    // As an earlier version wrote it.
     shard.command(&["HDEL", &meta, "expires_at"]);
     let without_caches = [("cache-control", "no-cache")];
     let answer = cache.get_with(&ns, "user_1", &without_caches).await.expect(200);
-    let left = answer.metadata().ttl_remaining.expect("it expires");
+    let left = answer.metadata().ttl_remaining.expect("the entry expires");
     assert!((90..=100).contains(&left), "{left} s");
 
     let shard = shard_of(&mut shards, &ns, "ever");
@@ -102,7 +101,7 @@ async fn an_entry_is_a_string_a_hash_and_a_place_in_the_index() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_written_again_stands_in_the_index_with_its_new_expiry() {
+async fn overwriting_an_entry_updates_its_expiry_in_the_index() {
     let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
     cache.set(&ns, "k", "1").await.expect(201);
     let shard = shard_of(&mut shards, &ns, "k");
@@ -114,7 +113,7 @@ async fn an_entry_that_is_written_again_stands_in_the_index_with_its_new_expiry(
         cache.set_for(&ns, "k", "1", ttl).await.expect(200);
         let expiry: f64 = score(shard).parse().expect("a score");
         let due: f64 = noted(shard).text().parse().expect("a score");
-        assert!(due <= expiry, "a bucket is noted for the first of its expiries, or earlier: {due} and {expiry}");
+        assert!(due <= expiry, "a bucket must be due no later than its first expiry: {due} and {expiry}");
     }
     cache.set(&ns, "k", "1").await.expect(200);
     cache.set(&ns, "k", "2").await.expect(200);
@@ -153,7 +152,7 @@ async fn the_buckets_of_the_index_stay_small_while_the_namespace_grows_and_shrin
             let (count, most) = (sizes.len() as i64, sizes.iter().max().copied().unwrap_or(0));
             let on_shard: i64 = sizes.iter().sum();
             assert_eq!(shard.command(&["HGET", &format!("cache_stats:{ns}"), "total_keys"]).integer(), on_shard);
-            // Beyond 128 members Redis would keep a skip list, three times as large.
+            // With more than 128 members Redis would use a skip list, which is three times as large.
             assert!(most <= 128 && on_shard <= 32 * count, "{on_shard} keys in {count} buckets, {most} in one");
             assert!(count <= on_shard / 2, "{on_shard} keys in {count} buckets");
             for name in shard.keys(&format!("cache_index:{ns}:*")) {
@@ -170,7 +169,7 @@ async fn the_buckets_of_the_index_stay_small_while_the_namespace_grows_and_shrin
 }
 
 #[tokio::test]
-async fn nothing_but_the_statistics_is_left_after_deletes_and_flushes() {
+async fn only_the_statistics_are_left_after_deletes_and_flushes() {
     let (cache, mut shards) = (service_client(), shards());
     let fill = async |ns: &str| {
         let entries: Vec<Value> = (0..60)
@@ -202,7 +201,7 @@ async fn nothing_but_the_statistics_is_left_after_deletes_and_flushes() {
     nothing_is_left(&mut shards, &ns).await;
 }
 
-/// `eventually`: access counts are written behind, and must not bring a deleted entry's hash back.
+/// Waits, because access counts are written later. They must not recreate the hash of a deleted entry.
 async fn nothing_is_left(shards: &mut [Connection], ns: &str) {
     eventually(SOON, async || {
         let left = left_over(shards, ns);
@@ -214,7 +213,7 @@ async fn nothing_is_left(shards: &mut [Connection], ns: &str) {
 }
 
 #[tokio::test]
-async fn reads_written_behind_bring_no_deleted_entry_back() {
+async fn late_access_counts_do_not_recreate_deleted_entries() {
     let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
     cache.set(&ns, "witness", "1").await.expect(201);
     for round in 0..20 {
@@ -224,7 +223,7 @@ async fn reads_written_behind_bring_no_deleted_entry_back() {
         cache.delete(&ns, &key).await.expect(200);
     }
     cache.get(&ns, "witness").await.expect(200);
-    // Once the last read has been counted in Redis, the earlier ones have been, too.
+    // Once the last read has been counted in Redis, the earlier ones have been as well.
     eventually(SOON, async || {
         let hits = sum(&mut shards, &ns, "hits");
         ensure!(hits == 21, "{hits} hits");
@@ -268,14 +267,14 @@ async fn overwriting_replaces_tags_and_ttl() {
 }
 
 #[tokio::test]
-async fn expiry_leaves_the_totals_right() {
+async fn expiry_keeps_the_totals_exact() {
     let (cache, ns, mut shards) = (service_client(), namespace("stored"), shards());
     let entries: Vec<Value> = (0..30)
         .map(|number| json!({"key": format!("short {number}"), "value": "xxxx", "ttl": 1, "tags": ["t"]}))
         .chain((0..3).map(|number| json!({"key": format!("ever {number}"), "value": "yy"})))
         .collect();
     cache.fill(&ns, &json!(entries)).await;
-    // One of them is rewritten just as it expires or after: either way it counts once.
+    // One entry is rewritten just when it expires or later. In either case it counts once.
     cache.set(&ns, "short 0", "1").await.expect(200);
     eventually(SOON, async || {
         let totals = (sum(&mut shards, &ns, "total_keys"), sum(&mut shards, &ns, "total_bytes"));

@@ -1,5 +1,5 @@
-//! Tags: an entry has those it was last written with, on whatever shard it lies, and none of them
-//! outlives it. Flushing by glob and the rest of flushing are the subject of `flush`.
+//! Tags: an entry has the tags of its latest write, on whichever shard it is, and no tag outlives it. Other flushes
+//! are tested in `flush`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::support::walk::{Books, agreed};
 
 on_every_server! {
     a_flush_by_tag_counts_exactly_what_it_deletes,
-    overwriting_replaces_the_tags_whichever_way_it_is_done,
-    the_end_of_an_entry_is_the_end_of_its_tags,
-    an_entry_with_many_tags_goes_with_any_of_them,
+    every_way_of_overwriting_replaces_the_tags,
+    the_tags_of_an_entry_end_with_it,
+    a_flush_by_any_tag_of_an_entry_deletes_it,
 }
 
 /// An entry for a batch.
@@ -54,10 +54,10 @@ async fn a_flush_by_tag_counts_exactly_what_it_deletes(service: &Service) {
     }
     assert_eq!(flush_tag(&cache, &ns, "tenth:3").await, 300);
     assert_eq!(flush_tag(&cache, &ns, "tenth:3").await, 0);
-    // 0, 3, 6, ... 999 are 334 of a thousand; of them 34 end with a 3 and are gone.
+    // 0, 3, 6, ... 999 are 334 of a thousand keys. 34 of them end with a 3 and are already deleted.
     assert_eq!(flush_tag(&cache, &ns, "third 0").await, 3 * 300);
     assert_eq!(cache.list(&ns, &[]).await.number("size"), 1_800);
-    // A glob is no tag, and a tag no prefix of one.
+    // A glob is not a tag, and a prefix of a tag is not the tag.
     for tag in ["*", "third*", "third", "tenth:", "ALL", "tenth:10"] {
         assert_eq!(flush_tag(&cache, &ns, tag).await, 0, "{tag}");
     }
@@ -66,7 +66,7 @@ async fn a_flush_by_tag_counts_exactly_what_it_deletes(service: &Service) {
     assert_eq!(cache.all_keys(&ns).await, Vec::<String>::new());
 }
 
-async fn overwriting_replaces_the_tags_whichever_way_it_is_done(service: &Service) {
+async fn every_way_of_overwriting_replaces_the_tags(service: &Service) {
     let (cache, ns) = (service.client(), namespace("tag"));
     let all = ["put", "put without", "mset", "mset without", "same", "stays"];
     cache.fill(&ns, &all.iter().map(|key| entry(key, &["old", "both"])).collect()).await;
@@ -79,11 +79,11 @@ async fn overwriting_replaces_the_tags_whichever_way_it_is_done(service: &Servic
     assert_eq!(tagged(&cache, &ns, "new").await, keys(&["put", "mset"]));
     assert_eq!(flush_tag(&cache, &ns, "old").await, 2);
     assert_eq!(flush_tag(&cache, &ns, "new").await, 2);
-    assert_eq!(flush_tag(&cache, &ns, "both").await, 0, "all that had it are gone");
+    assert_eq!(flush_tag(&cache, &ns, "both").await, 0, "all entries with this tag are deleted");
     assert_eq!(cache.all_keys(&ns).await, ["mset without", "put without"]);
 }
 
-async fn the_end_of_an_entry_is_the_end_of_its_tags(service: &Service) {
+async fn the_tags_of_an_entry_end_with_it(service: &Service) {
     let (cache, ns) = (service.client(), namespace("tag"));
     let short = json!({"key": "expires", "value": 1, "ttl": 1, "tags": ["t"]});
     cache.fill(&ns, &json!([entry("deleted", &["t"]), entry("flushed", &["t", "u"]), short])).await;
@@ -95,7 +95,7 @@ async fn the_end_of_an_entry_is_the_end_of_its_tags(service: &Service) {
         Ok(())
     })
     .await;
-    // The same keys come back without a tag, and nothing that their tags once meant is left.
+    // The same keys are written again without a tag. Their old tags must have no effect.
     cache
         .fill(&ns, &["deleted", "flushed", "expires"].iter().map(|key| json!({"key": key, "value": 1})).collect())
         .await;
@@ -104,7 +104,7 @@ async fn the_end_of_an_entry_is_the_end_of_its_tags(service: &Service) {
     assert_eq!(Books::said(&cache, &ns).await, Books { keys: 3, bytes: 3, evictions: 0, expirations: 1 });
 }
 
-async fn an_entry_with_many_tags_goes_with_any_of_them(service: &Service) {
+async fn a_flush_by_any_tag_of_an_entry_deletes_it(service: &Service) {
     let (cache, ns) = (service.client(), namespace("tag"));
     let tags: Vec<String> = (0..8).map(|number| format!("t {number}/ü:*")).collect();
     for tag in &tags {
@@ -118,7 +118,7 @@ async fn an_entry_with_many_tags_goes_with_any_of_them(service: &Service) {
 }
 
 #[tokio::test]
-async fn a_flush_by_tag_voids_the_copies_on_every_instance_and_leaves_no_set_behind() {
+async fn a_flush_by_tag_invalidates_l1_on_every_instance_and_leaves_no_set_behind() {
     let servers = Redis::three();
     let settings = Settings::on(&servers);
     let services = [0; 3].map(|_| Service::start(settings.clone()));
@@ -140,7 +140,7 @@ async fn a_flush_by_tag_voids_the_copies_on_every_instance_and_leaves_no_set_beh
     }
     assert_eq!(flush_tag(&clients[1], &ns, "red").await, 30);
     for client in &clients {
-        // The promise is `max_staleness`; what healthy instances need is a round trip.
+        // The promise is `max_staleness_ms`. Healthy instances need only one round trip.
         eventually(Duration::from_secs(1), async || {
             for (number, key) in names.iter().enumerate() {
                 let (status, expected) =

@@ -1,5 +1,5 @@
-//! Request ids and W3C trace context: from the request into the access log and the log, whichever road the
-//! request takes. Spans are exported by another build, see tests/otel.
+//! Request ids and W3C trace context: they reach the access log and the log, through the fast path and the router.
+//! Another build exports spans, see tests/otel.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::support::service::{Service, Settings};
 
 on_both_stores! {
     every_line_of_the_access_log_names_its_request_and_trace,
-    a_traceparent_that_is_none_is_no_error,
+    an_invalid_traceparent_is_ignored,
 }
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -51,7 +51,7 @@ async fn every_line_of_the_access_log_names_its_request_and_trace(service: &Serv
         let answer = cache.send(method.clone(), path, &headers, body.clone()).await;
         assert_eq!(answer.header("x-request-id"), Some(id.as_str()), "{method} {path}");
         expected.insert(id.clone(), (*operation, true));
-        // Without a name of its own a request has the one that it is answered with.
+        // A request without an id is logged with the id in its answer.
         let answer = cache.send(method.clone(), path, &[], body.clone()).await;
         let given = answer.header("x-request-id").expect("every answer has an id").to_owned();
         expected.insert(given, (*operation, false));
@@ -62,7 +62,8 @@ async fn every_line_of_the_access_log_names_its_request_and_trace(service: &Serv
         ensure!(lines.len() == expected.len(), "{} lines of {}", lines.len(), expected.len());
         for line in lines {
             let id = line["request_id"].as_str().expect("a line has a request");
-            let (operation, is_traced) = expected.get(id).unwrap_or_else(|| panic!("nobody asked as {id}: {line}"));
+            let (operation, is_traced) =
+                expected.get(id).unwrap_or_else(|| panic!("no request had the id {id}: {line}"));
             assert_eq!(line["operation"], *operation, "{line}");
             assert_eq!(line["trace_id"], if *is_traced { json!(TRACE_ID) } else { Value::Null }, "{line}");
         }
@@ -71,13 +72,13 @@ async fn every_line_of_the_access_log_names_its_request_and_trace(service: &Serv
     .await;
 }
 
-async fn a_traceparent_that_is_none_is_no_error(service: &Service) {
+async fn an_invalid_traceparent_is_ignored(service: &Service) {
     let (cache, ns) = (service.client(), namespace("traces"));
     let long = "x".repeat(300);
     for wrong in ["", "00-1-2-3", long.as_str()] {
         let headers = [("traceparent", wrong), ("x-request-id", long.as_str())];
         let answer = cache.get_with(&ns, "k", &headers).await.expect(404);
-        assert_eq!(answer.header("x-request-id"), Some(long.as_str()), "the whole of it comes back");
+        assert_eq!(answer.header("x-request-id"), Some(long.as_str()), "the answer has the whole id");
     }
     cache.set(&ns, "k", "1").await.expect(201);
     eventually(LATER, async || {
@@ -104,7 +105,7 @@ async fn a_failure_in_the_log_names_its_request_and_trace() {
     for (id, method) in [("read-1", Method::GET), ("head-1", Method::HEAD)] {
         let headers = [("x-request-id", id), ("traceparent", parent.as_str())];
         eventually(SOON, async || {
-            // One line a second and code: whether this one is logged is a question of time.
+            // At most one line per second and code is logged, so this request may be logged only after a retry.
             let answer = cache.send(method.clone(), &key_path("n", "k"), &headers, None).await;
             ensure!(answer.status == 503, "{}", answer.status);
             let log = service.log();

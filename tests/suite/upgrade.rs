@@ -1,5 +1,5 @@
-//! Databases that an earlier version left, with its rows: what is in them stays, and what is new has its
-//! default. On SQLite and on PostgreSQL.
+//! Databases of an earlier version, with rows: existing data stays, and new columns have their defaults. On SQLite
+//! and on PostgreSQL.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::support::database::{self, Database};
 use crate::support::eventually::{SOON, eventually};
 use crate::support::service::Service;
 
-/// The schema without what later versions added.
+/// The migrations of the earlier version.
 const EARLIER: [(i64, &str, &str, &str); 2] = [
     (
         1,
@@ -39,17 +39,17 @@ async fn migrate_as_earlier(database: &Database) {
             std::fs::create_dir_all(&data).expect("a folder for the file");
             let options = SqliteConnectOptions::new().filename(data.join("sidecache.db")).create_if_missing(true);
             let mut file = options.connect().await.expect("a new file");
-            migrator.run(&mut file).await.expect("the schema of then");
+            migrator.run(&mut file).await.expect("the earlier schema");
         }
         Database::Postgres(_) => {
             let mut connection = database.postgres().await.expect("the server");
-            migrator.run(&mut connection).await.expect("the schema of then");
+            migrator.run(&mut connection).await.expect("the earlier schema");
         }
     }
 }
 
 #[tokio::test]
-async fn policies_from_before_stale_if_error_have_it_off() {
+async fn in_policies_older_than_stale_if_error_it_is_off() {
     for (settings, database) in database::both_settings() {
         migrate_as_earlier(&database).await;
         let policy = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#;
@@ -86,7 +86,7 @@ async fn policies_from_before_stale_if_error_have_it_off() {
         let row = cache.audit("old", &[]).await.expect(200).json()["audit"][0]["after"].clone();
         assert_eq!(row["stale_if_error"], 0, "{row}");
 
-        // An instance of then may still run on the same PostgreSQL.
+        // An instance of the earlier version may still use the same PostgreSQL.
         database
             .execute(
                 "INSERT INTO cache_namespaces (name, default_ttl, max_size_mb, eviction_policy, created_at, \

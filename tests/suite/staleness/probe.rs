@@ -1,5 +1,5 @@
-//! Keys to see whether everything is well again: every instance keeps copies of every shard's keys, and hears of
-//! the writes of the others.
+//! Keys that show whether the service has recovered: every instance caches keys of every shard, and receives the
+//! invalidations of other instances' writes.
 
 use std::io;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::support::client::{key_path, namespace};
 use crate::support::line::{self, Line};
 use crate::support::service::Service;
 
-/// A key to see whether instances keep copies of a shard's keys and hear of writes.
+/// A key of one shard that shows whether instances cache it and receive invalidations for it.
 pub struct Probe {
     shard: String,
     path: String,
@@ -18,7 +18,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// One for each of these shards.
+    /// One probe for each of these shards.
     pub fn all(service: &Service, shards: &[&str]) -> Vec<Probe> {
         let ns = namespace("probe");
         let mut found: Vec<Probe> = Vec::new();
@@ -35,37 +35,41 @@ impl Probe {
                 return found;
             }
         }
-        panic!("1,000 keys lie on all shards");
+        panic!("some shard owns none of 1,000 keys");
     }
 
-    /// Writes a new value through the instance, however long that takes.
+    /// Writes a new value through this instance, and retries until `deadline`.
     fn write(&mut self, service: &Service, deadline: Instant) {
         self.value += 1;
         let request = line::request("PUT", &self.path, "", &format!("{{\"value\":{}}}", self.value));
         loop {
             match ask(service, &request) {
                 Ok((200 | 201, _, _)) => return,
-                other => assert!(Instant::now() < deadline, "shard {} takes no writes: {other:?}", self.shard),
+                other => assert!(Instant::now() < deadline, "shard {} accepts no writes: {other:?}", self.shard),
             }
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Waits until the instance answers from its memory, with the newest value.
+    /// Waits until the instance answers from L1 with the newest value.
     fn wait_for_copy(&mut self, service: &Service, deadline: Instant) {
         loop {
             let seen = self.look(service);
             let value = format!("{{\"value\":{},", self.value);
             match &seen {
                 Ok((200, said, body)) if said.contains("sidecache-l1; hit") && body.starts_with(&value) => return,
-                // A shard that came back without it, whichever way.
+                // The shard lost the value.
                 Ok((200 | 404, said, body)) if !said.starts_with("sidecache-l1") && !body.starts_with(&value) => {
                     self.write(service, deadline);
                 }
                 _ => {}
             }
             let shard = &self.shard;
-            assert!(Instant::now() < deadline, "{}: no copy of shard {shard}'s {value}: {seen:?}", service.address());
+            assert!(
+                Instant::now() < deadline,
+                "{}: shard {shard}'s {value} is not in L1: {seen:?}",
+                service.address()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -75,7 +79,7 @@ impl Probe {
     }
 }
 
-/// Status, `Cache-Status` and body.
+/// Returns the status, `Cache-Status` and body.
 fn ask(service: &Service, request: &[u8]) -> io::Result<(u16, String, String)> {
     let mut line = Line::try_open(service.address(), Duration::from_secs(3))?;
     line.send(request)?;
@@ -84,10 +88,10 @@ fn ask(service: &Service, request: &[u8]) -> io::Result<(u16, String, String)> {
     Ok((answer.status, said, String::from_utf8_lossy(answer.body).into_owned()))
 }
 
-/// Waits until each of three instances keeps copies of every shard's keys and hears of their writes.
+/// Waits until each of three instances caches keys of every shard, and receives the invalidations of the others.
 pub fn see_copies(probes: &mut [Probe], services: &[Service], deadline: Instant) {
     for probe in probes {
-        // With a copy that is there before another instance writes.
+        // The copy must exist before another instance writes, so that the invalidation has an effect.
         for (listener, writer) in [(0, 1), (1, 2), (2, 0)] {
             probe.wait_for_copy(&services[listener], deadline);
             probe.write(&services[writer], deadline);

@@ -1,6 +1,6 @@
-//! Faults of what the shards are and hold: roles that flip, an address that leads elsewhere, data and bookkeeping
-//! that are gone, foreign types under names of ours. Shard `a` is one server; `b` is a primary with a replica, behind
-//! a switch.
+//! Faults of the shards' data and roles: failovers, an address that leads to another server, lost data and
+//! bookkeeping, and foreign types under the service's names. Shard `a` is one server. Shard `b` is a primary with a
+//! replica, behind a TCP switch.
 
 use std::cell::Cell;
 use std::thread;
@@ -20,7 +20,7 @@ struct World<'l> {
     pace: Pace,
     single: Redis,
     pair: [Redis; 2],
-    /// Which of the pair is the primary.
+    /// The index of the primary in `pair`.
     primary: usize,
     name: Switch,
     settings: Settings,
@@ -54,10 +54,10 @@ fn no_answer_is_older_than_the_bound_whatever_happens_to_the_store() {
         }
     });
     drop(shown);
-    assert_eq!(load.checker.violations(), 0, "see above");
+    assert_eq!(load.checker.violations(), 0, "violations, listed above");
 }
 
-/// Prints what was found, also where a fault is not recovered from.
+/// Prints the results on drop, so also when the test panics during a fault.
 struct ShownAtTheEnd<'c>(&'c Checker);
 
 impl Drop for ShownAtTheEnd<'_> {
@@ -67,7 +67,7 @@ impl Drop for ShownAtTheEnd<'_> {
 }
 
 impl World<'_> {
-    /// Each fault once, one after the other.
+    /// Injects each fault once, one after the other.
     fn every_fault(&mut self) {
         let faults: [fn(&mut Self); 10] = [
             Self::managed_failover,
@@ -96,14 +96,15 @@ impl World<'_> {
         recover(self.load, &self.pace, &mut self.probes, &self.services, self.turn);
     }
 
-    /// The replica becomes the primary, the primary its replica, and the name leads to the new one; connections stay.
+    /// The replica becomes the primary and the primary its replica, and the switch leads to the new primary.
+    /// Connections stay open.
     fn managed_failover(&mut self) {
         self.checker().fault("managed failover: roles exchanged, the name leads elsewhere");
         self.fail_over(|_, _| {});
     }
 
-    /// The old primary does not reach the new one. Then an instance starts, which knows the new primary alone, and
-    /// takes writes of which nobody else hears.
+    /// The old primary cannot reach the new one. Then an instance starts that knows only the new primary. The other
+    /// instances do not hear of its writes.
     fn managed_failover_before_an_instance_starts(&mut self) {
         let instance = self.turn % INSTANCES;
         self.checker().fault("managed failover without a link, and an instance killed and started");
@@ -119,10 +120,10 @@ impl World<'_> {
             service = Some(started);
             thread::sleep(pause);
         });
-        self.services[instance] = service.expect("it was started");
+        self.services[instance] = service.expect("the instance was started");
     }
 
-    /// The name leads to the new primary, and the old one, which nobody demotes, loses all its connections.
+    /// The switch leads to the new primary. The old one is not demoted, but its connections are closed.
     fn switch_of_the_address(&mut self) {
         self.checker().fault("switch of the address: the old primary stays one, its connections are closed");
         self.fail_over(|old, _| {
@@ -132,7 +133,8 @@ impl World<'_> {
         });
     }
 
-    /// `meanwhile` gets the old primary, and what is to be called once that takes no writes any more.
+    /// `meanwhile` gets a connection to the old primary, and a function to call once the old primary accepts no more
+    /// writes.
     fn fail_over(&mut self, meanwhile: impl FnOnce(&mut Connection, &dyn Fn())) {
         let (old, new) = (&self.pair[self.primary], &self.pair[1 - self.primary]);
         self.checker().begin_loss("b", Lost::Latest, ON_THE_WAY);
@@ -148,11 +150,11 @@ impl World<'_> {
         replicate(&mut old.connect(), new.port());
         end_loss();
         thread::sleep(self.pace.fault);
-        wait_in_step(old);
+        wait_until_in_sync(old);
         self.primary = 1 - self.primary;
     }
 
-    /// The primary is told to follow a server that is not there, and is a primary again later, with its data.
+    /// The primary is told to follow a server that does not exist. Later it becomes a primary again, with its data.
     fn demotion_and_back(&mut self) {
         self.checker().fault("REPLICAOF on a living primary, and back");
         let nowhere = Redis::reserved();
@@ -161,7 +163,7 @@ impl World<'_> {
         self.single.connect().command(&["REPLICAOF", "NO", "ONE"]);
     }
 
-    /// The primary follows another server for a while, whose data replaces its own.
+    /// The primary follows another server for a while, and that server's data replaces its own.
     fn replica_of_another(&mut self) {
         self.checker().fault("REPLICAOF of an empty server, and back");
         let other = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
@@ -183,7 +185,7 @@ impl World<'_> {
         self.lose(|shard, _| drop(shard.command(&["FLUSHDB"])));
     }
 
-    /// What the shard knows of the fleet is deleted, one name after the other.
+    /// Deletes the shard's records of the fleet, one after the other.
     fn lost_records(&mut self) {
         self.checker().fault("a shard's records lost, one after the other");
         for name in ["sidecache:ring", "sidecache:fence", "sidecache:instances", "sidecache:heartbeats"] {
@@ -191,7 +193,7 @@ impl World<'_> {
         }
     }
 
-    /// The bookkeeping of the load's namespace is deleted, one kind after the other.
+    /// Deletes the bookkeeping of the load's namespace, one kind after the other.
     fn lost_books(&mut self) {
         self.checker().fault("bookkeeping lost, one kind after the other");
         for kind in KINDS {
@@ -202,7 +204,7 @@ impl World<'_> {
         }
     }
 
-    /// A list lies under one kind of names after the other, and is taken away again.
+    /// Puts lists under one kind of names after the other, and removes them again.
     fn foreign_types(&mut self) {
         self.checker().fault("foreign types under one kind of names after the other");
         let of_the_fleet = ["sidecache:ring", "sidecache:fence", "sidecache:instances", "sidecache:heartbeats"];
@@ -216,7 +218,7 @@ impl World<'_> {
                 some_names(&mut shard, kind, namespace)
             };
             for name in &names {
-                // At once, as our own writes would come in between.
+                // In one script, since a write of the service could come in between.
                 let script = "redis.call('DEL', KEYS[1]) return redis.call('LPUSH', KEYS[1], 'x')";
                 shard.command(&["EVAL", script, "1", name]);
             }
@@ -231,7 +233,7 @@ impl World<'_> {
         }
     }
 
-    /// Something of shard `a` is lost at one moment.
+    /// Loses something on shard `a` at one moment.
     fn lose(&self, lose: impl FnOnce(&mut Connection, &str)) {
         self.checker().begin_loss("a", Lost::Everything, Duration::ZERO);
         lose(&mut self.single.connect(), self.load.namespace());
@@ -240,14 +242,14 @@ impl World<'_> {
     }
 }
 
-/// What a namespace has on a shard.
+/// The kinds of names that a namespace has on a shard.
 const KINDS: [&str; 6] = ["cache", "cache_meta", "cache_stats", "cache_index", "cache_due", "cache_tag"];
 
-/// Names of this kind that a namespace has; of values and metadata every third.
+/// The names of this kind in a namespace. Of values and metadata only every third.
 fn some_names(shard: &mut Connection, kind: &str, ns: &str) -> Vec<String> {
     match kind {
         "cache" | "cache_meta" => shard.scan(&format!("{kind}:{ns}:*")).into_iter().step_by(3).collect(),
-        // Nothing expires and has a tag here, but a name may come all the same.
+        // Nothing here expires or has a tag, but a foreign value can still occupy the name.
         "cache_due" => vec![format!("{kind}:{ns}")],
         "cache_tag" => vec![format!("{kind}:{ns}:tag")],
         _ => shard.scan(&format!("{kind}:{ns}*")),
@@ -258,16 +260,16 @@ fn replicate(server: &mut Connection, port: u16) {
     server.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
 }
 
-/// Makes a server the replica of another, and waits until it has its data.
+/// Makes a server the replica of another, and waits until it has the data.
 fn follow(replica: &Redis, primary: &Redis) {
     replicate(&mut replica.connect(), primary.port());
-    wait_in_step(replica);
+    wait_until_in_sync(replica);
 }
 
-fn wait_in_step(replica: &Redis) {
+fn wait_until_in_sync(replica: &Redis) {
     let deadline = Instant::now() + PATIENCE;
     while !replica.connect().command(&["INFO", "replication"]).text().contains("master_link_status:up") {
-        assert!(Instant::now() < deadline, "the replica is not in step");
+        assert!(Instant::now() < deadline, "the replica is not in sync");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! An HTTP answer: status, headers, the bytes of the body, and what the contract says of them.
+//! An HTTP answer: status, headers, the bytes of the body, and checks of the contract.
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A whole answer. The methods that start with `expect` check the contract and fail the test.
+/// A whole answer. The methods whose names start with `expect` check the contract and fail the test.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -59,7 +59,7 @@ impl Answer {
     /// The whole number in a field of the body.
     #[track_caller]
     pub fn number(&self, field: &str) -> u64 {
-        self.json()[field].as_u64().unwrap_or_else(|| panic!("{field} is no whole number in {}", self.shown()))
+        self.json()[field].as_u64().unwrap_or_else(|| panic!("{field} is not a whole number in {}", self.shown()))
     }
 
     /// The bytes of `value` in the answer to a GET, exactly as sent.
@@ -74,7 +74,7 @@ impl Answer {
         self.entry().metadata
     }
 
-    /// Whether the L1 of the instance that answered had the value.
+    /// Whether the value came from the L1 of the instance that answered.
     pub fn is_l1_hit(&self) -> bool {
         self.header("cache-status").is_some_and(|status| status.contains("sidecache-l1; hit"))
     }
@@ -85,7 +85,7 @@ impl Answer {
         self
     }
 
-    /// A JSON body that is exactly `json`, and the headers of every answer.
+    /// Expects a JSON body that is exactly `json`, and the headers that every answer has.
     #[track_caller]
     pub fn expect_json(self, status: u16, json: &Value) -> Answer {
         let answer = self.expect(status);
@@ -95,19 +95,19 @@ impl Answer {
         answer
     }
 
-    /// A 200 with a body that is exactly `json`, where the headers were not kept.
+    /// Expects a 200 with a body that is exactly `json`. For answers whose headers were not kept.
     #[track_caller]
     pub fn expect_json_body(self, json: &Value) {
         assert_eq!(&self.expect(200).json(), json);
     }
 
-    /// An error in the shape of the contract; returns its texts for people, `error` and `detail`.
+    /// Expects an error in the form of the contract. Returns its texts for people, `error` and `detail`.
     #[track_caller]
     pub fn expect_error(self, status: u16, code: &str) -> String {
         self.expect_one_of_errors(status, &[code])
     }
 
-    /// The same where more than one code is right.
+    /// Like [`Answer::expect_error`], where any of several codes is correct.
     #[track_caller]
     pub fn expect_one_of_errors(self, status: u16, codes: &[&str]) -> String {
         #[derive(Deserialize)]

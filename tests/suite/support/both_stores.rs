@@ -1,7 +1,8 @@
-//! One test body, two stores: `embedded::<name>` and `shards::<name>`; or every release of Redis as well:
-//! `redis_6_2::<name>` and `redis_8_2::<name>`, and the user with the least rights: `least_rights::<name>`.
+//! One test body, several tests: `embedded::<name>` and `shards::<name>`. With `on_every_server` also
+//! `redis_6_2::<name>` and `redis_8_2::<name>` for other releases of Redis, and `least_rights::<name>` for a Redis
+//! user with the fewest rights.
 
-/// Makes two tests of every body named, on the services that all tests share:
+/// Makes two tests of each named body, on the services that all tests share. A body is
 /// `async fn body(service: &Service)`.
 macro_rules! on_both_stores {
     ($($body:ident),+ $(,)?) => {
@@ -14,7 +15,7 @@ macro_rules! on_both_stores {
     };
 }
 
-/// The same, and further tests on services whose shards are an older and a newer Redis, or grant little.
+/// Like `on_both_stores`, with more tests on an older and a newer Redis, and on shards that grant few rights.
 macro_rules! on_every_server {
     ($($body:ident),+ $(,)?) => {
         crate::support::both_stores::on_both_stores!($($body),+);
@@ -30,7 +31,7 @@ macro_rules! on_every_server {
     };
 }
 
-/// Makes two tests of every body named, with settings for services of their own:
+/// Makes two tests of each named body, which starts its own services with the given settings. A body is
 /// `async fn body(settings: Settings)`.
 macro_rules! on_own_services {
     ($($body:ident),+ $(,)?) => {

@@ -1,10 +1,10 @@
-//! A real Chromium without a window, driven by Debian's chromedriver.
+//! A real headless Chromium, driven by Debian's chromedriver.
 //!
-//! One driver serves the test process, and each test has a browser of its own, with nothing in it. A browser
-//! takes a core while it starts and paints, so there is one at a time. It hangs on a pipe of the driver, which
-//! dies with the test process, and so it ends however that does.
+//! One driver serves the test process. Each test gets a new, empty browser. A browser uses a whole core while it
+//! starts and paints, so only one runs at a time. The browser ends when its pipe to the driver closes, and the driver
+//! dies with the test process, so the browser never outlives the tests.
 //!
-//! What a page writes to the console as an error fails the test, unless the test said before that it comes.
+//! An error in the page's console fails the test, unless the test announced it with [`Browser::expect_errors`].
 
 use std::fmt::Debug;
 use std::io::{Read, Write};
@@ -30,15 +30,15 @@ use super::eventually::{LATER, eventually};
 use super::process::{self, Process, Signal};
 use super::{ports, scratch};
 
-/// For a test with a browser as a whole, so that nothing that hangs holds up those that wait for their turn.
+/// The limit for a whole test with a browser, so that a test that hangs does not block the tests that wait.
 const WHOLE: Duration = Duration::from_secs(240);
 
-/// For the driver to start, for a page to load, and for a script to end.
+/// The limit for the driver to start, for a page to load, and for a script to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const ARGUMENTS: [&str; 15] = [
     "--headless=new",
-    // It does not start without this for root, and it sees our own pages alone.
+    // As root Chromium starts only with this. It loads only our own pages.
     "--no-sandbox",
     "--disable-gpu",
     // /dev/shm is small in containers.
@@ -53,15 +53,15 @@ const ARGUMENTS: [&str; 15] = [
     "--mute-audio",
     "--no-first-run",
     "--no-proxy-server",
-    // The driver talks to it over a pipe, and its end is the browser's end.
+    // The browser ends when this pipe to the driver closes.
     "--remote-debugging-pipe",
 ];
 
-/// The keys that have no character, as `WebDriver` names them (<https://www.w3.org/TR/webdriver2/#keyboard-actions>).
+/// Keys without a character, by their `WebDriver` code points (<https://www.w3.org/TR/webdriver2/#keyboard-actions>).
 pub const ENTER: &str = "\u{e007}";
 pub const TAB: &str = "\u{e004}";
 
-/// What the page is told of the person's wish.
+/// The color scheme that the user prefers, as the page sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Dark,
@@ -72,13 +72,13 @@ pub enum Scheme {
 pub struct Browser {
     page: Client,
     session: String,
-    /// Parts of errors in the console that the test brings about.
+    /// Parts of console errors that the test expects.
     expected: Mutex<Vec<String>>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Runs `body` with a browser, and looks at the end into its console.
+    /// Runs `body` with a browser, and then checks that the console has no errors.
     pub async fn run(body: impl AsyncFnOnce(&Browser)) {
         static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _turn = TURN.lock().await;
@@ -123,51 +123,51 @@ impl Browser {
         self.page.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
-    /// The size of what the page is shown in, in CSS pixels; a window could not be as narrow as a phone.
+    /// Sets the size of the viewport in CSS pixels. A real window cannot be as narrow as a phone.
     pub async fn size(&self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// Dark or light, from now on.
+    /// Sets the preferred color scheme.
     pub async fn scheme(&self, scheme: Scheme) {
         let value = format!("{scheme:?}").to_lowercase();
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// A picture of what is in the window, as PNG.
+    /// A screenshot of the viewport, as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let answer = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
         let data = answer["data"].as_str().expect("a screenshot has data");
         STANDARD.decode(data).expect("a screenshot is base64")
     }
 
-    /// What a script returns; it runs as the body of a function.
+    /// Runs a script as the body of a function and returns its result.
     #[track_caller]
     pub fn execute<T: DeserializeOwned>(&self, script: &str, arguments: Vec<Value>) -> impl Future<Output = T> {
         let running = self.try_execute(script, arguments);
         async move { running.await.unwrap_or_else(|error| panic!("{error:#}")) }
     }
 
-    /// The same, where the page may be on its way to another one.
+    /// Like [`Browser::execute`], but returns an error, for example while the page navigates.
     pub async fn try_execute<T: DeserializeOwned>(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<T> {
         let value = self.page.execute(script, arguments).await.with_context(|| script.to_owned())?;
         serde_json::from_value(value).with_context(|| script.to_owned())
     }
 
-    /// An element, which may be still to come.
+    /// Waits for an element and returns it.
     pub async fn find(&self, css: &str) -> Element {
         eventually(LATER, async || self.page.find(Locator::Css(css)).await.with_context(|| css.to_owned())).await
     }
 
-    /// How many elements there are now.
+    /// The number of matching elements now.
     pub async fn count(&self, css: &str) -> usize {
         self.page.find_all(Locator::Css(css)).await.expect("elements can be counted").len()
     }
 
-    /// Clicks where a person would: what is covered by something else cannot be clicked. A live update may put a
-    /// new element into the place of the one that was found, hence again.
+    /// Clicks an element. Fails while another element covers it, as for a person. Retries, because a live update may
+    /// replace the element after it was found.
     pub async fn click(&self, css: &str) {
         eventually(LATER, async || {
             let element = self.page.find(Locator::Css(css)).await.with_context(|| css.to_owned())?;
@@ -176,14 +176,14 @@ impl Browser {
         .await;
     }
 
-    /// Puts text into a field instead of what is in it, by its keys.
+    /// Replaces the text of a field, key by key.
     pub async fn enter(&self, css: &str, text: &str) {
         let field = self.find(css).await;
         field.clear().await.unwrap_or_else(|error| panic!("{css}: {error}"));
         field.send_keys(text).await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
-    /// Presses keys one after the other; what has the focus gets them.
+    /// Presses keys one after the other. The focused element gets them.
     pub async fn press(&self, keys: &str) {
         let actions = keys.chars().fold(KeyActions::new("keyboard".to_owned()), |actions, key| {
             actions.then(KeyAction::Down { value: key }).then(KeyAction::Up { value: key })
@@ -191,14 +191,14 @@ impl Browser {
         self.page.perform_actions(actions).await.unwrap_or_else(|error| panic!("{keys:?}: {error}"));
     }
 
-    /// What has the focus, as `name.class` or `name#id`.
+    /// The focused element, as `name.class` or `name#id`.
     pub async fn focused(&self) -> String {
         let script = "const e = document.activeElement; const name = e.localName; \
                       return e.id ? `${name}#${e.id}` : [name, ...e.classList].join('.')";
         self.execute(script, vec![]).await
     }
 
-    /// The text of an element as a person sees it.
+    /// The visible text of an element.
     pub async fn text(&self, css: &str) -> String {
         eventually(LATER, async || {
             let element = self.page.find(Locator::Css(css)).await.with_context(|| css.to_owned())?;
@@ -207,14 +207,14 @@ impl Browser {
         .await
     }
 
-    /// An attribute of an element, which must be there now.
+    /// An attribute of an element. Fails if the element does not exist now.
     pub async fn attribute(&self, css: &str, name: &str) -> anyhow::Result<String> {
         let script = "const e = document.querySelector(arguments[0]); return e && e.getAttribute(arguments[1])";
         let found: Option<String> = self.try_execute(script, vec![json!(css), json!(name)]).await?;
         found.with_context(|| format!("{css} has no {name}"))
     }
 
-    /// Waits until an attribute of an element has a value.
+    /// Waits until an attribute of an element has this value.
     pub async fn shows(&self, css: &str, name: &str, value: &str) {
         eventually(LATER, async || {
             let found = self.attribute(css, name).await?;
@@ -224,12 +224,12 @@ impl Browser {
         .await;
     }
 
-    /// From now on, errors with this in them are what the test brings about.
+    /// From now on, console errors that contain `part` do not fail the test.
     pub fn expect_errors(&self, part: &str) {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner).push(part.to_owned());
     }
 
-    /// The errors in the console since it was looked at last, but for those that are expected.
+    /// The unexpected console errors since the last call.
     pub async fn console_errors(&self) -> Vec<String> {
         let log = self.command("se/log", json!({"type": "browser"})).await;
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -253,18 +253,18 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Ends the browser, without the runtime, which may be unwinding.
+    /// Ends the browser. Does not use the async runtime, which may be unwinding.
     fn drop(&mut self) {
         if let Err(error) = exchange(driver(), &format!("DELETE /session/{}", self.session)) {
-            eprintln!("a browser could not be ended, and does so with the tests: {error}");
+            eprintln!("a browser could not be closed now, it will end with the tests: {error}");
         }
     }
 }
 
-/// A command that is Chromium's own.
+/// A command that only Chromium's driver has.
 #[derive(Debug)]
 struct Command {
-    /// Below the session's.
+    /// Relative to the session's path.
     path: &'static str,
     body: Value,
 }
@@ -279,11 +279,11 @@ impl WebDriverCompatibleCommand for Command {
     }
 }
 
-/// Where the driver of this test process listens.
+/// The address of this test process' driver.
 fn driver() -> SocketAddr {
     struct Driver {
         address: SocketAddr,
-        /// Ended by the end of this process: statics are not dropped.
+        /// Ends with this process: statics are not dropped.
         _process: Process,
         _home: TempDir,
     }
@@ -295,7 +295,7 @@ fn driver() -> SocketAddr {
             let mut command = process::dying_with_us(&program, Signal::Kill);
             command
                 .arg(format!("--port={port}"))
-                // Chromium writes into more places than its profile.
+                // Chromium also writes to places outside its profile.
                 .env("HOME", home.path())
                 .env("XDG_CONFIG_HOME", home.path())
                 .env("XDG_CACHE_HOME", home.path())
@@ -305,7 +305,7 @@ fn driver() -> SocketAddr {
             let mut process = Process::spawn(command, Signal::Kill);
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let deadline = Instant::now() + PATIENCE;
-            // It ends when somebody else has taken the port.
+            // The driver ends if another process has taken the port.
             while process.exited().is_none() {
                 let status = exchange(address, "GET /status");
                 if status.is_ok_and(|answer| answer.contains("ChromeDriver ready")) && process.exited().is_none() {
@@ -320,15 +320,15 @@ fn driver() -> SocketAddr {
     DRIVER.get_or_init(start).address
 }
 
-/// Sends a request to the driver and returns the answer, without an asynchronous runtime around it.
+/// Sends a request to the driver and returns the answer. Works without an async runtime.
 fn exchange(driver: SocketAddr, line: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&driver, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // It refuses other names than its own.
+    // The driver accepts only the host name localhost.
     stream.write_all(format!("{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())?;
     let (mut answer, mut part) = (String::new(), [0; 4096]);
     loop {
-        // The driver may keep the connection all the same.
+        // The driver may keep the connection open in spite of `connection: close`.
         let length = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length:"))?;
             Some((length.trim().parse::<usize>().ok()?, body.len()))

@@ -1,4 +1,4 @@
-//! A certificate authority of the tests, made with openssl.
+//! A certificate authority for tests, made with openssl.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub struct Authority {
     certificate: PathBuf,
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its key, in PEM files.
 pub struct Issued {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -27,7 +27,7 @@ impl Authority {
         Authority { folder, certificate }
     }
 
-    /// Its own certificate, which whoever trusts it has.
+    /// The authority's own certificate, for the programs that should trust it.
     pub fn certificate(&self) -> &Path {
         &self.certificate
     }
@@ -36,7 +36,7 @@ impl Authority {
         self.folder.path()
     }
 
-    /// A certificate for `name`, with alternative names such as `DNS:localhost`.
+    /// Issues a certificate for `name`, with alternative names such as `DNS:localhost`.
     pub fn issue(&self, name: &str, alternatives: &str) -> Issued {
         let folder = self.folder.path();
         let text = format!("subjectAltName={alternatives}\nbasicConstraints=critical,CA:FALSE\n");

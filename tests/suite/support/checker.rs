@@ -1,7 +1,7 @@
-//! The histories of all keys of a run, shared by many threads, and the summary of what was found.
+//! The histories of all keys of a run, shared by many threads, and the summary of the results.
 //!
-//! Reads are judged as they come, against what is recorded by then, so a run may be as long as it
-//! likes; why that is never unjust stands in [`super::history`].
+//! Each read is judged when it arrives, against what is recorded by then, so a run can be as long as needed.
+//! [`super::history`] explains why this never gives a false violation.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{At, Change, Found, History, Loss, Lost, Outcome, Read, Rules, Violation};
 
-/// Violations of a kind and during a fault that are described in full.
+/// How many violations of one kind during one fault are described in full.
 const DESCRIBED: u64 = 2;
 
 pub struct Checker {
@@ -22,7 +22,7 @@ pub struct Checker {
     situation: RwLock<Situation>,
     tally: Tally,
     described: Mutex<Vec<String>>,
-    /// By kind and by the fault that was the last.
+    /// Counts by kind and by the latest fault before the violation.
     violations: Mutex<BTreeMap<(Violation, String), u64>>,
     faults: Mutex<Vec<String>>,
 }
@@ -51,13 +51,13 @@ struct Tally {
     unknown: AtomicU64,
 }
 
-/// Takes a poisoned lock, too: another thread's failure is reported by that thread.
+/// Also takes a poisoned lock: the thread that failed reports its own failure.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Checker {
-    /// A run with these keys that begins now.
+    /// A run with these keys. It begins now.
     pub fn new(bound: Duration, keys: impl IntoIterator<Item = String>) -> Checker {
         let key = |name| Key { name, shard: OnceLock::new(), history: Mutex::default() };
         Checker {
@@ -72,7 +72,7 @@ impl Checker {
         }
     }
 
-    /// The one clock of the run.
+    /// The only clock of the run.
     pub fn now(&self) -> At {
         self.began.elapsed()
     }
@@ -85,19 +85,19 @@ impl Checker {
         &self.keys[key].name
     }
 
-    /// Notes on which shard a key lies.
+    /// Records which shard owns a key.
     pub fn place(&self, key: usize, shard: &str) {
         let known = self.keys[key].shard.get_or_init(|| shard.to_owned());
         assert_eq!(known, shard, "a key stays on its shard");
     }
 
-    /// Records a write that is about to be sent, and numbers it.
+    /// Records a write that is about to be sent, and returns its number.
     pub fn begin_write(&self, key: usize, change: Change) -> u64 {
         let mut history = locked(&self.keys[key].history);
         history.begin(change, self.now())
     }
 
-    /// Records how it ended. `found_nothing` says that the answer told of an empty place before it.
+    /// Records how a write ended. `found_nothing`: the answer said that the key did not exist before this write.
     pub fn end_write(&self, key: usize, number: u64, outcome: Outcome, found_nothing: bool) {
         match outcome {
             Outcome::Acknowledged(_) => &self.tally.acknowledged,
@@ -108,8 +108,8 @@ impl Checker {
         let mut history = locked(&self.keys[key].history);
         history.end(number, outcome);
         let (Outcome::Acknowledged(end), true) = (outcome, found_nothing) else { return };
-        let start = history.write(number).expect("it was begun").start;
-        // A write sees what its shard has, so it counts as a read of that.
+        let start = history.write(number).expect("the write was begun").start;
+        // A write reports the state that its shard had, so it also counts as a read.
         let read = Read { instance: 0, found: Found::Nothing, start, end, no_cache: true };
         let verdict = self.with_rules(key, |rules| history.judge_absence_before(number, &read, rules));
         if let Some(violation) = verdict.violation {
@@ -117,7 +117,7 @@ impl Checker {
         }
     }
 
-    /// Judges an answered read; `said` is what else the answer tells.
+    /// Judges an answered read. `said` is what else the answer says, for the description of a violation.
     pub fn read(&self, key: usize, read: &Read, said: &str) {
         self.tally.reads.fetch_add(1, Relaxed);
         let mut history = locked(&self.keys[key].history);
@@ -136,12 +136,12 @@ impl Checker {
         }
     }
 
-    /// A read that got an error, or no answer.
+    /// Counts a read that got an error or no answer.
     pub fn unanswered(&self) {
         self.tally.unanswered.fetch_add(1, Relaxed);
     }
 
-    /// An answer that the contract does not know.
+    /// Reports an answer that the contract does not allow.
     pub fn unexpected(&self, answer: &str) {
         self.count(Violation::Unexpected, || format!("an unexpected answer at {:.3?}: {answer}", self.now()));
     }
@@ -157,37 +157,37 @@ impl Checker {
         change(&mut self.situation.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Everything is well from now on.
+    /// Records that there is no fault from now on.
     pub fn is_healthy(&self) {
         let now = self.now();
         self.change(|situation| situation.healthy_since = Some(now));
     }
 
-    /// A fault is about to be brought about.
+    /// Records that a fault is about to begin.
     pub fn fault(&self, name: &str) {
         self.change(|situation| situation.healthy_since = None);
         eprintln!("{:9.3} s  {name}", self.now().as_secs_f64());
         locked(&self.faults).push(name.to_owned());
     }
 
-    /// Said of the fault under way.
+    /// Prints a remark about the current fault.
     pub fn remark(&self, text: &str) {
         eprintln!("{:9.3} s      {text}", self.now().as_secs_f64());
     }
 
-    /// A shard is about to lose data, from what was acknowledged `since` on where it is the latest.
+    /// Records that a shard is about to lose data. The loss also covers the time `since` before now.
     pub fn begin_loss(&self, shard: &str, what: Lost, since: Duration) {
         let from = self.now().saturating_sub(since);
         let loss = Loss { from, until: None, what };
         self.change(|situation| situation.losses.entry(shard.to_owned()).or_default().push(loss));
     }
 
-    /// It loses none any more.
+    /// Records that the shard stops losing data.
     pub fn end_loss(&self, shard: &str) {
         let now = self.now();
         self.change(|situation| {
-            let losses = situation.losses.get_mut(shard).expect("it began to lose");
-            losses.last_mut().expect("it began to lose").until = Some(now);
+            let losses = situation.losses.get_mut(shard).expect("begin_loss was called");
+            losses.last_mut().expect("begin_loss was called").until = Some(now);
         });
     }
 
@@ -195,7 +195,7 @@ impl Checker {
         self.tally.reads.load(Relaxed)
     }
 
-    /// Writes acknowledged so far.
+    /// The number of writes acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.tally.acknowledged.load(Relaxed)
     }
@@ -204,7 +204,7 @@ impl Checker {
         locked(&self.violations).values().sum()
     }
 
-    /// How many violations there were of this kind.
+    /// The number of violations of this kind.
     pub fn violations_of(&self, kind: Violation) -> u64 {
         locked(&self.violations).iter().filter(|((other, _), _)| *other == kind).map(|(_, times)| times).sum()
     }
@@ -229,7 +229,7 @@ impl Checker {
                 read.instance,
                 read.found,
                 read.start,
-                if read.no_cache { " without caches" } else { "" },
+                if read.no_cache { " with no-cache" } else { "" },
                 read.end,
             );
             let found = match read.found {

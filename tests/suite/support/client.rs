@@ -1,4 +1,4 @@
-//! A client with a name for every call of the contract. Bodies go out as the text they are given.
+//! An HTTP client with a method for every call of the contract. It sends bodies exactly as given.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,13 +66,13 @@ impl Client {
         Client { http, base: format!("http://{address}") }
     }
 
-    /// Any request. A request that gets no answer fails the test.
+    /// Sends any request. If no answer comes, the test fails.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
         let shown = format!("{method} {path}");
         self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{shown}: {error:?}"))
     }
 
-    /// Any request, where no answer at all is one of the outcomes.
+    /// Sends any request. No answer is an error, which the test may expect.
     pub async fn try_send(
         &self,
         method: Method,
@@ -137,7 +137,7 @@ impl Client {
         self.mset_raw(namespace, json!({ "entries": entries }).to_string()).await
     }
 
-    /// mset of entries of different keys, every one of which must be stored.
+    /// mset of entries with different keys. The test fails unless every one is stored.
     pub async fn fill(&self, namespace: &str, entries: &Value) {
         let stored = entries.as_array().map_or(0, Vec::len);
         let all = json!({"success": true, "stored": stored});
@@ -215,7 +215,7 @@ impl Client {
         self.fetch(&with_query(format!("{}/logs", policy_path(namespace)), query)).await
     }
 
-    /// GET of a path that is none of the above.
+    /// GET of a path that has no method here.
     pub async fn fetch(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], None).await
     }

@@ -1,15 +1,15 @@
-//! A thousand keys that have one 64-bit XXH3 under the project's fixed seed, in the namespace [`NAMESPACE`].
+//! A thousand keys with the same 64-bit XXH3 hash under the project's fixed seed, in the namespace [`NAMESPACE`].
 //!
-//! XXH3 adds up what it computes of each 8 bytes of a long text. In these keys the 8 bytes at 68 differ freely,
-//! and those at 132 are what makes up for it: their sum is the same in all keys, and so is the sum of the
-//! products. `collisions.txt` has the free bytes; a search found them.
+//! For long texts, XXH3 adds up values computed from each 8 bytes. In these keys the 8 bytes at offset 68 differ
+//! freely, and the 8 bytes at offset 132 compensate: the sum of the two parts is the same in all keys, and so is the
+//! sum of their products. `collisions.txt` contains the free bytes, which a search found.
 
-/// The namespace is part of the text that is hashed.
+/// The hash covers the namespace as well, so the keys collide only in this one.
 pub const NAMESPACE: &str = "dos";
 
 const FREE: &str = include_str!("collisions.txt");
 
-/// The sum of the two parts that differ, as little-endian numbers.
+/// The sum of the two parts that differ, both read as little-endian numbers.
 const SUM: u64 = 0xa3b6_9d8a_8bb6_7391;
 
 const START: &str = "62ks2zz3ooc7djfeeh7aspf1clpbpgqgmjahztwqj013yovcbov0zhfudox26pzlskfp";

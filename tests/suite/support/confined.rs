@@ -1,5 +1,5 @@
-//! A service that its shards grant as little as possible: the least user of `docs/OPERATIONS.md`, without INFO, on
-//! servers that have no KEYS.
+//! A service with as few rights on its shards as possible: the least user of `docs/OPERATIONS.md` without INFO, on
+//! servers without KEYS.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,8 @@ use super::acl;
 use super::redis::Redis;
 use super::service::Service;
 
-/// The one that the tests of this process share. Where it does not start, each test fails at once but the first.
+/// The service that the tests of this process share. If it does not start, the first test waits for the failure and
+/// every later test fails at once.
 pub fn shared_service() -> &'static Service {
     static SHARED: LazyLock<(Service, [Redis; 3])> = LazyLock::new(|| {
         let servers = Redis::three_with(&["--rename-command", "KEYS", ""]);

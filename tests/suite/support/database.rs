@@ -1,4 +1,4 @@
-//! A look into what a service wrote into its database, SQLite or PostgreSQL.
+//! Queries on the database of a service, SQLite or PostgreSQL.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use super::service::{Service, Settings};
 use super::{postgres, scratch};
 
-/// Where a service keeps its rows; outlives it.
+/// The database of a service. It outlives the service.
 pub enum Database {
-    /// In this working folder, at its default place.
+    /// The SQLite file at its default place in this working folder.
     Sqlite(TempDir),
     Postgres(String),
 }
 
-/// A service on each database, with these settings added, and where its rows are.
+/// One service on each database, started with settings that `change` adjusts, and its database.
 pub fn both(change: impl Fn(Settings) -> Settings) -> [(Service, Database); 2] {
     both_settings().map(|(settings, database)| (Service::start(change(settings)), database))
 }
 
-/// What [`both`] starts its services with, for services that are started more than once.
+/// The settings of the services of [`both`], for tests that start a service more than once.
 pub fn both_settings() -> [(Settings, Database); 2] {
     let folder = scratch::folder("database");
     let url = postgres::shared().fresh_database();
@@ -51,7 +51,7 @@ impl Database {
         self.number(&format!("SELECT count(*) FROM {table}")).await
     }
 
-    /// The number that a query of this test gives.
+    /// The number that a query returns.
     pub async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         let query = sqlx::query_scalar(AssertSqlSafe(sql));
         Ok(match self {
@@ -62,7 +62,7 @@ impl Database {
         })
     }
 
-    /// The text that a query of this test gives.
+    /// The text that a query returns.
     pub async fn text(&self, sql: &str) -> anyhow::Result<String> {
         Ok(match self {
             Database::Sqlite(_) => {
@@ -74,16 +74,16 @@ impl Database {
         })
     }
 
-    /// Carries out a statement of this test, the one for the database that it is.
+    /// Executes one of the two statements, depending on the database.
     pub async fn execute(&self, sqlite: &str, postgres: &str) {
         match self {
             Database::Sqlite(_) => {
                 let mut connection = self.sqlite().await.expect("the file");
-                sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut connection).await.expect("SQLite takes it");
+                sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut connection).await.expect("SQLite runs it");
             }
             Database::Postgres(_) => {
                 let mut connection = self.postgres().await.expect("the server");
-                sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.expect("PostgreSQL takes it");
+                sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.expect("PostgreSQL runs it");
             }
         }
     }

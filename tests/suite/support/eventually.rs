@@ -1,23 +1,22 @@
-//! Waiting for something to become true: short interval, long limit, and the last reason when it
-//! does not.
+//! Waits until a condition holds: short interval, long limit. A timeout reports the last reason.
 
 use std::future::Future;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// How often [`eventually`] looks again.
+/// How often [`eventually`] calls its probe.
 pub const INTERVAL: Duration = Duration::from_millis(10);
 
-/// For what takes a round trip or a background tick of a second: generous, since a passing test never
+/// The limit for a round trip or a background task that runs every second. It is generous, since a passing test never
 /// waits this long.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// For servers that have to come back and be reconnected to.
+/// The limit for a server that restarts and to which the service reconnects.
 pub const LATER: Duration = Duration::from_secs(30);
 
-/// Calls `probe` until it succeeds and returns what it found.
+/// Calls `probe` until it succeeds, and returns its result.
 ///
-/// Panics at `limit` with the probe's last reason.
+/// After `limit` it panics with the last reason of `probe`.
 #[track_caller]
 pub fn eventually<T>(limit: Duration, mut probe: impl AsyncFnMut() -> anyhow::Result<T>) -> impl Future<Output = T> {
     let caller = Location::caller();

@@ -1,6 +1,5 @@
-//! A TCP gate in front of a Redis: it holds up single answers, and whatever follows them on their
-//! connection, for tests in which two answers overtake each other. What a network does as a whole is the
-//! [`proxy`](super::proxy)'s.
+//! A TCP gate in front of a Redis. It holds back single answers and everything behind them on the same connection,
+//! for tests in which two answers overtake each other. For faults of the whole network see [`proxy`](super::proxy).
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,19 +16,19 @@ use super::redis::Redis;
 pub struct Gate {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Taken by the drop alone.
+    /// `Some` until the drop.
     runtime: Option<Runtime>,
 }
 
 struct Shared {
     server: SocketAddr,
-    /// What an answer must have in it to be held.
+    /// An answer that contains one of these is held.
     needles: watch::Sender<Vec<&'static str>>,
     held: AtomicU64,
 }
 
 impl Gate {
-    /// A gate on a free port that lets everything pass.
+    /// A gate on a free port that passes everything on.
     pub fn in_front_of(redis: &Redis) -> Gate {
         let url = redis.url();
         let server = url.strip_prefix("redis://").and_then(|address| address.parse().ok());
@@ -48,18 +47,17 @@ impl Gate {
         format!("redis://{}", self.address)
     }
 
-    /// Holds up each connection whose server sends `needle`, from those bytes on, until
-    /// [`Gate::release`].
+    /// Stops passing on the answers of a connection as soon as one contains `needle`, until [`Gate::release`].
     pub fn hold(&self, needle: &'static str) {
         self.shared.needles.send_modify(|needles| needles.push(needle));
     }
 
-    /// Lets pass what was held for `needle`, late but whole and in order.
+    /// Passes on what was held for `needle`: late, but complete and in order.
     pub fn release(&self, needle: &'static str) {
         self.shared.needles.send_modify(|needles| needles.retain(|held| *held != needle));
     }
 
-    /// How often a connection has been held up so far.
+    /// How often a connection was held so far.
     pub fn held(&self) -> u64 {
         self.shared.held.load(Ordering::SeqCst)
     }
@@ -68,7 +66,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A plain drop would wait for the thread, which a test's runtime forbids.
+            // A plain drop would block until the thread ends, which panics inside a test's runtime.
             runtime.shutdown_background();
         }
     }
@@ -79,7 +77,7 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
     loop {
         let (client, _) = listener.accept().await.expect("the gate can accept");
         let shared = Arc::clone(&shared);
-        // A connection ends with an error when either side is gone: both are then closed, and that is all.
+        // When one side is gone, `pass` returns an error and both sockets are closed. Nothing else is to do.
         tokio::spawn(async move { pass(client, &shared).await });
     }
 }
@@ -103,7 +101,7 @@ async fn answers(
 ) -> io::Result<()> {
     let mut needles = shared.needles.subscribe();
     let mut chunk = vec![0; 64 * 1024];
-    // The end of what was read before: a needle may lie across two reads.
+    // The end of the previous reads, since a needle may be split across two reads.
     let mut before = Vec::new();
     loop {
         let length = from.read(&mut chunk).await?;

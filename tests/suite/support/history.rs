@@ -1,14 +1,14 @@
-//! What may be read of a key: the history of its writes, and the verdict on a read.
+//! The writes of a key, and a judgement for each read: which answers are correct.
 //!
-//! A key has one writer, so its writes are totally ordered and numbered from 1; a value says its number.
-//! All times are of one clock. What a verdict rests on:
+//! A key has one writer, so its writes are totally ordered. They are numbered from 1, and a value contains the number
+//! of its write. All times come from one clock. The judgement relies on this:
 //!
-//! - A write may take effect between its start and its end; one of unknown outcome at any moment after
-//!   its start, once or never; one that was refused never.
-//! - An acknowledged write binds every read that starts a bound after its end: the value is its own or
-//!   a newer one.
-//! - Nothing here is known before it is recorded, and a write is recorded before it is sent. A verdict
-//!   that knows of too few acknowledgements is too mild, never wrong.
+//! - A write takes effect between its start and its end. A write of unknown outcome may take effect at any moment
+//!   after its start, once or never. A refused write never takes effect.
+//! - A read that starts more than the bound after the end of an acknowledged write must return the value of this
+//!   write or a newer one.
+//! - A write is recorded before it is sent, and only recorded facts count. If an acknowledgement is not yet recorded,
+//!   the judgement may be too mild, but a reported violation is always real.
 //!
 //! Pure: no clock, no network, no threads.
 
@@ -26,11 +26,11 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     UnderWay,
-    /// It has happened by then.
+    /// The write has taken effect by this moment.
     Acknowledged(At),
-    /// It has not happened and never will.
+    /// The write has not taken effect and never will.
     Refused,
-    /// It may have happened, and may yet.
+    /// The write may have taken effect, or may still do so.
     Unknown,
 }
 
@@ -44,7 +44,7 @@ pub struct Write {
 /// What a read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The value of this write.
+    /// The value of the write with this number.
     Value(u64),
     Nothing,
 }
@@ -56,24 +56,24 @@ pub struct Read {
     pub found: Found,
     pub start: At,
     pub end: At,
-    /// Whether it asked for the shard's own answer, which is to be the newest.
+    /// Whether the read carried `no-cache`, so that the owning shard answers with its newest value.
     pub no_cache: bool,
 }
 
-/// A fault that may take acknowledged writes along.
+/// A fault that may lose acknowledged writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
     pub from: At,
-    /// None while it lasts.
+    /// `None` while the fault lasts.
     pub until: Option<At>,
     pub what: Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// All that was written before its end.
+    /// Everything that was written before the fault ended.
     Everything,
-    /// What was acknowledged while it lasted, so that older values come back.
+    /// Only writes acknowledged during the fault, so that older values may come back.
     Latest,
 }
 
@@ -83,42 +83,42 @@ impl Loss {
     }
 }
 
-/// What reads are judged by, beside the history.
+/// The rules for a judgement, beside the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'r> {
     pub bound: Duration,
-    /// Of the key's shard.
+    /// The losses of the key's shard.
     pub losses: &'r [Loss],
-    /// Since when there is no fault, nor the trace of one; None while there is.
+    /// The start of the current phase without a fault or its after-effects. `None` during a fault.
     pub healthy_since: Option<At>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
-    /// A value that nobody had written by then.
+    /// A value that no write had started to store by then.
     NeverWritten,
     /// The value of a write that was refused.
     Refused,
     /// A value that was replaced longer ago than the bound.
     Stale,
-    /// A value that was replaced before the shard was asked for its own.
+    /// The answer to a `no-cache` read that was already replaced when the read started.
     NotTheShards,
-    /// Nothing where an acknowledged write has to be.
+    /// A miss although an acknowledged write must be visible.
     LostWrite,
-    /// Something older than what the same instance had answered before.
+    /// Something older than an earlier answer of the same instance.
     BackInTime,
-    /// An answer that is none of those that the contract knows.
+    /// An answer that the contract does not allow.
     Unexpected,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub violation: Option<Violation>,
-    /// For how long the answer had been replaced when it was asked for.
+    /// How long before the read started the answer had been replaced.
     pub behind: Option<Duration>,
-    /// Whether only a write of unknown outcome explains it.
+    /// Whether only a write of unknown outcome explains the answer.
     pub of_unknown_outcome: bool,
-    /// Where the instance went back: what it had answered before.
+    /// For [`Violation::BackInTime`]: the newest write that the instance had answered before.
     pub known: Option<u64>,
 }
 
@@ -128,7 +128,7 @@ impl Verdict {
     }
 }
 
-/// The writes of a key, and the newest that instances were seen to know.
+/// The writes of a key, and the newest write that each instance has answered.
 #[derive(Debug, Default)]
 pub struct History {
     writes: Vec<Write>,
@@ -137,19 +137,19 @@ pub struct History {
     seen: Vec<Seen>,
 }
 
-/// What an instance answered in one healthy phase: pairs of a read's end and the write it found, both
-/// ascending, so that one look finds the newest that was known by some moment.
+/// The answers of an instance in one healthy phase: pairs of the end of a read and the write it found. Both ascend,
+/// so one binary search finds the newest write that was known at a moment.
 #[derive(Debug, Default)]
 struct Seen {
     phase: Option<At>,
     marks: Vec<(At, u64)>,
 }
 
-/// More marks than reads are under way at once; older ones may go.
+/// More marks than there are concurrent reads, so the oldest may be dropped.
 const MARKS: usize = 64;
 
 impl History {
-    /// Records a write that is about to be sent, and numbers it.
+    /// Records a write that is about to be sent, and returns its number.
     pub fn begin(&mut self, change: Change, start: At) -> u64 {
         self.writes.push(Write { change, start, outcome: Outcome::UnderWay });
         self.writes.len() as u64
@@ -172,12 +172,12 @@ impl History {
         self.writes.len() as u64
     }
 
-    /// The first acknowledged write after `number` that no loss took along, and its end.
+    /// The first acknowledged write after `number` that no fault may have lost, and its end.
     pub fn replaced(&self, number: u64, losses: &[Loss]) -> Option<(u64, At)> {
         (number + 1..=self.newest()).find_map(|later| Some((later, self.binding(later, losses)?)))
     }
 
-    /// Judges a read; what it found counts from then on as known to its instance.
+    /// Judges a read. From then on its instance is known to have seen what the read found.
     pub fn judge(&mut self, read: &Read, rules: &Rules<'_>) -> Verdict {
         let (verdict, number) = match read.found {
             Found::Value(number) => (self.judge_value(number, read, rules), Some(number)),
@@ -195,13 +195,13 @@ impl History {
             *seen = Seen { phase: Some(phase), marks: Vec::new() };
         }
         let known = seen.known_by(read.start);
-        // What is of unknown outcome may take effect after something newer.
+        // A write of unknown outcome may take effect after a newer one, so it is no proof.
         let went_back = match read.found {
             Found::Value(number) => {
                 let is_certain = |write: &Write| matches!(write.outcome, Outcome::Acknowledged(_));
                 number < known && self.write(number).is_some_and(is_certain)
             }
-            // A miss is as new as the newest delete that it can be of.
+            // A miss counts as the newest delete that can explain it.
             Found::Nothing => {
                 let may_be_late = self.first_unknown_delete.is_some_and(|start| start <= read.end);
                 known > 0 && !may_be_late && self.delete_after(known - 1, self.newest(), read.end).is_none()
@@ -216,7 +216,7 @@ impl History {
         }
     }
 
-    /// Judges what the write `number` said of the state before it: that there was nothing.
+    /// Judges the statement of write `number` that the key did not exist before it.
     pub fn judge_absence_before(&self, number: u64, read: &Read, rules: &Rules<'_>) -> Verdict {
         self.judge_miss(number - 1, read, rules).0
     }
@@ -242,7 +242,7 @@ impl History {
         Verdict { violation, behind, ..Verdict::default() }
     }
 
-    /// The verdict on a miss, of the writes up to `newest`, and the oldest write that it can be of.
+    /// Judges a miss, considering the writes up to `newest`. Also returns the oldest delete that explains it.
     fn judge_miss(&self, newest: u64, read: &Read, rules: &Rules<'_>) -> (Verdict, Option<u64>) {
         let bound = if read.no_cache { Duration::ZERO } else { rules.bound };
         let binds = |number: &u64| self.binding(*number, rules.losses).is_some_and(|end| end + bound < read.start);
@@ -266,7 +266,7 @@ impl History {
         }
     }
 
-    /// How long a legal miss had been replaced, taken for the newest delete that it can be of.
+    /// For a correct miss: how long before the read the newest delete that explains it had been replaced.
     fn behind_of_a_miss(&self, newest: u64, read: &Read, rules: &Rules<'_>) -> Verdict {
         let is_its = |number: &u64| {
             let write = &self.writes[index(*number)];
@@ -278,7 +278,7 @@ impl History {
         Verdict { behind, ..Verdict::default() }
     }
 
-    /// The first delete after `number` and up to `newest` that may have happened by `moment`.
+    /// The first delete after `number` and up to `newest` that may have taken effect by `moment`.
     fn delete_after(&self, number: u64, newest: u64, moment: At) -> Option<u64> {
         (number + 1..=newest).find(|number| {
             let write = &self.writes[index(*number)];
@@ -286,7 +286,7 @@ impl History {
         })
     }
 
-    /// The end of a write that binds later reads.
+    /// The end of an acknowledged write that later reads must see, unless a fault may have lost it.
     fn binding(&self, number: u64, losses: &[Loss]) -> Option<At> {
         let Outcome::Acknowledged(end) = self.write(number)?.outcome else { return None };
         let may_be_gone = losses.iter().any(|loss| loss.what == Lost::Latest && loss.covers(end));
@@ -295,7 +295,7 @@ impl History {
 }
 
 impl Seen {
-    /// The newest write of an answer that had come before `moment`; 0 for none.
+    /// The newest write in an answer that came before `moment`, or 0.
     fn known_by(&self, moment: At) -> u64 {
         let before = self.marks.partition_point(|(end, _)| *end < moment);
         if before == 0 { 0 } else { self.marks[before - 1].1 }
@@ -314,7 +314,7 @@ impl Seen {
     }
 }
 
-/// Where the write of this number is; beyond the end for 0.
+/// The position of a write in the list. For 0 a position beyond its end.
 fn index(number: u64) -> usize {
     usize::try_from(number.wrapping_sub(1)).unwrap_or(usize::MAX)
 }
@@ -337,7 +337,7 @@ mod tests {
         Rules { healthy_since: Some(at(0)), ..rules() }
     }
 
-    /// Writes at 0, 100, 200 and so on, each acknowledged 10 ms later.
+    /// Writes that start at 0, 100, 200 ms and so on, each acknowledged 10 ms later.
     fn acknowledged(changes: &[Change]) -> History {
         let mut history = History::default();
         for (place, change) in (0..).zip(changes) {
@@ -360,7 +360,7 @@ mod tests {
     use Found::{Nothing, Value};
 
     #[test]
-    fn the_newest_value_is_right_for_ever() {
+    fn the_newest_value_is_always_correct() {
         let mut history = acknowledged(&[Set, Set, Set]);
         for start in [210, 300, 1_300, 100_000] {
             assert_eq!(history.judge(&read(Value(3), start), &healthy()), Verdict::default());
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_value_is_right_up_to_the_bound_and_not_after_it() {
+    fn an_older_value_is_correct_only_within_the_bound() {
         let mut history = acknowledged(&[Set, Set, Set]);
         // The second was acknowledged at 110.
         let behind = |millis| Verdict { behind: Some(at(millis)), ..Verdict::default() };
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_from_the_shard_itself_is_never_behind() {
+    fn a_no_cache_read_must_return_the_newest_value() {
         let mut history = acknowledged(&[Set, Set]);
         let from_shard = |found, start| Read { no_cache: true, ..read(found, start) };
         assert_eq!(history.judge(&from_shard(Value(1), 105), &rules()).violation, None);
@@ -406,8 +406,12 @@ mod tests {
             assert_eq!(judged(&mut history, Value(number), 300), Some(Violation::NeverWritten), "{number}");
         }
         history.begin(Set, at(400));
-        assert_eq!(judged(&mut history, Value(3), 396), None, "it ended while the write was under way");
-        assert_eq!(judged(&mut history, Value(3), 390), Some(Violation::NeverWritten), "it ended before");
+        assert_eq!(judged(&mut history, Value(3), 396), None, "the read ended while the write was under way");
+        assert_eq!(
+            judged(&mut history, Value(3), 390),
+            Some(Violation::NeverWritten),
+            "the read ended before the write"
+        );
     }
 
     #[test]
@@ -419,17 +423,17 @@ mod tests {
     }
 
     #[test]
-    fn a_write_of_unknown_outcome_is_right_whenever_it_is_read_and_binds_nobody() {
+    fn a_write_of_unknown_outcome_may_be_read_at_any_time_and_replaces_nothing() {
         let mut history = acknowledged(&[Set, Set, Set]);
         history.end(2, Outcome::Unknown);
         let unknown = Verdict { of_unknown_outcome: true, ..Verdict::default() };
         assert_eq!(history.judge(&read(Value(2), 90_000), &healthy()), unknown);
-        assert_eq!(judged(&mut history, Value(1), 1_205), None, "the second binds nobody");
-        assert_eq!(judged(&mut history, Value(1), 1_211), Some(Violation::Stale), "the third does");
+        assert_eq!(judged(&mut history, Value(1), 1_205), None, "the second may not have happened");
+        assert_eq!(judged(&mut history, Value(1), 1_211), Some(Violation::Stale), "the third has replaced the first");
     }
 
     #[test]
-    fn the_newest_write_needs_no_outcome() {
+    fn the_newest_write_may_be_read_before_its_outcome_is_known() {
         let mut history = acknowledged(&[Set]);
         let number = history.begin(Set, at(100));
         assert_eq!(judged(&mut history, Value(number), 200), None);
@@ -442,10 +446,10 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_is_right_before_the_first_write_and_after_a_delete() {
+    fn a_miss_is_correct_before_the_first_write_and_after_a_delete() {
         let mut history = acknowledged(&[Set, Delete, Set]);
         assert_eq!(judged(&mut history, Nothing, 900), None, "within the bound of the first");
-        assert_eq!(judged(&mut history, Nothing, 1_100), None, "the delete began by then");
+        assert_eq!(judged(&mut history, Nothing, 1_100), None, "the delete had begun by then");
         assert_eq!(judged(&mut history, Nothing, 1_210), None, "within the bound of the third");
         assert_eq!(judged(&mut history, Nothing, 1_211), Some(Violation::LostWrite));
         let verdict = history.judge(&read(Nothing, 700), &rules());
@@ -458,7 +462,7 @@ mod tests {
         assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
         let delete = history.begin(Delete, at(2_100));
         assert_eq!(judged(&mut history, Nothing, 2_000), Some(Violation::LostWrite));
-        assert_eq!(judged(&mut history, Nothing, 2_099), None, "it ended after the delete began");
+        assert_eq!(judged(&mut history, Nothing, 2_099), None, "the read ended after the delete began");
         history.end(delete, Outcome::Refused);
         assert_eq!(judged(&mut history, Nothing, 2_200), Some(Violation::LostWrite));
     }
@@ -472,13 +476,13 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_finds_nothing_before_it_tells_of_a_lost_write() {
+    fn a_write_that_finds_no_entry_can_reveal_a_lost_write() {
         let history = acknowledged(&[Set, Delete, Set, Set]);
         let before = |number: u64, start| {
             let own = Read { no_cache: true, ..read(Nothing, start) };
             history.judge_absence_before(number, &own, &rules()).violation
         };
-        assert_eq!(before(1, 0), None, "nothing was there");
+        assert_eq!(before(1, 0), None, "no entry existed before");
         assert_eq!(before(2, 100), Some(Violation::LostWrite), "the delete found nothing");
         assert_eq!(before(3, 200), None, "deleted before");
         assert_eq!(before(4, 300), Some(Violation::LostWrite));
@@ -494,10 +498,10 @@ mod tests {
             history.judge(&read(found, start), &Rules { losses, ..rules() }).violation
         };
         for losses in [loss(None), loss(Some(at(3_000)))] {
-            assert_eq!(judge(&mut history, &losses, Nothing, 1_900), Some(Violation::LostWrite), "before it");
+            assert_eq!(judge(&mut history, &losses, Nothing, 1_900), Some(Violation::LostWrite), "before the loss");
             assert_eq!(judge(&mut history, &losses, Nothing, 2_500), None);
             assert_eq!(judge(&mut history, &losses, Nothing, 4_900), None);
-            assert_eq!(judge(&mut history, &losses, Value(1), 4_900), Some(Violation::Stale), "it was long gone");
+            assert_eq!(judge(&mut history, &losses, Value(1), 4_900), Some(Violation::Stale), "replaced long before");
         }
         assert_eq!(judge(&mut history, &loss(Some(at(3_000))), Nothing, 6_010), None, "within the bound");
         let seen = judge(&mut history, &loss(Some(at(3_000))), Nothing, 6_011);
@@ -505,14 +509,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failover_frees_from_what_was_acknowledged_in_it_alone() {
+    fn a_failover_excuses_only_writes_acknowledged_during_it() {
         let mut history = acknowledged(&[Set, Set, Set]);
         let losses = [Loss { from: at(150), until: Some(at(220)), what: Lost::Latest }];
         let rules = Rules { losses: &losses, ..rules() };
         let mut judge = |found, start| history.judge(&read(found, start), &rules).violation;
         assert_eq!(judge(Value(2), 9_000), None, "the third may be gone");
         assert_eq!(judge(Value(3), 9_000), None, "or not");
-        assert_eq!(judge(Value(1), 9_000), Some(Violation::Stale), "the second may not");
+        assert_eq!(judge(Value(1), 9_000), Some(Violation::Stale), "the second cannot be lost");
         assert_eq!(judge(Nothing, 9_000), Some(Violation::LostWrite));
     }
 
@@ -525,12 +529,12 @@ mod tests {
         };
         assert_eq!(judge(0, Value(2), 120), None);
         assert_eq!(judge(1, Value(1), 130), None, "another instance");
-        assert_eq!(judge(0, Value(1), 125), None, "both were under way");
+        assert_eq!(judge(0, Value(1), 125), None, "both reads were under way");
         assert_eq!(judge(0, Value(1), 126), Some(Violation::BackInTime));
         assert_eq!(judge(0, Value(3), 210), None);
         assert_eq!(judge(0, Value(2), 300), Some(Violation::BackInTime));
         assert_eq!(judge(0, Nothing, 300), Some(Violation::BackInTime));
-        assert_eq!(judge(0, Value(2), 214), None, "asked before the answer with the third had come");
+        assert_eq!(judge(0, Value(2), 214), None, "started before the answer with the third write came");
     }
 
     #[test]
@@ -544,7 +548,7 @@ mod tests {
 
         let mut history = acknowledged(&[Set, Delete]);
         for start in [1_150, 1_200, 1_205] {
-            assert_eq!(history.judge(&read(Nothing, start), &healthy()).violation, None, "surely of the delete");
+            assert_eq!(history.judge(&read(Nothing, start), &healthy()).violation, None, "explained by the delete");
         }
         let verdict = history.judge(&read(Value(1), 1_210), &Rules { bound: at(5_000), ..healthy() });
         assert_eq!(verdict.violation, Some(Violation::BackInTime));
@@ -558,7 +562,7 @@ mod tests {
         };
         assert_eq!(judge(&mut history, Value(2), 120, Some(at(0))), None);
         assert_eq!(judge(&mut history, Value(1), 200, None), None, "a fault");
-        assert_eq!(judge(&mut history, Value(1), 290, Some(at(300))), None, "asked during the fault");
+        assert_eq!(judge(&mut history, Value(1), 290, Some(at(300))), None, "started during the fault");
         assert_eq!(judge(&mut history, Value(1), 300, Some(at(300))), None, "a new phase");
         assert_eq!(judge(&mut history, Value(2), 320, Some(at(300))), None);
         assert_eq!(judge(&mut history, Value(1), 340, Some(at(300))), Some(Violation::BackInTime));

@@ -1,5 +1,5 @@
-//! HTTP over one connection that stays open and waits for each answer: what a cache-aside program
-//! does, at little cost, for the tests that send a hundred thousand requests or a gigabyte.
+//! HTTP over one keep-alive connection that waits for each answer, as a cache-aside program does. It costs little,
+//! for tests that send a hundred thousand requests or a gigabyte.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,10 +16,10 @@ use super::answer::Answer;
 use super::client::{cache_path, key_path};
 use super::service::Service;
 
-/// Everything is answered within this.
+/// The default timeout for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Entries of one mset.
+/// How many entries [`fill`] puts into one mset.
 pub const BATCH: usize = 1_000;
 
 /// A connection to a service.
@@ -30,7 +30,7 @@ pub struct Line {
     body: Vec<u8>,
 }
 
-/// An answer that lies in the line's buffers.
+/// An answer in the buffers of the connection.
 #[derive(Clone, Copy)]
 pub struct Received<'l> {
     pub status: u16,
@@ -39,7 +39,7 @@ pub struct Received<'l> {
 }
 
 impl Received<'_> {
-    /// A header by its name in small letters, as the service sends it.
+    /// A header by its lower-case name, as the service sends it.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = std::str::from_utf8(self.head).ok()?.split("\r\n");
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
@@ -51,10 +51,10 @@ impl Line {
         Line::try_open(address, PATIENCE).expect("the service accepts connections")
     }
 
-    /// A connection on which everything is answered within `patience`, or not at all.
+    /// Opens a connection on which every wait is limited to `patience`.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// Nothing listens at `address`.
     pub fn try_open(address: SocketAddr, patience: Duration) -> io::Result<Line> {
         let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
@@ -67,15 +67,15 @@ impl Line {
     /// Sends a request that was written by [`request`].
     ///
     /// # Errors
-    /// The connection is gone, or full for as long as its patience. It is of no use any more.
+    /// The connection was closed, or nothing could be sent within its `patience`. It cannot be used any more.
     pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(request)
     }
 
-    /// Waits for the answer to what was sent.
+    /// Waits for the answer to the request that was sent.
     ///
     /// # Errors
-    /// It did not come, or is no answer. The connection is of no use any more.
+    /// The answer did not come in time, or is not valid HTTP. The connection cannot be used any more.
     pub fn receive(&mut self) -> io::Result<Received<'_>> {
         self.head.clear();
         let mut length = 0;
@@ -100,7 +100,7 @@ impl Line {
         Ok(Received { status, head: &self.head, body: &self.body })
     }
 
-    /// Sends a request and waits for its answer, of which the headers are not kept.
+    /// Sends a request and waits for its answer. The headers are dropped.
     #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
         let mut bytes = mem::take(&mut self.request);
@@ -124,7 +124,7 @@ impl Line {
         self.ask("PUT", &key_path(namespace, key), &format!("{{\"value\":{value}}}"))
     }
 
-    /// mset of entries of different keys, each a JSON object; every one must be stored.
+    /// mset of entries with different keys, each a JSON object. The test fails unless every one is stored.
     #[track_caller]
     pub fn mset(&mut self, namespace: &str, entries: impl IntoIterator<Item = String>) {
         let (mut body, mut count) = ("{\"entries\":[".to_owned(), 0);
@@ -139,7 +139,7 @@ impl Line {
         assert_eq!(answer.text(), format!("{{\"success\":true,\"stored\":{count}}}"));
     }
 
-    /// mget of these keys; answers how many were found.
+    /// mget of these keys. Returns how many were found.
     #[track_caller]
     pub fn mget(&mut self, namespace: &str, keys: impl IntoIterator<Item = String>) -> u64 {
         let mut body = String::new();
@@ -152,7 +152,7 @@ impl Line {
     }
 }
 
-/// The bytes of a request, for [`Line::send`]; `headers` are whole lines.
+/// The bytes of a request, for [`Line::send`]. `headers` are complete header lines.
 pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_request(&mut bytes, method, path, headers, body);
@@ -169,8 +169,7 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.trim().parse().ok()
 }
 
-/// Stores `entry(number)`, a JSON object, for every number, over as many connections as there are
-/// CPUs to serve them.
+/// Stores `entry(number)`, a JSON object, for every number, over two connections.
 pub fn fill(service: &Service, namespace: &str, numbers: Range<usize>, entry: impl Fn(usize) -> String + Sync) {
     let half = numbers.start + numbers.len() / 2;
     thread::scope(|scope| {

@@ -1,10 +1,10 @@
-//! Clients that write increasing values and read them everywhere, all the time, whatever happens to the
-//! servers, and the checker that hears of every call.
+//! Clients that write increasing values and read them through all instances, all the time, whatever happens to the
+//! servers. They report every call to a checker.
 //!
-//! A key has one writer. The hot keys are written many times a second; the rare ones twice in quick
-//! succession, so that a fill of the first may be under way when the second voids it, and then not for
-//! longer than the bound: a copy that should be void would otherwise be replaced before anybody could
-//! call it stale.
+//! A key has one writer. Hot keys are written many times a second. A rare key is written twice in quick succession,
+//! so that the second write may invalidate a copy while a read fills L1 with the first value. Then the key is left
+//! alone for longer than the bound. Otherwise the next write would replace an invalid copy before a read could notice
+//! that it is stale.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,16 +33,16 @@ pub struct Plan {
     pub rare: usize,
 }
 
-/// Between two writes of a hot key, of a pair, and between two pairs, in ms.
+/// The pauses in ms after a write of a hot key, between the two writes of a pair, and between two pairs.
 const HOT_PAUSE: Range<usize> = 20..80;
 const PAIR_PAUSE: Range<usize> = 2..20;
 const RARE_PAUSE: Range<usize> = 1_300..3_500;
 
-/// One key in so many is also read without caches. An instance learns from such a read, so that a copy
-/// that should be void would not be there for long.
+/// One key in this many is also read with `no-cache`. Not every key: such a read refreshes the L1 of its instance, so
+/// a copy that should be invalid would soon be gone.
 const WITHOUT_CACHES: usize = 4;
 
-/// How long a reader and a writer wait for an answer.
+/// The timeouts of readers and writers.
 const READER_PATIENCE: Duration = Duration::from_secs(3);
 const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -51,18 +51,18 @@ pub struct Load {
     plan: Plan,
     namespace: String,
     instances: Vec<Instance>,
-    /// By key: a read, and the same without caches.
+    /// By key: the request of a read, and of a read with `no-cache`.
     requests: Vec<[Vec<u8>; 2]>,
     is_over: AtomicBool,
 }
 
 struct Instance {
     address: Mutex<SocketAddr>,
-    /// Writers go elsewhere meanwhile.
+    /// While this is set, writers use other instances.
     is_avoided: AtomicBool,
 }
 
-/// Reads that were sent and not yet answered, each on a connection of its own.
+/// Reads that were sent but not answered yet, each on its own connection.
 pub struct Sent {
     instance: usize,
     reads: Vec<(Line, usize, At)>,
@@ -89,11 +89,11 @@ impl Load {
         }
     }
 
-    /// Writes every key once, learns where it lies, and then runs the clients until `during` is done.
+    /// Writes every key once, learns which shard owns it, and then runs the clients until `during` returns.
     pub fn run<T>(&self, during: impl FnOnce() -> T) -> T {
         self.prepare();
         thread::scope(|scope| {
-            // Also when `during` panics: the scope waits for its threads.
+            // Also ends the clients when `during` panics, since the scope waits for its threads.
             let _over = Over(&self.is_over);
             for instance in 0..self.instances.len() {
                 for _ in 0..self.plan.readers_an_instance {
@@ -108,12 +108,12 @@ impl Load {
         })
     }
 
-    /// An instance is somewhere else from now on.
+    /// Tells the load that an instance has a new address.
     pub fn moved(&self, instance: usize, address: SocketAddr) {
         *self.instances[instance].address.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
-    /// Whether writers are to leave an instance out, as they would otherwise wait for it.
+    /// Whether writers avoid an instance, for example while it is paused and they would only wait for it.
     pub fn avoid(&self, instance: usize, is_avoided: bool) {
         self.instances[instance].is_avoided.store(is_avoided, Ordering::SeqCst);
     }
@@ -127,7 +127,7 @@ impl Load {
         *self.instances[instance].address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections to an instance, each of which has had an answer.
+    /// Opens connections to an instance. Each has already received an answer.
     pub fn connections(&self, instance: usize, count: usize) -> Vec<Line> {
         let open = |key: usize| {
             let mut line = Line::open(self.address(instance));
@@ -138,7 +138,7 @@ impl Load {
         (0..count).map(open).collect()
     }
 
-    /// Sends a read over each connection, and waits for nothing.
+    /// Sends a read over each connection, without waiting for the answers.
     pub fn send(&self, instance: usize, lines: Vec<Line>) -> Sent {
         let mut random = Random::new();
         let reads = lines.into_iter().map(|mut line| {
@@ -150,7 +150,7 @@ impl Load {
         Sent { instance, reads: reads.collect() }
     }
 
-    /// Takes the answers, and has them judged.
+    /// Receives the answers and judges them.
     pub fn receive(&self, sent: Sent) {
         for (mut line, key, start) in sent.reads {
             match line.receive() {
@@ -171,7 +171,7 @@ impl Load {
             let mut line = Line::open(self.address(0));
             line.send(&self.requests[key][1]).expect("the instance takes requests");
             let answer = line.receive().expect("the instance answers");
-            let said = answer.header("cache-status").expect("answers say where they come from");
+            let said = answer.header("cache-status").expect("an answer has a Cache-Status");
             let (_, behind) = said.split_once("; detail=").unwrap_or_else(|| panic!("no shard in {said:?}"));
             let end = behind.find([',', ';']).unwrap_or(behind.len());
             self.checker.place(key, &behind[..end]);
@@ -194,7 +194,7 @@ impl Load {
             };
             match answered {
                 Ok(true) => {}
-                // Whatever is wrong will not be over the next moment.
+                // A failure usually lasts longer than a moment.
                 Ok(false) => thread::sleep(Duration::from_millis(2)),
                 Err(_) => {
                     self.checker.unanswered();
@@ -211,7 +211,7 @@ impl Load {
         line.as_mut()
     }
 
-    /// Tells whether there was an answer to the question.
+    /// Reads one key. Returns whether the answer was other than 503.
     fn read_one(&self, line: &mut Line, instance: usize, key: usize, no_cache: bool) -> io::Result<bool> {
         let start = self.checker.now();
         line.send(&self.requests[key][usize::from(no_cache)])?;
@@ -233,7 +233,7 @@ impl Load {
         self.checker.read(key, &Read { instance, found, start, end, no_cache }, said);
     }
 
-    /// The number of the write that a value is of; one that never was, for a value of anything else.
+    /// The number of the write that stored this value. For any other value, a number that no write has.
     fn number(&self, key: usize, value: Option<&str>) -> u64 {
         let number =
             value.and_then(|value| value.strip_prefix(self.checker.name(key))?.strip_prefix(' ')?.parse().ok());
@@ -283,7 +283,7 @@ impl Load {
         let millis = |random: &mut Random, pause: Range<usize>| {
             Duration::from_millis(random.between(pause.start, pause.end) as u64)
         };
-        // When each key is due, and whether the first of a pair was written.
+        // When each key is due, and whether the first write of its pair is done.
         let now = self.checker.now();
         let mut due: Vec<(At, bool)> = keys.clone().map(|_| (now + millis(&mut random, 0..1_000), false)).collect();
         while !self.is_over() {
@@ -297,7 +297,7 @@ impl Load {
             let instance = self.writable(&mut random);
             let (change, batch) = match random.below(10) {
                 0 => (Change::Delete, vec![keys.start + next]),
-                // Hot keys together, since rare ones keep their times.
+                // Only hot keys are written together, since rare ones have their own schedule.
                 1 if is_hot => (Change::Set, keys.clone().take(self.plan.hot.min(3)).collect()),
                 _ => (Change::Set, vec![keys.start + next]),
             };
@@ -319,7 +319,7 @@ impl Load {
         *random.pick(&offered)
     }
 
-    /// Carries out one write of these keys, through one instance, and records it.
+    /// Writes these keys through one instance, and records the outcome.
     fn write(&self, keys: &[usize], change: Change, instance: usize, lines: &mut [Option<Line>]) {
         let open = self.connected(&mut lines[instance], instance, WRITER_PATIENCE);
         let numbers: Vec<u64> = keys.iter().map(|key| self.checker.begin_write(*key, change)).collect();
@@ -381,7 +381,7 @@ impl Load {
     }
 }
 
-/// What is known of a write that was answered with this code.
+/// What an error code says about the outcome of a write.
 fn outcome(code: &Value) -> Outcome {
     match code.as_str() {
         Some("shard_unavailable" | "overloaded" | "foreign_type" | "making_room" | "ring_mismatch") => {
@@ -391,12 +391,12 @@ fn outcome(code: &Value) -> Outcome {
     }
 }
 
-/// Whether something of another type lies where the key does.
+/// Whether the answer says that the name in Redis has another type.
 fn is_foreign(answer: Received<'_>) -> bool {
     String::from_utf8_lossy(answer.body).contains("\"foreign_type\"")
 }
 
-/// The text of `value` in the answer to a GET, as the writers write it: a string without escapes.
+/// The text of `value` in the answer to a GET. The writers store strings without escapes.
 fn value_text(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?.strip_prefix("{\"value\":\"")?;
     text.split('"').next()

@@ -1,8 +1,8 @@
-//! The Prometheus text format, parsed strictly enough to notice a broken exporter.
+//! A parser for the Prometheus text format, strict enough to notice a broken exporter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One line of figures.
+/// One sample line.
 #[derive(Debug)]
 pub struct Sample {
     pub name: String,
@@ -45,7 +45,7 @@ impl Metrics {
         &self.samples
     }
 
-    /// The type of the family a sample belongs to, if the family has both a TYPE and a HELP line.
+    /// The type of the sample's family, if the family has both a TYPE and a HELP line.
     pub fn described_type(&self, sample: &Sample) -> Option<&str> {
         let stem = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| sample.name.strip_suffix(suffix));
         let of_parts =
@@ -54,7 +54,7 @@ impl Metrics {
         self.types.get(family).filter(|_| self.helps.contains(family)).map(String::as_str)
     }
 
-    /// The sum of a metric over all its labels; 0 when it is not there.
+    /// The sum of a metric over all its labels, or 0 if the metric does not exist.
     pub fn total(&self, name: &str) -> f64 {
         self.total_with(name, &[])
     }
@@ -98,7 +98,7 @@ fn sample(line: &str) -> Option<Sample> {
     Some(Sample { name: name.to_owned(), labels: parsed, value: number.parse().ok()? })
 }
 
-/// Where the quote is that ends a label's value; a backslash escapes one character.
+/// The position of the quote that ends a label's value. A backslash escapes one character.
 fn end_of_string(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.char_indices().find_map(|(index, letter)| {

@@ -1,30 +1,30 @@
-//! What the tests stand on: real servers, the real binary, and a client that sees every byte.
+//! Test infrastructure: real servers, the real binary, and clients that keep every byte of an answer.
 //!
-//! Nothing here knows the implementation. One noun a file:
+//! Nothing here uses the code of the crate. One noun a file:
 //!
 //! - [`process`]: child processes that never outlive the test process
-//! - [`ports`], [`scratch`]: free ports, and one temporary folder that is removed at the end
+//! - [`ports`], [`scratch`]: free ports, and temporary folders that are removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
 //! - [`pgbouncer`]: a pooler in front of PostgreSQL
-//! - [`certificates`]: a certificate authority of the tests
-//! - [`acl`]: users of Redis who have not all rights
-//! - [`sentinel`]: a group of Redis servers that elects a new primary
-//! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut
-//! - [`switch`]: a TCP switch, which leads new connections to another server
-//! - [`gate`]: a TCP gate that holds up single answers
-//! - [`walk`], [`slowlog`]: what lies in the shards, and what took them long
-//! - [`browser`]: Chromium, without a window
-//! - [`service`]: the sidecache binary with its settings
-//! - [`client`], [`answer`], [`wire`]: HTTP with names for the calls, answers with their bytes, and bare sockets
-//! - [`line`]: the same over one connection, for very many requests
-//! - [`history`], [`checker`], [`load`]: clients that write and read all the time, and what they may be answered
-//! - [`metric`]: the Prometheus text, parsed strictly
-//! - [`database`]: a look into what a service wrote, on either database
-//! - [`eventually`]: waiting without guessing
-//! - [`collisions`]: keys that share one hash
-//! - [`random`]: random numbers that can be had again
-//! - [`both_stores`], [`release`]: one test body, two stores, and every release of Redis
-//! - [`acl`], [`confined`]: users of Redis who have not all rights, and a service that has the least
+//! - [`certificates`]: a certificate authority for tests
+//! - [`acl`], [`confined`]: Redis users with few rights, and a service that runs with the fewest
+//! - [`sentinel`]: a Sentinel group, which elects a new primary
+//! - [`proxy`]: a TCP proxy in front of a server, which can hold, delay, stall, mute, swallow and cut connections
+//! - [`switch`]: a TCP switch, which can lead new connections to another server
+//! - [`gate`]: a TCP gate, which can hold back single answers
+//! - [`walk`], [`slowlog`]: what Redis stores, and which commands were slow
+//! - [`slow_shard`]: a shard on which a flush takes seconds
+//! - [`browser`]: headless Chromium
+//! - [`service`]: the sidecache binary and its settings
+//! - [`client`], [`answer`], [`wire`]: an HTTP client with a method for each call, answers as bytes, and raw sockets
+//! - [`line`]: HTTP over one connection, for very many requests
+//! - [`history`], [`checker`], [`load`]: clients that write and read all the time, and which answers are correct
+//! - [`metric`]: a strict parser for the Prometheus text format
+//! - [`database`]: queries on the database of a service, SQLite or PostgreSQL
+//! - [`eventually`]: waits until a condition holds
+//! - [`collisions`]: keys with the same hash
+//! - [`random`]: random numbers from a seed that can be set again
+//! - [`both_stores`], [`release`]: one test body for both stores and for every release of Redis
 
 pub mod acl;
 pub mod answer;

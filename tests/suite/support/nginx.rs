@@ -1,4 +1,4 @@
-//! A real nginx with a configuration of the project in it.
+//! A real nginx with a configuration of the project.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,13 +13,13 @@ use super::{ports, scratch};
 
 pub struct Nginx {
     port: u16,
-    /// The master; it takes its worker along when it gets SIGTERM.
+    /// The master process. On SIGTERM it also ends its worker.
     _process: Process,
     _folder: TempDir,
 }
 
 impl Nginx {
-    /// Starts nginx; `http` makes the content of its `http` block from the port to listen on.
+    /// Starts nginx. `http` returns the content of the `http` block for the port to listen on.
     pub fn start(http: impl Fn(u16) -> String) -> Nginx {
         for _ in 0..10 {
             if let Some(nginx) = Nginx::try_start(&http) {
@@ -42,8 +42,8 @@ impl Nginx {
         let (port, probe) = (ports::free(), ports::free());
         let path = folder.path().display();
         let user = if process::is_root() { "user root;" } else { "" };
-        // nginx binds all its listeners or none, so who answers on the second one with the name of our
-        // folder has the first one, too.
+        // nginx binds either all its listeners or none. So if the second port answers with the name of our folder,
+        // this nginx also has the first port.
         let text = format!(
             "daemon off; worker_processes 1; {user}\n\
              pid {path}/pid; error_log {path}/log notice;\n\

@@ -18,7 +18,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One with two connections to the server, which it lends for a transaction at a time, the other one each time.
+    /// Starts a PgBouncer with two connections to the server. It lends one for each transaction, in turn, so two
+    /// consecutive transactions use different connections.
     pub fn in_front_of(server: &Postgres) -> PgBouncer {
         let (folder, port) = (scratch::folder("pgbouncer"), ports::free());
         let text = format!(
@@ -31,7 +32,7 @@ impl PgBouncer {
         let configuration = scratch::file(folder.path(), "pgbouncer.ini", &text);
         if let Some(user) = postgres::other_user() {
             let (uid, gid) = postgres::ids(user);
-            chown(folder.path(), Some(uid), Some(gid)).expect("root gives its folder away");
+            chown(folder.path(), Some(uid), Some(gid)).expect("root can change the owner");
         }
         let program = process::program_named("pgbouncer", "pgbouncer");
         let mut command = process::dying_with_us_as(postgres::other_user(), &program, Signal::Kill);
@@ -48,7 +49,7 @@ impl PgBouncer {
         PgBouncer { port, _process: process, _folder: folder }
     }
 
-    /// The way through it to the database of a URL of its server, as docs/OPERATIONS.md tells it.
+    /// The URL of the same database through PgBouncer, in the form that docs/OPERATIONS.md gives.
     pub fn url(&self, direct: &str) -> String {
         let database = direct.rsplit('/').next().expect("a URL has a path");
         format!("postgres://postgres@127.0.0.1:{}/{database}?statement-cache-capacity=0", self.port)

@@ -1,5 +1,5 @@
-//! PostgreSQL servers. One is shared by the whole test process, with a fresh database per service;
-//! tests that take the server down start their own.
+//! PostgreSQL servers. The whole test process shares one server, with a new database for each service. Tests that
+//! stop the server start their own.
 
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,18 +23,18 @@ pub struct Postgres {
     port: u16,
     process: Option<Process>,
     folder: TempDir,
-    /// Further settings, as `name=value`.
+    /// More settings, as `name=value`.
     settings: Vec<String>,
 }
 
-/// The server of all tests that leave it alone.
+/// The server for all tests that do not disturb it.
 pub fn shared() -> &'static Postgres {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
     SHARED.get_or_init(Postgres::start)
 }
 
 impl Postgres {
-    /// Makes a cluster, starts its server on a free port and waits until it answers.
+    /// Creates a cluster, starts its server on a free port and waits until it answers.
     pub fn start() -> Postgres {
         let mut postgres = Postgres::reserved();
         for _ in 0..10 {
@@ -46,8 +46,8 @@ impl Postgres {
         panic!("postgres found no free port in ten attempts; its log: {}", postgres.log());
     }
 
-    /// A server with further settings, as `name=value`, and copies of files that only it can read; `{}` in a setting
-    /// stands for their folder.
+    /// Starts a server with more settings, as `name=value`, and with copies of files that only it can read. `{}` in a
+    /// setting stands for their folder.
     pub fn start_with(files: &[(&str, &Path)], settings: &[&str]) -> Postgres {
         let mut postgres = Postgres::reserved();
         for (name, path) in files {
@@ -56,7 +56,7 @@ impl Postgres {
             std::fs::set_permissions(&copy, Permissions::from_mode(0o600)).expect("our own file");
             if let Some(user) = other_user() {
                 let (uid, gid) = ids(user);
-                chown(&copy, Some(uid), Some(gid)).expect("root gives its file away");
+                chown(&copy, Some(uid), Some(gid)).expect("root can change the owner");
             }
         }
         let folder = postgres.folder.path().display().to_string();
@@ -65,12 +65,12 @@ impl Postgres {
         postgres
     }
 
-    /// A cluster and a port on which nothing runs until [`Postgres::run`].
+    /// A cluster and a port. Nothing listens until [`Postgres::run`].
     pub fn reserved() -> Postgres {
         let folder = scratch::folder("postgres");
         if let Some(user) = other_user() {
             let (uid, gid) = ids(user);
-            chown(folder.path(), Some(uid), Some(gid)).expect("root gives its folder away");
+            chown(folder.path(), Some(uid), Some(gid)).expect("root can change the owner");
         }
         let initdb = process::program_named("initdb", PACKAGE);
         let made = process::dying_with_us_as(other_user(), &initdb, Signal::Kill)
@@ -83,24 +83,24 @@ impl Postgres {
         Postgres { port: ports::free(), process: None, folder, settings: Vec::new() }
     }
 
-    /// Starts the server on its port, again or for the first time.
+    /// Starts the server on its port, for the first time or again.
     pub fn run(&mut self) {
         assert!(self.try_run(), "postgres does not start on port {}: {}", self.port, self.log());
     }
 
-    /// A crash: clients are cut off, nothing is tidied up. (SIGKILL would leave its children behind.)
+    /// A crash: connections are cut and nothing is cleaned up. (SIGKILL would leave the child processes running.)
     pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("a PostgreSQL that runs can be killed");
+        let mut process = self.process.take().expect("PostgreSQL runs");
         process.signal(Signal::Quit);
         if process.wait(Duration::from_secs(20)).is_none() {
             process.kill();
         }
     }
 
-    /// Stops the server and all its children in the middle of whatever they do, until the guard goes.
+    /// Pauses the server and all its child processes with SIGSTOP, until the guard is dropped.
     pub fn pause(&self) -> Paused {
-        let server = self.process.as_ref().expect("a PostgreSQL that runs can be paused").id();
-        // The server first: it makes no children any more.
+        let server = self.process.as_ref().expect("PostgreSQL runs").id();
+        // The server first, so that it starts no more children.
         process::signal(&[server], Signal::Stop);
         let mut processes = process::children(server);
         process::signal(&processes, Signal::Stop);
@@ -117,7 +117,7 @@ impl Postgres {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Makes an empty database and returns its URL.
+    /// Creates an empty database and returns its URL.
     pub fn fresh_database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("sidecache_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -150,7 +150,7 @@ impl Postgres {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        // SIGQUIT is PostgreSQL's immediate shutdown: it takes the children and the shared memory along.
+        // SIGQUIT is PostgreSQL's immediate shutdown. It also ends the child processes and frees the shared memory.
         let mut process = Process::spawn(command, Signal::Quit);
         let deadline = Instant::now() + Duration::from_secs(30);
         while process.exited().is_none() {
@@ -167,7 +167,7 @@ impl Postgres {
         false
     }
 
-    /// Carries out SQL as the owner of everything, in the database `postgres`.
+    /// Executes SQL as the superuser, in the database `postgres`.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         let output = Command::new(process::program_named("psql", "postgresql-client"))
             .args(["-X", "-A", "-t", "-d", &self.url("postgres"), "-c", sql])
@@ -208,7 +208,7 @@ pub(super) fn other_user() -> Option<&'static str> {
     process::is_root().then_some(USER)
 }
 
-/// The ids of a user and of its group: std has no way to ask for them.
+/// The uid and gid of a user, read from /etc/passwd because std has no function for it.
 pub(super) fn ids(user: &str) -> (u32, u32) {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd can be read");
     let line = passwd

@@ -1,9 +1,9 @@
-//! A child process that dies with the tests: when its owner is dropped, and when the test process
-//! itself goes away, however it goes.
+//! Child processes that end with the tests: when their owner is dropped, and when the test process ends for any
+//! reason.
 //!
-//! The second half is the kernel's parent-death signal, set by `setpriv --pdeathsig`. It fires when
-//! the *thread* that spawned the child ends, and the threads of libtest end with each test, so every
-//! child is spawned by one thread that never ends.
+//! For the second, `setpriv --pdeathsig` sets the kernel's parent-death signal. The kernel sends it when the *thread*
+//! that spawned the child ends. The threads of libtest end with each test, so one thread that never ends spawns all
+//! children.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a wait for a process or a port looks again.
+/// The interval at which waits for a process or a port check again.
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// The signals the tests send.
+/// The signals that the tests send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     Cont,
@@ -46,8 +46,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` (see [`dying_with_us`]); `end` is the signal that ends it on drop. Servers with
-    /// children of their own want one they can act on, so that these go with them.
+    /// Starts `command`, which [`dying_with_us`] made. On drop the process gets the signal `end`. A server with child
+    /// processes needs a signal it can handle, so that it ends its children as well.
     pub fn spawn(command: Command, end: Signal) -> Process {
         let shown = format!("{command:?}");
         match spawn_from_the_lasting_thread(command) {
@@ -60,12 +60,12 @@ impl Process {
         self.child.id()
     }
 
-    /// The child itself, for its pipes.
+    /// The child, for access to its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Sends a signal; a process that is stopped stands still when this returns.
+    /// Sends a signal. After SIGSTOP it returns when all threads of the process are stopped.
     pub fn signal(&self, signal: Signal) {
         self::signal(&[self.id()], signal);
         if signal == Signal::Stop {
@@ -77,7 +77,7 @@ impl Process {
         }
     }
 
-    /// The exit status, or `None` while it runs.
+    /// The exit status, or `None` while the process runs.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
@@ -96,7 +96,7 @@ impl Process {
         }
     }
 
-    /// Ends the process with its own signal, then with SIGKILL, and reaps it.
+    /// Sends the signal that was set for the end, then SIGKILL if the process still runs, and reaps it.
     pub fn end(&mut self) {
         if self.exited().is_some() {
             return;
@@ -110,9 +110,9 @@ impl Process {
         self.kill();
     }
 
-    /// SIGKILL, and reap: afterwards the process is gone and its ports are free.
+    /// SIGKILL, and reaps the process. Afterwards its ports are free.
     pub fn kill(&mut self) {
-        // An error means that it has exited by itself in the meantime.
+        // An error means that the process has exited in the meantime.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -124,9 +124,9 @@ impl Drop for Process {
     }
 }
 
-/// Signals processes that the tests started.
+/// Sends a signal to processes that the tests started.
 pub fn signal(processes: &[u32], signal: Signal) {
-    // The shell's own `kill`: /bin/kill is not on every machine, and std has only SIGKILL.
+    // Uses the shell's builtin `kill`: not every machine has /bin/kill, and std supports only SIGKILL.
     let status = Command::new("sh")
         .args(["-c", "kill -s \"$0\" \"$@\"", signal.name()])
         .args(processes.iter().map(u32::to_string))
@@ -142,16 +142,16 @@ fn stands_still(process: u32) -> bool {
         let path = thread.expect("the process is there").path().join("stat");
         std::fs::read_to_string(path).unwrap_or_default()
     });
-    // The state stands behind the name, which may hold anything.
+    // The state follows the name. The name may contain any character.
     stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, behind)| behind.starts_with('T')))
 }
 
-/// The processes that `parent` started and that still run.
+/// The running child processes of `parent`.
 pub fn children(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc can be read");
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_child = |id: &u32| {
-        // The fields behind the name, which may hold anything: state, then the parent.
+        // The fields after the name, which may contain any character: the state, then the parent.
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let behind = stat.rsplit_once(") ").map_or("", |(_, behind)| behind);
         behind.split(' ').nth(1).and_then(|id| id.parse().ok()) == Some(parent)
@@ -159,12 +159,12 @@ pub fn children(parent: u32) -> Vec<u32> {
     ids.filter(is_child).collect()
 }
 
-/// A command for `program` that receives `signal` when the test process dies.
+/// A command for `program` that gets `signal` when the test process dies.
 pub fn dying_with_us(program: &Path, signal: Signal) -> Command {
     dying_with_us_as(None, program, signal)
 }
 
-/// The same, run as another user and that user's group.
+/// Like [`dying_with_us`], but as another user and with that user's group.
 pub fn dying_with_us_as(user: Option<&str>, program: &Path, signal: Signal) -> Command {
     let mut command = Command::new(program_named("setpriv", "util-linux"));
     command.arg("--pdeathsig").arg(signal.name());
@@ -175,21 +175,21 @@ pub fn dying_with_us_as(user: Option<&str>, program: &Path, signal: Signal) -> C
     command
 }
 
-/// The same, with a file in place of /etc/hosts, in a view of the file system that is the command's own.
+/// Like [`dying_with_us`], but the command sees `hosts` in place of /etc/hosts, in its own mount namespace.
 pub fn with_hosts(hosts: &Path, program: &Path, signal: Signal) -> Command {
     let mut command = Command::new(program_named("unshare", "util-linux"));
     if !is_root() {
         command.arg("--map-root-user");
     }
-    // The signal is set last, as the kernel forgets it where rights change.
+    // The signal is set last, since the kernel clears it when privileges change.
     let script = "mount --bind \"$0\" /etc/hosts && exec setpriv --pdeathsig \"$@\"";
     command.args(["--mount", "--", "sh", "-c", script]).arg(hosts).args([signal.name(), "--"]).arg(program);
     command
 }
 
-/// The path of an installed program. Looks into the folders Debian keeps off the PATH, too.
+/// The path of an installed program. Also searches the folders that Debian does not put on the PATH.
 ///
-/// Panics with the line that installs it when it is missing.
+/// If the program is missing, it panics with the command that installs it.
 pub fn program_named(name: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -207,7 +207,7 @@ pub fn program_named(name: &str, package: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is missing; install it: apt-get install {package}"))
 }
 
-/// Whether the tests run as root, which some servers refuse.
+/// Whether the tests run as root. Some servers refuse to run as root.
 pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
@@ -224,7 +224,7 @@ static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
         .name("spawner".into())
         .spawn(move || {
             for mut order in inbox {
-                // Whoever asked may have panicked; then the child is dropped by the channel.
+                // If the caller has panicked, the channel drops the child.
                 let _ = order.reply.send(order.command.spawn());
             }
         })

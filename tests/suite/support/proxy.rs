@@ -1,9 +1,8 @@
-//! A TCP proxy in front of one server, for what a network does to a connection: bytes that come late,
-//! peers that are gone without a word, cuts.
+//! A TCP proxy in front of one server, for network faults: delayed bytes, half-open connections, cut connections.
 //!
-//! It runs on a thread of its own, so it passes bytes on while a test blocks its own thread. What it does
-//! is a plain value, the [`Orders`], that every connection watches; connections are numbered in the
-//! order of their arrival, and one whose client ever sent `SUBSCRIBE` is a subscriber's, see [`Of`].
+//! It runs on its own thread, so it works while a test blocks its thread. Every connection watches one plain value,
+//! the [`Orders`]. Connections are numbered in the order of their arrival. A connection whose client ever sent
+//! `SUBSCRIBE` is a subscriber connection, see [`Of`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,51 +24,51 @@ use super::redis::Redis;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     All,
-    /// Those whose client has sent [`SUBSCRIBE`].
+    /// Connections whose client has sent [`SUBSCRIBE`].
     Subscribers,
-    /// All but these.
+    /// All other connections.
     Others,
 }
 
-/// What makes a connection a subscriber's. No other command has it, and no script.
+/// Marks a connection as a subscriber connection. No other command and no script contains it.
 const SUBSCRIBE: &str = "SUBSCRIBE";
 
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Taken by the drop alone.
+    /// `Some` until the drop.
     runtime: Option<Runtime>,
 }
 
 struct Shared {
     server: SocketAddr,
     orders: watch::Sender<Orders>,
-    /// Connections accepted so far; the next one has this number.
+    /// Connections accepted so far. This is also the number of the next one.
     accepted: AtomicU64,
-    /// How often a connection has been held up so far.
+    /// How often a connection was held so far.
     held: AtomicU64,
-    /// How many connections lost their answers so far.
+    /// How many connections were muted so far.
     muted: AtomicU64,
 }
 
-/// What is done to connections. The default is to pass everything on.
+/// What the proxy does to connections. By default it passes everything on.
 #[derive(Default)]
 struct Orders {
     /// Connections below this number are closed.
     cut_below: ByKind<u64>,
-    /// Connections below this number stay open, and nothing comes through in either direction.
+    /// Connections below this number stay open, but nothing passes in either direction.
     swallow_below: ByKind<u64>,
-    /// What servers send is not taken from them: it stays in their buffers.
+    /// Whether data from the server is left unread, so that it stays in the server's buffers.
     stalled: ByKind<bool>,
-    /// How late what is sent arrives: to the server, to the client.
+    /// The delays of what is sent: to the server, to the client.
     late: ByKind<[Duration; 2]>,
-    /// A connection whose client sends this is held from there on.
+    /// When a client sends this, everything it sends from there on is held.
     hold: Option<&'static str>,
-    /// A connection whose client sends this hears nothing from then on; what it sends arrives.
+    /// When a client sends this, it gets no more answers. What it sends still arrives.
     mute: Option<&'static str>,
 }
 
-/// One for subscribers' connections, one for the others.
+/// One value for subscriber connections, one for the others.
 #[derive(Clone, Copy, Default)]
 struct ByKind<T> {
     subscribers: T,
@@ -99,7 +98,7 @@ impl Proxy {
         Proxy::to(redis.unwrap_or_else(|| panic!("{url} has an address")))
     }
 
-    /// The same in front of a PostgreSQL; see [`Proxy::address`].
+    /// The same in front of a PostgreSQL. Use [`Proxy::address`] for its URL.
     pub fn in_front_of_postgres(postgres: &Postgres) -> Proxy {
         Proxy::to(postgres.address())
     }
@@ -120,19 +119,19 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// Holds up what a client sends from the bytes on that contain `needle`, on connections old and
-    /// new, in this direction alone. Until [`Proxy::release`].
+    /// Holds what a client sends, from the read that contains `needle` on, until [`Proxy::release`]. Applies to
+    /// existing and new connections, and only in this direction.
     pub fn hold(&self, needle: &'static str) {
         self.shared.orders.send_modify(|orders| orders.hold = Some(needle));
     }
 
-    /// Where the proxy listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From the moment on at which a client sends `needle`, its connection loses the answers, for good.
-    /// Until [`Proxy::unmute`] for those that did not send it by then.
+    /// When a client sends `needle`, its connection gets no more answers, for ever. After [`Proxy::unmute`] this
+    /// happens to no further connections.
     pub fn mute(&self, needle: &'static str) {
         self.shared.orders.send_modify(|orders| orders.mute = Some(needle));
     }
@@ -141,18 +140,18 @@ impl Proxy {
         self.shared.orders.send_modify(|orders| orders.mute = None);
     }
 
-    /// How many connections have lost their answers so far.
+    /// How many connections were muted so far.
     pub fn muted(&self) -> u64 {
         self.shared.muted.load(Ordering::SeqCst)
     }
 
-    /// Passes on everything that is held, late but whole and in order, and holds nothing any more.
+    /// Passes on everything that is held: late, but complete and in order. Nothing is held any more.
     pub fn release(&self) {
         self.shared.orders.send_modify(|orders| orders.hold = None);
     }
 
-    /// Makes the connections of this moment half-open for good: each side may send and hears nothing,
-    /// not even the end of the other. New connections pass.
+    /// Makes the current connections half-open for ever: each side may send, but receives nothing, not even the end
+    /// of the connection. New connections work.
     pub fn swallow(&self, of: Of) {
         let below = self.accepted();
         self.shared.orders.send_modify(|orders| orders.swallow_below.set(of, below));
@@ -162,7 +161,7 @@ impl Proxy {
         self.swallow(Of::All);
     }
 
-    /// Closes the connections of this moment, swallowed and held ones, too. New connections pass.
+    /// Closes the current connections, including swallowed and held ones. New connections work.
     pub fn cut(&self, of: Of) {
         let below = self.accepted();
         self.shared.orders.send_modify(|orders| orders.cut_below.set(of, below));
@@ -172,13 +171,13 @@ impl Proxy {
         self.cut(Of::All);
     }
 
-    /// Passes on whatever is sent, on connections old and new, in its order and this much later.
+    /// Passes on all data in order and with these delays, on existing and new connections.
     pub fn delay(&self, of: Of, to_server: Duration, to_client: Duration) {
         self.shared.orders.send_modify(|orders| orders.late.set(of, [to_server, to_client]));
     }
 
-    /// Takes nothing any more from the server on connections old and new, so that what it sends piles
-    /// up on its side. Until [`Proxy::flow`].
+    /// Reads nothing more from the server on existing and new connections, so that the data piles up on the server,
+    /// until [`Proxy::flow`].
     pub fn stall(&self, of: Of) {
         self.shared.orders.send_modify(|orders| orders.stalled.set(of, true));
     }
@@ -202,7 +201,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A plain drop would wait for the thread, which a test's runtime forbids.
+            // A plain drop would block until the thread ends, which panics inside a test's runtime.
             runtime.shutdown_background();
         }
     }
@@ -214,7 +213,7 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
         let (client, _) = listener.accept().await.expect("the proxy can accept");
         let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(&shared);
-        // A connection ends with an error when either side is gone: both are then closed, and that is all.
+        // When one side is gone, `pass` returns an error and both sockets are closed. Nothing else is to do.
         tokio::spawn(async move { pass(client, number, &shared).await });
     }
 }
@@ -222,12 +221,12 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
 /// One connection.
 struct Line {
     number: u64,
-    /// Whether its client has sent [`SUBSCRIBE`].
+    /// Whether the client has sent [`SUBSCRIBE`].
     subscribes: AtomicBool,
     muted: AtomicBool,
 }
 
-/// Serves one connection until either side ends it or it is cut.
+/// Passes on data until either side closes the connection or the proxy cuts it.
 async fn pass(mut client: TcpStream, number: u64, shared: &Shared) -> io::Result<()> {
     let mut server = TcpStream::connect(shared.server).await?;
     client.set_nodelay(true)?;
@@ -249,7 +248,7 @@ enum Direction {
     ToClient,
 }
 
-/// So much of what is late waits in the proxy at most; then it takes no more.
+/// The limit of delayed chunks in the proxy. At the limit it reads no more.
 const LATE_CHUNKS: usize = 1_024;
 
 async fn pump(
@@ -261,11 +260,11 @@ async fn pump(
 ) -> io::Result<()> {
     let mut orders = shared.orders.subscribe();
     let mut chunk = vec![0; 64 * 1024];
-    // What is late, with the moment when it is due.
+    // Delayed chunks, each with the moment when it is due.
     let mut late: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut ended = None;
-    // The end of what was read before: a needle may lie across two reads. Its first half has then been
-    // passed on, which is half a command and does nothing.
+    // The end of the previous reads, since a needle may be split across two reads. Its first half was then passed on
+    // already, but half a command has no effect.
     let mut before = Vec::new();
     loop {
         let stalled = direction == Direction::ToClient && orders.borrow().stalled.get(line);
@@ -291,7 +290,8 @@ async fn pump(
             },
         };
         let bytes = match read {
-            // Nothing is told of the end before what was sent has arrived, and never where it is swallowed.
+            // The end of the connection is passed on only after all data has arrived, and never if the connection is
+            // swallowed.
             Ok(0) => {
                 ended = Some(Ok(()));
                 continue;
@@ -302,7 +302,7 @@ async fn pump(
             }
             Ok(length) => &chunk[..length],
         };
-        // It may have been ordered while this was waited for.
+        // The order to swallow may have come during the wait.
         if line.number < orders.borrow().swallow_below.get(line) {
             continue;
         }

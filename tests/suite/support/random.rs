@@ -1,23 +1,22 @@
-//! Random numbers that can be had again: the seed is shown when a test fails, and `TEST_SEED` in the
-//! environment gives it back.
+//! Reproducible random numbers: a failing test prints its seed, and the environment variable `TEST_SEED` sets it.
 
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The generator `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>.
+/// The `SplitMix64` generator: <https://prng.di.unimi.it/splitmix64.c>.
 pub struct Random {
     state: u64,
     seed: u64,
-    /// Whether a failing test says the seed when this goes.
+    /// Whether a failing test prints the seed on drop.
     announces: bool,
 }
 
 impl Random {
-    /// A generator whose seed is new in every run, unless `TEST_SEED` gives one.
+    /// A generator with a new seed in every run, unless `TEST_SEED` is set.
     pub fn new() -> Random {
         let given = std::env::var("TEST_SEED").ok();
         let seed = match given {
-            Some(text) => text.parse().unwrap_or_else(|_| panic!("TEST_SEED is a whole number, not {text:?}")),
+            Some(text) => text.parse().unwrap_or_else(|_| panic!("TEST_SEED must be a whole number, not {text:?}")),
             None => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
                 u64::from(now.subsec_nanos()) ^ (now.as_secs() << 30)
@@ -26,7 +25,7 @@ impl Random {
         Random { state: seed, seed, announces: true }
     }
 
-    /// A generator that gives the same numbers in every run.
+    /// A generator with the same numbers in every run.
     pub fn seeded(seed: u64) -> Random {
         Random { state: seed, seed, announces: false }
     }
@@ -63,7 +62,7 @@ impl Random {
 impl Drop for Random {
     fn drop(&mut self) {
         if self.announces && thread::panicking() {
-            eprintln!("the random numbers came from TEST_SEED={}", self.seed);
+            eprintln!("repeat these random numbers with TEST_SEED={}", self.seed);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Redis servers, and a look into them over a bare connection.
+//! Redis servers, and a raw connection to look into them.
 //!
-//! Three are shared by the whole test process and told apart by namespaces; tests that kill, stop or
-//! fill a server start their own.
+//! The whole test process shares three servers, and each test uses its own namespaces. Tests that kill, stop or fill
+//! a server start their own.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use super::process::{self, Process, Signal};
 use super::release::Release;
 use super::{ports, scratch};
 
-/// A Redis server without persistence: whoever restarts it finds it empty.
+/// A Redis server without persistence: after a restart it is empty.
 pub struct Redis {
     port: u16,
     process: Option<Process>,
@@ -23,22 +23,22 @@ pub struct Redis {
     options: Options,
 }
 
-/// Times of a thread since it began.
+/// CPU times of a thread since it started.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
     /// On a CPU.
     pub ran: Duration,
-    /// Ready to run, while no CPU was free for it.
+    /// Ready to run, but waiting for a free CPU.
     pub waited: Duration,
 }
 
-/// How a server of one's own differs from the others.
+/// How a test's own server differs from the shared ones.
 #[derive(Clone, Debug)]
 struct Options {
     release: Release,
-    /// Words behind the usual ones on the command line.
+    /// More words on the command line.
     arguments: Vec<String>,
-    /// Whether the kernel is asked to prefer it to other processes.
+    /// Whether the server gets a higher CPU priority than other processes.
     preferred: bool,
 }
 
@@ -70,27 +70,27 @@ impl Redis {
         panic!("redis-server found no free port in ten attempts");
     }
 
-    /// Three servers with further words on their command lines, such as `--maxmemory`, `8mb`.
+    /// Three servers with more words on their command lines, such as `--maxmemory`, `8mb`.
     pub fn three_with(arguments: &[&str]) -> [Redis; 3] {
         let options =
             Options { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), ..Options::default() };
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
-    /// Three servers whose times are to be measured: where the kernel allows it, they wait for no
-    /// other process. [`Redis::turns`] tells how long they did all the same.
+    /// Three servers for measurements. They get a higher CPU priority where the kernel allows it. [`Redis::turns`]
+    /// tells how long they still waited for a CPU.
     pub fn three_preferred() -> [Redis; 3] {
         let options = Options { preferred: true, ..Options::default() };
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
-    /// A server with further words on its command line.
+    /// A server with more words on its command line.
     pub fn start_as(arguments: &[&str]) -> Redis {
         let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
         Redis::start_with(&Options { arguments, ..Options::default() })
     }
 
-    /// The words that the server gets when it is started the next time, instead of its own.
+    /// Replaces the additional words for the next start of the server.
     pub fn becomes(&mut self, arguments: &[&str]) {
         self.options.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
     }
@@ -101,24 +101,24 @@ impl Redis {
         [0; 3].map(|_| Redis::start_with(&options))
     }
 
-    /// Three servers of one's own.
+    /// Three servers that belong to one test.
     pub fn three() -> [Redis; 3] {
         [Redis::start(), Redis::start(), Redis::start()]
     }
 
-    /// A port on which nothing runs until [`Redis::run`].
+    /// A port. Nothing listens on it until [`Redis::run`].
     pub fn reserved() -> Redis {
         Redis { port: ports::free(), process: None, folder: scratch::folder("redis"), options: Options::default() }
     }
 
-    /// Starts the server on its port, again or for the first time.
+    /// Starts the server on its port, for the first time or again.
     pub fn run(&mut self) {
         assert!(self.try_run(), "redis-server does not start on port {}", self.port);
     }
 
     /// SIGKILL; the port is free afterwards.
     pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("a Redis that runs can be killed");
+        let mut process = self.process.take().expect("the Redis runs");
         process.kill();
     }
 
@@ -140,7 +140,7 @@ impl Redis {
         connection
     }
 
-    /// What the kernel says of the thread that runs the commands.
+    /// The CPU times of the thread that executes the commands.
     pub fn turns(&self) -> Turns {
         let process = self.process.as_ref().expect("the Redis runs");
         let id = process.id();
@@ -155,7 +155,7 @@ impl Redis {
     fn try_run(&mut self) -> bool {
         let program = self.options.release.program();
         let mut command = if self.options.preferred {
-            // Where it may not, `nice` says so and runs the program all the same.
+            // Without the permission for this, `nice` prints a message and runs the program anyway.
             let mut command = process::dying_with_us(&process::program_named("nice", "coreutils"), Signal::Kill);
             command.args(["-n", "-10"]).arg(program);
             command
@@ -174,7 +174,7 @@ impl Redis {
         let deadline = Instant::now() + Duration::from_secs(20);
         while process.exited().is_none() {
             if let Some(id) = answering_process(self.port) {
-                // A server that does not tell was started without INFO: by us.
+                // A server that refuses INFO was started without it, so it is ours.
                 let ours = id.is_none_or(|id| id == process.id());
                 self.process = ours.then_some(process);
                 return ours;
@@ -186,7 +186,7 @@ impl Redis {
     }
 }
 
-/// The name under which the tests' own connections are known to Redis.
+/// The client name of the tests' own connections in Redis.
 pub const OBSERVER: &str = "tests";
 
 /// The setting `redis_shards` for these servers, named `a`, `b`, `c` and so on.
@@ -196,7 +196,7 @@ pub fn shards(servers: &[Redis]) -> String {
     named.join(",")
 }
 
-/// The id of the Redis process that answers on `port`, if one does; without an id where it knows no `INFO`.
+/// The process id of the Redis that answers on `port`, if one does. `Some(None)` if its `INFO` command is disabled.
 fn answering_process(port: u16) -> Option<Option<u32>> {
     let info = Connection::open(port).ok()?.try_command(&["INFO", "server"]).ok()?;
     match info {
@@ -225,7 +225,7 @@ impl Reply {
     pub fn integer(&self) -> i64 {
         match self {
             Reply::Integer(number) => *number,
-            other => other.text().parse().unwrap_or_else(|_| panic!("{other:?} is no whole number")),
+            other => other.text().parse().unwrap_or_else(|_| panic!("{other:?} is not a whole number")),
         }
     }
 
@@ -234,13 +234,13 @@ impl Reply {
         match self {
             Reply::Simple(text) => text.clone(),
             Reply::Bulk(Some(bytes)) => String::from_utf8(bytes.clone()).expect("UTF-8"),
-            other => panic!("{other:?} is no text"),
+            other => panic!("{other:?} is not text"),
         }
     }
 
     #[track_caller]
     pub fn items(&self) -> &[Reply] {
-        let Reply::Array(items) = self else { panic!("{self:?} is no array") };
+        let Reply::Array(items) = self else { panic!("{self:?} is not an array") };
         items
     }
 
@@ -259,7 +259,7 @@ impl Reply {
     }
 }
 
-/// A command as it goes over the wire.
+/// A command in the RESP2 format.
 fn encoded(words: &[&str]) -> Vec<u8> {
     let mut request = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
@@ -300,7 +300,7 @@ impl Connection {
     /// Sends many commands at once and waits for all replies; an error reply fails the test.
     #[track_caller]
     pub fn pipeline<'w>(&mut self, commands: impl IntoIterator<Item = Vec<&'w str>>) -> Vec<Reply> {
-        /// So few that neither side's buffers fill up while nobody reads.
+        /// Few enough that no socket buffer fills up before the replies are read.
         const AT_ONCE: usize = 500;
         let commands: Vec<Vec<&str>> = commands.into_iter().collect();
         let mut replies = Vec::with_capacity(commands.len());
@@ -318,12 +318,12 @@ impl Connection {
         replies
     }
 
-    /// Every key that matches `pattern`, found in steps that hold up nobody, sorted.
+    /// Every key that matches `pattern`, sorted. SCAN finds them in short steps that do not block other clients.
     pub fn scan(&mut self, pattern: &str) -> Vec<String> {
         let (mut keys, mut cursor) = (Vec::new(), "0".to_owned());
         loop {
             let reply = self.command(&["SCAN", &cursor, "MATCH", pattern, "COUNT", "1000"]);
-            let Reply::Array(parts) = reply else { panic!("{reply:?} is no answer to SCAN") };
+            let Reply::Array(parts) = reply else { panic!("{reply:?} is not an answer to SCAN") };
             keys.extend(parts[1].texts());
             cursor = parts[0].text();
             if cursor == "0" {
@@ -335,7 +335,7 @@ impl Connection {
         keys
     }
 
-    /// A field of `INFO`, 0 when it is not there.
+    /// A number in `INFO`, or 0 if the field is missing.
     pub fn info(&mut self, section: &str, field: &str) -> u64 {
         let text = self.command(&["INFO", section]).text();
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -1,4 +1,4 @@
-//! The releases of Redis that everything is tried on: Debian's, and those that `tests/redis/install.sh` fetches.
+//! The releases of Redis that the tests run on: Debian's, and those that `tests/redis/install.sh` fetches.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -17,17 +17,18 @@ pub enum Release {
 }
 
 impl Release {
-    /// The one that servers are of where a test does not say: `REDIS=6.2` or `8.2` in the environment, or Debian's.
+    /// The release of servers for which a test names none: `REDIS=6.2` or `8.2` in the environment, otherwise
+    /// Debian's.
     pub fn chosen() -> Release {
         match std::env::var("REDIS").as_deref() {
             Err(_) | Ok("7.0") => Release::V7_0,
             Ok("6.2") => Release::V6_2,
             Ok("8.2") => Release::V8_2,
-            Ok(other) => panic!("REDIS is {other:?}: 6.2, 7.0 or 8.2"),
+            Ok(other) => panic!("REDIS must be 6.2, 7.0 or 8.2, not {other:?}"),
         }
     }
 
-    /// The program of the server.
+    /// The path of `redis-server`.
     pub fn program(self) -> PathBuf {
         let fetched = |version: &str| {
             let path =
@@ -42,7 +43,7 @@ impl Release {
         }
     }
 
-    /// The service on three shards of this release that the tests of this process share.
+    /// The service on three shards of this release, shared by the tests of this process.
     pub fn shared_service(self) -> &'static Service {
         static SERVICES: [OnceLock<(Service, [Redis; 3])>; 3] = [const { OnceLock::new() }; 3];
         let (service, _) = SERVICES[self as usize].get_or_init(|| {

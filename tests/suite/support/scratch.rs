@@ -1,7 +1,7 @@
-//! Temporary folders below one root for this test process.
+//! Temporary folders of this test process, below one root folder.
 //!
-//! Statics are never dropped, so the shared servers cannot remove their folders. A small shell waits
-//! for the end of the test process, seen as the end of its standard input, and removes the root.
+//! Statics are never dropped, so the shared servers cannot remove their folders. Instead, a small shell process waits
+//! until its standard input ends, which happens when the test process ends, and then removes the root folder.
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// Removes the folder `$0` once its standard input ends, however that comes about. Servers may still
-/// be dying at that moment and write a last file, hence the loop.
+/// Removes the folder `$0` when its standard input ends. It tries repeatedly, since servers that are still ending may
+/// write a last file.
 const JANITOR: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
@@ -23,11 +23,11 @@ while [ -e "$0" ] && [ $n -lt 100 ]; do rm -rf -- "$0" 2>/dev/null; n=$((n+1)); 
 
 struct Root {
     path: PathBuf,
-    /// Its standard input stays open as long as this process lives.
+    /// Its standard input stays open as long as this process runs.
     _janitor: Child,
 }
 
-/// A new folder, removed when dropped or, at the latest, after the test process.
+/// A new folder. It is removed when dropped, or at the latest after the test process.
 pub fn folder(name: &str) -> TempDir {
     let folder = tempfile::Builder::new()
         .prefix(&format!("{name}-"))
@@ -69,7 +69,7 @@ fn root() -> &'static Path {
     &root.path
 }
 
-/// PostgreSQL and nginx's workers run as other users and have to pass through.
+/// PostgreSQL and the workers of nginx run as other users, and need access to the folder.
 fn open_to_all(folder: &Path) {
     std::fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("our own folder");
 }

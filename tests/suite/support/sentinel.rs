@@ -1,5 +1,4 @@
-//! A group of Redis servers, a primary and its replica, watched by three Sentinels that elect the
-//! replica when the primary is silent.
+//! A primary and its replica, watched by three Sentinels that promote the replica when the primary is silent.
 //!
 //! The Sentinels are `redis-server --sentinel`, the same program under another name.
 
@@ -11,13 +10,13 @@ use super::process::{self, Process, Signal};
 use super::redis::{Connection, Redis, Reply};
 use super::{ports, scratch};
 
-/// The name under which the Sentinels know the group.
+/// The name of the group in the Sentinels.
 const NAME: &str = "group";
 
-/// How long the primary has to be silent before it counts as down.
+/// How long the primary must be silent before it counts as down.
 pub const DOWN_AFTER: Duration = Duration::from_millis(1_000);
 
-/// For whatever the group does by itself.
+/// The limit for everything that the group does by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Group {
@@ -31,9 +30,9 @@ struct Sentinel {
 }
 
 impl Group {
-    /// Starts everything and waits until the Sentinels know of each other and of the replica.
+    /// Starts all servers and waits until the Sentinels know each other and the replica.
     pub fn start() -> Group {
-        // A replica that asks for the data gets it at once, not when more may have asked.
+        // Sends the data to a replica at once, instead of waiting for more replicas.
         let first = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
         let second = Redis::start_as(&replica_of(&first).each_ref().map(String::as_str));
         let group = Group { sentinels: (0..3).map(|_| Sentinel::start(&first)).collect(), nodes: [first, second] };
@@ -41,8 +40,8 @@ impl Group {
         group
     }
 
-    /// Has the Sentinels tell each other of what they see this often. After four times that they make a
-    /// replica of a primary that came back.
+    /// Sets how often the Sentinels publish their view. A Sentinel waits for four of these periods before it demotes
+    /// a primary that came back.
     pub fn tell_every(&self, period: Duration) {
         for sentinel in &self.sentinels {
             let millis = period.as_millis().to_string();
@@ -51,14 +50,14 @@ impl Group {
         }
     }
 
-    /// The URL of a shard that is this group.
+    /// The URL of a shard that consists of this group.
     pub fn url(&self) -> String {
         let [first, others @ ..] = self.sentinels.as_slice() else { panic!("there are three Sentinels") };
         let others: String = others.iter().map(|other| format!("&node=127.0.0.1:{}", other.port)).collect();
         format!("redis-sentinel://127.0.0.1:{}/0?sentinelServiceName={NAME}{others}", first.port)
     }
 
-    /// Which node is the primary by what most Sentinels say.
+    /// The node that most Sentinels call the primary.
     pub fn primary(&self) -> usize {
         let says = |node: &usize| {
             let port = self.nodes[*node].port().to_string();
@@ -71,8 +70,8 @@ impl Group {
         &self.nodes[node]
     }
 
-    /// Has the first Sentinel make the replica the primary, although the primary is alive. The others hear of it
-    /// when they are told.
+    /// Makes the first Sentinel promote the replica, although the primary is alive. The other Sentinels learn of it
+    /// from the first one's next message.
     pub fn fail_over(&self) {
         let mut sentinel = Connection::open(self.sentinels[0].port).expect("a Sentinel accepts connections");
         sentinel.command(&["SENTINEL", "FAILOVER", NAME]);
@@ -83,12 +82,12 @@ impl Group {
         self.sentinels[0].primary_port() == self.nodes[node].port().to_string()
     }
 
-    /// SIGKILL of a node.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
     }
 
-    /// Waits until this node is the primary, for itself and for all Sentinels.
+    /// Waits until this node is the primary, by its own role and for all Sentinels.
     pub fn wait_for_primary(&self, node: usize) {
         let port = self.nodes[node].port().to_string();
         wait("a new primary", || {
@@ -97,7 +96,7 @@ impl Group {
         });
     }
 
-    /// Starts a killed node again, as the replica of the other, and waits until it is one.
+    /// Starts a killed node again as the replica of the other node, and waits until the group is whole.
     pub fn come_back(&mut self, node: usize) {
         let words = replica_of(&self.nodes[1 - node]);
         self.nodes[node].becomes(&words.each_ref().map(String::as_str));
@@ -105,8 +104,7 @@ impl Group {
         self.wait_until_whole();
     }
 
-    /// Waits until one is the primary and the other its replica, in step with it, and every Sentinel
-    /// sees them so.
+    /// Waits until one node is the primary, the other is its replica and in sync, and every Sentinel sees this.
     pub fn wait_until_whole(&self) {
         wait("a whole group", || {
             let primary = self.primary();
@@ -120,14 +118,14 @@ impl Group {
         });
     }
 
-    /// How many failovers there were so far.
+    /// The number of failovers so far.
     pub fn failovers(&self) -> u64 {
         let epoch = |sentinel: &Sentinel| sentinel.field("config-epoch").parse().unwrap_or(0);
         self.sentinels.iter().map(epoch).max().unwrap_or(0)
     }
 }
 
-/// The words on the command line of a replica.
+/// The command line of a replica.
 fn replica_of(primary: &Redis) -> [String; 5] {
     let port = primary.port().to_string();
     ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port].map(str::to_owned)
@@ -152,20 +150,21 @@ impl Sentinel {
         wait("a Sentinel that answers", || {
             assert!(process.exited().is_none(), "a Sentinel on port {port} ended");
             Connection::open(port).is_ok_and(|mut sentinel| {
-                // They tell each other of themselves every 2 s, look at the nodes every 10 s, and elect
-                // nobody for 30 s after they stood still.
+                // By default, Sentinels announce themselves every 2 s, check the nodes every 10 s, and elect no
+                // primary for 30 s after they were paused (TILT mode).
                 let periods = ["PUBLISH-PERIOD", "500", "INFO-PERIOD", "500", "TILT-PERIOD", "1000"];
                 let words: Vec<&str> = ["SENTINEL", "DEBUG"].into_iter().chain(periods).collect();
                 sentinel.try_command(&words).is_ok_and(|reply| reply == Reply::Simple("OK".to_owned()))
             })
         });
-        // Without its folder it cannot save what it knows, and goes on: it would wait for the disk at every
-        // step, for seconds on a loaded machine, and then distrust its clock and elect nobody.
+        // The folder is removed on purpose: the Sentinel goes on without saving its state. Otherwise it would wait
+        // for the disk at every step, for seconds on a loaded machine, and then enter TILT mode, in which it elects
+        // no primary.
         drop(folder);
         Sentinel { port, _process: process }
     }
 
-    /// What it says; nothing while it is busy.
+    /// The texts that the Sentinel answers, or an empty list while it is busy.
     fn ask(&self, words: &[&str]) -> Vec<String> {
         let reply = Connection::open(self.port).and_then(|mut sentinel| sentinel.try_command(words));
         match reply {
@@ -190,8 +189,8 @@ impl Sentinel {
     }
 }
 
-/// Whether a write arrives at the replica: its link counts as up before it has all that was written
-/// while it loaded the rest.
+/// Whether a write reaches the replica. INFO reports the link as up before the replica has received all writes of the
+/// initial sync.
 fn is_followed(primary: &Redis) -> bool {
     let followed = ask(primary, &[&["SET", "tests:followed", "1"], &["WAIT", "1", "1000"]]);
     matches!(followed, Some(Reply::Integer(1)))
@@ -201,14 +200,14 @@ fn role(node: &Redis) -> String {
     text(node, "role").unwrap_or_default()
 }
 
-/// A field of INFO about replication.
+/// A field of `INFO replication`.
 fn text(node: &Redis, field: &str) -> Option<String> {
     let text = ask(node, &[&["INFO", "replication"]])?.text();
     text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
 }
 
-/// The last answer; nothing where the connection breaks, as a Sentinel closes those of a node that it makes
-/// a replica.
+/// The reply to the last command, or `None` if the connection breaks. Sentinel closes the connections of a node that
+/// it makes a replica.
 fn ask(node: &Redis, commands: &[&[&str]]) -> Option<Reply> {
     let mut connection = Connection::open(node.port()).ok()?;
     commands.iter().map(|words| connection.try_command(words).ok()).last().flatten()
@@ -217,7 +216,7 @@ fn ask(node: &Redis, commands: &[&[&str]]) -> Option<Reply> {
 fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_there() {
-        assert!(Instant::now() < deadline, "no {what} within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what} did not come within {PATIENCE:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }

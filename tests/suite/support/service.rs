@@ -1,4 +1,4 @@
-//! The real sidecache binary as a child process, with its settings.
+//! The real sidecache binary as a child process, and its settings.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -18,10 +18,10 @@ use super::process::{self, Process, Signal};
 use super::redis::{self, Redis};
 use super::{postgres, scratch};
 
-/// How long the service may take to listen, and to end after SIGTERM.
+/// The limit for the service to start listening, and to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The two stores every functional promise is kept on.
+/// The two stores. Every functional promise holds on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     /// The in-process store with SQLite.
@@ -31,7 +31,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Settings for a service of one's own, with a database of its own.
+    /// Settings for a test's own service, with its own database.
     pub fn settings(self) -> Settings {
         match self {
             Store::Embedded => Settings::embedded(),
@@ -39,7 +39,7 @@ impl Store {
         }
     }
 
-    /// The service that the tests of this process share; its namespaces tell them apart.
+    /// The service that the tests of this process share. Each test uses its own namespaces.
     pub fn shared_service(self) -> &'static Service {
         static EMBEDDED: OnceLock<Service> = OnceLock::new();
         static SHARDS: OnceLock<Service> = OnceLock::new();
@@ -51,7 +51,7 @@ impl Store {
     }
 }
 
-/// What the binary is started with.
+/// The settings that the binary is started with.
 #[derive(Clone)]
 pub struct Settings {
     store: Store,
@@ -63,7 +63,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Nothing but a free port.
+    /// Only a free port, and otherwise the defaults.
     pub fn none() -> Settings {
         let none = Settings {
             store: Store::Embedded,
@@ -76,17 +76,17 @@ impl Settings {
         none.set("listen", "127.0.0.1:0")
     }
 
-    /// The embedded store, with SQLite where it lies by default: in the working folder, which is new.
+    /// The embedded store, with SQLite at its default place in a new working folder.
     pub fn embedded() -> Settings {
         Settings::none().patient().lasting()
     }
 
-    /// The three shared Redis servers and a fresh database of the shared PostgreSQL.
+    /// The three shared Redis servers and a new database in the shared PostgreSQL.
     pub fn shards() -> Settings {
         Settings::on(redis::shared())
     }
 
-    /// These Redis servers, and a fresh database of the shared PostgreSQL.
+    /// These Redis servers and a new database in the shared PostgreSQL.
     pub fn on(servers: &[Redis]) -> Settings {
         let settings = Settings { store: Store::Shards, ..Settings::none() };
         settings
@@ -96,53 +96,53 @@ impl Settings {
             .set("database_url", postgres::shared().fresh_database())
     }
 
-    /// A setting by its name in the TOML file, given through the environment.
+    /// Sets a setting, by its name in the TOML file, through the environment.
     pub fn set(self, name: &str, value: impl Display) -> Settings {
         self.variable(&variable(name), value)
     }
 
-    /// A variable of the environment that is no setting.
+    /// Sets an environment variable that is not a setting.
     pub fn variable(mut self, name: &str, value: impl Display) -> Settings {
         self.environment.insert(name.to_owned(), value.to_string());
         self
     }
 
-    /// Back to the default of a setting.
+    /// Resets a setting to its default.
     pub fn unset(mut self, name: &str) -> Settings {
         self.environment.remove(&variable(name));
         self
     }
 
-    /// A word on the command line.
+    /// Adds a word to the command line.
     pub fn argument(mut self, word: impl Display) -> Settings {
         self.arguments.push(word.to_string());
         self
     }
 
-    /// The working folder, for services that are started again on what they left.
+    /// Sets the working folder, for a service that starts again on the files of an earlier run.
     pub fn folder(mut self, folder: &Path) -> Settings {
         self.folder = Some(folder.to_owned());
         self
     }
 
-    /// A hard limit on file descriptors.
+    /// Sets a hard limit on file descriptors.
     pub fn descriptors(mut self, limit: u64) -> Settings {
         self.descriptors = Some(limit);
         self
     }
 
-    /// A file that the service sees as its /etc/hosts. It may be written to later, in place.
+    /// Sets a file that the service sees as /etc/hosts. The file may be changed in place later.
     pub fn hosts(mut self, file: &Path) -> Settings {
         self.hosts = Some(file.to_owned());
         self
     }
 
-    /// Deadlines that a loaded machine keeps, for tests that are not about deadlines.
+    /// Long timeouts, so that a loaded machine does not fail tests that are not about timeouts.
     fn patient(self) -> Settings {
         self.set("redis_timeout_ms", 5_000).set("request_timeout_ms", 20_000).set("database_timeout_ms", 10_000)
     }
 
-    /// Entries stay and nothing is evicted, for tests that are not about the defaults of a new namespace.
+    /// Namespaces whose entries never expire and are never evicted, for tests that are not about the defaults.
     fn lasting(self) -> Settings {
         self.set("default_ttl", 0).set("default_max_size_mb", 0)
     }
@@ -180,7 +180,7 @@ pub fn variable(name: &str) -> String {
     format!("SIDECACHE_{}", name.to_uppercase())
 }
 
-/// A running service, killed when dropped. Its log is shown when the test that owns it fails.
+/// A running service. It is killed when dropped. If its test fails, the log is printed.
 pub struct Service {
     process: Process,
     address: SocketAddr,
@@ -192,8 +192,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the binary and waits until it says that it is healthy: it listens before its shards and
-    /// its database are connected.
+    /// Starts the binary and waits until it is healthy. The service listens before its shards and its database are
+    /// connected.
     pub fn start(settings: Settings) -> Service {
         let mut service = Service::launch(settings);
         let deadline = Instant::now() + PATIENCE;
@@ -205,7 +205,7 @@ impl Service {
                     let log = text_of(&service.stderr);
                     assert!(
                         ended.is_none() && Instant::now() < deadline,
-                        "sidecache does not become healthy (ended: {ended:?}): {seen:?}; it said:\n{log}"
+                        "sidecache did not become healthy (ended: {ended:?}): {seen:?}; its log:\n{log}"
                     );
                     thread::sleep(process::TICK);
                 }
@@ -213,7 +213,7 @@ impl Service {
         }
     }
 
-    /// Starts the binary and waits for the line that says where it listens, and for nothing else.
+    /// Starts the binary and waits only for the line with the address that it listens on.
     pub fn launch(settings: Settings) -> Service {
         let own_folder = settings.folder.is_none().then(|| scratch::folder("service"));
         let folder = match (&settings.folder, &own_folder) {
@@ -223,7 +223,7 @@ impl Service {
         let mut process = Process::spawn(settings.command(&folder), Signal::Kill);
         let child = process.child();
         let (lines, said) = mpsc::channel();
-        // It says so on stdout, or in the log where that is JSON.
+        // The line is on stdout, or in the log if the log is JSON.
         let stdout = gather(child.stdout.take().expect("stdout is piped"), lines.clone());
         let stderr = gather(child.stderr.take().expect("stderr is piped"), lines);
         let deadline = Instant::now() + PATIENCE;
@@ -244,21 +244,21 @@ impl Service {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = process.wait(PATIENCE);
-                    panic!("sidecache ended with {status:?} instead of listening; it said:\n{}", text_of(&stderr));
+                    panic!("sidecache ended with {status:?} instead of listening; its log:\n{}", text_of(&stderr));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("sidecache does not listen within {PATIENCE:?}; it said:\n{}", text_of(&stderr));
+                    panic!("sidecache did not listen within {PATIENCE:?}; its log:\n{}", text_of(&stderr));
                 }
             }
         }
     }
 
-    /// A client of this service; one per test, since it belongs to the test's runtime.
+    /// A new client. Each test needs its own, since a client belongs to the runtime of its test.
     pub fn client(&self) -> Client {
         Client::new(self.address)
     }
 
-    /// The process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -276,27 +276,27 @@ impl Service {
         &self.folder
     }
 
-    /// What it has written to its standard output so far.
+    /// Everything that the service has written to stdout so far.
     pub fn stdout(&self) -> String {
         text_of(&self.stdout)
     }
 
-    /// What it has written to its log so far.
+    /// Everything that the service has written to its log so far.
     pub fn log(&self) -> String {
         text_of(&self.stderr)
     }
 
-    /// The memory it has, in bytes.
+    /// The resident memory now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most memory it has had at once since [`Service::forget_peak`].
+    /// The highest resident memory since [`Service::forget_peak`], in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.status_bytes("VmHWM:")
     }
 
-    /// See proc(5), `clear_refs`.
+    /// Resets the peak, see `clear_refs` in proc(5).
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5")
             .expect("the service is a child of this process");
@@ -313,23 +313,23 @@ impl Service {
         self.process.signal(signal);
     }
 
-    /// SIGTERM, and its exit status.
+    /// Sends SIGTERM and returns the exit status.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::Term);
         self.ended()
     }
 
-    /// Waits for the end that a signal has asked for.
+    /// Waits until the service has ended after a signal.
     pub fn ended(&mut self) -> ExitStatus {
-        self.process.wait(PATIENCE).unwrap_or_else(|| panic!("sidecache does not end within {PATIENCE:?}"))
+        self.process.wait(PATIENCE).unwrap_or_else(|| panic!("sidecache did not end within {PATIENCE:?}"))
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Shows the log of a shared service when the test that holds the guard fails.
+    /// A guard for a test on a shared service: if the test fails, the log is printed.
     pub fn log_on_failure(&self) -> LogOnFailure<'_> {
         LogOnFailure(self)
     }
@@ -338,7 +338,7 @@ impl Service {
         let log = text_of(&self.stderr);
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(60)..];
-        eprintln!("--- sidecache at {} said last:\n{}\n---", self.address, last.join("\n"));
+        eprintln!("--- sidecache at {} logged last:\n{}\n---", self.address, last.join("\n"));
     }
 }
 
@@ -361,14 +361,14 @@ impl Drop for LogOnFailure<'_> {
     }
 }
 
-/// How a run that was to end by itself ended.
+/// The result of a run that ended by itself.
 pub struct Finished {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs the binary with settings that let it end by itself.
+/// Runs the binary with settings with which it ends by itself.
 #[track_caller]
 pub fn run(settings: &Settings) -> Finished {
     let folder = scratch::folder("run");
@@ -382,13 +382,13 @@ pub fn run(settings: &Settings) -> Finished {
     let Some(status) = process.wait(PATIENCE) else {
         panic!("sidecache should have ended by itself; stdout:\n{}\nstderr:\n{}", text_of(&stdout), text_of(&stderr));
     };
-    // The process is gone, so both pipes end, and with them both channels.
+    // The process has ended, so both pipes and both channels end.
     end_of_stdout.iter().for_each(drop);
     end_of_stderr.iter().for_each(drop);
     Finished { status, stdout: text_of(&stdout), stderr: text_of(&stderr) }
 }
 
-/// The answer of `/health`, without an asynchronous runtime around it.
+/// The answer of `/health`, read without an async runtime.
 fn health(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -407,7 +407,7 @@ fn text_of(text: &Mutex<String>) -> String {
     text.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Gathers all lines of a pipe, and passes each on while somebody listens.
+/// Collects all lines of a pipe, and passes them on as long as the receiver exists.
 fn gather(pipe: impl Read + Send + 'static, lines: mpsc::Sender<String>) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
     let gathered = Arc::clone(&text);
@@ -419,7 +419,7 @@ fn gather(pipe: impl Read + Send + 'static, lines: mpsc::Sender<String>) -> Arc<
                 gathered.push_str(&line);
                 gathered.push('\n');
             }
-            // Nobody listens any more once the service has started.
+            // After the start the receiver is gone.
             let _ = lines.send(line);
         }
     });

@@ -1,4 +1,4 @@
-//! A shard of one's own behind a proxy that makes it slow, so that a flush of some hundred entries takes seconds.
+//! A shard behind a proxy that makes it slow, so that a flush of 1500 entries takes seconds.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::proxy::{Of, Proxy};
 use super::redis::Redis;
 use super::service::Settings;
 
-/// Entries that [`SlowShard::fill`] stores.
+/// How many entries [`SlowShard::fill`] stores.
 pub const ENTRIES: u64 = 1500;
 
 pub struct SlowShard {
     proxy: Proxy,
-    /// How late the answer to each script is; a flush of [`ENTRIES`] takes thirty pairs of them.
+    /// The delay of each answer to a script. A flush of [`ENTRIES`] needs thirty pairs of scripts.
     late: Duration,
     redis: Redis,
 }
 
 impl SlowShard {
-    /// One on which a flush takes about two seconds.
+    /// A shard on which a flush takes about two seconds.
     pub fn start() -> SlowShard {
         SlowShard::with(Duration::from_millis(60))
     }
 
-    /// One on which a flush outlives a request of [`SlowShard::impatient`].
+    /// A shard on which a flush takes longer than the request timeout of [`SlowShard::impatient`].
     pub fn very_slow() -> SlowShard {
         SlowShard::with(Duration::from_millis(200))
     }
@@ -36,17 +36,17 @@ impl SlowShard {
         SlowShard { proxy: Proxy::in_front_of(&redis), late, redis }
     }
 
-    /// These settings with this shard alone, and requests that are answered before a flush ends.
+    /// These settings with only this shard, and a request timeout shorter than a flush.
     pub fn impatient(&self, settings: Settings) -> Settings {
         self.added_to(settings).set("redis_timeout_ms", 3_900).set("request_timeout_ms", 4_000)
     }
 
-    /// These settings with this shard alone.
+    /// These settings with only this shard.
     pub fn added_to(&self, settings: Settings) -> Settings {
         settings.set("redis_shards", format!("a={}", self.proxy.url()))
     }
 
-    /// Fills a namespace, and makes the shard slow.
+    /// Fills a namespace, and then makes the shard slow.
     pub async fn fill(&self, cache: &Client, ns: &str) {
         let entries: Vec<_> = (0..ENTRIES).map(|number| json!({"key": format!("k{number}"), "value": 1})).collect();
         for batch in entries.chunks(500) {
@@ -59,12 +59,12 @@ impl SlowShard {
         self.proxy.delay(Of::Others, Duration::ZERO, self.late);
     }
 
-    /// It answers nothing any more.
+    /// Stops the Redis with SIGSTOP: it does not answer any more.
     pub fn stop(&self) {
         self.redis.signal(Signal::Stop);
     }
 
-    /// As slow as other shards again.
+    /// Removes the delay.
     pub fn speed_up(&self) {
         self.proxy.delay(Of::Others, Duration::ZERO, Duration::ZERO);
     }

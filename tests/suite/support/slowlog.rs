@@ -1,20 +1,20 @@
-//! What took Redis longer than a script may.
+//! Finds commands that took Redis too long.
 //!
-//! SLOWLOG goes by the clock on the wall, which runs on while another process has the CPU. The kernel
-//! counts how long the thread that runs the commands was kept waiting, so that what the machine did
-//! is not held against the scripts.
+//! SLOWLOG measures wall-clock time, which includes the time during which another process has the CPU. The kernel
+//! counts how long the thread that executes the commands waited for a CPU. This waiting time is allowed for, so that
+//! a busy machine does not fail the tests.
 
 use std::time::Duration;
 
 use super::redis::{OBSERVER, Redis, Reply, Turns};
 
-/// What a command of ours may take.
+/// The longest time that one command may take.
 pub const MOST: Duration = Duration::from_millis(5);
 
-/// How much of a CPU a script may take on average, with all that goes with it.
+/// The most CPU time that a script may take on average, including all other work of the server.
 const MEAN: Duration = Duration::from_millis(3);
 
-/// A command in SLOWLOG that was not the tests' own.
+/// A slow command that did not come from the tests' own connections.
 #[derive(Debug)]
 struct Slow {
     took: Duration,
@@ -22,7 +22,7 @@ struct Slow {
     words: String,
 }
 
-/// Servers that are watched from a moment on.
+/// Servers and their CPU times when the watch began.
 pub struct Watch<'s> {
     servers: &'s [Redis],
     before: Vec<Turns>,
@@ -40,7 +40,7 @@ impl<'s> Watch<'s> {
         Watch { servers, before: servers.iter().map(Redis::turns).collect() }
     }
 
-    /// Nothing of ours took more than [`MOST`] of a server's own time since the beginning.
+    /// Fails if commands took more than [`MOST`], beyond the time that the server waited for a CPU.
     #[track_caller]
     pub fn expect_nothing_slow(&self, during: &str) {
         for (server, before) in self.servers.iter().zip(&self.before) {
@@ -55,7 +55,10 @@ impl<'s> Watch<'s> {
                 slow.len(),
             );
             let slowest = &slow[..slow.len().min(5)];
-            assert!(over <= waited, "{during}: {over:?} over, only {waited:?} of it without a CPU: {slowest:#?}");
+            assert!(
+                over <= waited,
+                "{during}: {over:?} too long, but only {waited:?} waiting for a CPU: {slowest:#?}"
+            );
             assert!(mean <= MEAN, "{during}: a script takes {mean:?} on average");
         }
     }
@@ -69,9 +72,9 @@ fn slow(server: &Redis) -> Vec<Slow> {
     slow
 }
 
-/// id, time, microseconds, words, address and name of the client.
+/// Parses an entry of SLOWLOG: id, time, microseconds, words, and the address and name of the client.
 fn entry(entry: &Reply) -> Option<Slow> {
-    let [_, _, micros, words, _, name] = entry.items() else { panic!("{entry:?} is no entry of SLOWLOG") };
+    let [_, _, micros, words, _, name] = entry.items() else { panic!("{entry:?} is not an entry of SLOWLOG") };
     if *name == Reply::Bulk(Some(OBSERVER.into())) {
         return None;
     }
@@ -80,7 +83,7 @@ fn entry(entry: &Reply) -> Option<Slow> {
     Some(Slow { took, words })
 }
 
-/// How many scripts ran, from lines such as `cmdstat_evalsha:calls=10,usec=123,usec_per_call=12.30,...`.
+/// The number of scripts run, from lines such as `cmdstat_evalsha:calls=10,usec=123,usec_per_call=12.30,...`.
 fn scripts(server: &Redis) -> u32 {
     let text = server.connect().command(&["INFO", "commandstats"]).text();
     let calls = |line: &str| -> Option<u32> {
@@ -89,6 +92,6 @@ fn scripts(server: &Redis) -> u32 {
         fields.split(',').next()?.parse().ok().filter(|_| is_script)
     };
     let calls = text.lines().filter_map(calls).sum();
-    assert!(calls > 0, "the server ran scripts: {text}");
+    assert!(calls > 0, "the server ran no scripts: {text}");
     calls
 }

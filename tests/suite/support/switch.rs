@@ -1,5 +1,5 @@
-//! A TCP switch, for what a DNS name or a proxy does at a failover: new connections go to the server that it
-//! leads to now, old ones stay where they are.
+//! A TCP switch, for what a DNS name or a proxy does at a failover: new connections go to the current target,
+//! existing ones stay on their server.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,24 +14,24 @@ use super::redis::Redis;
 pub struct Switch {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Taken by the drop alone.
+    /// `Some` until the drop.
     runtime: Option<Runtime>,
 }
 
 struct Shared {
-    /// The port that new connections are led to.
+    /// The port of the current target.
     port: AtomicU16,
     /// Connections accepted so far.
     accepted: AtomicU64,
 }
 
 impl Switch {
-    /// A switch on a free port that leads to this server.
+    /// A switch on a free port in front of this server.
     pub fn to(redis: &Redis) -> Switch {
         Switch::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), redis).expect("there is a free port")
     }
 
-    /// Two switches on one free port, at 127.0.0.1 and 127.0.0.2, that lead to these servers.
+    /// Two switches on the same free port, at 127.0.0.1 and 127.0.0.2, in front of these servers.
     pub fn two_to(servers: &[Redis; 2]) -> [Switch; 2] {
         for _ in 0..10 {
             let first = Switch::to(&servers[0]);
@@ -54,7 +54,7 @@ impl Switch {
         Ok(Switch { address, shared, runtime: Some(runtime) })
     }
 
-    /// From now on new connections go to this server.
+    /// Leads new connections to this server from now on.
     pub fn lead_to(&self, redis: &Redis) {
         self.shared.port.store(redis.port(), Ordering::SeqCst);
     }
@@ -76,7 +76,7 @@ impl Switch {
 impl Drop for Switch {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A plain drop would wait for the thread, which a test's runtime forbids.
+            // A plain drop would block until the thread ends, which panics inside a test's runtime.
             runtime.shutdown_background();
         }
     }

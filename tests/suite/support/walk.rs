@@ -1,5 +1,5 @@
-//! A walk over the shards: everything Redis holds of one namespace, counted key by key, and held
-//! against the books that the service keeps.
+//! Counts everything that Redis stores for one namespace, key by key, and compares it with the totals that the
+//! service keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,20 +8,20 @@ use anyhow::ensure;
 use super::client::Client;
 use super::redis::{Connection, Redis, Reply};
 
-/// What lies in the shards for one namespace.
+/// What the shards store for one namespace.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Every live value with its length in bytes, by key.
+    /// The length in bytes of every live value, by key.
     pub sizes: BTreeMap<String, u64>,
-    /// The members of every tag's set.
+    /// The members of each tag's set.
     pub tags: BTreeMap<String, BTreeSet<String>>,
-    /// The sums of the books, `cache_stats`, over the shards.
+    /// The sums of the stored totals, `cache_stats`, over the shards.
     pub books: Books,
-    /// Every name in Redis with the namespace in it, but for the books.
+    /// Every name in Redis that contains the namespace, except the stored totals.
     pub names: Vec<String>,
 }
 
-/// The numbers of a namespace that are exact.
+/// The exact numbers of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     pub keys: u64,
@@ -38,11 +38,11 @@ impl Walk {
 
 /// Walks over all shards.
 ///
-/// The namespace's name must not be the beginning of another's.
+/// The namespace must not be a prefix of another namespace.
 ///
 /// # Errors
-/// What on the way does not agree: values, metadata, index, tags and books of each shard. That is
-/// only so at a quiet moment, once what expired has been noticed.
+/// The first contradiction between the values, metadata, index, tags and totals of a shard. They agree only at a
+/// quiet moment, after the service has noticed what expired.
 pub fn walk(servers: &[Redis], ns: &str) -> anyhow::Result<Walk> {
     let mut walk = Walk::default();
     for server in servers {
@@ -67,16 +67,16 @@ fn walk_shard(shard: &mut Connection, ns: &str, walk: &mut Walk) -> anyhow::Resu
     let mut bytes = 0;
     for ((key, length), size) in keys.iter().zip(lengths).zip(sizes) {
         let length = length.integer().unsigned_abs();
-        ensure!(size != Reply::Bulk(None), "{key} has a value and no size_bytes");
+        ensure!(size != Reply::Bulk(None), "{key} has a value but no size_bytes");
         let size = size.integer().unsigned_abs();
         ensure!(length == size, "{key} has {length} bytes and a size_bytes of {size}");
-        ensure!(walk.sizes.insert((*key).to_owned(), length).is_none(), "{key} lies on two shards");
+        ensure!(walk.sizes.insert((*key).to_owned(), length).is_none(), "{key} is on two shards");
         bytes += length;
     }
 
     let alive: BTreeSet<&str> = keys.iter().copied().collect();
     let dead: Vec<&str> = under("cache_meta").into_iter().filter(|key| !alive.contains(key)).collect();
-    ensure!(dead.is_empty(), "{} times metadata without a value: {:?}", dead.len(), some(&dead));
+    ensure!(dead.is_empty(), "{} keys have metadata but no value: {:?}", dead.len(), some(&dead));
 
     let mut indexed = Vec::new();
     for name in names.iter().filter(|name| name.starts_with(&format!("cache_index:{ns}"))) {
@@ -84,22 +84,22 @@ fn walk_shard(shard: &mut Connection, ns: &str, walk: &mut Walk) -> anyhow::Resu
     }
     indexed.sort();
     let twice = indexed.windows(2).find(|pair| pair[0] == pair[1]);
-    ensure!(twice.is_none(), "twice in the index: {twice:?}");
+    ensure!(twice.is_none(), "a key is twice in the index: {twice:?}");
     let unknown: Vec<&String> = indexed.iter().filter(|key| !alive.contains(key.as_str())).collect();
-    ensure!(unknown.is_empty(), "{} gone keys in the index: {:?}", unknown.len(), some(&unknown));
+    ensure!(unknown.is_empty(), "{} deleted keys in the index: {:?}", unknown.len(), some(&unknown));
     ensure!(indexed.len() == keys.len(), "{} keys in the index, {} alive", indexed.len(), keys.len());
 
     for tag in under("cache_tag") {
         let tagged = members(shard, &full("cache_tag", tag));
         let gone: Vec<&String> = tagged.iter().filter(|key| !alive.contains(key.as_str())).collect();
-        ensure!(gone.is_empty(), "the tag {tag} still has {} gone keys: {:?}", gone.len(), some(&gone));
+        ensure!(gone.is_empty(), "the tag {tag} still has {} deleted keys: {:?}", gone.len(), some(&gone));
         walk.tags.entry(tag.to_owned()).or_default().extend(tagged);
     }
 
     let books = books(shard, ns);
     ensure!(
         (books.keys, books.bytes) == (keys.len() as u64, bytes),
-        "{} keys of {bytes} bytes, and the books say {books:?}",
+        "{} keys of {bytes} bytes, but the stored totals are {books:?}",
         keys.len(),
     );
     walk.books = walk.books.plus(books);
@@ -107,12 +107,12 @@ fn walk_shard(shard: &mut Connection, ns: &str, walk: &mut Walk) -> anyhow::Resu
     Ok(())
 }
 
-/// Enough of a long list to look for the cause.
+/// The start of a list, for messages.
 fn some<T>(all: &[T]) -> &[T] {
     &all[..all.len().min(10)]
 }
 
-/// What a quota counts for an entry beside its value, key and tags, in bytes.
+/// What a quota counts for an entry in addition to its value, key and tags, in bytes.
 pub const ENTRY_OVERHEAD: u64 = 384;
 
 impl Books {
@@ -125,7 +125,7 @@ impl Books {
         }
     }
 
-    /// What the service says.
+    /// The numbers in the stats of the service.
     pub async fn said(client: &Client, ns: &str) -> Books {
         let stats = client.stats(ns).await.expect(200);
         Books {
@@ -137,7 +137,7 @@ impl Books {
     }
 }
 
-/// The books of one shard.
+/// The stored totals of one shard.
 pub fn books(shard: &mut Connection, ns: &str) -> Books {
     let name = format!("cache_stats:{ns}");
     let reply = shard.command(&["HMGET", &name, "total_keys", "total_bytes", "evictions", "expirations"]);
@@ -149,12 +149,12 @@ pub fn books(shard: &mut Connection, ns: &str) -> Books {
     Books { keys: number(keys), bytes: number(bytes), evictions: number(evictions), expirations: number(expirations) }
 }
 
-/// The books of all shards together.
+/// The sums of the stored totals over all shards.
 pub fn all_books(servers: &[Redis], ns: &str) -> Books {
     servers.iter().fold(Books::default(), |sum, server| sum.plus(books(&mut server.connect(), ns)))
 }
 
-/// The members of an index or a tag but for the mark of a bucket; the type is not part of the contract.
+/// The members of an index or tag, without the marker of a bucket. The Redis type is not part of the contract.
 fn members(shard: &mut Connection, name: &str) -> Vec<String> {
     let members = match shard.command(&["TYPE", name]).text().as_str() {
         "set" => shard.command(&["SMEMBERS", name]).texts(),
@@ -165,10 +165,10 @@ fn members(shard: &mut Connection, name: &str) -> Vec<String> {
     members.into_iter().filter(|member| !member.is_empty()).collect()
 }
 
-/// The walk, once it agrees with itself and with what every client is told.
+/// Walks over all shards, and compares the totals with the stats of every client.
 ///
 /// # Errors
-/// What does not agree.
+/// The first contradiction.
 pub async fn agreed(clients: &[&Client], servers: &[Redis], ns: &str) -> anyhow::Result<Walk> {
     let walk = walk(servers, ns)?;
     for client in clients {

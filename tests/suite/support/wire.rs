@@ -1,4 +1,4 @@
-//! HTTP on a bare socket, for what a well-behaved client never sends.
+//! HTTP on a raw socket, for requests that a well-behaved client never sends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 
-/// Everything on a bare socket answers within this.
+/// The limit for each answer on a raw socket.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends a request on a connection of its own; `path` goes out as it is.
+/// Sends a request on a new connection. `path` is sent as it is.
 pub async fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.expect("the service accepts connections");
     let length = body.len();
@@ -25,13 +25,13 @@ pub async fn request(address: SocketAddr, method: &str, path: &str, body: &str) 
     read_answer(&mut stream).await
 }
 
-/// Sends text on an open connection, and reads one answer.
+/// Sends text on an open connection and reads one answer.
 pub async fn ask(stream: &mut TcpStream, text: &str) -> Answer {
     stream.write_all(text.as_bytes()).await.expect("the service takes the request");
     read_answer(stream).await
 }
 
-/// Reads until the service ends the connection, with an end or a reset.
+/// Reads until the service closes or resets the connection.
 pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut read = Vec::new();
     // What came before a reset is kept.
@@ -39,7 +39,7 @@ pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&read).into_owned()
 }
 
-/// Reads one answer with a `Content-Length`, or up to the end of the connection.
+/// Reads one answer, up to its `Content-Length` or to the end of the connection.
 pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     timeout(PATIENCE, try_read_answer(stream)).await.expect("an answer in time")
 }
@@ -61,8 +61,7 @@ async fn try_read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     parse(&read, true).unwrap_or_else(|| panic!("the connection ended after {:?}", String::from_utf8_lossy(&read)))
 }
 
-/// Reads as many answers as there are to come on a connection that stays open, each with a
-/// `Content-Length`.
+/// Reads this many answers from a connection that stays open. Each must have a `Content-Length`.
 pub async fn read_answers(stream: &mut (impl AsyncRead + Unpin), count: usize) -> Vec<Answer> {
     let read = async {
         let (mut read, mut answers) = (Vec::new(), Vec::new());
@@ -85,7 +84,7 @@ pub async fn read_answers(stream: &mut (impl AsyncRead + Unpin), count: usize) -
     timeout(PATIENCE, read).await.expect("the answers in time")
 }
 
-/// The answer in `read` when it is complete; `ended` says that nothing more will come.
+/// The answer in `read`, if it is complete. `ended` says that no more bytes will come.
 fn parse(read: &[u8], ended: bool) -> Option<Answer> {
     let end_of_head = read.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&read[..end_of_head]).expect("an ASCII head");
