@@ -291,7 +291,7 @@ fn stats() -> Answers {
         "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 3, "evictions_quota": 2,
         "evictions_redis": 1, "expirations": 12, "expired_not_swept": 0, "repairing": false,
     }});
-    Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
+    Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The statistics.", "StatsAnswer", example)
 }
 
 /// An example of a policy.
