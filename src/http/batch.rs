@@ -242,7 +242,7 @@ pub fn mset_entries(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
 /// `mset`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mset", operation_id = "mset", tag = "batches", summary = "Store many entries",
-    description = "All entries are checked before the first one is stored. If a key is repeated, its last entry is stored.",
+    description = "All entries are checked before the first one is stored. If a key is repeated, its last entry wins.",
     params(params::InNamespace),
     request_body(content = MsetBody, example = json!({"entries": [
         {"key": "user_1", "value": {"name": "Ada"}, "ttl": 3600},
@@ -305,8 +305,8 @@ pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
 /// `mdelete`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mdelete", operation_id = "mdelete", tag = "batches", summary = "Delete many entries",
-    description = "Also deletes entries whose key cannot be part of a path, such as `../a`. All keys are checked before \
-                   the first entry is deleted.",
+    description = "Also deletes entries whose key cannot be part of a path, such as `../a`. All keys are checked \
+                   before the first entry is deleted.",
     params(params::InNamespace),
     request_body(content = MdeleteBody, example = json!({"keys": ["user_1", "../user_2"]})),
     responses(answers::Mdelete)

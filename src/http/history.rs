@@ -213,7 +213,8 @@ impl From<access_log::Line> for LineAnswer {
     operation_id = "list_logs",
     tag = "history",
     summary = "The access log, newest first",
-    description = "With `operation`, a page can have few rows or none although more pages follow. Continue until `cursor` is null.",
+    description = "With `operation`, a page can have few rows or none although more pages follow. Continue until \
+                   `cursor` is null.",
     params(params::InNamespace, LogParameters),
     responses(answers::Logs)
 )]

@@ -129,7 +129,8 @@ pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) ->
     operation_id = "get_job",
     tag = "jobs",
     summary = "The progress of a job",
-    description = "Any instance can answer, whichever instance runs the job. A job is kept for an hour after its end.",
+    description = "Any instance can answer, not only the one that runs the job. A job is kept for an hour after its \
+                   end.",
     params(params::OfJob),
     responses(answers::GetJob)
 )]

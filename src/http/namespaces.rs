@@ -159,7 +159,8 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 #[utoipa::path(
     patch, path = "/api/v1/namespaces/{ns}", operation_id = "patch_namespace", tag = "namespaces",
     summary = "Change fields of a policy",
-    description = "Changes the fields in the body, in one transaction. `null` sets the default; absent fields do not change.",
+    description = "Changes the fields in the body, in one transaction. `null` sets the default; absent fields do not \
+                   change.",
     params(params::InNamespace, params::ChangeHeaders),
     request_body(content = PolicyChangeBody, example = json!({"max_size_mb": 200})),
     responses(answers::PatchNamespace)
@@ -203,7 +204,8 @@ fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> 
     operation_id = "delete_namespace",
     tag = "namespaces",
     summary = "Delete the policy and all entries of a namespace",
-    description = "A deletion that takes longer than the request's deadline continues as a job. The policy is deleted last.",
+    description = "A deletion that takes longer than the request's deadline continues as a job. The policy is deleted \
+                   last.",
     params(params::InNamespace, params::FlushHeaders, params::ChangeHeaders),
     responses(answers::DeleteNamespace)
 )]

@@ -43,7 +43,8 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         (name = "history", description = "The audit trail and the access log of a namespace."),
         (name = "jobs", description = "Flushes that take longer than their request."),
         (name = "operations", description = "Health, metrics and cluster state, for operators and their tools."),
-        (name = "special-keys", description = "Entries with the keys `mget`, `mset`, `mdelete` and `stats`: their paths also have another meaning."),
+        (name = "special-keys", description = "Entries with the key `mget`, `mset`, `mdelete` or `stats`. Their paths \
+                                               also have another meaning."),
         (name = "documentation", description = "This document, and the page that shows it."),
     ),
     paths(
@@ -219,7 +220,7 @@ fn head_of(get: &Value) -> Value {
 fn headers() -> Value {
     let text = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
     let mut headers = json!({
-        "X-Request-Id": text("The id of the request: the one that the client sent, or a new one.", "0f31c8f1b2a49d77-2a"),
+        "X-Request-Id": text("The id of the request: the client's own, or a new one.", "0f31c8f1b2a49d77-2a"),
         "X-Cache-Hit-true": {"description": "An entry was found.", "schema": {"type": "string", "const": "true"}},
         "X-Cache-Hit-false": {"description": "No entry was found.", "schema": {"type": "string", "const": "false"}},
         "X-Cache-TTL": {

@@ -49,8 +49,8 @@ impl IntoParams for ReadHeaders {
             ),
             header(
                 "If-None-Match",
-                "The ETags that the client has, or `*`. If one of them is the ETag of the entry, the response is a 304. \
-                 Ignored with `metadata=full`, because the access counts change without a new ETag.",
+                "The ETags that the client has, or `*`. If one of them is the ETag of the entry, the response is a \
+                 304. Ignored with `metadata=full`, because the access counts change without a new ETag.",
                 "\"1732190400000000\"",
             ),
         ]
@@ -116,15 +116,15 @@ fn namespace() -> Parameter {
 fn key() -> Parameter {
     of(json!({
         "name": "key", "in": "path", "required": true, "schema": schema::key(), "example": "user_123",
-        "description": "Percent-encoded: write a `/` in the key as `%2F`. The key `stats` is reserved. `mget`, `mset` \
-                        and `mdelete` are valid keys, but a POST to their paths is a batch.",
+        "description": "Percent-encoded: write a `/` in the key as `%2F`. The key `stats` is reserved. `mget`, \
+                        `mset` and `mdelete` are valid keys, but a POST to their paths is a batch.",
     }))
 }
 
 /// The example is part of the description. Swagger UI would send an `example` field as the value by default.
 fn header(name: &str, description: &str, example: &str) -> Parameter {
     of(json!({
-        "name": name, "in": "header", "required": false, "description": format!("{description} Example: `{example}`."),
-        "schema": {"type": "string"},
+        "name": name, "in": "header", "required": false, "schema": {"type": "string"},
+        "description": format!("{description} Example: `{example}`."),
     }))
 }

@@ -173,9 +173,10 @@ pub fn asked_max_size_mb() -> RefOr<Schema> {
 pub fn asked_eviction_policy() -> RefOr<Schema> {
     let mut names: Vec<Value> = EvictionPolicy::ALL.map(EvictionPolicy::as_str).map(Value::from).into();
     names.push(Value::Null);
-    of(
-        json!({"type": ["string", "null"], "enum": names, "description": "Which entries are evicted when the quota is reached."}),
-    )
+    of(json!({
+        "type": ["string", "null"], "enum": names,
+        "description": "Which entries are evicted when the quota is reached.",
+    }))
 }
 
 pub fn partial() -> RefOr<Schema> {
@@ -281,10 +282,10 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
         "properties": {
             "ttl_remaining": {
                 "type": ["integer", "null"], "minimum": 0,
-                "description": "Seconds left, rounded up; null: the entry never expires. 0 only if the entry is stale.",
+                "description": "Seconds left, rounded up; null: the entry never expires. 0: the entry is stale.",
             },
             "created_at": date,
-            "expires_at": {"type": ["string", "null"], "format": "date-time", "description": "Only with `metadata=full`."},
+            "expires_at": {"type": ["string", "null"], "format": "date-time", "description": "With `metadata=full`."},
             "last_accessed": date,
             "access_count": count,
             "size_bytes": count,
@@ -321,7 +322,10 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
             "results": {"type": "object", "additionalProperties": fetched, "description": "By key."},
             "hits": count,
             "misses": count,
-            "errors": {"type": "integer", "minimum": 1, "description": "How many keys are invalid or belong to a shard that failed; absent if there are none."},
+            "errors": {
+                "type": "integer", "minimum": 1,
+                "description": "How many keys are invalid or belong to a shard that failed; absent if there are none.",
+            },
         },
         "additionalProperties": false,
     });
