@@ -21,7 +21,8 @@ use crate::cache::{self, Fetched, MgetAnswer};
 use crate::model::{EntryKey, Invalid, Key, Namespace, Write};
 use crate::store;
 
-/// The body of an mget, for the OpenAPI document; [`mget_keys`] parses it.
+/// The body of an mget.
+// Only for the OpenAPI document: `mget_keys` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
@@ -186,7 +187,8 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
     Pieces::body(pieces)
 }
 
-/// The body of an mset, for the OpenAPI document; [`mset_entries`] parses it.
+/// The body of an mset.
+// Only for the OpenAPI document: `mset_entries` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
@@ -266,7 +268,8 @@ pub async fn mset(
     Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details }))
 }
 
-/// The body of an mdelete, for the OpenAPI document; [`mdelete_keys`] parses it.
+/// The body of an mdelete.
+// Only for the OpenAPI document: `mdelete_keys` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]

@@ -1,5 +1,5 @@
 //! Memory budgets that all requests share: one for request bodies and one for responses. A request takes memory from
-//! the budget when it needs it, and never waits: it gets the memory at once or not at all.
+//! the budget when needed. It never waits: it gets the memory at once or not at all.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

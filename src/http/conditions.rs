@@ -1,5 +1,5 @@
-//! Refuses changes with a condition such as `If-Match`, because no call supports conditions yet. If the header were
-//! ignored, the client would overwrite a version that it has not seen.
+//! Refuses changes with a condition such as `If-Match`, because conditional changes are not supported yet. If the
+//! header were ignored, the client would overwrite a version that it has not seen.
 
 use axum::extract::Request;
 use axum::http::HeaderMap;

@@ -33,7 +33,7 @@ pub fn connections(limit: Option<u64>, wanted: usize, others: usize) -> usize {
             limit,
             max_connections = wanted,
             connections = left,
-            "too few file descriptors: allowing fewer connections"
+            "too few file descriptors: fewer connections are allowed"
         );
     }
     left.min(wanted)

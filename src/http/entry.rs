@@ -111,7 +111,8 @@ pub fn put_headers(
     put_cache_status(cache, trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
-/// The body of a `PUT`, for the OpenAPI document; [`set_body`] parses it.
+/// The body of a `PUT` of an entry.
+// Only for the OpenAPI document: `set_body` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]

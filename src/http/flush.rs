@@ -1,6 +1,6 @@
 //! `DELETE /api/v1/cache/{ns}`: deletes all entries of a namespace, or those that `?pattern=` or `?tag=` selects.
-//! With
-//! `?dry_run=true` it only counts them. A flush that takes longer than its request continues as a job, see `jobs.rs`.
+//! With `?dry_run=true` it only counts them. A flush that takes longer than its request continues as a job, see
+//! `jobs.rs`.
 
 use std::convert::Infallible;
 

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::error;
 use super::request_id::Numbered;
 
-/// How many connections are refused by a task at the same time. Connections beyond this number are answered and
-/// closed at once.
+/// How many refused connections may wait for their client at the same time. Connections beyond this number are
+/// answered and closed at once.
 pub const AT_ONCE: usize = 256;
 
 /// How long a refused client may take to send its request. Many clients ignore a response that arrives before they

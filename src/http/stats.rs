@@ -26,7 +26,7 @@ pub struct StatsAnswer<'n> {
     memory_used_bytes: u64,
     /// The bytes that count against the quota: value, key and tags of each entry, plus 384 bytes per entry.
     memory_charged_bytes: u64,
-    /// Live entries that were evicted: the sum of the next two numbers.
+    /// Live entries that were evicted: the sum of `evictions_quota` and `evictions_redis`.
     evictions: u64,
     /// Evicted to make room within the namespace's quota.
     evictions_quota: u64,

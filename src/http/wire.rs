@@ -20,7 +20,7 @@ pub struct Wire {
     pub is_unseen: bool,
     /// Bytes that must be written before anything else.
     pub output: Vec<u8>,
-    /// Detects that no request arrives in time.
+    /// Detects when no request arrives in time.
     pub timer: HeadTimer,
 }
 

@@ -237,7 +237,7 @@ async fn fewer_descriptors_make_fewer_connections_and_say_so() {
     let service = Service::start(Settings::embedded().descriptors(DESCRIPTORS).set("header_timeout_ms", 60_000));
     let warning = eventually(LATER, async || {
         let log = service.log();
-        let warning = log.lines().find(|line| line.contains("too few descriptors")).context("no warning")?;
+        let warning = log.lines().find(|line| line.contains("too few file descriptors")).context("no warning")?;
         Ok(serde_json::from_str::<serde_json::Value>(warning)?)
     })
     .await;

@@ -145,7 +145,8 @@ fn mdelete() -> Answers {
     });
     let errors = &[NAMESPACE, BODY, &[Code::InvalidKey, Code::ReservedKey, Code::TooManyKeys], CHANGE, ANY];
     let answers = Answers::errors(errors);
-    let answers = answers.json(OK, "All are deleted, or only some (`success` is false).", "MdeleteAnswer", examples);
+    let answers =
+        answers.json(OK, "All keys are deleted, or only some (`success` is false).", "MdeleteAnswer", examples);
     let unavailable =
         &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::RingMismatch];
     let failed = [

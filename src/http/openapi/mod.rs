@@ -6,7 +6,7 @@
 //! - [`params`]: parameters in paths and headers
 //! - [`answers`]: the responses of each call
 //! - [`failures`]: the errors that a call can return, with examples
-//! - [`response`]: what both build responses from
+//! - [`response`]: functions that build responses, used by the two above
 //! - [`schema`]: schemas that cannot be derived from a type
 //!
 //! This file adds what all calls share: a HEAD for every GET, the request id, and the keys `mget`, `mset` and
@@ -131,8 +131,7 @@ pub fn openapi() -> Value {
 /// Converts a part of the document from JSON to the type of the library.
 ///
 /// # Panics
-/// The JSON does not fit the type. In debug builds also if it has a field that the library does not know and would
-/// drop.
+/// The JSON does not fit the type. In debug builds also if the library does not know a field and would drop it.
 fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
     let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
     debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");

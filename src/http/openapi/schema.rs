@@ -1,6 +1,5 @@
 //! Schemas that cannot be derived from a type: the types of the model with their limits, the fixed words in
-//! responses,
-//! and the bodies that the code writes as bytes.
+//! responses, and the bodies that the code writes as bytes.
 
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
