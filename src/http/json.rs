@@ -96,9 +96,11 @@ fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
         match reader.text(Tag::MAX_LEN).map_err(|error| reader::within(&format!("`tags[{index}]`"), error))? {
             Text::Decoded(text) => tags.push(Tag::parse(text)?),
             Text::TooLong(_) => {
-                return Err(
-                    Invalid::Tag(format!("a tag has 1 to {} bytes, `tags[{index}]` has more", Tag::MAX_LEN)).into()
-                );
+                return Err(Invalid::Tag(format!(
+                    "a tag must have 1 to {} bytes, `tags[{index}]` has more",
+                    Tag::MAX_LEN
+                ))
+                .into());
             }
         }
         Ok(())

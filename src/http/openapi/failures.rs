@@ -36,20 +36,20 @@ pub const STORE: &[Code] = &[
 /// The `detail` in the example of this code, for codes that have one.
 fn detail(code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::InvalidNamespace => "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
-        Code::InvalidKey => "a key has 1 to 512 bytes, this one has 513",
-        Code::InvalidTtl => "`ttl` is a whole number of seconds from 1 to 3153600000, not \"0\"",
-        Code::InvalidTag => "a tag has 1 to 128 bytes, this one has 0",
-        Code::InvalidPattern => "a pattern has 1 to 1024 bytes, this one has 0",
-        Code::InvalidPolicy => "`eviction_policy` is one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
+        Code::InvalidNamespace => "a namespace may only contain A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
+        Code::InvalidKey => "a key must have 1 to 512 bytes, this one has 513",
+        Code::InvalidTtl => "`ttl` must be a whole number of seconds from 1 to 3153600000, not \"0\"",
+        Code::InvalidTag => "a tag must have 1 to 128 bytes, this one has 0",
+        Code::InvalidPattern => "a pattern must have 1 to 1024 bytes, this one has 0",
+        Code::InvalidPolicy => "`eviction_policy` must be one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags` at line 1 column 18",
         Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",
         Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
-        Code::TooManyKeys => "a batch has at most 1000 keys, this one has more",
-        Code::NamespaceNotFound => "no policy was set for this namespace",
-        Code::JobNotFound => "no job has this id, or it ended more than an hour ago",
+        Code::TooManyKeys => "a batch has at most 1000 keys, and this one has more",
+        Code::NamespaceNotFound => "no namespace of this name is configured",
+        Code::JobNotFound => "there is no such job, or it ended more than an hour ago",
         Code::NoSuchRoute => "unknown path: /docs lists all paths; write a `/` in a key as `%2F`",
         Code::MethodNotAllowed => {
             "the path does not support this method; the `Allow` header lists the methods that it supports"
@@ -66,7 +66,7 @@ fn detail(code: Code) -> Option<&'static str> {
         }
         Code::RequestTimeout => "the body did not arrive in time",
         Code::BodyTooLarge => "the body has more than 33554432 bytes",
-        Code::StorageFull => "the namespace has reached its quota",
+        Code::StorageFull => "the namespace's quota is used up",
         Code::ForeignType => {
             "on shard a the key cache_tag:users:red is a list that sidecache did not write: \
              flush the namespace to remove it"
