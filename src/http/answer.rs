@@ -1,4 +1,4 @@
-//! Answers of JSON.
+//! JSON responses.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -8,20 +8,20 @@ use serde::Serialize;
 
 pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A cache in front of this service asks again each time: what is stored here changes at any moment.
+/// An HTTP cache in front of this service must revalidate each time, because entries can change at any moment.
 pub const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// An answer of `status` with the JSON of `body`.
+/// A response with this status and `body` as JSON.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     raw_json(status, self::body(body))
 }
 
-/// The JSON of `body`.
+/// `body` as JSON.
 pub fn body<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(body).expect("answers are structs and maps with text keys")
+    serde_json::to_vec(body).expect("response bodies are structs and maps with text keys")
 }
 
-/// An answer of `status` with a body that is JSON already.
+/// A response with this status and a body that is already JSON.
 pub fn raw_json(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

@@ -21,30 +21,31 @@ use crate::cache::{self, Fetched, MgetAnswer};
 use crate::model::{EntryKey, Invalid, Key, Namespace, Write};
 use crate::store;
 
-/// The body of an mget, for the document; [`mget_keys`] reads it.
+/// The body of an mget.
+// Only for the OpenAPI document: `mget_keys` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+#[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MgetBody {
-    /// Repetitions are answered once.
+    /// A repeated key has one result.
     #[schema(schema_with = schema::keys)]
     keys: Vec<String>,
 }
 
-/// The keys that the body of an mget names.
+/// The keys in the body of an mget.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MgetKeys {
     pub valid: Vec<EntryKey>,
-    /// Each once.
+    /// Invalid keys, without duplicates.
     pub invalid: BTreeSet<String>,
-    /// Those that are longer than any key, as the body has them in JSON; each once.
+    /// Texts that are too long for a key, as JSON from the body, without duplicates.
     pub too_long: BTreeSet<Bytes>,
 }
 
-/// The keys that the body of an mget names, `most` at most.
+/// Parses the keys in the body of an mget, at most `most` keys.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], or there are more.
+/// [`Error::InvalidBody`], or there are more than `most` keys.
 pub fn mget_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<MgetKeys, Error> {
     let mut parsed = MgetKeys::default();
     read_keys(body, most, |_, text| {
@@ -60,11 +61,10 @@ pub fn mget_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Mge
     Ok(parsed)
 }
 
-/// Reads the body `{"keys": [...]}`; `key` is called with the number of each key and its text. Reads no further than
-/// `most` keys.
+/// Reads the body `{"keys": [...]}` and calls `key` with the index and the text of each key. Stops after `most` keys.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], there are more keys, or what `key` says.
+/// [`Error::InvalidBody`], there are more than `most` keys, or `key` returned an error.
 fn read_keys(
     body: &Bytes,
     most: usize,
@@ -83,7 +83,7 @@ fn read_keys(
     if is_there { Ok(()) } else { Err(reader::missing("keys")) }
 }
 
-/// Whether a batch may have an element of this index.
+/// Checks that a batch may have an element with this index.
 fn check_count(index: usize, most: usize) -> Result<(), Error> {
     if index < most { Ok(()) } else { Err(cache::Error::TooManyKeys { limit: most }.into()) }
 }
@@ -91,7 +91,7 @@ fn check_count(index: usize, most: usize) -> Result<(), Error> {
 /// `mget`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mget", operation_id = "mget", tag = "batches", summary = "Read many entries",
-    description = "An invalid key, or a shard that fails, costs its own keys only.",
+    description = "If a key is invalid or its shard fails, only that key has an error.",
     params(params::InNamespace),
     request_body(content = MgetBody, example = json!({"keys": ["user_1", "user_2"]})),
     responses(answers::Mget)
@@ -122,7 +122,7 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
     };
     let invalid_size = (invalid.len() + too_long.len()) * FRAME + invalid.iter().map(String::len).sum::<usize>();
     let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + invalid_size + FRAME);
-    // Large values are sent from where they lie.
+    // Large values are sent without a copy.
     let mut pieces = Vec::new();
     body.put_slice(br#"{"results":{"#);
     for (i, (key, fetched)) in answer.results.iter().enumerate() {
@@ -187,10 +187,11 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
     Pieces::body(pieces)
 }
 
-/// The body of an mset, for the document; [`mset_entries`] reads it.
+/// The body of an mset.
+// Only for the OpenAPI document: `mset_entries` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+#[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MsetBody {
     #[schema(schema_with = schema::entries)]
     entries: Vec<MsetEntry>,
@@ -198,11 +199,11 @@ pub struct MsetBody {
 
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+#[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MsetEntry {
     #[schema(schema_with = schema::written_key)]
     key: String,
-    /// Any JSON; it comes back byte for byte.
+    /// Any JSON. A read returns the same bytes.
     #[schema(value_type = serde_json::Value)]
     value: Bytes,
     #[schema(schema_with = schema::ttl)]
@@ -218,15 +219,15 @@ pub struct MsetAnswer<'k> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(schema_with = schema::failed_keys)]
     errors: BTreeMap<&'k str, Code>,
-    /// What exactly stands in the way of an entry, where that is known.
+    /// For keys with the error `foreign_type`: the cause, and what to do.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     details: BTreeMap<&'k str, String>,
 }
 
-/// The entries that the body of an mset holds, `most` at most.
+/// Parses the entries in the body of an mset, at most `most` entries.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], there are more, or a field is invalid; it names the entry.
+/// [`Error::InvalidBody`], there are more than `most` entries, or a field is invalid. The error names the entry.
 pub fn mset_entries(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Vec<(EntryKey, Write)>, Error> {
     let mut entries = None;
     reader::object(body, &["entries"], |_, reader| {
@@ -243,7 +244,7 @@ pub fn mset_entries(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
 /// `mset`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mset", operation_id = "mset", tag = "batches", summary = "Store many entries",
-    description = "Everything is checked before anything is stored; of entries with the same key the last wins.",
+    description = "All entries are checked before the first one is stored. If a key is repeated, its last entry wins.",
     params(params::InNamespace),
     request_body(content = MsetBody, example = json!({"entries": [
         {"key": "user_1", "value": {"name": "Ada"}, "ttl": 3600},
@@ -267,12 +268,13 @@ pub async fn mset(
     Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details }))
 }
 
-/// The body of an mdelete, for the document; [`mdelete_keys`] reads it.
+/// The body of an mdelete.
+// Only for the OpenAPI document: `mdelete_keys` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+#[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MdeleteBody {
-    /// Repetitions are deleted once.
+    /// A repeated key is deleted and counted once.
     #[schema(schema_with = schema::deleted_keys)]
     keys: Vec<String>,
 }
@@ -280,20 +282,20 @@ pub struct MdeleteBody {
 #[derive(Serialize, ToSchema)]
 pub struct MdeleteAnswer<'k> {
     success: bool,
-    /// Entries that were there. A key without an entry is no error.
+    /// How many entries were deleted. A key without an entry is not an error.
     deleted_count: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(schema_with = schema::failed_keys)]
     errors: BTreeMap<&'k str, Code>,
-    /// What exactly stands in the way of a deletion, where that is known.
+    /// For keys with the error `foreign_type`: the cause, and what to do.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     details: BTreeMap<&'k str, String>,
 }
 
-/// The keys that the body of an mdelete names, `most` at most.
+/// Parses the keys in the body of an mdelete, at most `most` keys.
 ///
 /// # Errors
-/// [`Error::InvalidBody`], there are more, or a key is invalid; it names the key.
+/// [`Error::InvalidBody`], there are more than `most` keys, or a key is invalid. The error names the key.
 pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Vec<EntryKey>, Error> {
     let mut keys = Vec::new();
     read_keys(body, most, |index, text| {
@@ -306,7 +308,8 @@ pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
 /// `mdelete`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mdelete", operation_id = "mdelete", tag = "batches", summary = "Delete many entries",
-    description = "Also entries whose keys no path can carry. Every key is checked before anything is deleted.",
+    description = "Also deletes entries whose key cannot be part of a path, such as `../a`. All keys are checked \
+                   before the first entry is deleted.",
     params(params::InNamespace),
     request_body(content = MdeleteBody, example = json!({"keys": ["user_1", "../user_2"]})),
     responses(answers::Mdelete)
@@ -328,7 +331,7 @@ pub async fn mdelete(
     Ok(answer::json(status, &MdeleteAnswer { success, deleted_count: answer.deleted, errors, details }))
 }
 
-/// What kept each key from being changed, and in which words where that is known.
+/// The code of each key that failed, and the text of those errors that name the cause.
 fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTreeMap<&str, String>) {
     let foreign = failed.iter().filter(|(_, error)| error.is_foreign());
     let details = foreign.map(|(key, error)| (key.key(), error.to_string())).collect();
@@ -350,15 +353,17 @@ fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) 
     Ok((key, fields.finish(body)?))
 }
 
-/// The key that a text is.
+/// Parses a text as a key.
 fn entry_key(namespace: &Namespace, text: &Text<'_>) -> Result<EntryKey, Invalid> {
     match text {
         Text::Decoded(text) => EntryKey::parse(namespace.as_str(), text),
-        Text::TooLong(_) => Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has more", Key::MAX_LEN))),
+        Text::TooLong(_) => {
+            Err(Invalid::Key(format!("a key must have 1 to {} bytes, this one has more", Key::MAX_LEN)))
+        }
     }
 }
 
-/// Names the element of `list` that an error is about.
+/// Adds to an error which element of `list` it is about.
 fn at(list: &'static str, index: usize, error: Error) -> Error {
     match error {
         Error::Cache(error) => Error::Cache(cache::Error::Entry { list, index, error: Box::new(error) }),

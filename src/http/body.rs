@@ -1,4 +1,4 @@
-//! Reads a request's body whole, within a bound of its own and one for all bodies together.
+//! Reads the whole body of a request into memory, within a limit per body and a limit for all bodies together.
 
 use std::time::Duration;
 
@@ -13,45 +13,46 @@ use hyper::body::Body as _;
 use super::budget::{Budget, Share, UsedUp};
 use super::error::Error;
 
-/// How long the rest of a body that is refused is read and thrown away: a connection closed on a sender
-/// that is busy sending loses the answer.
+/// For how long the rest of a refused body is read and thrown away. If the connection were closed while the client
+/// still sends, the client would lose the response.
 const DISCARD: Duration = Duration::from_secs(1);
 
-/// What a body may have beside the value in it: a key, a TTL and tags, each character escaped, and white space.
+/// How many bytes a body may have in addition to its value: key, TTL and tags, with every character escaped, and
+/// white space.
 const BESIDE_VALUE_BYTES: usize = 64 << 10;
 
-/// The most that a body without entries may have: a policy, or a form.
+/// The largest body that contains no entries, such as a policy or a form.
 const SMALL_BODY_BYTES: usize = 64 << 10;
 
-/// How large a body may be, by what it is for.
+/// How large a body may be. Depends on the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyLimit {
-    /// Bytes that are read into memory.
+    /// The most bytes that are read into memory.
     bytes: usize,
-    /// Bytes of the largest value, where the body holds one.
+    /// The size of the largest value, if the body holds one value.
     value_bytes: Option<usize>,
-    /// Bytes that no body may have.
+    /// The limit for all bodies.
     max_body_bytes: usize,
 }
 
 impl BodyLimit {
-    /// Of a body that holds many entries or keys.
+    /// For a body that holds many entries or keys.
     pub fn of_batch(max_body_bytes: usize) -> Self {
         Self { bytes: max_body_bytes, value_bytes: None, max_body_bytes }
     }
 
-    /// Of a body that holds one value.
+    /// For a body that holds one value.
     pub fn of_entry(max_body_bytes: usize, value_bytes: usize) -> Self {
         let bytes = value_bytes.saturating_add(BESIDE_VALUE_BYTES).min(max_body_bytes);
         Self { bytes, value_bytes: Some(value_bytes), max_body_bytes }
     }
 
-    /// Of any other body.
+    /// For any other body.
     pub fn of_small(max_body_bytes: usize) -> Self {
         Self { bytes: SMALL_BODY_BYTES.min(max_body_bytes), value_bytes: None, max_body_bytes }
     }
 
-    /// Whether a body of `len` bytes is taken.
+    /// Checks that a body of `len` bytes is allowed.
     ///
     /// # Errors
     /// [`Error::BodyTooLarge`], [`Error::ValueTooLarge`].
@@ -74,10 +75,10 @@ pub async fn refuse(request: Request, error: Error) -> Error {
     error
 }
 
-/// The request with its body in memory, which `share` then accounts for.
+/// Reads the body of the request into memory. `share` accounts for that memory.
 ///
 /// # Errors
-/// The body is larger than `limit` or than what is left of the budget, or broke off.
+/// The body is larger than `limit` or than what is left of the budget, or could not be read to its end.
 pub async fn read(request: Request, limit: BodyLimit, share: &Share<&Budget>) -> Result<Request, Error> {
     if request.body().is_end_stream() {
         return Ok(request);
@@ -90,7 +91,7 @@ pub async fn read(request: Request, limit: BodyLimit, share: &Share<&Budget>) ->
         _ => Ok(()),
     };
     let read = match admitted {
-        // Who asks first has not sent it yet, and is told before it does.
+        // `Expect: 100-continue`: refuse before the body is sent.
         Err(refused) if is_expecting(&parts.headers) => return Err(refused),
         Err(refused) => Err(refused),
         Ok(()) => gather(&mut body, announced, limit, share).await,
@@ -100,7 +101,7 @@ pub async fn read(request: Request, limit: BodyLimit, share: &Share<&Budget>) ->
         Err(error) => {
             share.give_back();
             match error {
-                // How large it is in all decides what is said about it.
+                // The total length decides which error the client gets.
                 Error::ValueTooLarge { .. } if announced.is_none() => match discard(&mut body).await {
                     Some(rest) => limit.admit(limit.bytes + 1 + rest)?,
                     None => return Err(Error::BodyTooLarge { limit: limit.bytes }),
@@ -115,8 +116,8 @@ pub async fn read(request: Request, limit: BodyLimit, share: &Share<&Budget>) ->
     }
 }
 
-/// Gathers the pieces of a body. Memory is taken as they come, never on the sender's word, and at most
-/// twice what has come, so that who announces much and sends little keeps nobody else out.
+/// Collects the chunks of a body. Memory is reserved when data arrives, at most twice the received bytes, and never
+/// by the announced length alone. A client that announces a large body and sends little does not block others.
 async fn gather(
     body: &mut Body,
     announced: Option<usize>,
@@ -127,7 +128,7 @@ async fn gather(
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Error::BrokenBody)?.into_data() else { continue };
         if announced == Some(data.len()) {
-            // All of it in one piece, as small bodies are: nothing to copy.
+            // The whole body is one chunk, as usual for small bodies: no copy.
             share.take(data.len()).map_err(used_up)?;
             return Ok(data);
         }
@@ -148,7 +149,7 @@ fn used_up(UsedUp: UsedUp) -> Error {
     Error::TooManyBodies
 }
 
-/// Reads the rest of a body and throws it away; answers how many bytes it had if its end came in time.
+/// Reads the rest of a body and throws it away. Returns its length, or `None` if it did not end in time.
 async fn discard(body: &mut Body) -> Option<usize> {
     let mut len = 0;
     let discarded = async {
@@ -156,7 +157,6 @@ async fn discard(body: &mut Body) -> Option<usize> {
             len += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    // Whether the end came in time or not, the client is answered.
     tokio::time::timeout(DISCARD, discarded).await.is_ok().then_some(len)
 }
 
@@ -172,7 +172,7 @@ mod tests {
 
     const LIMIT: BodyLimit = BodyLimit { bytes: 100, value_bytes: None, max_body_bytes: 100 };
 
-    /// A body without a length, in pieces of these sizes.
+    /// A body without a `Content-Length`, in chunks of these sizes.
     fn pieces(sizes: &[usize]) -> Request {
         let pieces: Vec<_> = sizes.iter().map(|size| Ok::<_, std::io::Error>(vec![b'x'; *size])).collect();
         Request::new(Body::from_stream(stream::iter(pieces)))
@@ -187,12 +187,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_body_takes_is_given_back_with_its_share() {
+    async fn the_memory_of_a_body_is_released_with_its_share() {
         let budget = Budget::new(60);
         let (one, other) = (budget.share(), budget.share());
         assert_eq!(len(read(whole(20), LIMIT, &one).await.unwrap()).await, 20);
         assert_eq!(len(read(pieces(&[5, 5, 10]), LIMIT, &other).await.unwrap()).await, 20);
-        // In pieces it may take twice what has come.
+        // A body in chunks may reserve twice what has arrived.
         assert!((40..=60).contains(&budget.used()), "{}", budget.used());
         drop(other);
         assert_eq!(budget.used(), 20);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_beyond_the_budget_is_refused_and_holds_nothing() {
+    async fn a_body_beyond_the_budget_is_refused_and_holds_no_memory() {
         let budget = Budget::new(60);
         let held = budget.share();
         read(whole(30), LIMIT, &held).await.unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_beyond_its_own_limit_is_refused_and_holds_nothing() {
+    async fn a_body_beyond_its_own_limit_is_refused_and_holds_no_memory() {
         let budget = Budget::new(1000);
         for request in [whole(101), pieces(&[50, 51])] {
             let share = budget.share();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_one_value_is_bounded_by_the_value_and_named_by_its_size() {
+    async fn a_body_of_one_value_is_limited_by_the_value_limit_and_the_error_depends_on_its_size() {
         let budget = Budget::new(usize::MAX >> 1);
         let limit = BodyLimit::of_entry(1 << 20, 1000);
         let most = 1000 + BESIDE_VALUE_BYTES;
@@ -244,13 +244,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_without_a_body_takes_nothing() {
+    async fn a_request_without_a_body_needs_no_budget() {
         let budget = Budget::new(0);
         assert!(read(whole(0), LIMIT, &budget.share()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_request_that_is_dropped_half_way_gives_its_share_back() {
+    async fn a_request_that_is_dropped_half_way_releases_its_share() {
         let budget = Budget::new(100);
         let first = stream::iter([Ok::<_, std::io::Error>(vec![b'x'; 10])]);
         let endless = Body::from_stream(futures_util::StreamExt::chain(first, stream::pending()));

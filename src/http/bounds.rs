@@ -1,4 +1,5 @@
-//! What stands around every request: a name, a net for panics, a deadline, and bounds on its body.
+//! The layers around every request: the request id, panic handling, the host check, the deadline, and the limits on
+//! the memory for bodies and responses.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -38,11 +39,11 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 const CACHE_PREFIX: &str = "/api/v1/cache/";
 
-/// When a request that may become a job is to be answered.
+/// The latest moment to answer a request that may become a job.
 #[derive(Clone, Copy, Debug)]
 pub struct LastMoment(pub Instant);
 
-/// The bounds of all requests, and what is told of those that failed.
+/// The bounds of all requests, and the counters and the log of failed requests.
 pub struct Bounds {
     request_timeout: Duration,
     max_body_bytes: usize,
@@ -50,12 +51,12 @@ pub struct Bounds {
     hosts: Arc<Hosts>,
     /// Tells clients how long a connection stays open without a request.
     keep_alive: Option<HeaderValue>,
-    /// Of all bodies together.
+    /// The memory for all bodies together.
     pub bodies: Budget,
-    /// Of all large answers together.
+    /// The memory for all large responses together.
     pub answers: Arc<Budget>,
     failures: FailureLog,
-    /// In the order of [`Code::ALL`].
+    /// One counter per code, in the order of [`Code::ALL`].
     errors: ErrorCounts,
     metrics: Arc<Metrics>,
 }
@@ -69,7 +70,7 @@ impl Bounds {
             value_bytes: limits.value_bytes,
             hosts,
             keep_alive: keep_alive
-                .map(|hint| HeaderValue::try_from(hint).expect("a word and a number are a header value")),
+                .map(|hint| HeaderValue::try_from(hint).expect("a word and a number are a valid header value")),
             bodies: Budget::new(config.max_bodies_bytes),
             answers: Arc::new(Budget::new(config.max_answers_bytes)),
             failures: FailureLog::default(),
@@ -78,12 +79,12 @@ impl Bounds {
         }
     }
 
-    /// How large the body of a PUT of an entry may be.
+    /// The size limit for the body of a PUT of an entry.
     pub fn put_limit(&self) -> BodyLimit {
         BodyLimit::of_entry(self.max_body_bytes, self.value_bytes)
     }
 
-    /// How large the body of a request may be.
+    /// The size limit for the body of a request.
     fn body_limit(&self, method: &Method, uri: &Uri) -> BodyLimit {
         match *method {
             Method::PUT if uri.path().starts_with(CACHE_PREFIX) => self.put_limit(),
@@ -92,18 +93,18 @@ impl Bounds {
         }
     }
 
-    /// The time in which a request is answered.
+    /// The deadline of a request, as a duration.
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout
     }
 
-    /// Room for an answer.
+    /// Room for a response, without any memory yet.
     pub fn room(&self) -> Room {
         Room::of(&self.answers, &self.metrics)
     }
 
-    /// The same response, holding its memory until it has been sent if it is large; or the refusal where there is
-    /// not so much left. A room among its extensions is used.
+    /// If the response is large, makes it hold its memory until it has been sent, or replaces it by an error if there
+    /// is not enough memory left. Uses the [`Room`] in the extensions of the response, if there is one.
     fn held(&self, mut response: Response) -> Response {
         let size = response.body().size_hint().exact().map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
         let room = response.extensions_mut().remove::<Room>();
@@ -118,20 +119,20 @@ impl Bounds {
         }
     }
 
-    /// When a request that came now is to be answered at the latest with what there is, so that its answer says
-    /// more than that its time was over.
+    /// The latest moment to answer a request that arrives now with a partial result. It is earlier than the deadline,
+    /// because at the deadline the client only gets a timeout.
     pub fn last_moment(&self) -> Instant {
         Instant::now() + self.request_timeout * 9 / 10
     }
 
-    /// Counts a body that was refused, if that is what `error` is about.
+    /// Counts a refused body, if `error` is one.
     pub fn note_refusal(&self, error: &Error) {
         if matches!(error, Error::TooManyBodies) {
             self.metrics.bodies_refused.increment(1);
         }
     }
 
-    /// Counts the error that `response` is, if any, and logs it where the client is not at fault.
+    /// Counts the error in `response`, if there is one, and logs it if the client did not cause it.
     pub fn note_error(&self, response: &Response, caller: &Caller) {
         if let Some(code) = response.extensions().get::<Code>() {
             self.errors.count(*code as usize);
@@ -139,8 +140,8 @@ impl Bounds {
         self.failures.note(response, caller);
     }
 
-    /// These routes within the bounds. Whatever becomes of a request, a panic included, its answer has an
-    /// id, so that stands outermost.
+    /// Adds the bounds to these routes. The request id is the outermost layer, so that every response has one, even
+    /// after a panic.
     pub fn around(self: &Arc<Self>, routes: Router, ids: Numbered) -> Router {
         let metrics = self.metrics.clone();
         routes.layer(
@@ -149,17 +150,17 @@ impl Bounds {
                 .layer(PropagateRequestIdLayer::x_request_id())
                 .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
                 .layer(from_fn_with_state(self.clone(), within))
-                // The limit is that of `body::read`.
+                // `body::read` applies the limit.
                 .layer(DefaultBodyLimit::disable()),
         )
     }
 }
 
-/// Answers within the deadline, whatever happens below; the body is read here, so that its time
-/// counts and an early refusal leaves nothing unread on the connection.
+/// Answers within the deadline, whatever the handler does. The body is read here, so that the deadline covers it and
+/// a refused request leaves no unread bytes on the connection.
 async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: Next) -> Response {
     if request.method() == Method::DELETE {
-        // A flush has to know, however late its body comes.
+        // For flushes. Set before the body is read, so that a slow body does not extend the time.
         request.extensions_mut().insert(LastMoment(bounds.last_moment()));
     }
     let deadline = Instant::now() + bounds.request_timeout;
@@ -168,7 +169,7 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
     let client = request.extensions().get::<Peer>().map(|Peer(address)| *address);
     let caller = caller(request.headers()).at(client);
     let may_write = may_write(request.method(), request.uri());
-    // Held until the request is over.
+    // Held until the end of the request.
     let share = bounds.bodies.share();
     let read = async {
         match bounds.hosts.check(&request) {
@@ -185,7 +186,7 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
         Ok(request) => {
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
             match timeout_at(deadline, trace::scope(caller, answer)).await {
-                // A write that was carried out is answered, and its answer is small.
+                // The response of a write is never replaced by an error, because the write has happened. It is small.
                 Ok(Ok(response)) if may_write => response,
                 Ok(Ok(response)) => bounds.held(response),
                 Ok(Err(panic)) => {
@@ -208,22 +209,22 @@ fn is_kept(headers: &HeaderMap) -> bool {
     headers.get(CONNECTION).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
 }
 
-/// A counter for each code.
+/// One counter per code.
 fn error_counts(metrics: &Metrics) -> ErrorCounts {
     metrics.errors(Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16())))
 }
 
-/// Who asks, by the headers of a request.
+/// The caller, from the headers of a request.
 fn caller(headers: &HeaderMap) -> Caller {
     let request_id = headers.get(X_REQUEST_ID).map_or(b"".as_slice(), HeaderValue::as_bytes);
-    // Of several none counts: nobody knows whose trace it is.
+    // Several `traceparent` headers are ignored: it is not clear which one is right.
     let mut traceparents = headers.get_all(TRACEPARENT).iter();
     let traceparent = traceparents.next().filter(|_| traceparents.next().is_none());
     Caller::new(request_id, traceparent.map(HeaderValue::as_bytes))
 }
 
-/// Whether a request may change something: all but reads, of which mget is a POST and a dry run a DELETE. A
-/// key may be named `mget` as well, so the path alone does not tell.
+/// Whether a request may change something. An mget is a POST and a dry run is a DELETE, but both only read. The path
+/// alone is not enough, because `mget` is also a valid key.
 fn may_write(method: &Method, uri: &Uri) -> bool {
     match *method {
         Method::GET | Method::HEAD => false,
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn regression_a_write_of_the_key_mget_may_write() {
-        // A PUT of the key `mget` that met the deadline was answered with `timeout`, as a read.
+        // A PUT of the key `mget` that exceeded its deadline was answered with `timeout`, like a read.
         let asked = |method: Method, uri: &'static str| may_write(&method, &Uri::from_static(uri));
         let uri = "/api/v1/cache/users/mget";
         for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
@@ -279,7 +280,7 @@ mod tests {
         })
     }
 
-    /// Status, request id, and body as text.
+    /// Returns the status, the request id, and the body as text.
     async fn ask(router: &mut Router, path: &str, body: Body) -> (u16, String, String) {
         let request = Request::builder().uri(path).header("host", "localhost").body(body).unwrap();
         let answer = router.call(request).await.unwrap();
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_500_with_a_request_id_and_holds_nothing() {
+    async fn a_panic_is_a_500_with_a_request_id_and_holds_no_memory() {
         let metrics = Arc::new(Metrics::default());
         let bounds = bounds(&metrics);
         let routes = Router::new().route("/once", get(panics_at_once)).route("/later", get(panics_later));
@@ -310,7 +311,7 @@ mod tests {
             assert!(id.starts_with("test-"), "{id:?}");
             assert_eq!(bounds.bodies.used(), 0);
         }
-        // The body itself may be what panics, while it is read.
+        // The body itself can panic while it is read.
         let body = futures_util::stream::poll_fn(|_| -> std::task::Poll<Option<Result<Vec<u8>, std::io::Error>>> {
             panic!("in the body")
         });
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_meets_its_deadline_holds_nothing() {
+    async fn a_request_that_exceeds_its_deadline_holds_no_memory() {
         let metrics = Arc::new(Metrics::default());
         let bounds = bounds(&metrics);
         let routes = Router::new().route("/never", get(std::future::pending::<&'static str>));

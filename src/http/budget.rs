@@ -1,17 +1,17 @@
-//! Memory that all requests share: for the bodies of requests, and for answers. Each request takes its share as it
-//! goes, at once or not at all.
+//! Memory budgets that all requests share: one for request bodies and one for responses. A request takes memory from
+//! the budget when needed. It never waits: it gets the memory at once or not at all.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The bytes that all requests under way may take for one purpose.
+/// How many bytes all current requests together may use for one purpose.
 #[derive(Debug)]
 pub struct Budget {
     max: usize,
     used: AtomicUsize,
 }
 
-/// The budget has not as much left.
+/// The budget does not have enough left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedUp;
 
@@ -24,7 +24,7 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    /// A share of nothing, which costs nothing.
+    /// An empty share, which costs nothing.
     pub fn share(&self) -> Share<&Self> {
         Share::of(self)
     }
@@ -34,7 +34,7 @@ impl Budget {
     }
 }
 
-/// What one request holds of the budget, given back however it ends.
+/// The part of the budget that one request holds. It is given back on drop.
 #[derive(Debug)]
 pub struct Share<B: Deref<Target = Budget>> {
     budget: B,
@@ -42,7 +42,7 @@ pub struct Share<B: Deref<Target = Budget>> {
 }
 
 impl<B: Deref<Target = Budget>> Share<B> {
-    /// A share of nothing.
+    /// An empty share.
     pub fn of(budget: B) -> Self {
         Self { budget, bytes: AtomicUsize::new(0) }
     }
@@ -51,11 +51,11 @@ impl<B: Deref<Target = Budget>> Share<B> {
         self.budget.left()
     }
 
-    /// Takes `bytes` more, at once or not at all: a request that waited for others while it holds a part of
-    /// the budget could be what they wait for.
+    /// Takes `bytes` more, at once or not at all. It does not wait: requests that each hold a part of the budget
+    /// could wait for each other forever.
     ///
     /// # Errors
-    /// There is not as much left.
+    /// The budget does not have enough left.
     pub fn take(&self, bytes: usize) -> Result<(), UsedUp> {
         let max = self.budget.max;
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
@@ -64,10 +64,10 @@ impl<B: Deref<Target = Budget>> Share<B> {
         Ok(())
     }
 
-    /// Holds exactly `bytes` from now on.
+    /// Changes the share to exactly `bytes`.
     ///
     /// # Errors
-    /// There is not as much left; nothing changes.
+    /// The budget does not have enough left; nothing changes.
     pub fn resize(&self, bytes: usize) -> Result<(), UsedUp> {
         let held = self.bytes.load(Relaxed);
         if bytes > held {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_grows_and_shrinks_within_what_all_may_take() {
+    fn a_share_grows_and_shrinks_within_the_budget() {
         let budget = Budget::new(100);
         let (one, other) = (budget.share(), budget.share());
         assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(UsedUp)));

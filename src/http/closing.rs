@@ -1,4 +1,4 @@
-//! When connections have to come to their end, told to each of them without asking each time.
+//! The signal that tells all connections to end when the process stops.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 #[derive(Clone, Default)]
 pub struct Signal {
     token: CancellationToken,
-    /// What the token says; that one is behind a lock, which all connections would share at every step.
+    /// A copy of the token's state. The token has a lock, and all connections would contend for it at every step.
     is_given: Arc<AtomicBool>,
 }
 
 impl Signal {
     pub fn give(&self) {
-        // First, so that who is woken finds it.
+        // First, so that a woken task sees it.
         self.is_given.store(true, Relaxed);
         self.token.cancel();
     }
 
-    /// The signal as one connection waits for it.
+    /// The receiving side of the signal, for one connection.
     pub fn closing(&self) -> Closing {
         Closing {
             is_given: self.is_given.clone(),
@@ -32,7 +32,7 @@ impl Signal {
     }
 }
 
-/// The signal's coming. To be polled by one task alone: it is the waker of the first time that is woken.
+/// The receiving side of [`Signal`]. Poll it from one task only: the waker of the first poll is kept.
 pub struct Closing {
     is_given: Arc<AtomicBool>,
     is_waited_for: bool,
@@ -62,7 +62,7 @@ mod tests {
     use std::future::poll_fn;
 
     #[tokio::test]
-    async fn who_waits_is_woken_and_who_comes_later_need_not_wait() {
+    async fn a_waiting_task_is_woken_and_a_later_one_does_not_wait() {
         let signal = Signal::default();
         let mut closing = signal.closing();
         let waiting = tokio::spawn(async move {

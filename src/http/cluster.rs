@@ -1,4 +1,4 @@
-//! `GET /api/v1/cluster`: every instance on these shards, and the shards.
+//! `GET /api/v1/cluster`: all instances that use these shards, and the shards.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ pub struct InstanceAnswer {
     started_at: String,
     last_seen_ms: u64,
     ring_version: String,
-    /// Whether it is the one that answers.
+    /// Whether this is the instance that answers the request.
     #[serde(rename = "self")]
     is_here: bool,
     #[schema(schema_with = schema::l1)]
@@ -41,12 +41,12 @@ pub struct InstanceAnswer {
     load: LoadFigures,
 }
 
-/// Numbers are null where the shard did not tell.
+/// A number is null if the shard did not report it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Shard)]
 pub struct ShardAnswer {
     name: String,
-    /// Its URL, without user and password; null for the embedded store.
+    /// The URL without user and password; null for the embedded store.
     #[schema(required)]
     address: Option<String>,
     #[schema(schema_with = schema::shard_state)]
@@ -59,7 +59,7 @@ pub struct ShardAnswer {
     limit_bytes: Option<u64>,
     #[schema(required)]
     keys: Option<u64>,
-    /// 0 to 1.
+    /// The part of the ring that the shard owns, 0 to 1.
     ring_share: f64,
     #[schema(required)]
     watermark_age_ms: Option<u64>,
@@ -71,8 +71,8 @@ pub struct ShardAnswer {
     path = "/api/v1/cluster",
     operation_id = "get_cluster",
     tag = "operations",
-    summary = "Every instance on these shards, and the shards",
-    description = "An answer may be half a second old.",
+    summary = "All instances that use these shards, and the shards",
+    description = "The answer may be up to half a second old.",
     responses(answers::Cluster)
 )]
 pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {

@@ -1,5 +1,5 @@
-//! Conditions on changes: no call honours them yet, so a request that has one is refused. A client that sends
-//! `If-Match` relies on nothing being changed otherwise, and would overwrite what it has not seen.
+//! Refuses changes with a condition such as `If-Match`, because conditional changes are not supported yet. If the
+//! header were ignored, the client would overwrite a version that it has not seen.
 
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::error::Error;
 
-/// Stands around the calls.
+/// Middleware around the API calls.
 ///
 /// # Errors
 /// [`Error::UnsupportedCondition`].
@@ -20,7 +20,7 @@ pub async fn refuse(request: Request, next: Next) -> Result<Response, Error> {
     }
 }
 
-/// The name of a header that makes a change depend on what is stored.
+/// The name of the first header that makes a change conditional.
 fn condition(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(IF_MATCH) {
         Some("If-Match")

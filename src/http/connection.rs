@@ -1,4 +1,4 @@
-//! One connection from its beginning to its end: the fast path and the router take turns on it.
+//! One connection from its start to its end. The fast path and the router take turns on it.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -30,17 +30,17 @@ use super::wire::Wire;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 
-/// The other end of a connection, noted with every request.
+/// The address of the peer. Every request carries it as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Serves connections, one a call.
+/// Serves connections, one per call of [`Connections::serve`].
 pub struct Connections {
-    /// Without it everything is the router's.
+    /// If absent, the router answers all requests.
     fast_path: Option<FastPath>,
     router: Router,
     http: http1::Builder,
-    /// How long a write may make no progress.
+    /// How long a write may take without progress.
     write_timeout: Duration,
     timeouts: HeadTimeouts,
     metrics: Arc<Metrics>,
@@ -49,17 +49,17 @@ pub struct Connections {
 impl Connections {
     pub fn new(router: Router, fast_path: Option<FastPath>, config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
         let mut http = http1::Builder::new();
-        // The deadline of heads is that of `HeadTimer`.
+        // `HeadTimer` applies the deadline for heads.
         http.header_read_timeout(None)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(READ_BYTES)
-            // Who has no more to send may still want an answer.
+            // A client that has closed its sending side may still wait for a response.
             .half_close(true);
         Self { fast_path, router, http, write_timeout: config.request_timeout, timeouts: config.into(), metrics }
     }
 
-    /// Serves a connection until its end. Requests have a net for panics of their own: what comes down to
-    /// this one cost the connection.
+    /// Serves a connection until its end. Panics in requests are caught earlier; a panic that is caught here ends the
+    /// connection.
     pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: Closing) {
         self.metrics.connections.increment(1.0);
         let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
@@ -71,9 +71,9 @@ impl Connections {
     }
 
     async fn take_turns(&self, stream: TcpStream, peer: SocketAddr, mut closing: Closing) {
-        // Answers are written whole: waiting for more would only delay them.
+        // Responses are written as a whole, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let mut wire = Wire::new(stream, self.write_timeout, self.timeouts);
         loop {
@@ -92,9 +92,9 @@ impl Connections {
         }
     }
 
-    /// Lets the router answer until it is left, or the connection ends.
+    /// Lets the router answer requests until the next request is for the fast path, or the connection ends.
     async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut Closing) -> Option<Wire> {
-        // One that is about to end is told so by the router's server, which ends it.
+        // During shutdown the fast path does not get the connection back: hyper tells the client and ends it.
         let hosts = self.fast_path.as_ref().filter(|_| !closing.is_given()).map(FastPath::hosts);
         let handed = Handed::new(wire, hosts);
         let turn = handed.turn();
@@ -126,7 +126,7 @@ impl Connections {
             self.metrics.connections_slow.increment(1);
         }
         if let Err(error) = result {
-            // The client went away, sent no HTTP or did not read: its own affair.
+            // The client disconnected, sent invalid HTTP or did not read. Not a fault of this service.
             tracing::debug!(%error, "connection ended");
             if is_stalled(&error) {
                 self.metrics.connections_stalled.increment(1);
@@ -143,7 +143,7 @@ impl Connections {
     }
 }
 
-/// Whether a connection ended as its client did not read.
+/// Whether a connection ended because the client did not read.
 fn is_stalled(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)

@@ -1,10 +1,9 @@
-//! Requests that a page of another site made a browser send: refused where they may change something.
+//! Refuses requests that may change something if a page of another site made the browser send them.
 //!
-//! A browser asks nobody before it sends a `POST` of plain text to wherever a page says, and no call looks at
-//! `Content-Type`. But it tells where the page is from. Wherever it trusts the connection (on loopback addresses, and
-//! with TLS) it says so in a header that no page can set (<https://www.w3.org/TR/fetch-metadata/>); elsewhere the
-//! `Origin` says it, which every POST has. Programs send neither. The forms of the dashboard have a check of their
-//! own on top.
+//! Any page can make a browser send a `POST` of plain text to any address, and no call checks `Content-Type`. But the
+//! browser says which site the page is from. On connections that it trusts (loopback addresses and TLS) it sends
+//! `Sec-Fetch-Site`, which no page can set (<https://www.w3.org/TR/fetch-metadata/>). On others, `Origin` says it,
+//! which every POST has. Programs send neither header. The forms of the dashboard have an additional check.
 
 use axum::extract::{Request, State};
 use axum::http::header::ORIGIN;
@@ -18,21 +17,21 @@ use super::hosts::Hosts;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What the names of headers begin with by which browsers describe a request.
+/// The prefix of the headers in which browsers describe a request.
 const SITE_HEADERS: &str = "sec-fetch-";
 
-/// Whether only browsers send a header of this name, in any case.
+/// Whether only browsers send this header. The name may be in upper or lower case.
 pub fn is_site_header(name: &str) -> bool {
     name.get(..SITE_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(SITE_HEADERS))
 }
 
-/// Whether this value of `Sec-Fetch-Site` tells of a page of this service, or of no page. Another port of the same
-/// host is `same-site`, and strange.
+/// Whether this value of `Sec-Fetch-Site` means a page of this service, or no page at all. `same-site` is not
+/// accepted: it also means a service on another port of the same host.
 pub fn is_own(site: &[u8]) -> bool {
     matches!(site, b"same-origin" | b"none")
 }
 
-/// Stands around the calls.
+/// Middleware around the API calls.
 ///
 /// # Errors
 /// [`Error::CrossSite`].
@@ -43,7 +42,7 @@ pub async fn refuse(State(app): State<SharedApp>, request: Request, next: Next) 
     Ok(next.run(request).await)
 }
 
-/// Whether a page of this service made the browser send the request, or no page did.
+/// Whether no page of another site made the browser send the request.
 pub fn is_same_site(headers: &HeaderMap, uri: &Uri, hosts: &Hosts) -> bool {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes).peekable();
     if sites.peek().is_some() {
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_browser_says_of_the_site_decides() {
+    fn sec_fetch_site_decides_if_it_is_present() {
         for (sites, expected) in [
             (&["same-origin"][..], true),
             (&["none"], true),
@@ -79,20 +78,20 @@ mod tests {
             assert_eq!(accepts(&pairs), expected, "{sites:?}");
         }
         let lies = [("sec-fetch-site", "cross-site"), ("origin", "http://a:1"), ("host", "a:1")];
-        assert!(!accepts(&lies), "an origin mends nothing");
+        assert!(!accepts(&lies), "a good Origin does not help");
     }
 
     #[test]
-    fn without_it_the_origin_is_that_of_the_host() {
+    fn without_sec_fetch_site_the_origin_must_match_the_host() {
         assert!(accepts(&[("origin", "http://a:1"), ("host", "a:1")]));
         assert!(!accepts(&[("origin", "http://evil.example"), ("host", "a:1")]));
         assert!(!accepts(&[("origin", "http://a:1"), ("origin", "http://evil.example"), ("host", "a:1")]));
-        assert!(!accepts(&[("origin", "http://a:1")]), "a host that is not known is nobody's");
-        assert!(accepts(&[("host", "a:1")]), "a program of its own has no origin");
+        assert!(!accepts(&[("origin", "http://a:1")]), "there is no host to compare with");
+        assert!(accepts(&[("host", "a:1")]), "programs send no Origin");
     }
 
     #[test]
-    fn headers_of_browsers_are_told_by_their_names() {
+    fn browser_headers_are_recognized_by_their_prefix() {
         for name in ["sec-fetch-site", "Sec-Fetch-Mode", "sec-fetch-storage-access"] {
             assert!(is_site_header(name), "{name}");
         }

@@ -1,15 +1,15 @@
-//! File descriptors, of which every connection takes one.
+//! The limit on file descriptors. Every connection needs one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::refusal;
 
-/// What the process has open besides connections to clients and shards, generously: its standard streams,
-/// the runtime's, the database's, and a file now and then.
+/// A generous number of descriptors for anything except connections to clients and shards: standard streams, the
+/// runtime, the database, and a file now and then.
 const OWN: usize = 128;
 
-/// Raises the soft limit on file descriptors to the hard one, and tells it; `None` for no limit. Nothing in
-/// here uses `select`, which is what a low soft limit is for.
+/// Raises the soft limit on file descriptors to the hard limit and returns it; `None`: no limit. A low soft limit
+/// only protects programs that use `select`, and this program does not.
 pub fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
@@ -22,14 +22,19 @@ pub fn raise() -> Option<u64> {
     }
 }
 
-/// The connections that can be open with `limit` descriptors, `wanted` at most, if `others` are needed for
-/// something else; at least one.
+/// How many connections can be open with `limit` descriptors if `others` are needed for something else: at least one,
+/// at most `wanted`.
 pub fn connections(limit: Option<u64>, wanted: usize, others: usize) -> usize {
     let needed = OWN + refusal::AT_ONCE + others;
     let Some(limit) = limit else { return wanted };
     let left = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(needed).max(1);
     if left < wanted {
-        tracing::warn!(limit, max_connections = wanted, connections = left, "fewer connections: too few descriptors");
+        tracing::warn!(
+            limit,
+            max_connections = wanted,
+            connections = left,
+            "too few file descriptors: fewer connections are allowed"
+        );
     }
     left.min(wanted)
 }
@@ -39,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_as_many_as_descriptors_allow() {
+    fn the_limit_on_connections_depends_on_the_descriptors() {
         let needed = OWN + refusal::AT_ONCE;
         assert_eq!(connections(None, 16_384, 100), 16_384);
         assert_eq!(connections(Some(1_000_000), 16_384, 100), 16_384);
@@ -48,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_soft_limit_becomes_the_hard_one() {
+    fn the_soft_limit_is_raised_to_the_hard_limit() {
         let raised = raise();
         assert_eq!(getrlimit(Resource::Nofile).current, raised);
     }

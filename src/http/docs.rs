@@ -1,7 +1,7 @@
-//! `/docs`: the interface, to be read and tried in a browser.
+//! `/docs`: the API documentation, to read and try in a browser.
 //!
-//! Swagger UI comes with the binary, so the page asks nobody but this service. It is framed by a page and a
-//! script of our own: they name two files of it, and nothing runs or is styled inline.
+//! Swagger UI is part of the binary, so the page loads nothing from other servers. Our own page and script load two
+//! files of Swagger UI. There are no inline scripts or styles.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ const STYLE: &[u8] = include_bytes!("openapi/page.css");
 /// The files of the page; the first two are Swagger UI's.
 pub const FILES: [&str; 4] = ["swagger-ui-bundle.js", "swagger-ui.css", "page.js", "page.css"];
 
-/// Scripts and styles of this service alone, and nobody may show the page as a part of his own. Swagger UI has
-/// its icons as `data:`.
+/// Allows only scripts and styles of this service, and forbids other pages to show this page in a frame. `data:` is
+/// for the icons of Swagger UI.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -36,7 +36,7 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    // Another release has other files under the same names.
+    // Another release serves other files under the same names.
     (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
@@ -59,7 +59,7 @@ pub async fn page() -> Response {
     path = "/docs/{file}",
     operation_id = "get_docs_file",
     tag = "documentation",
-    summary = "A file of that page",
+    summary = "A file of the interactive documentation",
     params(params::DocsFile),
     responses(answers::DocsAsset)
 )]

@@ -22,14 +22,14 @@ const X_CACHE_HIT: HeaderName = HeaderName::from_static("x-cache-hit");
 const X_CACHE_TTL: HeaderName = HeaderName::from_static("x-cache-ttl");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Given with a stale answer (RFC 7234, 5.5.2): obsolete, and still what clients look for.
+/// The `Warning` of a stale answer (RFC 7234, 5.5.2). The header is obsolete, but clients still look for it.
 const STALE_WARNING: &[u8] = b"111 sidecache \"Revalidation Failed\"";
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct GetQuery {
-    /// `full` for all that is known about the entry, from its shard.
+    /// `full`: all metadata of the entry, read from its shard.
     #[param(schema_with = schema::full)]
     metadata: Option<String>,
 }
@@ -55,33 +55,34 @@ pub async fn get(
     let (lookup, details) = match query.metadata.as_deref() {
         None => (app.cache.get(&key, consistency(&headers), operation).await?, None),
         Some("full") => app.cache.describe(&key, operation).await?,
-        Some(other) => return Err(Error::InvalidQuery(format!("`metadata` is `full` or absent, not {other:?}"))),
+        Some(other) => {
+            return Err(Error::InvalidQuery(format!("`metadata` must be `full` or absent, not {other:?}")));
+        }
     };
     let found = lookup.entry.as_ref().map(Entry::borrowed);
     let ttl = shown_ttl(found, &lookup.trail);
     let mut response = match &lookup.entry {
         None => key_not_found(),
-        // The ETag is that of the value: it does not move with what is counted about it.
+        // No 304 for the full metadata: the ETag does not change with the access counts.
         Some(entry) if details.is_none() && matches(&headers, entry.version) => {
             StatusCode::NOT_MODIFIED.into_response()
         }
         Some(entry) => answer::raw_json(StatusCode::OK, json::entry(entry, ttl, details.as_ref())),
     };
     put_headers(&app.cache, found, &lookup.trail, ttl, |name, parts| {
-        let value = HeaderValue::try_from(parts.concat()).expect("numbers and shard names are header text");
+        let value = HeaderValue::try_from(parts.concat()).expect("numbers and shard names are valid in headers");
         response.headers_mut().insert(name, value);
     });
     Ok(response)
 }
 
-/// The seconds that the entry found has left; none of one that never expires.
+/// How many seconds the found entry has left: 0 if it is stale, `None` if it never expires.
 pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &Trail) -> Option<u64> {
     let is_stale = matches!(trail, Trail::Stale { .. });
     if is_stale { Some(0) } else { found.and_then(json::ttl_remaining) }
 }
 
-/// Hands what the answer of a read has in its head, beside its length and type, to `put`: names, and
-/// values in parts.
+/// Calls `put` for each header of a read's response, except length and type. A value is a list of parts.
 pub fn put_headers(
     cache: &Cache,
     found: Option<EntryRef<'_>>,
@@ -110,12 +111,13 @@ pub fn put_headers(
     put_cache_status(cache, trail, outcome, |parts| put(CACHE_STATUS, parts));
 }
 
-/// The body of a `PUT`, for the document; [`set_body`] reads it.
+/// The body of a `PUT` of an entry.
+// Only for the OpenAPI document: `set_body` parses the body.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "its fields are documented here and read one by one")]
+#[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct SetBody {
-    /// Any JSON; it comes back byte for byte.
+    /// Any JSON. A read returns the same bytes.
     #[schema(value_type = serde_json::Value)]
     value: Bytes,
     #[schema(schema_with = schema::ttl)]
@@ -124,7 +126,7 @@ pub struct SetBody {
     tags: Option<Vec<String>>,
 }
 
-/// The body of a `PUT`: what is to be written, its value a slice of the body.
+/// Parses the body of a `PUT`. The value is a slice of the body.
 ///
 /// # Errors
 /// [`Error::InvalidBody`], or the TTL or a tag is invalid.
@@ -159,7 +161,7 @@ pub async fn put(
     store(&app.cache, &key, &body).await
 }
 
-/// Stores what the body of a `PUT` says.
+/// Stores the entry that the body of a `PUT` describes.
 ///
 /// # Errors
 /// The body is invalid, or the cache refused or failed.
@@ -200,7 +202,7 @@ pub async fn delete(
     }
 }
 
-/// `Cache-Control: no-cache` asks for the shard's own answer (RFC 9111, 5.2.1.4).
+/// `Cache-Control: no-cache` makes the shard answer (RFC 9111, 5.2.1.4).
 fn consistency(headers: &HeaderMap) -> Consistency {
     let asks = |value: &HeaderValue| {
         let directives = value.to_str().unwrap_or_default().split(',').map(str::trim);
@@ -213,7 +215,7 @@ fn etag(version: Version) -> HeaderValue {
     HeaderValue::try_from(format!("\"{}\"", version.0)).expect("digits in quotes are a header value")
 }
 
-/// Whether the client has this version (RFC 9110, 13.1.2: weak comparison, or any with `*`).
+/// Whether the client already has this version (RFC 9110, 13.1.2: weak comparison; `*` matches any version).
 fn matches(headers: &HeaderMap, version: Version) -> bool {
     let Some(asked) = headers.get_all(IF_NONE_MATCH).iter().next().map(|_| etag(version)) else { return false };
     let is_etag = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == asked.as_bytes();
@@ -221,13 +223,13 @@ fn matches(headers: &HeaderMap, version: Version) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(has)
 }
 
-/// `Cache-Status` (RFC 9211), the tier nearest to the origin first; `outcome` in parts.
+/// Builds `Cache-Status` (RFC 9211), beginning with the tier nearest to the origin. The outcome comes in two parts.
 fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put: impl FnOnce(&[&[u8]])) {
     match *trail {
         Trail::Embedded => put(&[b"sidecache-embedded; ", first, rest]),
         Trail::L1 => put(&[b"sidecache-l1; ", first, rest]),
         Trail::Stale { shard, ref error, overdue } => {
-            // What is not fresh has been so for at least a part of a second: never `-0`.
+            // Rounded up to at least 1: a stale copy never shows `-0`.
             let overdue = overdue.as_millis().div_ceil(1000).max(1);
             let why = detail(&format!("{}/{}", cache.shard_name(shard), store_code(error).as_str()));
             let text =
@@ -250,9 +252,9 @@ fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put
     }
 }
 
-/// The parameter that tells what no other does.
+/// The parameter `detail`, for information that no other parameter has.
 fn detail(text: &str) -> String {
-    // A token of RFC 8941 begins with a letter; anything else is a string.
+    // An RFC 8941 token begins with a letter; other text is written as a string.
     let quote = if text.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };
     format!("detail={quote}{text}{quote}")
 }

@@ -1,7 +1,7 @@
 //! Errors as clients see them: the only place where an error becomes a status and a code.
 //!
-//! Use [`Error`] in handlers; `cache::Error` and `model::Invalid` turn into it. A 5xx tells a code
-//! and no inside details; the log has the rest, once, see `failure_log`.
+//! Use [`Error`] in handlers; `cache::Error` and `model::Invalid` convert to it. A 5xx tells the client a code and no
+//! internal details. The log has the details, once, see `failure_log`.
 
 use std::any::Any;
 
@@ -20,38 +20,38 @@ use crate::metrics::Metrics;
 use crate::model::Invalid;
 use crate::store;
 
-/// Whatever ends a request without what was asked for.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Cache(#[from] cache::Error),
     #[error(transparent)]
     Job(#[from] jobs::Error),
-    /// The body is not what the call takes; the text names the field or the place.
+    /// The body is not what the call expects; the text names the field or the position.
     #[error("{0}")]
     InvalidBody(String),
     #[error("{0}")]
     InvalidQuery(String),
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
-    #[error("the body is larger than that of a value of {limit} bytes, which is the most allowed")]
+    #[error("the body is too large for one value: a value may have at most {limit} bytes")]
     ValueTooLarge { limit: usize },
-    #[error("the bodies of the requests under way leave no room for this one")]
+    #[error("the bodies of other requests use all the memory for request bodies")]
     TooManyBodies,
-    #[error("the answers under way leave no room for this one")]
+    #[error("other responses use all the memory for responses")]
     TooManyAnswers,
-    #[error("the body broke off")]
+    #[error("the body could not be read to its end")]
     BrokenBody,
     #[error("the body did not arrive in time")]
     SlowBody,
-    /// A write may have happened all the same.
+    /// `may_write`: a write may have happened nevertheless.
     #[error("the request was not answered in time")]
     DeadlineExceeded { may_write: bool },
-    #[error("no such route: /docs lists all, and a `/` within a key is `%2F`")]
+    #[error("unknown path: /docs lists all paths; write a `/` in a key as `%2F`")]
     NoSuchRoute,
-    #[error("the route does not take this method")]
+    #[error("the path does not support this method; the `Allow` header lists the methods that it supports")]
     MethodNotAllowed,
-    #[error("a page of another site had the browser send this request (`sec-fetch-site`, `origin`)")]
+    #[error("a page of another site made the browser send this request (see `sec-fetch-site` and `origin`)")]
     CrossSite,
     #[error("{0}")]
     InvalidHost(String),
@@ -71,10 +71,10 @@ impl From<Invalid> for Error {
     }
 }
 
-/// Makes the codes from their table.
+/// Defines [`Code`] from the table below.
 macro_rules! codes {
     ($($code:ident: $status:ident $name:literal $text:literal;)+) => {
-        /// What ended a request, for programs; a name never changes.
+        /// Why a request failed, for programs. A name never changes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code {
             $($code,)+
@@ -95,7 +95,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The same for people.
+            /// The error text for people.
             pub fn text(self) -> &'static str {
                 match self {
                     $(Self::$code => $text,)+
@@ -105,7 +105,7 @@ macro_rules! codes {
     };
 }
 
-// Every code there is, with its status: the documentation is made of this, see `openapi`.
+// Every code with its status, its name and its text. The OpenAPI document is generated from this table.
 codes! {
     InvalidNamespace: BAD_REQUEST "invalid_namespace" "Invalid namespace";
     InvalidKey: BAD_REQUEST "invalid_key" "Invalid key";
@@ -129,14 +129,14 @@ codes! {
     RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
     BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
     Misdirected: MISDIRECTED_REQUEST "misdirected_request" "Not a host of this service";
-    ForeignType: CONFLICT "foreign_type" "Something else stands under a name of this cache";
+    ForeignType: CONFLICT "foreign_type" "Another program wrote to a Redis key of this cache";
     Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
     NotImplemented: NOT_IMPLEMENTED "not_implemented" "Not supported";
     OutcomeUnknown: SERVICE_UNAVAILABLE "outcome_unknown" "It is unknown whether the write happened";
     Overloaded: SERVICE_UNAVAILABLE "overloaded" "Too many requests are under way";
     Timeout: SERVICE_UNAVAILABLE "timeout" "Not answered in time";
-    MakingRoom: SERVICE_UNAVAILABLE "making_room" "Room is being made; try again";
-    RingMismatch: SERVICE_UNAVAILABLE "ring_mismatch" "This instance's shards are not those of the fleet";
+    MakingRoom: SERVICE_UNAVAILABLE "making_room" "Entries are being evicted to make room; try again";
+    RingMismatch: SERVICE_UNAVAILABLE "ring_mismatch" "This instance uses different shards than the other instances";
     ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
     PoliciesUnknown: SERVICE_UNAVAILABLE "policies_unknown" "The namespace's policy is not known yet";
@@ -155,13 +155,13 @@ impl Serialize for Code {
 pub struct Answer {
     /// For people.
     error: &'static str,
-    /// For programs; never changes.
+    /// For programs; a code never changes.
     code: Code,
-    /// What exactly was wrong with the request; absent when the fault is not the client's.
+    /// What was wrong with the request; absent if the request was not the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<String>,
-    /// Entries that a failed flush deleted all the same.
+    /// How many entries a flush deleted before it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     deleted_count: Option<u64>,
@@ -170,7 +170,7 @@ pub struct Answer {
 /// Status, code and text for people.
 pub type Known = (StatusCode, &'static str, &'static str);
 
-/// What is away or overloaded is asked for again within a second, see `store::redis`.
+/// The service itself tries a failed or overloaded shard again within this time, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
@@ -233,7 +233,7 @@ pub fn cache_code(error: &cache::Error) -> Code {
     }
 }
 
-/// Status and code of an answer of the cache, for the access log.
+/// The status and the code of a cache operation's result, for the access log.
 pub fn in_words(told: Told<'_>) -> (u16, Option<&'static str>) {
     let failed = |status: StatusCode, code: Code| (status.as_u16(), Some(code.as_str()));
     match told {
@@ -246,7 +246,7 @@ pub fn in_words(told: Told<'_>) -> (u16, Option<&'static str>) {
     }
 }
 
-/// The code of a store's error, for answers that carry one a key as well.
+/// The code of a store error. Batch answers also use it, for each key that failed.
 pub fn store_code(error: &store::Error) -> Code {
     match error {
         store::Error::Unavailable { .. } => Code::ShardUnavailable,
@@ -273,7 +273,7 @@ impl IntoResponse for Error {
         };
         let detail = (!is_server_error).then(|| self.to_string());
         let mut response = answer::json(status, &Answer { detail, deleted_count, ..Answer::of(code) });
-        // Not after a write that may have happened: sending that again is not to be advised.
+        // Do not suggest a retry after a write that may have happened.
         if status == StatusCode::SERVICE_UNAVAILABLE && code != Code::OutcomeUnknown {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
@@ -296,7 +296,7 @@ pub fn key_not_found() -> Response {
     answer::json(StatusCode::NOT_FOUND, &Answer::of(Code::KeyNotFound))
 }
 
-/// The body of that answer.
+/// The body of [`key_not_found`].
 pub fn key_not_found_body() -> Vec<u8> {
     answer::body(&Answer::of(Code::KeyNotFound))
 }
@@ -309,7 +309,7 @@ pub async fn method_not_allowed() -> Error {
     Error::MethodNotAllowed
 }
 
-/// The answer on a connection that is one too many, as it stands on the wire.
+/// The bytes of the response on a connection beyond the limit.
 pub fn too_many_connections(request_id: &str) -> Vec<u8> {
     let answer = Answer { error: "Too many connections are open", ..Answer::of(Code::Overloaded) };
     let body = serde_json::to_string(&answer).expect("answers are structs with text");
@@ -321,7 +321,7 @@ pub fn too_many_connections(request_id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A panic ends its own request with a 500 and no other.
+/// The 500 for a request that panicked. Other requests are not affected.
 pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
     note_panic(panic, metrics);
     Error::Panic.into_response()
@@ -330,6 +330,6 @@ pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
 /// Logs and counts a panic.
 pub fn note_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a request panicked");
+    tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request panicked");
     metrics.panics.increment(1);
 }

@@ -1,4 +1,4 @@
-//! What handlers take from a request, parsed.
+//! Extractors: the parts of a request that handlers use, parsed.
 
 use std::borrow::Cow;
 
@@ -18,19 +18,20 @@ use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The namespace of the path.
+/// The namespace in the path.
 pub struct NamespacePath(pub Namespace);
 
-/// Namespace and key of the path. `mget` and `mset` are keys for the verbs that take one.
+/// The namespace and the key in the path. `mget`, `mset` and `mdelete` are valid keys for GET, PUT and DELETE.
 pub struct EntryPath(pub EntryKey);
 
-/// The job of the path.
+/// The job id in the path.
 pub struct JobPath(pub jobs::Id);
 
-/// Query parameters; one that is unknown is refused, as a slip in a flush would delete too much.
+/// Query parameters. An unknown parameter is an error, because a flush with a misspelled parameter would delete too
+/// much.
 pub struct StrictQuery<Q>(pub Q);
 
-/// Who asks, for requests that may change something.
+/// Who sent the request, for the audit trail.
 pub struct RequestOrigin(pub Origin);
 
 /// A query without parameters.
@@ -38,54 +39,54 @@ pub struct RequestOrigin(pub Origin);
 #[serde(deny_unknown_fields)]
 pub struct NoParameters {}
 
-/// `?pattern=` or `?tag=`, and whether they are only counted.
+/// `?pattern=` or `?tag=`, and `?dry_run=`.
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct FlushQuery {
-    /// Only keys that match; not together with `tag`.
+    /// Only entries whose key matches. Cannot be combined with `tag`.
     #[param(schema_with = schema::pattern)]
     pattern: Option<String>,
-    /// Only entries that have it.
+    /// Only entries that have this tag.
     #[param(schema_with = schema::tag)]
     tag: Option<String>,
-    /// Count, and delete nothing.
+    /// `true`: only count the entries, delete nothing.
     #[param(schema_with = schema::dry_run)]
     dry_run: Option<String>,
 }
 
-/// What a flush is asked to do.
+/// Whether a flush deletes or only counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushing {
     Delete,
-    /// Count, and delete nothing.
+    /// Counts, deletes nothing.
     DryRun,
 }
 
 impl FlushQuery {
     /// # Errors
-    /// A parameter is invalid, or two exclude each other.
+    /// A parameter is invalid, or both `pattern` and `tag` are given.
     pub fn parse(self) -> Result<(Selection, Flushing), Error> {
         let flushing = match self.dry_run.as_deref() {
             None | Some("false") => Flushing::Delete,
             Some("true") => Flushing::DryRun,
             Some(other) => {
-                return Err(Error::InvalidQuery(format!("`dry_run` is true or false, not {other:?}")));
+                return Err(Error::InvalidQuery(format!("`dry_run` must be true or false, not {other:?}")));
             }
         };
         Ok((selection(self.pattern, self.tag)?, flushing))
     }
 }
 
-/// Whether the query of a flush asks to delete nothing, as far as its text tells.
+/// Whether the query of a flush contains `dry_run=true`. Checks the text only, without parsing the query.
 pub fn is_dry_run(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "dry_run=true"))
 }
 
-/// The selection that a pattern or a tag makes.
+/// The selection for a pattern or a tag.
 ///
 /// # Errors
-/// One of them is invalid, or both are given.
+/// The pattern or the tag is invalid, or both are given.
 pub fn selection(pattern: Option<String>, tag: Option<String>) -> Result<Selection, Error> {
     match (pattern, tag) {
         (None, None) => Ok(Selection::All),
@@ -95,25 +96,25 @@ pub fn selection(pattern: Option<String>, tag: Option<String>) -> Result<Selecti
     }
 }
 
-/// Rows of a page when the request does not say, and at most.
+/// Rows per page: the default and the maximum.
 pub const DEFAULT_LIMIT: usize = 100;
 pub const MAX_LIMIT: usize = 1000;
 
-/// `?limit=`.
+/// Parses `?limit=`.
 ///
 /// # Errors
-/// It is not a number of the range.
+/// Not a number, or out of range.
 pub fn limit(text: Option<&str>) -> Result<usize, Error> {
     let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
-    let wrong = || Error::InvalidQuery(format!("`limit` is a whole number from 1 to {MAX_LIMIT}, not {text:?}"));
+    let wrong = || Error::InvalidQuery(format!("`limit` must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"));
     text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(wrong)
 }
 
-/// Where `{ns}` stands in every path that has one, and the `{id}` of a job, counted in `/`; `{key}` follows it.
+/// The index of the path segment that holds `{ns}`, or `{id}` in the path of a job. `{key}` is the next segment.
 const NAMESPACE_SEGMENT: usize = 4;
 const KEY_SEGMENT: usize = 5;
 
-/// A segment of the path, decoded; `None` when it is not UTF-8.
+/// A segment of the path, percent-decoded; `None` if it is not UTF-8.
 fn segment(path: &str, index: usize) -> Option<Cow<'_, str>> {
     let raw = path.split('/').nth(index).unwrap_or_default();
     percent_decode_str(raw).decode_utf8().ok()
@@ -121,20 +122,20 @@ fn segment(path: &str, index: usize) -> Option<Cow<'_, str>> {
 
 fn namespace(path: &str) -> Result<Namespace, Invalid> {
     let decoded = segment(path, NAMESPACE_SEGMENT)
-        .ok_or_else(|| Invalid::Namespace("the namespace does not decode to UTF-8".to_owned()))?;
+        .ok_or_else(|| Invalid::Namespace("the namespace is not valid UTF-8 after percent-decoding".to_owned()))?;
     Namespace::parse(&decoded)
 }
 
 fn key(path: &str) -> Result<Key, Invalid> {
-    let decoded =
-        segment(path, KEY_SEGMENT).ok_or_else(|| Invalid::Key("the key does not decode to UTF-8".to_owned()))?;
+    let decoded = segment(path, KEY_SEGMENT)
+        .ok_or_else(|| Invalid::Key("the key is not valid UTF-8 after percent-decoding".to_owned()))?;
     Key::parse(decoded)
 }
 
-/// Namespace and key of a path, as it came: percent-encoded.
+/// The namespace and the key of a path that is still percent-encoded.
 ///
 /// # Errors
-/// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
+/// [`Invalid::Namespace`], or [`Invalid::Key`] if the namespace is valid.
 pub fn entry_key(path: &str) -> Result<EntryKey, Invalid> {
     Ok(EntryKey::new(&namespace(path)?, &key(path)?))
 }
@@ -168,8 +169,8 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestOrigin {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        let Peer(client) = parts.extensions.get().expect("the server notes the peer of every request");
-        // Several headers of the name are one list (RFC 9110, 5.3).
+        let Peer(client) = parts.extensions.get().expect("the server adds the peer to every request");
+        // Several headers with this name are one list (RFC 9110, 5.3).
         let claims: Vec<_> = parts.headers.get_all(X_FORWARDED_FOR).iter().map(|claim| text(claim)).collect();
         let forwarded_for = (!claims.is_empty()).then(|| claims.join(", "));
         let request_id = parts.headers.get(X_REQUEST_ID).map(text).unwrap_or_default();
@@ -195,7 +196,7 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
         .map_err(|rejection| Error::InvalidQuery(rejection.body_text()))
 }
 
-/// The selection that the query of a URI asks for.
+/// The selection in the query of a URI.
 ///
 /// # Errors
 /// [`Error::InvalidQuery`], or the pattern or the tag is invalid.

@@ -1,5 +1,5 @@
-//! Logs requests that failed through no fault of the client: a line a second and code at most, with
-//! the number of those that had none, as a shard that is down fails thousands.
+//! Logs failed requests whose cause was not the client. For each error code there is at most one line per second,
+//! with the number of failures that were not logged, because a shard that is down fails thousands of requests.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::trace::Caller;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What an answer carries for the log, and not for the client.
+/// The reason of a failure. A response carries it for the log, not for the client.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub code: &'static str,
     pub reason: String,
 }
 
-/// When each code was last logged, and how often it came since.
+/// For each code: when it was last logged, and how many failures were not logged since.
 #[derive(Default)]
 pub struct FailureLog {
     codes: Mutex<HashMap<&'static str, (Moment, u64)>>,
 }
 
 impl FailureLog {
-    /// Logs the failure that `response` carries, if any and if it is time.
+    /// Logs the failure that `response` carries, unless its code was logged less than a second ago.
     pub fn note(&self, response: &Response, caller: &Caller) {
         let Some(Failure { code, reason }) = response.extensions().get::<Failure>() else { return };
         let Some(unlogged) = self.turn(code, Moment::now()) else { return };
@@ -37,7 +37,7 @@ impl FailureLog {
         tracing::warn!(status, code, reason, request_id = &*request_id, trace_id, unlogged, "request failed");
     }
 
-    /// The number of failures not logged since the last, if this one is to be logged.
+    /// If this failure is to be logged: the number of failures since the last log line. Otherwise `None`.
     fn turn(&self, code: &'static str, now: Moment) -> Option<u64> {
         let mut codes = self.codes.lock();
         match codes.get_mut(code) {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_failures_is_a_line_a_second_and_code() {
+    fn many_failures_are_one_line_per_second_and_code() {
         let (log, start) = (FailureLog::default(), Moment::now());
         assert_eq!(log.turn("timeout", start), Some(0));
         for _ in 0..500 {

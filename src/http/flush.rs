@@ -1,5 +1,6 @@
-//! `DELETE /api/v1/cache/{ns}`: a whole namespace, or what `?pattern=` or `?tag=` selects; with
-//! `?dry_run=true` only counted. What takes longer than a request may goes on as a job, see `jobs.rs`.
+//! `DELETE /api/v1/cache/{ns}`: deletes all entries of a namespace, or those that `?pattern=` or `?tag=` selects.
+//! With `?dry_run=true` it only counts them. A flush that takes longer than its request continues as a job, see
+//! `jobs.rs`.
 
 use std::convert::Infallible;
 
@@ -22,7 +23,7 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
 
-/// How long a client waits for entries to be deleted: `Prefer: respond-async` asks for a job at once.
+/// How long a client waits for a flush. With `Prefer: respond-async` it does not wait: it gets a job at once.
 pub struct ClientPatience {
     is_async: bool,
     last_moment: Option<LastMoment>,
@@ -36,7 +37,7 @@ impl ClientPatience {
         }
     }
 
-    /// The answer to the client.
+    /// The response for the client.
     pub fn answer(&self, flushed: &Flushed) -> Response {
         let mut response = match flushed {
             Flushed::Done(deleted_count) => {
@@ -60,19 +61,20 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
     }
 }
 
-/// What a flush did.
+/// The result of a flush.
 #[derive(Serialize, ToSchema)]
 pub struct FlushAnswer {
     pub success: bool,
     pub deleted_count: u64,
 }
 
-/// What a flush would do.
+/// The result of a dry run.
 #[derive(Serialize, ToSchema)]
 pub struct DryRunAnswer {
     success: bool,
     /// Always 0.
     deleted_count: u64,
+    /// How many entries the flush would delete.
     matched_count: u64,
 }
 
@@ -81,8 +83,8 @@ pub struct DryRunAnswer {
     path = "/api/v1/cache/{ns}",
     operation_id = "flush",
     tag = "namespaces",
-    summary = "Delete what a pattern or a tag selects, or all",
-    description = "What is not done within the request's time goes on as a job.",
+    summary = "Delete all entries, or those that a pattern or a tag selects",
+    description = "A flush that takes longer than the request's deadline continues as a job.",
     params(params::InNamespace, FlushQuery, params::FlushHeaders, params::ChangeHeaders),
     responses(answers::Flush)
 )]
@@ -106,7 +108,7 @@ pub async fn flush(
     }
 }
 
-/// Whether the client would rather have a job at once (RFC 7240, 4.1).
+/// Whether the client prefers a job at once (RFC 7240, 4.1).
 fn prefers_async(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(','));
@@ -119,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preference_stands_in_a_list_with_parameters() {
+    fn a_preference_is_found_in_a_list_with_parameters() {
         let prefers = |values: &[&str]| {
             let headers = values.iter().map(|value| (PREFER, value.parse().unwrap()));
             prefers_async(&headers.collect::<HeaderMap>())

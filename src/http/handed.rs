@@ -1,14 +1,15 @@
-//! A connection as the router's server sees it: with the requests that are the router's, and no others.
+//! The connection as the router's HTTP server (hyper) sees it: it contains only the requests for the router.
 //!
-//! Where a request of the router's ends and the next would begin, the next is looked at. If it is one for the
-//! fast path, the server is left: it has read all it was to read, and nobody reads for it any more.
+//! Where a request for the router ends, this stream looks at the next request. If that request is for the fast path,
+//! hyper gets no more input, and the fast path takes the connection back.
 //!
-//! **That place is only reached when all answers are written.** The server asks for the head of a request after
-//! it has written the answer to the one before into its buffer, and flushes that before it asks; where the
-//! flush could not go on, nothing is given to it until it could.
+//! **That point is reached only after all responses are written.** Hyper writes a response into its buffer and
+//! flushes the buffer before it reads the head of the next request. If the flush is blocked, this stream gives hyper
+//! no input until a write succeeds again.
 //!
-//! The server has no deadline for heads: it cannot tell a connection that is idle from one whose request has begun.
-//! Here that is known, also of what the server reads by itself: no request is under way, and something has come.
+//! Hyper has no deadline for heads, because it cannot tell an idle connection from one on which a request has begun.
+//! This stream can: a request has begun if bytes have arrived while no request is being answered. That also covers
+//! the bytes that hyper reads to the end of the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -25,35 +26,35 @@ use super::server::READ_BYTES;
 use super::wire::Wire;
 use crate::clock::Moment;
 
-/// The most that is read to look at the next request.
+/// How many bytes are read at a time to look at the next request.
 const PEEKED_BYTES: usize = 4096;
 
-/// The router's part of a connection.
+/// A stream with the router's part of a connection.
 pub struct Handed {
     wire: Wire,
     owed: Owed,
-    /// Whether what was to be written last had to wait.
+    /// Whether the last write was blocked.
     is_blocked: bool,
-    /// Who asked to read meanwhile: the server does not ask again by itself.
+    /// The waker of a read during a blocked write. It must be woken, because hyper does not read again by itself.
     reader: Option<Waker>,
     turn: Turn,
-    /// By which the next request is told to be one for the fast path; absent if all requests are the router's.
+    /// Needed to recognize requests for the fast path; absent if all requests are for the router.
     hosts: Option<Arc<Hosts>>,
-    /// Set when the connection was ended for it.
+    /// Set if the connection was ended by the timer.
     overdue: Option<Overdue>,
 }
 
-/// Whose turn it is on the connection, for those who cannot see it.
+/// The state of the connection, for code that has no access to the stream while hyper owns it.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Flags>);
 
 #[derive(Default)]
 struct Flags {
-    /// The next request is not the router's.
+    /// The next request is for the fast path.
     is_left: AtomicBool,
     /// A request is being answered.
     is_serving: AtomicBool,
-    /// A request was answered, and the timer has not heard of it.
+    /// A request was answered, and the timer has not been reset yet.
     is_served: AtomicBool,
 }
 
@@ -62,7 +63,7 @@ impl Turn {
         self.0.is_left.load(Relaxed)
     }
 
-    /// A request has come, and is answered when `answer` is ready.
+    /// Marks a request as being answered until `answer` is ready.
     pub fn serve<F: Future>(&self, answer: F) -> impl Future<Output = F::Output> + use<F> {
         self.0.is_serving.store(true, Relaxed);
         let flags = self.0.clone();
@@ -75,16 +76,16 @@ impl Turn {
     }
 }
 
-/// What the server is still to get.
+/// How much input hyper may still get.
 enum Owed {
-    /// So many bytes, then it is looked at again.
+    /// This many bytes. After them, the next request is examined.
     Bytes(u64),
-    /// Everything, to the end of the connection.
+    /// All bytes until the end of the connection.
     All,
 }
 
 impl Handed {
-    /// A connection whose next request is the router's; all of them without `hosts`.
+    /// A stream for a connection whose next request is for the router. Without `hosts`, all requests are.
     pub fn new(wire: Wire, hosts: Option<Arc<Hosts>>) -> Self {
         let owed = if hosts.is_some() { Owed::Bytes(0) } else { Owed::All };
         Self { wire, owed, is_blocked: false, reader: None, turn: Turn::default(), hosts, overdue: None }
@@ -94,13 +95,13 @@ impl Handed {
         self.turn.clone()
     }
 
-    /// The connection, once it was left.
+    /// Takes the connection back for the fast path.
     pub fn into_wire(mut self) -> Wire {
         self.wire.is_unseen = true;
         self.wire
     }
 
-    /// Whether the connection was ended as the head of a request did not become whole in time.
+    /// Whether the connection was ended because the head of a request did not arrive completely in time.
     pub fn is_slow(&self) -> bool {
         self.overdue == Some(Overdue::RestOfHead)
     }
@@ -108,7 +109,7 @@ impl Handed {
     fn note_written(&mut self, is_blocked: bool) {
         self.is_blocked = is_blocked;
         if !self.turn.0.is_serving.load(Relaxed) {
-            // A client that reads an answer is not idle.
+            // A client that reads a response is not idle.
             self.wire.timer.await_request(Moment::now());
         }
         if !is_blocked && let Some(reader) = self.reader.take() {
@@ -116,7 +117,7 @@ impl Handed {
         }
     }
 
-    /// Gives the server up to `most` bytes; none at the end.
+    /// Copies up to `most` bytes into hyper's buffer; 0 bytes at the end of the connection.
     fn poll_give(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<usize>> {
         let most = most.min(buffer.remaining());
         let input = &mut self.wire.input;
@@ -129,7 +130,7 @@ impl Handed {
             buffer.put_slice(&input[..given]);
             input.drain(..given);
             if input.is_empty() {
-                // A connection that is idle should hold little.
+                // An idle connection should hold little memory.
                 *input = Vec::new();
             }
             given
@@ -137,7 +138,7 @@ impl Handed {
         Poll::Ready(Ok(given))
     }
 
-    /// Looks at the next request; tells whether there is something to give, be it the end.
+    /// Reads and examines the next request. Ready if hyper may get more input, including the end of the connection.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(hosts) = self.hosts.as_ref().filter(|_| !self.wire.input.is_empty()) {
@@ -167,7 +168,7 @@ impl Handed {
         }
     }
 
-    /// Fills the server's buffer with what it is to get.
+    /// Fills hyper's buffer with its input.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if matches!(self.owed, Owed::Bytes(0)) {
             if self.is_blocked {
@@ -205,7 +206,7 @@ impl AsyncRead for Handed {
         if polled.is_ready() || self.is_blocked || self.turn.is_left() {
             return polled;
         }
-        // The server takes nothing for the end of the connection.
+        // An empty read makes hyper end the connection.
         self.overdue = Some(ready!(self.wire.timer.poll_overdue(cx)));
         Poll::Ready(Ok(()))
     }

@@ -1,5 +1,5 @@
-//! Ends a connection on which no request comes: one that is idle for too long, and one whose request has begun and
-//! whose head does not become whole in time.
+//! Detects connections to end: those that are idle for too long, and those on which the head of a request does not
+//! arrive completely in time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,10 +10,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::clock::Moment;
 use crate::config::HttpConfig;
 
-/// How long a connection may take.
+/// How long a connection may take to send a head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadTimeouts {
-    /// From the first byte of a head to its last, and from the beginning of a connection to its first head.
+    /// From the first byte of a head to its last, and from the start of the connection to the first request.
     pub header: Duration,
     /// Between two requests.
     pub idle: Duration,
@@ -25,12 +25,12 @@ impl From<&HttpConfig> for HeadTimeouts {
     }
 }
 
-/// What took too long.
+/// What did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// Nothing of a request has come.
+    /// No byte of a request has arrived.
     Request,
-    /// A part of a head has come.
+    /// Only a part of a head has arrived.
     RestOfHead,
 }
 
@@ -42,36 +42,37 @@ enum Awaited {
     RestOfHead,
 }
 
-/// The time of one connection.
+/// The timer of one connection.
 #[derive(Debug)]
 pub struct HeadTimer {
     timeouts: HeadTimeouts,
     awaited: Awaited,
     since: Moment,
-    /// Made when there is something to wait for. It may ring too early, and is then set anew.
+    /// Created when the connection has to wait. It can fire too early; then it is set again.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl HeadTimer {
-    /// For a connection that was accepted now.
+    /// A timer for a connection that was just accepted.
     pub fn new(timeouts: HeadTimeouts) -> Self {
         Self { timeouts, awaited: Awaited::FirstRequest, since: Moment::now(), alarm: None }
     }
 
-    /// Notes that a request was answered, or that its answer is still being read: the next one is awaited from `now` on.
+    /// Call it when a request was answered, or while the client still reads the response. The idle time starts at
+    /// `now`.
     pub fn await_request(&mut self, now: Moment) {
         (self.awaited, self.since) = (Awaited::NextRequest, now);
     }
 
-    /// Notes that a part of a head is there.
+    /// Call it when a part of a head has arrived.
     pub fn await_rest_of_head(&mut self) {
         if self.awaited != Awaited::RestOfHead {
-            // The alarm may be set to the end of the idle time, which is later.
+            // The alarm may be set to the end of the idle time, which would be too late.
             (self.awaited, self.since, self.alarm) = (Awaited::RestOfHead, Moment::now(), None);
         }
     }
 
-    /// Ready when it took too long.
+    /// Ready when the time is over.
     pub fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         let (timeout, overdue) = match self.awaited {
             Awaited::FirstRequest => (self.timeouts.header, Overdue::Request),
@@ -90,8 +91,8 @@ impl HeadTimer {
     }
 }
 
-/// The `Keep-Alive` of answers, by which clients know how long a connection stays open without a request; `None` where
-/// that is less than a second.
+/// The value of the `Keep-Alive` header, which tells clients how long a connection stays open without a request.
+/// `None` if that is less than a second.
 pub fn keep_alive_hint(config: &HttpConfig) -> Option<String> {
     let seconds = config.idle_timeout.as_secs();
     (seconds > 0).then(|| format!("timeout={seconds}"))
@@ -106,7 +107,7 @@ mod tests {
     const TIMEOUTS: HeadTimeouts =
         HeadTimeouts { header: Duration::from_millis(20), idle: Duration::from_millis(200) };
 
-    /// What was overdue, and after which time.
+    /// Returns what was overdue, and after which time.
     async fn overdue(timer: &mut HeadTimer) -> (Overdue, Duration) {
         let begun = Moment::now();
         let overdue = poll_fn(|cx| timer.poll_overdue(cx)).await;
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_first_request_has_the_time_of_a_head_and_a_next_one_the_idle_time() {
+    async fn the_first_request_has_the_header_timeout_and_the_next_one_the_idle_timeout() {
         let mut timer = HeadTimer::new(TIMEOUTS);
         let (what, took) = overdue(&mut timer).await;
         assert!(what == Overdue::Request && took >= Duration::from_millis(19), "{what:?} after {took:?}");
@@ -124,14 +125,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_begins_late_has_its_own_time() {
+    async fn a_head_has_its_own_timeout_however_late_it_begins() {
         let mut timer = HeadTimer::new(HeadTimeouts { idle: Duration::from_secs(3600), ..TIMEOUTS });
         timer.await_request(Moment::now());
         let waiting = tokio::time::timeout(Duration::from_millis(30), overdue(&mut timer)).await;
-        assert!(waiting.is_err(), "it is not overdue: {waiting:?}");
+        assert!(waiting.is_err(), "the connection is not overdue: {waiting:?}");
         timer.await_rest_of_head();
         sleep(Duration::from_millis(15)).await;
-        // More of the same head wins no time.
+        // More bytes of the same head do not extend the time.
         timer.await_rest_of_head();
         let (what, took) = overdue(&mut timer).await;
         assert_eq!(what, Overdue::RestOfHead);

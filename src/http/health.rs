@@ -1,4 +1,4 @@
-//! `/health`, `/livez`, `/readyz` and `/metrics`: what operators and their programs ask.
+//! `/health`, `/livez`, `/readyz` and `/metrics`: for operators and their tools.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -22,7 +22,7 @@ pub struct HealthAnswer {
     /// `connected`, `degraded`, `disconnected`, or `not_configured` for the embedded store.
     #[schema(schema_with = schema::redis_state)]
     redis: &'static str,
-    /// Of the fullest shard.
+    /// Memory in use on the fullest shard.
     #[schema(pattern = "^[0-9]+%$")]
     memory_usage: String,
     #[schema(schema_with = schema::store_kind)]
@@ -32,16 +32,16 @@ pub struct HealthAnswer {
     shards: Vec<ShardAnswer>,
     database: DatabaseAnswer,
     ring: RingAnswer,
-    /// For people: what is wrong that no state above tells.
+    /// For people: problems that the states above do not show.
     warnings: Vec<String>,
 }
 
-/// Which shard owns a key, in short.
+/// The ring decides which shard owns a key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Ring)]
 pub struct RingAnswer {
     pub version: String,
-    /// Whether all instances have the same.
+    /// Whether all instances have the same ring.
     pub agreed: bool,
 }
 
@@ -56,15 +56,15 @@ pub struct ShardAnswer {
     findings: Vec<FindingAnswer>,
 }
 
-/// One thing that is wrong with a shard.
+/// One problem of a shard.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Finding)]
 pub struct FindingAnswer {
     code: &'static str,
-    /// `warning`: everything works; `degraded`: not everything does; `refused`: the shard is not used.
+    /// `warning`: everything works. `degraded`: something does not work. `refused`: the shard is not used.
     #[schema(schema_with = schema::severity)]
     severity: &'static str,
-    /// For people: what is wrong, and what to do.
+    /// For people: the problem, and what to do.
     text: String,
 }
 
@@ -75,10 +75,10 @@ pub struct DatabaseAnswer {
     kind: &'static str,
     #[schema(schema_with = schema::connection_state)]
     state: &'static str,
-    /// Why it cannot be reached; null while it is connected.
+    /// Why the database cannot be reached; null while it is connected.
     #[schema(required)]
     error: Option<String>,
-    /// Whether the policies were read since the start. Until then writes are refused.
+    /// Whether the policies have been read since the start. Until then, writes are refused.
     policies_known: bool,
 }
 
@@ -87,21 +87,21 @@ pub struct DatabaseAnswer {
 pub struct StatusAnswer {
     #[schema(schema_with = schema::probe_status)]
     status: &'static str,
-    /// Why not; absent otherwise.
+    /// Why the instance is not ready; absent if it is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, schema_with = schema::not_ready_reason)]
     reason: Option<&'static str>,
 }
 
-/// Everything this instance depends on: the shards are asked now, the database is as its last
-/// statement found it, which is at most a refresh ago, and the other instances are as the last beats
-/// heard of them.
+/// The state of everything that this instance depends on. Shards are checked now. The state of the database is that
+/// of its last statement, which is at most one refresh of the policies ago. The state of other instances comes from
+/// their last heartbeats.
 #[utoipa::path(
     get,
     path = "/health",
     operation_id = "get_health",
     tag = "operations",
-    summary = "The state of all that this instance depends on",
+    summary = "The state of everything that this instance depends on",
     responses(answers::Health)
 )]
 pub async fn health(State(app): State<SharedApp>) -> Response {
@@ -126,7 +126,7 @@ pub async fn health(State(app): State<SharedApp>) -> Response {
     let mut warnings = agreement.warnings();
     warnings.extend(findings().map(|finding| finding.text.clone()));
     if !policies_known {
-        warnings.push("the policies were not read from the database since the start: writes are refused".to_owned());
+        warnings.push("the policies have not been read from the database yet: writes are refused".to_owned());
     }
     let body = HealthAnswer {
         status,
@@ -156,7 +156,7 @@ pub fn state(connected: bool) -> &'static str {
     if connected { "connected" } else { "disconnected" }
 }
 
-/// Whether a shard is connected, and used.
+/// `connected`, `disconnected`, or `refused` if the shard is not used.
 pub fn shard_state(shard: &ShardHealth) -> &'static str {
     if !shard.reachable && shard.is_refused() { "refused" } else { state(shard.reachable) }
 }
@@ -179,26 +179,26 @@ impl From<Finding> for FindingAnswer {
     }
 }
 
-/// Whether the process lives: it answers.
+/// Whether the process is alive: it is if it answers.
 #[utoipa::path(
     get,
     path = "/livez",
     operation_id = "get_livez",
     tag = "operations",
-    summary = "Whether the process lives",
+    summary = "Whether the process is alive",
     responses(answers::Livez)
 )]
 pub async fn livez() -> Response {
     answer::json(StatusCode::OK, &StatusAnswer { status: "alive", reason: None })
 }
 
-/// Whether requests should be sent here.
+/// Whether this instance should get requests.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "get_readyz",
     tag = "operations",
-    summary = "Whether requests should be sent here",
+    summary = "Whether this instance should get requests",
     responses(answers::Readyz)
 )]
 pub async fn readyz(State(app): State<SharedApp>) -> Response {
@@ -225,7 +225,7 @@ pub async fn readyz(State(app): State<SharedApp>) -> Response {
     path = "/metrics",
     operation_id = "get_metrics",
     tag = "operations",
-    summary = "The metrics",
+    summary = "The metrics, for Prometheus",
     responses(answers::Metrics)
 )]
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
@@ -242,7 +242,7 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.fleet_instances.set(agreement.instances() as f64);
     app.metrics.ring_disagreements.set(agreement.disagreeing() as f64);
     app.metrics.l1_bytes.set(app.l1.used_bytes() as f64);
-    // Looks into /proc, which may take a while.
+    // Rendering reads /proc, which may block.
     let background = app.background.clone();
     let rendered = background.spawn_blocking(move || app.metrics.render() + &app.trends.render_metrics()).await;
     let Ok(text) = rendered else { return Error::Panic.into_response() };

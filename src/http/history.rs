@@ -1,4 +1,4 @@
-//! `GET /api/v1/namespaces/{ns}/audit` and `/logs`: what happened, the newest first.
+//! `GET /api/v1/namespaces/{ns}/audit` and `/logs`: the audit trail and the access log, newest first.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,7 +22,7 @@ use crate::model::{Operation, Policy};
 pub struct AuditParameters {
     #[param(schema_with = schema::audit_cursor)]
     cursor: Option<String>,
-    /// Rows a page.
+    /// Rows per page.
     #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
@@ -39,9 +39,9 @@ pub struct AuditAnswer {
 pub struct ChangeAnswer {
     #[schema(schema_with = schema::date)]
     at: String,
-    /// The address of the connection's other end.
+    /// The address of the peer: the client, or the last proxy.
     client: String,
-    /// `X-Forwarded-For`, as it was claimed.
+    /// The `X-Forwarded-For` of the request. The service does not verify it.
     #[schema(required)]
     forwarded_for: Option<String>,
     request_id: String,
@@ -54,10 +54,11 @@ pub struct ChangeAnswer {
     pattern: Option<String>,
     #[schema(required)]
     tag: Option<String>,
-    /// Null: not a flush, or one that was given up.
+    /// How many entries the flush or the deletion of the namespace removed. Null for other changes, and for a flush
+    /// that was given up.
     #[schema(required)]
     deleted_count: Option<u64>,
-    /// False: the least that was deleted is known.
+    /// False if the flush failed or was given up: `deleted_count` is then a lower bound.
     complete: bool,
 }
 
@@ -100,13 +101,13 @@ impl From<audit::Row> for ChangeAnswer {
     }
 }
 
-/// Who changed what.
+/// The audit trail.
 #[utoipa::path(
     get,
     path = "/api/v1/namespaces/{ns}/audit",
     operation_id = "list_audit",
     tag = "history",
-    summary = "Who changed what, the newest first",
+    summary = "The audit trail: who changed what, newest first",
     params(params::InNamespace, AuditParameters),
     responses(answers::Audit)
 )]
@@ -125,14 +126,14 @@ pub async fn audit(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LogParameters {
-    /// Nothing older (RFC 3339, at any offset).
+    /// Only rows from this time on (RFC 3339, with any offset).
     #[param(schema_with = schema::date)]
     since: Option<String>,
     #[param(schema_with = schema::operation)]
     operation: Option<String>,
     #[param(schema_with = schema::log_cursor)]
     cursor: Option<String>,
-    /// Rows a page at most.
+    /// The most rows per page.
     #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
@@ -151,33 +152,34 @@ pub struct LineAnswer {
     at: String,
     operation: String,
     key_pattern: String,
-    /// Null for what is no read, and for a read that failed: see `outcome`.
+    /// Whether a read found everything. Null for other operations and for reads that failed, see `outcome`.
     #[schema(required)]
     hit: Option<bool>,
     latency_ms: f64,
-    /// Null where none was noted.
+    /// Null if no request id was recorded.
     #[schema(required)]
     request_id: Option<String>,
-    /// Of the `traceparent` that the request came with.
+    /// The trace id in the request's `traceparent`.
     #[schema(required)]
     trace_id: Option<String>,
-    /// How it ended: hit, miss or stale for reads, done, refused, failed; null, with the fields below, in rows of an
-    /// earlier release.
+    /// The result: `hit`, `miss` or `stale` for reads, `done` for other operations, `refused` or `failed`. Rows of an
+    /// older release have null here and in the fields below.
     #[schema(required)]
     outcome: Option<String>,
-    /// Of the answer; 200 as well where `If-None-Match` made it 304, or a flush went on as a job.
+    /// The status of the response. Also 200 for a read that was answered 304, and for a flush that continued as a
+    /// job.
     #[schema(required)]
     status: Option<i32>,
-    /// Null where it went well.
+    /// Null if the operation succeeded.
     #[schema(required)]
     error_code: Option<String>,
-    /// Where it was answered: l1, shard or embedded; null where no store was asked.
+    /// The tier that answered: `l1`, `shard` or `embedded`; null if no tier was used.
     #[schema(required)]
     tier: Option<String>,
-    /// The address of the connection's other end; null for what no request asked for.
+    /// The address of the peer; null for operations without a request.
     #[schema(required)]
     client: Option<String>,
-    /// The instance that answered, as in `/api/v1/cluster`.
+    /// The id of the instance that answered, as in `/api/v1/cluster`.
     #[schema(required)]
     instance: Option<String>,
 }
@@ -196,7 +198,7 @@ impl From<access_log::Line> for LineAnswer {
             operation: line.operation,
             key_pattern: line.key_pattern,
             hit: line.hit,
-            // To the microsecond: what is behind it are the traces of binary fractions.
+            // Rounded to the microsecond: further digits are only binary rounding errors.
             latency_ms: (line.latency_ms * 1000.0).round() / 1000.0,
             request_id: line.request_id,
             trace_id: line.trace_id,
@@ -210,8 +212,9 @@ impl From<access_log::Line> for LineAnswer {
     path = "/api/v1/namespaces/{ns}/logs",
     operation_id = "list_logs",
     tag = "history",
-    summary = "The access log, the newest first",
-    description = "With `operation` a page may hold few lines, or none, and still have a cursor.",
+    summary = "The access log, newest first",
+    description = "With `operation`, a page can have few rows or none although more pages follow. Continue until \
+                   `cursor` is null.",
     params(params::InNamespace, LogParameters),
     responses(answers::Logs)
 )]
@@ -233,14 +236,15 @@ pub async fn logs(
 }
 
 fn since(text: &str) -> Result<crate::model::UnixMillis, Error> {
-    let wrong =
-        || Error::InvalidQuery(format!("`since` is a date of RFC 3339 such as 2026-11-20T12:00:00Z, not {text:?}"));
+    let wrong = || {
+        Error::InvalidQuery(format!("`since` must be an RFC 3339 date such as 2026-11-20T12:00:00Z, not {text:?}"))
+    };
     parse_date(text).ok_or_else(wrong)
 }
 
 fn operation(text: &str) -> Result<Operation, Error> {
     Operation::named(text).ok_or_else(|| {
         let names = Operation::ALL.map(Operation::as_str).join(", ");
-        Error::InvalidQuery(format!("`operation` is one of {names}, not {text:?}"))
+        Error::InvalidQuery(format!("`operation` must be one of {names}, not {text:?}"))
     })
 }

@@ -1,14 +1,14 @@
-//! Which hosts this service answers for.
+//! The host names that this service accepts in requests.
 //!
-//! A page of any site can have its browser ask this service, if the site's name leads to the service's address (DNS
-//! rebinding). The browser takes such requests for requests to the page's own site, so `Origin` and
-//! `Sec-Fetch-Site` look harmless, and the page may read the answers. The name in `Host` gives the page away, so
-//! requests that name a strange host are refused. An IP address is never strange: no page can have one as its
-//! name and lead it elsewhere.
+//! DNS rebinding: an attacker's page can make the browser send requests to this service if the name of the page's
+//! site resolves to the service's address. The browser treats such requests as requests to the page's own site. So
+//! `Origin` and `Sec-Fetch-Site` look harmless, and the page can read the responses. Only the name in `Host` reveals
+//! the attack, so requests with an unknown host are refused. An IP address is always accepted, because an attacker
+//! cannot make it resolve to another address.
 //!
-//! - On a loopback address, where no name but `localhost` leads, every request is checked.
-//! - On other addresses a service has names that it cannot know. There only requests of browsers are checked, unless
-//!   the setting `hosts` lists the names.
+//! - On a loopback address the only usual name is `localhost`, so every request is checked.
+//! - On other addresses a service can have names that it does not know. There, only requests of browsers are checked,
+//!   unless the setting `hosts` lists the names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -20,30 +20,30 @@ use super::cross_site::is_site_header;
 use super::error::Error;
 use crate::config::HttpConfig;
 
-/// The hosts that are answered for.
+/// The hosts of this service.
 #[derive(Debug)]
 pub struct Hosts {
-    /// Accepted names in lower case, without ports. Some addresses are among them, as they are common.
+    /// Accepted names in lower case, without ports. Common IP addresses are included, to make their check fast.
     names: Vec<Box<str>>,
-    /// Whether requests are checked that no browser sent.
+    /// Whether all requests are checked, not only those of browsers.
     checks_all: bool,
     /// Whether the setting `hosts` lists names.
     is_listed: bool,
-    /// What browsers may write into `Origin`, whatever `Host` says.
+    /// An `Origin` that is accepted whatever `Host` says: the origin of the setting `public_url`.
     public_origin: Option<Box<str>>,
 }
 
-/// Why a host is not answered for.
+/// Why a host is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The text is no host.
+    /// The text is not a valid host.
     Invalid,
-    /// The host is none of this service.
+    /// The host is not one of this service.
     Strange,
 }
 
 impl Hosts {
-    /// `advertised` is the address that the other instances know.
+    /// `advertised` is the address under which other instances know this one.
     pub fn new(config: &HttpConfig, advertised: &str) -> Self {
         let mut names: Vec<Box<str>> = vec!["127.0.0.1".into(), "localhost".into(), "[::1]".into()];
         names.extend(host_of(advertised.as_bytes()).map(|host| host.to_ascii_lowercase().into()));
@@ -59,10 +59,10 @@ impl Hosts {
         }
     }
 
-    /// Whether a request that names `host` is answered, given whether a browser sent it.
+    /// Checks the host of a request, given whether a browser sent it.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why the host is refused.
     pub fn admit(&self, host: &[u8], is_from_browser: bool) -> Result<(), Refusal> {
         if self.names.iter().any(|name| is_with_port(host, name)) {
             return Ok(());
@@ -75,7 +75,7 @@ impl Hosts {
         if !(self.checks_all || is_from_browser) || is_known() { Ok(()) } else { Err(Refusal::Strange) }
     }
 
-    /// Whether a request is answered.
+    /// Checks the host of a request.
     ///
     /// # Errors
     /// [`Error::InvalidHost`], [`Error::Misdirected`].
@@ -84,14 +84,14 @@ impl Hosts {
         let mut hosts = headers.get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.as_bytes(),
-            // The header came with HTTP/1.1, and no browser leaves it out.
+            // HTTP/1.0 has no `Host` header, and every browser sends one.
             (None, _) if request.version() == Version::HTTP_10 && !self.is_listed => return Ok(()),
             (None, _) => return Err(Error::InvalidHost("the request has no Host header".to_owned())),
             (Some(_), Some(_)) => {
                 return Err(Error::InvalidHost("the request has more than one Host header".to_owned()));
             }
         };
-        // A whole URI in the request line holds the host (RFC 9112, 3.2.2).
+        // If the request line has a whole URI, the URI names the host (RFC 9112, 3.2.2).
         let named = request.uri().authority().map_or(host, |authority| authority.as_str().as_bytes());
         let is_from_browser = is_from_browser(headers);
         for host in [host, named] {
@@ -100,14 +100,14 @@ impl Hosts {
         Ok(())
     }
 
-    /// Whether a page with this `Origin` is one of this service, by the host that the request names.
+    /// Whether a page with this `Origin` belongs to this service. Compares it with the host of the request.
     pub fn is_own_origin(&self, origin: &[u8], headers: &HeaderMap, uri: &Uri) -> bool {
         if self.public_origin.as_ref().is_some_and(|own| origin.eq_ignore_ascii_case(own.as_bytes())) {
             return true;
         }
         let host = uri.authority().map(|authority| authority.as_str().as_bytes());
         let Some(host) = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)) else { return false };
-        // A proxy may write the port that a browser leaves out.
+        // A proxy may add the default port, which browsers leave out.
         let own = |scheme: &[u8], port: &[u8]| {
             let authority = origin.strip_prefix(scheme)?;
             Some(authority.eq_ignore_ascii_case(host.strip_suffix(port).unwrap_or(host)))
@@ -121,21 +121,21 @@ impl Refusal {
         const SHOWN_CHARS: usize = 100;
         let host: String = String::from_utf8_lossy(host).chars().take(SHOWN_CHARS).collect();
         match self {
-            Self::Invalid => Error::InvalidHost(format!("the Host header holds no host: {host:?}")),
+            Self::Invalid => Error::InvalidHost(format!("the Host header is not a valid host: {host:?}")),
             Self::Strange => Error::Misdirected { host },
         }
     }
 }
 
-/// Whether a browser sent a request, as far as its headers tell.
+/// Whether the headers look like those of a browser.
 fn is_from_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.keys().any(|name| is_site_header(name.as_str()))
 }
 
-/// Whether `host` is `name`, perhaps with a port.
+/// Whether `host` is `name`, with or without a port.
 fn is_with_port(host: &[u8], name: &str) -> bool {
     let Some((start, rest)) = host.split_at_checked(name.len()) else { return false };
-    // Nearly all clients write it in lower case, and comparing bytes is cheaper.
+    // Nearly all clients write the name in lower case, and comparing bytes is cheaper.
     let is_name = start == name.as_bytes() || start.eq_ignore_ascii_case(name.as_bytes());
     is_name && (rest.is_empty() || rest[0] == b':' && rest[1..].iter().all(u8::is_ascii_digit))
 }
@@ -159,7 +159,7 @@ fn host_of(text: &[u8]) -> Option<&str> {
     (rest.is_empty() || is_port(rest)).then_some(host)
 }
 
-/// Whether a host is an IP address; IPv6 stands in brackets.
+/// Whether a host is an IP address; IPv6 must be in brackets.
 fn is_address(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
@@ -167,7 +167,7 @@ fn is_address(host: &str) -> bool {
     }
 }
 
-/// For tests beside this file: the hosts of a service that listens on `address` with the default settings.
+/// For tests in other files: the hosts of a service that listens on `address` with the default settings.
 #[cfg(test)]
 pub fn hosts_of_listener(address: std::net::IpAddr) -> Hosts {
     tests::hosts(&[("LISTEN", &std::net::SocketAddr::new(address, 8080).to_string())])
@@ -188,7 +188,7 @@ mod tests {
     const ANYWHERE: (&str, &str) = ("LISTEN", "0.0.0.0:8080");
 
     #[test]
-    fn on_loopback_only_known_hosts_are_answered_for() {
+    fn on_loopback_only_known_hosts_are_accepted() {
         let hosts = hosts(&[("HOSTS", ""), ("ADVERTISE", "Cache-7:8080")]);
         for host in [
             "localhost",
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_only_browsers_must_name_a_known_host_until_hosts_are_listed() {
+    fn on_other_addresses_only_browsers_must_name_a_known_host_unless_hosts_are_listed() {
         let open = hosts(&[ANYWHERE]);
         let listed = hosts(&[ANYWHERE, ("HOSTS", "sidecache.default.svc, Cache.example")]);
         assert_eq!(open.admit(b"sidecache:8080", false), Ok(()));
@@ -246,11 +246,11 @@ mod tests {
         }
         let proxied = hosts(&[ANYWHERE, ("PUBLIC_URL", "https://cache.example")]);
         assert_eq!(proxied.admit(b"cache.example", true), Ok(()));
-        assert_eq!(proxied.admit(b"sidecache", false), Ok(()), "a public URL lists no hosts");
+        assert_eq!(proxied.admit(b"sidecache", false), Ok(()), "`public_url` does not count as a list of hosts");
     }
 
     #[test]
-    fn an_origin_is_that_of_the_host_or_the_public_one() {
+    fn an_own_origin_matches_the_host_or_the_public_url() {
         let is_own = |hosts: &Hosts, origin: &str, host: &str| {
             let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
             hosts.is_own_origin(origin.as_bytes(), &headers, &Uri::from_static("/dashboard"))

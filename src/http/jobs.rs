@@ -1,4 +1,4 @@
-//! `/api/v1/jobs`: flushes and deletions of namespaces that outlive their requests.
+//! `/api/v1/jobs`: flushes and deletions of namespaces that take longer than their requests.
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -26,39 +26,39 @@ pub struct JobAnswer {
     #[schema(schema_with = schema::job_state)]
     state: &'static str,
     namespace: String,
-    /// What a flush selects; null with `tag` null as well: everything.
+    /// The pattern of the flush. If `pattern` and `tag` are null, the job deletes all entries.
     pattern: Option<String>,
     tag: Option<String>,
-    /// Entries deleted so far.
+    /// How many entries are deleted so far.
     done: u64,
-    /// Entries that will have been deleted at the end, as far as that can be told now; null while it cannot.
+    /// About how many entries will be deleted in total; null while that is unknown.
     estimate: Option<u64>,
     #[schema(schema_with = schema::date)]
     started_at: String,
     #[schema(schema_with = schema::date_or_null)]
     ended_at: Option<String>,
-    /// Null while it runs.
+    /// Null while the job runs.
     result: Option<JobResult>,
 }
 
-/// How a job ended.
+/// The result of a job.
 #[derive(Serialize, ToSchema)]
 pub struct JobResult {
-    /// False for a job that failed or was cancelled.
+    /// False if the job failed or was cancelled.
     success: bool,
-    /// Entries deleted, also where it failed or was cancelled.
+    /// How many entries were deleted, also if the job failed or was cancelled.
     deleted_count: u64,
-    /// Why it failed, for people.
+    /// Why the job failed, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<String>,
-    /// The same for programs: an error code, `instance_lost` or `instance_stopped`.
+    /// Why the job failed, for programs: an error code, `instance_lost` or `instance_stopped`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     code: Option<String>,
 }
 
-/// Jobs, the newest first.
+/// A list of jobs, newest first.
 #[derive(Serialize, ToSchema)]
 pub struct JobsAnswer {
     jobs: Vec<JobAnswer>,
@@ -93,13 +93,13 @@ impl From<&Job> for JobAnswer {
     }
 }
 
-/// What a job tells of an error of the cache.
+/// How a job reports an error of the cache.
 pub fn failure(error: &cache::Error) -> Failure {
     let code = cache_code(error);
     Failure { code: code.as_str().to_owned(), error: code.text().to_owned() }
 }
 
-/// 202: a request goes on as this job.
+/// The 202 of a request that continues as this job.
 pub fn accepted(job: &Job) -> Response {
     let mut response = answer::json(StatusCode::ACCEPTED, &JobAnswer::from(job));
     let location = HeaderValue::try_from(format!("/api/v1/jobs/{}", job.id));
@@ -107,14 +107,14 @@ pub fn accepted(job: &Job) -> Response {
     response
 }
 
-/// `GET` of all.
+/// `GET` of all jobs.
 #[utoipa::path(
     get,
     path = "/api/v1/jobs",
     operation_id = "list_jobs",
     tag = "jobs",
-    summary = "The jobs of all instances, the newest first",
-    description = "Those that run, and those that ended within the last hour; 100 at most.",
+    summary = "The jobs of all instances, newest first",
+    description = "Running jobs, and jobs that ended within the last hour. At most 100.",
     responses(answers::ListJobs)
 )]
 pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
@@ -122,14 +122,15 @@ pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) ->
     Ok(answer::json(StatusCode::OK, &JobsAnswer { jobs }))
 }
 
-/// `GET` of one.
+/// `GET` of one job.
 #[utoipa::path(
     get,
     path = "/api/v1/jobs/{id}",
     operation_id = "get_job",
     tag = "jobs",
-    summary = "How far a job is",
-    description = "Any instance answers for the jobs of all, until an hour after their end.",
+    summary = "The progress of a job",
+    description = "Any instance can answer, not only the one that runs the job. A job is kept for an hour after its \
+                   end.",
     params(params::OfJob),
     responses(answers::GetJob)
 )]
@@ -141,15 +142,15 @@ pub async fn show(
     Ok(answer::json(StatusCode::OK, &JobAnswer::from(&app.jobs.job(&id).await?)))
 }
 
-/// `DELETE`: cancels it.
+/// `DELETE`: cancels the job.
 #[utoipa::path(
     delete,
     path = "/api/v1/jobs/{id}",
     operation_id = "cancel_job",
     tag = "jobs",
     summary = "Cancel a job",
-    description = "What it has deleted stays deleted. A job of another instance stops within about a second, so the \
-                   answer may still say `running`; one that has ended stays as it is.",
+    description = "Entries that the job has deleted stay deleted. A job on another instance stops within about a \
+                   second, so the response may still say `running`. A job that has ended does not change.",
     params(params::OfJob),
     responses(answers::CancelJob)
 )]

@@ -1,7 +1,7 @@
-//! JSON in and out with values as the bytes they are.
+//! Reads and writes JSON; values stay the bytes that the client sent.
 //!
-//! A value is taken from the request as the exact slice of it that is the JSON value, and written
-//! into answers the same; it is checked to be JSON and never read into anything else.
+//! A value is the slice of the request body that holds the JSON value, and responses contain the same bytes. It is
+//! checked to be valid JSON, but never converted to another representation.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,25 +14,25 @@ use super::reader::{self, Reader, Text};
 use crate::clock::unix_millis;
 use crate::model::{Details, Entry, EntryRef, Invalid, Tag, Tags, Ttl, UnixMillis, Write};
 
-/// The formatter of dates ends with the year 9999; a stored number may be anything.
+/// The latest date that can be formatted, the end of the year 9999. Stored numbers can be larger and are cut to it.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
-/// After so many years, as many milliseconds, the calendar begins again, for the fifth time.
+/// The calendar repeats every 400 years. This is five such cycles, in years and in milliseconds.
 const CYCLE_YEARS: i64 = 5 * 400;
 const CYCLE_MILLIS: i64 = 5 * 146_097 * 24 * 3600 * 1000;
 
 /// Parses a small body that must be one JSON object; `reader` reads large ones.
 ///
 /// # Errors
-/// [`Error::InvalidBody`] naming the field and the place.
+/// [`Error::InvalidBody`], which names the field and the position.
 pub fn object<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Error> {
-    // A struct could be read from an array as well, by position; that is nobody's intention.
+    // serde would also read a struct from an array, by position. Nobody intends that, so only an object is accepted.
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {
             let mut deserializer = serde_json::Deserializer::from_slice(body);
             let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
                 let path = error.path().to_string();
-                // A path of `.` is the body itself.
+                // The path `.` means the whole body.
                 let place = if path == "." { String::new() } else { format!("`{path}`: ") };
                 Error::InvalidBody(format!("{place}{}", error.into_inner()))
             })?;
@@ -44,7 +44,7 @@ pub fn object<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Error> {
     }
 }
 
-/// What a write says, in a PUT or an entry of an mset.
+/// The fields of a write, in the body of a PUT or in an entry of an mset.
 #[derive(Debug, Default)]
 pub struct WriteFields<'b> {
     value: Option<&'b RawValue>,
@@ -55,10 +55,10 @@ pub struct WriteFields<'b> {
 impl<'b> WriteFields<'b> {
     pub const NAMES: [&'static str; 3] = ["value", "ttl", "tags"];
 
-    /// Reads the field of this index in [`WriteFields::NAMES`].
+    /// Reads the field with this index in [`WriteFields::NAMES`].
     ///
     /// # Errors
-    /// It is invalid.
+    /// The field is invalid.
     pub fn read(&mut self, index: usize, reader: &mut Reader<'b>) -> Result<(), Error> {
         match index {
             0 => self.value = Some(reader.value()?),
@@ -68,10 +68,10 @@ impl<'b> WriteFields<'b> {
         Ok(())
     }
 
-    /// The write, its value a slice of `body`.
+    /// The write. Its value is a slice of `body`.
     ///
     /// # Errors
-    /// There is no value, or the TTL is invalid.
+    /// The value is missing, or the TTL is invalid.
     pub fn finish(self, body: &Bytes) -> Result<Write, Error> {
         let value = self.value.ok_or_else(|| reader::missing(Self::NAMES[0]))?;
         let ttl = self.ttl.map(|ttl| Ttl::parse_json(ttl.get())).transpose()?;
@@ -83,7 +83,7 @@ impl<'b> WriteFields<'b> {
     }
 }
 
-/// Reads tags, or null for none.
+/// Reads a list of tags; null is `None`.
 fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
     if reader.null() {
         return Ok(None);
@@ -96,9 +96,11 @@ fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
         match reader.text(Tag::MAX_LEN).map_err(|error| reader::within(&format!("`tags[{index}]`"), error))? {
             Text::Decoded(text) => tags.push(Tag::parse(text)?),
             Text::TooLong(_) => {
-                return Err(
-                    Invalid::Tag(format!("a tag has 1 to {} bytes, `tags[{index}]` has more", Tag::MAX_LEN)).into()
-                );
+                return Err(Invalid::Tag(format!(
+                    "a tag must have 1 to {} bytes, `tags[{index}]` has more",
+                    Tag::MAX_LEN
+                ))
+                .into());
             }
         }
         Ok(())
@@ -106,7 +108,7 @@ fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
     Ok(Some(tags))
 }
 
-/// Seconds left, rounded up, so that a living entry never shows 0.
+/// Seconds left, rounded up, so that an entry that has not expired never shows 0.
 pub fn ttl_remaining(entry: EntryRef<'_>) -> Option<u64> {
     entry.expires_in.map(|left| u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
@@ -122,10 +124,10 @@ struct FullMetadata<'t> {
     tags: Vec<&'t str>,
 }
 
-/// What stands before the value in the body of a GET: `{"value": ..., "metadata": {...}}`.
+/// The bytes before the value in the body of a GET: `{"value": ..., "metadata": {...}}`.
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
 
-/// Writes what stands behind the value in the body of a GET.
+/// Writes the bytes after the value in the body of a GET.
 pub fn put_after_value(
     body: &mut Vec<u8>,
     entry: EntryRef<'_>,
@@ -149,9 +151,9 @@ pub fn put_after_value(
             version: entry.version.0,
             tags: details.tags.iter().map(Tag::as_str).collect(),
         };
-        let full = serde_json::to_vec(&full).expect("text and numbers are written as JSON");
+        let full = serde_json::to_vec(&full).expect("text and numbers can be written as JSON");
         body.push(b',');
-        // Without its opening brace: these are further fields of the same object.
+        // Without the opening brace: these fields continue the same object.
         body.extend_from_slice(&full[1..]);
     } else {
         body.push(b'}');
@@ -159,7 +161,7 @@ pub fn put_after_value(
     body.push(b'}');
 }
 
-/// The body of a GET in one piece.
+/// The body of a GET as one buffer.
 pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) -> Bytes {
     const FRAME: usize = 96;
     let mut body = Vec::with_capacity(entry.value.len() + FRAME);
@@ -169,20 +171,20 @@ pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details
     body.into()
 }
 
-/// Unix milliseconds as RFC 3339 in UTC, to the second.
+/// Formats Unix milliseconds as RFC 3339 in UTC, to the second.
 pub fn date(millis: u64) -> String {
     String::from_utf8_lossy(&seconds_date(millis)).into_owned()
 }
 
-/// The same without an allocation and without the machinery of formatting: every hit has one. Days become a
-/// date as in Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
+/// Like [`date`], but fast, because every hit formats a date: no allocation and no `format!`. Converts days to a date
+/// with Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
 fn seconds_date(millis: u64) -> [u8; 20] {
     let seconds = millis.min(LAST_MILLISECOND) / 1000;
     let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Counted from March.
+    // The algorithm counts months from March.
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
@@ -197,14 +199,14 @@ fn seconds_date(millis: u64) -> [u8; 20] {
     text
 }
 
-/// A date as RFC 3339 in UTC, to the millisecond.
+/// Formats a date as RFC 3339 in UTC, to the millisecond.
 pub fn date_to_the_millisecond(date: UnixMillis) -> String {
     let date = Duration::from_millis(date.0.min(LAST_MILLISECOND));
     humantime::format_rfc3339_millis(UNIX_EPOCH + date).to_string()
 }
 
-/// The date in a text of RFC 3339, at any offset from UTC; rounded up to the millisecond, so that what
-/// was before it stays before it.
+/// Parses an RFC 3339 date with any offset from UTC. Rounds up to the millisecond, so that an earlier moment stays
+/// earlier than the result.
 pub fn parse_date(text: &str) -> Option<UnixMillis> {
     let (local, offset_minutes) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),
@@ -215,18 +217,18 @@ pub fn parse_date(text: &str) -> Option<UnixMillis> {
     };
     let (year, rest) = local.split_at_checked(4)?;
     let year: i64 = year.parse().ok().filter(|_| year.bytes().all(|byte| byte.is_ascii_digit()))?;
-    // The library begins with 1970; a year earlier is that of a later cycle.
+    // humantime starts at 1970, so earlier years are shifted by a multiple of the 400-year cycle.
     let cycles = i64::from(year < 1970);
     let shown = format!("{:04}{}Z", year + cycles * CYCLE_YEARS, rest.replacen(['t', ' '], "T", 1));
     let local = humantime::parse_rfc3339(&shown).ok()?;
     let millis = local.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().div_ceil(1_000_000);
     let millis = i64::try_from(millis).ok()?.saturating_sub(cycles * CYCLE_MILLIS);
-    // Dates before 1970 are before everything.
+    // A date before 1970 is earlier than every stored date, so 0 has the same meaning.
     let utc = millis.saturating_sub(offset_minutes * 60_000).max(0);
     u64::try_from(utc).ok().map(UnixMillis)
 }
 
-/// `+02:00` as minutes.
+/// Converts an offset such as `+02:00` to minutes.
 fn offset_minutes(text: &str) -> Option<i64> {
     let [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = *text.as_bytes() else { return None };
     let number = |tens: u8, ones: u8| {
@@ -237,7 +239,7 @@ fn offset_minutes(text: &str) -> Option<i64> {
     Some(if sign == b'+' { east } else { -east })
 }
 
-/// Text as a JSON string, quotes included.
+/// Writes text as a JSON string with quotes.
 pub fn put_string(body: &mut BytesMut, text: &str) {
     serde_json::to_writer(body.writer(), text).expect("writing text to memory does not fail");
 }
@@ -249,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_entry_is_written_with_its_value_untouched() {
+    fn an_entry_is_written_with_its_value_unchanged() {
         let mut stored = Entry {
             value: Bytes::from_static(b"[1e400, 0.10]"),
             version: Version(1),
@@ -266,19 +268,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_date_is_that_of_the_library(millis in 0..=LAST_MILLISECOND) {
+        fn a_date_equals_the_one_of_humantime(millis in 0..=LAST_MILLISECOND) {
             let expected = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(millis)).to_string();
             prop_assert_eq!(date(millis), expected);
         }
     }
 
     #[test]
-    fn dates_far_off_do_not_panic() {
+    fn a_date_beyond_the_last_year_does_not_panic() {
         assert_eq!(date(u64::MAX), "9999-12-31T23:59:59Z");
     }
 
     #[test]
-    fn dates_are_read_at_any_offset() {
+    fn dates_are_parsed_with_any_offset() {
         for (text, millis) in [
             ("1970-01-01T00:00:01Z", 1000),
             ("1970-01-01t00:00:01.5z", 1500),

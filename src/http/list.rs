@@ -1,4 +1,4 @@
-//! `GET /api/v1/cache/{ns}`: the live keys, page by page.
+//! `GET /api/v1/cache/{ns}`: lists the live keys, page by page.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,28 +17,28 @@ use crate::store;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Only keys that match; not together with `tag`.
+    /// Only keys that match. Cannot be combined with `tag`.
     #[param(schema_with = schema::pattern)]
     pattern: Option<String>,
-    /// Only entries that have it.
+    /// Only keys of entries that have this tag.
     #[param(schema_with = schema::tag)]
     tag: Option<String>,
     #[param(schema_with = schema::list_cursor)]
     cursor: Option<String>,
-    /// Keys a page.
+    /// Keys per page.
     #[param(schema_with = schema::limit)]
     limit: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct ListAnswer {
-    /// Entries of the namespace.
+    /// How many entries the namespace has.
     size: u64,
     keys: Vec<String>,
-    /// Leads to the next page; null behind the last.
+    /// Pass it to get the next page; null on the last page.
     #[schema(required)]
     cursor: Option<String>,
-    /// True where a shard did not answer: its keys are missing, in `size`, too.
+    /// True if a shard did not answer. Its keys are then missing in `keys` and `size`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     partial: bool,
@@ -54,8 +54,8 @@ pub struct ListAnswer {
     operation_id = "list_keys",
     tag = "namespaces",
     summary = "List the live keys",
-    description = "A key that lives throughout is listed exactly once, whatever is written meanwhile. Where a shard does not \
-                   answer, `partial` says so.",
+    description = "A key that exists during the whole listing is listed exactly once, whatever is written meanwhile. \
+                   If a shard does not answer, `partial` is true.",
     params(params::InNamespace, ListQuery),
     responses(answers::List)
 )]

@@ -1,6 +1,6 @@
-//! HTTP: every route on one screen, and what stands around all of them.
+//! HTTP: every route on one screen, and the layers around all routes.
 //!
-//! Handlers parse, ask the cache and write the answer; what a verb means is decided in `cache`.
+//! A handler parses the request, calls the cache and writes the response. What a verb means is decided in `cache`.
 
 mod answer;
 mod batch;
@@ -55,7 +55,7 @@ use crate::metrics::Metrics;
 use crate::telemetry::DroppedLines;
 use crate::trends::Trends;
 
-/// What a client's bytes become before the cache is asked: for the fuzz targets, which have no server.
+/// The parsers of client input, for the fuzz targets, which run without a server.
 pub mod input {
     pub use super::batch::{mget_keys, mset_entries};
     pub use super::entry::set_body;
@@ -64,7 +64,7 @@ pub mod input {
     pub use super::json::{date_to_the_millisecond, parse_date};
 }
 
-/// What an entry becomes in an answer: for the micro-benches.
+/// How an entry is written into a response, for the micro-benchmarks.
 pub mod output {
     pub use super::json::{entry, ttl_remaining};
 }
@@ -83,7 +83,7 @@ pub use jobs::failure;
 pub use request_id::Numbered;
 pub use server::{Server, bind};
 
-/// What the handlers share.
+/// The state that all handlers share.
 pub struct App {
     pub cache: Arc<Cache>,
     pub fleet: Arc<Fleet>,
@@ -98,14 +98,14 @@ pub struct App {
     pub hosts: Arc<Hosts>,
     pub dropped_log_lines: DroppedLines,
     pub started: Moment,
-    /// Set when the process is asked to stop: no new work is wanted.
+    /// Cancelled when the process is told to stop: the instance wants no new work.
     pub draining: CancellationToken,
 }
 
-/// Shared by all requests; cloned per request, so one pointer.
+/// Shared by all requests. One pointer, because it is cloned for every request.
 pub type SharedApp = Arc<App>;
 
-/// Every route there is; `more` are those of the rooms beside this one, within the same bounds.
+/// All routes. `more` are the routes of other modules, such as the dashboard; the same bounds apply to them.
 pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
     let policy = || get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete);

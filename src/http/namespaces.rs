@@ -1,4 +1,4 @@
-//! `/api/v1/namespaces`: the policies.
+//! `/api/v1/namespaces`: the policies of namespaces.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,13 +21,13 @@ use crate::namespaces::Record;
 #[schema(as = Namespace)]
 pub struct NamespaceAnswer {
     name: String,
-    /// Seconds; 0: entries written without a TTL never expire.
+    /// In seconds; 0: entries that are written without a TTL never expire.
     default_ttl: u64,
-    /// 0: no quota of its own.
+    /// Quota in MiB; 0: no quota.
     max_size_mb: u64,
     #[schema(schema_with = schema::eviction_policy)]
     eviction_policy: &'static str,
-    /// Seconds; 0: never.
+    /// In seconds; 0: expired copies are never served.
     stale_if_error: u64,
     #[schema(schema_with = schema::date)]
     created_at: String,
@@ -54,13 +54,13 @@ impl From<Record> for NamespaceAnswer {
     }
 }
 
-/// `GET` of all.
+/// `GET` of all policies.
 #[utoipa::path(
     get,
     path = "/api/v1/namespaces",
     operation_id = "list_namespaces",
     tag = "namespaces",
-    summary = "All namespaces that have a policy",
+    summary = "The policies of all namespaces",
     responses(answers::ListNamespaces)
 )]
 pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
@@ -68,7 +68,7 @@ pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) ->
     Ok(answer::json(StatusCode::OK, &NamespacesAnswer { namespaces }))
 }
 
-/// `GET` of one.
+/// `GET` of one policy.
 #[utoipa::path(
     get,
     path = "/api/v1/namespaces/{ns}",
@@ -103,10 +103,10 @@ pub struct PolicyBody<'b> {
     stale_if_error: Option<&'b RawValue>,
 }
 
-/// `PUT`: create or replace; what is absent takes the default.
+/// `PUT`: creates or replaces a policy.
 #[utoipa::path(
     put, path = "/api/v1/namespaces/{ns}", operation_id = "put_namespace", tag = "namespaces",
-    summary = "Create or replace a policy", description = "What is absent or null takes the default.",
+    summary = "Create or replace a policy", description = "A field that is absent or null gets the default.",
     params(params::InNamespace, params::ChangeHeaders),
     request_body(content = PolicyBody, example = json!({
         "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60,
@@ -150,16 +150,17 @@ pub struct PolicyChangeBody<'b> {
     stale_if_error: Option<Option<&'b RawValue>>,
 }
 
-/// A field that is there, `null` included.
+/// Deserializes a field that is present, so that `null` becomes `Some(None)` and differs from an absent field.
 fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// `PATCH`: change what is named.
+/// `PATCH`: changes the fields in the body.
 #[utoipa::path(
     patch, path = "/api/v1/namespaces/{ns}", operation_id = "patch_namespace", tag = "namespaces",
     summary = "Change fields of a policy",
-    description = "Changes the fields that are named, in one transaction. `null` is the default; what is absent stays.",
+    description = "Changes the fields in the body, in one transaction. `null` sets the default; absent fields do not \
+                   change.",
     params(params::InNamespace, params::ChangeHeaders),
     request_body(content = PolicyChangeBody, example = json!({"max_size_mb": 200})),
     responses(answers::PatchNamespace)
@@ -187,23 +188,24 @@ pub async fn patch(
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(record)))
 }
 
-/// A whole number, named when it is none.
+/// Parses a whole number. The error names the field.
 fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> {
     let parse = |text: &RawValue| {
-        let wrong = || Invalid::Policy(format!("`{field}` is a whole number of at least 0, not {text}"));
+        let wrong = || Invalid::Policy(format!("`{field}` must be a whole number of at least 0, not {text}"));
         whole_number(text.get()).ok_or_else(wrong)
     };
     text.map(parse).transpose()
 }
 
-/// `DELETE`: the policy, and all entries with it.
+/// `DELETE`: deletes the policy and all entries.
 #[utoipa::path(
     delete,
     path = "/api/v1/namespaces/{ns}",
     operation_id = "delete_namespace",
     tag = "namespaces",
-    summary = "Delete a policy, and all entries with it",
-    description = "What is not done within the request's time goes on as a job, which deletes the policy last.",
+    summary = "Delete the policy and all entries of a namespace",
+    description = "A deletion that takes longer than the request's deadline continues as a job. The policy is deleted \
+                   last.",
     params(params::InNamespace, params::FlushHeaders, params::ChangeHeaders),
     responses(answers::DeleteNamespace)
 )]

@@ -1,8 +1,9 @@
-//! Reads the JSON of a body from front to back, and builds nothing that grows with it.
+//! Reads the JSON of a body from front to back, without building values whose memory grows with the body.
 //!
-//! A body of a few megabytes can hold millions of empty texts, which cost a hundred times their size as values of a
-//! program. So objects and arrays are read field by field and element by element, each a slice of the body, and
-//! whoever reads stops when it is enough. What JSON is, `serde_json` decides; a text is decoded only if it is short.
+//! A body of a few megabytes can hold millions of empty strings. As Rust values they would need a hundred times their
+//! size in memory. So objects are read field by field and arrays element by element, each as a slice of the body, and
+//! the caller stops when it has enough. `serde_json` decides what is valid JSON. A string is decoded only if it is
+//! short.
 
 use std::borrow::Cow;
 
@@ -11,31 +12,31 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 
-/// A text as a body has it.
+/// A string in a body.
 #[derive(Debug)]
 pub enum Text<'b> {
     Decoded(Cow<'b, str>),
-    /// It has more bytes than asked for; this is its JSON.
+    /// The string has more bytes than the caller allows; this is its JSON.
     TooLong(&'b RawValue),
 }
 
-/// The place up to which a body was read.
+/// A body, and the position up to which it was read.
 pub struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-/// The most bytes that JSON can write for a byte of text.
+/// The most bytes of JSON for one byte of text, which is an escape such as `\u0061`.
 const ESCAPED_BYTES: usize = 6;
 
-/// Characters of a wrong field's name that are shown.
+/// How many characters of an unknown field's name are shown.
 const SHOWN_CHARS: usize = 40;
 
-/// Reads a body that must be one JSON object; `field` is called at the value of each field with the position of its
-/// name in `names`.
+/// Reads a body that must be one JSON object. Calls `field` at the value of each field, with the index of its name in
+/// `names`.
 ///
 /// # Errors
-/// [`Error::InvalidBody`] that names the field and the place, or what `field` says.
+/// [`Error::InvalidBody`], which names the field and the position, or the error of `field`.
 pub fn object<'b>(
     body: &'b [u8],
     names: &[&str],
@@ -46,18 +47,18 @@ pub fn object<'b>(
         return Err(Error::InvalidBody("the body is empty; expected a JSON object".to_owned()));
     }
     if opens_too_many(body) {
-        return Err(Error::InvalidBody("more is opened than can be closed".to_owned()));
+        return Err(Error::InvalidBody("the body opens more arrays and objects than it can close".to_owned()));
     }
     reader.object(names, field)?;
     if reader.peek().is_some() { Err(reader.wrong("trailing characters")) } else { Ok(()) }
 }
 
-/// The error about a field that is absent.
+/// The error for a missing field.
 pub fn missing(name: &str) -> Error {
     Error::InvalidBody(format!("missing field `{name}`"))
 }
 
-/// The same error with the place in front that it is about.
+/// Puts the place that an error is about in front of its text.
 pub fn within(place: &str, error: Error) -> Error {
     match error {
         Error::InvalidBody(reason) => Error::InvalidBody(format!("{place}: {reason}")),
@@ -66,7 +67,7 @@ pub fn within(place: &str, error: Error) -> Error {
 }
 
 impl<'b> Reader<'b> {
-    /// Reads an object. Each name may stand there once.
+    /// Reads an object. A duplicate field is an error.
     ///
     /// # Errors
     /// As [`object`].
@@ -99,7 +100,7 @@ impl<'b> Reader<'b> {
                 return Err(self.wrong("expected `:`"));
             }
             field(index, self).map_err(|error| match error {
-                // What stands deeper has named its place.
+                // An error from a nested value already names its place.
                 Error::InvalidBody(reason) if reason.trim_start_matches('`').starts_with(names[index]) => {
                     Error::InvalidBody(reason)
                 }
@@ -114,7 +115,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// Reads an array; `element` is called at each element with its number.
+    /// Reads an array. Calls `element` at each element, with its index.
     ///
     /// # Errors
     /// As [`object`].
@@ -138,7 +139,7 @@ impl<'b> Reader<'b> {
         Ok(())
     }
 
-    /// Reads any value, as it stands in the body.
+    /// Reads any value, as a slice of the body.
     ///
     /// # Errors
     /// [`Error::InvalidBody`].
@@ -150,7 +151,7 @@ impl<'b> Reader<'b> {
         Ok(value)
     }
 
-    /// Reads any value but null, which stands for an absent one.
+    /// Reads any value. Null counts as absent.
     ///
     /// # Errors
     /// [`Error::InvalidBody`].
@@ -158,7 +159,7 @@ impl<'b> Reader<'b> {
         self.value().map(|value| Some(value).filter(|value| value.get() != "null"))
     }
 
-    /// Reads null; tells whether it was there.
+    /// Reads `null` if it comes next, and returns whether it did.
     pub fn null(&mut self) -> bool {
         self.peek();
         let is_null = self.bytes[self.at..].starts_with(b"null");
@@ -166,7 +167,7 @@ impl<'b> Reader<'b> {
         is_null
     }
 
-    /// Reads a text that may have `most` bytes.
+    /// Reads a string that may have at most `most` bytes.
     ///
     /// # Errors
     /// [`Error::InvalidBody`].
@@ -186,11 +187,11 @@ impl<'b> Reader<'b> {
         match serde_json::from_str::<String>(value.get()) {
             Ok(text) if text.len() <= most => Ok(Text::Decoded(text.into())),
             Ok(_) => Ok(Text::TooLong(value)),
-            Err(_) => Err(self.wrong("a string that is no Unicode")),
+            Err(_) => Err(self.wrong("a string that is not valid Unicode")),
         }
     }
 
-    /// The next byte that is no white space.
+    /// Skips white space and returns the next byte without reading it.
     fn peek(&mut self) -> Option<u8> {
         while let Some(byte) = self.bytes.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
@@ -201,7 +202,7 @@ impl<'b> Reader<'b> {
         None
     }
 
-    /// Passes `byte` if it is the next; tells whether it was.
+    /// Reads `byte` if it comes next, and returns whether it did.
     fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
@@ -216,18 +217,18 @@ impl<'b> Reader<'b> {
             shown.push('…');
         }
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-        // What is wrong is the name, which has been read.
+        // The position is the one after the name.
         let reason = format!("unknown field `{shown}`, expected one of {}", names.join(", "));
         within(&format!("`{shown}`"), self.wrong(&reason))
     }
 
-    /// An error about what comes next.
+    /// An error about the next byte.
     fn wrong(&self, reason: &str) -> Error {
         let (line, column) = self.place();
         Error::InvalidBody(format!("{reason} at line {line} column {column}"))
     }
 
-    /// What `serde_json` says of the value that begins here, with the place in the whole body.
+    /// An error of `serde_json` about the value that begins here, with its position in the whole body.
     fn invalid(&self, error: &serde_json::Error) -> Error {
         let (first_line, before) = self.place();
         let line = first_line + error.line().max(1) - 1;
@@ -237,7 +238,7 @@ impl<'b> Reader<'b> {
         Error::InvalidBody(format!("{reason} at line {line} column {column}"))
     }
 
-    /// Line and column of the next byte, from 1 on.
+    /// Line and column of the next byte, counted from 1.
     fn place(&self) -> (usize, usize) {
         let before = &self.bytes[..self.at];
         let lines = before.iter().filter(|byte| **byte == b'\n').count();
@@ -246,7 +247,7 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// Whether a JSON string is this text.
+/// Whether a JSON string equals this text.
 fn is_text(json: &RawValue, text: &str) -> bool {
     let json = json.get();
     let inner = &json[1..json.len() - 1];
@@ -257,8 +258,8 @@ fn is_text(json: &RawValue, text: &str) -> bool {
     may_be && serde_json::from_str::<String>(json).is_ok_and(|decoded| decoded == text)
 }
 
-/// Whether so many arrays and objects are open at once somewhere in a large body that there is no room to close them.
-/// The parser keeps a byte for each that is open.
+/// Whether a large body has more arrays and objects open at some point than it has bytes to close them. Such a body
+/// is invalid, and the parser would need one byte of memory for each open array or object.
 fn opens_too_many(body: &[u8]) -> bool {
     const LARGE: usize = 1 << 20;
     let most = body.len() / 2;
@@ -287,7 +288,7 @@ fn opens_too_many(body: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The fields `a` (anything), `b` (texts of up to 4 bytes) of an object; or the error.
+    /// The fields `a` (any value) and `b` (strings of up to 4 bytes) of an object, or the error.
     fn read(body: &str) -> Result<(Option<String>, Vec<String>), String> {
         let (mut a, mut b) = (None, Vec::new());
         let read = object(body.as_bytes(), &["a", "b"], |index, reader| {
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_slices_of_the_body_whatever_stands_between_them() {
+    fn fields_are_read_whatever_white_space_is_between_them() {
         assert_eq!(read("{}"), Ok((None, Vec::new())));
         assert_eq!(
             read(" \n{ \"a\" : [1e400, 0.10] , \"b\":[ ]\t}\r\n"),
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn an_error_names_the_field_and_the_position() {
         for (body, expected) in [
             ("", "the body is empty"),
             (" ", "the body is empty"),
@@ -342,7 +343,7 @@ mod tests {
             ("{\"c\":1}", "`c`: unknown field `c`, expected one of `a`, `b` at line 1 column 5"),
             ("{\"b\":\"x\"}", "`b`: expected an array at line 1 column 6"),
             ("{\"b\":[1]}", "`b[0]`: expected a string at line 1 column 7"),
-            ("{\"b\":[\"\\ud800\"]}", "`b[0]`: a string that is no Unicode"),
+            ("{\"b\":[\"\\ud800\"]}", "`b[0]`: a string that is not valid Unicode"),
             ("{\"b\":[\"x\" \"y\"]}", "`b`: expected `,` or `]`"),
         ] {
             let error = read(body).unwrap_err();
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_closed_is_no_reason_to_refuse_a_body() {
+    fn only_a_body_that_cannot_close_its_arrays_is_refused() {
         let deep = "[".repeat(1 << 19) + &"]".repeat(1 << 19);
         let (text, escaped) = ("[".repeat(1 << 20), "\\\"[".repeat(1 << 19));
         for value in [deep, format!("\"{text}\""), format!("\"{escaped}[[[\"")] {

@@ -1,5 +1,4 @@
-//! Refuses connections beyond the most that may be open, with an answer where that can be had without
-//! making anybody wait.
+//! Refuses connections beyond the limit, with a 503 if that is possible without delaying other connections.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -14,13 +13,15 @@ use tokio::time::timeout;
 use super::error;
 use super::request_id::Numbered;
 
-/// Connections that are refused with patience at a time; any beyond are told and closed at once.
+/// How many refused connections may wait for their client at the same time. Connections beyond this number are
+/// answered and closed at once.
 pub const AT_ONCE: usize = 256;
 
-/// How long a client gets to send its request: many take an answer before it for noise.
+/// How long a refused client may take to send its request. Many clients ignore a response that arrives before they
+/// have sent their request.
 const FIRST_BYTE: Duration = Duration::from_millis(500);
 
-/// How long a refusal may take in all.
+/// How long a refusal may take in total.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Refuses connections.
@@ -34,13 +35,13 @@ impl Refusals {
         Self { slots: Arc::new(Semaphore::new(AT_ONCE)), ids }
     }
 
-    /// Refuses a connection, or returns the task that does. Never waits.
+    /// Refuses the connection at once, or returns a future that refuses it. Never waits.
     pub fn refuse(&self, stream: TcpStream) -> Option<impl Future<Output = ()> + use<>> {
         let answer = error::too_many_connections(&self.ids.next());
         match self.slots.clone().try_acquire_owned() {
             Ok(slot) => Some(async move {
                 let _slot = slot;
-                // The client's own affair, as with every connection.
+                // Errors and timeouts of a refused client are ignored.
                 let _ = timeout(PATIENCE, tell(stream, &answer)).await;
             }),
             Err(_) => {
@@ -51,11 +52,11 @@ impl Refusals {
     }
 }
 
-/// Answers the request. What the client still sends is read until it closes: a connection that is closed
-/// upon unread bytes is reset, and the answer may be lost with it.
+/// Sends the response, then reads and discards what the client sends until the client closes. If a connection is
+/// closed while it has unread bytes, the kernel resets it, and the response can be lost.
 async fn tell(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     let mut unread = [0; 1024];
-    // Reads, and does not ask whether it could: a socket that is new is said to be readable at once.
+    // A real read, not a readiness check: the runtime reports a new socket as readable at once.
     let _ = timeout(FIRST_BYTE, stream.read(&mut unread)).await;
     stream.write_all(answer).await?;
     stream.shutdown().await?;
@@ -63,8 +64,8 @@ async fn tell(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The same as far as it goes without waiting. The kernel is asked, as the runtime may not know yet whether
-/// a socket that is new can be written to.
+/// Like [`tell`], but without waiting. It calls the kernel directly, because the runtime may not know yet that a new
+/// socket is writable.
 fn tell_at_once(stream: TcpStream, answer: &[u8]) {
     let told = stream.into_std().and_then(|mut stream| {
         stream.write_all(answer)?;
@@ -72,6 +73,6 @@ fn tell_at_once(stream: TcpStream, answer: &[u8]) {
         stream.read(&mut [0; 16 * 1024])
     });
     if let Err(error) = told {
-        tracing::trace!(%error, "refused without an answer");
+        tracing::trace!(%error, "refused a connection without a response");
     }
 }

@@ -1,4 +1,4 @@
-//! A name for every request: the client's own, or the instance's name and a number.
+//! Request ids: a request without an id gets one made of the instance's name and a number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,15 +8,16 @@ use tower_http::request_id::{MakeRequestId, RequestId};
 
 use crate::workers::PerWorker;
 
-/// The longest name of an instance, and an id's number behind it, in bytes.
+/// The longest name of an instance, and the longest id (name, dash, number), in bytes.
 const MOST_INSTANCE_BYTES: usize = 32;
 const MOST_ID_BYTES: usize = MOST_INSTANCE_BYTES + 1 + 16;
 
-/// Numbers requests: unique within the instance, and the instance's name is unique by chance.
+/// Makes request ids. The number is unique within the instance. The name of the instance is random, so ids of two
+/// instances practically never collide.
 #[derive(Clone)]
 pub struct Numbered {
     instance: Arc<str>,
-    /// Each worker has numbers of its own, so that none waits for another's.
+    /// Each worker has a counter of its own, so that workers do not contend for one.
     next: Arc<PerWorker<AtomicU64>>,
 }
 
@@ -24,20 +25,20 @@ impl Numbered {
     /// # Panics
     /// The name has more than [`MOST_INSTANCE_BYTES`].
     pub fn new(instance: &str) -> Self {
-        assert!(instance.len() <= MOST_INSTANCE_BYTES, "a name is short: {instance}");
+        assert!(instance.len() <= MOST_INSTANCE_BYTES, "the instance's name is too long: {instance}");
         Self { instance: instance.into(), next: Arc::default() }
     }
 
-    /// An id for what has none of its own.
+    /// A new id.
     pub fn next(&self) -> String {
         self.with_next(|id| String::from_utf8_lossy(id).into_owned())
     }
 
-    /// The same without an allocation.
+    /// Calls `take` with a new id. Does not allocate.
     pub fn with_next<R>(&self, take: impl FnOnce(&[u8]) -> R) -> R {
         let parts = PerWorker::<AtomicU64>::PARTS as u64;
         let mut number = self.next.own().fetch_add(1, Relaxed) * parts + self.next.own_index() as u64;
-        // Hexadecimal digits from the back, as many as there are.
+        // Writes the hexadecimal digits from the end of the buffer, without leading zeros.
         let mut id = [0; MOST_ID_BYTES];
         let mut start = MOST_ID_BYTES;
         loop {

@@ -1,7 +1,7 @@
-//! Memory for answers: what one request holds of the budget until its answer has been sent.
+//! Memory for responses: a request holds a part of the budget until its response has been sent.
 //!
-//! Answers up to [`COUNTED_FROM`] are not counted: the bound on connections bounds them. What a store sends counts as
-//! soon as it has come, so an mget stops asking when the budget is used up.
+//! Responses smaller than [`COUNTED_FROM`] are not counted, because the limit on connections also limits their
+//! memory. Values from a store count as soon as they arrive, so an mget stops reading when the budget is used up.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,39 +17,39 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use super::budget::{Budget, Share};
 use crate::metrics::Metrics;
 
-/// Bytes from which on an answer counts.
+/// The size in bytes from which on a response is counted.
 pub const COUNTED_FROM: usize = 16 * 1024;
 
-/// What one answer takes, given back when the last clone is gone.
+/// The memory that one response holds. It is given back when the last clone is dropped.
 #[derive(Clone)]
 pub struct Room(Arc<Held>);
 
 struct Held {
     share: Share<Arc<Budget>>,
-    /// Nothing more is admitted from then on.
+    /// Set after a refusal. Nothing more is admitted then.
     is_refused: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl Room {
-    /// Of nothing yet.
+    /// Room that holds no memory yet.
     pub fn of(budget: &Arc<Budget>, metrics: &Arc<Metrics>) -> Self {
         let is_refused = AtomicBool::new(false);
         Self(Arc::new(Held { share: Share::of(budget.clone()), is_refused, metrics: metrics.clone() }))
     }
 
-    /// Whether there is room for `bytes` more, which are held from now on. Nothing is admitted after a refusal,
-    /// and nothing is held.
+    /// Takes room for `bytes` more and returns whether there was enough. After a refusal the room holds no memory and
+    /// admits nothing more.
     pub fn admits(&self, bytes: usize) -> bool {
         !self.0.is_refused.load(Relaxed) && (self.0.share.take(bytes).is_ok() || self.refuse())
     }
 
-    /// Whether there is room for an answer of `bytes` in all, which are held from now on.
+    /// Changes the room to `bytes` in total and returns whether there was enough.
     pub fn admits_in_all(&self, bytes: usize) -> bool {
         !self.0.is_refused.load(Relaxed) && (self.0.share.resize(bytes).is_ok() || self.refuse())
     }
 
-    /// Answers false.
+    /// Gives everything back. Always returns false.
     fn refuse(&self) -> bool {
         if !self.0.is_refused.swap(true, Relaxed) {
             self.0.metrics.answers_refused.increment(1);
@@ -58,19 +58,19 @@ impl Room {
         false
     }
 
-    /// `body`, with the room held until the client has it.
+    /// `body`, which holds the room until its last byte is written to the client.
     pub fn hold(self, body: Body) -> Body {
         Body::new(HeldBody { body, room: self })
     }
 }
 
-/// A body whose bytes hold the room.
+/// A body whose chunks hold the room.
 struct HeldBody {
     body: Body,
     room: Room,
 }
 
-/// Bytes of an answer: the server keeps them until they are written.
+/// A chunk of a response. The server keeps it, and so the room, until it is written.
 struct HeldBytes {
     bytes: Bytes,
     _room: Room,
@@ -101,7 +101,7 @@ impl HttpBody for HeldBody {
     }
 }
 
-/// A body of several pieces, which are sent from where they lie.
+/// A body of several pieces, which are sent without copying them into one buffer.
 pub struct Pieces {
     pieces: vec::IntoIter<Bytes>,
     left: u64,
@@ -139,7 +139,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     #[tokio::test]
-    async fn room_is_held_until_the_last_byte_is_gone() {
+    async fn room_is_held_until_the_last_byte_is_written() {
         let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
         let room = Room::of(&budget, &metrics);
         assert!(room.admits(30) && room.admits(40) && room.admits_in_all(60));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_once_holds_nothing_and_is_counted_once() {
+    fn a_refused_response_holds_no_memory_and_is_counted_once() {
         let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
         let room = Room::of(&budget, &metrics);
         assert!(room.admits(60) && !room.admits(41) && !room.admits(1) && !room.admits_in_all(1));

@@ -1,8 +1,8 @@
-//! The listener: accepts connections, bounds them, gives them to the workers, and lets them finish when the
-//! process stops.
+//! The server: accepts connections up to the limit, gives them to the workers, and lets them finish when the process
+//! stops.
 //!
-//! One listener for all workers, rather than one a worker with `SO_REUSEPORT`: connections are spread evenly
-//! and not by chance, and none is lost in the queue of a listener that closes.
+//! There is one listener for all workers, not one per worker with `SO_REUSEPORT`. So connections are spread evenly
+//! instead of randomly, and none is lost in the queue of a listener that closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,28 +23,28 @@ use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
-/// Connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// Pause after a failure to accept, such as having no file descriptors left.
+/// The pause after a connection could not be accepted, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long requests that were sent before the process was asked to stop are still taken: a
-/// connection told to finish before its request was read would be closed unanswered.
+/// For how long after the stop signal connections and requests are still accepted. A connection that is told to
+/// finish before its request was read is closed without a response.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The longest header of a request, and the most that is read from a connection at a time, in bytes: one
-/// that sent a large body keeps up to twice as much memory.
+/// The longest head of a request, and the most that is read from a connection at a time, in bytes. A connection that
+/// sent a large body keeps up to twice this much memory.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 pub const READ_BYTES: usize = 32 * 1024;
 
 /// Opens the listening socket.
 ///
 /// # Errors
-/// The address is in use or not this machine's.
+/// The address is in use, or is not an address of this machine.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for connections of the last run to time out.
+    // A restart must not wait until the connections of the previous process have timed out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -78,14 +78,13 @@ impl Server {
         }
     }
 
-    /// Accepts until `shutdown` and a moment longer, then lets requests under way finish for most of
-    /// the drain time; the rest is for what the process has to write.
+    /// Accepts connections until `shutdown` and for [`GRACE`] longer. Then waits for running requests during three
+    /// quarters of the drain time. The rest of the drain time is for data that the process still has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let (tasks, closing) = (TaskTracker::new(), Signal::default());
         let enough = async {
             shutdown.cancelled().await;
-            // Who connected before the signal may still be waiting to be accepted, and requests that were sent
-            // before it are still taken.
+            // Clients that connected before the signal may not be accepted yet.
             sleep(GRACE.min(self.drain_timeout)).await;
         };
         tokio::select! {
@@ -93,12 +92,12 @@ impl Server {
             () = self.accept(&listener, &tasks, &closing) => {}
         }
         drop(listener);
-        // So does who was accepted last, and may have sent a request that his worker has not seen yet.
+        // The last accepted connection may have a request that its worker has not read yet.
         sleep(GRACE.min(self.drain_timeout)).await;
         closing.give();
         tasks.close();
         if timeout(self.drain_timeout * 3 / 4, tasks.wait()).await.is_err() {
-            tracing::warn!(connections = tasks.len(), "connections cut at the end of the drain time");
+            tracing::warn!(connections = tasks.len(), "the drain time is over: closing the remaining connections");
         }
     }
 
@@ -107,7 +106,7 @@ impl Server {
             match listener.accept().await {
                 Ok((stream, peer)) => self.take(stream, peer, tasks, closing),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -123,10 +122,10 @@ impl Server {
             }
             return;
         };
-        // The worker's own runtime has to know the socket.
+        // The socket must be registered with the runtime of the worker.
         let stream = match stream.into_std() {
             Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%error, "a connection was lost on its way"),
+            Err(error) => return tracing::warn!(%error, "cannot move a connection to its worker"),
         };
         let place = self.workers.place();
         let (connections, closing) = (self.connections.clone(), closing.closing());
@@ -135,7 +134,7 @@ impl Server {
             let (_slot, _place) = (slot, place);
             match TcpStream::from_std(stream) {
                 Ok(stream) => connections.serve(stream, peer, closing).await,
-                Err(error) => tracing::warn!(%error, "a connection was lost on its way"),
+                Err(error) => tracing::warn!(%error, "cannot move a connection to its worker"),
             }
         };
         tasks.spawn_on(task, &runtime);
@@ -160,16 +159,16 @@ mod tests {
     }
 
     async fn panics() -> &'static str {
-        panic!("beyond every net")
+        panic!("not caught by any layer")
     }
 
     #[tokio::test]
-    async fn a_panic_beside_the_requests_costs_its_connection_and_no_more() {
+    async fn a_panic_outside_the_request_layers_ends_only_its_connection() {
         let settings = [("LISTEN", "127.0.0.1:0"), ("MAX_CONNECTIONS", "1"), ("DATABASE_URL", "sqlite::memory:")];
         let settings = settings.map(|(name, value)| (format!("SIDECACHE_{name}"), value.to_owned()));
         let config = Config::parse(&Settings::gather(None, settings, []).unwrap()).unwrap().http;
         let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
-        // Without `Bounds`, which would answer for the request.
+        // Without `Bounds`, which would catch the panic.
         let router = Router::new().route("/panics", get(panics)).route("/fine", get(async || "fine"));
         let connections = Connections::new(router, None, &config, metrics.clone());
         let workers = Arc::new(Workers::start(None).unwrap());
@@ -179,7 +178,7 @@ mod tests {
         let running = tokio::spawn(server.run(listener, shutdown.clone()));
 
         assert_eq!(ask(address, "/panics").await, "");
-        // Counted on its worker, when the connection is gone.
+        // The worker counts it after the connection has ended.
         let is_counted = || {
             let shown = metrics.render();
             shown.contains("sidecache_panics_total 1") && shown.contains("sidecache_http_connections 0")

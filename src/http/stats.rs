@@ -1,4 +1,4 @@
-//! `GET /api/v1/cache/{ns}/stats`: the numbers of a namespace.
+//! `GET /api/v1/cache/{ns}/stats`: the statistics of a namespace.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,26 +17,28 @@ pub struct StatsAnswer<'n> {
     namespace: &'n str,
     hits: u64,
     misses: u64,
-    /// 0 to 1; 0 when nothing was read.
+    /// 0 to 1; 0 if there were no reads.
     hit_rate: f64,
     total_keys: u64,
-    /// MiB of stored values.
+    /// The size of the stored values in MiB.
     memory_used_mb: f64,
-    /// Bytes of stored values.
+    /// The size of the stored values in bytes.
     memory_used_bytes: u64,
-    /// What the quota counts: of each entry the bytes of value, key and tags, and 384 more.
+    /// The bytes that count against the quota: value, key and tags of each entry, plus 384 bytes per entry.
     memory_charged_bytes: u64,
-    /// Live entries that went: to make room within the quota, and for want of the server's memory.
+    /// Live entries that were evicted: the sum of `evictions_quota` and `evictions_redis`.
     evictions: u64,
+    /// Evicted to make room within the namespace's quota.
     evictions_quota: u64,
+    /// Evicted by the server because its memory was full.
     evictions_redis: u64,
     expirations: u64,
-    /// About how many of `total_keys` have expired and are not taken out yet; 0 but for a moment after very many
-    /// expired at once.
+    /// About how many of `total_keys` have expired but are not removed yet. Usually 0, except for a moment after very
+    /// many entries expired at once.
     expired_not_swept: u64,
-    /// Whether a part of the index was lost: entries are being found again, and `total_keys` grows meanwhile.
+    /// True while a lost part of the index is rebuilt. `total_keys` grows meanwhile.
     repairing: bool,
-    /// True where `partial=true` was asked for and a shard did not answer: what it holds is missing.
+    /// True if the request had `partial=true` and a shard did not answer. Its numbers are missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     partial: bool,
@@ -50,7 +52,7 @@ pub struct StatsAnswer<'n> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StatsQuery {
-    /// `true`: where a shard does not answer, the numbers of the others, instead of an error.
+    /// `true`: if a shard does not answer, return the numbers of the other shards instead of an error.
     #[param(schema_with = schema::partial)]
     partial: Option<String>,
 }
@@ -60,7 +62,7 @@ pub struct StatsQuery {
     path = "/api/v1/cache/{ns}/stats",
     operation_id = "get_stats",
     tag = "namespaces",
-    summary = "The numbers of a namespace",
+    summary = "The statistics of a namespace",
     params(params::InNamespace, StatsQuery),
     responses(answers::Stats)
 )]
@@ -72,7 +74,7 @@ pub async fn stats(
     let known = match query.partial.as_deref() {
         None | Some("false") => KnownTotals { totals: app.cache.stats(&namespace).await?, failed: Vec::new() },
         Some("true") => app.cache.known_stats(&namespace).await?,
-        Some(other) => return Err(Error::InvalidQuery(format!("`partial` is true or false, not {other:?}"))),
+        Some(other) => return Err(Error::InvalidQuery(format!("`partial` must be true or false, not {other:?}"))),
     };
     let stats = known.totals;
     let reads = stats.hits + stats.misses;

@@ -1,4 +1,4 @@
-//! A client's connection, together with what was read from it and belongs to no request yet.
+//! A client's connection, together with the bytes that were read but not used yet.
 
 use std::io;
 use std::pin::Pin;
@@ -12,37 +12,37 @@ use tokio_io_timeout::TimeoutStream;
 use super::head_timer::{HeadTimeouts, HeadTimer};
 
 pub struct Wire {
-    /// Writing to it fails when the client does not read for too long.
+    /// A write fails if the client does not read for too long.
     pub stream: Pin<Box<TimeoutStream<TcpStream>>>,
-    /// Bytes that were read and not used.
+    /// Bytes that were read but not used yet.
     pub input: Vec<u8>,
-    /// Whether a whole request may be among them that nobody has looked at.
+    /// Whether `input` may contain a complete request that was not examined yet.
     pub is_unseen: bool,
-    /// Bytes that are to be written before anything else.
+    /// Bytes that must be written before anything else.
     pub output: Vec<u8>,
-    /// Ends the connection when no request comes.
+    /// Detects when no request arrives in time.
     pub timer: HeadTimer,
 }
 
 impl Wire {
-    /// `write_timeout`: how long a write may make no progress.
+    /// `write_timeout`: how long a write may take without progress.
     pub fn new(stream: TcpStream, write_timeout: Duration, timeouts: HeadTimeouts) -> Self {
         let mut stream = Box::pin(TimeoutStream::new(stream));
-        // A client that does not read its answer must not hold its connection for ever.
+        // A client that does not read its response must not hold the connection forever.
         stream.as_mut().set_write_timeout_pinned(Some(write_timeout));
         Self { stream, input: Vec::new(), is_unseen: false, output: Vec::new(), timer: HeadTimer::new(timeouts) }
     }
 
-    /// Reads into `buffer`; 0 bytes at the end.
+    /// Reads into `buffer`; 0 bytes at the end of the connection.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(self.stream.as_mut().poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes `bytes`; what the system does not take now becomes the output. There must be none.
+    /// Writes `bytes`. The part that the system does not accept now is kept in `output`, which must be empty before.
     pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        debug_assert!(self.output.is_empty(), "what came first is written first");
+        debug_assert!(self.output.is_empty(), "earlier output must be written first");
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.stream.as_mut().poll_write(cx, rest)? {
@@ -57,7 +57,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Writes the output out.
+    /// Writes the rest of `output`.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             let written = ready!(self.stream.as_mut().poll_write(cx, &self.output))?;
@@ -66,7 +66,7 @@ impl Wire {
             }
             self.output.drain(..written);
         }
-        // It is seldom needed, and a connection that is idle should hold little.
+        // `output` is seldom needed, and an idle connection should hold little memory.
         self.output = Vec::new();
         Poll::Ready(Ok(()))
     }

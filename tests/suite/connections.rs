@@ -240,7 +240,7 @@ async fn few_descriptors_reduce_the_connections_with_a_warning() {
     let service = Service::start(Settings::embedded().descriptors(DESCRIPTORS).set("header_timeout_ms", 60_000));
     let warning = eventually(LATER, async || {
         let log = service.log();
-        let warning = log.lines().find(|line| line.contains("too few descriptors")).context("no warning")?;
+        let warning = log.lines().find(|line| line.contains("too few file descriptors")).context("no warning")?;
         Ok(serde_json::from_str::<serde_json::Value>(warning)?)
     })
     .await;

@@ -1,9 +1,10 @@
-//! The headers of a request that the fast path knows, and what it does about each.
+//! The request headers that the fast path knows, and what each means to it.
 //!
-//! A header that means something to a handler must be known here, or a request that has it would be answered as if
-//! it had none. Tests compare this list with what the handlers read and with what the document of the interface says.
+//! Every header that matters to a handler must be in this list. Otherwise the fast path would answer the request as
+//! if the header were absent. Tests compare the list with the headers that the handlers read and with the OpenAPI
+//! document.
 
-/// What a header means to the reader of heads.
+/// What a header means to the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     Other,
@@ -11,19 +12,19 @@ pub enum Field {
     RequestId,
     TraceParent,
     ContentLength,
-    /// Says how long the request is in a way that is not followed here.
+    /// Determines the length of the request in a way that the fast path does not support.
     Framing,
     Connection,
     /// Says which site made a browser send the request.
     Site,
     /// Only browsers send it.
     Browser,
-    /// Asks for something that only the router does.
+    /// Asks for something that only the router supports.
     Meaning,
 }
 
 impl Field {
-    /// By length first: a name is compared with one or two others.
+    /// Selects by length first, so that a name is compared with few others.
     pub fn of(name: &str) -> Self {
         let known: &[(&str, Self)] = match name.len() {
             4 => &[("host", Self::Host)],
@@ -60,7 +61,7 @@ mod tests {
     use crate::http::openapi::openapi;
 
     #[test]
-    fn headers_are_known_in_any_case() {
+    fn header_names_are_case_insensitive() {
         for (name, expected) in [
             ("Host", Field::Host),
             ("IF-MATCH", Field::Meaning),
@@ -73,15 +74,15 @@ mod tests {
         }
     }
 
-    /// Headers that handlers read and that mean nothing to a read or a write of one entry.
+    /// Headers that handlers read, but that do not matter to a read or a write of one entry.
     const FOR_OTHER_CALLS: [&str; 2] = [
-        // Noted with changes of policies and with flushes.
+        // Recorded with changes of policies and with flushes.
         "x-forwarded-for",
-        // Of the dashboard's forms.
+        // For the forms of the dashboard.
         "cookie",
     ];
 
-    /// The text of the files of a room but for tests and for the fast path, which reads no map of headers.
+    /// The source code of the files in a folder, without tests, and without the fast path, which has no header map.
     fn text_of(folder: &Path) -> String {
         let mut text = String::new();
         for file in fs::read_dir(folder).unwrap() {
@@ -96,7 +97,7 @@ mod tests {
         text
     }
 
-    /// The constants that stand behind `marker` in `text`.
+    /// The constants that follow `marker` in `text`.
     fn constants<'t>(text: &'t str, marker: &str) -> BTreeSet<&'t str> {
         let is_constant = |c: char| c.is_ascii_uppercase() || c == '_';
         let behind =
@@ -114,7 +115,7 @@ mod tests {
             .collect();
         let mut names = BTreeSet::new();
         for constant in read {
-            // One of this service's own has its name beside it, one of the standard is called after it.
+            // Our own constants contain the header's name. Those of the library are named after the header.
             let own = text.split_once(&format!("const {constant}: HeaderName = HeaderName::from_static(\""));
             let own = own.and_then(|(_, rest)| rest.split('"').next()).map(str::to_owned);
             names.insert(own.unwrap_or_else(|| constant.to_lowercase().replace('_', "-")));
@@ -126,7 +127,7 @@ mod tests {
             .iter()
             .filter(|name| Field::of(name) == Field::Other && !FOR_OTHER_CALLS.contains(&name.as_str()))
             .collect();
-        assert!(unknown.is_empty(), "handlers read {unknown:?}, and the fast path does not know them");
+        assert!(unknown.is_empty(), "handlers read {unknown:?}, but the fast path does not know these headers");
     }
 
     #[test]

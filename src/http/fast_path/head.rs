@@ -1,8 +1,9 @@
-//! The head of a request, read as far as it takes to tell whose it is.
+//! Parses just enough of a request's head to choose between the fast path and the router.
 //!
-//! What is not plainly a read or a small write of one entry is the router's, and so is everything that is
-//! wrong: there is one place that words errors. How long such a request is must be known for certain, by the
-//! same rules as the router's server has, or the connection is the router's from there on.
+//! Only a plain read or a small write of one entry is for the fast path. Everything else is for the router, including
+//! every invalid request, so that error texts are in one place. The length of a request for the router must be
+//! certain, by the same rules as in the router's HTTP server (hyper). If it is not, the router gets the rest of the
+//! connection.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -16,44 +17,45 @@ use crate::http::server::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
 
-/// Headers of a request that is answered here at most.
+/// The most headers that a request for the fast path may have.
 const MAX_HEADERS: usize = 48;
 
 const ENTRY_PREFIX: &str = "/api/v1/cache/";
 
-/// Whose the request is that the bytes begin with.
+/// Who answers the request at the start of the bytes.
 #[derive(Debug)]
 pub enum Head<'b> {
-    /// That cannot be told before more bytes have come.
+    /// Unknown until more bytes arrive.
     Partial,
-    /// The router's; it ends after so many bytes, which need not all be there. `None`: nobody knows.
+    /// The router. The request ends after `len` bytes, of which some may not have arrived yet. `None`: its length is
+    /// not certain.
     Router {
         len: Option<u64>,
     },
     Entry(EntryRequest<'b>),
 }
 
-/// A read or a write of one entry, with all its bytes.
+/// The fast path: a complete read or write of one entry.
 #[derive(Debug)]
 pub struct EntryRequest<'b> {
     pub key: KeyRef<'b>,
     pub verb: Verb,
-    /// As the client named it.
+    /// The id that the client sent.
     pub request_id: Option<&'b [u8]>,
     pub trace: Option<TraceContext>,
-    /// Bytes, the body included.
+    /// The length in bytes, including the body.
     pub len: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,
-    /// Where the body stands.
+    /// The position of the body.
     Put(Range<usize>),
 }
 
-/// Reads the head at the front of `bytes`; `text` holds the key meanwhile. A request that names none of `hosts` is
-/// the router's, which refuses it.
+/// Parses the head at the start of `bytes`; `text` is a buffer for the key. A request whose host is not in `hosts`
+/// goes to the router, which refuses it.
 pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'b> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
@@ -64,7 +66,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
     };
     let mut is_plain = request.version == Some(1);
     let (mut body_len, mut request_id) = (None, None);
-    // Of several none counts: nobody knows whose trace it is.
+    // Several `traceparent` headers are ignored: it is not clear which one is right.
     let (mut traceparent, mut traceparents) = (None, 0);
     let (mut host, mut is_from_browser) = (None, false);
     for header in &*request.headers {
@@ -105,16 +107,16 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
     Head::Entry(EntryRequest { key, verb, request_id, trace, len })
 }
 
-/// Digits and nothing else (RFC 9110, 8.6).
+/// Parses a number that has only digits (RFC 9110, 8.6).
 fn number(value: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }
 
-/// The entry that a path names; `None` where it names none, or wrongly.
+/// The entry in a path; `None` if the path is not that of an entry, or is invalid.
 fn entry_key<'t>(path: &str, text: &'t mut String) -> Option<KeyRef<'t>> {
     let (namespace, key) = path.strip_prefix(ENTRY_PREFIX)?.split_once('/')?;
-    // The path of the stats. Others than these bytes the router may refuse, whatever they decode to.
+    // `stats` is the path of the statistics. The router may refuse a path with other bytes, whatever they decode to.
     if key == "stats" || !namespace.bytes().chain(key.bytes()).all(is_path_byte) {
         return None;
     }
@@ -122,7 +124,7 @@ fn entry_key<'t>(path: &str, text: &'t mut String) -> Option<KeyRef<'t>> {
     KeyRef::parse(&namespace.ok()?, &key.ok()?, text).ok()
 }
 
-/// What may stand in a segment of a path (RFC 3986, 3.3).
+/// Whether this byte is allowed in a segment of a path (RFC 3986, 3.3).
 fn is_path_byte(byte: u8) -> bool {
     PATH_BYTES[usize::from(byte)]
 }
@@ -148,12 +150,12 @@ mod tests {
     use super::*;
     use crate::http::hosts::hosts_of_listener;
 
-    /// What is made of `text`: `entry <key> <verb> <len>`, `router <len>` or `partial`.
+    /// How `text` is parsed: `get <key> <len>`, `put <key> <body> <len>`, `router <len>` or `partial`.
     fn read(text: &str) -> String {
         read_at("127.0.0.1", text)
     }
 
-    /// The same on a listener of this address.
+    /// Like [`read`], for a listener on this address.
     fn read_at(address: &str, text: &str) -> String {
         let hosts = hosts_of_listener(address.parse().unwrap());
         match parse(text.as_bytes(), &mut String::new(), &hosts) {
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_reads_and_whole_small_writes_of_entries_are_taken() {
+    fn plain_reads_and_complete_small_writes_of_entries_are_for_the_fast_path() {
         let request = get("/api/v1/cache/users/user_1", "accept: */*\r\nconnection: Keep-Alive\r\n");
         assert_eq!(read(&request), format!("get users:user_1 {}", request.len()));
         let request = get("/api/v1/cache/users/a%2Fb%20c", "");
@@ -183,7 +185,7 @@ mod tests {
             assert_eq!(read(&request), format!("get n:k {}", request.len()), "{site}");
         }
         let request = get("/api/v1/cache/n/mget", "");
-        assert_eq!(read(&request), format!("get n:mget {}", request.len()), "a key like any other to this verb");
+        assert_eq!(read(&request), format!("get n:mget {}", request.len()), "mget is an ordinary key for GET");
         let named = get("/api/v1/cache/n/k", "X-Request-ID: mine\r\nx-request-id: other\r\n");
         let mut text = String::new();
         let hosts = hosts_of_listener("127.0.0.1".parse().unwrap());
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_is_the_routers_with_its_length() {
+    fn other_requests_are_for_the_router_and_their_length_is_known() {
         for (path, headers) in [
             ("/health", ""),
             ("/api/v1/cache/n", ""),
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_taken_only_where_its_host_is_answered_for() {
+    fn a_request_is_for_the_fast_path_only_if_its_host_is_accepted() {
         let with = |headers: &str| format!("GET /api/v1/cache/n/k HTTP/1.1\r\n{headers}\r\n");
         for (address, headers, is_taken) in [
             ("127.0.0.1", "Host: localhost:8080\r\n", true),
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_whose_length_is_not_plainly_told_leaves_the_connection_to_the_router() {
+    fn a_request_of_uncertain_length_leaves_the_connection_to_the_router() {
         for headers in [
             "transfer-encoding: chunked\r\n",
             "upgrade: websocket\r\n",
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_waited_for_up_to_the_most_that_one_may_have() {
+    fn a_head_is_incomplete_until_its_end_or_the_size_limit() {
         let request = get("/api/v1/cache/n/k", "accept: */*\r\n");
         for end in 0..request.len() {
             assert_eq!(read(&request[..end]), "partial", "{end}");

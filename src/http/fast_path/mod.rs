@@ -1,15 +1,15 @@
-//! Two routes answered before the router: GET and PUT of one entry.
+//! Answers two calls without the router: GET and PUT of one entry.
 //!
-//! They are nearly all that a cache is asked, and the router, its layers and a map of headers a message cost
-//! several times what a look into L1 does. So a connection begins here. What has all its bytes here and asks
-//! for nothing out of the ordinary is read, answered and written in this place; whatever else comes is the
-//! router's (see [`Head`]), and the connection comes back when that is answered (`http::handed`).
+//! Nearly all requests to a cache are these two. The router, its layers and a header map per message cost several
+//! times as much as a lookup in L1. So every connection starts on the fast path. A request is parsed, answered and
+//! written here if it has arrived completely and asks for nothing special. Any other request goes to the router (see
+//! [`Head`]). When the router has answered it, the fast path gets the connection back (`http::handed`).
 //!
-//! What an answer says is decided where the router's are, in `http::entry` and `http::error`. An entry at hand
-//! takes no waiting: requests that lie on the connection are answered one after another and sent in one write.
-//! Others are waited for, one at a time, within the deadline of every request.
+//! The content of a response is decided by the same code as for the router: `http::entry` and `http::error`. A read
+//! that L1 or the embedded store can answer needs no waiting: all such requests that have arrived are answered one
+//! after another and sent with one write. A request that has to wait is answered alone, within the request deadline.
 //!
-//! Buffers belong to the thread, not to the connection: one that is idle holds none.
+//! Buffers belong to the thread, not to the connection: an idle connection holds none.
 
 mod field;
 mod head;
@@ -50,53 +50,54 @@ use crate::config::HttpConfig;
 use crate::model::{EntryKey, EntryRef, Operation};
 use crate::trace::{self, Caller, TraceContext};
 
-/// What is read at a time; a head that is not whole yet stands before it.
+/// How many bytes are read at a time. They are appended to an incomplete head from earlier reads.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Answers are sent when so many bytes of them have come together.
+/// Responses are collected until they have this many bytes, and then sent.
 const SENT_BYTES: usize = 64 * 1024;
 
-/// Reads in a row from one connection, before others have their turn.
+/// How often one connection may read in a row before other connections get their turn.
 const ROUNDS: usize = 16;
 
 /// Answers plain reads and writes of entries.
 pub struct FastPath {
     app: SharedApp,
     ids: Numbered,
-    /// Within which a request is answered.
+    /// The deadline of a request, as a duration.
     request_timeout: Duration,
-    /// The line that tells clients how long a connection stays open without a request.
+    /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request.
     keep_alive: Box<[u8]>,
     put_limit: BodyLimit,
 }
 
-/// Why the fast path is left.
+/// Why the fast path stopped.
 #[derive(Debug)]
 pub enum End {
-    /// What the connection holds begins with a request of the router's.
+    /// The next request is for the router.
     Router,
-    /// The client ended it, or nothing came, or the process ends.
+    /// The client closed the connection, no request came in time, or the process stops.
     Closed,
-    /// The head of a request began and did not come whole in time.
+    /// The head of a request did not arrive completely in time.
     Slow,
 }
 
-/// A request that has to be waited for.
+/// A request that cannot be answered at once.
 enum Waiting {
     Get(EntryKey),
     Put(EntryKey, Bytes),
-    /// It panicked.
+    /// The request panicked; the response is a 500.
     Failed,
 }
 
-/// Who waits for it: the name of the request, whole, as the answer repeats it, its trace, and where it came from.
+/// The caller of a waiting request: the complete request id, which the response repeats, the trace, and the client's
+/// address.
 struct AskedBy {
     request_id: Vec<u8>,
     trace: Option<TraceContext>,
     client: Option<IpAddr>,
 }
 
-/// What the requests at hand came to.
+/// Why [`FastPath::poll_step`] returned.
 enum Step {
     Waits(Waiting, AskedBy),
     End(End),
@@ -110,7 +111,7 @@ thread_local! {
 struct Buffers {
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Of the request at hand.
+    /// The key of the current request.
     key: String,
 }
 
@@ -126,7 +127,7 @@ impl FastPath {
         }
     }
 
-    /// Answers requests until one comes that is the router's.
+    /// Answers requests until one is for the router, or the connection ends.
     ///
     /// # Errors
     /// The connection broke, or the client does not read.
@@ -134,7 +135,7 @@ impl FastPath {
         loop {
             match poll_fn(|cx| self.poll_step(cx, wire, client, closing)).await? {
                 Step::End(end) => {
-                    // Nothing of the router's may overtake what is still to be written.
+                    // The router must not write before the rest of this output.
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
                     return Ok(end);
                 }
@@ -148,12 +149,13 @@ impl FastPath {
         }
     }
 
-    /// The hosts that are answered for.
+    /// The hosts of this service.
     pub fn hosts(&self) -> Arc<Hosts> {
         self.app.hosts.clone()
     }
 
-    /// Reads, answers and writes for as long as nothing has to be waited for but the client.
+    /// Reads, answers and writes until a request has to wait, or the fast path stops. Pending only while it waits for
+    /// the client.
     fn poll_step(
         &self,
         cx: &mut Context<'_>,
@@ -164,7 +166,7 @@ impl FastPath {
         for _ in 0..ROUNDS {
             if !wire.output.is_empty() {
                 ready!(wire.poll_flush(cx))?;
-                // A client that reads an answer is not idle.
+                // A client that reads a response is not idle.
                 wire.timer.await_request(Moment::now());
             }
             let is_closing = closing.is_given();
@@ -186,18 +188,18 @@ impl FastPath {
                 return Poll::Ready(Ok(Step::End(end)));
             }
             if closing.poll(cx).is_ready() {
-                // A request that has begun to come is still answered.
+                // A request that has partly arrived is still answered, by the router.
                 let end = if wire.input.is_empty() { End::Closed } else { End::Router };
                 return Poll::Ready(Ok(Step::End(end)));
             }
             return Poll::Pending;
         }
-        // A client that sends without end must not keep the others on this worker waiting.
+        // A client that never stops sending must not block the other connections of this worker.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Reads once, and answers what came.
+    /// Reads once and answers the complete requests.
     fn poll_read(
         &self,
         cx: &mut Context<'_>,
@@ -208,11 +210,11 @@ impl FastPath {
     ) -> Poll<io::Result<Progress>> {
         let Buffers { input, output, key } = buffers;
         let kept = wire.input.len();
-        // Grows to the most that a head may have, once.
+        // The buffer is never shrunk, so it grows only until it fits the longest head.
         if input.len() < kept + READ_BYTES {
             input.resize(kept + READ_BYTES, 0);
         }
-        // What was read for another purpose may be whole already.
+        // The bytes that were read earlier may already contain a complete request.
         let is_unseen = std::mem::take(&mut wire.is_unseen);
         let read = if is_unseen { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
         if read == 0 && !is_unseen {
@@ -228,7 +230,7 @@ impl FastPath {
             match parse(&bytes[used..], key, &self.app.hosts) {
                 Head::Partial => break,
                 Head::Router { .. } => step = Some(Step::End(End::Router)),
-                // Which tells the client that the connection ends.
+                // When the process stops, the router answers, because it tells the client that the connection ends.
                 Head::Entry(_) if is_closing => step = Some(Step::End(End::Router)),
                 Head::Entry(request) => {
                     step = self.begin(&bytes[used..], &request, client, now, output);
@@ -238,13 +240,13 @@ impl FastPath {
         }
         let rest = &bytes[used..];
         if rest.is_empty() {
-            // A connection that is idle should hold little.
+            // An idle connection should hold little memory.
             wire.input = Vec::new();
         } else {
             wire.input.clear();
             wire.input.extend_from_slice(rest);
         }
-        // More whole requests may lie there.
+        // The rest may contain further complete requests.
         wire.is_unseen = !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(Step::Waits(..))));
         wire.write(cx, output)?;
         if output.capacity() > 4 * SENT_BYTES {
@@ -257,7 +259,7 @@ impl FastPath {
         }))
     }
 
-    /// Answers a request into `output`, or says what has to be waited for.
+    /// Writes the response to `output`, or returns the request if it has to wait.
     fn begin(
         &self,
         bytes: &[u8],
@@ -309,7 +311,7 @@ impl FastPath {
         }
     }
 
-    /// Waits for the answer and writes it.
+    /// Waits for the result of a request and writes the response.
     async fn answer(
         &self,
         wire: &mut Wire,
@@ -319,7 +321,7 @@ impl FastPath {
     ) -> io::Result<Then> {
         let request_id = asked_by.request_id.as_slice();
         let caller = Caller::within(request_id, asked_by.trace).at(asked_by.client);
-        // The answers before this one go first.
+        // The responses to earlier requests are written first.
         let mut output = std::mem::take(&mut wire.output);
         let share = self.app.bounds.bodies.share();
         let may_write = matches!(waiting, Waiting::Put(..));
@@ -347,7 +349,7 @@ impl FastPath {
                 Err(Error::Panic)
             }
         };
-        // Held until the answer is written.
+        // Held until the response is written.
         let counted = answer.as_ref().map_or(0, Answer::counted_bytes);
         let room = (counted > 0).then(|| self.app.bounds.room());
         let has_room = room.as_ref().is_none_or(|room| room.admits(counted));
@@ -374,14 +376,14 @@ impl FastPath {
     }
 }
 
-/// What was waited for.
+/// The result of a request that had to wait.
 enum Answer {
     Lookup(Lookup),
     Response(Response),
 }
 
 impl Answer {
-    /// What it takes of the memory for answers.
+    /// How many bytes count against the memory for responses.
     fn counted_bytes(&self) -> usize {
         match self {
             Self::Lookup(Lookup { entry: Some(entry), .. }) if entry.value.len() >= COUNTED_FROM => entry.value.len(),
@@ -391,9 +393,9 @@ impl Answer {
 }
 
 enum Progress {
-    /// Requests were answered that were read at this moment.
+    /// The requests that were read at this moment were answered.
     Served(Moment),
-    /// The head of the next request is not whole yet.
+    /// The head of the next request has not arrived completely.
     Partial,
     Step(Step),
 }

@@ -1,7 +1,5 @@
-//! Answers as they stand on the wire.
-//!
-//! Written straight into the buffer that is sent, without a map of headers in between: that map alone costs
-//! more than finding the entry does.
+//! Writes responses as bytes, directly into the buffer that is sent. There is no header map in between, because the
+//! map alone would cost more than the lookup of the entry.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -23,49 +21,50 @@ use crate::http::room::COUNTED_FROM;
 use crate::http::{error, json};
 use crate::model::{Entry, EntryRef};
 
-/// Values beyond this are sent from where they lie, and count as memory of answers; copying smaller ones costs less than a further piece.
+/// Larger values are sent without a copy, and count against the memory for responses. Copying a smaller value costs
+/// less than sending one more piece.
 const COPIED_BYTES: usize = COUNTED_FROM - 1;
 
-/// Room for all of an answer but its value.
+/// Space for a response without its value.
 const HEAD_BYTES: usize = 512;
 
-/// What stands before all else in the answer to a hit.
+/// The first bytes of every hit.
 const HIT: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-cache\r\nx-cache-hit: true\r\n";
 
-/// Where an entry was found that takes no waiting.
+/// Where an entry was found without waiting.
 #[derive(Clone, Copy, Debug)]
 pub enum Tier {
     L1,
     Embedded,
 }
 
-/// What becomes of the connection behind an answer.
+/// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Stay,
     Close,
 }
 
-/// What the head of an answer ends with.
+/// The last headers of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending<'a> {
     pub request_id: &'a [u8],
-    /// The line of `Keep-Alive`; empty where there is none.
+    /// The `Keep-Alive` header line; may be empty.
     pub keep_alive: &'a [u8],
     pub then: Then,
 }
 
-/// What is sent of an answer.
+/// The part of a response that is sent after the output buffer.
 #[derive(Debug, Default)]
 pub struct Rest {
-    /// A value that was not copied, to be sent behind what was written,
+    /// A value that was not copied into the buffer.
     pub value: Bytes,
-    /// and what follows it.
+    /// The bytes after the value.
     pub after: Vec<u8>,
 }
 
-/// Writes the answer of a read to `out`, but for a large value and what follows it.
+/// Writes the response of a read to `out`. Returns a large value and the bytes after it instead of copying them.
 pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: Ending<'_>) -> Rest {
     let found = lookup.entry.as_ref();
     match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
@@ -82,7 +81,7 @@ pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: End
     }
 }
 
-/// Writes the answer of a read to `out`.
+/// Writes the whole response of a read to `out`.
 pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, trail: &Trail, ending: Ending<'_>) {
     let Some(entry) = found else {
         put_status(out, StatusCode::NOT_FOUND);
@@ -99,8 +98,8 @@ pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, t
     });
 }
 
-/// Writes the answer of a read that found `entry` in `tier` to `out`: the same as [`put_read`] does, in fewer
-/// and larger pieces, as this is what most requests come to.
+/// Writes the response of a read that found `entry` in `tier`. It writes the same as [`put_read`], but in fewer and
+/// larger pieces, because most requests are such hits.
 pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: Ending<'_>) {
     let (mut ttl, mut version, mut length) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
     let ttl = json::ttl_remaining(entry).map(|seconds| ttl.format(seconds).as_bytes());
@@ -138,7 +137,7 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: Endin
     });
 }
 
-/// Writes what comes before the value to `out`, and to `after` what comes after it.
+/// Writes the part before the value to `out`, and the part after the value to `after`.
 fn put_before_value(
     out: &mut Vec<u8>,
     (cache, entry, trail, ending): (&Cache, EntryRef<'_>, &Trail, Ending<'_>),
@@ -154,10 +153,10 @@ fn put_before_value(
     out.extend_from_slice(json::BEFORE_VALUE);
 }
 
-/// Writes any answer to `out`.
+/// Writes any response to `out`.
 pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, ending: Ending<'_>) {
     let (Parts { status, headers, .. }, body) = response.into_parts();
-    // The bodies of answers lie in memory: there is nothing to wait for and nothing to fail.
+    // The body is in memory, so this neither waits nor fails.
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     put_status(out, status);
     for (name, value) in &headers {
@@ -184,7 +183,7 @@ fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes what every answer has.
+/// Writes the headers that every response has, and ends the head.
 fn end_head(out: &mut Vec<u8>, body_len: usize, ending: Ending<'_>) {
     match ending.then {
         Then::Close => put_header(out, "connection", &[b"close"]),
@@ -202,7 +201,7 @@ thread_local! {
     static DATE: RefCell<Date> = const { RefCell::new(Date { unix_seconds: 0, line: Vec::new() }) };
 }
 
-/// The date of answers, worked out once a second (RFC 9110, 6.6.1).
+/// The `Date` header line, formatted once a second (RFC 9110, 6.6.1).
 struct Date {
     unix_seconds: u64,
     line: Vec<u8>,

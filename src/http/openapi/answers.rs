@@ -1,4 +1,4 @@
-//! What each call answers: one type a call, named by its handler.
+//! The responses of each call: one type per call, which the annotation on the handler names.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::failures::{self, ANY, BODY, CHANGE, SHARD, STORE};
 use super::response::{Answers, Responses, headers, json_response, refer};
 use crate::http::error::Code;
 
-/// Names the answers of a call.
+/// Defines the type that holds the responses of a call.
 macro_rules! answers {
     ($($call:ident: $make:expr;)+) => {$(
         pub enum $call {}
@@ -21,7 +21,7 @@ macro_rules! answers {
     )+};
 }
 
-/// What a read says in its head when it finds the entry.
+/// The headers of a read that found the entry.
 const HIT: &[&str] =
     &["X-Cache-Hit=X-Cache-Hit-true", "X-Cache-TTL", "ETag", "Cache-Control", "Cache-Status", "Warning"];
 
@@ -35,7 +35,7 @@ const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
 
-/// What a call that tells of its own that the service is unavailable may meet beside it.
+/// The errors with status 503 that a call can return beside a 503 answer of its own.
 const UNANSWERED: &[Code] = &[Code::Overloaded, Code::Timeout];
 
 const OK: StatusCode = StatusCode::OK;
@@ -57,7 +57,7 @@ fn get_entry() -> Answers {
         .and(OK, json_response("The entry.", &refer("schemas", "Entry"), HIT, examples))
         .and(
             StatusCode::NOT_MODIFIED,
-            json!({"description": "The client has this version (`If-None-Match`).", "headers": headers(HIT)}),
+            json!({"description": "The client already has this version (`If-None-Match`).", "headers": headers(HIT)}),
         )
         .and(StatusCode::NOT_FOUND, not_found)
 }
@@ -94,7 +94,7 @@ fn mget() -> Answers {
             "results": {"user_1": {"value": {"name": "Ada"}, "found": true}, "user_2": {"value": null, "found": false}},
             "hits": 1, "misses": 1,
         },
-        "a shard is away": {
+        "a shard is unavailable": {
             "results": {"user_1": {"value": null, "found": false, "error": "shard_unavailable"}},
             "hits": 0, "misses": 0, "errors": 1,
         },
@@ -105,7 +105,7 @@ fn mget() -> Answers {
     });
     Answers::errors(&[NAMESPACE, BODY, &[Code::TooManyKeys], ANY]).json(
         OK,
-        "Every key asked for, found or not. An invalid key, or a shard that fails, costs its own keys only.",
+        "A result for every requested key. If a key is invalid or its shard fails, only that key has an error.",
         "MgetAnswer",
         examples,
     )
@@ -114,10 +114,10 @@ fn mget() -> Answers {
 fn mset() -> Answers {
     let examples = json!({
         "all": {"success": true, "stored": 2},
-        "a shard is away": {"success": false, "stored": 1, "errors": {"user_2": "shard_unavailable"}},
+        "a shard is unavailable": {"success": false, "stored": 1, "errors": {"user_2": "shard_unavailable"}},
     });
     let answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
-        .json(OK, "All entries are stored, or some (`success` is false).", "MsetAnswer", examples);
+        .json(OK, "All entries are stored, or only some of them (`success` is false).", "MsetAnswer", examples);
     let unavailable =
         &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::PoliciesUnknown];
     let failed = [
@@ -128,18 +128,25 @@ fn mset() -> Answers {
     failed.into_iter().fold(answers, |answers, (status, codes)| {
         let errors = json!({"user_1": codes[0].as_str()});
         let example = json!({"none stored": {"success": false, "stored": 0, "errors": errors}});
-        answers.json_or_errors(status, "None is stored, and each key says why", "MsetAnswer", example, codes)
+        answers.json_or_errors(
+            status,
+            "Nothing was stored, and `errors` has the reasons",
+            "MsetAnswer",
+            example,
+            codes,
+        )
     })
 }
 
 fn mdelete() -> Answers {
     let examples = json!({
         "all": {"success": true, "deleted_count": 2},
-        "a shard is away": {"success": false, "deleted_count": 1, "errors": {"user_2": "shard_unavailable"}},
+        "a shard is unavailable": {"success": false, "deleted_count": 1, "errors": {"user_2": "shard_unavailable"}},
     });
     let errors = &[NAMESPACE, BODY, &[Code::InvalidKey, Code::ReservedKey, Code::TooManyKeys], CHANGE, ANY];
     let answers = Answers::errors(errors);
-    let answers = answers.json(OK, "All are deleted, or some (`success` is false).", "MdeleteAnswer", examples);
+    let answers =
+        answers.json(OK, "All keys are deleted, or only some (`success` is false).", "MdeleteAnswer", examples);
     let unavailable =
         &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::RingMismatch];
     let failed = [
@@ -150,25 +157,31 @@ fn mdelete() -> Answers {
     failed.into_iter().fold(answers, |answers, (status, codes)| {
         let errors = json!({"user_1": codes[0].as_str()});
         let example = json!({"none deleted": {"success": false, "deleted_count": 0, "errors": errors}});
-        answers.json_or_errors(status, "None is deleted, and each key says why", "MdeleteAnswer", example, codes)
+        answers.json_or_errors(
+            status,
+            "Nothing was deleted, and `errors` has the reasons",
+            "MdeleteAnswer",
+            example,
+            codes,
+        )
     })
 }
 
 fn delete_namespace() -> Answers {
     let example = json!({"deleted": {"success": true, "deleted_count": 150}});
     let schema = refer("schemas", "FlushAnswer");
-    let done = json_response("Policy and entries are deleted.", &schema, &["Preference-Applied"], example);
+    let done = json_response("The policy and all entries are deleted.", &schema, &["Preference-Applied"], example);
     Answers::errors(&[NAMESPACE, &[Code::NamespaceNotFound, Code::PoliciesUnknown], DATABASE, SHARD, CHANGE, ANY])
         .and(OK, done)
         .and(StatusCode::ACCEPTED, accepted("delete_namespace"))
 }
 
-/// The answer to a request that goes on as a job.
+/// The response to a request that continues as a job.
 fn accepted(kind: &str) -> Value {
     let mut example = job("running", &Value::Null);
     example["kind"] = json!(kind);
     json_response(
-        "It goes on as a job, whether the client stays or leaves.",
+        "The request continues as a job, even if the client disconnects.",
         &refer("schemas", "Job"),
         &["Location", "Preference-Applied"],
         json!({"job": example}),
@@ -181,13 +194,18 @@ fn flush() -> Answers {
         "flushed": {"success": true, "deleted_count": 150},
         "dry_run=true": {"success": true, "deleted_count": 0, "matched_count": 150},
     });
-    let done = json_response("What was selected is deleted, or counted.", &schema, &["Preference-Applied"], examples);
+    let done = json_response(
+        "The selected entries are deleted, or only counted.",
+        &schema,
+        &["Preference-Applied"],
+        examples,
+    );
     Answers::errors(&[NAMESPACE, SELECTION, SHARD, CHANGE, ANY])
         .and(OK, done)
         .and(StatusCode::ACCEPTED, accepted("flush"))
 }
 
-/// A job, as examples show it.
+/// An example of a job.
 fn job(state: &str, result: &Value) -> Value {
     let ended_at = if result.is_null() { Value::Null } else { json!("2026-11-20T12:00:09.000Z") };
     json!({
@@ -222,15 +240,15 @@ fn get_job() -> Answers {
 fn cancel_job() -> Answers {
     Answers::errors(&[&[Code::InvalidQuery, Code::JobNotFound], DATABASE, CHANGE, ANY]).json(
         OK,
-        "The job as it is now.",
+        "The current state of the job.",
         "Job",
         jobs(),
     )
 }
 
-/// A page of `schema`, whose cursor leads to the next one.
+/// A page of `schema`, with a link to the next page.
 fn page(errors: &[&[Code]], schema: &str, operation: &str, example: &Value) -> Answers {
-    let description = "A page; `cursor` leads to the next one and is null behind the last.";
+    let description = "A page. Pass `cursor` to get the next page; it is null on the last page.";
     let mut response = json_response(description, &refer("schemas", schema), &[], json!({"page": example}));
     let parameters = json!({"ns": "$request.path.ns", "cursor": "$response.body#/cursor"});
     response["links"] =
@@ -274,10 +292,10 @@ fn stats() -> Answers {
         "memory_used_mb": 0.5, "memory_used_bytes": 524_288, "memory_charged_bytes": 928_288, "evictions": 3, "evictions_quota": 2,
         "evictions_redis": 1, "expirations": 12, "expired_not_swept": 0, "repairing": false,
     }});
-    Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The numbers.", "StatsAnswer", example)
+    Answers::errors(&[NAMESPACE, SHARD, ANY]).json(OK, "The statistics.", "StatsAnswer", example)
 }
 
-/// A policy, as examples show it.
+/// An example of a policy.
 fn namespace() -> Value {
     json!({
         "name": "users", "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 0,
@@ -289,7 +307,7 @@ fn list_namespaces() -> Answers {
     let example = json!({"namespaces": {"namespaces": [namespace()]}});
     Answers::errors(&[&[Code::InvalidQuery, Code::PoliciesUnknown], ANY]).json(
         OK,
-        "All, by name.",
+        "All policies, sorted by name.",
         "NamespacesAnswer",
         example,
     )
@@ -307,7 +325,7 @@ fn get_namespace() -> Answers {
 fn put_namespace() -> Answers {
     let example = json!({"namespace": namespace()});
     Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidPolicy], DATABASE, CHANGE, ANY])
-        .json(StatusCode::CREATED, "The namespace had no policy of its own before.", "Namespace", example.clone())
+        .json(StatusCode::CREATED, "The policy was created.", "Namespace", example.clone())
         .json(OK, "The policy was replaced.", "Namespace", example)
 }
 
@@ -315,7 +333,7 @@ fn patch_namespace() -> Answers {
     let example = json!({"namespace": namespace()});
     Answers::errors(&[NAMESPACE, BODY, &[Code::InvalidPolicy, Code::NamespaceNotFound], DATABASE, CHANGE, ANY]).json(
         OK,
-        "The policy as it is now.",
+        "The policy after the change.",
         "Namespace",
         example,
     )
@@ -338,7 +356,7 @@ fn cluster() -> Answers {
     }});
     Answers::errors(&[&[Code::InvalidQuery], ANY]).json(
         OK,
-        "All that live, and the shards.",
+        "All live instances, and the shards.",
         "ClusterAnswer",
         example,
     )
@@ -360,7 +378,7 @@ fn health() -> Answers {
     Answers::errors(&[ANY])
         .json(
             OK,
-            "`healthy`, or `degraded`: part of it is down.",
+            "`healthy`; or `degraded`: part of what this instance needs is down.",
             "Health",
             example("healthy", "connected", "connected"),
         )
@@ -375,16 +393,16 @@ fn health() -> Answers {
 
 fn probe(status: &str) -> Answers {
     let example = json!({"status": {"status": status}});
-    Answers::errors(&[ANY]).json(OK, "Yes.", "ProbeAnswer", example)
+    Answers::errors(&[ANY]).json(OK, &format!("The instance is {status}."), "ProbeAnswer", example)
 }
 
 fn readyz() -> Answers {
     let example = json!({"status": {"status": "not_ready", "reason": "draining"}});
-    let no = "Not yet, or not any more";
+    let no = "The instance is not ready yet, or is stopping";
     probe("ready").json_or_errors(StatusCode::SERVICE_UNAVAILABLE, no, "ProbeAnswer", example, UNANSWERED)
 }
 
-/// An answer that is no JSON of ours.
+/// A response that is text and not JSON.
 fn plain(content_type: &str, description: &str, example: &str) -> Answers {
     let content = json!({content_type: {"schema": {"type": "string"}, "example": example}});
     Answers::errors(&[ANY]).and(OK, json!({"description": description, "content": content}))
@@ -397,7 +415,7 @@ fn metrics() -> Answers {
 
 fn document() -> Answers {
     let content = json!({"application/json": {"schema": {"type": "object", "required": ["openapi"]}}});
-    Answers::errors(&[ANY]).and(OK, json!({"description": "OpenAPI 3.1.", "content": content}))
+    Answers::errors(&[ANY]).and(OK, json!({"description": "This document, in OpenAPI 3.1.", "content": content}))
 }
 
 fn docs_page() -> Answers {

@@ -1,6 +1,6 @@
-//! Errors in the documentation: which calls meet which, and what each looks like.
+//! Errors in the OpenAPI document: which calls can return which error, and an example of each.
 //!
-//! [`example`] is exhaustive, so a new code cannot be forgotten here; a test finds one that no call names.
+//! [`detail`] matches every code, so a new code cannot be forgotten here. A test fails if no call names a code.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 
 use crate::http::error::Code;
 
-/// What any call may meet.
+/// Any call can return these.
 pub const ANY: &[Code] =
     &[Code::Internal, Code::Overloaded, Code::Timeout, Code::InvalidHost, Code::Misdirected, Code::BodyTooLarge];
 
-/// What a call with a body may meet.
+/// A call with a body can return these.
 pub const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
 
-/// What a call that asks the shards may meet.
+/// A call that uses the shards can return these.
 pub const SHARD: &[Code] = &[Code::ForeignType, Code::RingMismatch, Code::ShardUnavailable];
 
-/// What a call that changes something may meet.
+/// A call that changes something can return these.
 pub const CHANGE: &[Code] = &[Code::OutcomeUnknown];
 
-/// What a call that stores entries may meet.
+/// A call that stores entries can return these.
 pub const STORE: &[Code] = &[
     Code::InvalidTtl,
     Code::InvalidTag,
@@ -33,26 +33,30 @@ pub const STORE: &[Code] = &[
     Code::StorageFull,
 ];
 
-/// The detail that an example of this code has, for codes that have one.
+/// The `detail` in the example of this code, for codes that have one.
 fn detail(code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::InvalidNamespace => "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
-        Code::InvalidKey => "a key has 1 to 512 bytes, this one has 513",
-        Code::InvalidTtl => "`ttl` is a whole number of seconds from 1 to 3153600000, not \"0\"",
-        Code::InvalidTag => "a tag has 1 to 128 bytes, this one has 0",
-        Code::InvalidPattern => "a pattern has 1 to 1024 bytes, this one has 0",
-        Code::InvalidPolicy => "`eviction_policy` is one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
-        Code::InvalidCursor => "the cursor is none that a listing gave",
+        Code::InvalidNamespace => "a namespace may only contain A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
+        Code::InvalidKey => "a key must have 1 to 512 bytes, this one has 513",
+        Code::InvalidTtl => "`ttl` must be a whole number of seconds from 1 to 3153600000, not \"0\"",
+        Code::InvalidTag => "a tag must have 1 to 128 bytes, this one has 0",
+        Code::InvalidPattern => "a pattern must have 1 to 1024 bytes, this one has 0",
+        Code::InvalidPolicy => "`eviction_policy` must be one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
+        Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags` at line 1 column 18",
-        Code::InvalidQuery => "`limit` is a whole number from 1 to 1000, not \"0\"",
+        Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",
         Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
         Code::TooManyKeys => "a batch has at most 1000 keys, and this one has more",
-        Code::NamespaceNotFound => "the namespace has no policy of its own",
+        Code::NamespaceNotFound => "no namespace of this name is configured",
         Code::JobNotFound => "there is no such job, or it ended more than an hour ago",
-        Code::NoSuchRoute => "no such route: /docs lists all, and a `/` within a key is `%2F`",
-        Code::MethodNotAllowed => "the route does not take this method",
-        Code::CrossSite => "a page of another site had the browser send this request (`sec-fetch-site`, `origin`)",
+        Code::NoSuchRoute => "unknown path: /docs lists all paths; write a `/` in a key as `%2F`",
+        Code::MethodNotAllowed => {
+            "the path does not support this method; the `Allow` header lists the methods that it supports"
+        }
+        Code::CrossSite => {
+            "a page of another site made the browser send this request (see `sec-fetch-site` and `origin`)"
+        }
         Code::InvalidHost => "the request has no Host header",
         Code::Misdirected => {
             "\"cache.example\" is not a host of this service: use localhost or an IP address, or add it to the setting `hosts`"
@@ -80,7 +84,7 @@ fn detail(code: Code) -> Option<&'static str> {
     })
 }
 
-/// An error of this code, as an example object.
+/// An example of an error with this code.
 fn example(code: Code) -> Value {
     let mut value = json!({"error": code.text(), "code": code.as_str()});
     if let Some(detail) = detail(code) {
@@ -94,7 +98,7 @@ pub fn examples() -> Value {
     Code::ALL.iter().map(|code| (code.as_str().to_owned(), example(*code))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The responses of these codes, by status.
+/// The responses for these codes, by status.
 pub fn responses(sets: &[&[Code]]) -> BTreeMap<StatusCode, Value> {
     let mut by_status: BTreeMap<StatusCode, Vec<Code>> = BTreeMap::new();
     for code in sets.iter().copied().flatten() {
@@ -106,7 +110,7 @@ pub fn responses(sets: &[&[Code]]) -> BTreeMap<StatusCode, Value> {
     by_status.into_iter().map(|(status, codes)| (status, response(status, &codes))).collect()
 }
 
-/// The response of a status that has these codes.
+/// The response of a status, with its possible codes.
 pub fn response(status: StatusCode, codes: &[Code]) -> Value {
     let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let refer = |name: &&str| ((*name).to_owned(), json!({"$ref": format!("#/components/examples/{name}")}));

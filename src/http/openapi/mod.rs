@@ -1,14 +1,16 @@
-//! The interface as OpenAPI 3.1, made of the code: of the annotations on the handlers, of the types that they
-//! read and answer, of the table of error codes and of the limits of the model.
+//! The OpenAPI 3.1 document. It is generated from the code: from the annotations on the handlers, the types of their
+//! requests and responses, the table of error codes and the limits of the model.
 //!
-//! Handlers say what they are and name the sets that live here:
+//! The annotations refer to these modules:
 //!
-//! - [`params`]: what stands in paths and heads
-//! - [`answers`], [`failures`], [`response`]: what each call answers, which errors it may meet, and what both are made of
-//! - [`schema`]: what no type says of itself
+//! - [`params`]: parameters in paths and headers
+//! - [`answers`]: the responses of each call
+//! - [`failures`]: the errors that a call can return, with examples
+//! - [`response`]: functions that build responses, used by the two above
+//! - [`schema`]: schemas that cannot be derived from a type
 //!
-//! What holds for all calls is added here, once: a HEAD beside every GET, the id of the request, and the keys
-//! `mget`, `mset` and `mdelete`, which are entries like any other but for POST.
+//! This file adds what all calls share: a HEAD for every GET, the request id, and the keys `mget`, `mset` and
+//! `mdelete`, which are ordinary entries for every method except POST.
 
 pub mod answers;
 pub mod failures;
@@ -29,19 +31,20 @@ use utoipa::OpenApi;
 use super::error::Code;
 use super::{answer, batch, cluster, docs, entry, error, flush, health, history, jobs, list, namespaces, stats};
 
-/// What the annotations say.
+/// The document as the annotations describe it.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "sidecache", description = ABOUT, license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
-    servers((url = "/", description = "Where this document comes from")),
+    servers((url = "/", description = "This service")),
     tags(
-        (name = "entries", description = "One entry."),
+        (name = "entries", description = "Read, store or delete one entry."),
         (name = "batches", description = "Many entries in one request."),
-        (name = "namespaces", description = "What a namespace holds, and its policy."),
-        (name = "history", description = "What happened to a namespace."),
-        (name = "jobs", description = "Flushes that outlive their requests."),
-        (name = "operations", description = "What operators and their programs ask."),
-        (name = "special-keys", description = "Entries whose key has a path of its own, as that means something else too."),
+        (name = "namespaces", description = "The content of a namespace, and its policy."),
+        (name = "history", description = "The audit trail and the access log of a namespace."),
+        (name = "jobs", description = "Flushes that take longer than their request."),
+        (name = "operations", description = "Health, metrics and cluster state, for operators and their tools."),
+        (name = "special-keys", description = "Entries with the key `mget`, `mset`, `mdelete` or `stats`. Their paths \
+                                               also have another meaning."),
         (name = "documentation", description = "This document, and the page that shows it."),
     ),
     paths(
@@ -69,19 +72,19 @@ struct Annotations;
 
 const ABOUT: &str = include_str!("about.md");
 
-/// The calls that take the key of an entry from the path.
+/// The path of an entry.
 const ENTRY_PATH: &str = "/api/v1/cache/{ns}/{key}";
 
-/// Keys that have a path of their own, as a POST to it is a batch.
+/// Keys that need a path of their own in the document, because a POST to that path is a batch.
 const BATCHES: [&str; 3] = ["mget", "mset", "mdelete"];
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
-/// Headers that are there only if there is something to say.
+/// Headers that a response may leave out.
 const SOMETIMES: [&str; 7] =
     ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding", "Preference-Applied", "Keep-Alive"];
 
-/// The document.
+/// The whole document.
 pub fn openapi() -> Value {
     let mut document = serde_json::to_value(Annotations::openapi()).expect("the document is JSON");
     document["components"]["headers"] = headers();
@@ -125,17 +128,17 @@ pub fn openapi() -> Value {
     document
 }
 
-/// A part of the document that is written as JSON, as the library has it.
+/// Converts a part of the document from JSON to the type of the library.
 ///
 /// # Panics
-/// The library does not know a field of it, which would then be lost.
+/// The JSON does not fit the type. In debug builds also if the library does not know a field and would drop it.
 fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
     let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
     debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");
     typed
 }
 
-/// The names of batches are keys for the verbs that take one.
+/// Adds GET, PUT and DELETE of the entries that have the name of a batch as their key.
 fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
     for key in BATCHES {
         for method in ["get", "put", "delete"] {
@@ -146,25 +149,25 @@ fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
     }
 }
 
-/// Writing the key `stats` is refused.
+/// Adds PUT and DELETE of the key `stats`, which is reserved: they always fail.
 fn put_reserved_key(paths: &mut Map<String, Value>) {
     for method in ["put", "delete"] {
         let mut operation = paths[ENTRY_PATH][method].clone();
         without_key(&mut operation, "stats");
         operation["summary"] = "Refused: the key stats is reserved".into();
         let responses = operation["responses"].as_object_mut().expect("an operation has responses");
-        // A body that is wrong is found before.
+        // The 400 for an invalid body stays: the body is checked before the key.
         responses.retain(|status, _| !matches!(status.as_str(), "200" | "201" | "404" | "507"));
         paths["/api/v1/cache/{ns}/stats"][method] = operation;
     }
 }
 
-/// The library knows no `not`.
+/// Excludes the reserved key `stats`. Done on the JSON because the library does not support `not`.
 fn forbid_reserved(key: &mut Value) {
     key["not"] = json!({"const": "stats"});
 }
 
-/// Makes an operation on any key one on `key`.
+/// Turns an operation on any key into an operation on this key.
 fn without_key(operation: &mut Value, key: &str) {
     let id = operation["operationId"].as_str().unwrap_or_default().replace("_entry", &format!("_entry_{key}"));
     operation["operationId"] = id.into();
@@ -181,7 +184,8 @@ fn without_key(operation: &mut Value, key: &str) {
     }
 }
 
-/// The id of the request goes in and comes out, and heads may be too long.
+/// Adds what every operation has: the request id and the trace as parameters, the request id and `Keep-Alive` as
+/// response headers, and the 431.
 fn put_what_all_have(operation: &mut Value) {
     if operation["parameters"].is_null() {
         operation["parameters"] = json!([]);
@@ -197,11 +201,11 @@ fn put_what_all_have(operation: &mut Value) {
     operation["responses"]["431"] = json!({"$ref": "#/components/responses/HeadTooLarge"});
 }
 
-/// The same without bodies.
+/// The HEAD operation of a GET: the same responses without bodies.
 fn head_of(get: &Value) -> Value {
     let mut head = get.clone();
     head["operationId"] = format!("{}_head", get["operationId"].as_str().unwrap_or_default()).into();
-    head["summary"] = format!("{} (the head alone)", get["summary"].as_str().unwrap_or_default()).into();
+    head["summary"] = format!("{} (headers only)", get["summary"].as_str().unwrap_or_default()).into();
     for response in head["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(response) = response.as_object_mut() {
             response.remove("content");
@@ -211,11 +215,11 @@ fn head_of(get: &Value) -> Value {
     head
 }
 
-/// The headers of answers.
+/// The response headers.
 fn headers() -> Value {
     let text = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
     let mut headers = json!({
-        "X-Request-Id": text("The client's name for the request, or the one it was given.", "0f31c8f1b2a49d77-2a"),
+        "X-Request-Id": text("The id of the request: the client's own, or a new one.", "0f31c8f1b2a49d77-2a"),
         "X-Cache-Hit-true": {"description": "An entry was found.", "schema": {"type": "string", "const": "true"}},
         "X-Cache-Hit-false": {"description": "No entry was found.", "schema": {"type": "string", "const": "false"}},
         "X-Cache-TTL": {
@@ -229,33 +233,33 @@ fn headers() -> Value {
             "example": "\"1704067200000000\"",
         },
         "Cache-Control": {
-            "description": "A cache in front asks again each time, with the ETag.",
+            "description": "An HTTP cache in front must revalidate each time, with the ETag.",
             "schema": {"type": "string", "const": "no-cache"},
         },
-        "Keep-Alive": text("How long the connection stays open without a request.", "timeout=75"),
+        "Keep-Alive": text("How many seconds the connection stays open without a request.", "timeout=75"),
         "Cache-Status": text(
-            "Which tier answered, and why not a nearer one (RFC 9211).",
+            "Which tier answered, and why a nearer tier did not (RFC 9211).",
             "sidecache-shard; hit; ttl=3500; detail=a, sidecache-l1; fwd=miss",
         ),
-        "Warning": text("With an answer past its time (`stale_if_error`).", "111 sidecache \"Revalidation Failed\""),
+        "Warning": text("The entry is stale (`stale_if_error`).", "111 sidecache \"Revalidation Failed\""),
         "Retry-After": {
-            "description": "Seconds after which to ask again; absent where the outcome is unknown.",
+            "description": "Seconds to wait before a retry; absent if the outcome is unknown.",
             "schema": {"type": "integer", "minimum": 1},
             "example": 1,
         },
         "Content-Encoding": {
-            "description": "On the files of Swagger UI, which exist in this form alone, whatever `Accept-Encoding` says.",
+            "description": "The files of Swagger UI are always sent compressed, whatever `Accept-Encoding` says.",
             "schema": {"type": "string", "const": "gzip"},
         },
-        "Location": text("Where the job is.", "/api/v1/jobs/0f31c8f1b2a49d77-000001"),
+        "Location": text("The path of the job.", "/api/v1/jobs/0f31c8f1b2a49d77-000001"),
         "Preference-Applied": {
-            "description": "The preference of the request that was followed.",
+            "description": "The preference of the request that was applied.",
             "schema": {"type": "string", "const": "respond-async"},
         },
-        "Allow": text("What the route takes.", "GET,HEAD,PUT,DELETE"),
+        "Allow": text("The methods that the path supports.", "GET,HEAD,PUT,DELETE"),
     });
     for (name, header) in headers.as_object_mut().into_iter().flatten() {
-        // The answers to writes have an ETag always, and to reads as well: absent is what a miss has.
+        // `ETag` is required although a miss has none: the response of a miss does not list it.
         if !SOMETIMES.contains(&name.as_str()) || name == "ETag" {
             header["required"] = true.into();
         }
@@ -263,7 +267,7 @@ fn headers() -> Value {
     headers
 }
 
-/// What any path may answer, whatever is asked of it; `CrossSite` and `UnsupportedCondition` to what is no GET.
+/// Responses that do not depend on the call. `CrossSite` and `UnsupportedCondition` apply to every method except GET.
 fn anywhere() -> Value {
     let mut responses = json!({
         "NoSuchRoute": failures::response(StatusCode::NOT_FOUND, &[Code::NoSuchRoute]),
@@ -275,8 +279,8 @@ fn anywhere() -> Value {
         response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
     }
     responses["HeadTooLarge"] = json!({
-        "description": "The head of the request has more than 32 KiB or 100 headers; there is no body, \
-                        and no id, as the head was not read to its end.",
+        "description": "The head of the request has more than 32 KiB or more than 100 headers. The response has no \
+                        body, and no request id because the head was not read to its end.",
     });
     responses
 }

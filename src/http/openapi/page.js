@@ -1,4 +1,4 @@
-// Shows the document of this service; the validator that Swagger UI would ask is somebody else's.
+// Shows the OpenAPI document of this service. No validator: Swagger UI would send the document to a third party.
 window.ui = SwaggerUIBundle({
   url: new URL("openapi.json", document.baseURI).href,
   dom_id: "#swagger-ui",

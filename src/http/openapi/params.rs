@@ -1,5 +1,4 @@
-//! What calls take in their path and their headers. What they take in their query stands with the types that
-//! it is parsed into.
+//! Parameters in paths and headers. Query parameters are documented on the types that they are parsed into.
 
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -7,25 +6,25 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::schema;
 
-/// A namespace.
+/// The namespace in the path.
 pub enum InNamespace {}
 
-/// A namespace and a key.
+/// The namespace and the key in the path.
 pub enum OfEntry {}
 
-/// What a read of an entry asks for in its head.
+/// The request headers of a read.
 pub enum ReadHeaders {}
 
-/// What a flush asks for in its head.
+/// The request headers of a flush.
 pub enum FlushHeaders {}
 
-/// A job.
+/// The job in the path.
 pub enum OfJob {}
 
-/// Who a change is noted to come from.
+/// The request header that the audit trail records.
 pub enum ChangeHeaders {}
 
-/// A file of the page at `/docs`.
+/// The name of a file of the page at `/docs`.
 pub enum DocsFile {}
 
 impl IntoParams for InNamespace {
@@ -43,11 +42,15 @@ impl IntoParams for OfEntry {
 impl IntoParams for ReadHeaders {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            header("Cache-Control", "`no-cache`: the owning shard answers, and no copy in this process.", "no-cache"),
+            header(
+                "Cache-Control",
+                "`no-cache`: read from the owning shard, not from L1 in this process.",
+                "no-cache",
+            ),
             header(
                 "If-None-Match",
-                "ETags the client has; 304 if the entry's is among them, or `*`. Of no effect with `metadata=full`: what \
-                 is counted about an entry changes without its ETag.",
+                "The ETags that the client has, or `*`. If one of them is the ETag of the entry, the response is a \
+                 304. Ignored with `metadata=full`, because the access counts change without a new ETag.",
                 "\"1732190400000000\"",
             ),
         ]
@@ -58,7 +61,7 @@ impl IntoParams for FlushHeaders {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![header(
             "Prefer",
-            "`respond-async`: answer 202 with a job at once (RFC 7240). Other preferences are ignored.",
+            "`respond-async`: start a job and answer 202 at once (RFC 7240). Other preferences are ignored.",
             "respond-async",
         )]
     }
@@ -75,7 +78,7 @@ impl IntoParams for OfJob {
 
 impl IntoParams for ChangeHeaders {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![header("X-Forwarded-For", "Noted in the audit trail, as it was claimed.", "203.0.113.7")]
+        vec![header("X-Forwarded-For", "Recorded in the audit trail. The service does not verify it.", "203.0.113.7")]
     }
 }
 
@@ -88,16 +91,16 @@ impl IntoParams for DocsFile {
     }
 }
 
-/// The name of a request, which every call takes.
+/// The request id, which every call accepts.
 pub fn request_id() -> Parameter {
-    header("X-Request-Id", "A name for the request, given back with the answer; made where it is absent.", "7f3a-1")
+    header("X-Request-Id", "An id for the request; the response repeats it. If absent, a new one is made.", "7f3a-1")
 }
 
-/// The trace that a request belongs to, which every call takes.
+/// The trace that the request belongs to, which every call accepts.
 pub fn traceparent() -> Parameter {
     header(
         "Traceparent",
-        "The trace that the request belongs to (<https://www.w3.org/TR/trace-context/>); one that is none is passed over.",
+        "The trace that the request belongs to (<https://www.w3.org/TR/trace-context/>); ignored if it is invalid.",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     )
 }
@@ -113,15 +116,15 @@ fn namespace() -> Parameter {
 fn key() -> Parameter {
     of(json!({
         "name": "key", "in": "path", "required": true, "schema": schema::key(), "example": "user_123",
-        "description": "Percent-encoded: a `/` of the key is `%2F`. `stats` is no key of an entry; the keys \
-                        `mget` and `mset` are as others are, but for POST.",
+        "description": "Percent-encoded: write a `/` in the key as `%2F`. The key `stats` is reserved. `mget`, \
+                        `mset` and `mdelete` are valid keys, but a POST to their paths is a batch.",
     }))
 }
 
-/// The example is in the text: Swagger UI would fill it in and send it, though nobody asked for it.
+/// The example is part of the description. Swagger UI would send an `example` field as the value by default.
 fn header(name: &str, description: &str, example: &str) -> Parameter {
     of(json!({
-        "name": name, "in": "header", "required": false, "description": format!("{description} For instance `{example}`."),
-        "schema": {"type": "string"},
+        "name": name, "in": "header", "required": false, "schema": {"type": "string"},
+        "description": format!("{description} Example: `{example}`."),
     }))
 }

@@ -1,4 +1,4 @@
-//! What answers of the document are made of: responses, schemas and headers by reference, examples by name.
+//! Builds the responses of the document: JSON responses, references to schemas and headers, and named examples.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use crate::http::error::Code;
 
 pub type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// Responses that come together.
+/// The responses of one call, by status.
 pub struct Answers(pub Responses);
 
 impl Answers {
-    /// The errors of these codes.
+    /// The errors with these codes.
     pub fn errors(sets: &[&[Code]]) -> Self {
         let by_status = failures::responses(sets);
         Self(by_status.into_iter().map(|(status, response)| (status.as_str().to_owned(), of(response))).collect())
     }
 
-    /// And this, which may stand in for the errors of that status.
+    /// Adds a response. It replaces the errors of that status.
     pub fn and(mut self, status: StatusCode, response: Value) -> Self {
         self.0.insert(status.as_str().to_owned(), of(response));
         self
     }
 
-    /// And JSON of a schema of the components, with examples by name.
+    /// Adds a JSON response: the name of a schema in the components, and named examples.
     pub fn json(self, status: StatusCode, description: &str, schema: &str, examples: Value) -> Self {
         self.and(status, json_response(description, &refer("schemas", schema), &[], examples))
     }
 
-    /// The same of a status that errors of these codes have as well.
+    /// Adds a JSON response whose status is also the status of errors with these codes.
     pub fn json_or_errors(
         self,
         status: StatusCode,
@@ -63,7 +63,7 @@ pub fn refer(kind: &str, name: &str) -> Value {
     json!({"$ref": format!("#/components/{kind}/{name}")})
 }
 
-/// References to headers of the components; one of another name than in the components is `name=component`.
+/// References to headers in the components. `name=component` refers to a header that has another name there.
 pub fn headers(names: &[&str]) -> Value {
     let pairs = names.iter().map(|name| {
         let (name, component) = name.split_once('=').unwrap_or((name, name));

@@ -1,5 +1,5 @@
-//! Schemas that no type of the code has of itself: the words of the model with their limits, the words that
-//! answers choose from, and the bodies that are written by hand.
+//! Schemas that cannot be derived from a type: the types of the model with their limits, the fixed words in
+//! responses, and the bodies that the code writes as bytes.
 
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -10,11 +10,11 @@ use crate::http::extract::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::jobs::Kind;
 use crate::model::{EvictionPolicy, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
 
-/// What keys, tags and patterns are made of; their limits are in bytes, which a schema cannot count: it says
-/// characters, and a text beyond ASCII ends earlier.
+/// The characters of keys, tags and patterns. Their limits are in bytes, but a schema counts characters: text that is
+/// not ASCII reaches the limit earlier than the schema says.
 const NO_CONTROL: &str = r"^[^\u0000-\u001F\u007F-\u009F]+$";
 
-/// The schema that this JSON is.
+/// Converts JSON to a schema.
 pub fn of(schema: Value) -> RefOr<Schema> {
     super::typed(schema)
 }
@@ -38,7 +38,7 @@ fn or_null(mut schema: Value) -> RefOr<Schema> {
 }
 
 pub fn namespace() -> Value {
-    // Neither `.` nor `..`: up to two dots in front of something else, or more dots.
+    // Excludes `.` and `..`: at most two dots before another character, or at least three dots.
     let pattern = r"^(\.{0,2}[A-Za-z0-9_-][A-Za-z0-9_.-]*|\.{3}[A-Za-z0-9_.-]*)$";
     json!({"type": "string", "pattern": pattern, "maxLength": Namespace::MAX_LEN})
 }
@@ -50,7 +50,7 @@ pub fn key() -> Value {
 pub fn keys() -> RefOr<Schema> {
     of(json!({
         "type": "array", "maxItems": 1000,
-        "items": {"type": "string", "description": "One that is no valid key has the error `invalid_key` in the answer."},
+        "items": {"type": "string", "description": "An invalid key has the error `invalid_key` in the response."},
     }))
 }
 
@@ -71,7 +71,7 @@ fn seconds(least: u64, description: &str) -> Value {
 }
 
 pub fn ttl() -> RefOr<Schema> {
-    or_null(seconds(1, "Seconds to live; absent or null: the namespace's `default_ttl`."))
+    or_null(seconds(1, "TTL in seconds; absent or null: the namespace's `default_ttl`."))
 }
 
 pub fn tag() -> RefOr<Schema> {
@@ -82,7 +82,7 @@ pub fn tags() -> RefOr<Schema> {
     let tag = text(Tag::MAX_LEN, "sidecache-tag", "A tag");
     or_null(json!({
         "type": "array", "items": tag, "maxItems": Tags::MAX,
-        "description": "Names under which entries can be listed and flushed together; repetitions are kept once.",
+        "description": "Labels: entries with the same tag can be listed or flushed together. Duplicates are dropped.",
     }))
 }
 
@@ -90,15 +90,15 @@ pub fn pattern() -> RefOr<Schema> {
     of(text(
         Pattern::MAX_LEN,
         "sidecache-pattern",
-        "A glob as in Redis: `*`, `?`, `[abc]`, `[a-c]`, `[^a]`, and `\\` before what is meant literally",
+        "A glob as in Redis: `*`, `?`, `[abc]`, `[a-c]`, `[^a]`, and `\\` before a literal character",
     ))
 }
 
-/// Opaque: as the page before gave it.
+/// A cursor: opaque to clients.
 fn cursor(of_what: &str) -> RefOr<Schema> {
     of(json!({
         "type": "string", "format": format!("sidecache-{of_what}-cursor"),
-        "description": "`cursor` of the page before, as it was given.",
+        "description": "The `cursor` of the previous page, unchanged.",
     }))
 }
 
@@ -155,24 +155,27 @@ pub fn eviction_policy() -> RefOr<Schema> {
 }
 
 pub fn asked_default_ttl() -> RefOr<Schema> {
-    or_null(seconds(0, "TTL of entries written without one; 0: they never expire."))
+    or_null(seconds(0, "TTL in seconds of entries that are written without a TTL; 0: they never expire."))
 }
 
 pub fn asked_stale_if_error() -> RefOr<Schema> {
-    or_null(seconds(0, "For how long past its time a copy may stand in while the owning shard fails; 0: never."))
+    or_null(seconds(0, "For how many seconds after its expiry a copy is served if the owning shard fails; 0: never."))
 }
 
 pub fn asked_max_size_mb() -> RefOr<Schema> {
     or_null(json!({
         "type": "integer", "minimum": 0, "maximum": Policy::MAX_SIZE_MB,
-        "description": "Quota in MiB: of each entry value, key, tags and 384 bytes count; 0: none of its own.",
+        "description": "Quota in MiB; 0: no quota. Each entry counts its value, key and tags, plus 384 bytes.",
     }))
 }
 
 pub fn asked_eviction_policy() -> RefOr<Schema> {
     let mut names: Vec<Value> = EvictionPolicy::ALL.map(EvictionPolicy::as_str).map(Value::from).into();
     names.push(Value::Null);
-    of(json!({"type": ["string", "null"], "enum": names, "description": "Who goes when the quota is reached."}))
+    of(json!({
+        "type": ["string", "null"], "enum": names,
+        "description": "Which entries are evicted when the quota is reached.",
+    }))
 }
 
 pub fn partial() -> RefOr<Schema> {
@@ -195,7 +198,7 @@ pub fn connection_state() -> RefOr<Schema> {
     one_of(["connected", "disconnected"])
 }
 
-/// `refused`: the shard is there, and its findings say why it cannot be used.
+/// `refused`: the shard is reachable but cannot be used; its findings say why.
 pub fn shard_state() -> RefOr<Schema> {
     one_of(["connected", "disconnected", "refused"])
 }
@@ -226,7 +229,7 @@ pub fn l1() -> RefOr<Schema> {
         "type": "object",
         "required": ["entries", "bytes", "max_bytes", "hits"],
         "properties": {"entries": count, "bytes": count, "max_bytes": count, "hits": count},
-        "description": "Its copies; `max_bytes` is 0 where L1 is off, `hits` counts from its start.",
+        "description": "L1 of the instance: `max_bytes` is 0 if L1 is off, `hits` counts since the start.",
     }))
 }
 
@@ -234,7 +237,7 @@ pub fn load() -> RefOr<Schema> {
     let latency = |percent: u8| {
         json!({
             "type": ["integer", "null"], "minimum": 0,
-            "description": format!("{percent} % of the operations of the last minute took at most so many µs."),
+            "description": format!("{percent} % of the operations of the last minute took at most this many µs."),
         })
     };
     of(json!({
@@ -245,14 +248,14 @@ pub fn load() -> RefOr<Schema> {
             "p50_us": latency(50),
             "p99_us": latency(99),
         },
-        "description": "What it was asked lately.",
+        "description": "The recent load of the instance.",
     }))
 }
 
 pub fn failed_keys() -> RefOr<Schema> {
     of(json!({
         "type": "object", "additionalProperties": {"$ref": "#/components/schemas/ErrorCode"},
-        "description": "What kept each key from being stored; absent when nothing did.",
+        "description": "The error of each key that failed; absent if no key failed.",
     }))
 }
 
@@ -268,7 +271,7 @@ impl ToSchema for Code {
     }
 }
 
-/// The answers whose JSON is written by hand, around values as they came.
+/// The responses that the code writes as bytes, because they contain stored values byte for byte.
 pub fn written_by_hand() -> [(&'static str, Value); 3] {
     let date = json!({"type": "string", "format": "date-time"});
     let count = json!({"type": "integer", "minimum": 0});
@@ -278,7 +281,7 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
         "properties": {
             "ttl_remaining": {
                 "type": ["integer", "null"], "minimum": 0,
-                "description": "Seconds left, rounded up; null: it never expires. 0 only of a stale answer.",
+                "description": "Seconds left, rounded up; null: the entry never expires. 0: the entry is stale.",
             },
             "created_at": date,
             "expires_at": {"type": ["string", "null"], "format": "date-time", "description": "With `metadata=full`."},
@@ -303,11 +306,11 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
         "type": "object",
         "required": ["value", "found"],
         "properties": {
-            "value": {"description": "Null where nothing was found."},
+            "value": {"description": "Null if nothing was found."},
             "found": {"type": "boolean"},
-            "stale": {"const": true, "description": "A copy past its time, as the key's shard failed."},
+            "stale": {"const": true, "description": "The value is an expired copy, because the key's shard failed."},
             "error": {"$ref": "#/components/schemas/ErrorCode"},
-            "detail": {"type": "string", "description": "What stands in the way, where that is known."},
+            "detail": {"type": "string", "description": "The cause and what to do, if the error is `foreign_type`."},
         },
         "additionalProperties": false,
     });
@@ -318,7 +321,10 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
             "results": {"type": "object", "additionalProperties": fetched, "description": "By key."},
             "hits": count,
             "misses": count,
-            "errors": {"type": "integer", "minimum": 1, "description": "Keys that are invalid, or whose shard failed; absent when there are none."},
+            "errors": {
+                "type": "integer", "minimum": 1,
+                "description": "How many keys are invalid or belong to a shard that failed; absent if there are none.",
+            },
         },
         "additionalProperties": false,
     });

@@ -1,14 +1,14 @@
-//! The document is whole, true to the router and to the table of codes, and as it is committed.
+//! The document is complete, matches the router and the table of error codes, and equals the committed file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
 
-/// Set it to write the committed document anew.
+/// The environment variable that makes the test rewrite the committed document.
 const RENEW: &str = "OPENAPI";
 
-/// The paths of the router, as they stand in its text.
+/// The paths in the source code of the router.
 fn routes() -> BTreeSet<&'static str> {
     let router = include_str!("../mod.rs");
     router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
@@ -21,7 +21,7 @@ fn every_route_is_documented_and_nothing_else() {
     assert_eq!(routes(), paths.keys().map(String::as_str).collect());
 }
 
-/// The codes that the schemas under `value` choose from.
+/// Collects the codes that the schemas under `value` list.
 fn codes(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -36,7 +36,7 @@ fn codes(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_code_is_an_answer_of_some_call() {
+fn every_code_is_documented_for_some_call() {
     let document = openapi();
     let mut found = BTreeSet::new();
     codes(&document["paths"], &mut found);
@@ -46,7 +46,7 @@ fn every_code_is_an_answer_of_some_call() {
     assert_eq!(document["components"]["schemas"]["ErrorCode"]["enum"].as_array().unwrap().len(), Code::ALL.len());
 }
 
-/// Every `$ref` under `value`.
+/// Collects every `$ref` under `value`.
 fn references<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
     match value {
         Value::Object(fields) => {
@@ -59,7 +59,7 @@ fn references<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_schema_is_used() {
+fn every_reference_resolves_and_every_schema_is_used() {
     let document = openapi();
     let mut found = BTreeSet::new();
     references(&document, &mut found);
@@ -73,7 +73,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
 }
 
 #[test]
-fn operations_have_names_of_their_own() {
+fn operation_ids_are_unique() {
     let document = openapi();
     let mut names = BTreeSet::new();
     for operation in
@@ -86,7 +86,7 @@ fn operations_have_names_of_their_own() {
 }
 
 #[test]
-fn the_committed_document_is_this_one() {
+fn the_committed_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
     let text = serde_json::to_string_pretty(&openapi()).unwrap() + "\n";
     if std::env::var_os(RENEW).is_some() {
@@ -96,7 +96,7 @@ fn the_committed_document_is_this_one() {
     let line = committed.lines().zip(text.lines()).position(|(committed, now)| committed != now);
     assert!(
         committed == text,
-        "docs/openapi.json is not what the code says (from line {:?} on): look at the change, and `make openapi` renews it",
+        "docs/openapi.json differs from the code (from line {:?} on): check the change, then run `make openapi`",
         line.map(|line| line + 1)
     );
 }
