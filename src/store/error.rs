@@ -25,13 +25,13 @@ pub enum Error {
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
     /// Living instances use a different set of shards, so this instance must not serve any shard.
-#[error("other instances use a different set of shards than this one")]
+    #[error("other instances use a different set of shards than this one")]
     RingMismatch,
     /// The shard is making room for the namespace, but there is not enough room yet.
     #[error("shard {shard} is making room")]
     MakingRoom { shard: String },
     /// The shard gave an answer that this program does not understand.
-#[error("unexpected answer of shard {shard}: {reason}")]
+    #[error("unexpected answer of shard {shard}: {reason}")]
     Protocol { shard: String, reason: String },
 }
 

@@ -48,8 +48,8 @@ use crate::workers::{self, Workers};
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
 
-/// Messages that may wait for a slow subscriber before some are dropped and it is told so; and the same number for
-/// the events of connections without messages. The library allocates the memory at once.
+/// How many messages may wait for a slow subscriber before messages are dropped and it is told so. [`EVENTS`] is the
+/// limit for connections that receive only events. The library allocates the memory at once.
 const MESSAGES: usize = 4 * 1024;
 pub const EVENTS: usize = 32;
 
@@ -229,7 +229,7 @@ impl Shard {
             }
             sleep(pause).await;
             self.metrics.retries.increment(party.operations().into());
-let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remaining time".to_owned()));
+            let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remaining time".to_owned()));
             result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
             if !is_worth_another(&result) {
                 break;
@@ -311,7 +311,7 @@ let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remain
                 if let Refusal::NotPrimary(reason) = &refusal
                     && lane.replace()
                 {
-                    tracing::warn!(shard = %self.name, reason, "a connection leads to a server that takes no writes and is replaced");
+                    tracing::warn!(shard = %self.name, reason, "replacing a connection whose server takes no writes");
                     self.metrics.primary_changes.increment(1);
                 }
                 Err(refusal)
@@ -325,7 +325,7 @@ let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remain
         self.metrics.breaker_openings.increment(1);
         if left == State::Closed {
             let reason = self.trouble.last().unwrap_or_else(|| "no answers".to_owned());
-            tracing::warn!(shard = %self.name, reason, "the shard does not answer and gets no requests until it does");
+            tracing::warn!(shard = %self.name, reason, "the shard does not answer; no requests until it does");
         }
         // Idle connections may be broken as well without having noticed it.
         self.lanes.iter().for_each(Lane::doubt);
