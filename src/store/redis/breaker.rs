@@ -228,11 +228,7 @@ mod tests {
     fn a_connection_that_stays_away_opens_it_and_one_that_broke_does_not() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         for _ in 0..1000 {
-            assert_eq!(
-                breaker.failed(Failure::NotConnected, 1, now),
-                None,
-                "many failures at once are one broken connection"
-            );
+            assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "one broken connection");
         }
         assert_eq!(breaker.failed(Failure::NotConnected, 1, now + PATIENCE), Some(State::Closed));
     }

@@ -279,11 +279,7 @@ mod tests {
         let (small, large) = ((1, 0), (1, BYTES_PER_SCRIPT));
         assert!(divided(&[], 100).is_empty());
         assert_eq!(divided(&[small; 7], 3), [vec![small; 3], vec![small; 3], vec![small]]);
-        assert_eq!(
-            divided(&[(5, 0); 2], 3),
-            [[(5, 0)], [(5, 0)]],
-            "an operation with more keys than a script may have"
-        );
+        assert_eq!(divided(&[(5, 0); 2], 3), [[(5, 0)], [(5, 0)]], "more keys than a script may have");
         assert_eq!(divided(&[small, large, large, small], 100), [vec![small, large], vec![large, small]]);
         assert_eq!(divided(&[(1, 2 * BYTES_PER_SCRIPT), small], 100).len(), 2);
         assert_eq!(divided(&[small; 3], 1).len(), 3, "each alone");

@@ -32,7 +32,7 @@ impl Shard {
         let configured = number("maxmemory").filter(|bytes| *bytes > 0);
         let mut findings = self.watch.findings();
         if let Some(reason) = self.trouble.last().filter(|_| !self.is_connected()) {
-            let predicate = format!("cannot be connected to: {reason}");
+            let predicate = format!("cannot be reached: {reason}");
             findings.push(Finding::new("not_connected", Severity::Degraded, &self.name, &predicate));
         }
         let is_used = self.belonging.is_settled() && self.watch.admit().is_ok();

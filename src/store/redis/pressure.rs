@@ -2,8 +2,8 @@
 //!
 //! Pure: the inputs are readings of `INFO` and of the clock. A full shard is healthy as long as only entries are
 //! evicted that were not used for a while. Redis does not tell the age of evicted entries, but it evicts the least
-//! recently used first. So an entry is evicted about as long after its last use as it takes to evict all evictable
-//! entries: their number divided by the rate of evictions (Little's law).
+//! recently used first. So the time from an entry's last use to its eviction is about the number of evictable entries
+//! divided by the rate of evictions (Little's law).
 
 use std::time::Duration;
 
