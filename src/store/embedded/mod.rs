@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_the_largest_namespace_pays() {
+    async fn memory_is_bounded_and_the_largest_namespace_evicts() {
         let store = Embedded::new(1 << 20);
         for i in 0..10 {
             store.set(&key("small", i), kilobyte(), Quota::default()).await.unwrap();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_books_are_empty_when_everything_was_deleted() {
+    async fn no_memory_is_counted_after_everything_was_deleted() {
         let store = Embedded::new(1 << 20);
         for i in 0..100 {
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();

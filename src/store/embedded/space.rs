@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_sees_every_key_that_lived_throughout_once() {
+    fn a_listing_returns_every_key_that_exists_throughout_exactly_once() {
         let space = filled(25);
         let mut seen = Vec::new();
         let mut after = Some(0);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_gives_up_its_own_entry() {
+    fn each_policy_evicts_the_right_entry() {
         use EvictionPolicy as P;
         let never = [None; 3];
         assert_eq!(pushed_out(P::Lru, never, &[0, 2]), Some(1));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_policy_puts_the_old_entries_in_its_order() {
+    fn a_new_policy_also_orders_the_old_entries() {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
         for i in [1, 2, 2] {
             space.get(&key(i)).0.unwrap();
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_larger_than_what_is_left_by_others_pushes_them_all_out() {
+    fn an_entry_as_large_as_the_quota_evicts_all_others() {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
         // Together with the overhead, exactly as large as the quota.
         let size = 1 + 2 * charged(&key(1), &write("1")) as usize;
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_counts_key_tags_and_overhead_and_forgets_them_with_the_entry() {
+    fn a_quota_charges_key_tags_and_overhead_until_the_entry_is_removed() {
         let (space, tags) = (Space::default(), Tags::parse(vec!["one".into(), "two".into()]).unwrap());
         let tagged = Write { tags, ..write("1234") };
         space.set(&key(10), tagged, Quota::default()).0.unwrap();

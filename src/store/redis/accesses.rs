@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_ever_new_keys_take_bounded_memory() {
+    fn reads_of_more_and_more_keys_use_bounded_memory() {
         let accesses = Accesses::new(Arc::default());
         for i in 0..MAX_ENTRIES + 1000 {
             accesses.add(key(i).borrowed());

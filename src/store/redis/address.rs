@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_elsewhere_when_two_lookups_in_a_row_find_nothing_known() {
+    fn two_lookups_in_a_row_with_only_new_addresses_mean_another_server() {
         let mut addresses = Addresses::default();
         assert!(!addresses.lead_elsewhere(set(&[1])), "the first");
         assert!(!addresses.lead_elsewhere(set(&[2])), "once");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_several_addresses_leads_to_all_of_them() {
+    fn lookups_that_return_some_of_several_addresses_mean_no_change() {
         let mut addresses = Addresses::default();
         for found in [&[1, 2][..], &[2, 3], &[3], &[1], &[2]] {
             assert!(!addresses.lead_elsewhere(set(found)), "{found:?}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_elsewhere_when_one_of_its_addresses_is_gone_for_good() {
+    fn an_address_that_is_gone_for_good_means_another_server() {
         let mut addresses = Addresses::default();
         assert!(!addresses.lead_elsewhere(set(&[1, 2])));
         for lookup in 1..MISSED {

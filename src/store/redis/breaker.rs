@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_again_and_again_opens_it() {
+    fn timeouts_in_a_row_open_it() {
         let (breaker, _) = open();
         assert!(breaker.admit(1).is_none());
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_stays_away_opens_it_and_one_that_broke_does_not() {
+    fn a_connection_that_stays_lost_opens_it_and_a_short_break_does_not() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         for _ in 0..1000 {
             assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "one broken connection");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn half_open_it_lets_a_few_through_and_closes_when_they_are_answered() {
+    fn half_open_it_allows_a_few_operations_and_closes_when_they_are_answered() {
         let (breaker, _) = open();
         breaker.try_again();
         let under_way: Vec<_> = (0..TRIALS).map(|_| breaker.admit(1).expect("one of the few")).collect();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_it_opened_says_nothing_of_the_trials() {
+    fn results_of_commands_sent_before_it_opened_do_not_count() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         let sent: Vec<_> = (0..20).map(|_| breaker.admit(1).expect("closed")).collect();
         let opened = sent.iter().filter_map(|operation| operation.failed(Failure::Silent, now)).count();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_while_half_open_opens_it_at_once() {
+    fn a_timeout_while_half_open_opens_it_at_once() {
         let (breaker, now) = open();
         breaker.try_again();
         assert_eq!(breaker.failed(Failure::Silent, 1, now), Some(State::HalfOpen));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_counts_as_the_operations_that_it_is_sent_for() {
+    fn a_command_counts_once_for_each_of_its_operations() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         assert_eq!(breaker.admit(SILENT_IN_A_ROW).unwrap().failed(Failure::Silent, now), Some(State::Closed));
         breaker.try_again();

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_hears_of_a_condition_once_a_second_at_most() {
+    fn a_condition_is_logged_at_most_once_a_second() {
         let mut conditions = Conditions::default();
         let lines: Vec<Line> =
             (0..=20).map(|tenth| conditions.note(Kind::Replica, "READONLY", at(tenth * 100))).collect();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_worked_ends_what_was_seen_before_but_not_a_lack_of_memory() {
+    fn a_successful_write_ends_earlier_conditions_except_a_lack_of_memory() {
         let mut conditions = Conditions::default();
         conditions.note(Kind::NoReplicas, "NOREPLICAS", at(0));
         conditions.note(Kind::OutOfMemory, "OOM", at(0));

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_holds_as_many_as_its_bounds_allow_and_at_least_one() {
+    fn a_script_takes_as_many_operations_as_its_limits_allow_and_at_least_one() {
         let (small, large) = ((1, 0), (1, BYTES_PER_SCRIPT));
         assert!(divided(&[], 100).is_empty());
         assert_eq!(divided(&[small; 7], 3), [vec![small; 3], vec![small; 3], vec![small]]);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_stand_together_goes_by_itself() {
+    fn operations_that_may_not_be_together_get_separate_scripts() {
         let scripts = scripts_of(vec![1, 1, 2, 2, 1], 100, |_| Load::READ, |a, b| a == b);
         assert_eq!(scripts, [vec![1, 1], vec![2, 2], vec![1]]);
     }

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_as_it_was_written() {
+    fn a_record_is_parsed_as_it_was_written() {
         let past = [(generation(3, &["a"]), Until::Settled), (generation(4, &["a", "c"]), Until::At(7))];
         let record = Record {
             shard: "a".into(),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_missed_a_ring_nobody_knows_is_void() {
+    fn the_data_of_a_shard_that_missed_an_unknown_ring_is_void() {
         let old =
             adopted("a", &generation(1, &["a", "b"]), &BTreeSet::new(), &Seen { record: None, has_data: false });
         assert!(old.is_clean);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forgotten_rings_made_void_stays_void() {
+    fn entries_made_void_by_dropped_rings_stay_void() {
         let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), Until::At(number * 10)));
         let record = Record {
             shard: "a".into(),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rings_of_one_number_are_told_apart() {
+    fn two_rings_with_the_same_number_get_a_new_number() {
         let fresh = |shard: &str, of: &[&str]| {
             adopted(shard, &generation(1, of), &BTreeSet::new(), &Seen { record: None, has_data: false })
         };

@@ -258,7 +258,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
-        fn no_old_copy_is_ever_seen_and_keys_that_did_not_move_stay(
+        fn no_old_value_is_ever_read_and_keys_that_did_not_move_stay(
             steps in prop::collection::vec((0u8..16, any::<u8>(), any::<u8>(), 0..KEYS), 1..400)
         ) {
             let mut world = World { rings: RINGS.take(), ..World::default() };

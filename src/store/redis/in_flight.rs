@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_the_most_are_under_way() {
+    fn operations_above_the_limit_are_refused() {
         let in_flight = InFlight::new(2);
         let (first, second) = (in_flight.enter(), in_flight.enter());
         assert!(first.is_some() && second.is_some() && in_flight.enter().is_none());

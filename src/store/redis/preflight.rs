@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_told_with_the_line_that_grants_it_whatever_the_release() {
+    fn a_missing_right_is_reported_with_the_command_that_grants_it_on_every_release() {
         for error in [
             "ERR The user executing the script can't run this command or subcommand",
             "ERR ACL failure in script: User shop has no permissions to run the 'hset' command",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_command_is_told_as_such_and_info_is_not_needed() {
+    fn a_renamed_command_is_reported_and_info_is_optional() {
         let found = found(&[
             ("INFO", "", "ERR unknown command 'INFO', with args beginning with: "),
             ("ZADD", "cache:..:preflight", "ERR Unknown Redis command called from script"),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_refuses_writes_at_present_is_degraded_and_not_given_up() {
+    fn a_server_that_refuses_writes_at_present_is_degraded_and_not_refused() {
         let found = found(&[("UNLINK", "cache:..:preflight", "MISCONF Redis is configured to save")]);
         assert_eq!((found[0].0, found[0].1), ("cannot_save", Severity::Degraded));
     }

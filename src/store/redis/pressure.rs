@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn info_is_read() {
+    fn info_is_parsed() {
         let info = "used_memory:100\r\nmaxmemory:0\r\ntotal_system_memory:500\r\nmaxmemory_policy:volatile-lru\r\n\
                     evicted_keys:7\r\ndb0:keys=5,expires=3,avg_ttl=0\r\ndb1:keys=1,expires=1,avg_ttl=0\r\n";
         let reading = Reading { used_bytes: 100, limit_bytes: 500, evicted: 7, evictable: 4 };
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_shard_that_turns_over_slowly_is_healthy() {
+    fn a_full_shard_that_evicts_slowly_is_healthy() {
         let mut pressure = Pressure::default();
         for second in (0..60).step_by(2) {
             // At 5 evictions per second of 1,000 entries, entries go 200 s after their last use.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_evicts_what_was_just_used_is_told_until_it_stops() {
+    fn evictions_of_recently_used_entries_are_reported_until_they_stop() {
         let mut pressure = Pressure::default();
         pressure.read(evicted(10, 1_000), at(0));
         assert!(pressure.finding("a", at(0)).is_none(), "the first count does not tell when");

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_system_speak_in_words() {
+    fn errors_of_the_operating_system_have_readable_texts() {
         assert_eq!(words_of(io::Error::from_raw_os_error(111)), "Connection refused");
         assert_eq!(words_of(ErrorKind::UnexpectedEof.into()), "unexpected end of file");
         assert_eq!(words_of(ErrorKind::NotConnected.into()), "NotConnected");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_stays_as_it_is() {
+    fn error_texts_of_a_server_stay_unchanged() {
         for text in ["WRONGPASS invalid username-password pair", "ERR error: { \"a\" }", "Kind of a failure", ""] {
             assert_eq!(words(text), text);
         }

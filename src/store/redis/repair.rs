@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_what_it_is_of_which_namespace() {
+    fn a_name_shows_its_kind_and_its_namespace() {
         let users = Namespace::parse("users").unwrap();
         let entry = |name| match kind_of(name, &users) {
             Some(Kind::Entry(key)) => Some(key.to_owned()),

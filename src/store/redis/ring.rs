@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_of_the_hashes() {
+    fn shares_match_the_distribution_of_hashes() {
         for names in [&["a"] as &[_], &["a", "b", "c"], &["eu", "us", "asia", "africa"]] {
             let ring = Ring::new(names);
             let shares = ring.shares();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_tell_sets_of_names_apart() {
+    fn different_sets_of_names_have_different_versions() {
         let version = |names: &[&str]| Ring::new(names).version().to_owned();
         // Frozen, because instances of different releases compare their versions.
         assert_eq!(version(&["a", "b", "c"]), "8ed8a2bd733d051a");
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_the_configuration_decides_nothing(hash in any::<u64>()) {
+        fn the_order_of_the_configuration_does_not_matter(hash in any::<u64>()) {
             let (one, other) = (["a", "b", "c"], ["c", "a", "b"]);
             let first = one[usize::from(Ring::new(&one).route(hash))];
             let second = other[usize::from(Ring::new(&other).route(hash))];

@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn servers_go_by_their_own_names_and_by_the_version_that_they_are_compatible_with() {
+    fn servers_have_their_own_name_and_the_redis_version_they_are_compatible_with() {
         let info = ServerInfo::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n");
         assert_eq!((info.name.as_deref(), info.version), (Some("Valkey 8.1.0"), Some(Version(7, 2))));
     }
 
     #[test]
-    fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
+    fn a_primary_that_accepts_writes_without_its_replicas_gets_a_warning() {
         let guarded = "min_slaves_good_slaves:1\r\n";
         let info = "role:master\r\nconnected_slaves:1\r\n";
         assert_eq!(codes(info), [("unguarded_failover", Severity::Warning)]);
