@@ -1,7 +1,7 @@
 //! The store of entries: the trait that every store implements, and its two implementations.
 //!
-//! A store decides nothing about policy or protocol. Each of its operations is atomic: a write and all of its
-//! bookkeeping happen in one step, or not at all.
+//! A store decides nothing about policy or protocol. A write and all of its bookkeeping happen in one step, or not at
+//! all.
 
 mod cursor;
 pub mod embedded;

@@ -16,7 +16,7 @@ pub struct RingCount {
     pub instances: u64,
 }
 
-/// Another process that uses a shard.
+/// A process that uses a shard.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
     pub id: String,
@@ -38,7 +38,7 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Survey {
     pub health: ShardHealth,
-    /// `None` if the server did not tell.
+    /// `None` if the server did not report it.
     pub role: Option<Role>,
     /// Entries by the stored totals; `None` if they were not counted in time.
     pub keys: Option<u64>,

@@ -66,7 +66,8 @@ impl Addresses {
     }
 }
 
-/// The host name and port of a shard. `None` for a shard with an IP address, or with Sentinels, which tell addresses.
+/// The host name and port of a shard. `None` for a shard with an IP address, and for a shard with Sentinels, which
+/// report addresses.
 pub fn name_of(config: &ShardConfig) -> Option<(String, u16)> {
     match &config.endpoint.server {
         ServerConfig::Centralized { server } if server.host.parse::<IpAddr>().is_err() => {
@@ -100,8 +101,8 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 
 impl Shard {
     /// Replaces all connections of the shard because they lead to different servers, for example behind a proxy that
-    /// keeps old sessions. Does so at most once per [`APART_PAUSE`], because a record that changes again and again
-    /// looks the same.
+    /// keeps old sessions. Does so at most once per [`APART_PAUSE`], because frequent changes of the record look the
+    /// same.
     pub fn leave_servers_apart(&self) {
         let now = Moment::now();
         let mut left = self.left_apart.lock();

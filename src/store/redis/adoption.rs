@@ -77,7 +77,7 @@ impl Redis {
     }
 }
 
-/// Keeps the records of all shards.
+/// Keeps the records of all shards up to date.
 struct Keeper {
     names: Names,
     shards: Vec<Arc<Shard>>,

@@ -42,8 +42,8 @@ pub struct Belonging {
     voided: AtomicBool,
     /// Wakes the task that keeps the record. Notified when an operation or a proof found another record, or none.
     pub doubted: Notify,
-    /// How often this process suspected that the server was replaced by one that does not tell its run id. Every
-    /// instance must then void its copies.
+    /// How often this process suspected that the server was replaced by one that reports no run id. Every instance
+    /// must then void its copies.
     suspicions: AtomicU64,
     /// How many of these suspicions led to a new incarnation.
     answered_suspicions: AtomicU64,
@@ -122,7 +122,7 @@ impl Belonging {
         self.voided.swap(false, Ordering::AcqRel)
     }
 
-    /// Records the suspicion that the server was replaced by one that does not tell its run id.
+    /// Records the suspicion that the server was replaced by one that does not report its run id.
     pub fn suspect(&self) {
         self.suspicions.fetch_add(1, Ordering::AcqRel);
         self.doubted.notify_one();
@@ -171,7 +171,7 @@ impl Belonging {
     }
 }
 
-/// What `sidecache:ring` holds on a shard, and which server it is.
+/// The ring record that is stored on a shard, and the run id of the server.
 pub struct Found {
     pub seen: Seen,
     /// The server's run id; empty if the user may not ask for it.

@@ -182,8 +182,8 @@ impl Conditions {
         seen.filter(move |(_, seen)| now.since(seen.last) <= CURRENT).map(|(kind, seen)| (kind, seen.reply.as_str()))
     }
 
-    /// Everything that a write needs worked after `moment`, so conditions last seen before it are over. This says
-    /// nothing about memory, because the write needed none.
+    /// A write succeeded after `moment`, so conditions last seen before it are over. This says nothing about memory,
+    /// because the write needed none.
     pub fn disprove(&mut self, moment: Moment) {
         for (kind, slot) in Kind::ALL.into_iter().zip(&mut self.0) {
             if kind != Kind::OutOfMemory && slot.as_ref().is_some_and(|seen| seen.last <= moment) {

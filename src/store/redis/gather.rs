@@ -7,8 +7,8 @@
 //!                         a task that yields                                  and sends the scripts
 //! ```
 //!
-//! For this process and for Redis, a command costs more than one more entry in a command. No operation waits for a
-//! timer or for operations in flight: an operation that is alone is sent at once, and a shard that hangs delays
+//! A separate command costs this process and Redis more than an additional entry in a command. No operation waits for
+//! a timer or for operations in flight: an operation that is alone is sent at once, and a shard that hangs delays
 //! operations no longer than it would without this. The task does not depend on the requests in the queue: if one is
 //! cancelled, the others continue, and its write is still executed, unless the shard is still making room for it.
 //!

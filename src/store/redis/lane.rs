@@ -142,7 +142,7 @@ impl Lane {
         matches!(timeout(PING_TIMEOUT, self.client.ping::<()>(None)).await, Ok(Ok(())))
     }
 
-    /// Must be called after the connection has answered: what the Sentinels said before that proves nothing.
+    /// Must be called after the connection has answered: an earlier statement of the Sentinels proves nothing.
     async fn leads_to_the_primary(&self) -> bool {
         let Some(sentinels) = &self.sentinels else { return true };
         // If no Sentinel answers, the connection stays: a shard must not fail together with its Sentinels.

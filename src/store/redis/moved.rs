@@ -32,7 +32,7 @@ const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
 
 /// Keys that one script lists, keys that one script deletes, and Redis keys that one SCAN looks at. After a step, the
-/// walk pauses for this multiple of the step's duration.
+/// walk pauses for [`REST`] times the step's duration, at most [`REST_MAX`].
 const LISTED_PER_SCRIPT: usize = 250;
 const PURGED_PER_SCRIPT: usize = 25;
 const SCANNED_PER_STEP: usize = 1000;

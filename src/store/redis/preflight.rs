@@ -1,7 +1,7 @@
 //! Examines a server over a separate connection: can sidecache run on it with the rights of its user, and if not,
 //! what must be changed?
 //!
-//! `INFO` tells version, role and settings. A script tries every command and every key prefix that sidecache uses
+//! `INFO` shows version, role and settings. A script tries every command and every key prefix that sidecache uses
 //! (`lua/preflight.lua`), and a SUBSCRIBE tries the channels. **Other clients do not notice this:** the keys have
 //! names that no entry can have, and nothing is published on the invalidation channel.
 

@@ -84,7 +84,7 @@ impl Shard {
         self.run_upkeep(&scripts::ANNOUNCE, Effect::Write, arguments, reply::number).await.map(drop)
     }
 
-    /// The rings of the other living instances; `None` if the shard does not tell.
+    /// The rings of the other living instances; `None` if the shard does not answer.
     pub async fn living_rings(&self, instance: &str) -> Option<Vec<RingCount>> {
         let arguments = || vec![Value::from_static_str(LIVING_MS), Value::from(instance)];
         self.run_upkeep(&scripts::COUNT_RINGS, Effect::Read, arguments, rings).await.ok()

@@ -1,7 +1,7 @@
 //! Whether a shard has enough memory: how much it uses, and whether Redis itself evicts young entries.
 //!
 //! Pure: the inputs are readings of `INFO` and of the clock. A full shard is healthy as long as only entries are
-//! evicted that were not used for a while. Redis does not tell the age of evicted entries, but it evicts the least
+//! evicted that were not used for a while. Redis does not report the age of evicted entries, but it evicts the least
 //! recently used first. So the time from an entry's last use to its eviction is about the number of evictable entries
 //! divided by the rate of evictions (Little's law).
 
@@ -25,7 +25,7 @@ pub const NAMED: usize = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     pub used_bytes: u64,
-    /// `maxmemory`, or the machine's memory if that is not set; 0 if the server does not tell.
+    /// `maxmemory`, or the machine's memory if that is not set; 0 if the server does not report it.
     pub limit_bytes: u64,
     /// Keys evicted since the server started.
     pub evicted: u64,
@@ -167,7 +167,7 @@ mod tests {
     fn evictions_of_recently_used_entries_are_reported_until_they_stop() {
         let mut pressure = Pressure::default();
         pressure.read(evicted(10, 1_000), at(0));
-        assert!(pressure.finding("a", at(0)).is_none(), "the first count does not tell when");
+        assert!(pressure.finding("a", at(0)).is_none(), "the first count does not show when keys were evicted");
         pressure.read(evicted(410, 1_000), at(2));
         pressure.hold(vec![("small".into(), 1 << 20), ("empty".into(), 0), ("large".into(), 20 << 20)]);
         let text = pressure.finding("a", at(2)).unwrap().text;

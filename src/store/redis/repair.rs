@@ -32,7 +32,8 @@ const WALKER: &str = "sidecache:repairer";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// Entries that one script adds. After a step, the walk pauses for this multiple of the step's duration.
+/// Entries that one script adds. After a step, the walk pauses for [`REST`] times the step's duration, at most
+/// [`REST_MAX`].
 const ADOPTED_PER_SCRIPT: usize = 25;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);

@@ -28,7 +28,7 @@ use crate::store::Error;
 /// The pause between two scripts that make room. A script runs for about as long.
 const REST: Duration = Duration::from_millis(2);
 
-/// A namespace on a full shard gives up one part in this many of its bytes at a time, at least one entry.
+/// A namespace on a full shard gives up 1/[`PART`] of its bytes at a time, at least one entry.
 const PART: u64 = 16;
 
 /// The most scripts for one such part, and how often a write may request another part.
@@ -143,7 +143,7 @@ impl Shard {
         Err(self.refused_for_memory())
     }
 
-    /// How many bytes the server uses above its limit; 0 if it does not tell.
+    /// How many bytes the server uses above its limit; 0 if it does not report this.
     async fn missing_memory(&self) -> u64 {
         let info = self.info("memory").await.unwrap_or_default();
         let number = |name| field(&info, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Watches which server is the primary of a shard according to its Sentinels.
 //!
 //! A connection leads to the server that was the primary when the connection was made. A primary that was suspended
-//! or cut off while another one took over does not know that when it returns. Until a Sentinel tells it, after some
+//! or cut off while another one took over does not know that when it returns. Until a Sentinel tells it, after about
 //! ten seconds, it accepts writes that will be lost, and answers reads with old values. So the Sentinels are asked
 //! several times within the staleness bound, and connections to any other server than the one they report are
 //! replaced. A connection that was silent is not used again before the Sentinels confirm it (see `lane`): a failover

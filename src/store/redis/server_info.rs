@@ -26,7 +26,7 @@ impl Version {
 /// What is known about a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerInfo {
-    /// For example `Redis 7.0.15` or `Valkey 8.1.0`; `None` if the server did not tell.
+    /// For example `Redis 7.0.15` or `Valkey 8.1.0`; `None` if the server did not report it.
     pub name: Option<String>,
     /// The version of Redis that it is compatible with.
     pub version: Option<Version>,
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((findings[0].code, findings[0].severity), ("old_version", Severity::Refused));
         assert!(findings[0].text.starts_with("shard a runs Redis 6.0.16, and sidecache needs Redis 6.2"));
         assert!(codes("redis_version:6.2.0\r\n").is_empty());
-        assert!(codes("").is_empty(), "a server that does not tell its version is not refused");
+        assert!(codes("").is_empty(), "a server that does not report its version is not refused");
     }
 
     #[test]

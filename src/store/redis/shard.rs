@@ -2,12 +2,12 @@
 //!
 //! These rules hide the pitfalls of the client library from the rest of the project. A command is sent at most once,
 //! is refused if the connection is known to be lost, never waits longer than the shard's timeout, and only a bounded
-//! number of commands are in flight. A shard that does not answer gets no requests for a moment (see [`Breaker`]); a
-//! connection that does not answer is replaced (see [`Lane`]).
+//! number of commands are in flight. A shard that does not answer gets no requests until a probe is answered (see
+//! [`Breaker`]); a connection that does not answer is replaced (see [`Lane`]).
 //!
-//! Only reads are retried, and only if their connection broke: a second request does not help a shard that is too
-//! slow. A retry stays within the read's own timeout and waits for a random pause first. Only a bounded number of
-//! reads retry at the same time.
+//! Only reads are retried, and only if their connection broke or led to a replica: a second request does not help a
+//! shard that is too slow. A retry stays within the read's own timeout and waits for a random pause first. Only a
+//! bounded number of reads retry at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -48,8 +48,8 @@ use crate::workers::{self, Workers};
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
 
-/// How many messages may wait for a slow subscriber before messages are dropped and it is told so. [`EVENTS`] is the
-/// limit for connections that receive only events. The library allocates the memory at once.
+/// How many messages may wait for a slow subscriber before some are dropped and the subscriber is notified.
+/// [`EVENTS`] is the limit for connections that receive only events. The library allocates the memory at once.
 const MESSAGES: usize = 4 * 1024;
 pub const EVENTS: usize = 32;
 

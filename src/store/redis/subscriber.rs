@@ -6,7 +6,7 @@
 //! before it has arrived too. This holds however messages get lost: if invalidations do not arrive, readings do not
 //! arrive either.
 //!
-//! After every (re)connect all copies are void, and they are voided after the SUBSCRIBE and not before it, because:
+//! After every (re)connect all copies must be voided, and not before the SUBSCRIBE, because this may happen:
 //!
 //! 1. the connection breaks;
 //! 2. another instance writes, but its message does not arrive here;
@@ -47,12 +47,12 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long to wait for a requested reconnection.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// How many readings are published within one staleness bound, and which of them also check the server's run id (one
-/// in this many), because that costs several times as much.
+/// How many readings are published within one staleness bound. One in [`READINGS_PER_LOOK`] also checks the server's
+/// run id, which costs several times as much.
 const READINGS_PER_BOUND: u32 = 4;
 const READINGS_PER_LOOK: u64 = 4;
 
-/// How long to wait for a new connection to tell the run id of its server.
+/// How long to wait for the run id of the server behind a new connection.
 const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The subscriber of one shard.
@@ -97,7 +97,7 @@ impl Subscriber {
             reconnects = reconnects.resubscribe();
             let run_id = self.run_id().await;
             if run_id.is_empty() {
-                // The server may be another one and does not tell.
+                // The server may be another one, but it does not report its run id.
                 self.shard.belonging.suspect();
             }
             let channels = vec![INVALIDATION_CHANNEL.to_owned(), private_channel.clone()];
@@ -214,7 +214,7 @@ impl Subscriber {
         (moment > connection.asked_at && settled.token == token && is_of_this_server).then_some((moment, settled))
     }
 
-    /// The run id of the server that the connection leads to; empty if the server does not tell.
+    /// The run id of the server that the connection leads to; empty if the server does not report it.
     async fn run_id(&self) -> String {
         let command = CustomCommand::new_static("INFO", ClusterHash::FirstKey, false);
         let asked = self.shard.subscriber.custom_raw(command, vec!["server"]);

@@ -152,7 +152,7 @@ impl Watch {
         self.verdict.load(Ordering::Acquire) != NOT_EXAMINED
     }
 
-    /// Stores whether an examination met a server other than the one that the existing connections lead to. Returns
+    /// Stores whether an examination met a server other than the one that the shard's ring record belongs to. Returns
     /// true at the second time in a row, because one examination may happen in the middle of a failover. After the
     /// first time the next examination is due at once.
     pub fn meets_another(&self, is_another: bool) -> bool {

@@ -114,8 +114,7 @@ local function at_once(too_much, limit)
   return too_much > limit / 8 and 4 or 1
 end
 
--- How many entries were removed to make room, and whether memory was short on the shard rather than the quota used
--- up.
+-- How many entries were removed to make room, and whether the reason is a lack of memory on the shard, not the quota.
 local made_room = 0
 local is_for_memory = false
 
