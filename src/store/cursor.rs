@@ -1,24 +1,25 @@
-//! Where a listing goes on: opaque to clients, plain inside.
+//! The position of a listing. Clients treat it as opaque; it is not encrypted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// A position within a listing: behind the key `after` at `place`.
+/// A position within a listing: after the key `after` at `place`.
 ///
-/// It names no shard, so every instance understands it, whatever the order of the shards in its setting. Every key has a place that stays the same while it lives, whatever becomes of the others, and
-/// keys are listed by place and name. So a key that lives throughout is listed exactly once.
+/// It names no shard, so every instance understands it, whatever the order of the shards in its settings. A key's
+/// place stays the same as long as the key lives, whatever happens to other keys, and keys are listed by place and
+/// name. So a key that exists during the whole listing is listed exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub place: u64,
-    /// Empty: in front of all keys of the place.
+    /// Empty: before all keys at `place`.
     pub after: String,
 }
 
-/// First letter of every cursor, so that a later form can tell itself apart.
+/// First letter of every cursor. A later format will use another letter.
 const FORM: &str = "3";
 
 impl Cursor {
-    /// In front of everything from `place` on.
+    /// The position before all keys at `place` and later places.
     pub fn at(place: u64) -> Self {
         Self { place, after: String::new() }
     }
@@ -28,7 +29,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(format!("{FORM}\n{place}\n{after}"))
     }
 
-    /// The cursor in `text`; `None` when no listing gave it.
+    /// Parses a cursor; `None` if `text` is not the cursor of a listing.
     pub fn decode(text: &str) -> Option<Self> {
         let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let parts: Vec<&str> = plain.split('\n').collect();

@@ -1,41 +1,41 @@
-//! How a store operation fails. Only `http::error` turns these into a status.
+//! The errors of store operations. Only `http::error` turns them into a status.
 
-/// Names the shard so that logs can; clients see the kind alone.
+/// Errors name the shard for the logs; clients see only the kind of error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing was executed: the shard is not connected or refuses commands at present.
+    /// Nothing was executed: the shard is not connected, or it refuses commands at present.
     #[error("shard {shard} is unavailable: {reason}")]
     Unavailable { shard: String, reason: String },
-    /// No answer to a read in time.
+    /// A read was not answered in time.
     #[error("shard {shard} did not answer in time")]
     Timeout { shard: String },
-    /// A write was sent and no answer came: it may or may not have happened.
+    /// A write was sent but not answered: it may or may not have happened.
     #[error("the outcome of a write on shard {shard} is unknown: {reason}")]
     OutcomeUnknown { shard: String, reason: String },
-    /// Too many operations are under way on the shard; nothing was sent.
+    /// Too many operations are in flight on the shard. Nothing was sent.
     #[error("shard {shard} has too many operations in flight")]
     Overloaded { shard: String },
     /// The store has no room for the value.
     #[error("shard {shard} is full")]
     Full { shard: String },
-    /// The namespace holds as much as its policy allows, and the policy makes no room for the value.
+    /// The namespace's quota is used up, and its policy does not allow evicting entries to make room.
     #[error("the namespace's quota is used up")]
     QuotaUsedUp,
-    /// Something of another type stands under a Redis key of ours.
+    /// One of sidecache's Redis keys holds a value of another type.
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
-    /// The living instances divide the keys among other shards, so this one must serve none.
-    #[error("other instances divide the keys among other shards than this one")]
+    /// Living instances use a different set of shards, so this instance must not serve any shard.
+    #[error("other instances use a different set of shards than this one")]
     RingMismatch,
-    /// Room is being made for the namespace, and there is not enough yet.
+    /// The shard is making room for the namespace, but there is not enough room yet.
     #[error("shard {shard} is making room")]
     MakingRoom { shard: String },
-    /// The shard answered something this program does not understand.
-    #[error("shard {shard} answered unexpectedly: {reason}")]
+    /// The shard gave an answer that this program does not understand.
+    #[error("unexpected answer of shard {shard}: {reason}")]
     Protocol { shard: String, reason: String },
 }
 
-/// How to remove what stands under this Redis key.
+/// How to remove the foreign value under this Redis key.
 fn remedy(name: &str) -> &'static str {
     match name.split(':').next() {
         Some("cache" | "cache_meta") => "DELETE the entry, or flush the namespace, to remove it",
@@ -44,13 +44,13 @@ fn remedy(name: &str) -> &'static str {
 }
 
 impl Error {
-    /// Whether the shard could not answer, so that a copy may have to do: it is away, silent or has too
-    /// much to do already.
+    /// Whether the shard could not answer, so that a local copy may be used instead: the shard is unreachable, silent
+    /// or overloaded.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::Overloaded { .. })
     }
 
-    /// The shard that failed, where it is one.
+    /// The shard that failed, if the error belongs to one shard.
     pub fn shard(&self) -> Option<&str> {
         match self {
             Self::Unavailable { shard, .. }
@@ -73,17 +73,17 @@ impl Error {
         names
     }
 
-    /// Whether a key of another type, and not a fault of the shard, caused the error.
+    /// Whether the error was caused by a key of another type and not by a fault of the shard.
     pub fn is_foreign(&self) -> bool {
         matches!(self, Self::ForeignType { .. })
     }
 
-    /// Whether the namespace's policy says no, rather than something being broken.
+    /// Whether the namespace's policy refused the operation and nothing is broken.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::QuotaUsedUp)
     }
 
-    /// The same for who reads: the upkeep that a read does on the way is done by the next one otherwise.
+    /// The error as a read reports it. If the cleanup during a read has an unknown outcome, the next read repeats it.
     pub fn of_a_read(self) -> Self {
         match self {
             Self::OutcomeUnknown { shard, .. } => Self::Timeout { shard },
@@ -91,7 +91,7 @@ impl Error {
         }
     }
 
-    /// Whether a write that failed this way may have happened all the same.
+    /// Whether a write that failed with this error may have happened nevertheless.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. } | Self::Protocol { .. })
     }

@@ -1,9 +1,9 @@
-//! What a store finds wrong with one of its shards, and what to do about it.
+//! Problems that a store finds with one of its shards, and what to do about them.
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Everything works; something is worth knowing.
+    /// Everything works, but an operator should know about it.
     Warning,
     /// Part of what the service promises does not hold on this shard.
     Degraded,
@@ -21,24 +21,24 @@ impl Severity {
     }
 }
 
-/// One thing that is wrong with one shard.
+/// One problem of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Stable, for programs; the table is in `docs/OPERATIONS.md`, "What it runs on".
+    /// Stable, for programs. The table of codes is in `docs/OPERATIONS.md`, "What it runs on".
     pub code: &'static str,
     pub severity: Severity,
     pub shard: String,
-    /// A sentence for people: begins with the shard, ends with what to do.
+    /// A sentence for people: it begins with the shard and ends with what to do.
     pub text: String,
 }
 
 impl Finding {
-    /// Whether it keeps the service from being healthy.
+    /// Whether the service counts as degraded because of this finding.
     pub fn degrades(&self) -> bool {
         self.severity >= Severity::Degraded
     }
 
-    /// A finding about `shard`; `predicate` goes on after `shard a `.
+    /// A finding about `shard`. `predicate` completes the sentence that begins with `shard a `.
     pub fn new(code: &'static str, severity: Severity, shard: &str, predicate: &str) -> Self {
         Self { code, severity, shard: shard.to_owned(), text: format!("shard {shard} {predicate}") }
     }

@@ -1,7 +1,7 @@
-//! Where entries live: the trait that every store keeps, and its two implementations.
+//! The store of entries: the trait that every store implements, and its two implementations.
 //!
-//! A store decides nothing about policy or protocol. It answers for whole operations: a write and
-//! all its bookkeeping happen in one step or not at all.
+//! A store decides nothing about policy or protocol. A write and all of its bookkeeping happen in one step, or not at
+//! all.
 
 mod cursor;
 pub mod embedded;
@@ -26,7 +26,7 @@ pub use progress::FlushProgress;
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, Key, KeyRef, Namespace, Quota, Selection, Version, Write};
 
-/// Index of a shard within its store; stable for the life of the process.
+/// Index of a shard within its store. It does not change while the process runs.
 pub type ShardIndex = u16;
 
 /// What a successful write did.
@@ -36,7 +36,7 @@ pub struct Stored {
     pub version: Version,
 }
 
-/// Whether a live entry stood under the key before.
+/// Whether the key had a live entry before the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Created,
@@ -46,40 +46,40 @@ pub enum Outcome {
 /// One page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Live keys of the whole namespace, whatever the page selects.
+    /// Number of live keys in the whole namespace, whatever the page selects.
     pub size: u64,
     pub keys: Vec<String>,
-    /// Where to go on; `None` at the end.
+    /// Where the next page starts; `None` at the end.
     pub next: Option<Cursor>,
-    /// Why shards did not answer: their keys are missing, in `size`, too.
+    /// The errors of the shards that did not answer. Their keys are missing from `keys` and from `size`.
     pub failed: Vec<Error>,
 }
 
-/// The numbers of one namespace on the shards that answered.
+/// The totals of one namespace on the shards that answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownTotals {
     pub totals: Totals,
-    /// Why the others did not: what they hold is missing.
+    /// The errors of the shards that did not answer. Their part is missing from `totals`.
     pub failed: Vec<Error>,
 }
 
-/// The numbers of one namespace, over all shards.
+/// The totals of one namespace over all shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub hits: u64,
     pub misses: u64,
     pub keys: u64,
-    /// Of values.
+    /// Sum of the value sizes.
     pub bytes: u64,
-    /// What quotas count, see [`crate::model::charge`].
+    /// The bytes that count towards quotas, see [`crate::model::charge`].
     pub charged: u64,
     pub evictions: u64,
     pub expirations: u64,
-    /// Those of `evictions` that were for want of the server's memory, and not of the quota.
+    /// The part of `evictions` that happened because the server ran out of memory, not because of the quota.
     pub redis_evictions: u64,
-    /// About how many of `keys` have expired and are not taken out yet.
+    /// About how many of `keys` have expired but are not removed yet.
     pub unswept: u64,
-    /// Whether a part of the index was lost, and entries are being found again.
+    /// Whether part of the index was lost and a repair is still looking for the entries.
     pub is_in_repair: bool,
 }
 
@@ -100,7 +100,7 @@ impl Sum for Totals {
     }
 }
 
-/// Reads of one namespace not yet in its stats.
+/// Hits and misses of one namespace that are not in its stats yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     pub hits: u64,
@@ -114,44 +114,45 @@ impl AddAssign for Reads {
     }
 }
 
-/// Called with the bytes of the values just read; answers whether the request may hold them.
+/// Called with the size in bytes of the values that were just read; returns whether the request may keep them in
+/// memory.
 pub type Room<'r> = &'r (dyn Fn(usize) -> bool + Sync);
 
-/// How one shard is doing.
+/// The health of one shard.
 #[derive(Clone, Debug)]
 pub struct ShardHealth {
     pub name: String,
     pub reachable: bool,
-    /// Bytes in use, where it answered.
+    /// Bytes in use; 0 when the shard did not answer.
     pub used_bytes: u64,
-    /// The most it may use; 0 when it did not answer.
+    /// The most bytes that it may use; 0 when it did not answer.
     pub limit_bytes: u64,
-    /// What is wrong with it, the worst first.
+    /// Problems of the shard, the worst first.
     pub findings: Vec<Finding>,
 }
 
 impl ShardHealth {
-    /// Whether the shard is there and cannot be used.
+    /// Whether the shard is reachable but must not be used.
     pub fn is_refused(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Refused)
     }
 }
 
-/// A flush that did not reach everything.
+/// A flush that did not complete on all shards.
 #[derive(Clone, Debug)]
 pub struct FlushFailure {
-    /// Entries deleted all the same.
+    /// Entries that were deleted nevertheless.
     pub deleted: u64,
     pub error: Error,
 }
 
-/// Hears from the shards what concerns copies of their entries. See `coherence`.
+/// Receives what the shards report about cached copies of their entries. See `coherence`.
 pub trait InvalidationSink: Send + Sync + 'static {
-    /// A message of the invalidation channel of `shard`; `payload` as published.
+    /// A message on the invalidation channel of `shard`; `payload` is exactly what was published.
     fn apply(&self, shard: ShardIndex, payload: &[u8]);
-    /// Messages of `shard` may have been lost: every copy of its entries is void.
+    /// Messages of `shard` may have been lost, so every copy of its entries is void.
     fn lost(&self, shard: ShardIndex);
-    /// Every invalidation that `shard` published before `moment` has been applied.
+    /// Every invalidation that `shard` published before `moment` has been applied here.
     fn proven(&self, shard: ShardIndex, moment: Moment);
 }
 
@@ -161,61 +162,61 @@ pub trait Store: Presence {
     /// The shard that owns `key`.
     fn shard_of(&self, key: &EntryKey) -> ShardIndex;
 
-    /// The shards' names, by index.
+    /// The names of the shards, by index.
     fn shard_names(&self) -> &[String];
 
-    /// Whether entries live in another process, so that copies of them pay and need coherence.
+    /// Whether entries live in another process, so that local copies are worthwhile and need coherence.
     fn is_remote(&self) -> bool;
 
-    /// A short text that is the same in all processes that look for a key on the same shard.
+    /// A short text that is equal in all processes whose ring assigns every key to the same shard.
     fn ring_version(&self) -> &str;
 
-    /// The part of all keys' hashes that each shard owns, by index; together 1.
+    /// The share of all key hashes that each shard owns, by index. The shares add up to 1.
     fn shares(&self) -> Vec<f64>;
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error>;
 
-    /// The answer of [`Store::get`] where that takes no waiting and cannot fail, as the store is in this process.
+    /// The same answer as [`Store::get`] if the store is in this process and can answer without waiting and without
+    /// failing.
     fn get_at_hand(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
         None
     }
 
-    /// Reads many entries; the answers stand in the order of `keys`. Once `room` has no more, nothing more is
-    /// read, and what is missing fails.
+    /// Reads many entries; the answers are in the order of `keys`. As soon as `room` returns false, nothing more is
+    /// read and the remaining keys fail.
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;
 
-    /// Reads an entry with what is counted about it, this process's latest reads included. Counts
-    /// as no read itself.
+    /// Reads an entry with its details. The details include this process's reads so far, but not this read.
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
-    /// Whether a listing of this store can have given `cursor`.
+    /// Whether a listing of this store can have issued `cursor`.
     fn gave(&self, _cursor: &Cursor) -> bool {
         true
     }
 
-    /// Notes that a read found the entry of `key`, for stores that do not see all reads. Others count
-    /// in [`Store::get`] and [`Store::describe`].
+    /// Records that a read found the entry of `key`. Only for stores that do not see all reads: other stores count in
+    /// [`Store::get`] and [`Store::describe`].
     fn accessed(&self, _key: KeyRef<'_>) {}
 
-    /// Stores an entry, after making room as `quota` says.
+    /// Stores an entry, after making room within `quota`.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room; what stood under the key stays.
+    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room. The old entry of the key then stays.
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
 
-    /// Writes many entries of one namespace, each whole or not at all. No key stands in `writes`
-    /// twice; the answers stand in its order.
+    /// Writes many entries of one namespace, each completely or not at all. No key occurs twice in `writes`. The
+    /// answers are in the order of `writes`.
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
-    /// Deletes an entry and tells whether it was alive.
+    /// Deletes an entry; returns whether it was alive.
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error>;
 
-    /// Deletes what `selection` means and was written before the call; answers how many live
-    /// entries went. `on_deleted` hears of deleted keys, batch by batch, where the store is remote.
-    /// `progress` is counted up, and a flush that it cancels stops within one step, without an error.
+    /// Deletes the entries that `selection` matches and that were written before the call. Returns how many live
+    /// entries were deleted. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
+    /// updates `progress`; if it is cancelled there, it stops within one step and returns no error.
     ///
     /// # Errors
-    /// [`FlushFailure`] when a shard failed; the others were flushed all the same.
+    /// [`FlushFailure`] when a shard failed. The other shards are flushed nevertheless.
     async fn flush(
         &self,
         namespace: &Namespace,
@@ -224,11 +225,11 @@ pub trait Store: Presence {
         progress: &FlushProgress,
     ) -> Result<u64, FlushFailure>;
 
-    /// Lists live keys that `selection` means, about `limit` a page. Shards that do not answer are left out, and told
-    /// in [`Page::failed`].
+    /// Lists live keys that `selection` matches, about `limit` per page. Shards that do not answer are skipped and
+    /// reported in [`Page::failed`].
     ///
     /// # Errors
-    /// No shard answers, or one cannot list.
+    /// No shard answers, or a shard answers but cannot list.
     async fn list(
         &self,
         namespace: &Namespace,
@@ -237,14 +238,14 @@ pub trait Store: Presence {
         limit: usize,
     ) -> Result<Page, Error>;
 
-    /// The namespace's numbers, expired entries already taken out.
+    /// The totals of the namespace, after removing expired entries.
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
 
-    /// The same as the books have it: what expired a moment ago may still be in it. Costs the same however much
-    /// has expired.
+    /// The stored totals of the namespace, which may include entries that expired a moment ago. The cost does not
+    /// depend on how many entries have expired.
     async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error>;
 
-    /// The numbers of the shards that answer.
+    /// The totals of the shards that answer.
     ///
     /// # Errors
     /// No shard answers.
@@ -252,39 +253,38 @@ pub trait Store: Presence {
         Ok(KnownTotals { totals: self.totals(namespace).await?, failed: Vec::new() })
     }
 
-    /// Adds reads to the stats of their namespaces; the answers stand in the order of `reads`.
+    /// Adds reads to the stats of their namespaces; the answers are in the order of `reads`.
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>>;
 
-    /// Removes the stats of a namespace that holds no keys any more.
+    /// Removes the stats of a namespace that has no keys any more.
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error>;
 
-    /// Takes expired entries of `namespace` out of the books, and by its eviction policy those that
-    /// are too many for `quota`; a bounded number of them.
+    /// Removes expired entries of `namespace`, and evicts entries by its eviction policy while it is over `quota`.
     async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error>;
 
-    /// Takes entries out of the books that the store lost of itself, if it lost any since it was
-    /// last asked; without haste.
+    /// Looks for entries that the store itself evicted since the last call, and corrects the totals. Works slowly on
+    /// purpose, so that it does not disturb requests.
     async fn find_evicted(&self, namespaces: &[Namespace]) -> Result<(), Error>;
 
-    /// The namespaces that have books in the store, where that is another process.
+    /// The namespaces that have data or stats in the store, if the store is another process.
     async fn stored_namespaces(&self) -> Result<Vec<Namespace>, Error> {
         Ok(Vec::new())
     }
 
     async fn health(&self) -> Vec<ShardHealth>;
 
-    /// Looks how much memory is used and whether it is enough; `namespaces` are all there are. What it finds is
-    /// told by [`Store::health`].
+    /// Reads how much memory the shards use and whether it is enough. `namespaces` are all namespaces. Problems
+    /// appear in [`Store::health`].
     async fn look_at_memory(&self, _namespaces: &[Namespace]) {}
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the metrics that are gauges before they are shown.
     fn refresh_gauges(&self) {}
 }
 
 /// A store shared by the whole process.
 pub type SharedStore = Arc<dyn Store>;
 
-/// An entry key from parts that were valid when they were stored; `None` if they are no longer.
+/// Builds an entry key from parts that were valid when they were stored; `None` if they are not valid any more.
 pub(crate) fn entry_key(namespace: &Namespace, key: &str) -> Option<EntryKey> {
     Key::parse(key).ok().map(|key| EntryKey::new(namespace, &key))
 }

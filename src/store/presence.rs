@@ -1,4 +1,4 @@
-//! What processes on the same shards know of each other, and what a shard tells of itself.
+//! What processes on the same shards know about each other, and what a shard reports about itself.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Error, ShardHealth, ShardIndex};
 use crate::model::Namespace;
 
-/// How many processes live on a shard that look for keys in the same way.
+/// How many processes on a shard use one version of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingCount {
     /// See [`super::Store::ring_version`].
@@ -16,49 +16,50 @@ pub struct RingCount {
     pub instances: u64,
 }
 
-/// A process that lives on a shard.
+/// A process that uses a shard.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
     pub id: String,
-    /// Time since its last beat, by the shard's clock.
+    /// Time since its last heartbeat, by the shard's clock.
     pub age: Duration,
-    /// What it says of itself, as it said it.
+    /// What the process says about itself, unchanged.
     pub line: Bytes,
 }
 
-/// What a shard is to its replication.
+/// The role of a shard's server in replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Primary,
-    /// It refuses writes.
+    /// A replica refuses writes.
     Replica,
 }
 
-/// How one shard is doing, in detail.
+/// The health of one shard, with details.
 #[derive(Clone, Debug)]
 pub struct Survey {
     pub health: ShardHealth,
-    /// `None` where it did not tell.
+    /// `None` if the server did not report it.
     pub role: Option<Role>,
-    /// Entries in the books; `None` where they were not counted in time.
+    /// Entries by the stored totals; `None` if they were not counted in time.
     pub keys: Option<u64>,
 }
 
-/// The part of a store that serves to see the others. What it keeps on the shards grows with the
-/// number of processes that live, and so does what they cost together.
+/// The part of a store that shows other processes. Its data on the shards grows with the number of living processes,
+/// and so does the total cost.
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
-    /// Notes on `shard` that the process `id` lives and what it says of itself; answers who lives there by
-    /// ring, those counted whose last beat is at most `living` ago. Works without memory, too.
+    /// Records a heartbeat of the process `id` on `shard`, together with `line`, its description of itself. Returns
+    /// how many processes live there with each ring: those whose last heartbeat is at most `living` old. Also works
+    /// when the shard is out of memory.
     async fn beat(&self, shard: ShardIndex, id: &str, line: &str, living: Duration) -> Result<Vec<RingCount>, Error>;
 
-    /// Takes the process `id` back from `shard`.
+    /// Removes the process `id` from `shard`.
     async fn leave(&self, shard: ShardIndex, id: &str) -> Result<(), Error>;
 
-    /// Who lives on each shard, a bounded number each; in the order of the shards.
+    /// The processes on each shard, in the order of the shards. The number per shard is bounded.
     async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<Neighbour>, Error>>;
 
-    /// How each shard is doing, within its deadline; entries are counted where `namespaces` are all there
-    /// are, and not too many.
+    /// The health of each shard, within the shard's timeout. Entries are counted only if `namespaces` is given, as
+    /// the complete list, and is not too long.
     async fn survey(&self, namespaces: Option<&[Namespace]>) -> Vec<Survey>;
 }

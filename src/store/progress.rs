@@ -1,13 +1,13 @@
-//! How far a flush is: the store counts, whoever watches reads, and may ask it to stop.
+//! The progress of a flush. The store counts; observers read the counts and may ask the flush to stop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// Shared by one flush and those who watch it.
+/// Shared by one flush and its observers.
 #[derive(Debug, Default)]
 pub struct FlushProgress {
     /// Live entries deleted so far.
     deleted: AtomicU64,
-    /// Places of the index that were walked, over all shards, of `places`.
+    /// How many of the `places` in the index were walked, over all shards.
     walked: AtomicU64,
     places: AtomicU64,
     is_cancelled: AtomicBool,
@@ -19,8 +19,9 @@ impl FlushProgress {
         self.deleted.load(Relaxed)
     }
 
-    /// How many entries it will have deleted at its end, by the part of the index that it has walked; `None`
-    /// while that is unknown. A key's place is a hash, so each part of the index holds about as many keys.
+    /// Estimates how many entries the flush will have deleted at its end, from the part of the index that it has
+    /// walked; `None` while that is unknown. A key's place is a hash, so equal parts of the index hold about equally
+    /// many keys.
     pub fn estimate(&self) -> Option<u64> {
         let (walked, places) = (self.walked.load(Relaxed), self.places.load(Relaxed));
         let deleted = u128::from(self.deleted());
@@ -37,7 +38,7 @@ impl FlushProgress {
         self.is_cancelled.load(Relaxed)
     }
 
-    /// Says how many places there are to walk.
+    /// Sets how many places there are to walk.
     pub(super) fn begin(&self, places: u64) {
         self.places.store(places, Relaxed);
     }

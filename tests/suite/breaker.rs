@@ -227,7 +227,7 @@ async fn regression_the_log_says_why_a_shard_is_unavailable_and_when_it_is_back(
     eventually(LATER, async || {
         cache.get("n", "k").await;
         let log = service.log();
-        ensure!(log.contains("is not asked for now"), "{log}");
+        ensure!(log.contains("no requests until it does"), "{log}");
         Ok(())
     })
     .await;

@@ -268,7 +268,7 @@ async fn a_dead_shard_hides_no_instance() {
     });
     assert_eq!(shard(&seen, "b"), &dead);
     assert!(shard(&seen, "b")["watermark_age_ms"].as_u64() > Some(1_000), "{seen}");
-    assert_eq!(seen["warnings"], json!(["shard b cannot be connected to: Connection refused"]));
+    assert_eq!(seen["warnings"], json!(["shard b cannot be reached: Connection refused"]));
     assert_eq!(shard(&seen, "a")["state"], "connected");
     b.kill();
     sees(&one, DISAPPEARS + MARGIN, &[&a]).await;

@@ -1,5 +1,5 @@
-//! The books of one namespace of the embedded store: its entries in their orders of use, of birth, of
-//! expiry and of eviction, and its numbers. What is put in or taken out is so everywhere.
+//! The bookkeeping of one namespace of the embedded store: its entries, ordered by use, birth, expiry and eviction,
+//! and its totals. Every change keeps all of these consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,29 +12,29 @@ use crate::model::{
 };
 use crate::store::Totals;
 
-/// What an operation took out of the space, for the books of the whole store.
+/// What an operation removed from a namespace, for the totals of the whole store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Removed {
     pub entries: u64,
-    /// In the memory of the whole store.
+    /// Bytes of the store's memory.
     pub cost: u64,
 }
 
-/// The memory that an entry takes, in bytes, by what its namespace is charged for it: the name of the namespace
-/// stands in front of every key.
+/// The memory of an entry in bytes, computed from the bytes that its namespace is charged for it. The name of the
+/// namespace is stored with every key.
 pub fn cost(key: &EntryKey, charged: u64) -> u64 {
     charged + key.namespace().len() as u64 + 1
 }
 
-/// The entries of a namespace, not yet behind a lock.
+/// The entries of a namespace. This type has no lock of its own.
 pub struct Entries {
     /// By recency of use.
     pub(super) by_use: LruCache<EntryKey, Item, EntryKeyHasher>,
-    /// By birth: a key keeps its number while it lives, so listings have a stable order.
+    /// By birth: a key keeps its number as long as it lives, so listings have a stable order.
     pub(super) births: BTreeMap<u64, EntryKey>,
-    /// By expiry, of the entries that expire.
+    /// By expiry, only entries that expire.
     pub(super) expiries: BTreeSet<(Moment, u64)>,
-    /// By the policy that was in force last, where that is neither use nor expiry; the first goes.
+    /// In the order of the last used policy, if that is neither by use nor by expiry. The first is evicted first.
     pub(super) ranks: BTreeSet<(Rank, u64)>,
     pub(super) policy: EvictionPolicy,
     pub(super) next_birth: u64,
@@ -44,7 +44,7 @@ pub struct Entries {
     pub(super) totals: Totals,
 }
 
-/// What decides between two entries, the second number where the first is the same.
+/// The order of eviction: the first number decides, then the second.
 pub(super) type Rank = (u64, u64);
 
 /// One entry.
@@ -79,7 +79,7 @@ impl Default for Entries {
 }
 
 impl Item {
-    /// What the namespace is charged for it.
+    /// The bytes that the namespace is charged for this entry.
     pub(super) fn charged(&self, key: &EntryKey) -> u64 {
         charge(key.key().len(), self.tags.joined_len(), self.value.len())
     }
@@ -95,7 +95,7 @@ impl Item {
         }
     }
 
-    /// Its place in the order of eviction; `None` where another order has it already.
+    /// Its position in `ranks`; `None` if the policy uses another order.
     pub(super) fn rank(&self, policy: EvictionPolicy) -> Option<(Rank, u64)> {
         match policy {
             EvictionPolicy::Lfu => Some(((self.access_count, self.last_use), self.birth)),
@@ -115,7 +115,7 @@ impl Item {
 }
 
 impl Entries {
-    /// Takes an entry out of every book; the caller counts why.
+    /// Removes an entry from all orders and totals. The caller counts the reason.
     pub(super) fn remove(&mut self, key: &EntryKey) -> Removed {
         let Some(item) = self.by_use.pop(key) else { return Removed::default() };
         self.births.remove(&item.birth);
@@ -144,7 +144,7 @@ impl Entries {
         self.remove(key)
     }
 
-    /// Takes one expired entry out, if there is one.
+    /// Removes one expired entry, if there is one.
     pub(super) fn remove_an_expired(&mut self, now: Moment) -> Option<Removed> {
         let &(expires_at, birth) = self.expiries.first()?;
         if expires_at > now {
@@ -154,7 +154,7 @@ impl Entries {
         Some(self.remove_expired(&key))
     }
 
-    /// Puts the entries in the order of `policy`; a pass over all of them when it has changed.
+    /// Orders the entries by `policy`. A change of policy costs a pass over all entries.
     pub(super) fn order_by(&mut self, policy: EvictionPolicy) {
         if self.policy != policy {
             self.policy = policy;
@@ -162,8 +162,8 @@ impl Entries {
         }
     }
 
-    /// The entry that the policy gives up, `spared` excepted. Where memory itself is short, policy
-    /// `NONE` gives up as `LRU` does.
+    /// The entry that the policy evicts next, but not `spared`. When the store's memory is full, policy `NONE` evicts
+    /// in the order of `LRU`.
     pub(super) fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
         let may_go = |key: &&EntryKey| Some(*key) != spared;
         let mut by_use = self.by_use.iter().rev().map(|(key, _)| key);
@@ -180,8 +180,8 @@ impl Entries {
         victim.cloned()
     }
 
-    /// Makes room for an entry under `key` that is charged `charged` bytes, expired entries first; false when
-    /// there is none. An entry always fits where it would be alone.
+    /// Makes room for an entry under `key` that is charged `charged` bytes. Removes expired entries first. Returns
+    /// false when there is no room. An entry that would be alone in the namespace always fits.
     pub(super) fn make_room(
         &mut self,
         key: &EntryKey,
@@ -209,12 +209,12 @@ impl Entries {
         }
     }
 
-    /// The live entry under `key`, used now.
+    /// The live entry under `key`; counts as a use now.
     pub(super) fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
         self.access_at_most(key, now, usize::MAX).expect("no value is larger")
     }
 
-    /// The same; `None` if its value has more than `most` bytes, and nothing was done.
+    /// Like [`Self::access`], but returns `None` and does nothing if the value has more than `most` bytes.
     pub(super) fn access_at_most(
         &mut self,
         key: &EntryKey,

@@ -1,8 +1,8 @@
-//! The embedded store: entries in this process, nothing to install.
+//! The embedded store: entries live in this process, so there is nothing to install.
 //!
-//! Each namespace is a [`space::Space`] behind its own lock, exact in its numbers and in its order of
-//! eviction. Memory is bounded over all of them: when it runs out, the namespace that holds the most
-//! gives up entries by its policy, so a small namespace never pays for a large one.
+//! Each namespace is a [`space::Space`] behind its own lock, with exact totals and an exact order of eviction. The
+//! memory limit is for all namespaces together: when it is reached, the namespace that uses the most memory evicts
+//! entries by its policy, so a small namespace never pays for a large one.
 
 mod entries;
 mod space;
@@ -24,22 +24,22 @@ use super::{
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
 
-/// The name by which the one shard of this store is known.
+/// The name of the store's only shard.
 pub const NAME: &str = "embedded";
 
-/// Entries looked at under one hold of a namespace's lock by a flush, a listing or a sweep.
+/// Entries that a flush, a listing or a sweep looks at while it holds a namespace's lock.
 const BATCH: usize = 512;
 
-/// For how long a question for numbers takes out what has expired.
+/// How long a request for totals may spend on removing expired entries.
 const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
-/// Bytes of the largest value that is answered at hand: larger ones count as memory of answers.
+/// Largest value in bytes that is answered without waiting. Larger values count towards the memory of answers.
 const LARGEST_AT_HAND: usize = 16 * 1024 - 1;
 
 /// An in-process store bounded by memory.
 pub struct Embedded {
     spaces: RwLock<HashMap<String, Arc<Space>>>,
-    /// Sum of the spaces' costs.
+    /// Sum of the namespaces' costs.
     used: AtomicU64,
     limit_bytes: u64,
     names: [String; 1],
@@ -73,7 +73,7 @@ impl Embedded {
         if cost > self.limit_bytes {
             return Err(Error::Full { shard: NAME.to_owned() });
         }
-        // Counted before it is there: whoever deletes it must find it in the sum.
+        // Count the entry before it is stored: another task may delete it at once and subtract its cost.
         self.used.fetch_add(cost, Relaxed);
         let (stored, removed) = self.space_or_new(key.namespace()).set(key, write, quota);
         self.release(removed);
@@ -84,7 +84,7 @@ impl Embedded {
         stored.ok_or(Error::QuotaUsedUp)
     }
 
-    /// Repeats a step that takes out up to [`BATCH`] entries until there is nothing left to do.
+    /// Repeats a step that removes up to [`BATCH`] entries until nothing is left to do.
     async fn take_out(&self, namespace: &Namespace, step: impl Fn(&Space) -> Removed + Send) {
         let Some(space) = self.space(namespace.as_str()) else { return };
         loop {
@@ -97,8 +97,8 @@ impl Embedded {
         }
     }
 
-    /// Takes expired entries out, for at most [`SWEEP_FOR_TOTALS`]: after very many expired at once the totals say how
-    /// many of them are still counted.
+    /// Removes expired entries for at most [`SWEEP_FOR_TOTALS`]. If very many entries expired at once, the totals say
+    /// how many of them are still counted.
     async fn sweep_expired(&self, namespace: &Namespace) {
         let Some(space) = self.space(namespace.as_str()) else { return };
         let started = Moment::now();
@@ -116,7 +116,7 @@ impl Embedded {
         self.used.fetch_sub(removed.cost, Relaxed);
     }
 
-    /// Evicts from the largest namespace until everything fits again; what was just written goes last.
+    /// Evicts from the largest namespace until everything fits again. The entry that was just written goes last.
     fn make_room(&self, written: &EntryKey) {
         while self.used.load(Relaxed) > self.limit_bytes {
             let largest = self.spaces.read().values().max_by_key(|space| space.cost()).cloned();
@@ -124,7 +124,7 @@ impl Embedded {
             let excess = self.used.load(Relaxed).saturating_sub(self.limit_bytes);
             let removed = largest.evict(excess, written);
             if removed.entries == 0 {
-                // Another writer's entry is counted but not yet in its space: it will evict.
+                // Another writer's entry is counted but not stored yet: that writer will evict.
                 return;
             }
             self.release(removed);
@@ -279,7 +279,7 @@ impl Store for Embedded {
     }
 }
 
-/// Nobody else can be on this store.
+/// No other process can use this store.
 #[async_trait]
 impl Presence for Embedded {
     async fn beat(&self, _: ShardIndex, _: &str, _: &str, _: Duration) -> Result<Vec<RingCount>, Error> {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_the_largest_namespace_pays() {
+    async fn memory_is_bounded_and_the_largest_namespace_evicts() {
         let store = Embedded::new(1 << 20);
         for i in 0..10 {
             store.set(&key("small", i), kilobyte(), Quota::default()).await.unwrap();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_books_are_empty_when_everything_was_deleted() {
+    async fn no_memory_is_counted_after_everything_was_deleted() {
         let store = Embedded::new(1 << 20);
         for i in 0..100 {
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();

@@ -1,5 +1,4 @@
-//! One namespace of the embedded store: its [`Entries`] under one lock, so that they and their numbers
-//! agree at every moment.
+//! One namespace of the embedded store: its [`Entries`] behind one lock, so that entries and totals always agree.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,10 +11,10 @@ use crate::clock::{Moment, unix_micros};
 use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge};
 use crate::store::{Outcome, Reads, Stored, Totals};
 
-/// Expired entries that are counted at most where somebody asks how many there are.
+/// The most expired entries that are counted for the totals.
 const MOST_COUNTED: usize = 100_000;
 
-/// What the namespace is charged for an entry, in bytes.
+/// The bytes that the namespace is charged for an entry.
 pub fn charged(key: &EntryKey, write: &Write) -> u64 {
     charge(key.key().len(), write.tags.joined_len(), write.value.len())
 }
@@ -24,7 +23,7 @@ pub fn charged(key: &EntryKey, write: &Write) -> u64 {
 pub struct FlushBatch {
     pub deleted: u64,
     pub removed: Removed,
-    /// Where the next step begins; `None` at the end.
+    /// The birth at which the next step begins; `None` at the end.
     pub next: Option<u64>,
 }
 
@@ -37,12 +36,12 @@ pub struct Space {
 }
 
 impl Space {
-    /// The memory that all entries take, in bytes.
+    /// The memory of all entries in bytes.
     pub fn cost(&self) -> u64 {
         self.cost.load(Relaxed)
     }
 
-    /// Runs `change` under the lock and keeps the readable copy of the cost true.
+    /// Runs `change` under the lock and then updates the copy of the cost.
     fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let mut inner = self.inner.lock();
         let result = change(&mut inner);
@@ -50,7 +49,7 @@ impl Space {
         result
     }
 
-    /// Reads an entry and counts that.
+    /// Reads an entry and counts the read.
     pub fn get(&self, key: &EntryKey) -> (Option<Entry>, Removed) {
         let now = Moment::now();
         self.change(|inner| match inner.access(key, now) {
@@ -59,8 +58,7 @@ impl Space {
         })
     }
 
-    /// The same unless its value has more than `most` bytes: then nothing is read or counted, and the answer is
-    /// `None`.
+    /// Like [`Self::get`], but returns `None` and reads and counts nothing if the value has more than `most` bytes.
     pub fn get_at_most(&self, key: &EntryKey, most: usize) -> Option<(Option<Entry>, Removed)> {
         let now = Moment::now();
         self.change(|inner| match inner.access_at_most(key, now, most)? {
@@ -69,7 +67,7 @@ impl Space {
         })
     }
 
-    /// Reads an entry with what is counted about it; the read itself counts only afterwards.
+    /// Reads an entry with its details. The details do not include this read.
     pub fn describe(&self, key: &EntryKey) -> (Option<(Entry, Details)>, Removed) {
         let now = Moment::now();
         self.change(|inner| {
@@ -85,12 +83,12 @@ impl Space {
         })
     }
 
-    /// Stores an entry whose cost the caller has added already; `None` where the quota has no room.
-    /// Answers what it took out as well.
+    /// Stores an entry whose cost the caller has already counted; `None` if the quota has no room. Also returns what
+    /// was removed to make room.
     pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> (Option<Stored>, Removed) {
         let (now, now_micros) = (Moment::now(), unix_micros());
         let charged = charged(key, &write);
-        // A value that is a slice of a request would keep the whole request alive.
+        // A value that is a slice of a request would keep the whole request in memory.
         let value = Bytes::copy_from_slice(&write.value);
         self.change(|inner| {
             inner.order_by(quota.eviction_policy);
@@ -130,7 +128,7 @@ impl Space {
         })
     }
 
-    /// Deletes an entry and tells whether it was alive.
+    /// Deletes an entry; returns whether it was alive.
     pub fn delete(&self, key: &EntryKey) -> (bool, Removed) {
         let now = Moment::now();
         self.change(|inner| match inner.by_use.peek(key).map(|item| item.is_expired(now)) {
@@ -140,7 +138,7 @@ impl Space {
         })
     }
 
-    /// Evicts entries until `bytes` of cost are free, `spared` only when there is no other.
+    /// Evicts entries until `bytes` of cost are free. Evicts `spared` only when there is no other entry.
     pub fn evict(&self, bytes: u64, spared: &EntryKey) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
@@ -158,7 +156,7 @@ impl Space {
         })
     }
 
-    /// Takes up to `limit` expired entries out.
+    /// Removes up to `limit` expired entries.
     pub fn sweep_expired(&self, limit: usize) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
@@ -171,7 +169,7 @@ impl Space {
         })
     }
 
-    /// Takes up to `limit` entries out that are expired, or too many for `quota`.
+    /// Removes up to `limit` entries that are expired, or that are evicted because the namespace is over `quota`.
     pub fn sweep(&self, limit: usize, quota: Quota) -> Removed {
         let now = Moment::now();
         self.change(|inner| {
@@ -192,13 +190,13 @@ impl Space {
         })
     }
 
-    /// Number of the latest write.
+    /// The version of the latest write.
     pub fn last_version(&self) -> Version {
         Version(self.inner.lock().last_version)
     }
 
-    /// Looks at up to `limit` entries born from `from` on and deletes those that are selected and
-    /// were not written after `before`.
+    /// Looks at up to `limit` entries whose birth is `from` or later. Deletes those that are selected and were not
+    /// written after `before`.
     pub fn flush(&self, selection: &Selection, from: u64, before: Version, limit: usize) -> FlushBatch {
         let now = Moment::now();
         self.change(|inner| {
@@ -222,8 +220,8 @@ impl Space {
         })
     }
 
-    /// Up to `limit` live selected keys born behind `after`, looking at up to `looks` entries;
-    /// and the birth to go on behind, `None` at the end.
+    /// Up to `limit` live selected keys with a birth greater than `after`; looks at up to `looks` entries. Also
+    /// returns the birth to continue after, `None` at the end.
     pub fn list(&self, selection: &Selection, after: u64, limit: usize, looks: usize) -> (Vec<String>, Option<u64>) {
         let now = Moment::now();
         let inner = self.inner.lock();
@@ -245,7 +243,7 @@ impl Space {
 
     pub fn totals(&self) -> Totals {
         let inner = self.inner.lock();
-        // Few but for a moment after very many expired at once.
+        // Usually few, except shortly after very many entries expired at once.
         let expired = inner.expiries.range(..=(Moment::now(), u64::MAX)).take(MOST_COUNTED).count();
         Totals { unswept: expired as u64, ..inner.totals }
     }
@@ -256,7 +254,7 @@ impl Space {
         totals.misses += reads.misses;
     }
 
-    /// Starts the counts anew, keeping what describes the entries.
+    /// Resets the counters, but keeps the totals that describe the entries.
     pub fn forget(&self) {
         let totals = &mut self.inner.lock().totals;
         let Totals { keys, bytes, charged, .. } = *totals;
@@ -292,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_sees_every_key_that_lived_throughout_once() {
+    fn a_listing_returns_every_key_that_exists_throughout_exactly_once() {
         let space = filled(25);
         let mut seen = Vec::new();
         let mut after = Some(0);
@@ -300,7 +298,7 @@ mod tests {
             let (keys, next) = space.list(&Selection::All, position, 10, 10);
             seen.extend(keys);
             after = next;
-            // Overwriting keeps a key's place.
+            // Overwriting a key does not change its position.
             set(&space, 3);
         }
         seen.sort();
@@ -333,7 +331,7 @@ mod tests {
         Quota { max_bytes: NonZeroU64::new(3 * charged(&key(0), &write("1"))), eviction_policy }
     }
 
-    /// Fills a space with three entries, uses them, and tells which one a fourth pushes out.
+    /// Fills a namespace with three entries, reads some of them, and returns which one a fourth entry evicts.
     fn pushed_out(eviction_policy: EvictionPolicy, ttls: [Option<u64>; 3], reads: &[usize]) -> Option<usize> {
         let (space, quota) = (Space::default(), room_for_three(eviction_policy));
         for (i, ttl) in ttls.into_iter().enumerate() {
@@ -350,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_gives_up_its_own_entry() {
+    fn each_policy_evicts_the_right_entry() {
         use EvictionPolicy as P;
         let never = [None; 3];
         assert_eq!(pushed_out(P::Lru, never, &[0, 2]), Some(1));
@@ -363,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_policy_puts_the_old_entries_in_its_order() {
+    fn a_new_policy_also_orders_the_old_entries() {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
         for i in [1, 2, 2] {
             space.get(&key(i)).0.unwrap();
@@ -374,9 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_larger_than_what_is_left_by_others_pushes_them_all_out() {
+    fn an_entry_as_large_as_the_quota_evicts_all_others() {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
-        // As much as the quota is, with what is charged beside the value.
+        // Together with the overhead, exactly as large as the quota.
         let size = 1 + 2 * charged(&key(1), &write("1")) as usize;
         space.set(&key(1), Write { value: vec![b'1'; size].into(), ..write("") }, quota).0.unwrap();
         let totals = space.totals();
@@ -385,12 +383,12 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_counts_key_tags_and_overhead_and_forgets_them_with_the_entry() {
+    fn a_quota_charges_key_tags_and_overhead_until_the_entry_is_removed() {
         let (space, tags) = (Space::default(), Tags::parse(vec!["one".into(), "two".into()]).unwrap());
         let tagged = Write { tags, ..write("1234") };
         space.set(&key(10), tagged, Quota::default()).0.unwrap();
         assert_eq!(space.totals().charged, 4 + "key_10".len() as u64 + "one\ntwo".len() as u64 + ENTRY_OVERHEAD);
-        // A thousand values of a byte are far more than a thousand bytes.
+        // A thousand values of one byte are charged far more than a thousand bytes.
         let quota = Quota { max_bytes: NonZeroU64::new(10_000), ..Quota::default() };
         for i in 0..1000 {
             space.set(&key(i), write("1"), quota).0.unwrap();

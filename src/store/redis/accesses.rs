@@ -1,9 +1,8 @@
-//! Reads of entries, counted in memory and written into their metadata in batches: a read never
-//! causes a write of its own.
+//! Counts reads of entries in memory and writes the counts into the metadata in batches: a read never causes a write
+//! of its own.
 //!
-//! Eviction by use decides on what is in the metadata. While a shard evicts, a batch is therefore
-//! written as soon as a few reads have come together and not only once in an interval: what a
-//! namespace holds may be turned over several times a second.
+//! Eviction by use decides by the metadata. So while a shard evicts, a batch is written as soon as a few reads have
+//! been collected, and not only once per interval: a namespace may replace all its entries several times a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -26,36 +25,36 @@ use crate::model::{Details, Entry, EntryKey, EntryKeyHasher, KeyRef, UnixMillis}
 use crate::store::Error;
 use crate::workers::PerWorker;
 
-/// Entries whose reads are kept at once; reads of more are dropped and counted.
+/// The most entries whose reads are kept in memory. Reads of further entries are dropped and counted as lost.
 const MAX_ENTRIES: usize = 65_536;
 
-/// So many entries are written before the interval is over.
+/// With this many entries, the reads are written before the interval ends.
 const MANY_ENTRIES: usize = 16_384;
 
-/// So many are written at once while the shard evicts by use.
+/// While the shard evicts by use, this many entries are enough.
 const FEW_ENTRIES: usize = 32;
 
 /// Entries that one script writes to.
 const ENTRIES_PER_SCRIPT: usize = 100;
 
-/// Reads of the entries of one shard that are not in their metadata yet.
+/// Reads of one shard's entries that are not in the metadata yet.
 pub struct Accesses {
-    /// Each worker's own, so that none waits for another.
+    /// One map per worker, so that workers do not wait for each other.
     pending: PerWorker<Mutex<Pending>>,
-    /// Entries in all of them.
+    /// The number of entries in all maps.
     entries: AtomicUsize,
     /// Wakes the task that writes.
     due: Notify,
-    /// Whether entries were evicted by use since the last interval began.
+    /// Whether the shard has evicted entries since the last interval began.
     is_evicting: AtomicBool,
-    /// Held while a batch is under way.
+    /// Locked while a batch is being written.
     writing: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
 
 type Pending = HashMap<EntryKey, Access, EntryKeyHasher>;
 
-/// Reads of one entry.
+/// The reads of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Access {
     reads: u64,
@@ -83,7 +82,7 @@ impl Accesses {
         }
     }
 
-    /// Adds to what is pending.
+    /// Adds to the pending reads.
     fn merge(&self, key: KeyRef<'_>, access: Access) {
         let mut pending = self.pending.own().lock();
         if let Some(known) = pending.get_mut(&key) {
@@ -96,7 +95,7 @@ impl Accesses {
         }
     }
 
-    /// Drops the reads of an entry that is gone: another one under its name starts anew.
+    /// Drops the pending reads of an entry that is gone: a new entry with the same key starts at 0.
     pub fn forget(&self, key: &EntryKey) {
         if self.entries.load(Relaxed) == 0 {
             return;
@@ -108,7 +107,7 @@ impl Accesses {
         }
     }
 
-    /// The reads of `key` that are pending.
+    /// The pending reads of `key`.
     fn of(&self, key: &EntryKey) -> Option<Access> {
         let known = self.pending.all().filter_map(|pending| pending.lock().get(key).copied());
         known.reduce(|mut sum, access| {
@@ -117,14 +116,14 @@ impl Accesses {
         })
     }
 
-    /// Entries are being evicted: who goes must be decided on what was read just now.
+    /// The shard is evicting entries: the metadata must include the latest reads.
     pub fn note_eviction(&self) {
         if !self.is_evicting.swap(true, Relaxed) {
             self.due.notify_one();
         }
     }
 
-    /// Takes some of what is pending.
+    /// Takes up to `most` entries from the pending reads.
     fn take(&self, most: usize) -> Vec<(EntryKey, Access)> {
         let mut taken: Vec<(EntryKey, Access)> = Vec::new();
         for pending in self.pending.all() {
@@ -145,7 +144,7 @@ impl Access {
 }
 
 impl Shard {
-    /// Writes what is pending every `period` and whenever much is, until `shutdown`, and then once more.
+    /// Writes the pending reads every `period` and whenever there are many, until `shutdown`, and then once more.
     pub async fn run_accesses(self: Arc<Self>, period: Duration, shutdown: CancellationToken) {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -159,13 +158,13 @@ impl Shard {
             went_well = self.record_accesses().await.is_ok();
         }
         if let Err(error) = self.record_accesses().await {
-            tracing::warn!(%error, "the latest reads are missing from the metadata of their entries");
+            tracing::warn!(%error, "could not write the latest reads into the metadata of their entries");
         }
     }
 
-    /// Reads an entry with its metadata, the pending reads counted in.
+    /// Reads an entry with its details, including the pending reads.
     pub async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        // While a batch is under way, its reads are in neither place for certain.
+        // While a batch is being written, its reads are no longer pending and not certainly stored.
         let _quiet = self.accesses.writing.lock().await;
         let pending = self.accesses.of(key);
         let mut described = self.describe_stored(key).await?;
@@ -176,8 +175,8 @@ impl Shard {
         Ok(described)
     }
 
-    /// Writes all that was pending at the call. What was not written for certain is pending again; what
-    /// may have been is not, as twice would be worse than lost.
+    /// Writes all reads that are pending now. Reads that were certainly not written become pending again. Reads that
+    /// may have been written are dropped, because losing them is better than counting them twice.
     async fn record_accesses(&self) -> Result<(), Error> {
         let batches = self.accesses.entries.load(Relaxed).div_ceil(ENTRIES_PER_SCRIPT);
         for _ in 0..batches {
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_of_ever_new_keys_take_bounded_memory() {
+    fn reads_of_more_and_more_keys_use_bounded_memory() {
         let accesses = Accesses::new(Arc::default());
         for i in 0..MAX_ENTRIES + 1000 {
             accesses.add(key(i).borrowed());

@@ -1,8 +1,9 @@
-//! Watches where the name of a shard leads.
+//! Watches to which addresses the host name of a shard resolves.
 //!
-//! A connection stays with the server to which its name led when it was made. After a managed failover the name leads
-//! to another one, and the old server may still answer as a primary. So names are looked up once a second, and when one
-//! leads to other addresses or has lost one, the shard's connections are made anew.
+//! A connection stays with the server to which the name resolved when the connection was made. After a managed
+//! failover, the name resolves to another server, but the old server may still answer as a primary. So names are
+//! looked up once a second. When a name resolves to other addresses, or one of its addresses is gone, all connections
+//! of the shard are replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,30 +20,31 @@ use super::shard::{Refusal, Shard};
 use crate::clock::Moment;
 use crate::config::ShardConfig;
 
-/// How often a name is looked up, how long that may take, and how long a new connection is waited for.
+/// How often a name is looked up, how long a lookup may take, and how long to wait for a new connection.
 const PERIOD: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// The least time between two replacements of connections that lead to different servers.
+/// The least time between two replacements of all connections because they led to different servers.
 const APART_PAUSE: Duration = Duration::from_secs(2);
 
-/// Lookups in a row that have to miss a known address until the name counts as leading there no more.
+/// An address counts as gone when this many lookups in a row did not find it.
 const MISSED: u32 = 10;
 
-/// The addresses of one name, as far as they are known.
+/// The known addresses of one host name.
 #[derive(Default)]
 struct Addresses {
-    /// Each with the number of lookups since it was found.
+    /// Each with the number of lookups since the last that found it.
     known: BTreeMap<IpAddr, u32>,
-    /// Found by the last lookup, which found no known address.
+    /// The addresses of the last lookup, if it found no known address.
     suspected: BTreeSet<IpAddr>,
 }
 
 impl Addresses {
-    /// Takes what a lookup found; tells whether a connection of before may lead elsewhere now: the name has no known
-    /// address any more, or one of them is gone. A name may have several addresses of which each lookup finds some,
-    /// so the first counts once it was found twice in a row, and the second after [`MISSED`] lookups.
+    /// Records the addresses that a lookup found. Returns whether existing connections may lead to the wrong server
+    /// now: either the lookups find no known address any more, or one known address is gone. A name may have several
+    /// addresses of which each lookup returns only some. So the first case counts when two lookups in a row find the
+    /// same new addresses, and the second after [`MISSED`] lookups.
     fn lead_elsewhere(&mut self, found: BTreeSet<IpAddr>) -> bool {
         if found.is_empty() {
             return false;
@@ -64,7 +66,8 @@ impl Addresses {
     }
 }
 
-/// The host and port of a shard that has a name to look up; Sentinels tell addresses themselves.
+/// The host name and port of a shard. `None` for a shard with an IP address, and for a shard with Sentinels, which
+/// report addresses.
 pub fn name_of(config: &ShardConfig) -> Option<(String, u16)> {
     match &config.endpoint.server {
         ServerConfig::Centralized { server } if server.host.parse::<IpAddr>().is_err() => {
@@ -82,10 +85,10 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
     let watching = async {
         loop {
             ticks.tick().await;
-            // A name that cannot be looked up now tells nothing.
+            // A failed lookup says nothing.
             let Ok(Ok(found)) = timeout(PATIENCE, lookup_host((name.0.as_str(), name.1))).await else { continue };
             if addresses.lead_elsewhere(found.map(|address| address.ip()).collect()) {
-                tracing::warn!(shard = %shard.name, host = %name.0, "the name leads to another server now");
+                tracing::warn!(shard = %shard.name, host = %name.0, "the host name resolves to other addresses now");
                 shard.leave_server();
             }
         }
@@ -97,8 +100,9 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 }
 
 impl Shard {
-    /// Replaces every connection where they lead to different servers, as behind a proxy that keeps old sessions; at
-    /// most once in [`APART_PAUSE`], as a record that changes again and again looks the same.
+    /// Replaces all connections of the shard because they lead to different servers, for example behind a proxy that
+    /// keeps old sessions. Does so at most once per [`APART_PAUSE`], because frequent changes of the record look the
+    /// same.
     pub fn leave_servers_apart(&self) {
         let now = Moment::now();
         let mut left = self.left_apart.lock();
@@ -115,7 +119,7 @@ impl Shard {
         }
     }
 
-    /// Replaces every connection, as the shard's server is another one now.
+    /// Replaces all connections because the shard has another server now.
     fn leave_server(&self) {
         for lane in &self.lanes {
             if lane.replace() {
@@ -123,7 +127,7 @@ impl Shard {
             }
         }
         let subscriber = self.subscriber.clone();
-        // An error shows itself in readings that stay away.
+        // If this fails, the subscriber notices that no clock readings come back.
         tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
     }
 }
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_elsewhere_when_two_lookups_in_a_row_find_nothing_known() {
+    fn two_lookups_in_a_row_with_only_new_addresses_mean_another_server() {
         let mut addresses = Addresses::default();
         assert!(!addresses.lead_elsewhere(set(&[1])), "the first");
         assert!(!addresses.lead_elsewhere(set(&[2])), "once");
@@ -145,11 +149,11 @@ mod tests {
         assert!(!addresses.lead_elsewhere(set(&[2])));
         assert!(addresses.lead_elsewhere(set(&[2])), "twice in a row");
         assert!(!addresses.lead_elsewhere(set(&[2])));
-        assert!(!addresses.lead_elsewhere(set(&[])), "nothing found tells nothing");
+        assert!(!addresses.lead_elsewhere(set(&[])), "an empty answer says nothing");
     }
 
     #[test]
-    fn a_name_with_several_addresses_leads_to_all_of_them() {
+    fn lookups_that_return_some_of_several_addresses_mean_no_change() {
         let mut addresses = Addresses::default();
         for found in [&[1, 2][..], &[2, 3], &[3], &[1], &[2]] {
             assert!(!addresses.lead_elsewhere(set(found)), "{found:?}");
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_elsewhere_when_one_of_its_addresses_is_gone_for_good() {
+    fn an_address_that_is_gone_for_good_means_another_server() {
         let mut addresses = Addresses::default();
         assert!(!addresses.lead_elsewhere(set(&[1, 2])));
         for lookup in 1..MISSED {

@@ -1,21 +1,23 @@
-//! Settles the shards' records of rings for this process: at its start, whenever a shard comes later,
-//! and again where a record was lost or the server is another one.
+//! Settles the ring records of the shards for this process: at its start, whenever a shard becomes reachable later,
+//! and again when a record was lost or the server is another one.
 //!
-//! A shard that is away at the start does not hold the others up for long: they are settled without
-//! its record, and it is settled when it comes. Several instances may do this at once; a record is only
-//! written by who has read it as it is, and who was too late reads again.
+//! A shard that is unreachable at the start delays the others only briefly: they are settled without its record, and
+//! it is settled when it becomes reachable. Several instances may do this at the same time: a record is only written
+//! if it is still as the instance read it. Otherwise the instance reads it again.
 //!
-//! A record names the *incarnation* of what the shard holds. It is made anew where there was no record, where the
-//! server's run is another than the one that wrote it (a restart, a failover, an address that leads elsewhere), and
-//! where the fence was lost. Every script passes the incarnation and the moment at which the record was written, so
-//! a server that an instance does not know refuses it, and copies from before are void.
+//! A record names the *incarnation* of the shard's data. The incarnation is renewed if there was no record, if the
+//! server's run id differs from the one that wrote the record (after a restart, a failover, or when an address leads
+//! to another server), and if the fence was lost. Every script passes the incarnation and the time at which the
+//! record was written. So a server that an instance does not know refuses its scripts, and copies from before are
+//! void.
 //!
-//! A shard whose content has another form is emptied of our keys first: with the record marked so, nobody uses it
-//! meanwhile. Places go by one secret for the whole fleet; a shard that comes from another fleet keeps its own.
+//! A shard whose data has another format is emptied of our keys first. Its record is marked meanwhile, so that no
+//! instance uses it. The whole fleet uses one secret for places, but a shard that comes from another fleet keeps its
+//! own.
 //!
-//! What this cannot know: a ring that only shards know of which are all away, or in no ring of ours any
-//! more. And an instance that runs with another ring at the same time goes on with it; one that comes to living
-//! instances with another ring serves nothing, unless `accept_ring_change` is set.
+//! Limits: a ring stays unknown if only shards know it that are all unreachable, or that are in no ring of this fleet
+//! any more. A running instance with another ring keeps serving. An instance that starts while living instances use
+//! another ring serves nothing, unless `accept_ring_change` is set.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,25 +36,25 @@ use super::shard::Shard;
 use crate::clock::Moment;
 use crate::store::{Error, InvalidationSink, RingCount, ShardIndex};
 
-/// How long the records of all shards are waited for at the start; less than the service waits before it
-/// takes requests, so that a shard that is away makes it refuse none for the others.
+/// How long to wait for the records of all shards at the start. It is shorter than the time that the service waits
+/// before it accepts requests, so an unreachable shard does not cause refused requests for the other shards.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// How long one record is waited for.
+/// How long to wait for one record.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pauses while a shard is away: at the start, and later.
+/// The pause before an unreachable shard is tried again: at the start, and later.
 const SOON: Duration = Duration::from_millis(5);
 const LATER: Duration = Duration::from_millis(100);
 
-/// How often the records are looked at once they are settled.
+/// How often settled records are checked.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Rounds of reading and writing until another look is taken later.
+/// The most rounds of reading and writing before the next check.
 const ROUNDS: usize = 20;
 
 impl Redis {
-    /// Starts settling the shards and removing what is void on them; nothing is served before.
+    /// Starts to settle the shards and to remove void entries; nothing is served before a shard is settled.
     pub fn settle(&self, sink: &Arc<dyn InvalidationSink>, tasks: &TaskTracker, shutdown: &CancellationToken) {
         let keeper = Keeper {
             names: Names::new(&self.names),
@@ -75,31 +77,31 @@ impl Redis {
     }
 }
 
-/// Keeps the records of all shards.
+/// Keeps the records of all shards up to date.
 struct Keeper {
     names: Names,
     shards: Vec<Arc<Shard>>,
     rings: Rings,
     sink: Arc<dyn InvalidationSink>,
-    /// The newest ring of others that was warned of.
+    /// The number of the newest foreign ring that was logged as a warning.
     warned: u64,
-    /// The fleet's secret of places, once it is known.
+    /// The fleet's secret for places, once it is known.
     secret: Option<String>,
     ring_version: String,
     instance: String,
-    /// Whether living instances with another ring are no reason to serve nothing.
+    /// Whether this instance may serve although living instances use another ring.
     accepts_change: bool,
-    /// Whether there were some at the last look.
+    /// Whether there were such instances at the last check.
     is_mismatched: bool,
     shutdown: CancellationToken,
 }
 
-/// Why the records are looked at.
+/// Why the records are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Occasion {
-    /// All shards are to be settled.
+    /// The process has started: settle all shards.
     Start,
-    /// A shard is to be settled.
+    /// A shard has become reachable and must be settled.
     Arrival,
     Routine,
 }
@@ -134,13 +136,13 @@ impl Keeper {
             let doubts = self.shards.iter().map(|shard| Box::pin(shard.belonging.doubted.notified()));
             is_doubted = timeout(pause, select_all(doubts)).await.is_ok();
             if is_doubted {
-                // Not again and again without a pause, however often operations ask.
+                // Pause, however often operations ask for a check.
                 sleep(SOON).await;
             }
         }
     }
 
-    /// Reads all records, and writes those that should be others, until they are as they should.
+    /// Reads all records, and writes those that must change, until all are as they should be.
     async fn settle(&mut self, occasion: Occasion) {
         for _ in 0..ROUNDS {
             let found = join_all(self.shards.iter().map(|shard| find(shard))).await;
@@ -152,14 +154,14 @@ impl Keeper {
             let (number, is_new) = number(&self.names, records.iter().copied());
             let is_running = self.shards.iter().any(|shard| shard.belonging.is_settled());
             if occasion == Occasion::Routine && is_new && is_running {
-                // It was adopted after mine was, so mine is history.
+                // The other ring was adopted after this instance's ring, so this instance's ring is out of date.
                 if self.warned < number {
-                    tracing::warn!("other instances divide the keys among other shards: old values may be seen");
+                    tracing::warn!("other instances use a different set of shards: reads may return old values");
                     self.warned = number;
                 }
                 return;
             }
-            // A shard that is known by another name changes the ring, too.
+            // A shard that is recorded under another name changes the ring too.
             let is_exchanged = (self.shards.iter().zip(&found)).any(|(shard, found)| {
                 let record = found.as_ref().and_then(|found| found.seen.record.as_ref());
                 record.is_some_and(|record| record.shard != shard.name)
@@ -178,8 +180,8 @@ impl Keeper {
                 let state = State::of(&found, shard);
                 let seen = if state == State::Foreign { &EMPTY } else { &found.seen };
                 let record = adopted(&shard.name, &mine, &known, seen);
-                // One from before that known here came back with old data, from a replica or a snapshot: it
-                // is written anew, so that everybody looks at it again.
+                // A record older than the one known here came back with old data, from a replica or a snapshot. It is
+                // written again, so that all instances check it.
                 let known_written = shard.belonging.settled().map_or(0, |settled| settled.written);
                 match found.written {
                     Some(written)
@@ -206,23 +208,25 @@ impl Keeper {
                 let is_written = write(shard, record, *written, *state, secret).await;
                 match &is_written {
                     Ok(true) => tracing::info!(
-                        shard = %shard.name, generation = record.current.number, clean = record.is_clean, "ring adopted"
+                        shard = %shard.name, generation = record.current.number, clean = record.is_clean,
+                        "ring record written"
                     ),
                     Ok(false) => {}
-                    Err(error) => tracing::debug!(%error, "ring not adopted yet"),
+                    Err(error) => tracing::debug!(%error, "ring record not written yet"),
                 }
                 is_written
             }))
             .await;
             if written.iter().any(Result::is_err) {
-                // Later, rather than at once again.
+                // Try again at the next check, not at once.
                 break;
             }
         }
         self.rings.prune();
     }
 
-    /// Has a task empty the shard, which may take long, and write its record then. Other shards do not wait for it.
+    /// Starts a task that empties the shard, which may take long, and then writes its record. Other shards do not
+    /// wait.
     fn empty(&self, shard: &Arc<Shard>, record: Record, written: Option<u64>, secret: String) {
         if !shard.belonging.begin_emptying() {
             return;
@@ -234,7 +238,7 @@ impl Keeper {
                 () = shutdown.cancelled() => return,
             };
             if let Err(error) = emptied {
-                tracing::debug!(%error, shard = %shard.name, "not emptied yet");
+                tracing::debug!(%error, shard = %shard.name, "the shard is not emptied yet");
                 sleep(LATER).await;
             }
             shard.belonging.end_emptying();
@@ -250,8 +254,8 @@ impl Keeper {
         self.void_copies();
     }
 
-    /// Chooses the secret of places for shards without one: the secret in force here, or else the most frequent secret
-    /// among the shards (of equally frequent ones that of the first shard by name), or else a new secret.
+    /// Chooses the secret for places for shards without one: the secret that this process uses already, or else the
+    /// most frequent secret among the shards (on a tie, that of the first shard by name), or else a new secret.
     fn secret_of(&mut self, found: &[Option<Found>]) -> String {
         if let Some(secret) = &self.secret {
             return secret.clone();
@@ -265,19 +269,19 @@ impl Keeper {
         }
         named.sort_unstable();
         let count = |secret: &str| named.iter().filter(|(_, other)| *other == secret).count();
-        // Of equals `max_by_key` takes the last.
+        // On a tie `max_by_key` returns the last, hence the reverse order.
         let most = named.iter().rev().max_by_key(|(_, secret)| count(secret));
         most.map_or_else(random_name, |(_, secret)| (*secret).to_owned())
     }
 
-    /// Whether this instance may serve: not where it would change under others that live what a shard owns. If so, it
-    /// lets the shards know that it lives.
+    /// Whether this instance may serve. It may not if that would change the owner of keys while other instances use
+    /// the shards. If it may, it announces itself on the shards.
     async fn may_begin(&mut self, is_new: bool, is_exchanged: bool) -> bool {
         let shards = || self.shards.iter().filter(|shard| shard.may_be_adopted());
         let mut is_mismatched = false;
         if (is_new || is_exchanged) && !self.accepts_change {
             let counted = join_all(shards().map(|shard| shard.living_rings(&self.instance))).await;
-            // Instances that start at once with the same new ring are no reason.
+            // Instances that start at the same time with the same new ring do not conflict.
             let matters = |ring: &RingCount| is_exchanged || ring.version != self.ring_version;
             is_mismatched = counted.iter().flatten().flatten().any(|ring| ring.instances > 0 && matters(ring));
             if !is_mismatched && counted.iter().any(Option::is_none) {
@@ -289,19 +293,19 @@ impl Keeper {
         }
         if is_mismatched && !self.is_mismatched {
             tracing::error!(
-                "living instances divide the keys among other shards than `redis_shards` names here: nothing is served. \
-                 Correct the setting, or set accept_ring_change = true to change the shards"
+                "living instances use a different set of shards than `redis_shards` here, so this instance serves \
+                 nothing. Correct the setting, or set accept_ring_change = true to change the shards"
             );
         }
         self.is_mismatched = is_mismatched;
         if !is_mismatched {
-            // A shard that takes no writes at present is not adopted either.
+            // A shard that accepts no writes at present does not get this instance's record either.
             join_all(shards().map(|shard| shard.announce(&self.ring_version, &self.instance))).await;
         }
         !is_mismatched
     }
 
-    /// Copies in this process may be of what has become void.
+    /// Voids this process's copies of entries that became void.
     fn void_copies(&self) {
         for (index, shard) in (0..).zip(&self.shards) {
             if shard.belonging.take_voided() {
@@ -311,34 +315,34 @@ impl Keeper {
     }
 }
 
-/// What has to happen to a shard before it is served.
+/// What must happen to a shard before it is served.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing.
     Good,
-    /// Its record is to be written, perhaps by another server.
+    /// Its record must be written, perhaps because the server is another one.
     Stale,
-    /// The same, and every copy of what it holds is void.
+    /// Its record must be written, and all copies of its entries are void.
     Suspect,
-    /// What it holds has another form, or lost its fence: it has to go.
+    /// Its data has another format or lost its fence, so the data must be removed.
     Foreign,
 }
 
-/// The secret of places that what a shard holds was put in by, where it holds anything of ours.
+/// The secret for places under which the data of a shard was stored, if it is known.
 fn shard_secret(shard: &Shard, found: &Found) -> Option<String> {
     let of_record = found.written.as_ref().filter(|written| written.form == FORM);
     let of_record = of_record.map(|written| written.identity.place_secret.to_string());
-    // A record that was lost alone was about what is still there.
+    // If only the record was lost, the data is still stored under the secret that was settled here.
     of_record.or_else(|| Some(shard.belonging.settled()?.identity.place_secret.to_string()))
 }
 
-/// What is found on a shard that was emptied.
+/// The state of a shard that was emptied.
 const EMPTY: Seen = Seen { record: None, has_data: false };
 
 impl State {
     fn of(found: &Found, shard: &Shard) -> Self {
         let Some(written) = &found.written else {
-            // A record that alone was lost is written again over what it was written for.
+            // If only the record was lost, the same record is written again for the data.
             return if found.seen.has_data && found.seen.record.is_none() { Self::Foreign } else { Self::Stale };
         };
         let is_readable = written.form == FORM && written.is_fenced;
@@ -358,7 +362,7 @@ fn is_known_form(form: &str) -> bool {
     form == FORM || form == EMPTYING
 }
 
-/// Writes a shard's record; tells whether it was.
+/// Writes a shard's record; returns whether it was written.
 async fn write(
     shard: &Shard,
     record: &Record,
@@ -375,19 +379,19 @@ async fn write(
     Ok(is_written)
 }
 
-/// Removes what a shard holds in another form, and writes its record.
+/// Removes data of another format from a shard, and writes its record.
 async fn empty(shard: &Shard, record: &Record, written: Option<u64>, secret: &str) -> Result<(), Error> {
-    // Nobody uses the shard from here on.
+    // From here on no instance uses the shard.
     let Some(emptying) = shard.write_record(written, record, EMPTYING, secret, true).await? else { return Ok(()) };
     let gone = shard.empty(emptying).await?;
-    tracing::warn!(shard = %shard.name, gone, "the shard held entries in another form and was emptied of them");
+    tracing::warn!(shard = %shard.name, gone, "the shard held entries of another format; they were removed");
     if shard.write_record(Some(emptying), record, FORM, secret, true).await?.is_some() {
-        tracing::info!(shard = %shard.name, generation = record.current.number, "ring adopted");
+        tracing::info!(shard = %shard.name, generation = record.current.number, "ring record written");
     }
     Ok(())
 }
 
-/// The shard's record; `None` where it does not answer. One that was lost is as it was settled.
+/// The shard's record; `None` if the shard does not answer. For a lost record, the record settled here.
 async fn find(shard: &Shard) -> Option<Found> {
     if !shard.may_be_adopted() || shard.belonging.is_being_emptied() {
         return None;
@@ -395,13 +399,14 @@ async fn find(shard: &Shard) -> Option<Found> {
     match timeout(READ_TIMEOUT, shard.find_record()).await.ok()? {
         Ok(mut found) => {
             if found.written.is_none() {
-                // The shard lost all it held, so what it holds now was written under it.
+                // The record is gone, perhaps with all data. Data that is there now was stored under the record
+                // settled here.
                 found.seen.record = shard.belonging.settled().map(|settled| settled.record.clone());
             }
             Some(found)
         }
         Err(error) => {
-            tracing::debug!(%error, "ring not read");
+            tracing::debug!(%error, "could not read the ring record");
             None
         }
     }

@@ -1,7 +1,8 @@
-//! What this process knows of one shard's record of rings, and how that is read and written.
+//! What this process knows about one shard's ring record, and how the record is read and written.
 //!
-//! Nothing is served from a shard before its record is settled. Who settles it is `adoption.rs`; which rings it names and
-//! what is void for that is decided in `generations.rs` and `history.rs`; what is void is removed by `moved.rs`.
+//! A ring record is *settled* when this process knows it and may serve the shard under it; nothing is served before.
+//! `adoption.rs` settles records. `generations.rs` and `history.rs` decide which rings a record names and which
+//! entries are void. `moved.rs` removes void entries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -20,58 +21,58 @@ use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::store::Error;
 
-/// How far the clocks of a shard's servers may be apart, or one may step back.
+/// How far the clocks of a shard's servers may differ, and how far a clock may step back.
 const CLOCKS_APART_US: u64 = 3_600_000_000;
 
 const UNSETTLED: u8 = 0;
 const CLEAN: u8 = 1;
 const UNCLEAN: u8 = 2;
 
-/// What this process knows of one shard's record of rings.
+/// What this process knows about one shard's ring record.
 #[derive(Default)]
 pub struct Belonging {
-    /// What an operation has to look at; follows `settled`.
+    /// A copy of the state in `settled` that operations can check quickly.
     state: AtomicU8,
     settled: ArcSwapOption<Settled>,
-    /// Held to settle.
+    /// Locked while a record is settled.
     settling: Mutex<()>,
-    /// Wakes the task that removes what is void.
+    /// Wakes the task that removes void entries.
     pub changed: Notify,
-    /// Whether something became void under copies that this process may have.
+    /// Whether entries became void of which this process may have copies.
     voided: AtomicBool,
-    /// Wakes the task that keeps the record: an operation or a proof met another one, or none.
+    /// Wakes the task that keeps the record. Notified when an operation or a proof found another record, or none.
     pub doubted: Notify,
-    /// How often the server came under suspicion of being another that does not say which it is. Every instance must
-    /// then void its copies.
+    /// How often this process suspected that the server was replaced by one that reports no run id. Every instance
+    /// must then void its copies.
     suspicions: AtomicU64,
-    /// How many of them a new incarnation has answered.
+    /// How many of these suspicions led to a new incarnation.
     answered_suspicions: AtomicU64,
-    /// Whether a task removes what the shard holds in another form.
+    /// Whether a task is emptying the shard because its data has another format.
     is_being_emptied: AtomicBool,
-    /// Whether living instances divide the keys otherwise, so that this one serves nothing.
+    /// Whether living instances use another ring, so that this instance must serve nothing.
     is_mismatched: AtomicBool,
 }
 
-/// A record that this process may serve under.
+/// A ring record under which this process may serve.
 pub struct Settled {
     pub record: Record,
-    /// When it was written, by which it is told from earlier ones.
+    /// When the record was written; a later record has a greater number.
     pub written: u64,
     pub identity: Identity,
-    /// What every script passes, see `lua/fence_write.lua`.
+    /// The token that every script passes, see `lua/fence_write.lua`.
     pub token: Str,
-    /// `None` where the record is clean.
+    /// `None` if the record is clean.
     pub history: Option<History>,
 }
 
-/// Which server a record is of, and how what it holds is laid out.
+/// Which server a record belongs to, and how the data on it is arranged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Made anew when the record is lost or the server is another one: copies from before are void then.
+    /// Renewed when the record is lost or the server is another one. Copies from an earlier incarnation are void.
     pub incarnation: Str,
-    /// See `place.rs`; the same on all shards of a fleet.
+    /// See `place.rs`. Normally the same on all shards of a fleet.
     pub place_secret: Str,
-    /// Of the server that wrote the record; empty where it may not be asked.
+    /// The run id of the server that wrote the record; empty if the user may not ask for it.
     pub run_id: Str,
 }
 
@@ -81,12 +82,12 @@ impl Settled {
         Self { record, written, identity, token, history }
     }
 
-    /// Whether nothing that the shard holds is void.
+    /// Whether the shard holds no void entries.
     pub fn is_clean(&self) -> bool {
         self.history.is_none()
     }
 
-    /// Where a key stands in the index of its namespace.
+    /// The place of a key in the index of its namespace.
     pub fn place_of(&self, key: &str) -> u64 {
         place::of(&self.identity.place_secret, key)
     }
@@ -116,12 +117,12 @@ impl Belonging {
         }
     }
 
-    /// Whether something became void since this was last asked, of which there may be copies.
+    /// Whether entries became void since the last call, of which this process may have copies.
     pub fn take_voided(&self) -> bool {
         self.voided.swap(false, Ordering::AcqRel)
     }
 
-    /// The server may be another, and cannot be told by its run.
+    /// Records the suspicion that the server was replaced by one that does not report its run id.
     pub fn suspect(&self) {
         self.suspicions.fetch_add(1, Ordering::AcqRel);
         self.doubted.notify_one();
@@ -131,22 +132,22 @@ impl Belonging {
         self.answered_suspicions.load(Ordering::Acquire) < self.suspicions()
     }
 
-    /// How often the server came under suspicion so far.
+    /// The number of suspicions so far.
     pub fn suspicions(&self) -> u64 {
         self.suspicions.load(Ordering::Acquire)
     }
 
-    /// A new incarnation was written, which was asked for after so many suspicions; later ones stay.
+    /// A new incarnation was written. It answers the first `suspicions` suspicions; later ones stay open.
     pub fn trust(&self, suspicions: u64) {
         self.answered_suspicions.fetch_max(suspicions, Ordering::AcqRel);
     }
 
-    /// Claims the shard for one task that empties it; false where another has it.
+    /// Claims the emptying of the shard for one task; false if another task has claimed it.
     pub fn begin_emptying(&self) -> bool {
         !self.is_being_emptied.swap(true, Ordering::AcqRel)
     }
 
-    /// That task has ended; its shard is to be looked at.
+    /// Ends the claim; the shard is checked again.
     pub fn end_emptying(&self) {
         self.is_being_emptied.store(false, Ordering::Release);
         self.doubted.notify_one();
@@ -156,7 +157,7 @@ impl Belonging {
         self.is_being_emptied.load(Ordering::Acquire)
     }
 
-    /// Serves nothing, as living instances divide the keys otherwise; until the shard is settled.
+    /// Sets whether living instances use another ring. Settling the shard resets it.
     pub fn mismatch(&self, is_mismatched: bool) {
         self.is_mismatched.store(is_mismatched, Ordering::Release);
     }
@@ -170,36 +171,37 @@ impl Belonging {
     }
 }
 
-/// What a shard holds under `sidecache:ring`, and of which server it is.
+/// The ring record that is stored on a shard, and the run id of the server.
 pub struct Found {
     pub seen: Seen,
-    /// The server's run, empty where it may not be asked.
+    /// The server's run id; empty if the user may not ask for it.
     pub run_id: Str,
-    /// `None` where there is no record.
+    /// `None` if there is no record.
     pub written: Option<Written>,
 }
 
-/// How a record was written.
+/// How and when a record was written.
 pub struct Written {
     pub at: u64,
-    /// Of what the shard stores, see [`FORM`].
+    /// The format of the data on the shard, see [`FORM`].
     pub form: String,
     pub identity: Identity,
-    /// Whether the fence has its token.
+    /// Whether the fence holds the token of the record.
     pub is_fenced: bool,
 }
 
-/// The form of what is stored: a shard of another is emptied of our keys. `docs/ARCHITECTURE.md` has its table.
+/// The format of the stored data. A shard with another format is emptied of our keys. `docs/ARCHITECTURE.md` has the
+/// table of keys.
 pub const FORM: &str = "3";
 
-/// The form of a shard that is being emptied.
+/// The format that marks a shard as being emptied.
 pub const EMPTYING: &str = "emptying";
 
 impl Shard {
-    /// Refuses what comes before the shard's record of rings is settled.
+    /// Refuses operations until the shard's ring record is settled.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]
+    /// [`Error::Unavailable`], or [`Error::RingMismatch`] if living instances use another ring.
     pub fn admit(&self) -> Result<(), Error> {
         self.watch.admit()?;
         if self.belonging.is_settled() { Ok(()) } else { Err(self.unsettled()) }
@@ -209,10 +211,10 @@ impl Shard {
         if self.belonging.is_mismatched() {
             return Error::RingMismatch;
         }
-        Error::Unavailable { shard: self.name.clone(), reason: "its ring is not known yet".to_owned() }
+        Error::Unavailable { shard: self.name.clone(), reason: "its ring record is not known yet".to_owned() }
     }
 
-    /// What is known of void entries while there may be any.
+    /// The record if the shard may hold void entries; `None` if it holds none.
     pub fn unclean(&self) -> Result<Option<Arc<Settled>>, Error> {
         self.watch.admit()?;
         match self.belonging.state.load(Ordering::Acquire) {
@@ -226,9 +228,10 @@ impl Shard {
         self.belonging.state.load(Ordering::Acquire) == UNCLEAN
     }
 
-    /// Reads the record again, as the shard has refused `settled`, and serves under it if this instance may.
+    /// Reads the record again after the shard refused the token of `settled`, and serves under it if this instance
+    /// may.
     pub async fn settle_anew(&self, settled: &Settled) -> Result<Arc<Settled>, Error> {
-        // Another operation may have done it.
+        // Another operation may already have read it.
         if let Some(known) = self.belonging.settled().filter(|known| known.token != settled.token) {
             return Ok(known);
         }
@@ -247,7 +250,7 @@ impl Shard {
                 self.belonging.settle(Settled::new(record, written.at, written.identity, history));
                 self.belonging.settled().ok_or_else(|| self.unsettled())
             }
-            // It was lost, or is about another ring or server: the task that keeps it will see.
+            // The record is lost, or belongs to another ring or server: the task that keeps the records handles that.
             _ => {
                 self.belonging.doubted.notify_one();
                 Err(self.unsettled())
@@ -255,14 +258,14 @@ impl Shard {
         }
     }
 
-    /// Reads the record of rings.
+    /// Reads the ring record.
     pub async fn find_record(&self) -> Result<Found, Error> {
         let arguments = || FIELDS.map(Value::from).to_vec();
         self.run_upkeep(&scripts::READ_RING, Effect::Read, arguments, |frame| {
             let mut fields = reply::array(frame)?.into_iter();
             let mut next = |expected| fields.next().ok_or(expected);
-            let has_data = reply::count(next("whether there is data")?)? > 0;
-            let run_id = Str::from(reply::text(next("the server's run")?)?);
+            let has_data = reply::count(next("whether the shard holds data")?)? > 0;
+            let run_id = Str::from(reply::text(next("the server's run id")?)?);
             let is_fenced = reply::count(next("whether the fence has the token")?)? > 0;
             let Some(at) = fields.next().map(reply::count).transpose()? else {
                 return Ok(Found { seen: Seen { record: None, has_data }, run_id, written: None });
@@ -282,8 +285,9 @@ impl Shard {
         .await
     }
 
-    /// Writes the record if it is still the one written at `expected`; answers when it was. `form` is that of what
-    /// the shard stores; with `is_another` everybody's copies are void.
+    /// Writes the record if the stored one was written at `expected` (`None`: if there is none). Returns when it was
+    /// written, `None` if it was not. `form` is the format of the shard's data. `is_another` forces a new
+    /// incarnation, which voids the copies of all instances.
     pub async fn write_record(
         &self,
         expected: Option<u64>,
@@ -314,9 +318,9 @@ impl Shard {
     }
 }
 
-/// A name that nobody can guess.
+/// A random name that nobody can guess.
 pub fn random_name() -> String {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system has random numbers for whoever may run");
+    getrandom::fill(&mut bytes).expect("the system provides random numbers");
     format!("{:032x}", u128::from_le_bytes(bytes))
 }

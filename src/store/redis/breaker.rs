@@ -1,18 +1,18 @@
-//! The circuit breaker of one shard: who does not answer is not asked, but for a probe now and then.
+//! The circuit breaker of one shard: a shard that does not answer gets no requests until a probe was answered.
 //!
 //! ```text
-//!            silent again and again                  a PING was answered
+//!         several timeouts in a row                a PING was answered
 //!   Closed ------------------------> Open ---------------------------> HalfOpen
 //!     ^  ^                             ^                                  |  |
-//!     |  |                             +---------- silent once -----------+  |
+//!     |  |                             +---------- one failure -----------+  |
 //!     |  +------------------- a few operations were answered ----------------+
 //! ```
 //!
-//! Without it every operation on a shard that stands still waits out its deadline, and thousands of
-//! them at once hold memory and connections for an error that is known beforehand. The PINGs are the
-//! connections' own, see `lane`: no client's request is spent on finding out.
+//! Without it, every operation on a shard that hangs would wait for its timeout. Thousands of operations at a time
+//! would hold memory and connections, only to fail in the end. The connections send the PINGs themselves, see
+//! `lane`: no request of a client is used as a probe.
 //!
-//! Silence is what counts: a shard that answers with an error is there.
+//! Only missing answers count: a shard that answers with an error is reachable.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
-/// Operations without an answer, one after the other, that open the breaker.
+/// This many unanswered operations in a row open the breaker.
 const SILENT_IN_A_ROW: u32 = 5;
 
-/// Operations let through at once while it is half open, and answers that close it.
+/// The most operations in flight while it is half open, and the number of answers that close it.
 const TRIALS: u32 = 8;
 
-/// What the breaker does with operations.
+/// The states of the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -36,35 +36,35 @@ pub enum State {
     HalfOpen,
 }
 
-/// The breaker; see the module's text.
+/// The breaker; see the text of the module.
 pub struct Breaker {
     state: AtomicU8,
-    /// Silences since the last answer.
+    /// Timeouts since the last answer.
     silent: AtomicU32,
-    /// When the first thing failed that nothing was answered after; 0 for none. In nanoseconds of
-    /// [`Moment`].
+    /// When the first failure since the last answer happened, in nanoseconds of [`Moment`]; 0 if there was none.
     failing_since: AtomicU64,
-    /// While half open: operations under way, and answers so far.
+    /// While half open: the operations in flight, and the answers so far.
     trials: AtomicU32,
     answers: AtomicU32,
-    /// How long the shard may give no sign of life, however few ask it.
+    /// The breaker also opens when failures have continued for this long, however few operations there are.
     patience: Duration,
-    /// Moves with every change of the state: what was sent before one tells nothing of what is behind it.
+    /// Incremented with every change of the state. The result of a command that was sent before a change does not
+    /// count after it.
     generation: AtomicU32,
-    /// Held for every change of the state.
+    /// Locked during every change of the state.
     change: Mutex<()>,
 }
 
-/// How an operation failed, as far as the breaker cares.
+/// How an operation failed, as far as the breaker needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It was sent, and its time went by.
+    /// It was sent, but not answered in time.
     Silent,
-    /// There was no connection, or it broke.
+    /// There was no connection, or the connection broke.
     NotConnected,
 }
 
-/// The right to send a command for some operations.
+/// The permission to send a command for a number of operations.
 pub struct Admission<'b> {
     breaker: &'b Breaker,
     generation: u32,
@@ -73,12 +73,12 @@ pub struct Admission<'b> {
 }
 
 impl Admission<'_> {
-    /// The shard answered; tells whether that closed the breaker.
+    /// Reports an answer; returns whether that closed the breaker.
     pub fn answered(&self) -> bool {
         self.is_current() && self.breaker.answered(self.operations)
     }
 
-    /// The command failed at `now`; tells which state that ended, if it opened the breaker.
+    /// Reports a failure at `now`. If that opened the breaker, returns the state before.
     pub fn failed(&self, failure: Failure, now: Moment) -> Option<State> {
         if self.is_current() { self.breaker.failed(failure, self.operations, now) } else { None }
     }
@@ -97,7 +97,7 @@ impl Drop for Admission<'_> {
 }
 
 impl Breaker {
-    /// A closed breaker for a shard that may be silent for `patience`.
+    /// A closed breaker that opens when failures continue for `patience`.
     pub fn new(patience: Duration) -> Self {
         Self {
             state: AtomicU8::new(State::Closed as u8),
@@ -119,7 +119,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a command for `operations` may be sent now; two loads where all is well.
+    /// Whether a command for `operations` may be sent now; costs two atomic loads while the breaker is closed.
     pub fn admit(&self, operations: u32) -> Option<Admission<'_>> {
         let generation = self.generation.load(Relaxed);
         match self.state() {
@@ -127,7 +127,7 @@ impl Breaker {
             State::Open => None,
             State::HalfOpen => {
                 let taken = self.trials.fetch_add(operations, Relaxed);
-                // Dropped where there were too many, which gives the places back.
+                // If there are too many, the admission is dropped, which frees the places again.
                 let admission = Admission { breaker: self, generation, operations, is_trial: true };
                 (taken.saturating_add(operations) <= TRIALS).then_some(admission)
             }
@@ -171,7 +171,7 @@ impl Breaker {
         opens.then_some(state)
     }
 
-    /// A probe was answered.
+    /// A probe was answered: half-opens the breaker.
     pub fn try_again(&self) {
         let _change = self.change.lock();
         if self.state() == State::Open {
@@ -201,12 +201,12 @@ mod tests {
     fn open() -> (Breaker, Moment) {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         let opened = (0..SILENT_IN_A_ROW).filter_map(|_| breaker.failed(Failure::Silent, 1, now)).count();
-        assert_eq!((opened, breaker.state()), (1, State::Open), "told once");
+        assert_eq!((opened, breaker.state()), (1, State::Open), "reported once");
         (breaker, now)
     }
 
     #[test]
-    fn silence_again_and_again_opens_it() {
+    fn timeouts_in_a_row_open_it() {
         let (breaker, _) = open();
         assert!(breaker.admit(1).is_none());
     }
@@ -221,20 +221,20 @@ mod tests {
             breaker.answered(1);
         }
         assert_eq!(breaker.state(), State::Closed);
-        assert_eq!(breaker.failed(Failure::Silent, 1, now + PATIENCE * 10), None, "a new row begins");
+        assert_eq!(breaker.failed(Failure::Silent, 1, now + PATIENCE * 10), None, "the count starts again");
     }
 
     #[test]
-    fn a_connection_that_stays_away_opens_it_and_one_that_broke_does_not() {
+    fn a_connection_that_stays_lost_opens_it_and_a_short_break_does_not() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         for _ in 0..1000 {
-            assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "many at once are one break");
+            assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "one broken connection");
         }
         assert_eq!(breaker.failed(Failure::NotConnected, 1, now + PATIENCE), Some(State::Closed));
     }
 
     #[test]
-    fn half_open_it_lets_a_few_through_and_closes_when_they_are_answered() {
+    fn half_open_it_allows_a_few_operations_and_closes_when_they_are_answered() {
         let (breaker, _) = open();
         breaker.try_again();
         let under_way: Vec<_> = (0..TRIALS).map(|_| breaker.admit(1).expect("one of the few")).collect();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_it_opened_says_nothing_of_the_trials() {
+    fn results_of_commands_sent_before_it_opened_do_not_count() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         let sent: Vec<_> = (0..20).map(|_| breaker.admit(1).expect("closed")).collect();
         let opened = sent.iter().filter_map(|operation| operation.failed(Failure::Silent, now)).count();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_while_half_open_opens_it_at_once() {
+    fn a_timeout_while_half_open_opens_it_at_once() {
         let (breaker, now) = open();
         breaker.try_again();
         assert_eq!(breaker.failed(Failure::Silent, 1, now), Some(State::HalfOpen));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_counts_as_the_operations_that_it_is_sent_for() {
+    fn a_command_counts_once_for_each_of_its_operations() {
         let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
         assert_eq!(breaker.admit(SILENT_IN_A_ROW).unwrap().failed(Failure::Silent, now), Some(State::Closed));
         breaker.try_again();

@@ -1,6 +1,7 @@
-//! Trouble that a shard answers operations with: what it is, whether it goes on, and when the log hears of it.
+//! Problems that a shard reports in its error replies: what the problem is, whether it still exists, and when it is
+//! logged.
 //!
-//! Pure: fed with error replies and clock readings. A condition is current for [`CURRENT`] after the last reply
+//! Pure: the inputs are error replies and clock readings. A condition is current for [`CURRENT`] after the last reply
 //! that showed it, or until an examination of the shard (see `preflight.rs`) disproves it.
 
 use std::time::Duration;
@@ -8,16 +9,16 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::{Finding, Severity};
 
-/// For how long a reply shows that its trouble goes on.
+/// How long after an error reply its problem counts as current.
 const CURRENT: Duration = Duration::from_secs(10);
 
-/// The least time between two lines of the log about one condition.
+/// The least time between two log lines about one condition.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
-/// A kind of trouble that Redis has a name for.
+/// A problem that Redis has an error code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It could not save its data and is configured to refuse writes then.
+    /// It could not save its data, and is configured to refuse writes in that case.
     CannotSave,
     NoReplicas,
     OutOfMemory,
@@ -44,9 +45,9 @@ impl Kind {
         Self::ClusterNode,
     ];
 
-    /// The trouble that an error reply tells of, by a command or from within a script.
+    /// The problem that an error reply shows, whether a command or a script caused it.
     pub fn of(reply: &str) -> Option<Self> {
-        // Redis 6.2 puts the code of a failure inside a script behind the script's own: `ERR Error running script
+        // Redis 6.2 puts the code of an error inside a script after the script's own error: `ERR Error running script
         // (call to f_...): @user_script:1: @user_script: 1: -OOM command not allowed ...`.
         let inner = reply.rsplit_once(": -").filter(|(script, _)| script.contains("@user_script"));
         let told = inner.map_or(reply, |(_, told)| told);
@@ -61,7 +62,7 @@ impl Kind {
             "BUSY" | "UNKILLABLE" => Some(Self::Busy),
             "NOAUTH" => Some(Self::NoPassword),
             "CLUSTERDOWN" | "MOVED" | "CROSSSLOT" => Some(Self::ClusterNode),
-            // The words of a script's own failure: up to 7.x, from 8.0 on; a node of a cluster.
+            // Errors inside a script without a code: up to Redis 7.x, from 8.0 on, and on a cluster node.
             _ if reply.contains("The user executing the script can't") => Some(Self::NoPermission),
             _ if reply.contains("ACL failure in script") => Some(Self::NoPermission),
             _ if reply.contains("in a cluster node") => Some(Self::ClusterNode),
@@ -84,53 +85,53 @@ impl Kind {
         }
     }
 
-    /// What is wrong with `shard`, as its `reply` tells, and what to do.
+    /// The finding about `shard`: the problem that `reply` shows, and what to do.
     pub fn finding(self, shard: &str, reply: &str) -> Finding {
         let severity = if self == Self::ClusterNode { Severity::Refused } else { Severity::Degraded };
         let predicate = match self {
             Self::CannotSave => {
                 "refuses writes because it could not save its data (MISCONF): repair its disk or folder, or turn \
-                 saving off, as a cache needs none: CONFIG SET save \"\" and CONFIG SET appendonly no"
+                 off saving, which a cache does not need: CONFIG SET save \"\" and CONFIG SET appendonly no"
             }
             Self::NoReplicas => {
-                "refuses writes because too few replicas follow it (NOREPLICAS), and if another primary was elected its \
-                 values may be older than max_staleness_ms: start its replicas, or lower min-replicas-to-write"
+                "refuses writes because too few replicas are connected (NOREPLICAS); if another primary was elected, \
+                 its values may be older than max_staleness_ms: start its replicas, or lower min-replicas-to-write"
             }
             Self::OutOfMemory => {
                 "is out of memory and refuses writes (OOM): raise maxmemory, lower max_size_mb or the TTLs of the \
-                 namespaces that hold most, or set maxmemory-policy volatile-lru"
+                 largest namespaces, or set maxmemory-policy volatile-lru"
             }
             Self::Replica => {
-                "is a replica and refuses writes: set its address to that of the primary, or make it one with \
-                 REPLICAOF NO ONE"
+                "is a replica and refuses writes: configure the address of the primary, or make this server a \
+                 primary with REPLICAOF NO ONE"
             }
             Self::NoPermission => {
                 let predicate = format!(
-                    "refuses what its user has no right to ({reply}): grant the rights in docs/OPERATIONS.md"
+                    "refuses commands that its user may not run ({reply}): grant the rights in docs/OPERATIONS.md"
                 );
                 return Finding::new(self.code(), severity, shard, &predicate);
             }
-            Self::Loading => "loads its data from disk and answers when that is done (LOADING): wait",
+            Self::Loading => "is loading its data from disk and will answer when that is done (LOADING): wait",
             Self::MasterDown => {
-                "is a replica that lost its primary and refuses reads, too (MASTERDOWN): set its address to that of \
-                 the primary"
+                "is a replica that lost its primary and refuses reads and writes (MASTERDOWN): configure the address \
+                 of the primary"
             }
             Self::Busy => {
-                "is kept busy by a script of another program (BUSY): end that with SCRIPT KILL or FUNCTION KILL"
+                "is busy with a script of another program (BUSY): stop the script with SCRIPT KILL or FUNCTION KILL"
             }
             Self::NoPassword => {
-                "asks for a password (NOAUTH): put user and password into its URL, redis://user:password@host:6379"
+                "requires a password (NOAUTH): put user and password into its URL, redis://user:password@host:6379"
             }
             Self::ClusterNode => {
-                "is a node of a Redis Cluster, where sidecache cannot run: set the addresses of standalone servers or \
-                 of Sentinel groups, one a shard, or start it with cluster-enabled no"
+                "is a node of a Redis Cluster, which sidecache does not support: configure a standalone server or a \
+                 Sentinel group for each shard, or start this server with cluster-enabled no"
             }
         };
         Finding::new(self.code(), severity, shard, predicate)
     }
 }
 
-/// One shard's conditions.
+/// The current conditions of one shard.
 #[derive(Debug, Default)]
 pub struct Conditions([Option<Seen>; Kind::ALL.len()]);
 
@@ -139,23 +140,23 @@ struct Seen {
     last: Moment,
     reply: String,
     logged: Moment,
-    /// Replies since the last line of the log.
+    /// Replies since the last log line.
     unlogged: u64,
 }
 
-/// What a reply means for the log.
+/// What to log about a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     /// The condition is new.
     First,
-    /// It goes on; so many replies were not logged since the last line.
+    /// The condition continues; this many replies were not logged since the last log line.
     Again { unlogged: u64 },
-    /// The last line is too recent.
+    /// The last log line is too recent, so this reply is not logged.
     Skipped,
 }
 
 impl Conditions {
-    /// Notes that `reply` told of `kind` at `now`.
+    /// Records that `reply` showed `kind` at `now`.
     pub fn note(&mut self, kind: Kind, reply: &str, now: Moment) -> Line {
         let slot = &mut self.0[kind as usize];
         match slot {
@@ -175,14 +176,14 @@ impl Conditions {
         }
     }
 
-    /// The conditions that go on, with the first reply that told of each.
+    /// The current conditions, each with the first reply that showed it.
     pub fn current(&self, now: Moment) -> impl Iterator<Item = (Kind, &str)> {
         let seen = Kind::ALL.into_iter().zip(&self.0).filter_map(|(kind, seen)| Some((kind, seen.as_ref()?)));
         seen.filter(move |(_, seen)| now.since(seen.last) <= CURRENT).map(|(kind, seen)| (kind, seen.reply.as_str()))
     }
 
-    /// Everything that a write needs worked after `moment`: what was seen before it is over. Says nothing about
-    /// memory, as the write needed none.
+    /// A write succeeded after `moment`, so conditions last seen before it are over. This says nothing about memory,
+    /// because the write needed none.
     pub fn disprove(&mut self, moment: Moment) {
         for (kind, slot) in Kind::ALL.into_iter().zip(&mut self.0) {
             if kind != Kind::OutOfMemory && slot.as_ref().is_some_and(|seen| seen.last <= moment) {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_hears_of_a_condition_once_a_second_at_most() {
+    fn a_condition_is_logged_at_most_once_a_second() {
         let mut conditions = Conditions::default();
         let lines: Vec<Line> =
             (0..=20).map(|tenth| conditions.note(Kind::Replica, "READONLY", at(tenth * 100))).collect();
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_worked_ends_what_was_seen_before_but_not_a_lack_of_memory() {
+    fn a_successful_write_ends_earlier_conditions_except_a_lack_of_memory() {
         let mut conditions = Conditions::default();
         conditions.note(Kind::NoReplicas, "NOREPLICAS", at(0));
         conditions.note(Kind::OutOfMemory, "OOM", at(0));

@@ -1,9 +1,8 @@
-//! Finds what Redis evicted of itself, so that the books follow.
+//! Finds entries that Redis evicted, and corrects index and totals.
 //!
-//! An evicted value leaves its metadata and its place in the index behind. The next read of the
-//! key notices; for keys that nobody reads there is a walk over the index, only when the shard's
-//! own count of evictions has moved since the last one, by one instance at a time, and without
-//! haste: it rests much longer than it works.
+//! An evicted value leaves its metadata and its index member behind. The next read of the key notices that. For keys
+//! that nobody reads there is a walk over the index. It happens only if the shard's count of evictions has changed
+//! since the last walk, and by one instance at a time. It pauses much longer than it works.
 
 use std::time::Duration;
 
@@ -21,25 +20,25 @@ use crate::clock::Moment;
 use crate::model::Namespace;
 use crate::store::Error;
 
-/// The shard's count of evictions when the last walk over it began.
+/// The shard's count of evictions at the start of the last walk.
 const WALKED: &str = "sidecache:walked";
 
-/// Who walks, see `lua/become_walker.lua`.
+/// Which instance walks, see `lua/become_walker.lua`.
 const WALKER: &str = "sidecache:walker";
 
-/// For how long an instance has the right to walk if it dies, and how often it renews it while it walks.
+/// When an instance's claim to the walk ends if it dies, and how often it renews the claim.
 const WALKER_TTL_MS: u64 = 30_000;
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// Keys that one script looks at, the work it may do on those that are gone (see `lua/prelude.lua`), and
-/// how long to rest after it, in times of its own duration.
+/// Keys that one script looks at, and the work it may do on entries that are gone (see `lua/prelude.lua`). After a
+/// script, the walk pauses for [`REST`] times the script's duration, at most [`REST_MAX`].
 const KEYS_PER_SCRIPT: usize = 200;
 const WORK_PER_SCRIPT: usize = 100;
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(100);
 
 impl Shard {
-    /// Walks over the namespaces if values were evicted since the last walk and nobody else does.
+    /// Walks over the namespaces if Redis evicted keys since the last walk and no other instance walks.
     pub async fn find_evicted(&self, instance: &str, namespaces: &[Namespace]) -> Result<(), Error> {
         let evicted = self.evicted_keys().await?;
         if evicted == self.walked().await? || !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
@@ -52,7 +51,7 @@ impl Shard {
                 let started = Moment::now();
                 if started.since(renewed) >= RENEWAL {
                     if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-                        // This process stood still for so long that another one took over.
+                        // This process was suspended for so long that another one took over.
                         return Ok(());
                     }
                     renewed = started;
@@ -66,7 +65,7 @@ impl Shard {
         Ok(())
     }
 
-    /// One step over a namespace; answers the place to go on from.
+    /// One step of the walk over a namespace; returns the place to continue from.
     async fn find_evicted_from(&self, namespace: &Namespace, place: u64) -> Result<u64, Error> {
         let numbers = [place.to_string(), KEYS_PER_SCRIPT.to_string(), WORK_PER_SCRIPT.to_string()];
         let arguments = |settled: &Settled| {
@@ -86,13 +85,14 @@ impl Shard {
         match self.read("GET", vec![Value::from(WALKED)]).await {
             Ok(Frame::Null) => Ok(0),
             Ok(frame) => Ok(reply::count(frame).unwrap_or(0)),
-            // Of another type: the end of the walk overwrites it.
+            // The key holds another type; the end of the walk overwrites it.
             Err(Error::Protocol { .. }) => Ok(0),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes or keeps for `ttl_ms` the right to the walk that `walk` stands for; tells whether that worked.
+    /// Claims the walk that the Redis key `walk` stands for, or renews the claim, for `ttl_ms`; returns whether that
+    /// worked.
     pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
         let arguments = |_: &Settled| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
         Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)

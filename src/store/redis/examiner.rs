@@ -1,5 +1,6 @@
-//! Decides when a shard is examined and its memory looked at: when it is connected, before it is adopted, after
-//! every reconnect, when an operation meets trouble, and every ten seconds. What is found goes to `watch.rs`.
+//! Decides when a shard is examined: when it is connected, before its ring record is settled, after every reconnect,
+//! when an operation finds a problem, and regularly (see `Watch::period`). Also reads how much memory it uses. The
+//! results go to `watch.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +23,24 @@ use crate::store::Error;
 /// How long an examination may take.
 const EXAMINATION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The least pause, whatever asks for an examination.
+/// The least time between two examinations, whatever requests them.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether one is due: until the first, and later.
+/// How often to check whether an examination is due: before the first, and later.
 const FIRST_STEP: Duration = Duration::from_millis(5);
 const STEP: Duration = Duration::from_millis(500);
 
-/// Namespaces whose bytes are asked for in one script, and in all.
+/// The most namespaces whose bytes are read by one script, and in all.
 const NAMESPACES_PER_SCRIPT: usize = 500;
 const MOST_NAMESPACES: usize = 10_000;
 
-/// The bytes of namespaces by the books; reads, and so needs no fence. ARGV: the namespaces.
+/// Returns the stored `total_bytes` of namespaces. It only reads, so it needs no fence. ARGV: the namespaces.
 const BYTES_OF_NAMESPACES: &str = "local bytes = {} \
     for i = 1, #ARGV do bytes[i] = redis.call('HGET', 'cache_stats:' .. ARGV[i], 'total_bytes') or '0' end \
     return bytes";
 
 impl Shard {
-    /// Examines the shard again and again until `shutdown`.
+    /// Examines the shard repeatedly, until `shutdown`.
     pub async fn run_watch(self: Arc<Self>, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -73,7 +74,7 @@ impl Shard {
         }
     }
 
-    /// Examines the shard; tells whether it answered.
+    /// Examines the shard; returns whether it answered.
     async fn examine(&self, now: Moment) -> bool {
         let reason = match probe::visit(&self.config, &self.common, EXAMINATION_TIMEOUT).await {
             Ok(examination) => {
@@ -86,23 +87,23 @@ impl Shard {
             }
             Err(reason) => reason,
         };
-        tracing::debug!(shard = %self.name, reason, "not examined");
-        // The shard's other connections stand, so it is there; what the last examination found stays.
+        tracing::debug!(shard = %self.name, reason, "could not examine the shard");
+        // The shard is reachable over its other connections, so the results of the last examination stay.
         if !self.watch.is_examined() {
             self.watch.settle(Examination::default(), now);
         }
         false
     }
 
-    /// Whether a new connection leads to another server than the one that the shard's record is of, as behind a proxy
-    /// that leads new connections elsewhere and keeps the old ones.
+    /// Whether the examination met another server than the one that the shard's ring record belongs to. A proxy may
+    /// lead new connections to another server and keep the old connections.
     fn is_of_another_server(&self, examination: &Examination) -> bool {
         let Some(settled) = self.belonging.settled() else { return false };
         let known = &settled.identity.run_id;
         !known.is_empty() && examination.server.run_id.as_deref().is_some_and(|run_id| *run_id != **known)
     }
 
-    /// Looks how the shard's memory is used; where it lacks any, also which of `namespaces` hold the most.
+    /// Reads how much memory the shard uses; if memory is short, also which of `namespaces` are the largest.
     pub async fn look_at_memory(&self, namespaces: &[Namespace]) {
         let sections =
             async { Some((self.info("memory").await?, self.info("stats").await?, self.info("keyspace").await?)) };
@@ -113,7 +114,7 @@ impl Shard {
         if self.watch.lacks_memory() && namespaces.len() <= MOST_NAMESPACES {
             match self.bytes_of(namespaces).await {
                 Ok(bytes) => self.watch.read_holders(bytes),
-                Err(error) => tracing::debug!(%error, "who holds the memory is not known"),
+                Err(error) => tracing::debug!(%error, "could not read how much memory the namespaces use"),
             }
         }
     }

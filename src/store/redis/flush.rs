@@ -1,8 +1,8 @@
-//! Deletes what a selection means, step by step.
+//! Deletes the entries that a selection matches, step by step.
 //!
-//! The index tells what there is. Where a part of it is lost, or something of another type stands under one of its
-//! names, the shard itself is searched instead: every entry has metadata under a name that tells its namespace, so
-//! nothing is left readable that should be deleted. That takes time with all that the shard holds, and is rare.
+//! Normally the index says which entries exist. If part of the index is lost, or one of its keys holds another type,
+//! the whole shard is searched instead. Every entry has metadata under a name that contains its namespace, so no
+//! entry that should be deleted stays readable. The search takes longer the more the shard holds, and it is rare.
 
 use fred::types::Value;
 use futures_util::future::join_all;
@@ -18,28 +18,30 @@ use super::verbs::{Index, keys_and_places, secret, tag_of};
 use crate::model::{Namespace, Selection};
 use crate::store::{Error, FlushProgress};
 
-/// Keys that one script looks at, so that a shard is never kept from its other clients for long.
+/// Keys that one script lists, and keys that one script deletes. Small, so that a script never blocks other clients
+/// for long.
 const FETCHED_PER_SCRIPT: usize = 100;
 const FLUSHED_PER_SCRIPT: usize = 25;
 
-/// One flush on one shard, under way.
+/// A running flush of one shard.
 pub struct Flush<'f> {
     pub namespace: &'f Namespace,
     pub selection: &'f Selection,
     pub on_deleted: &'f (dyn for<'k> Fn(&'k str) + Sync),
-    /// Counts what goes, so that a failure keeps what was done; it may be cancelled between two steps.
+    /// Counts deleted entries, so that they are known even after a failure. The flush may be cancelled between two
+    /// steps.
     pub progress: &'f FlushProgress,
 }
 
 impl Flush<'_> {
-    /// Runs on `shard` until nothing is left that was written before.
+    /// Deletes all matching entries of `shard` that were written before the call.
     pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
         let index = if shard.has_foreign(self.namespace) {
             Index::Lost
         } else {
             match self.follow_index(shard).await {
-                // Something of another type stands in its place.
+                // A key of the index holds another type.
                 Err(error) if error.is_foreign() => Index::Lost,
                 index => index?,
             }
@@ -50,11 +52,11 @@ impl Flush<'_> {
         if index == Index::Whole { Ok(()) } else { self.search(shard).await }
     }
 
-    /// Deletes what the index has, as long as it is whole; answers whether it was.
+    /// Deletes the entries that the index lists, as long as the index is whole. Returns the state of the index.
     async fn follow_index(&self, shard: &Shard) -> Result<Index, Error> {
         let count = self.selection.step(FETCHED_PER_SCRIPT);
         let mut part = shard.part(self.namespace, self.selection, 0, count).await?;
-        // What is written from now on stays.
+        // Entries that are written from now on stay.
         let before = part.version;
         let mut walked = 0;
         loop {
@@ -68,7 +70,7 @@ impl Flush<'_> {
                 self.progress.add_walked(PLACES.saturating_sub(walked));
                 return Ok(Index::Whole);
             }
-            // Places stay what they are, so the next part can be fetched meanwhile.
+            // A key's place never changes, so the next part can be listed at the same time.
             let (namespace, selection) = (self.namespace, self.selection);
             let next = shard.part(namespace, selection, part.next, count);
             let (done, next) = tokio::join!(self.delete(shard, &part.keys, before), next);
@@ -82,7 +84,7 @@ impl Flush<'_> {
         }
     }
 
-    /// Searches the shard for entries.
+    /// Searches the whole shard for entries and deletes them.
     async fn search(&self, shard: &Shard) -> Result<(), Error> {
         let before = shard.part(self.namespace, &Selection::All, PLACES - 1, 1).await?.version;
         let mut scan = Scan::new(shard, pattern_of(self.namespace))?;
@@ -107,8 +109,8 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// Deletes those of `keys` whose version is at most `before`, two scripts at a time, so that the shard need not
-    /// wait for the next; others come between.
+    /// Deletes those of `keys` whose version is at most `before`. Two scripts are in flight at a time, so that the
+    /// shard need not wait for the next one. Scripts of other clients run in between.
     async fn delete(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(), Error> {
         let scripts: Vec<&[String]> = keys.chunks(FLUSHED_PER_SCRIPT).collect();
         for pair in scripts.chunks(2) {
@@ -134,8 +136,8 @@ impl Flush<'_> {
 }
 
 impl Shard {
-    /// Deletes those of `keys` that have `tag`, if it is not empty, and whose version is at most `before`: how many
-    /// were alive, and which are gone.
+    /// Deletes those of `keys` that have `tag`, unless it is empty, and whose version is at most `before`. Returns
+    /// how many were alive, and which are gone.
     async fn delete_older(
         &self,
         namespace: &Namespace,

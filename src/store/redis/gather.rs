@@ -1,20 +1,19 @@
-//! Concurrent reads and writes of single entries on one shard, gathered: those that come up in one turn of a
-//! worker's event loop go out as one script.
+//! Combines concurrent reads and writes of single entries on one shard: operations that arrive in the same turn of a
+//! worker's event loop are sent as one script.
 //!
 //! ```text
-//!  a turn of the loop:  request    request    request   others ...   next turn:
-//!                       is first:  queues     queues                 the task takes the queue
-//!                       queues,                                      and sends the scripts
-//!                       spawns a task that yields
+//!  one turn of the loop:  first request         more requests   other tasks   next turn:
+//!                         queues, and spawns    queue                         the task takes the queue
+//!                         a task that yields                                  and sends the scripts
 //! ```
 //!
-//! A command costs this process and Redis more than the entry in it. Nobody waits for a clock or for what is
-//! under way: an operation that is alone goes at once, and a shard that stands still holds nobody up for
-//! longer than it did. The task hangs on none of those who asked: one that is cancelled leaves the others
-//! alone, and its write is carried out, unless room is still being made for it.
+//! A separate command costs this process and Redis more than an additional entry in a command. No operation waits for
+//! a timer or for operations in flight: an operation that is alone is sent at once, and a shard that hangs delays
+//! operations no longer than it would without this. The task does not depend on the requests in the queue: if one is
+//! cancelled, the others continue, and its write is still executed, unless the shard is still making room for it.
 //!
-//! Each operation counts: it has its own place among those in flight, and a script that stays unanswered is
-//! as many silences. What goes into one script is bounded as for a batch.
+//! Each operation counts separately: it has its own place in flight, and an unanswered script counts as one timeout
+//! for each of its operations. The size of a script is limited as for a batch.
 
 use std::sync::Arc;
 
@@ -32,14 +31,14 @@ use crate::workers::PerWorker;
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
-/// A read that was asked for.
+/// A read that is queued.
 struct Get {
     key: EntryKey,
     answer: Answer<Option<Entry>>,
     _place: Place,
 }
 
-/// A write that was asked for.
+/// A write that is queued.
 struct Set {
     key: EntryKey,
     write: Write,
@@ -55,14 +54,14 @@ impl Set {
     }
 }
 
-/// What came up in one turn. While there is anything, a task is about to take it.
+/// The operations of one turn. As long as there are any, a task is about to take them.
 #[derive(Default)]
 struct Turn {
     gets: Vec<Get>,
     sets: Vec<Set>,
 }
 
-/// The operations on one shard that are about to go.
+/// The operations on one shard that are about to be sent, by worker.
 #[derive(Default)]
 pub struct Gathering(PerWorker<Mutex<Turn>>);
 
@@ -81,7 +80,7 @@ impl Shard {
         answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Read)))
     }
 
-    /// Writes an entry, within the bytes that its namespace may take here.
+    /// Writes an entry, within the bytes that its namespace may use on this shard.
     pub async fn set_gathered(
         self: &Arc<Self>,
         key: &EntryKey,
@@ -106,21 +105,21 @@ impl Shard {
         if is_first {
             let departure = Departure { shard: self.clone(), worker, has_left: false };
             tokio::spawn(async move {
-                // Behind all that is ready to run now.
+                // Let all tasks that are ready run first.
                 yield_now().await;
                 departure.leave().await;
             });
         }
     }
 
-    /// Answers reads with one script; what does not fit into its answer goes on by itself.
+    /// Answers reads with one script. Reads that do not fit into its answer continue in a script of their own.
     async fn answer_gets(self: Arc<Self>, gets: Vec<Get>) {
         let found = {
             let keys: Vec<&EntryKey> = gets.iter().map(|get| &get.key).collect();
             self.get_some(Party::Gathered(keys.len()), &keys).await
         };
         let (found, has_stumbled) = match found {
-            // The script stumbled over one of them: the others shall have their answers.
+            // One of the reads broke the script: send each alone, so that the others are answered.
             Err(Error::Protocol { .. }) if gets.len() > 1 => (Vec::new(), true),
             Err(error) => return gets.into_iter().for_each(|get| send(get.answer, Err(error.clone()))),
             Ok(found) => (found, false),
@@ -155,7 +154,7 @@ impl Shard {
         tokio::spawn(self.clone().answer_sets(sets));
     }
 
-    /// Answers writes under one grant, with as many scripts as making room asks for.
+    /// Answers writes with the same grant, with as many scripts as making room requires.
     async fn answer_sets(self: Arc<Self>, mut sets: Vec<Set>) {
         let mut turn = None;
         while let Some(first) = sets.first() {
@@ -164,7 +163,7 @@ impl Shard {
             let (done, waited) = match self.set_some(Party::Gathered(writes.len()), grant, &writes).await {
                 Ok(done) if done.is_empty() => (done, self.wait_for_room(grant, &mut turn).await),
                 Ok(done) => (done, Ok(())),
-                // What an earlier round stored is stored: only the rest has failed.
+                // Entries stored by an earlier script stay stored: only the rest has failed.
                 Err(Error::Full { .. }) => (Vec::new(), self.free_memory(grant, &mut turn).await),
                 Err(error) => (Vec::new(), Err(error)),
             };
@@ -175,11 +174,11 @@ impl Shard {
             for (set, result) in sets.drain(..done.len()).zip(done) {
                 send(set.answer, result);
             }
-            // What is left is not stored. Nobody is told any more of a write whose client has left, so it
-            // must not come late, over what others have written since.
+            // The rest is not stored. A client that is gone will not be told about its write, so the write must not
+            // happen later, when it could overwrite newer writes of others.
             sets.retain(|set| !set.answer.is_closed());
             if is_making_room && sets.len() > 1 {
-                // The others need not wait until there is room for the first.
+                // The other writes need not wait until there is room for the first.
                 let first = sets.remove(0);
                 self.spawn_sets(vec![first]);
             }
@@ -187,7 +186,7 @@ impl Shard {
     }
 }
 
-/// One turn's operations are about to leave.
+/// The operations of one turn, about to be sent.
 struct Departure {
     shard: Arc<Shard>,
     worker: usize,
@@ -198,14 +197,14 @@ impl Departure {
     async fn leave(mut self) {
         let shard = &self.shard;
         let Turn { mut gets, sets } = shard.gathering.take(self.worker);
-        // What queues from now on is another's.
+        // From now on another task is responsible for what queues.
         self.has_left = true;
         gets.retain(|get| !get.answer.is_closed());
-        // While the shard is tried with a few operations, each is one of them.
+        // While the breaker is half open, each operation is a separate trial.
         let most_keys = if shard.may_gather() { KEYS_PER_SCRIPT } else { 1 };
         let mut gets = scripts_of(gets, most_keys, |_| Load::READ, |_, _| true);
         let sets = scripts_by_grant(sets, most_keys);
-        // Most often there is one script, and no need for a task of its own.
+        // Usually there is one script, which needs no task of its own.
         let last = if sets.is_empty() { gets.pop() } else { None };
         gets.into_iter().for_each(|gets| shard.spawn_gets(gets));
         sets.into_iter().for_each(|sets| shard.spawn_sets(sets));
@@ -216,8 +215,8 @@ impl Departure {
 }
 
 impl Drop for Departure {
-    /// The runtime may end before the task has run: then nobody is left behind in the queue, and the next one is
-    /// the first again.
+    /// The runtime may end before the task has run. The queue is emptied, so that no operation stays in it and the
+    /// next one starts a new task.
     fn drop(&mut self) {
         if self.has_left {
             return;
@@ -226,19 +225,19 @@ impl Drop for Departure {
     }
 }
 
-/// Whoever asked may be gone.
+/// The receiver may be gone.
 fn send<T>(answer: Answer<T>, result: Result<T, Error>) {
     drop(answer.send(result));
 }
 
 fn scripts_by_grant(mut sets: Vec<Set>, most_keys: usize) -> Vec<Vec<Set>> {
-    // Stable: writes of one key stay in their order.
+    // A stable sort, so that writes of one key keep their order.
     sets.sort_by(|a, b| a.grant().cmp(&b.grant()));
     scripts_of(sets, most_keys, |set| Load::of(&set.write), |a, b| a.grant() == b.grant())
 }
 
-/// Divides operations among scripts, in their order: of those that may stand together as many as the bounds
-/// allow, at least one.
+/// Divides operations into scripts, in their order. Each script takes as many as may be together within the limits,
+/// at least one.
 fn scripts_of<T>(
     operations: Vec<T>,
     most_keys: usize,
@@ -276,18 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn a_script_holds_as_many_as_its_bounds_allow_and_at_least_one() {
+    fn a_script_takes_as_many_operations_as_its_limits_allow_and_at_least_one() {
         let (small, large) = ((1, 0), (1, BYTES_PER_SCRIPT));
         assert!(divided(&[], 100).is_empty());
         assert_eq!(divided(&[small; 7], 3), [vec![small; 3], vec![small; 3], vec![small]]);
-        assert_eq!(divided(&[(5, 0); 2], 3), [[(5, 0)], [(5, 0)]], "more keys than a script has by itself");
+        assert_eq!(divided(&[(5, 0); 2], 3), [[(5, 0)], [(5, 0)]], "more keys than a script may have");
         assert_eq!(divided(&[small, large, large, small], 100), [vec![small, large], vec![large, small]]);
         assert_eq!(divided(&[(1, 2 * BYTES_PER_SCRIPT), small], 100).len(), 2);
         assert_eq!(divided(&[small; 3], 1).len(), 3, "each alone");
     }
 
     #[test]
-    fn what_may_not_stand_together_goes_by_itself() {
+    fn operations_that_may_not_be_together_get_separate_scripts() {
         let scripts = scripts_of(vec![1, 1, 2, 2, 1], 100, |_| Load::READ, |a, b| a == b);
         assert_eq!(scripts, [vec![1, 1], vec![2, 2], vec![1]]);
     }

@@ -1,29 +1,28 @@
-//! Which rings a shard has served under, and which of its entries are void for that: pure.
+//! Which rings a shard has served under, and which of its entries are void as a result: pure.
 //!
-//! A changed set of shards moves keys. What a shard holds of a key that moved away is stale as soon as
-//! the key is written elsewhere, and must not be seen when the key comes back. So the rings are
-//! numbered, their *generation*, and every shard keeps a [`Record`]: the ring it serves under, those it
-//! served under before or missed, and for each of these up to which version an entry may stem from
-//! its time or from before. A key that the shard did not own under one of them was perhaps written
-//! elsewhere then; what the shard holds of it is void up to that version. What was written later was
-//! written under rings in which the key was the shard's own.
+//! A change of the set of shards moves keys. An entry whose key moved to another shard is stale as soon as the key is
+//! written there, and must not be seen if the key moves back. So each ring has a number, its *generation*, and every
+//! shard keeps a [`Record`]. It holds the ring under which the shard serves, and the rings under which it served
+//! before or which it missed. For each past ring it holds a version: entries up to this version may have been written
+//! while that ring was in use, or earlier. If the shard did not own a key under a past ring, the key may have been
+//! written elsewhere at that time, so the shard's entry is void up to that version. Later entries were written under
+//! rings in which the shard owned the key.
 //!
-//! An instance settles the record of every shard before it serves anything from it (`adoption.rs`).
-//! Once all that is void has been removed (`moved.rs`), the record is clean and nothing has to be
-//! asked about entries any more. The rings stay known, at most [`MOST_RINGS`], for shards that were
-//! away meanwhile.
+//! An instance settles the record of every shard before it serves anything from it (`adoption.rs`). Once all void
+//! entries are removed (`moved.rs`), the record is clean and operations need no further check. A record keeps at most
+//! [`MOST_RINGS`] past rings, for shards that were unreachable meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Former rings that a record keeps; the void of older ones becomes one for all keys.
+/// The most past rings in a record. When an older ring is dropped, its version applies to all keys (`floor`).
 pub const MOST_RINGS: usize = 16;
 
-/// Stands where the shard puts the version that divides what was written so far from what will be;
-/// see `lua/write_ring.lua`. No name of a shard holds it.
+/// Placeholder: `lua/write_ring.lua` replaces it with a version that separates everything written so far from
+/// everything written later. No shard name contains it.
 pub const NOW: &str = "@";
 
-/// The names of a ring's shards: sorted, separated by commas, which no name holds.
+/// The names of a ring's shards: sorted, and separated by commas. No name contains a comma.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Names(Arc<str>);
 
@@ -39,20 +38,20 @@ impl Names {
     }
 }
 
-/// A ring and its number. Two instances that know nothing of each other may give one number to two rings.
+/// A ring and its number. Two instances that do not know each other may give the same number to two rings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation {
     pub number: u64,
     pub names: Names,
 }
 
-/// Up to which version something is void.
+/// The version up to which entries are void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Until {
-    /// Nothing is, or it was removed.
+    /// No entries are void, or the void entries were removed.
     Settled,
     At(u64),
-    /// Up to all that was written until the record is.
+    /// Everything that was written before the record is written.
     Now,
 }
 
@@ -61,7 +60,7 @@ impl Until {
         match self {
             Self::Settled => 0,
             Self::At(version) => version,
-            // Never read from a record.
+            // Never occurs in a record that was read.
             Self::Now => u64::MAX,
         }
     }
@@ -87,18 +86,18 @@ impl std::fmt::Display for Until {
 /// What a shard knows about rings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The name of the shard: another one's data is void here.
+    /// The name of the shard. Data that was written under another shard name is void here.
     pub shard: String,
     pub current: Generation,
-    /// The rings before, each with up to which version the keys are void that it gave to others.
+    /// The past rings. Keys that a past ring gave to other shards are void up to its version.
     pub past: BTreeMap<Generation, Until>,
-    /// Up to which version all keys are void.
+    /// All keys are void up to this version.
     pub floor: Until,
-    /// Whether every entry has been removed that is void or of a key the shard does not own.
+    /// Whether all void entries, and all entries of keys that the shard does not own, are removed.
     pub is_clean: bool,
 }
 
-/// The fields in which a record is stored.
+/// The hash fields in which a record is stored.
 pub const FIELDS: [&str; 6] = ["shard", "generation", "names", "past", "floor", "clean"];
 
 impl Record {
@@ -116,7 +115,7 @@ impl Record {
         ]
     }
 
-    /// The record in the values of [`FIELDS`]; `None` where they are none.
+    /// Parses the values of [`FIELDS`]; `None` if they are not a record.
     pub fn parse(values: &[String]) -> Option<Self> {
         let [shard, number, names, past, floor, clean] = values else { return None };
         let ring =
@@ -135,18 +134,18 @@ impl Record {
         })
     }
 
-    /// Every ring it knows.
+    /// All rings in the record.
     pub fn rings(&self) -> impl Iterator<Item = &Generation> {
         self.past.keys().chain([&self.current])
     }
 
-    /// The same once everything void has been removed.
+    /// The same record after all void entries were removed.
     pub fn cleaned(&self) -> Self {
         let past = self.past.keys().map(|ring| (ring.clone(), Until::Settled)).collect();
         Self { past, floor: Until::Settled, is_clean: true, ..self.clone() }
     }
 
-    /// Forgets what is too much, the oldest first.
+    /// Drops the oldest past rings above the limit.
     fn bounded(mut self) -> Self {
         while self.past.len() > MOST_RINGS {
             if let Some((_, until)) = self.past.pop_first() {
@@ -161,20 +160,20 @@ impl Record {
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub record: Option<Record>,
-    /// Whether it holds anything but what instances say of themselves.
+    /// Whether it holds keys other than `sidecache:*`.
     pub has_data: bool,
 }
 
-/// The number of the ring `mine`, and whether it has to be given anew: no record has a newer one, and none
-/// gives it to another ring.
+/// The number of the ring `mine`, and whether it is a new number. A new number is needed unless `mine` is the ring of
+/// all the records with the highest number.
 pub fn number<'r>(mine: &Names, records: impl Iterator<Item = &'r Record> + Clone) -> (u64, bool) {
     let Some(newest) = records.clone().map(|record| record.current.number).max() else { return (1, false) };
     let mut rings = records.filter(|record| record.current.number == newest);
     if rings.all(|record| record.current.names == *mine) { (newest, false) } else { (newest + 1, true) }
 }
 
-/// The record that the shard named `shard` has to have before it serves under `mine`, `known` being
-/// the rings of all records.
+/// The record that the shard named `shard` must have before it serves under `mine`. `known` are the rings of all
+/// records.
 pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, seen: &Seen) -> Record {
     let others = || known.iter().filter(|ring| *ring != mine);
     let fresh = |floor, is_clean| Record {
@@ -186,7 +185,7 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     };
     let record = match &seen.record {
         None if !seen.has_data => fresh(Until::Settled, true),
-        // No change was ever recorded: the data is from before there were records.
+        // There was no change of the ring yet, so the data is from before records existed.
         None if mine.number == 1 => fresh(Until::Settled, false),
         None => fresh(Until::Now, false),
         Some(record) if record.shard != shard || misses_an_unknown_ring(record, mine, known) => {
@@ -195,12 +194,12 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
         Some(record) => {
             let mut past = record.past.clone();
             let oldest = past.first_key_value().map_or(record.current.number, |(ring, _)| ring.number);
-            // Older ones were forgotten when what they made void was removed, or taken into the floor.
+            // Older rings were dropped when their void entries were removed, or they are covered by `floor`.
             let missed =
                 others().filter(|ring| ring.number >= record.current.number || ring.number > oldest).cloned();
             let now_past = (record.current != *mine).then(|| record.current.clone());
             for ring in missed.chain(now_past) {
-                // What my own ring gives to others is theirs now as well.
+                // Keys that the present ring gives to other shards are void anyway.
                 let until = if ring.names == mine.names { Until::Settled } else { Until::Now };
                 past.entry(ring).or_insert(until);
             }
@@ -211,7 +210,7 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     record.bounded()
 }
 
-/// Whether a ring came and went of which nobody knows any more whose keys were where.
+/// Whether the shard missed a ring that no record knows, so that nobody knows where the keys were at that time.
 fn misses_an_unknown_ring(record: &Record, mine: &Generation, known: &BTreeSet<Generation>) -> bool {
     let numbers: BTreeSet<u64> = known.iter().map(|ring| ring.number).collect();
     let missed = mine.number.saturating_sub(record.current.number + 1);
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_as_it_was_written() {
+    fn a_record_is_parsed_as_it_was_written() {
         let past = [(generation(3, &["a"]), Until::Settled), (generation(4, &["a", "c"]), Until::At(7))];
         let record = Record {
             shard: "a".into(),
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_missed_a_ring_nobody_knows_is_void() {
+    fn the_data_of_a_shard_that_missed_an_unknown_ring_is_void() {
         let old =
             adopted("a", &generation(1, &["a", "b"]), &BTreeSet::new(), &Seen { record: None, has_data: false });
         assert!(old.is_clean);
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forgotten_rings_made_void_stays_void() {
+    fn entries_made_void_by_dropped_rings_stay_void() {
         let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), Until::At(number * 10)));
         let record = Record {
             shard: "a".into(),
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rings_of_one_number_are_told_apart() {
+    fn two_rings_with_the_same_number_get_a_new_number() {
         let fresh = |shard: &str, of: &[&str]| {
             adopted(shard, &generation(1, of), &BTreeSet::new(), &Seen { record: None, has_data: false })
         };

@@ -1,4 +1,4 @@
-//! How a shard is doing, for people and their programs.
+//! The health of a shard, for people and for programs.
 
 use fred::types::Value;
 
@@ -8,12 +8,12 @@ use super::shard::Shard;
 use crate::store::{Finding, Role, Severity, ShardHealth};
 
 impl Shard {
-    /// Whether the shard is there and may be used, so that its record can be settled.
+    /// Whether the shard is connected and passed its examination, so that its ring record can be settled.
     pub fn may_be_adopted(&self) -> bool {
         self.is_connected() && self.watch.is_passed()
     }
 
-    /// An answer of `INFO`; `None` where it is not answered, or not allowed.
+    /// The answer to `INFO`; `None` if the shard does not answer or does not allow `INFO`.
     pub async fn info(&self, section: &'static str) -> Option<String> {
         if !self.watch.has_info() {
             return None;
@@ -21,10 +21,10 @@ impl Shard {
         reply::text(self.read("INFO", vec![Value::from_static_str(section)]).await.ok()?).ok()
     }
 
-    /// How the shard is doing, asked now.
+    /// The health of the shard now.
     pub async fn health(&self) -> ShardHealth {
         let memory = self.info("memory").await;
-        // Where INFO is forbidden something else tells whether it is there.
+        // Without the right to INFO, another command shows whether the shard answers.
         let is_answering = memory.is_some()
             || (!self.watch.has_info()
                 && self.read("EXISTS", vec![Value::from_static_str("sidecache:ring")]).await.is_ok());
@@ -32,7 +32,7 @@ impl Shard {
         let configured = number("maxmemory").filter(|bytes| *bytes > 0);
         let mut findings = self.watch.findings();
         if let Some(reason) = self.trouble.last().filter(|_| !self.is_connected()) {
-            let predicate = format!("cannot be connected to: {reason}");
+            let predicate = format!("cannot be reached: {reason}");
             findings.push(Finding::new("not_connected", Severity::Degraded, &self.name, &predicate));
         }
         let is_used = self.belonging.is_settled() && self.watch.admit().is_ok();
@@ -45,11 +45,11 @@ impl Shard {
         }
     }
 
-    /// What the shard is to its replication, as far as it is known.
+    /// The role of the shard's server in replication, if it is known.
     pub async fn role(&self) -> Option<Role> {
         match self.info("replication").await {
             Some(info) => field(&info, "role").and_then(role),
-            // A replica is given no commands but by an examination.
+            // A replica gets no commands except from examinations, so INFO is not answered here.
             None if self.has_server() => self.watch.role(),
             None => None,
         }

@@ -1,4 +1,4 @@
-//! Which entries of a shard are void under its record of rings: pure.
+//! Which entries of a shard are void according to its ring record: pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::store::ShardIndex;
 /// Greater than every version.
 pub const ANY_VERSION: u64 = u64::MAX;
 
-/// Rings by their names, each built once.
+/// Rings by the names of their shards. Each ring is built once.
 #[derive(Default)]
 pub struct Rings(HashMap<Names, Arc<Ring>>);
 
@@ -19,13 +19,13 @@ impl Rings {
         self.0.entry(names.clone()).or_insert_with(|| Arc::new(Ring::new(&names.list()))).clone()
     }
 
-    /// Forgets rings that nobody uses.
+    /// Forgets rings that nobody uses any more.
     pub fn prune(&mut self) {
         self.0.retain(|_, ring| Arc::strong_count(ring) > 1);
     }
 }
 
-/// Which entries of one shard are void, as its record says.
+/// Which entries of one shard are void according to its record.
 #[derive(Debug)]
 pub struct History {
     current: Owned,
@@ -37,7 +37,7 @@ pub struct History {
 #[derive(Debug)]
 struct Owned {
     ring: Arc<Ring>,
-    /// `None` where the shard was not in the ring.
+    /// `None` if the shard was not in the ring.
     index: Option<ShardIndex>,
 }
 
@@ -53,7 +53,7 @@ impl History {
             ring: rings.get(names),
             index: (0..).zip(names.list()).find_map(|(index, name)| (name == record.shard).then_some(index)),
         };
-        // A ring that was left several times counts up to the last time.
+        // If the same ring is in the past several times, its latest version counts.
         let mut past: HashMap<&Names, u64> = HashMap::new();
         for (ring, until) in record.past.iter().filter(|(_, until)| **until != Until::Settled) {
             let version = past.entry(&ring.names).or_default();
@@ -66,8 +66,8 @@ impl History {
         }
     }
 
-    /// Up to which version an entry of a key with this hash is void on the shard: 0 for none,
-    /// [`ANY_VERSION`] where the key is not the shard's own.
+    /// The version up to which the shard's entry for a key with this hash is void: 0 if it is not void,
+    /// [`ANY_VERSION`] if the shard does not own the key.
     pub fn void_until(&self, hash: u64) -> u64 {
         if !self.current.holds(hash) {
             return ANY_VERSION;
@@ -87,17 +87,17 @@ mod tests {
     use crate::model::hash;
     use crate::store::redis::generations::{Generation, MOST_RINGS, NOW, Seen, adopted, number};
 
-    /// How far the clocks of the model's shards may be apart.
+    /// How far the clocks of the simulated shards may differ.
     const APART: u64 = 1000;
     const KEYS: u64 = 60;
     const SHARDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
     thread_local! {
-        /// They take long to build.
+        /// Kept because they take long to build.
         static RINGS: std::cell::RefCell<Rings> = std::cell::RefCell::default();
     }
 
-    /// A shard as Redis has it.
+    /// A simulated shard.
     #[derive(Default)]
     struct Shard {
         record: Option<Record>,
@@ -108,7 +108,7 @@ mod tests {
     }
 
     impl Shard {
-        /// What `lua/write_ring.lua` does.
+        /// Simulates `lua/write_ring.lua`.
         fn write(&mut self, record: &Record, clock: u64) {
             let stamp = self.stamp.max(clock) + APART;
             let values = record.values().map(|value| value.replace(NOW, &stamp.to_string()));
@@ -119,7 +119,7 @@ mod tests {
             assert!(self.record.is_some(), "{values:?}");
         }
 
-        /// What `lua/purge.lua` does.
+        /// Simulates `lua/purge.lua`.
         fn purge(&mut self, key: u64, until: u64, write: bool) {
             if self.data.get(&key).is_some_and(|(version, _)| *version <= until) {
                 self.data.remove(&key);
@@ -135,16 +135,16 @@ mod tests {
         shards: [Shard; SHARDS.len()],
         rings: Rings,
         time: u64,
-        /// The indices of the shards that the running instances know, and which of them were settled.
+        /// The indices of the shards in the ring of the running instances, and those of them that are settled.
         fleet: Vec<usize>,
         settled: Vec<usize>,
         written: HashMap<u64, u64>,
-        /// Keys written that belonged to one shard ever since.
+        /// Written keys that had the same owner ever since, with that owner.
         steady: HashMap<u64, usize>,
     }
 
     impl World {
-        /// The shards' clocks are off, each in its own way, and jump.
+        /// The clocks of the shards differ, each in its own way, and jump.
         fn clock(&self, shard: usize) -> u64 {
             self.time + APART / 2 * ((self.time / 7 + shard as u64) % 3)
         }
@@ -158,7 +158,8 @@ mod tests {
             self.fleet[usize::from(self.rings.get(&ring).route(hash(&key.to_le_bytes())))]
         }
 
-        /// Settles those of `reachable` that are in the ring, but dies after `most` of them.
+        /// Settles the shards of `reachable` that are in the ring, but stops (as if the process died) after `most` of
+        /// them.
         fn settle(&mut self, reachable: &[usize], most: usize) {
             let ring = self.ring();
             let seen: Vec<(usize, Seen)> = reachable
@@ -180,12 +181,12 @@ mod tests {
             }
         }
 
-        /// New instances know `fleet` and reach part of it.
+        /// Starts new instances that use the shards of `fleet` and can reach only some of them.
         fn restart(&mut self, fleet: &[usize], reachable: &[usize], most: usize) {
             let newest = |all: &mut dyn Iterator<Item = usize>| {
                 all.filter_map(|i| self.shards[i].record.as_ref()).map(|record| record.current.number).max()
             };
-            // Who reaches no shard that knows of the last ring cannot know of it.
+            // An instance that reaches no shard with the last ring cannot know about that ring.
             if newest(&mut reachable.iter().copied()) != newest(&mut (0..SHARDS.len())) {
                 return;
             }
@@ -201,7 +202,7 @@ mod tests {
             }
         }
 
-        /// The owner of a key made ready for it, if it is served.
+        /// The owner of a key, after its void entry is removed; `None` if the owner is not settled.
         fn cleared(&mut self, key: u64, write: bool) -> Option<usize> {
             let owner = self.owner(key);
             if !self.settled.contains(&owner) {
@@ -216,7 +217,7 @@ mod tests {
 
         fn write(&mut self, key: u64) {
             let Some(owner) = self.cleared(key, true) else { return };
-            // No shard writes more often than its clock ticks.
+            // A shard does not write more often than its clock ticks.
             self.time += 1;
             let clock = self.clock(owner);
             let shard = &mut self.shards[owner];
@@ -229,11 +230,11 @@ mod tests {
         fn read(&mut self, key: u64) {
             let Some(owner) = self.cleared(key, false) else { return };
             let found = self.shards[owner].data.get(&key).map(|(_, value)| *value);
-            assert!(found.is_none() || found == self.written.get(&key).copied(), "{key} has an old copy");
-            assert!(found.is_some() || !self.steady.contains_key(&key), "{key} stayed where it was and is lost");
+            assert!(found.is_none() || found == self.written.get(&key).copied(), "{key} has an old value");
+            assert!(found.is_some() || !self.steady.contains_key(&key), "{key} did not move and is lost");
         }
 
-        /// Removes what is void from a shard: `all`, or some of it.
+        /// Removes void entries from a shard: all of them, or some.
         fn clean(&mut self, shard: usize, all: bool) {
             if !self.settled.contains(&shard) {
                 return;
@@ -257,7 +258,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
-        fn no_old_copy_is_ever_seen_and_keys_that_did_not_move_stay(
+        fn no_old_value_is_ever_read_and_keys_that_did_not_move_stay(
             steps in prop::collection::vec((0u8..16, any::<u8>(), any::<u8>(), 0..KEYS), 1..400)
         ) {
             let mut world = World { rings: RINGS.take(), ..World::default() };
@@ -265,7 +266,7 @@ mod tests {
             for (what, bits, more_bits, key) in steps {
                 world.time += 1 + u64::from(more_bits % 4);
                 match what {
-                    // More changes than a record holds cost keys, but show no old ones.
+                    // More changes than a record can hold may lose keys, but never show old values.
                     0 | 1 => {
                         let fleet = subset(bits | 1 << (key % 5), &[0, 1, 2, 3, 4]);
                         let away = if what == 0 { 0xff } else { more_bits | more_bits >> 3 };
@@ -276,7 +277,7 @@ mod tests {
                             world.steady.clear();
                         }
                     }
-                    // Shards that were away come up.
+                    // Shards that were unreachable come back.
                     2 if !world.settled.is_empty() => {
                         let up: Vec<usize> = world.fleet.clone();
                         world.settle(&up, up.len());

@@ -1,15 +1,15 @@
-//! The operations under way on one shard, of which there is a most: more are refused, none waits.
+//! Limits the operations in flight on one shard: operations above the limit are refused, they do not wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counts operations.
+/// Counts the operations in flight.
 pub struct InFlight {
     count: AtomicUsize,
     most: usize,
 }
 
-/// The place of one operation; free again when this is dropped.
+/// The place of one operation in flight; dropping it frees the place.
 #[must_use]
 pub struct Place(Arc<InFlight>);
 
@@ -22,9 +22,9 @@ impl InFlight {
         self.count.load(Relaxed)
     }
 
-    /// A place, if there is one.
+    /// Takes a place, if one is free.
     pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        // Dropped where there was none, which takes the count back.
+        // If no place is free, `place` is dropped, which decrements the count again.
         let place = Place(self.clone());
         (self.count.fetch_add(1, Relaxed) < self.most).then_some(place)
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_the_most_are_under_way() {
+    fn operations_above_the_limit_are_refused() {
         let in_flight = InFlight::new(2);
         let (first, second) = (in_flight.enter(), in_flight.enter());
         assert!(first.is_some() && second.is_some() && in_flight.enter().is_none());

@@ -1,13 +1,12 @@
-//! One connection for commands, and the doubt about it.
+//! One connection for commands, and the checks whether it can be trusted.
 //!
-//! A connection whose answers stay away is *doubtful*: it is asked with PING whether it still lives,
-//! and other connections are preferred meanwhile. If it stays silent it is replaced, as commands would
-//! pile up in the client library, and as a half-open connection's silence must not pass for the
-//! shard's.
+//! A connection that does not answer becomes *doubtful*: PINGs check whether it still works, and other connections
+//! are preferred meanwhile. If it stays silent, it is replaced: otherwise commands would pile up in the client
+//! library, and the silence of a half-open connection would look like silence of the shard.
 //!
-//! Behind Sentinels a connection that was silent, or is new, gets nothing before they were asked and
-//! named its server. That server may have stood still while another became the primary; when it goes
-//! on it does not know that, and would take writes that are lost as soon as it hears of it.
+//! Behind Sentinels, a connection that is new or was silent gets no commands until the Sentinels confirm that it
+//! leads to the primary. Its server may have been paused while another became the primary. When it resumes it does
+//! not know that yet, and would accept writes that are lost as soon as it learns of the new primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,43 +25,42 @@ use crate::clock::Moment;
 /// How long a connection may leave everything unanswered before it is replaced.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long an answer to the question whether it lives is waited for, and the pause between two.
+/// How long to wait for the answer to a PING, and the pause between two PINGs.
 const PING_TIMEOUT: Duration = Duration::from_millis(250);
 const PING_PAUSE: Duration = Duration::from_millis(25);
 
-/// How long a new connection is waited for before the next is asked for, and how often it is looked
-/// for meanwhile.
+/// How long to wait for a new connection before another one is requested, and how often to check meanwhile.
 const REVIVAL: Duration = Duration::from_secs(5);
 const REVIVAL_STEP: Duration = Duration::from_millis(50);
 
 /// One connection for commands.
 pub struct Lane {
     pub client: Client,
-    /// Who know where it should lead.
+    /// The Sentinels, which know where the connection should lead.
     sentinels: Option<Arc<Sentinels>>,
-    /// Reasons for doubt since all was well; a task looks into them while there are any.
+    /// How many reasons for doubt are not resolved yet. While it is not 0, a task checks the connection.
     doubts: AtomicU64,
-    /// Whether that task is replacing the connection.
+    /// Whether the connection is being replaced.
     is_reviving: AtomicBool,
 }
 
-/// Pause before a connection that leads to a replica is made anew: its name may lead elsewhere by then.
+/// The pause before a connection to a replica is replaced: its name may resolve to another server by then.
 const REPLICA_PAUSE: Duration = Duration::from_millis(200);
 
 impl Lane {
-    /// A lane over `client`; behind Sentinels it is doubted whenever it connects.
+    /// A lane over `client`. Behind Sentinels, each new connection starts as doubtful.
     pub fn new(client: Client, sentinels: Option<Arc<Sentinels>>) -> Arc<Self> {
         let doubts = AtomicU64::new(0);
         let lane = Arc::new(Self { client, sentinels, doubts, is_reviving: AtomicBool::new(false) });
         if lane.sentinels.is_some() {
-            // Runs until the process ends, as the client does.
+            // Runs until the process ends, like the client.
             tokio::spawn(lane.clone().doubt_new_connections());
         }
         lane
     }
 
     async fn doubt_new_connections(self: Arc<Self>) {
-        // The end of the old connection, too: the new one must not be used before it was doubted.
+        // The end of the old connection counts too, so that the new one is never used before it is in doubt.
         let (mut errors, mut reconnects) = (self.client.error_rx(), self.client.reconnect_rx());
         loop {
             let is_over = tokio::select! {
@@ -82,7 +80,7 @@ impl Lane {
         self.client.is_connected() && !self.is_reviving.load(Relaxed) && is_trusted
     }
 
-    /// Whether commands may be sent, and the last ones were answered.
+    /// Whether commands may be sent, and nothing raises doubt about the connection.
     pub fn is_sure(&self) -> bool {
         self.is_usable() && !self.is_doubtful()
     }
@@ -91,13 +89,13 @@ impl Lane {
         self.doubts.load(Relaxed) != 0
     }
 
-    /// A command was not answered in time, or the connection broke.
+    /// Raises doubt: a command was not answered in time, or the connection broke.
     pub fn doubt(self: &Arc<Self>) {
         if self.doubts.fetch_add(1, Relaxed) == 0 {
             let lane = self.clone();
             tokio::spawn(async move {
                 let mut doubts = 1;
-                // What gave reason to doubt meanwhile is looked into as well.
+                // Doubts that were raised during the check require another check.
                 while doubts != 0 {
                     lane.examine().await;
                     let left = lane.doubts.compare_exchange(doubts, 0, Relaxed, Relaxed);
@@ -107,8 +105,8 @@ impl Lane {
         }
     }
 
-    /// Replaces the connection, whatever it answers: it leads to the wrong server. Tells whether that
-    /// was not under way already.
+    /// Replaces the connection, whatever it answers, because it leads to the wrong server. Returns whether the
+    /// replacement began now; false if one was already running.
     pub fn replace(self: &Arc<Self>) -> bool {
         let begins = !self.is_reviving.swap(true, Relaxed);
         if begins {
@@ -118,13 +116,13 @@ impl Lane {
         begins
     }
 
-    /// Asks until there is an answer, over a new connection if it takes too long.
+    /// Sends PINGs until one is answered; replaces the connection if that takes too long.
     async fn examine(&self) {
         let mut asked_first = Moment::now();
         let mut is_answered = false;
         while !is_answered && Moment::now().since(asked_first) < SILENCE {
             if !self.client.is_connected() {
-                // Of the next connection nothing is known yet.
+                // The silence of the old connection says nothing about the next one: start again.
                 sleep(REVIVAL_STEP).await;
                 asked_first = Moment::now();
                 continue;
@@ -144,14 +142,14 @@ impl Lane {
         matches!(timeout(PING_TIMEOUT, self.client.ping::<()>(None)).await, Ok(Ok(())))
     }
 
-    /// Asked when it has answered, as an answer from before proves nothing.
+    /// Must be called after the connection has answered: an earlier statement of the Sentinels proves nothing.
     async fn leads_to_the_primary(&self) -> bool {
         let Some(sentinels) = &self.sentinels else { return true };
-        // The shard must not go down with its Sentinels.
+        // If no Sentinel answers, the connection stays: a shard must not fail together with its Sentinels.
         sentinels.primary().await.is_none_or(|primary| !primary.is_missed_by(&self.client))
     }
 
-    /// A write that changes nothing tells, see `lua/fence_read.lua`.
+    /// Checked with a write that changes nothing, see `lua/fence_read.lua`.
     async fn is_on_a_replica(&self) -> bool {
         let command = CustomCommand::new_static("SMOVE", ClusterHash::FirstKey, false);
         let asked = self.client.custom_raw(command, vec![FENCE, FENCE, ""]);
@@ -162,7 +160,7 @@ impl Lane {
         }
     }
 
-    /// Replaces the connection, again and again until it answers; nothing else is sent meanwhile.
+    /// Replaces the connection, repeatedly until the new one answers. No commands are sent meanwhile.
     async fn revive(&self) {
         loop {
             let is_back = timeout(REVIVAL, self.reconnect()).await.is_ok();
@@ -178,13 +176,13 @@ impl Lane {
     }
 
     async fn reconnect(&self) {
-        // Not where the library is connecting already: it would do so once more for every time it was
-        // asked. Where it is stuck in writing this does not end; its own check for silence then breaks the
-        // connection, as nothing more is written.
+        // Only if the library is not connecting already, because it queues one reconnect for each request. If the
+        // library is stuck in a write, this call does not return. Then the library's own check for unresponsive
+        // connections ends the connection, because nothing more is written.
         if self.client.is_connected()
             && let Ok(Err(error)) = timeout(SILENCE, self.client.force_reconnection()).await
         {
-            tracing::debug!(%error, "not reconnected yet");
+            tracing::debug!(%error, "could not reconnect yet");
         }
         while !self.client.is_connected() || !self.is_answering().await {
             sleep(REVIVAL_STEP).await;

@@ -1,9 +1,10 @@
-//! A page of a listing, merged from all shards, and the numbers of those that answer.
+//! A page of a listing, merged from all shards, and the totals of the shards that answer.
 //!
-//! A shard that does not answer is left out for the rest of the page, and told: what the others know is shown.
+//! A shard that does not answer is skipped for the rest of the page and reported: the keys of the other shards are
+//! shown.
 //!
-//! A key has the same place on every shard, and keys are listed by place and name. So a cursor names a place and no
-//! shard: it means the same to every instance, whatever the order of the shards in its setting.
+//! A key has the same place on every shard, and keys are listed by place and name. So a cursor names a place and not
+//! a shard, and means the same to every instance, whatever the order of the shards in its settings.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,17 +19,17 @@ use crate::clock::Moment;
 use crate::model::{EvictionPolicy, Namespace, Selection};
 use crate::store::{KnownTotals, Page, Totals};
 
-/// Keys that one script gives at most, about.
+/// About how many keys one script returns at most.
 const LISTED_PER_SCRIPT: usize = 250;
 
-/// For how long a question for numbers takes out what has expired, before it is answered from the books.
+/// How long a request for totals may spend on removing expired entries before it is answered.
 const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
-/// Steps taken for one page before it is given as it is, with a cursor: few of the keys may match.
+/// The most steps for one page. After that the page is returned as it is, with a cursor: perhaps few keys match.
 const STEPS_PER_PAGE: usize = 20;
 
 impl Redis {
-    /// Up to `limit` live keys behind `cursor`, and where to go on.
+    /// Up to `limit` live keys after `cursor`, and the cursor of the next page.
     pub(super) async fn page(
         &self,
         namespace: &Namespace,
@@ -45,7 +46,7 @@ impl Redis {
             }
             let count = match selection {
                 Selection::Matching(_) => selection.step(LISTED_PER_SCRIPT),
-                // A little more than the shard's part, as parts differ.
+                // A little more than the shard's share, because shares vary.
                 Selection::All | Selection::Tagged(_) => {
                     (room / self.shards.len() + room / 8 + 8).min(LISTED_PER_SCRIPT)
                 }
@@ -68,7 +69,7 @@ impl Redis {
         Ok(Page { size: known.totals.keys, keys, next, failed: [missing.errors, known.failed].concat() })
     }
 
-    /// The numbers of the shards that answer, but for those that are `missing` anyway.
+    /// The totals of the shards that answer, without the `missing` shards, which are not asked.
     pub(super) async fn totals_without(
         &self,
         missing: &BTreeSet<usize>,
@@ -87,8 +88,8 @@ impl Redis {
         Ok(KnownTotals { totals: known.into_iter().sum(), failed: failed.errors })
     }
 
-    /// What all shards but the missing ones have from `place` on, each key with its place, up to the place that is
-    /// answered with them.
+    /// The keys of all shards except the missing ones, from `place` up to the place that is returned with them. Each
+    /// key comes with its place.
     async fn step(
         &self,
         namespace: &Namespace,
@@ -129,10 +130,10 @@ struct Missing {
 }
 
 impl Missing {
-    /// The answers, after those of shards that gave none are noted.
+    /// Returns the answers, and records the shards that did not answer.
     ///
     /// # Errors
-    /// None of `all` shards answered, or one failed otherwise than by not answering.
+    /// None of the `all` shards answered, or a shard failed in another way than by not answering.
     fn sort_out<T>(&mut self, answers: Vec<(usize, Result<T, Error>)>, all: usize) -> Result<Vec<T>, Error> {
         let mut given = Vec::with_capacity(answers.len());
         for (index, answer) in answers {
@@ -149,10 +150,10 @@ impl Missing {
     }
 }
 
-/// A shard's numbers, after what has expired was taken out.
+/// The totals of a shard, after removing expired entries.
 pub(super) async fn swept_totals(shard: &Shard, namespace: &Namespace) -> Result<Totals, Error> {
     let started = Moment::now();
-    // After very much has expired at once the books say how much of it is still in them.
+    // If very many entries expired at once, the totals say how many of them are still counted.
     while shard.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
         && Moment::now().since(started) < SWEEP_FOR_TOTALS
     {}

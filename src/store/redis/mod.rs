@@ -1,7 +1,6 @@
-//! The store over Redis shards: the ring chooses the shard, a script does the work there.
+//! The store on Redis shards: the ring chooses the shard, and a script on that shard does the work.
 //!
-//! Only this room names the Redis client library. What is stored, and under which names, is
-//! written in `lua/`.
+//! Only this room uses the Redis client library. The scripts in `lua/` define what is stored and under which names.
 
 mod accesses;
 mod address;
@@ -69,13 +68,13 @@ use crate::metrics::Metrics;
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Quotas, Selection, Write};
 use crate::workers::Workers;
 
-/// Bounds of one script, so that a shard is never kept from its other clients for long.
+/// Limits of one script, so that it never blocks a shard's other clients for long.
 const KEYS_PER_SCRIPT: usize = 100;
 const BYTES_PER_SCRIPT: usize = 1 << 20;
-/// Scripts one after another for one namespace on one shard in a sweep, with rests between them.
+/// The most scripts that one sweep runs on a shard for one namespace, with pauses between them.
 const SCRIPTS_PER_SWEEP: usize = 500;
 
-/// How long a sweep rests between two scripts, each of which works for about as long.
+/// The pause between two scripts of a sweep. A script runs for about as long.
 const REST: Duration = Duration::from_millis(2);
 
 /// A pool of Redis shards.
@@ -83,13 +82,13 @@ pub struct Redis {
     ring: Ring,
     shards: Vec<Arc<Shard>>,
     names: Vec<String>,
-    /// Tells this process from the others on the same shards.
+    /// Distinguishes this process from the others on the same shards.
     instance: String,
     accepts_ring_change: bool,
 }
 
 impl Redis {
-    /// Sets the shards up; they connect in the background, now or when they come up.
+    /// Creates the shards; they connect in the background.
     ///
     /// # Errors
     /// A configuration that the client library refuses.
@@ -116,7 +115,7 @@ impl Redis {
         })
     }
 
-    /// Starts listening to the invalidations of every shard.
+    /// Starts to listen for the invalidations of every shard.
     pub fn subscribe(
         &self,
         sink: &Arc<dyn InvalidationSink>,
@@ -136,8 +135,8 @@ impl Redis {
         }
     }
 
-    /// Starts asking the Sentinels, of shards that have any, who is their primary, several times in
-    /// `max_staleness`, and of the others where their names lead.
+    /// Starts to watch where the primaries are. For a shard with Sentinels, the Sentinels are asked several times
+    /// within `max_staleness`; for a shard with a host name, the name is looked up regularly.
     pub fn watch_primaries(
         &self,
         config: &RedisConfig,
@@ -155,14 +154,14 @@ impl Redis {
         }
     }
 
-    /// Starts examining the shards; none is used before it was.
+    /// Starts to examine the shards. A shard is not used before its first examination.
     pub fn watch(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
         for shard in &self.shards {
             tasks.spawn(shard.clone().run_watch(shutdown.clone()));
         }
     }
 
-    /// Starts writing reads into the metadata of their entries every `period`.
+    /// Starts to write reads into the metadata of their entries every `period`.
     pub fn record_accesses(&self, period: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
         for shard in &self.shards {
             tasks.spawn(shard.clone().run_accesses(period, shutdown.clone()));
@@ -173,7 +172,7 @@ impl Redis {
         &self.shards[usize::from(self.ring.route(hash))]
     }
 
-    /// The indices of `keys` by owning shard, in batches that one script may take.
+    /// The indices of `keys` by owning shard, in batches that are small enough for one script.
     fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<Vec<usize>>)> {
         let mut batches: Vec<(Vec<Vec<usize>>, Load)> = vec![Default::default(); self.shards.len()];
         for (i, (key, load)) in keys.enumerate() {
@@ -191,10 +190,10 @@ impl Redis {
         batches.filter(|(_, batches)| !batches.is_empty()).collect()
     }
 
-    /// Asks every shard for its batches of `keys`; the answers stand in the order of `keys`.
+    /// Asks every shard for its batches of `keys`; the answers are in the order of `keys`.
     ///
-    /// One batch of a request is under way on a shard at a time: a large request leaves others room
-    /// between its scripts, and none of them waits out its deadline behind its own siblings.
+    /// A request has at most one batch in flight per shard. So other requests run between the scripts of a large
+    /// request, and no batch reaches its timeout because it waits behind other batches of the same request.
     async fn ask_each<'s, T, F>(
         &'s self,
         keys: impl Iterator<Item = (&EntryKey, Load)>,
@@ -217,10 +216,10 @@ impl Redis {
     }
 }
 
-/// What an entry adds to a script.
+/// What an entry adds to the size of a script.
 #[derive(Clone, Copy, Default)]
 struct Load {
-    /// Redis keys touched, about.
+    /// About how many Redis keys it touches.
     keys: usize,
     bytes: usize,
 }
@@ -228,16 +227,16 @@ struct Load {
 impl Load {
     const READ: Self = Self { keys: 1, bytes: 0 };
 
-    /// A write touches value, metadata and index besides its tags.
+    /// A write touches the value, the metadata and the index, and each tag.
     fn of(write: &Write) -> Self {
         Self { keys: 3 + write.tags.len(), bytes: write.value.len() }
     }
 }
 
-/// The places of a batch's keys in the request, and the answers in their order.
+/// The positions of a batch's keys in the request, and the answers in the same order.
 type Answered<T> = (Vec<usize>, Result<Vec<T>, Error>);
 
-/// Puts the answers of batches back into the order of the request.
+/// Brings the answers of the batches back into the order of the request.
 fn reorder<T>(count: usize, answered: impl Iterator<Item = Answered<T>>) -> Vec<Result<T, Error>> {
     let mut ordered: Vec<Option<Result<T, Error>>> = Vec::new();
     ordered.resize_with(count, || None);
@@ -255,10 +254,10 @@ fn reorder<T>(count: usize, answered: impl Iterator<Item = Answered<T>>) -> Vec<
             }
         }
     }
-    ordered.into_iter().map(|answer| answer.expect("every index stands in one batch")).collect()
+    ordered.into_iter().map(|answer| answer.expect("every index is in one batch")).collect()
 }
 
-/// Runs `operation` on every shard at once; the first failure stands for all.
+/// Runs `operation` on all shards at once. If any shard fails, returns the first error.
 async fn on_all<'s, T, F>(shards: &'s [Arc<Shard>], operation: impl Fn(&'s Shard) -> F) -> Result<Vec<T>, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -412,7 +411,7 @@ impl Store for Redis {
     }
 
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>> {
-        // Reads of a namespace are kept on one shard, the owner of its reserved key.
+        // The reads of a namespace are counted on one shard, the owner of its reserved key `stats`.
         let homes: Vec<EntryKey> =
             reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
         let loads = homes.iter().map(|key| (key, Load::READ));
@@ -433,7 +432,7 @@ impl Store for Redis {
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
         let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
-        // Expired entries are in the books until then.
+        // This sweeps first: until then expired entries still count as keys.
         self.totals(namespace).await?;
         on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;
         Ok(())

@@ -1,9 +1,9 @@
-//! Entries of keys that moved to another shard: nobody sees them, and they are removed.
+//! Entries of keys that moved to another shard: they are never visible, and they are removed.
 //!
-//! What is void on a shard is told by its record of rings, see `generations.rs`. Until that record is
-//! settled for this process, the shard is given no operation. While it is not clean, every operation
-//! first deletes what is void under its keys, and a walk over the index deletes the rest, by one instance
-//! at a time. In the ordinary state, a clean record, operations pay for one look at an atomic.
+//! A shard's ring record says which of its entries are void, see `generations.rs`. Until the record is settled for
+//! this process, the shard gets no operations. While the record is not clean, every operation first deletes the void
+//! entries of its keys, and one instance at a time walks over the index to delete the rest. Normally the record is
+//! clean, and then an operation only checks one atomic value.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -25,30 +25,31 @@ use crate::clock::Moment;
 use crate::model::{EntryKey, Namespace, Selection, hash};
 use crate::store::Error;
 
-/// Who walks, see `lua/become_walker.lua`; for how long if it dies, and how often it says that it lives.
+/// Which instance walks, see `lua/become_walker.lua`; when its claim ends if it dies; and how often it renews the
+/// claim.
 const WALKER: &str = "sidecache:ring_walker";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// Keys that one script lists and deletes, keys of Redis that one SCAN looks at, and how long to rest after
-/// a step, in times of its own duration.
+/// Keys that one script lists, keys that one script deletes, and Redis keys that one SCAN looks at. After a step, the
+/// walk pauses for [`REST`] times the step's duration, at most [`REST_MAX`].
 const LISTED_PER_SCRIPT: usize = 250;
 const PURGED_PER_SCRIPT: usize = 25;
 const SCANNED_PER_STEP: usize = 1000;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// How often an operation reads the record again, if it changes all the time.
+/// How often an operation reads the record again if it keeps changing.
 const REFRESHES: usize = 3;
 
-/// How often it is looked whether another instance, which had the right to walk, has given up.
+/// How often to check whether the walk of another instance has stopped.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Keys by the version up to which they are void.
+/// Void keys by the version up to which they are void.
 type Due<'k> = BTreeMap<u64, Vec<&'k str>>;
 
 impl Shard {
-    /// Deletes what is void under `keys`, of one namespace, before an operation on them.
+    /// Deletes the void entries of `keys`, which are of one namespace, before an operation on them.
     pub async fn clear(&self, effect: Effect, keys: &[&EntryKey]) -> Result<(), Error> {
         let mut settled = self.unclean()?;
         for _ in 0..REFRESHES {
@@ -62,7 +63,7 @@ impl Shard {
                 }
             }
             let Some(key) = keys.first().filter(|_| !due.is_empty()) else { return Ok(()) };
-            // Rare, and no part of the future of every operation.
+            // Boxed because it is rare: it must not enlarge the future of every operation.
             if Box::pin(self.purge(effect, key.namespace(), due, &known)).await?.is_some() {
                 return Ok(());
             }
@@ -71,7 +72,8 @@ impl Shard {
         Err(self.unsettled())
     }
 
-    /// Deletes those of `keys` that are void or not the shard's own; answers the others.
+    /// Deletes those entries of `keys` that are void or whose keys the shard does not own. Returns the remaining
+    /// keys.
     pub async fn without_void(&self, namespace: &Namespace, keys: Vec<String>) -> Result<Vec<String>, Error> {
         let mut settled = self.unclean()?;
         for _ in 0..REFRESHES {
@@ -95,8 +97,8 @@ impl Shard {
         Err(self.unsettled())
     }
 
-    /// Deletes entries that are void under `settled`, before something is read or written under their
-    /// keys; answers which, or `None` where the shard has another record by now.
+    /// Deletes entries that are void under `settled`, before their keys are read or written. Returns the deleted
+    /// keys, or `None` if the shard has another record now.
     async fn purge(
         &self,
         effect: Effect,
@@ -118,11 +120,11 @@ impl Shard {
                 let gone =
                     self.ask_under(settled, Party::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
                 let gone = gone.await.map_err(|error| match error {
-                    // Of no operation that anybody asked for.
+                    // This is not the client's operation, so its unknown outcome is only a failure to answer in time.
                     Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
                     error => error,
                 })?;
-                // What is void under the new record has to be found out anew.
+                // Under a new record, other entries may be void: find them out again.
                 let Some(gone) = gone else { return Ok(None) };
                 self.metrics.moved_removed.increment(gone.len() as u64);
                 all_gone.extend(gone);
@@ -131,14 +133,14 @@ impl Shard {
         Ok(Some(all_gone))
     }
 
-    /// What is known of void entries once the record was read again.
+    /// Reads the record again; returns it if the shard may hold void entries.
     async fn refreshed(&self, settled: &Settled) -> Result<Option<Arc<Settled>>, Error> {
         self.settle_anew(settled).await?;
         self.unclean()
     }
 
-    /// Removes every entry of ours and what belongs to them, step by step; answers how many keys went. `written` names
-    /// the record that says that this is done.
+    /// Removes all of our entries and their bookkeeping, step by step. Returns how many Redis keys were removed.
+    /// `written` identifies the record that marks the shard as being emptied.
     pub async fn empty(&self, written: u64) -> Result<u64, Error> {
         let (mut cursor, mut gone) = ("0".to_owned(), 0);
         let (written, count) = (written.to_string(), SCANNED_PER_STEP.to_string());
@@ -162,16 +164,16 @@ impl Shard {
         }
     }
 
-    /// Removes what is void whenever there is something, until `shutdown`.
+    /// Removes void entries whenever there are any, until `shutdown`.
     pub async fn run_cleaning(self: Arc<Self>, instance: String, shutdown: CancellationToken) {
         let cleaning = async {
             loop {
-                // Another instance may be at it, and die.
+                // The timeout covers an instance that dies during its walk.
                 let _ = timeout(LOOK, self.belonging.changed.notified()).await;
                 if self.is_unclean()
                     && let Err(error) = self.clean(&instance).await
                 {
-                    tracing::debug!(%error, "entries of moved keys are not all removed yet");
+                    tracing::debug!(%error, "not all entries of moved keys are removed yet");
                 }
             }
         };
@@ -181,7 +183,7 @@ impl Shard {
         }
     }
 
-    /// Walks over all namespaces if that is to be done and nobody else does.
+    /// Walks over all namespaces if there are void entries and no other instance walks.
     async fn clean(&self, instance: &str) -> Result<(), Error> {
         let Some(settled) = self.unclean()? else { return Ok(()) };
         if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
@@ -195,7 +197,7 @@ impl Shard {
                 let started = Moment::now();
                 let part = self.part(namespace, &Selection::All, place, LISTED_PER_SCRIPT).await?;
                 if part.index != Index::Whole {
-                    // What the index has lost may be void, too: it is found first.
+                    // Entries that the index has lost may be void as well, so the index must be repaired first.
                     self.begin_repair(namespace).await?;
                     return Ok(());
                 }
@@ -211,13 +213,13 @@ impl Shard {
             self.write_record(Some(settled.written), &settled.record.cleaned(), FORM, secret, false).await?;
         self.read("UNLINK", vec![Value::from(WALKER)]).await?;
         if is_clean.is_some() {
-            tracing::info!(shard = %self.name, "entries of moved keys are removed");
+            tracing::info!(shard = %self.name, "all entries of moved keys are removed");
             self.settle_anew(&settled).await?;
         }
         Ok(())
     }
 
-    /// Rests after a step of the walk that began at `started`; tells whether there is reason for another.
+    /// Pauses after a step of the walk that began at `started`; returns whether the walk should continue.
     async fn goes_on(
         &self,
         instance: &str,
@@ -230,7 +232,7 @@ impl Shard {
         if now.since(*renewed) >= RENEWAL {
             *renewed = now;
             if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-                // This process stood still for so long that another one took over.
+                // This process was suspended for so long that another one took over.
                 return Ok(false);
             }
         }

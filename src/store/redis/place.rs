@@ -1,12 +1,12 @@
-//! Where a key stands in the index of its namespace; the same as in `lua/index.lua`.
+//! The place of a key in the index of its namespace; must be equal to `place_of` in `lua/index.lua`.
 
 use fred::util::sha1_hash;
 
-/// Behind every place.
+/// The number of places; every place is smaller.
 pub const PLACES: u64 = 1 << 32;
 
-/// The place of a key: the first 32 bits of a SHA-1, which Lua scripts in Redis have at hand, over the fleet's
-/// `secret` and the key. Who does not know the secret cannot choose keys that crowd one place.
+/// The place of a key: the first 32 bits of a SHA-1 over the fleet's `secret` and the key. Lua scripts in Redis have
+/// SHA-1 built in. Without the secret, nobody can choose many keys that have the same place.
 pub fn of(secret: &str, key: &str) -> u64 {
     let mut text = String::with_capacity(secret.len() + key.len());
     text.push_str(secret);
@@ -18,7 +18,7 @@ pub fn of(secret: &str, key: &str) -> u64 {
 mod tests {
     #[test]
     fn places_are_frozen() {
-        // `printf 'c0ffeeuser_123' | sha1sum`; the scripts must find what was put in by this.
+        // From `printf 'c0ffeeuser_123' | sha1sum`. The scripts must compute the same place.
         assert_eq!(super::of("c0ffee", "user_123"), 0x54c9b301);
     }
 }

@@ -1,9 +1,9 @@
-//! Examines a server over a connection of its own: whether sidecache can run on it with the rights that its user
-//! has, and what to do where it cannot.
+//! Examines a server over a separate connection: can sidecache run on it with the rights of its user, and if not,
+//! what must be changed?
 //!
-//! `INFO` tells version, role and settings; a script tries every command and prefix of names that we use
-//! (`lua/preflight.lua`); a SUBSCRIBE tries the channels. **Nobody else notices:** keys are under names that no
-//! entry can have, and the channel of invalidations is subscribed to and never published on.
+//! `INFO` shows version, role and settings. A script tries every command and every key prefix that sidecache uses
+//! (`lua/preflight.lua`), and a SUBSCRIBE tries the channels. **Other clients do not notice this:** the keys have
+//! names that no entry can have, and nothing is published on the invalidation channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,35 +21,35 @@ use crate::store::{Finding, Severity};
 
 const SCRIPT: &str = include_str!("lua/preflight.lua");
 
-/// A channel to which nobody listens, with the prefix of those that instances have for themselves.
+/// A channel without subscribers, with the prefix of the instances' private channels.
 const PRIVATE_CHANNEL: &str = "sidecache:watermark:preflight";
 
-/// The name of a script that no server has.
+/// A script hash that no server knows.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// How long the answer to a SUBSCRIBE is waited for.
+/// How long to wait for the answer to a SUBSCRIBE.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an examination found.
+/// The result of an examination.
 #[derive(Clone, Debug, Default)]
 pub struct Examination {
     pub server: ServerInfo,
     /// Whether `INFO` was answered.
     pub has_info: bool,
-    /// Whether writes were tried, and all that they need worked.
+    /// Whether writes were tried, and everything that they need worked.
     pub takes_writes: bool,
     pub findings: Vec<Finding>,
 }
 
 impl Examination {
-    /// Why the server is not used, if it is not.
+    /// Why the server must not be used; `None` if it may be used.
     pub fn refusal(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.severity == Severity::Refused)
     }
 }
 
-/// Examines the server behind `client` as `shard`, for `user`. The connection is of no use afterwards: it is
-/// subscribed.
+/// Examines the server behind `client` as `shard`, for `user`. Afterwards the connection is subscribed and cannot be
+/// used for anything else.
 ///
 /// # Errors
 /// The server did not answer.
@@ -59,7 +59,7 @@ pub async fn examine(client: &Client, shard: &str, user: &str) -> Result<Examina
     let has_info = refusals.passes("INFO", "", &info);
     let server = reply::text(info).map(|info| ServerInfo::parse(&info)).unwrap_or_default();
     let mut findings = server.findings(shard);
-    // Nothing is written to a server that is not used in any case.
+    // Write nothing to a server that will not be used.
     let is_tried = findings.iter().all(|finding| finding.severity != Severity::Refused);
     if is_tried {
         refusals.passes("EVALSHA", "", &send(client, "EVALSHA", &[NO_SCRIPT, "0"]).await?);
@@ -74,7 +74,7 @@ pub async fn examine(client: &Client, shard: &str, user: &str) -> Result<Examina
     }
     let takes_writes = is_tried && refusals.allow_writes();
     for finding in refusals.findings(shard, user) {
-        // A replica is known by its role, and by what it answered.
+        // A replica shows both by its role and by its answers: report it once.
         if findings.iter().all(|known| known.code != finding.code) {
             findings.push(finding);
         }
@@ -87,51 +87,51 @@ async fn send(client: &Client, name: &'static str, arguments: &[&str]) -> Result
     client.custom_raw(command, arguments.iter().map(|argument| Value::from(*argument)).collect()).await
 }
 
-/// The answer to a SUBSCRIBE: an error, or what it stands for; `None` where there was none in time.
+/// The answer to a SUBSCRIBE: its error, or another answer if it succeeded; `None` if there was none in time.
 ///
-/// The library drops the confirmation of a SUBSCRIBE, so what answers a SUBSCRIBE that was carried out is the
-/// answer to the PING behind it.
+/// The library drops the confirmation of a SUBSCRIBE. So if the SUBSCRIBE succeeded, the answer to the PING after it
+/// is taken as its answer.
 async fn subscribe(client: &Client) -> Option<Frame> {
     let both = async {
         tokio::select! {
             biased;
             answer = send(client, "SUBSCRIBE", &[INVALIDATION_CHANNEL, PRIVATE_CHANNEL]) => answer.ok(),
-            // It takes the place of the one above in the library's queue, and is never answered itself.
+            // This PING takes the place of the SUBSCRIBE in the library's queue; its own answer never comes.
             _ = async { let _ = send(client, "PING", &[]).await; std::future::pending::<()>().await } => None,
         }
     };
     timeout(SUBSCRIBE_TIMEOUT, both).await.ok().flatten()
 }
 
-/// Why a command is not carried out.
+/// Why a command is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lack {
     /// The user has no right to it.
     Right,
-    /// The server does not know it, as it was renamed or is no command of this server.
+    /// The server does not know it, because it was renamed or because this kind of server does not have it.
     Command,
 }
 
-/// What the server refused.
+/// The refusals of the server.
 #[derive(Debug, Default)]
 struct Refusals {
     commands: BTreeMap<(Lack, Severity), BTreeSet<String>>,
-    /// Prefixes of names that the user has no right to, such as `cache_meta:`.
+    /// Prefixes of keys that the user may not access, such as `cache_meta:`.
     prefixes: BTreeSet<String>,
     is_channel_forbidden: bool,
-    /// Other trouble, with the reply that told of it.
+    /// Other problems, each with the reply that showed it.
     conditions: BTreeMap<&'static str, (Kind, String)>,
 }
 
 impl Refusals {
-    /// Notes an answer to `command` if it is a refusal; tells whether it is none.
+    /// Records the answer to `command` if it is a refusal; returns whether it is not one.
     fn passes(&mut self, command: &str, name: &str, answer: &Frame) -> bool {
         let error = match answer {
             Frame::SimpleError { data, .. } => data.to_string(),
             Frame::BlobError { data, .. } => String::from_utf8_lossy(data).into_owned(),
             _ => return true,
         };
-        // There is no such script; if there were, it would have been run.
+        // NOSCRIPT shows that the server would have run the script if it knew it.
         let is_refusal = !error.starts_with("NOSCRIPT");
         if is_refusal {
             self.add(command, name, &error);
@@ -139,7 +139,7 @@ impl Refusals {
         !is_refusal
     }
 
-    /// Notes that `command`, about the key `name` if any, was refused with `error`.
+    /// Records that `command` was refused with `error`. `name` is the key that it was about, or empty.
     fn add(&mut self, command: &str, name: &str, error: &str) {
         let mut lacks = |lack| {
             self.commands.entry((lack, severity(command))).or_default().insert(command.to_owned());
@@ -166,7 +166,7 @@ impl Refusals {
         !is_lacking && self.prefixes.is_empty() && !self.is_channel_forbidden && self.conditions.is_empty()
     }
 
-    /// What that means for `shard`, and what `user` has to be given.
+    /// The findings about `shard` that follow from the refusals, with the rights that `user` needs.
     fn findings(&self, shard: &str, user: &str) -> Vec<Finding> {
         let mut findings = Vec::new();
         for ((lack, severity), commands) in &self.commands {
@@ -176,7 +176,7 @@ impl Refusals {
                 Lack::Right => {
                     let rights = joined(&lowercase, " ", "+", "");
                     let grant = format!("ACL SETUSER {user} {rights}");
-                    ("forbidden_command", format!("forbids its user {user} {names}{loss}: {grant}"))
+                    ("forbidden_command", format!("forbids user {user} to run {names}{loss}: run {grant}"))
                 }
                 Lack::Command => {
                     let advice = "remove `rename-command` from its configuration";
@@ -188,13 +188,13 @@ impl Refusals {
         if !self.prefixes.is_empty() {
             let names = joined(&self.prefixes, ", ", "", "*");
             let rights = joined(&self.prefixes, " ", "~", "*");
-            let predicate = format!("forbids its user {user} the keys {names}: ACL SETUSER {user} {rights}");
+            let predicate = format!("forbids user {user} the keys {names}: run ACL SETUSER {user} {rights}");
             findings.push(Finding::new("forbidden_keys", Severity::Refused, shard, &predicate));
         }
         if self.is_channel_forbidden {
             let predicate = format!(
-                "forbids its user {user} the channels on which instances tell each other what changed: \
-                 ACL SETUSER {user} &sidecache:*"
+                "forbids user {user} the channels on which instances tell each other what changed: \
+                 run ACL SETUSER {user} &sidecache:*"
             );
             findings.push(Finding::new("forbidden_channels", Severity::Refused, shard, &predicate));
         }
@@ -203,12 +203,12 @@ impl Refusals {
     }
 }
 
-/// The words with what stands before, after and between them.
+/// Joins the words, each with a text before and after it.
 fn joined(words: &BTreeSet<String>, between: &str, before: &str, after: &str) -> String {
     words.iter().map(|word| format!("{before}{word}{after}")).collect::<Vec<_>>().join(between)
 }
 
-/// How bad it is to be without a command.
+/// How bad it is if a command is missing.
 fn severity(command: &str) -> Severity {
     match command {
         "INFO" => Severity::Warning,
@@ -217,10 +217,10 @@ fn severity(command: &str) -> Severity {
     }
 }
 
-/// What does not work without these commands, of one severity, where the rest does.
+/// What does not work without these commands, which all have one severity, while the rest works.
 fn loss(commands: &BTreeSet<String>) -> &'static str {
     if commands.contains("INFO") {
-        " (its version, role and memory are unknown; what Redis evicts is noticed when it is read)"
+        " (version, role and memory are unknown; evictions by Redis are noticed only by reads)"
     } else if commands.contains("SUBSCRIBE") {
         " (no read is answered from L1)"
     } else if commands.contains("SCAN") && commands.len() == 1 {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_is_told_with_the_line_that_grants_it_whatever_the_release() {
+    fn a_missing_right_is_reported_with_the_command_that_grants_it_on_every_release() {
         for error in [
             "ERR The user executing the script can't run this command or subcommand",
             "ERR ACL failure in script: User shop has no permissions to run the 'hset' command",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_command_is_told_as_such_and_info_is_not_needed() {
+    fn a_renamed_command_is_reported_and_info_is_optional() {
         let found = found(&[
             ("INFO", "", "ERR unknown command 'INFO', with args beginning with: "),
             ("ZADD", "cache:..:preflight", "ERR Unknown Redis command called from script"),
@@ -285,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_refuses_writes_at_present_is_degraded_and_not_given_up() {
+    fn a_server_that_refuses_writes_at_present_is_degraded_and_not_refused() {
         let found = found(&[("UNLINK", "cache:..:preflight", "MISCONF Redis is configured to save")]);
         assert_eq!((found[0].0, found[0].1), ("cannot_save", Severity::Degraded));
     }
 
-    /// The words in `text` that stand behind `before`, as far as `is_part` goes.
+    /// The words in `text` that follow `before`. A word ends before the first letter that is not `is_part`.
     fn words<'t>(text: &'t str, before: &str, is_part: impl Fn(char) -> bool) -> Vec<&'t str> {
         let starts = text.match_indices(before).map(|(at, found)| &text[at + found.len()..]);
         starts.map(|rest| &rest[..rest.find(|letter| !is_part(letter)).unwrap_or(rest.len())]).collect()
@@ -308,7 +308,7 @@ mod tests {
         let is_command = |letter: char| letter.is_ascii_uppercase();
         let tried: BTreeSet<&str> = words(SCRIPT, "try('", is_command).into_iter().collect();
         for (name, text) in files(&room.join("lua"), "lua") {
-            // What INFO would tell is done without where it is refused.
+            // INFO is optional.
             for command in words(&text, "call('", is_command).into_iter().filter(|command| *command != "INFO") {
                 assert!(tried.contains(command), "{name:?} uses {command}, which the preflight does not try");
             }

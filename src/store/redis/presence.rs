@@ -1,8 +1,8 @@
-//! Who else lives on the shards, and what each shard tells of itself.
+//! The other instances on the shards, and what each shard reports about itself.
 //!
-//! A beat is one script a shard and second and costs about the same however many instances there are; they are
-//! listed only when somebody asks. Every instance is on every one of its shards: those with different
-//! rings meet on any shard they share, and a dead shard hides nobody.
+//! A heartbeat is one script per shard and second, and it costs about the same however many instances there are.
+//! Instances are listed only on request. Every instance sends heartbeats to each of its shards. So instances with
+//! different rings see each other on any shard that they share, and a dead shard hides no instance.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use super::shard::{Effect, Shard};
 use crate::model::Namespace;
 use crate::store::{Error, Neighbour, Presence, RingCount, ShardIndex, Store as _, Survey};
 
-/// Instances of one shard that a listing shows at most.
+/// The most instances per shard in a listing.
 const LISTED: usize = 1000;
 
-/// Namespaces whose entries one script adds up, about half a millisecond of work, and for how many it is
-/// done at all.
+/// How many namespaces one script adds up, which takes about half a millisecond, and the most namespaces for which
+/// entries are counted at all.
 const NAMESPACES_PER_SCRIPT: usize = 500;
 const MOST_NAMESPACES: usize = 10_000;
 
@@ -63,7 +63,7 @@ impl Presence for Redis {
                 counted.ok()?.ok()
             };
             let (health, role, keys) = tokio::join!(shard.health(), shard.role(), keys);
-            // Without a namespace there was nothing to ask it.
+            // With an empty list of namespaces nothing was asked, so the count does not show that the shard answers.
             let keys = keys.filter(|_| health.reachable);
             Survey { health, role, keys }
         }))
@@ -71,26 +71,26 @@ impl Presence for Redis {
     }
 }
 
-/// For how long a beat counts where it is asked whether anybody lives with another ring; instances beat once a second.
+/// How old a heartbeat may be when looking for instances with another ring. Instances send one per second.
 const LIVING_MS: &str = "3000";
 
 impl Shard {
-    /// Lets others know that this instance lives with this ring, before its first beat.
+    /// Announces on the shard that this instance lives and uses this ring, before its first heartbeat.
     ///
     /// # Errors
-    /// The shard takes no writes at present.
+    /// The shard accepts no writes at present.
     pub async fn announce(&self, ring_version: &str, instance: &str) -> Result<(), Error> {
         let arguments = || vec![Value::from(ring_version), Value::from(instance)];
         self.run_upkeep(&scripts::ANNOUNCE, Effect::Write, arguments, reply::number).await.map(drop)
     }
 
-    /// The rings that other instances live with; `None` where the shard does not tell.
+    /// The rings of the other living instances; `None` if the shard does not answer.
     pub async fn living_rings(&self, instance: &str) -> Option<Vec<RingCount>> {
         let arguments = || vec![Value::from_static_str(LIVING_MS), Value::from(instance)];
         self.run_upkeep(&scripts::COUNT_RINGS, Effect::Read, arguments, rings).await.ok()
     }
 
-    /// Entries that the books of these namespaces have.
+    /// The number of entries of these namespaces, by the stored totals.
     async fn keys(&self, namespaces: &[Namespace]) -> Result<u64, Error> {
         let mut sum = 0;
         for some in namespaces.chunks(NAMESPACES_PER_SCRIPT) {
@@ -105,7 +105,7 @@ fn rings(frame: Frame) -> Result<Vec<RingCount>, Unexpected> {
     let mut fields = reply::array(frame)?.into_iter();
     let mut rings = Vec::with_capacity(fields.len() / 2);
     while let Some(version) = fields.next() {
-        let instances = fields.next().ok_or("a number a ring")?;
+        let instances = fields.next().ok_or("a number for each ring")?;
         rings.push(RingCount { version: reply::text(version)?, instances: reply::count(instances)? });
     }
     Ok(rings)
@@ -115,7 +115,7 @@ fn listed(frame: Frame) -> Result<Vec<Neighbour>, Unexpected> {
     let mut fields = reply::array(frame)?.into_iter();
     let mut neighbours = Vec::with_capacity(fields.len() / 3);
     while let Some(id) = fields.next() {
-        let (Some(age), Some(line)) = (fields.next(), fields.next()) else { return Err("three fields an instance") };
+        let (Some(age), Some(line)) = (fields.next(), fields.next()) else { return Err("three fields per instance") };
         neighbours.push(Neighbour {
             id: reply::text(id)?,
             age: Duration::from_millis(reply::count(age)?),

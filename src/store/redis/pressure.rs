@@ -1,9 +1,9 @@
-//! Whether a shard has memory enough: what it uses, and whether Redis itself evicts entries that are young.
+//! Whether a shard has enough memory: how much it uses, and whether Redis itself evicts young entries.
 //!
-//! Pure: fed with readings of `INFO` and of the clock. A full shard whose least used entries give way to new ones
-//! is healthy. Redis does not tell how old what it evicts was, but it evicts what was used longest ago, so an
-//! entry goes after about as long as it takes to evict all that may be evicted: their number, divided by the rate
-//! (Little's law).
+//! Pure: the inputs are readings of `INFO` and of the clock. A full shard is healthy as long as only entries are
+//! evicted that were not used for a while. Redis does not report the age of evicted entries, but it evicts the least
+//! recently used first. So the time from an entry's last use to its eviction is about the number of evictable entries
+//! divided by the rate of evictions (Little's law).
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use super::server_info::field;
 use crate::clock::Moment;
 use crate::store::{Finding, Severity};
 
-/// Entries that go sooner than this after their last use are young: the cache is turned over faster than it is
-/// worth filling.
+/// Entries that are evicted sooner than this after their last use are young: then the cache is replaced too fast to
+/// be useful.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// For how long evictions are told after the last reading that showed them.
+/// How long evictions are reported after the last reading that showed them.
 const CURRENT: Duration = Duration::from_secs(10);
 
-/// Namespaces that are named as those which hold the most.
+/// How many of the largest namespaces are named.
 pub const NAMED: usize = 3;
 
-/// What a server tells of its memory.
+/// The memory statistics of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     pub used_bytes: u64,
-    /// `maxmemory`, or the machine's memory where there is none; 0 where it did not tell.
+    /// `maxmemory`, or the machine's memory if that is not set; 0 if the server does not report it.
     pub limit_bytes: u64,
     /// Keys evicted since the server started.
     pub evicted: u64,
-    /// Keys that it may evict.
+    /// Keys that the server may evict.
     pub evictable: u64,
 }
 
 impl Reading {
-    /// Parses what `INFO` says in the sections `memory`, `stats` and `keyspace`, one behind the other.
+    /// Parses the sections `memory`, `stats` and `keyspace` of `INFO`, one after the other in `info`.
     pub fn parse(info: &str) -> Self {
         let number = |name: &str| field(info, name).and_then(|text| text.parse::<u64>().ok());
         let is_any = field(info, "maxmemory_policy").is_some_and(|policy| policy.starts_with("allkeys-"));
@@ -57,13 +57,13 @@ impl Reading {
     }
 }
 
-/// What is known of one shard's memory.
+/// What is known about one shard's memory.
 #[derive(Debug, Default)]
 pub struct Pressure {
     last: Option<(Moment, Reading)>,
-    /// When entries were evicted young for the last time, and how long after their last use.
+    /// When young entries were last evicted, and how long after their last use.
     evicted_young: Option<(Moment, Duration)>,
-    /// The namespaces that hold the most, with their bytes.
+    /// The largest namespaces, with their bytes.
     holders: Vec<(String, u64)>,
 }
 
@@ -73,10 +73,10 @@ impl Pressure {
         self.last.map(|(_, reading)| reading).unwrap_or_default()
     }
 
-    /// Takes a reading of `now`.
+    /// Stores a reading made at `now`.
     pub fn read(&mut self, reading: Reading, now: Moment) {
         if let Some((at, last)) = self.last.replace((now, reading)) {
-            // Fewer than before: the server has restarted.
+            // Saturating: the count is smaller than before if the server has restarted.
             let evicted = reading.evicted.saturating_sub(last.evicted);
             if evicted > 0 {
                 let age = now.since(at).mul_f64(last.evictable.max(reading.evictable) as f64 / evicted as f64);
@@ -87,12 +87,12 @@ impl Pressure {
         }
     }
 
-    /// Whether entries are evicted young.
+    /// Whether young entries are being evicted.
     pub fn evicts_young(&self, now: Moment) -> bool {
         self.evicted_young.is_some_and(|(at, _)| now.since(at) <= CURRENT)
     }
 
-    /// Names the namespaces that hold the most, of all with their bytes.
+    /// Stores the largest of these namespaces, given with their bytes.
     pub fn hold(&mut self, mut holders: Vec<(String, u64)>) {
         holders.retain(|(_, bytes)| *bytes > 0);
         holders.sort_by(|(name, bytes), (other, more)| more.cmp(bytes).then_with(|| name.cmp(other)));
@@ -100,19 +100,19 @@ impl Pressure {
         self.holders = holders;
     }
 
-    /// What is wrong with `shard`, if it evicts entries young.
+    /// The finding about `shard`, if it evicts young entries.
     pub fn finding(&self, shard: &str, now: Moment) -> Option<Finding> {
         let (_, age) = self.evicted_young.filter(|(at, _)| now.since(*at) <= CURRENT)?;
         let predicate = format!(
             "is full and evicts entries that were used less than {} s ago: raise maxmemory, or lower max_size_mb or \
-             the TTLs of the namespaces that hold most{}",
+             the TTLs of the largest namespaces{}",
             age.as_secs() + 1,
             self.told()
         );
         Some(Finding::new("evicts_young", Severity::Degraded, shard, &predicate))
     }
 
-    /// What is used and who holds the most of it, as the end of a sentence.
+    /// How much memory is used, and by which namespaces, as the end of a sentence.
     pub fn told(&self) -> String {
         let Reading { used_bytes, limit_bytes, .. } = self.reading();
         let mut told = String::new();
@@ -121,7 +121,7 @@ impl Pressure {
         }
         if !self.holders.is_empty() {
             let holders = self.holders.iter().map(|(name, bytes)| format!("{name} ({})", mebibytes(*bytes)));
-            told += &format!("; most is held by {}", holders.collect::<Vec<_>>().join(", "));
+            told += &format!("; the largest namespaces are {}", holders.collect::<Vec<_>>().join(", "));
         }
         told
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn info_is_read() {
+    fn info_is_parsed() {
         let info = "used_memory:100\r\nmaxmemory:0\r\ntotal_system_memory:500\r\nmaxmemory_policy:volatile-lru\r\n\
                     evicted_keys:7\r\ndb0:keys=5,expires=3,avg_ttl=0\r\ndb1:keys=1,expires=1,avg_ttl=0\r\n";
         let reading = Reading { used_bytes: 100, limit_bytes: 500, evicted: 7, evictable: 4 };
@@ -154,25 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn a_full_shard_that_turns_over_slowly_is_healthy() {
+    fn a_full_shard_that_evicts_slowly_is_healthy() {
         let mut pressure = Pressure::default();
         for second in (0..60).step_by(2) {
-            // 5 a second of 1,000 go 200 s after their last use.
+            // At 5 evictions per second of 1,000 entries, entries go 200 s after their last use.
             pressure.read(evicted(second * 5, 1_000), at(second));
             assert!(pressure.finding("a", at(second)).is_none());
         }
     }
 
     #[test]
-    fn one_that_evicts_what_was_just_used_is_told_until_it_stops() {
+    fn evictions_of_recently_used_entries_are_reported_until_they_stop() {
         let mut pressure = Pressure::default();
         pressure.read(evicted(10, 1_000), at(0));
-        assert!(pressure.finding("a", at(0)).is_none(), "the first count says nothing of when");
+        assert!(pressure.finding("a", at(0)).is_none(), "the first count does not show when keys were evicted");
         pressure.read(evicted(410, 1_000), at(2));
         pressure.hold(vec![("small".into(), 1 << 20), ("empty".into(), 0), ("large".into(), 20 << 20)]);
         let text = pressure.finding("a", at(2)).unwrap().text;
         assert!(text.starts_with("shard a is full and evicts entries that were used less than 6 s ago"), "{text}");
-        assert!(text.ends_with("24.0 MiB of 24.0 MiB are used; most is held by large (20.0 MiB), small (1.0 MiB)"));
+        assert!(text.ends_with(
+            "24.0 MiB of 24.0 MiB are used; the largest namespaces are large (20.0 MiB), small (1.0 MiB)"
+        ));
         pressure.read(evicted(410, 1_000), at(4));
         assert!(pressure.evicts_young(at(12)) && !pressure.evicts_young(at(13)));
     }

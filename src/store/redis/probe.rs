@@ -1,4 +1,4 @@
-//! Visits a shard over a connection of its own: is it there, and can it be used?
+//! Examines a shard over a separate connection: is it reachable, and can it be used?
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::preflight::{Examination, examine};
 use super::shard::{EVENTS, connect};
 use crate::config::{RedisConfig, ShardConfig};
 
-/// Asks all shards at once; each has `patience` to answer. The reasons of failures hold no password.
+/// Examines all shards at the same time; each must answer within `patience`. The error texts contain no passwords.
 pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Result<Examination, String>)> {
     let answers =
         config.shards.iter().map(|shard| async move { (shard.name.clone(), visit(shard, config, patience).await) });
     join_all(answers).await
 }
 
-/// Examines a shard over a connection that is made for it, which may take `patience`.
+/// Examines a shard over a new connection; all of it may take `patience`.
 pub(super) async fn visit(
     shard: &ShardConfig,
     config: &RedisConfig,
@@ -27,7 +27,7 @@ pub(super) async fn visit(
 ) -> Result<Examination, String> {
     let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
     let answered = async {
-        // It tries again and again; the first failure is what is asked for.
+        // The library reconnects repeatedly; only the first error matters.
         let mut errors = client.error_rx();
         tokio::select! {
             connected = client.wait_for_connect() => connected,
@@ -40,15 +40,15 @@ pub(super) async fn visit(
         Ok(answer) => answer.map_err(|error| words(error.details())),
         Err(_) => Err(format!("no answer within {patience:?}")),
     };
-    // Whatever came of it: the library would connect again and again.
+    // Close it in any case, because the library would reconnect again and again.
     close(&client).await;
     answer
 }
 
-/// What an error says, in its own words: of the system's errors the library keeps the form for programmers alone, as
+/// The readable text of an error. For errors of the operating system the library keeps only the debug format, such as
 /// `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
 pub(super) fn words(details: &str) -> String {
-    // A kind without words of its own has those of the standard library.
+    // A kind without its own message gets the text of the standard library.
     const KINDS: [ErrorKind; 6] = [
         ErrorKind::ConnectionRefused,
         ErrorKind::ConnectionReset,
@@ -68,13 +68,13 @@ pub(super) fn words(details: &str) -> String {
     };
     match said.strip_prefix('"').and_then(|said| said.strip_suffix('"')) {
         Some(text) => text.replace("\\\"", "\""),
-        // An error within the error.
+        // An error inside the error.
         None => words(said),
     }
 }
 
 async fn close(client: &Client) {
-    // A connection that does not end in time ends with the process.
+    // If this takes too long, the connection ends with the process.
     let _ = timeout(Duration::from_millis(100), client.quit()).await;
 }
 
@@ -91,19 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_system_speak_in_words() {
+    fn errors_of_the_operating_system_have_readable_texts() {
         assert_eq!(words_of(io::Error::from_raw_os_error(111)), "Connection refused");
         assert_eq!(words_of(ErrorKind::UnexpectedEof.into()), "unexpected end of file");
         assert_eq!(words_of(ErrorKind::NotConnected.into()), "NotConnected");
         let lookup = "failed to lookup address information: Name or service not known";
         assert_eq!(words_of(io::Error::other(lookup)), lookup);
         assert_eq!(words_of(io::Error::other("a \"quoted\" word")), "a \"quoted\" word");
-        // Errors that are no text are shown as they show themselves.
+        // Errors without a text keep their debug format.
         assert_eq!(words_of(io::Error::other(io::Error::other("x"))), "x");
     }
 
     #[test]
-    fn what_a_server_says_stays_as_it_is() {
+    fn error_texts_of_a_server_stay_unchanged() {
         for text in ["WRONGPASS invalid username-password pair", "ERR error: { \"a\" }", "Kind of a failure", ""] {
             assert_eq!(words(text), text);
         }

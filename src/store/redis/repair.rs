@@ -1,9 +1,10 @@
-//! Finds entries again whose place in the books is lost.
+//! Repairs the index: finds entries that are missing from it.
 //!
-//! A part of the bookkeeping may vanish: a person deletes a key of ours, or Redis evicts it under an `allkeys` policy.
-//! The scripts notice (see `lua/index.lua`) and begin a new scope, in which nothing is yet. A walk over the shard then
-//! puts every entry in again, removes what is left of the lost index, and so makes the totals right. One instance
-//! walks at a time, and rests twice as long as it works. Until it is over a flush searches the shard itself.
+//! Part of the bookkeeping may vanish: a person deletes one of our keys, or Redis evicts it under an `allkeys`
+//! policy. The scripts notice this (see `lua/index.lua`) and begin a new, empty scope. Then a walk over the shard
+//! adds every entry to the new scope and removes the rest of the lost index, which also corrects the totals. One
+//! instance at a time walks, and it pauses for twice as long as it works. Until the walk is done, a flush searches
+//! the shard itself.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -25,35 +26,37 @@ use crate::clock::Moment;
 use crate::model::Namespace;
 use crate::store::Error;
 
-/// Who walks, see `lua/become_walker.lua`; for how long if it dies, and how often it says that it lives.
+/// Which instance walks, see `lua/become_walker.lua`; when its claim ends if it dies; and how often it renews the
+/// claim.
 const WALKER: &str = "sidecache:repairer";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// Entries that one script puts in, and how long to rest after a step, in times of its own duration.
+/// Entries that one script adds. After a step, the walk pauses for [`REST`] times the step's duration, at most
+/// [`REST_MAX`].
 const ADOPTED_PER_SCRIPT: usize = 25;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// How long to wait until a failed repair, or one that another instance had begun, is tried again.
+/// How long to wait before a repair is tried again that failed or that another instance does.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The least time between two repairs of a namespace: where Redis evicts bookkeeping all the time they never end.
+/// The least time between two repairs of a namespace. If Redis keeps evicting bookkeeping, the repairs never end.
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Namespaces whose repairs are remembered.
+/// The most namespaces whose last repair is remembered.
 const MOST_REPAIRED: usize = 1_000;
 
-/// Namespaces with something of another type under a name of theirs that are remembered.
+/// The most namespaces that are remembered because one of their Redis keys holds another type.
 const MOST_FOREIGN: usize = 1_000;
 
-/// What is to be repaired on one shard.
+/// The pending repairs of one shard.
 #[derive(Default)]
 pub struct Repairs {
     waiting: Mutex<BTreeSet<String>>,
-    /// Namespaces in whose names something of another type was met.
+    /// Namespaces with a Redis key of another type.
     foreign: Mutex<HashSet<String>>,
-    /// When each was repaired here the last time.
+    /// When this process last repaired each namespace.
     repaired: Mutex<HashMap<String, Moment>>,
     changed: Notify,
 }
@@ -73,20 +76,20 @@ impl Repairs {
     }
 }
 
-/// The names of Redis keys that may be of a namespace; [`kind_of`] tells which are.
+/// The pattern of the Redis keys that may belong to a namespace; [`kind_of`] decides which do.
 pub fn pattern_of(namespace: &Namespace) -> String {
     format!("cache*:{namespace}*")
 }
 
-/// What a Redis key with a namespace in its name is.
+/// The kind of a Redis key with a namespace in its name.
 pub enum Kind<'n> {
-    /// Value or metadata of this key.
+    /// Value or metadata of the entry with this key.
     Entry(&'n str),
-    /// A part of an index.
+    /// Part of an index.
     Index,
 }
 
-/// `None` where `name` is not of this namespace, or of its statistics.
+/// `None` if `name` is not of this namespace, or holds its stats.
 pub fn kind_of<'n>(name: &'n str, namespace: &Namespace) -> Option<Kind<'n>> {
     let (prefix, rest) = name.split_once(':')?;
     let rest = rest.strip_prefix(namespace.as_str())?;
@@ -100,14 +103,14 @@ pub fn kind_of<'n>(name: &'n str, namespace: &Namespace) -> Option<Kind<'n>> {
 }
 
 impl Shard {
-    /// Notes that a namespace has entries to be found again.
+    /// Requests a repair of a namespace.
     pub fn ask_for_repair(&self, namespace: &Namespace) {
         if self.repairs.waiting.lock().insert(namespace.as_str().to_owned()) {
             self.repairs.changed.notify_one();
         }
     }
 
-    /// Notes that something of another type stands under this name of ours.
+    /// Remembers that this Redis key of ours holds another type.
     pub fn note_foreign(&self, name: &str) {
         let namespace = name.split(':').nth(1).map(|scope| scope.split('@').next().unwrap_or(scope));
         let mut foreign = self.repairs.foreign.lock();
@@ -116,17 +119,17 @@ impl Shard {
         }
     }
 
-    /// Whether something of another type was met under a name of this namespace.
+    /// Whether a Redis key of this namespace was found to hold another type.
     pub fn has_foreign(&self, namespace: &Namespace) -> bool {
         self.repairs.foreign.lock().contains(namespace.as_str())
     }
 
-    /// All of it was searched.
+    /// Forgets that a Redis key of this namespace held another type, because the whole shard was searched.
     pub fn forget_foreign(&self, namespace: &Namespace) {
         self.repairs.foreign.lock().remove(namespace.as_str());
     }
 
-    /// Has the index of a namespace made anew, unless that is under way; answers its scope.
+    /// Starts to rebuild the index of a namespace, unless a repair is running already. Returns the new scope.
     pub async fn begin_repair(&self, namespace: &Namespace) -> Result<String, Error> {
         let occasion = if self.has_foreign(namespace) { "foreign" } else { "lost" };
         self.begin_scope(namespace, occasion).await
@@ -143,7 +146,7 @@ impl Shard {
         Ok(scope)
     }
 
-    /// Repairs what there is to repair, until `shutdown`.
+    /// Does the requested repairs, until `shutdown`.
     pub async fn run_repairs(self: Arc<Self>, instance: String, shutdown: CancellationToken) {
         let repairing = async {
             loop {
@@ -152,13 +155,13 @@ impl Shard {
                     self.repairs.changed.notified().await;
                     continue;
                 };
-                // One that is not done is noted again by the sweep, behind the others.
+                // If the repair does not finish, the next sweep requests it again.
                 self.repairs.waiting.lock().remove(namespace.as_str());
                 match self.repair(&instance, &namespace).await {
                     Ok(true) => {}
                     Ok(false) => sleep(AGAIN).await,
                     Err(error) => {
-                        tracing::debug!(%error, %namespace, "lost entries are not all found yet");
+                        tracing::debug!(%error, %namespace, "not all lost entries are found yet");
                         sleep(AGAIN).await;
                     }
                 }
@@ -170,7 +173,7 @@ impl Shard {
         }
     }
 
-    /// Walks over the shard for one namespace; tells whether that is done.
+    /// Walks over the shard for one namespace; returns whether the repair is done.
     async fn repair(&self, instance: &str, namespace: &Namespace) -> Result<bool, Error> {
         let part = self.totals(namespace).await;
         if part.as_ref().is_ok_and(|totals| !totals.is_in_repair) {
@@ -182,11 +185,11 @@ impl Shard {
         }
         let scope = self.begin_scope(namespace, "walk").await?;
         if scope.is_empty() {
-            // Another instance has just ended it.
+            // Another instance has just finished it.
             self.read("UNLINK", vec![Value::from(WALKER)]).await?;
             return Ok(true);
         }
-        tracing::warn!(shard = %self.name, %namespace, "part of the index is lost; its entries are looked for");
+        tracing::warn!(shard = %self.name, %namespace, "part of the index is lost; searching for its entries");
         let (mut renewed, mut found, mut dropped) = (Moment::now(), 0, 0);
         let mut scan = Scan::new(self, pattern_of(namespace))?;
         let mut started = renewed;
@@ -212,7 +215,7 @@ impl Shard {
             if now.since(renewed) >= RENEWAL {
                 renewed = now;
                 if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-                    // This process stood still for so long that another one took over.
+                    // This process was suspended for so long that another one took over.
                     return Ok(false);
                 }
             }
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_what_it_is_of_which_namespace() {
+    fn a_name_shows_its_kind_and_its_namespace() {
         let users = Namespace::parse("users").unwrap();
         let entry = |name| match kind_of(name, &users) {
             Some(Kind::Entry(key)) => Some(key.to_owned()),

@@ -1,9 +1,9 @@
-//! Reads what the scripts answer. A shape that no script of ours gives is an error, not a panic.
+//! Parses the answers of the scripts. An answer that no script gives is an error, not a panic.
 
 use bytes::Bytes;
 use fred::types::Resp3Frame as Frame;
 
-/// What was expected where something else stood.
+/// What was expected instead of the answer.
 pub type Unexpected = &'static str;
 
 pub fn array(frame: Frame) -> Result<Vec<Frame>, Unexpected> {
@@ -29,7 +29,7 @@ pub fn text(frame: Frame) -> Result<String, Unexpected> {
     String::from_utf8(bytes(frame)?.to_vec()).map_err(|_| "UTF-8")
 }
 
-/// A number, whether Redis sent an integer or Lua its digits.
+/// A number, sent as an integer by Redis or as digits by Lua.
 pub fn number(frame: Frame) -> Result<i64, Unexpected> {
     match frame {
         Frame::Number { data, .. } => Ok(data),
@@ -37,7 +37,7 @@ pub fn number(frame: Frame) -> Result<i64, Unexpected> {
     }
 }
 
-/// A number that is never negative; what drifted below is shown as nothing.
+/// A number that cannot be negative. A total that drifted below zero is shown as 0.
 pub fn count(frame: Frame) -> Result<u64, Unexpected> {
     Ok(number(frame)?.try_into().unwrap_or(0))
 }

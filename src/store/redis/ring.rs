@@ -1,29 +1,29 @@
 //! The ring: which shard owns a key.
 //!
-//! Consistent hashing with virtual nodes (Karger et al., "Consistent Hashing and Random Trees",
-//! 1997). Each shard stands on the ring at [`POINTS_PER_SHARD`] places, the hashes of `name#i`; a
-//! key belongs to the first point at or behind its own hash. Names alone decide, never addresses
-//! or the order of the configuration, so a shard may move to another machine and keep its keys.
+//! Consistent hashing with virtual nodes (Karger et al., "Consistent Hashing and Random Trees", 1997). Each shard has
+//! [`POINTS_PER_SHARD`] points on the ring, the hashes of `name#i`. A key belongs to the first point whose hash is
+//! not smaller than its own. Only the names matter, not the addresses or the order of the configuration, so a shard
+//! may move to another machine and keep its keys.
 
 use crate::model::hash;
 use crate::store::ShardIndex;
 
-/// Virtual nodes a shard. With three shards a share deviates from even by about
-/// `sqrt(2/3 / points)`: one sigma is 6 % with 160 points and 2.6 % with 1,024, which keeps them
-/// within 10 % whatever their names.
+/// Virtual nodes per shard. With three shards, a shard's share deviates from an even share by about `sqrt(2/3 /
+/// points)`: one sigma is 6 % with 160 points and 2.6 % with 1,024. So all shares stay within 10 % of even, whatever
+/// the names are.
 pub const POINTS_PER_SHARD: usize = 1024;
 
-/// Sorted points and the shards they belong to.
+/// The sorted points, and the shard of each point.
 #[derive(Debug)]
 pub struct Ring {
-    /// Sorted by hash, then by name, so that even equal hashes give every instance one answer.
+    /// Sorted by hash, then by name, so that all instances agree even if two hashes are equal.
     hashes: Box<[u64]>,
     owners: Box<[ShardIndex]>,
     version: String,
 }
 
 impl Ring {
-    /// A ring over shards of these names; a shard's index is its place among them.
+    /// A ring over shards with these names; a shard's index is its position in `names`.
     pub fn new<N: AsRef<str>>(names: &[N]) -> Self {
         let mut points: Vec<(u64, &str, ShardIndex)> = Vec::with_capacity(names.len() * POINTS_PER_SHARD);
         for (index, name) in (0..).zip(names) {
@@ -38,18 +38,18 @@ impl Ring {
         }
     }
 
-    /// Sixteen hexadecimal digits that are the same for all rings that route the same way.
+    /// Sixteen hexadecimal digits, equal for all rings that route the same way.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The part of all hashes that each shard owns, by index; together 1.
+    /// The share of all hashes that each shard owns, by index. The shares add up to 1.
     pub fn shares(&self) -> Vec<f64> {
         let shards = self.owners.iter().max().map_or(0, |last| usize::from(*last) + 1);
         let mut owned = vec![0u128; shards];
         let mut behind = None;
         for (hash, owner) in self.hashes.iter().zip(&self.owners) {
-            // A point owns the hashes behind the point before it, up to and with its own.
+            // A point owns the hashes greater than the previous point, up to and including its own.
             let count = behind.map_or(u128::from(*hash) + 1, |behind| u128::from(*hash - behind));
             owned[usize::from(*owner)] += count;
             behind = Some(*hash);
@@ -63,16 +63,16 @@ impl Ring {
     /// The shard that owns a key with this hash.
     pub fn route(&self, key_hash: u64) -> ShardIndex {
         let behind = self.hashes.partition_point(|point| *point < key_hash);
-        // Behind the last point the ring closes at its first.
+        // After the last point the ring continues at the first.
         self.owners[if behind == self.owners.len() { 0 } else { behind }]
     }
 }
 
-/// What decides how a ring routes, in a few letters: the names in any order, and this module's ways.
+/// A short text for everything that decides how a ring routes: the set of names, and the algorithm of this module.
 fn version<N: AsRef<str>>(names: &[N]) -> String {
     let mut names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     names.sort_unstable();
-    // No name holds a line feed.
+    // Names contain no line feed.
     let text = format!("xxh3 name#i {POINTS_PER_SHARD}\n{}", names.join("\n"));
     format!("{:016x}", hash(text.as_bytes()))
 }
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn golden_vectors_freeze_the_ring() {
-        // Computed by a second implementation, in another language, from the text of this module:
-        // any change would move stored keys.
+        // Computed by a second implementation, in another language, from the description in this module. Any change
+        // would move stored keys.
         let names = ["a", "b", "c"];
         let ring = Ring::new(&names);
         let owners: String = (0..48).map(|i| owner(&names, &ring, i)).collect();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_of_the_hashes() {
+    fn shares_match_the_distribution_of_hashes() {
         for names in [&["a"] as &[_], &["a", "b", "c"], &["eu", "us", "asia", "africa"]] {
             let ring = Ring::new(names);
             let shares = ring.shares();
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn versions_tell_sets_of_names_apart() {
+    fn different_sets_of_names_have_different_versions() {
         let version = |names: &[&str]| Ring::new(names).version().to_owned();
-        // Frozen: instances of different releases compare them.
+        // Frozen, because instances of different releases compare their versions.
         assert_eq!(version(&["a", "b", "c"]), "8ed8a2bd733d051a");
         assert_eq!(version(&["c", "a", "b"]), version(&["a", "b", "c"]));
         let others = [&["a"] as &[_], &["a", "b"], &["a", "b", "d"], &["a", "b", "c", "d"], &["ab", "c"]];
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_the_configuration_decides_nothing(hash in any::<u64>()) {
+        fn the_order_of_the_configuration_does_not_matter(hash in any::<u64>()) {
             let (one, other) = (["a", "b", "c"], ["c", "a", "b"]);
             let first = one[usize::from(Ring::new(&one).route(hash))];
             let second = other[usize::from(Ring::new(&other).route(hash))];

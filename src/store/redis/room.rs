@@ -1,8 +1,9 @@
-//! Makes room, one operation at a time: in a namespace that holds more than its quota, and on a shard that is full.
+//! Makes room, one operation at a time: in a namespace that is over its quota, and on a shard that is full.
 //!
-//! Many writes may find at once that there is no room for them. If each made it for itself they would do the work many
-//! times over and keep the shard from everybody else. So one of them has the *turn* of its namespace: it runs the
-//! script again and again, with rests, and the others wait for the turn. Once there is room each of them finds it.
+//! Many writes may find at the same time that there is no room for them. If each of them made room, they would do the
+//! same work many times and block the shard for other clients. So one write at a time has the *turn* of its
+//! namespace: it runs the script repeatedly, with pauses, and the others wait for the turn. Then each of them finds
+//! room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,28 +25,28 @@ use crate::clock::Moment;
 use crate::model::{EvictionPolicy, Namespace};
 use crate::store::Error;
 
-/// How long who makes room rests between two scripts, each of which works for about as long.
+/// The pause between two scripts that make room. A script runs for about as long.
 const REST: Duration = Duration::from_millis(2);
 
-/// A full shard gives up this part of what a namespace holds at a time, at least one entry.
+/// A namespace on a full shard gives up 1/[`PART`] of its bytes at a time, at least one entry.
 const PART: u64 = 16;
 
-/// Scripts for that part, and times that a write asks for more.
+/// The most scripts for one such part, and how often a write may request another part.
 const SCRIPTS: usize = 50;
 const MOST_ROUNDS: usize = 64;
 
-/// Namespaces of a full shard that are looked at, and how many at a time.
+/// The most namespaces of a full shard that are considered, and how many are read at a time.
 const MOST_NAMESPACES: usize = 1_000;
 const AT_ONCE: usize = 8;
 
-/// Whose turn it is to make room on one shard.
+/// The turns for making room on one shard.
 pub struct Rooms {
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// How long a write may wait for room.
     patience: Duration,
 }
 
-/// One write makes room, or waits to.
+/// The turn of a write: it makes room now.
 pub struct Turn {
     _guard: OwnedMutexGuard<()>,
     scope: Scope,
@@ -60,11 +61,11 @@ enum Scope {
     Shard,
 }
 
-/// Another namespace that may give something up.
+/// Another namespace that may give up entries.
 struct Other {
     namespace: Namespace,
     policy: EvictionPolicy,
-    /// What its entries are charged on the shard.
+    /// The bytes that its entries are charged on the shard.
     charged: u64,
 }
 
@@ -73,13 +74,13 @@ impl Rooms {
         Self { turns: Mutex::default(), patience }
     }
 
-    /// The turn of `namespace`, or of the whole shard for an empty name.
+    /// The turn of `namespace`; an empty name means the turn of the whole shard.
     fn of(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock();
         if let Some(turn) = turns.get(namespace) {
             return turn.clone();
         }
-        // Those that nobody waits for are of no use.
+        // Remove turns that nobody uses or waits for.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry(namespace.to_owned()).or_default().clone()
     }
@@ -98,8 +99,8 @@ impl Rooms {
 }
 
 impl Shard {
-    /// Waits until a write that found no room within its quota may ask for more: for its turn at first, then for a
-    /// rest.
+    /// Waits until a write that found no room within its quota may try again: the first time until it has the turn,
+    /// later for a pause.
     ///
     /// # Errors
     /// [`Error::MakingRoom`] when its time is over.
@@ -116,18 +117,19 @@ impl Shard {
         Ok(())
     }
 
-    /// Frees memory on a full shard for a write: least recently used entries of its own namespace go first, then of
-    /// the namespace that is furthest above its share, never of one whose policy is `NONE`.
+    /// Frees memory on a full shard for a write. Entries of the write's own namespace go first, then entries of the
+    /// namespace that is furthest above its share, each by the policy of its namespace. Namespaces with policy `NONE`
+    /// give up nothing.
     ///
     /// # Errors
-    /// [`Error::Full`] where nothing may go, or [`Error::MakingRoom`] when its time is over.
+    /// [`Error::Full`] if nothing may be evicted, or [`Error::MakingRoom`] when its time is over.
     pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         // A write returns the turn of its namespace before it waits for that of the shard: no write holds a turn while it
         // waits for another.
         let until = turn.take_if(|turn| turn.scope == Scope::Namespace).map(|turn| turn.until);
         match turn {
-            // Another write may have freed enough memory in the meantime.
+            // Another write has freed memory meanwhile, perhaps enough: try again first.
             None => {
                 *turn = Some(self.rooms.wait(Scope::Shard, grant.namespace, until).await.ok_or_else(making_room)?);
                 return Ok(());
@@ -136,7 +138,7 @@ impl Shard {
             Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(self.refused_for_memory()),
             Some(turn) => turn.rounds += 1,
         }
-        // Where all that may go is not enough nothing goes.
+        // If evicting everything possible would not be enough, nothing is evicted.
         let missing = self.missing_memory().await;
         let own = Namespace::parse(grant.namespace).map_err(|_| self.refused_for_memory())?;
         let policy = grant.policy.parse().unwrap_or_default();
@@ -161,7 +163,7 @@ impl Shard {
         Err(self.refused_for_memory())
     }
 
-    /// How many bytes the server holds above what it may; 0 where it does not tell.
+    /// How many bytes the server uses above its limit; 0 if it does not report this.
     async fn missing_memory(&self) -> u64 {
         let info = self.info("memory").await.unwrap_or_default();
         let number = |name| field(&info, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
@@ -171,8 +173,8 @@ impl Shard {
         }
     }
 
-    /// Has a namespace give up a part of what it holds here, `missing` bytes if it has them; tells whether anything
-    /// went.
+    /// Evicts part of what a namespace holds on this shard, at least `missing` bytes if it has them. Returns whether
+    /// anything was evicted.
     async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy, missing: u64) -> Result<bool, Error> {
         let before = self.totals_for(Party::Upkeep, namespace).await?;
         if before.keys == 0 {
@@ -198,7 +200,7 @@ impl Shard {
         Ok(after.charged < before.charged)
     }
 
-    /// The other namespaces of the shard that may give something up, the one furthest above its share first.
+    /// The other namespaces of the shard that may give up entries, the one furthest above its share first.
     async fn by_excess(&self, own: &Namespace) -> Result<Vec<Other>, Error> {
         let mut namespaces = self.namespaces().await?;
         namespaces.retain(|namespace| namespace != own);

@@ -1,7 +1,7 @@
-//! Walks over the names of a shard's keys, step by step.
+//! Walks over the names of all Redis keys of a shard, step by step.
 //!
-//! A cursor of SCAN means nothing to another server, so each step stands behind the fence: where the server or the
-//! record is another by now the walk ends with an error, and is to be begun anew.
+//! A SCAN cursor is only valid on the server that gave it, so each step is fenced. If the server or the record has
+//! changed, the walk ends with an error and must start again.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::shard::{Effect, Party, Shard};
 use crate::model::Namespace;
 use crate::store::Error;
 
-/// Keys of Redis that one step looks at.
+/// Redis keys that one step looks at.
 const NAMES_PER_STEP: &str = "500";
 
-/// A walk under way.
+/// A running walk.
 pub struct Scan {
     settled: Arc<Settled>,
     pattern: String,
@@ -26,19 +26,19 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Begins a walk over names that match a pattern of Redis.
+    /// Begins a walk over the names that match a Redis pattern.
     ///
     /// # Errors
-    /// The shard's record is not known.
+    /// The shard's ring record is not settled.
     pub fn new(shard: &Shard, pattern: String) -> Result<Self, Error> {
         let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
         Ok(Self { settled, pattern, cursor: "0".to_owned(), is_over: false })
     }
 
-    /// The names of the next step, perhaps none; `None` at the end. A name may come more than once.
+    /// The names of the next step, which may be none; `None` at the end. A name may occur more than once.
     ///
     /// # Errors
-    /// The shard failed, or is another by now.
+    /// The shard failed, or its server or record has changed.
     pub async fn next(&mut self, shard: &Shard) -> Result<Option<Vec<String>>, Error> {
         if self.is_over {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Scan {
     }
 }
 
-/// A cursor, and names; what is not UTF-8 is not ours.
+/// Parses a cursor and names. Names that are not UTF-8 are skipped, because they are not ours.
 pub fn names(frame: Frame) -> Result<(String, Vec<String>), Unexpected> {
     let [cursor, names] = reply::tuple(frame)?;
     let names = reply::array(names)?.into_iter().filter_map(|name| reply::text(name).ok()).collect();
@@ -63,7 +63,7 @@ pub fn names(frame: Frame) -> Result<(String, Vec<String>), Unexpected> {
 }
 
 impl Shard {
-    /// The namespaces that have books on this shard, or counts of reads.
+    /// The namespaces that have data or read counts on this shard.
     ///
     /// # Errors
     /// The shard failed.

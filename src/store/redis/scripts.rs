@@ -1,17 +1,16 @@
-//! The Lua scripts: everything a write touches changes in one of them, whole or not at all, in
-//! one round trip. Redis runs a script without interleaving others
-//! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
+//! The Lua scripts. Everything that a write touches changes in one script, completely or not at all, in one round
+//! trip. Redis runs one script at a time (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
 
 use std::sync::LazyLock;
 
 use fred::bytes_utils::Str;
 use fred::util::sha1_hash;
 
-/// A script and the name Redis gives it.
+/// A script, and the hash by which Redis finds it.
 #[derive(Debug)]
 pub struct Script {
     pub body: &'static str,
-    /// Hexadecimal SHA-1 of the body, as `EVALSHA` wants it.
+    /// Hexadecimal SHA-1 of the body, for `EVALSHA`.
     pub sha1: Str,
 }
 
@@ -21,29 +20,29 @@ impl Script {
     }
 }
 
-/// A script made of files that stand one behind the other. It belongs to no record: it runs before one is known, or
-/// tells of instances and not of entries.
+/// A script that is the concatenation of files. It has no fence: it runs before a ring record is known, or it is
+/// about instances and not about entries.
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| Script::new(concat!($(include_str!($file), "\n"),+)))
     };
 }
 
-/// A script that changes nothing, behind the fence.
+/// A script that changes nothing, after the fence.
 macro_rules! reading {
     ($($file:literal),+) => {
         script!("lua/fence_read.lua", $($file),+)
     };
 }
 
-/// A script that changes something, behind the fence.
+/// A script that writes, after the fence.
 macro_rules! writing {
     ($($file:literal),+) => {
         script!("lua/fence_write.lua", $($file),+)
     };
 }
 
-/// A script that puts entries in or takes some out: what that needs, then its own files.
+/// A script that adds or removes entries: first the files that this requires, then its own files.
 macro_rules! change {
     ($($file:literal),+) => {
         writing!("lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/removal.lua", $($file),+)
@@ -90,8 +89,9 @@ pub static COUNT_RINGS: LazyLock<Script> = script!("lua/living.lua", "lua/count_
 pub static NEIGHBOURS: LazyLock<Script> = script!("lua/living.lua", "lua/neighbours.lua");
 pub static COUNT_KEYS: LazyLock<Script> = reading!("lua/count_keys.lua");
 
-/// Channel on which the scripts publish the keys whose copies are void; see `prelude.lua`.
+/// The channel on which the scripts publish the keys whose cached copies are void; see `prelude.lua`.
 pub const INVALIDATION_CHANNEL: &str = "sidecache:invalidations";
 
-/// The set that holds the token of the shard's record, and which namespaces have books; every script declares it.
+/// The set that holds the token of the shard's ring record and the namespaces with data here. Every script declares
+/// it as its key.
 pub const FENCE: &str = "sidecache:fence";

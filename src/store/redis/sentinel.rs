@@ -1,17 +1,17 @@
-//! Watches which server the Sentinels call the primary of a shard.
+//! Watches which server is the primary of a shard according to its Sentinels.
 //!
-//! A connection leads to the primary of the moment at which it was made. A primary that stood still
-//! or was cut off while another took over does not know of it when it comes back: until a Sentinel
-//! has told it, some ten seconds, it takes writes that will be lost and answers reads with what was.
-//! So the Sentinels are asked several times within the staleness bound, and connections to any other
-//! server than they name are replaced. A connection that was silent is not used again before they
-//! confirmed it (see `lane`): between two questions it may have outlived a failover.
+//! A connection leads to the server that was the primary when the connection was made. A primary that was suspended
+//! or cut off while another one took over does not know that when it returns. Until a Sentinel tells it, after about
+//! ten seconds, it accepts writes that will be lost, and answers reads with old values. So the Sentinels are asked
+//! several times within the staleness bound, and connections to any other server than the one they report are
+//! replaced. A connection that was silent is not used again before the Sentinels confirm it (see `lane`): a failover
+//! may have happened since the last question.
 //!
-//! Of several answers that with the highest configuration epoch counts, which Sentinels raise with
-//! every failover
-//! (<https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs>), and
-//! one from an epoch before the last that was heard of counts for nothing.
-//! While none answers, everything stays as it is: a shard must not go down with its Sentinels.
+//! If the Sentinels give different answers, the one with the highest configuration epoch counts, because Sentinels
+//! raise the epoch with every failover
+//! (<https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#configuration-epochs>). An answer with
+//! an epoch lower than the highest known one is ignored. If no Sentinel answers, nothing changes: a shard must not
+//! fail together with its Sentinels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,28 +29,28 @@ use super::reply;
 use super::shard::{EVENTS, Shard, connect};
 use crate::config::{RedisConfig, ShardConfig};
 
-/// Questions within one staleness bound.
+/// How often the Sentinels are asked within one staleness bound.
 const QUESTIONS_PER_BOUND: u32 = 4;
 
-/// Bounds of the time between two questions: not a load for the Sentinels, and not out of touch.
+/// Limits of the time between two questions: not too often for the Sentinels, and not too late for us.
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 
-/// How long one Sentinel is waited for.
+/// How long to wait for one Sentinel.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a reconnection that was asked for is waited for.
+/// How long to wait for a requested reconnection.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The Sentinels of one shard.
 pub struct Sentinels {
     clients: Vec<Client>,
     service_name: String,
-    /// The highest that was heard of.
+    /// The highest configuration epoch known so far.
     epoch: AtomicU64,
 }
 
-/// What a Sentinel says.
+/// The primary that a Sentinel reports.
 pub struct Primary {
     host: String,
     port: u16,
@@ -58,7 +58,7 @@ pub struct Primary {
 }
 
 impl Sentinels {
-    /// `None` for a shard that has none.
+    /// Connects to the Sentinels of a shard; `None` for a shard without Sentinels.
     ///
     /// # Errors
     /// A configuration that the client library refuses.
@@ -81,7 +81,7 @@ impl Sentinels {
         Ok(Some(Arc::new(Self { clients, service_name: service_name.clone(), epoch: AtomicU64::new(0) })))
     }
 
-    /// Whom they call the primary now; `None` while none of them answers that knows the last failover.
+    /// The present primary; `None` if no Sentinel answers that knows about the last failover.
     pub async fn primary(&self) -> Option<Primary> {
         let asked = self.clients.iter().map(|sentinel| timeout(PATIENCE, self.ask(sentinel)));
         let named = join_all(asked).await.into_iter().filter_map(|answer| answer.ok().flatten());
@@ -94,8 +94,8 @@ impl Sentinels {
         if !sentinel.is_connected() {
             return None;
         }
-        // The epoch first: an address from after it is at most newer. `MASTER` has an address as well, but
-        // that of the old primary until a failover has come to its very end.
+        // Ask for the epoch first, so that the address cannot be older than the epoch. `MASTER` returns an address as
+        // well, but that of the old primary until a failover has completely ended.
         let master = self.sentinel(sentinel, "MASTER").await?;
         let field = |name: &str| master.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
         let epoch = field("config-epoch")?.parse().ok()?;
@@ -111,15 +111,15 @@ impl Sentinels {
 }
 
 impl Primary {
-    /// Whether `client` went to another server.
+    /// Whether `client` is connected to another server.
     pub fn is_missed_by(&self, client: &Client) -> bool {
         let is_another = |server: &Server| server.port != self.port || *server.host != *self.host;
-        // As of its last connection; the library's list of active ones lags behind.
+        // The server of its last connection. The library's list of active connections is updated too late.
         client.sentinel_primary().as_ref().is_some_and(is_another)
     }
 }
 
-/// Watches over `shard` until `shutdown`.
+/// Watches `shard` until `shutdown`.
 pub async fn watch(
     shard: Arc<Shard>,
     sentinels: Arc<Sentinels>,
@@ -142,21 +142,21 @@ pub async fn watch(
     }
 }
 
-/// Replaces the connections that lead elsewhere.
+/// Replaces the connections that lead to another server than the primary.
 fn leave_others(shard: &Shard, primary: &Primary) {
     for lane in &shard.lanes {
         if primary.is_missed_by(&lane.client) && lane.replace() {
             shard.metrics.primary_changes.increment(1);
         }
     }
-    // One that is connecting asks them by itself.
+    // A subscriber that is connecting asks the Sentinels itself.
     let subscriber = &shard.subscriber;
     if primary.is_missed_by(subscriber) && subscriber.is_connected() {
         let Primary { host, port, .. } = primary;
-        tracing::warn!(shard = %shard.name, host, port, "the Sentinels name another primary");
+        tracing::warn!(shard = %shard.name, host, port, "the Sentinels report another primary");
         shard.metrics.primary_changes.increment(1);
         let subscriber = subscriber.clone();
-        // An error shows itself at the next question.
+        // If this fails, the next question shows it.
         tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
     }
 }

@@ -1,4 +1,4 @@
-//! What `INFO` says of a server, as far as it decides whether and how sidecache runs on it.
+//! The part of a server's `INFO` that decides whether and how sidecache can run on it.
 //!
 //! The fields are described at <https://redis.io/docs/latest/commands/info/>.
 
@@ -6,15 +6,15 @@ use crate::store::{Finding, Role, Severity};
 
 use super::conditions::Kind;
 
-/// The oldest Redis that the scripts run on: `SET ... PXAT`, `ZADD ... LT` and `ZRANDMEMBER` came with 6.2.
+/// The oldest Redis on which the scripts run: `SET ... PXAT`, `ZADD ... LT` and `ZRANDMEMBER` came with 6.2.
 pub const LEAST_VERSION: Version = Version(6, 2);
 
-/// Major and minor version, by which servers are compatible with Redis.
+/// Major and minor version of Redis. Other servers name the version that they are compatible with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32);
 
 impl Version {
-    /// Parses `7.0.15`, `8.0-rc1`; `None` where that begins with no two numbers.
+    /// Parses texts such as `7.0.15` or `8.0-rc1`; `None` if the text does not begin with two numbers.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let major = parts.next()?.parse().ok()?;
@@ -23,19 +23,19 @@ impl Version {
     }
 }
 
-/// What a server is.
+/// What is known about a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerInfo {
-    /// `Redis 7.0.15`, `Valkey 8.1.0`; `None` where it did not tell.
+    /// For example `Redis 7.0.15` or `Valkey 8.1.0`; `None` if the server did not report it.
     pub name: Option<String>,
     /// The version of Redis that it is compatible with.
     pub version: Option<Version>,
     pub role: Option<Role>,
-    /// Of this run of the server; another server, or the same after a restart, has another.
+    /// Identifies one run of the server: another server, or the same server after a restart, has another id.
     pub run_id: Option<String>,
     pub is_cluster_node: bool,
     pub maxmemory_policy: Option<String>,
-    /// Whether replicas follow it, and it would take writes without them.
+    /// Whether the server has replicas but would accept writes without them.
     pub is_unguarded: bool,
 }
 
@@ -61,13 +61,13 @@ impl ServerInfo {
             run_id: field(info, "run_id").map(str::to_owned),
             is_cluster_node: field(info, "cluster_enabled") == Some("1"),
             maxmemory_policy: field(info, "maxmemory_policy").map(str::to_owned),
-            // The second field is only there where min-replicas-to-write is set.
+            // The second field is only present if min-replicas-to-write is set.
             is_unguarded: field(info, "connected_slaves").is_some_and(|count| count != "0")
                 && field(info, "min_slaves_good_slaves").is_none(),
         }
     }
 
-    /// What is wrong with `shard` by that.
+    /// The findings about `shard` that follow from `INFO`.
     pub fn findings(&self, shard: &str) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.version.is_some_and(|version| version < LEAST_VERSION) {
@@ -83,22 +83,22 @@ impl ServerInfo {
         }
         if let Some(policy) = self.maxmemory_policy.as_deref().filter(|policy| policy.starts_with("allkeys-")) {
             let predicate = format!(
-                "may evict any key under maxmemory-policy {policy}, also those by which sidecache keeps its numbers \
-                 and finds what to flush: CONFIG SET maxmemory-policy volatile-lru"
+                "may evict any key under maxmemory-policy {policy}, including the keys that sidecache needs for its \
+                 totals and for flushes: run CONFIG SET maxmemory-policy volatile-lru"
             );
             findings.push(Finding::new("evicts_bookkeeping", Severity::Degraded, shard, &predicate));
         }
         if self.role == Some(Role::Primary) && self.is_unguarded {
-            let predicate = "takes writes also when it is cut off from its replicas: an instance that is cut off with \
-                             it, while another primary is elected, may answer with values older than max_staleness_ms: \
-                             CONFIG SET min-replicas-to-write 1";
+            let predicate = "accepts writes even while it is cut off from its replicas; if another primary is \
+                             elected then, an instance that still uses this server may answer with values older than \
+                             max_staleness_ms: run CONFIG SET min-replicas-to-write 1";
             findings.push(Finding::new("unguarded_failover", Severity::Warning, shard, predicate));
         }
         findings
     }
 }
 
-/// The role that `INFO replication` names.
+/// The role by its name in `INFO replication`.
 pub fn role(word: &str) -> Option<Role> {
     match word {
         "master" => Some(Role::Primary),
@@ -131,17 +131,17 @@ mod tests {
         assert_eq!((findings[0].code, findings[0].severity), ("old_version", Severity::Refused));
         assert!(findings[0].text.starts_with("shard a runs Redis 6.0.16, and sidecache needs Redis 6.2"));
         assert!(codes("redis_version:6.2.0\r\n").is_empty());
-        assert!(codes("").is_empty(), "a server that does not tell is not refused for that");
+        assert!(codes("").is_empty(), "a server that does not report its version is not refused");
     }
 
     #[test]
-    fn servers_go_by_their_own_names_and_by_the_version_that_they_are_compatible_with() {
+    fn servers_have_their_own_name_and_the_redis_version_they_are_compatible_with() {
         let info = ServerInfo::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n");
         assert_eq!((info.name.as_deref(), info.version), (Some("Valkey 8.1.0"), Some(Version(7, 2))));
     }
 
     #[test]
-    fn a_primary_that_would_write_without_its_replicas_is_warned_of() {
+    fn a_primary_that_accepts_writes_without_its_replicas_gets_a_warning() {
         let guarded = "min_slaves_good_slaves:1\r\n";
         let info = "role:master\r\nconnected_slaves:1\r\n";
         assert_eq!(codes(info), [("unguarded_failover", Severity::Warning)]);

@@ -1,14 +1,13 @@
-//! One shard: its connections, and the rules under which commands go over them.
+//! One shard: its connections, and the rules for sending commands over them.
 //!
-//! What is true here keeps the traps of the client library out of the rest of the project: a
-//! command is sent at most once, is refused where the connection is known to be lost, never waits
-//! longer than the shard's timeout, and never joins more than a bounded number of others. A shard
-//! that does not answer is given up for a moment (see [`Breaker`]), a connection that does not is
-//! replaced (see [`Lane`]).
+//! These rules hide the pitfalls of the client library from the rest of the project. A command is sent at most once,
+//! is refused if the connection is known to be lost, never waits longer than the shard's timeout, and only a bounded
+//! number of commands are in flight. A shard that does not answer gets no requests until a probe is answered (see
+//! [`Breaker`]); a connection that does not answer is replaced (see [`Lane`]).
 //!
-//! Only a read is tried again, and only where its connection broke: a shard that is too slow is not
-//! helped by asking it twice. It is tried within its own deadline, after a pause by chance, and by a
-//! bounded number of reads at a time.
+//! Only reads are retried, and only if their connection broke or led to a replica: a second request does not help a
+//! shard that is too slow. A retry stays within the read's own timeout and waits for a random pause first. Only a
+//! bounded number of reads retry at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -44,49 +43,49 @@ use crate::model::Quotas;
 use crate::store::{Error, Finding};
 use crate::workers::{self, Workers};
 
-/// Reconnects wait 50 ms at first and never more than half a second, so that a shard that came
-/// back is in use at once.
+/// The pause before a reconnect is 50 ms at first and at most half a second, so that a shard is used again soon after
+/// it comes back.
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
 
-/// Messages that may wait for a slow listener before it is told that it lost some, and events of
-/// connections that have no messages. The library sets the memory aside at once.
+/// How many messages may wait for a slow subscriber before some are dropped and the subscriber is notified.
+/// [`EVENTS`] is the limit for connections that receive only events. The library allocates the memory at once.
 const MESSAGES: usize = 4 * 1024;
 pub const EVENTS: usize = 32;
 
-/// Reads that may wait for a new connection at a time; more are refused at once.
+/// The most reads that may wait for a new connection at the same time; further reads are refused at once.
 const MAX_RETRYING: usize = 256;
 
-/// How often the connections of a shard that was given up are looked at.
+/// How often the connections of a shard with an open breaker are checked.
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Pauses between the attempts of a read, each up to twice as long by chance: a connection that
-/// broke is back after [`RECONNECT_MIN_MS`] at the earliest.
+/// The pauses between the attempts of a read; jitter makes each up to twice as long. A broken connection is back
+/// after [`RECONNECT_MIN_MS`] at the earliest.
 fn pauses() -> impl Iterator<Item = Duration> {
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(15)).with_factor(2.0);
     pauses.with_max_times(3).with_jitter().build()
 }
 
-/// Whether a command that got no answer may have changed something.
+/// Whether a command may have changed something although it was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Read,
     Write,
 }
 
-/// For whom a command is sent.
+/// Who sends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
-    /// One operation, which takes its place among those in flight.
+    /// One operation, which counts as in flight for the duration of the command.
     Alone,
-    /// So many operations, which have their places already, see `gather`.
+    /// This many operations, which already count as in flight, see `gather`.
     Gathered(usize),
-    /// The instance itself: few commands, bounded in number by who sends them, that must not wait for operations.
+    /// The instance itself. Such commands are few, because their senders limit them, and need no place in flight.
     Upkeep,
 }
 
 impl Party {
-    /// At most as many as a script has keys, which is few.
+    /// A gathered script has few keys, so the number fits.
     fn operations(self) -> u32 {
         match self {
             Self::Alone | Self::Upkeep => 1,
@@ -100,37 +99,37 @@ pub struct Shard {
     pub name: String,
     pub lanes: Vec<Arc<Lane>>,
     pub sentinels: Option<Arc<Sentinels>>,
-    /// Receives pub/sub messages; carries no other command.
+    /// Receives pub/sub messages; sends no other commands.
     pub subscriber: Client,
     next: AtomicUsize,
-    /// Lane `i` lives on worker `i` modulo this, plus 1.
+    /// Lane `i` runs on worker `i % workers + 1`.
     workers: usize,
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
     pub trouble: Trouble,
     pub watch: Watch,
-    /// Of what `probe.rs` makes the connections for examinations.
+    /// `probe.rs` makes the connections for examinations from these settings.
     pub config: ShardConfig,
     pub common: RedisConfig,
     retrying: Semaphore,
-    /// When all connections were replaced last because they led to different servers.
+    /// When all connections were last replaced because they led to different servers.
     pub left_apart: Mutex<Option<Moment>>,
-    /// Deadline of one operation.
+    /// The timeout of one operation.
     pub timeout: Duration,
     pub accesses: Accesses,
     pub belonging: Belonging,
     pub repairs: Repairs,
     pub rooms: Rooms,
-    /// What the namespaces may hold, for whoever has to free memory.
+    /// The quotas of the namespaces, for writes that have to free memory.
     pub quotas: Arc<dyn Quotas>,
-    /// Among how many shards a quota is divided.
+    /// Each quota is divided by this number of shards.
     pub shard_count: usize,
     pub metrics: ShardMetrics,
 }
 
 impl Shard {
-    /// Sets the shard up and starts connecting in the background.
+    /// Creates the shard and starts to connect in the background.
     ///
     /// # Errors
     /// A configuration that the client library refuses.
@@ -143,7 +142,7 @@ impl Shard {
     ) -> Result<Self, fred::error::Error> {
         let sentinels = Sentinels::of(config, common)?;
         let lanes = (0..common.lanes(workers.count())).map(|i| {
-            // It lives on a worker: an answer wakes the request that waits for it on its own thread.
+            // The connection runs on a worker, so an answer wakes the waiting request on the same thread.
             let _runtime = workers.runtime(i + 1).enter();
             connect(config.endpoint.clone(), common, EVENTS).map(|client| Lane::new(client, sentinels.clone()))
         });
@@ -175,7 +174,8 @@ impl Shard {
         })
     }
 
-    /// Runs a script; `arguments` is asked again in the rare case that the shard has forgotten it.
+    /// Runs a script. `arguments` is called a second time in the rare case that the shard does not know the script
+    /// any more.
     pub async fn run(
         &self,
         script: &Script,
@@ -203,7 +203,7 @@ impl Shard {
             all
         };
         match self.command("EVALSHA", effect, party, call(Value::String(script.sha1.clone()))).await {
-            // The shard restarted and nothing was executed: EVAL runs the script and loads it.
+            // The server has restarted and executed nothing. EVAL runs the script and loads it again.
             Err(Refusal::NoScript) => {
                 self.command("EVAL", effect, party, call(Value::from_static_str(script.body))).await
             }
@@ -211,7 +211,7 @@ impl Shard {
         }
     }
 
-    /// Makes the attempt, and more of them where the connection broke or is not back yet.
+    /// Runs the attempt, and repeats it if the connection broke or is not back yet.
     async fn again_if_broken<F>(&self, party: Party, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
     where
         F: Future<Output = Result<Frame, Refusal>>,
@@ -229,7 +229,7 @@ impl Shard {
             }
             sleep(pause).await;
             self.metrics.retries.increment(party.operations().into());
-            let late = |_| Err(Refusal::NoAnswer("sent again, and not answered in the time left".to_owned()));
+            let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remaining time".to_owned()));
             result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
             if !is_worth_another(&result) {
                 break;
@@ -238,13 +238,13 @@ impl Shard {
         result
     }
 
-    /// Sends one command that reads or that may be lost.
+    /// Sends one command that only reads, or whose result may get lost.
     pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
         let answer = self.command(name, Effect::Read, Party::Upkeep, arguments).await;
         answer.map_err(|refusal| self.error(refusal, Effect::Read))
     }
 
-    /// Runs a script that stands under no fence, for the instance itself.
+    /// Runs a script without a fence, for the instance itself.
     pub async fn run_upkeep<T>(
         &self,
         script: &Script,
@@ -257,9 +257,9 @@ impl Shard {
         read(frame).map_err(|expected| self.unexpected(expected))
     }
 
-    /// The shard answered something else than what `expected` says.
+    /// The error for an answer that is not what `expected` says.
     pub fn unexpected(&self, expected: &str) -> Error {
-        Error::Protocol { shard: self.name.clone(), reason: format!("{expected} was expected") }
+        Error::Protocol { shard: self.name.clone(), reason: format!("expected {expected}") }
     }
 
     async fn command(
@@ -296,7 +296,7 @@ impl Shard {
                 lane.doubt();
                 self.failed(&admission, Failure::NotConnected);
                 let reason = error.to_string();
-                // Nothing of a read that broke off matters; a write may have been carried out.
+                // A read that broke off has changed nothing; a write may have been executed.
                 Err(if effect == Effect::Read { Refusal::NotConnected(reason) } else { Refusal::NoAnswer(reason) })
             }
             Ok(frame) => {
@@ -311,7 +311,7 @@ impl Shard {
                 if let Refusal::NotPrimary(reason) = &refusal
                     && lane.replace()
                 {
-                    tracing::warn!(shard = %self.name, reason, "a connection leads to a server that takes no writes and is replaced");
+                    tracing::warn!(shard = %self.name, reason, "replacing a connection whose server takes no writes");
                     self.metrics.primary_changes.increment(1);
                 }
                 Err(refusal)
@@ -319,20 +319,20 @@ impl Shard {
         }
     }
 
-    /// Tells the breaker, and sees that an open one is opened again for probes.
+    /// Tells the breaker about a failure. If that opens the breaker, starts the probes that will try to close it.
     fn failed(&self, admission: &Admission<'_>, failure: Failure) {
         let Some(left) = admission.failed(failure, Moment::now()) else { return };
         self.metrics.breaker_openings.increment(1);
         if left == State::Closed {
-            let reason = self.trouble.last().unwrap_or_else(|| "its answers stay away".to_owned());
-            tracing::warn!(shard = %self.name, reason, "the shard does not answer and is not asked for now");
+            let reason = self.trouble.last().unwrap_or_else(|| "no answers".to_owned());
+            tracing::warn!(shard = %self.name, reason, "the shard does not answer; no requests until it does");
         }
-        // One that was not used lately knows no better.
+        // Idle connections may be broken as well without having noticed it.
         self.lanes.iter().for_each(Lane::doubt);
         tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
     }
 
-    /// The next usable lane in turn, one that answers before one that may not; on a worker its own first.
+    /// The next usable lane in turn. Prefers lanes without doubts, and on a worker its own lane.
     fn lane(&self) -> Option<&Arc<Lane>> {
         let count = self.lanes.len();
         let start = match workers::current() {
@@ -344,17 +344,17 @@ impl Shard {
         in_turn().find(|lane| lane.is_sure()).or_else(|| in_turn().find(|lane| lane.is_usable()))
     }
 
-    /// Whether a command has a connection to go over.
+    /// Whether there is a connection that can send commands.
     pub fn is_connected(&self) -> bool {
         self.lanes.iter().any(|lane| lane.is_usable())
     }
 
-    /// Whether a server is there, be it one that takes no commands of ours at present.
+    /// Whether a server is connected, even if it does not accept our commands at present.
     pub fn has_server(&self) -> bool {
         self.lanes.iter().any(|lane| lane.client.is_connected())
     }
 
-    /// Brings the gauges up to now.
+    /// Updates the gauges.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);
         let memory = self.watch.memory();
@@ -371,7 +371,7 @@ impl Shard {
         });
     }
 
-    /// A place for one operation that is gathered with others.
+    /// Reserves a place in flight for one operation that is gathered with others.
     pub fn enter(&self) -> Result<Place, Error> {
         self.in_flight.enter().ok_or_else(|| {
             self.metrics.refused.increment(1);
@@ -379,7 +379,7 @@ impl Shard {
         })
     }
 
-    /// A write found no memory, and nothing may go for it.
+    /// The error for a write that found no free memory and may not evict anything.
     pub fn refused_for_memory(&self) -> Error {
         self.metrics.out_of_memory.increment(1);
         self.watch.note("OOM");
@@ -390,12 +390,12 @@ impl Shard {
         self.error(Refusal::Overloaded, Effect::Read)
     }
 
-    /// An operation of which nobody will hear any more.
+    /// The error for an operation whose result will never arrive.
     pub fn abandoned(&self, effect: Effect) -> Error {
-        self.error(Refusal::NoAnswer("it was abandoned".to_owned()), effect)
+        self.error(Refusal::NoAnswer("it was given up before the answer".to_owned()), effect)
     }
 
-    /// Whether several operations may go as one script.
+    /// Whether several operations may be combined into one script.
     pub fn may_gather(&self) -> bool {
         self.breaker.state() == State::Closed
     }
@@ -407,23 +407,23 @@ impl Shard {
         let shard = self.name.clone();
         match refusal {
             Refusal::Overloaded => Error::Overloaded { shard },
-            Refusal::GivenUp => Error::Unavailable { shard, reason: "it did not answer lately".to_owned() },
+            Refusal::GivenUp => Error::Unavailable { shard, reason: "it did not answer recent requests".to_owned() },
             Refusal::NotConnected(reason) | Refusal::NotExecuted(reason) | Refusal::NotPrimary(reason) => {
                 Error::Unavailable { shard, reason }
             }
-            Refusal::Fenced => Error::Unavailable { shard, reason: "its record changed".to_owned() },
+            Refusal::Fenced => Error::Unavailable { shard, reason: "its ring record changed".to_owned() },
             Refusal::NoAnswer(_) if effect == Effect::Read => Error::Timeout { shard },
             Refusal::NoAnswer(reason) => Error::OutcomeUnknown { shard, reason },
             Refusal::Full => Error::Full { shard },
-            Refusal::NoScript => Error::Protocol { shard, reason: "NOSCRIPT for EVAL".to_owned() },
+            Refusal::NoScript => Error::Protocol { shard, reason: "NOSCRIPT as the answer to EVAL".to_owned() },
             Refusal::Strange(reason) => Error::Protocol { shard, reason },
         }
     }
 }
 
-/// Opens the way to the shard again as soon as one of its connections answers.
+/// Half-opens the breaker as soon as one of the connections answers.
 async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Lane>>) {
-    // The connections ask for themselves, see `lane`; here it is only noticed.
+    // The connections send the PINGs themselves, see `lane`; this loop only watches for the result.
     while !lanes.iter().any(|lane| lane.is_sure()) {
         sleep(PROBE_PAUSE).await;
     }
@@ -436,13 +436,13 @@ pub enum Refusal {
     Overloaded,
     /// The breaker is open.
     GivenUp,
-    /// Not sent, or a read that broke off.
+    /// The command was not sent, or it is a read whose connection broke.
     NotConnected(String),
-    /// The shard answered that it does not carry out commands at present.
+    /// The shard answered that it does not execute commands at present.
     NotExecuted(String),
-    /// The connection leads to a replica, or to a server that is not ready: nothing was executed.
+    /// The connection leads to a replica or to a server that is not ready. Nothing was executed.
     NotPrimary(String),
-    /// The shard has another record than the script's token names: nothing was executed.
+    /// The token of the script is not that of the shard's ring record. Nothing was executed.
     Fenced,
     NoAnswer(String),
     Full,
@@ -450,19 +450,19 @@ pub enum Refusal {
     Strange(String),
 }
 
-/// Whether a read may be answered over another connection.
+/// Whether another connection may be able to answer the read.
 fn is_worth_another(result: &Result<Frame, Refusal>) -> bool {
     matches!(result, Err(Refusal::NotConnected(_) | Refusal::NotPrimary(_)))
 }
 
-/// Reads an error reply. Redis opens each with a code in capitals.
+/// Parses an error reply. Redis begins each with a code in capitals.
 fn refused_by(reply: &str) -> Refusal {
     match Kind::of(reply) {
         Some(Kind::OutOfMemory) => Refusal::Full,
         Some(Kind::Replica | Kind::Loading | Kind::MasterDown) => Refusal::NotPrimary(reply.to_owned()),
-        // A right that a script lacks half way is no reason to say that nothing was executed.
+        // A script may lack a right after it has done part of its work, so do not say that nothing was executed.
         Some(Kind::NoPermission) if !reply.starts_with("NOPERM") => Refusal::Strange(reply.to_owned()),
-        // Not executed: without its disk, its replicas or rights, or busy.
+        // Not executed: the server cannot save, lacks replicas or rights, or is busy.
         Some(_) => Refusal::NotExecuted(reply.to_owned()),
         None if reply.starts_with("NOSCRIPT") => Refusal::NoScript,
         None if reply.starts_with("FENCED") => Refusal::Fenced,
@@ -470,8 +470,8 @@ fn refused_by(reply: &str) -> Refusal {
     }
 }
 
-/// A client that connects in the background, now or when its server comes up; `capacity` messages and
-/// events may wait for who listens.
+/// A client that connects in the background. `capacity` is the number of messages and events that may wait for their
+/// receiver.
 pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Result<Client, fred::error::Error> {
     let timeout = common.timeout;
     let client = Builder::from_config(endpoint)
@@ -488,13 +488,13 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
                 interval: timeout,
             };
             connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            // CLIENT is among the dangerous commands of Redis 6.2, which a user may lack.
+            // In Redis 6.2 CLIENT is a dangerous command, which the user may not be allowed to run.
             connection.auto_client_setname = false;
             connection.reconnect_on_auth_error = true;
         })
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
         .build()?;
-    // Runs until the process ends; an outage is seen in the client's state.
+    // Runs until the process ends; the client's state shows an outage.
     drop(client.connect());
     Ok(client)
 }

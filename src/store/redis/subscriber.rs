@@ -1,27 +1,28 @@
-//! Listens to one shard's invalidations, and proves how recent its knowledge is.
+//! Subscribes to one shard's invalidations, and proves how recent this instance's knowledge is.
 //!
-//! One connection carries two channels: the invalidations that every script publishes, and a
-//! private channel into which this instance publishes its own clock reading a few times within the
-//! staleness bound. Redis delivers to one connection in order, so when a reading comes back, every
-//! invalidation published before it has come as well. That holds however messages get lost: with
-//! the invalidations, the readings stay away.
+//! One connection carries two channels: the invalidations that all scripts publish, and a private channel. Into the
+//! private channel this instance publishes its own clock reading a few times within the staleness bound. Redis
+//! delivers the messages of one connection in order. So when a reading comes back, every invalidation published
+//! before it has arrived too. This holds however messages get lost: if invalidations do not arrive, readings do not
+//! arrive either.
 //!
-//! Why every copy is void after a (re)connect, and after the SUBSCRIBE rather than before it:
+//! After every (re)connect all copies must be voided, and not before the SUBSCRIBE, because this may happen:
 //!
 //! 1. the connection breaks;
-//! 2. another instance writes, its message goes nowhere;
-//! 3. a read here fills L1, or its copy stays;
-//! 4. the shard carries out the SUBSCRIBE;
+//! 2. another instance writes, but its message does not arrive here;
+//! 3. a read fills L1 with the old value, or an old copy is still there;
+//! 4. the shard executes the SUBSCRIBE;
 //! 5. a reading comes back.
 //!
-//! Only voiding between 4 and 5 leaves no copy that the message of 2 was about. When 4 happens is not
-//! told by the client library, which calls a SUBSCRIBE done when it is queued. So the first reading
-//! that was taken after it and comes back is the proof, and everything is void before it counts.
+//! Only voiding between 4 and 5 removes every copy that the message of step 2 was about. The client library does not
+//! tell when step 4 happens: for the library a SUBSCRIBE is done when it is queued. So the proof is the first reading
+//! that was taken after the SUBSCRIBE was queued and that comes back. All copies are voided before this reading
+//! counts.
 //!
-//! A reading is published by a script that a replica refuses and that stands behind the fence (`lua/prove.lua`), and
-//! names the record it was published under. It counts only if that is the record this process serves under, and if
-//! the server that the subscription leads to is the one that wrote it: messages of another server, or of a primary
-//! whose replica the subscription leads to, prove nothing.
+//! A reading is published by a fenced script that a replica refuses (`lua/prove.lua`). It names the ring record under
+//! which it was published. It counts only if this process serves under that record, and if the subscription leads to
+//! the server that wrote the record. So messages of another server prove nothing, and neither do messages of a
+//! primary if the subscription leads to its replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,39 +41,39 @@ use super::shard::{Effect, Party, Shard};
 use crate::clock::Moment;
 use crate::store::{InvalidationSink, ShardIndex};
 
-/// Pause between attempts to subscribe.
+/// The pause between attempts to subscribe.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long a reconnection that was asked for is waited for.
+/// How long to wait for a requested reconnection.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// Readings published within one staleness bound, and how many of them one also looks at which server it is, which
-/// costs several times as much.
+/// How many readings are published within one staleness bound. One in [`READINGS_PER_LOOK`] also checks the server's
+/// run id, which costs several times as much.
 const READINGS_PER_BOUND: u32 = 4;
 const READINGS_PER_LOOK: u64 = 4;
 
-/// How long a new connection is waited for to tell which server it leads to.
+/// How long to wait for the run id of the server behind a new connection.
 const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The listener of one shard.
+/// The subscriber of one shard.
 pub struct Subscriber {
     pub shard: Arc<Shard>,
     pub index: ShardIndex,
     pub sink: Arc<dyn InvalidationSink>,
-    /// Names this instance's private channel.
+    /// Part of the name of this instance's private channel.
     pub instance: String,
     pub max_staleness: Duration,
 }
 
-/// Why listening stopped.
+/// Why a subscription ended.
 enum Ended {
-    /// The connection is another one, or should be.
+    /// The connection was replaced, or must be replaced.
     ConnectionLost,
     ClientGone,
 }
 
 impl Subscriber {
-    /// Listens until `shutdown`.
+    /// Subscribes and listens until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -83,20 +84,20 @@ impl Subscriber {
     async fn listen(&self) {
         let private_channel = format!("sidecache:watermark:{}", self.instance);
         let client = &self.shard.subscriber;
-        // Taken before the first SUBSCRIBE, so that no event or message can slip between.
+        // Created before the first SUBSCRIBE, so that no event or message is missed.
         let mut messages = client.message_rx();
         let mut reconnects = client.reconnect_rx();
         loop {
             self.sink.lost(self.index);
-            // The library can miss the event it waits for; a look now and then cannot.
+            // The library can miss the event that it waits for; checking regularly cannot.
             while !client.is_connected() {
                 sleep(RETRY).await;
             }
-            // Reconnects up to here are over; SUBSCRIBE goes over the connection that came of them.
+            // Skip reconnects up to now: SUBSCRIBE goes over the present connection.
             reconnects = reconnects.resubscribe();
             let run_id = self.run_id().await;
             if run_id.is_empty() {
-                // It may be another server, and cannot be told from the last one.
+                // The server may be another one, but it does not report its run id.
                 self.shard.belonging.suspect();
             }
             let channels = vec![INVALIDATION_CHANNEL.to_owned(), private_channel.clone()];
@@ -108,7 +109,7 @@ impl Subscriber {
             let connection = Connection { asked_at, run_id };
             match self.follow(&connection, &mut messages, &mut reconnects, &private_channel).await {
                 Ended::ConnectionLost => {
-                    tracing::warn!(shard = %self.shard.name, "the subscription was lost and is made anew");
+                    tracing::warn!(shard = %self.shard.name, "the subscription was lost; subscribing again");
                 }
                 Ended::ClientGone => return,
             }
@@ -128,14 +129,14 @@ impl Subscriber {
         let asked_at = connection.asked_at;
         let mut last_proof = asked_at;
         let mut is_subscribed = false;
-        // The last incarnation of which everything from before is void.
+        // The last incarnation for which all earlier copies were voided.
         let mut incarnation = Str::default();
         let mut readings = 0_u64;
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
                     Ok(message) if message.channel.as_bytes() == private_channel.as_bytes() => {
-                        // Readings over the last connection may still be in the queue.
+                        // Readings sent over the previous connection may still be in the queue.
                         if let Some((moment, settled)) = self.proof(&message.value, connection) {
                             if !is_subscribed || settled.identity.incarnation != incarnation {
                                 is_subscribed = true;
@@ -144,7 +145,8 @@ impl Subscriber {
                                 tracing::info!(shard = %self.shard.name, "subscribed to invalidations");
                             }
                             if self.shard.belonging.take_voided() {
-                                // Before it is proven: a proof of the new record says nothing of copies from before.
+                                // Must come before `proven`: a proof for the new record says nothing about copies
+                                // from before.
                                 self.sink.lost(self.index);
                             }
                             last_proof = Moment::now();
@@ -153,11 +155,11 @@ impl Subscriber {
                     }
                     Ok(message) => match message.value.as_bytes() {
                         Some(payload) => self.sink.apply(self.index, payload),
-                        // Not a form that a script of ours publishes: it may have meant anything.
+                        // No script publishes such a message, so it may have meant anything.
                         None => self.sink.lost(self.index),
                     },
                     Err(RecvError::Lagged(lost)) => {
-                        tracing::warn!(shard = %self.shard.name, lost, "invalidations lost to a full queue");
+                        tracing::warn!(shard = %self.shard.name, lost, "invalidations were lost: the queue was full");
                         self.sink.lost(self.index);
                     }
                     Err(RecvError::Closed) => return Ended::ClientGone,
@@ -168,8 +170,8 @@ impl Subscriber {
                 },
                 _ = ticks.tick() => {
                     if Moment::now().since(last_proof) > patience {
-                        // A half-open connection: nothing fails, nothing comes. The error, if any,
-                        // shows itself at the next attempt to subscribe.
+                        // The connection is half-open: there is no error, but nothing arrives. The next attempt to
+                        // subscribe shows an error, if there is one.
                         let _ = timeout(RECONNECT, self.shard.subscriber.force_reconnection()).await;
                         return Ended::ConnectionLost;
                     }
@@ -180,8 +182,8 @@ impl Subscriber {
         }
     }
 
-    /// Sends this instance's clock around. A reading that gets lost proves nothing and harms
-    /// nothing, so nobody waits for it; the shard's timeout bounds how many are under way.
+    /// Publishes this instance's clock reading. A lost reading proves nothing and does no harm, so nothing waits for
+    /// it. The shard's timeout limits how many are in flight.
     fn publish_reading(&self, channel: String, looks: bool) {
         let shard = self.shard.clone();
         tokio::spawn(async move {
@@ -194,13 +196,13 @@ impl Subscriber {
             let proved =
                 shard.ask_under(&settled, Party::Upkeep, &scripts::PROVE, Effect::Read, arguments, reply::number);
             if matches!(proved.await, Ok(None)) {
-                // The shard's record or server is another: the task that keeps it sees to that.
+                // The shard has another record or server: the task that keeps the records handles that.
                 shard.belonging.doubted.notify_one();
             }
         });
     }
 
-    /// The moment that a reading proves, and the record that it was published under; `None` where it proves nothing.
+    /// The moment that a reading proves, and the record under which it was published; `None` if it proves nothing.
     fn proof(&self, value: &Value, connection: &Connection) -> Option<(Moment, Arc<Settled>)> {
         let text = std::str::from_utf8(value.as_bytes()?).ok()?;
         let (token, nanos) = text.split_once(' ')?;
@@ -208,11 +210,11 @@ impl Subscriber {
         let settled = self.shard.belonging.settled()?;
         let run_id = &settled.identity.run_id;
         let is_of_this_server = connection.run_id.is_empty() || run_id.is_empty() || connection.run_id == *run_id;
-        // Readings over the last connection may still be in the queue.
+        // Readings sent over the previous connection may still be in the queue.
         (moment > connection.asked_at && settled.token == token && is_of_this_server).then_some((moment, settled))
     }
 
-    /// The run of the server that the connection leads to; empty where it does not tell.
+    /// The run id of the server that the connection leads to; empty if the server does not report it.
     async fn run_id(&self) -> String {
         let command = CustomCommand::new_static("INFO", ClusterHash::FirstKey, false);
         let asked = self.shard.subscriber.custom_raw(command, vec!["server"]);
@@ -225,8 +227,8 @@ impl Subscriber {
 
 /// A subscription.
 struct Connection {
-    /// When SUBSCRIBE was sent, or a little later.
+    /// When the SUBSCRIBE was sent, or a little later.
     asked_at: Moment,
-    /// Of the server; empty where it may not be asked.
+    /// The run id of the server; empty if the user may not ask for it.
     run_id: String,
 }

@@ -1,4 +1,5 @@
-//! Why a shard could not be reached lately, for whoever reads the log: a wrong password looks like silence otherwise.
+//! The reason why a shard cannot be reached, for the log: otherwise a wrong password looks like a shard that is
+//! silent.
 
 use std::sync::Arc;
 
@@ -9,23 +10,23 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::probe::words;
 
-/// The last thing that went wrong with a shard's connections, in words.
+/// The last error of a shard's connections, as a text.
 #[derive(Clone, Default)]
 pub struct Trouble(Arc<Mutex<Option<String>>>);
 
 impl Trouble {
-    /// That of one connection, which stands for all: they lead to the same place.
+    /// Watches one connection. It is enough for the shard, because all connections lead to the same place.
     pub fn of(client: &Client) -> Self {
         let trouble = Self::default();
         let (mut errors, mut reconnects, told) = (client.error_rx(), client.reconnect_rx(), trouble.clone());
-        // Runs until the process ends, as the client does.
+        // Runs until the process ends, like the client.
         tokio::spawn(async move {
             loop {
                 let last = tokio::select! {
-                    // An error and what ended it may both wait: the error was first.
+                    // If an error and a reconnect are both waiting, the error came first.
                     biased;
                     error = errors.recv() => error.map(|(error, _)| Some(words(error.details()))),
-                    // What is over is no reason for what comes later.
+                    // An error before the reconnect does not explain later trouble.
                     server = reconnects.recv() => server.map(|_| None),
                 };
                 match last {
@@ -38,7 +39,7 @@ impl Trouble {
         trouble
     }
 
-    /// `None` while there was none since it was connected.
+    /// `None` if there was no error since the last connect.
     pub fn last(&self) -> Option<String> {
         self.0.lock().clone()
     }

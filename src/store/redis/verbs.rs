@@ -1,4 +1,4 @@
-//! What one shard can be asked: each verb is a script, its arguments and the reading of its answer.
+//! The operations of one shard. Each is a script, its arguments, and the parser of its answer.
 
 use bytes::Bytes;
 use fred::types::{Resp3Frame as Frame, Value};
@@ -15,24 +15,24 @@ use crate::model::{
 };
 use crate::store::{Error, Outcome, Room, Stored, Totals};
 
-/// Work of one script of a sweep, in the units of `lua/prelude.lua`.
+/// The work that one script of a sweep may do, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
 
-/// What a namespace may take on a shard, and who goes when that is not enough.
+/// How many bytes a namespace may use on a shard, and the policy by which it evicts entries beyond that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant<'n> {
     pub namespace: &'n str,
-    /// 0 for any number.
+    /// 0: no limit.
     pub limit_bytes: u64,
     pub policy: &'static str,
 }
 
-/// The secret of places, as an argument of scripts.
+/// The secret for places, as a script argument.
 pub fn secret(settled: &Settled) -> Value {
     Value::String(settled.identity.place_secret.clone())
 }
 
-/// Keys, each with its place, as arguments of scripts.
+/// Keys, each followed by its place, as script arguments.
 pub fn keys_and_places<'k>(
     settled: &'k Settled,
     keys: impl Iterator<Item = &'k str> + 'k,
@@ -41,7 +41,7 @@ pub fn keys_and_places<'k>(
 }
 
 impl Shard {
-    /// Runs a script for one operation and reads its answer with `read`.
+    /// Runs a script for one operation and parses its answer with `read`.
     pub async fn ask<T>(
         &self,
         script: &scripts::Script,
@@ -52,8 +52,8 @@ impl Shard {
         self.ask_for(Party::Alone, script, effect, arguments, read).await
     }
 
-    /// The same for `party`. Where the shard has another record by now it is asked once more, as it has carried
-    /// nothing out.
+    /// Like [`Self::ask`], for `party`. If the shard has another record now, it has executed nothing, and the script
+    /// is sent once more under the new record.
     pub async fn ask_for<T>(
         &self,
         party: Party,
@@ -65,13 +65,13 @@ impl Shard {
         let mut settled = self.belonging.settled().ok_or_else(|| self.unsettled())?;
         let frame = match self.call(&settled, party, script, effect, &arguments).await {
             Err(Refusal::Fenced) => {
-                // Rare, and no part of the future of every operation.
+                // Boxed because it is rare: it must not enlarge the future of every operation.
                 settled = Box::pin(self.settle_anew(&settled)).await?;
                 if !settled.is_clean() {
-                    // What is void under it has to go first.
+                    // Entries that are void under the new record must be removed first.
                     return Err(self.unsettled());
                 }
-                // Where the record that one connection told of is denied by another, they lead to different servers.
+                // A second refusal means that the connections lead to different servers.
                 let again = self.call(&settled, party, script, effect, &arguments).await;
                 again.inspect_err(|refusal| self.leave_if_fenced(refusal))
             }
@@ -81,7 +81,7 @@ impl Shard {
         read(frame).map_err(|expected| self.unexpected(expected))
     }
 
-    /// Runs a script under this record; `None` where the shard has another one by now.
+    /// Runs a script under this record; `None` if the shard has another record now.
     pub async fn ask_under<T>(
         &self,
         settled: &Settled,
@@ -114,18 +114,18 @@ impl Shard {
         self.run(script, effect, party, behind_token).await
     }
 
-    /// Something of another type stands under a name of ours.
+    /// The error for a Redis key of ours that holds another type.
     pub fn foreign(&self, Foreign { name, found }: Foreign) -> Error {
         self.note_foreign(&name);
         Error::ForeignType { shard: self.name.clone(), name, found }
     }
 
-    /// Reads entries, in as many scripts as their size asks for, and as far as `room` has any.
+    /// Reads entries, with as many scripts as their size requires, as long as `room` allows more.
     pub async fn get(&self, keys: &[&EntryKey], room: Room<'_>) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         let mut bytes = 0;
         while entries.len() < keys.len() {
-            // After a refusal it has no room for nothing either.
+            // Once `room` has refused, it also refuses 0 bytes.
             if !room(bytes) {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
@@ -153,7 +153,7 @@ impl Shard {
         Ok(entries)
     }
 
-    /// Reads the first of `keys`, of any namespaces: as many as one script answers, at least one.
+    /// Reads the first of `keys`, which may be of any namespaces: as many as one script returns, at least one.
     pub async fn get_some(&self, party: Party, keys: &[&EntryKey]) -> Result<Vec<Found>, Error> {
         let arguments = |_: &Settled| keys.iter().map(|key| Value::from(key.text())).collect();
         let read = |frame| {
@@ -163,16 +163,16 @@ impl Shard {
                 let (Some(version), Some(created_at), Some(remaining)) =
                     (fields.next(), fields.next(), fields.next())
                 else {
-                    return Err("four fields an entry");
+                    return Err("four fields per entry");
                 };
                 given.push(found([value, version, created_at, remaining])?);
             }
-            if given.is_empty() || given.len() > keys.len() { Err("an entry a key") } else { Ok(given) }
+            if given.is_empty() || given.len() > keys.len() { Err("one entry per key") } else { Ok(given) }
         };
         self.ask_for(party, &scripts::GET, Effect::Read, arguments, read).await
     }
 
-    /// Brings the books up to what reads saw. Whoever asked has his answer either way.
+    /// Updates index and totals for entries that a read found missing. An error does not affect the read.
     pub async fn notice_lost(&self, keys: &[&EntryKey]) {
         let mut by_namespace: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for key in keys {
@@ -184,13 +184,13 @@ impl Shard {
                 first.into_iter().chain(keys.iter().copied().map(Value::from)).collect()
             };
             if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
-                tracing::debug!(%error, "the books do not know yet what expired or was evicted");
+                tracing::debug!(%error, "index and totals still count entries that expired or were evicted");
             }
         });
         join_all(noticed).await;
     }
 
-    /// Reads an entry with its metadata, as far as that is stored.
+    /// Reads an entry with its metadata as stored on the shard.
     pub async fn describe_stored(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
         let arguments = |_: &Settled| vec![Value::from(key.namespace()), Value::from(key.key())];
         match self.ask(&scripts::DESCRIBE, Effect::Read, arguments, described).await? {
@@ -204,7 +204,7 @@ impl Shard {
         }
     }
 
-    /// Writes entries, in as many scripts as making room asks for.
+    /// Writes entries, with as many scripts as making room requires.
     pub async fn set(
         &self,
         grant: Grant<'_>,
@@ -225,7 +225,7 @@ impl Shard {
                         answers.resize(writes.len(), Err(error));
                     }
                 }
-                // What an earlier round stored is stored: only the rest has failed.
+                // Entries stored by an earlier script stay stored: only the rest has failed.
                 Err(error) if !answers.is_empty() => answers.resize(writes.len(), Err(error)),
                 Err(error) => return Err(error),
             }
@@ -233,8 +233,8 @@ impl Shard {
         Ok(answers)
     }
 
-    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for, which may be
-    /// none yet.
+    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for. That may be none
+    /// at first.
     pub async fn set_some(
         &self,
         party: Party,
@@ -260,12 +260,12 @@ impl Shard {
         };
         let read = |frame| {
             let mut answers = reply::array(frame)?;
-            let taken_out = answers.pop().ok_or("how many made room")?;
+            let taken_out = answers.pop().ok_or("the number of evicted entries")?;
             if reply::number(taken_out)? > 0 {
                 self.accesses.note_eviction();
             }
             if answers.len() != writes.len() {
-                return Err("one answer an entry");
+                return Err("one answer per entry");
             }
             let mut done = Vec::with_capacity(answers.len());
             for answer in answers {
@@ -281,8 +281,8 @@ impl Shard {
         self.ask_for(party, script, Effect::Write, arguments, read).await
     }
 
-    /// Live keys from `place` on, about `count` of them; of a selection by tag those that have it, of
-    /// one by pattern all.
+    /// About `count` live keys from `place` on. For a selection by tag only the keys with that tag; for a selection
+    /// by pattern all keys.
     pub async fn part(
         &self,
         namespace: &Namespace,
@@ -315,7 +315,7 @@ impl Shard {
         part.await?.map_err(|foreign| self.foreign(foreign))
     }
 
-    /// Takes expired entries out of the books, and by `policy` those that are too many, in one script.
+    /// Removes expired entries, and evicts by `policy` while the namespace is over its limit, in one script.
     pub async fn sweep(
         &self,
         namespace: &Namespace,
@@ -367,37 +367,37 @@ impl Shard {
 
 /// A part of a namespace's keys.
 pub struct Part {
-    /// The place to go on from; [`PLACES`] at the end.
+    /// The place to continue from; [`PLACES`] at the end.
     pub next: u64,
-    /// No key of this part was written with a greater one.
+    /// No key of this part was written with a greater version.
     pub version: u64,
     pub keys: Vec<String>,
     pub index: Index,
 }
 
-/// The state of an index, as far as one part of it tells.
+/// The state of an index, as far as this part of it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
     Whole,
-    /// A part of it is missing, and nobody knows yet.
+    /// A part of the index is missing, and no repair has begun.
     Lost,
-    /// Its entries are being found again.
+    /// A repair is looking for the entries.
     InRepair,
 }
 
-/// What a sweep left.
+/// The result of a sweep.
 pub struct Swept {
     pub has_more: bool,
-    /// Whether entries have to be found again, as a part of the index was lost.
+    /// Whether part of the index was lost and the entries must be found again.
     pub is_in_repair: bool,
 }
 
-/// The tag that a selection asks for; empty for none.
+/// The tag of a selection; empty if it does not select by tag.
 pub fn tag_of(selection: &Selection) -> &str {
     if let Selection::Tagged(tag) = selection { tag.as_str() } else { "" }
 }
 
-/// Something of another type under a name of ours.
+/// A Redis key of ours that holds another type.
 #[derive(Debug)]
 pub struct Foreign {
     pub name: String,
@@ -409,17 +409,17 @@ fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
     Ok(Foreign { name: reply::text(name)?, found: reply::text(found)? })
 }
 
-/// What stands under one key.
+/// What a shard holds for one key.
 pub enum Found {
     Entry(Entry),
     Nothing,
-    /// Nothing, and the books do not know yet.
+    /// There is no entry, but index and totals still count one.
     Lost,
     Foreign(Foreign),
 }
 
 impl Found {
-    /// Of the value.
+    /// The size of the value.
     fn bytes(&self) -> usize {
         if let Self::Entry(entry) = self { entry.value.len() } else { 0 }
     }
@@ -440,7 +440,7 @@ fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {
 fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, Unexpected> {
     let remaining = reply::number(remaining)?;
     Ok(Entry {
-        // A reply's bytes are a slice of a read buffer, which a kept value must not pin.
+        // Copied, because a reply is a slice of a read buffer, which a kept value would keep in memory.
         value: Bytes::copy_from_slice(&reply::bytes(value)?),
         version: Version(reply::count(version)?),
         created_at: UnixMillis(reply::count(created_at)?),
@@ -448,11 +448,11 @@ fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, U
     })
 }
 
-/// What stands under one key, in detail.
+/// What a shard holds for one key, with details.
 enum Described {
     Entry(Entry, Details),
     Nothing,
-    /// Nothing, and the books do not know yet.
+    /// There is no entry, but index and totals still count one.
     Lost,
     Foreign(Foreign),
 }
@@ -478,7 +478,7 @@ fn described(frame: Frame) -> Result<Described, Unexpected> {
     Ok(Described::Entry(entry, details))
 }
 
-/// What became of one entry of a write.
+/// The result of writing one entry.
 enum Written {
     Stored(Stored),
     NoRoom,

@@ -1,8 +1,8 @@
-//! Knows what is wrong with one shard, and says it: findings of its examinations (`preflight.rs`), trouble that
+//! Knows and reports what is wrong with one shard: the findings of its examinations (`preflight.rs`), problems that
 //! operations meet (`conditions.rs`), and a lack of memory (`pressure.rs`).
 //!
-//! **A shard that an examination refused is given no operation** until one passes: what would fail half way is not
-//! begun. When a shard is examined is up to `examiner.rs`.
+//! **A shard that failed its examination gets no operations** until an examination passes: an operation that would
+//! fail half way is not started. `examiner.rs` decides when a shard is examined.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -17,7 +17,7 @@ use super::pressure::{Pressure, Reading};
 use crate::clock::Moment;
 use crate::store::{Error, Finding, Role, Severity};
 
-/// Pauses between examinations: while nothing is wrong, while something is, and while the shard is not used.
+/// The time between examinations: while nothing is wrong, while something is wrong, and while the shard is not used.
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 const TROUBLED_PERIOD: Duration = Duration::from_secs(5);
 const REFUSED_PERIOD: Duration = Duration::from_secs(1);
@@ -26,20 +26,20 @@ const NOT_EXAMINED: u8 = 0;
 const PASSED: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// What is known to be wrong with one shard.
+/// The known problems of one shard.
 pub struct Watch {
     /// The shard's name.
     name: String,
-    /// What operations have to look at; follows `examination`.
+    /// A copy of the verdict in `examination` that operations can check quickly.
     verdict: AtomicU8,
     examination: Mutex<Examination>,
     conditions: Mutex<Conditions>,
     pressure: Mutex<Pressure>,
-    /// The findings that the log has heard of, by code and severity.
+    /// The findings that were logged, by code and severity.
     told: Mutex<BTreeMap<(&'static str, Severity), String>>,
-    /// Whether the last examination met another server than the one that the shard's record is of.
+    /// Whether the last examination met a server other than the one that the shard's ring record belongs to.
     met_another: AtomicBool,
-    /// Told when an examination should not wait for its turn.
+    /// Notified when an examination is needed before the period is over.
     pub due: Notify,
 }
 
@@ -62,7 +62,7 @@ impl Watch {
         self.verdict.load(Ordering::Acquire) == PASSED
     }
 
-    /// Refuses what comes while the shard may not be used, or was not examined yet.
+    /// Refuses operations while the shard must not be used or was not examined yet.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with the reason.
@@ -75,35 +75,35 @@ impl Watch {
         Err(Error::Unavailable { shard: self.name.clone(), reason })
     }
 
-    /// Whether `INFO` is answered, as far as it is known.
+    /// Whether the server answers `INFO`, as far as that is known.
     pub fn has_info(&self) -> bool {
         self.is_examined() && self.examination.lock().has_info
     }
 
-    /// The role, as the last examination found it.
+    /// The role according to the last examination.
     pub fn role(&self) -> Option<Role> {
         let examination = self.examination.lock();
         examination.server.role.or_else(|| examination.takes_writes.then_some(Role::Primary))
     }
 
-    /// Notes an error reply to an operation that had no better end.
+    /// Records the error reply of an operation that failed because of it.
     pub fn note(&self, reply: &str) {
         let Some(kind) = Kind::of(reply) else { return };
         let shard = &*self.name;
         match self.conditions.lock().note(kind, reply, Moment::now()) {
             Line::Skipped => {}
             Line::Again { unlogged } => {
-                tracing::warn!(shard, code = kind.code(), reply, unlogged, "the shard goes on refusing operations");
+                tracing::warn!(shard, code = kind.code(), reply, unlogged, "the shard still refuses operations");
             }
             Line::First => {
-                // What it means is seen by an examination; memory is not.
+                // An examination shows the problem in detail, except a lack of memory.
                 self.due.notify_one();
                 self.tell(&[kind.finding(shard, reply)]);
             }
         }
     }
 
-    /// All that is wrong at present, the worst first.
+    /// All current findings, the worst first.
     pub fn findings(&self) -> Vec<Finding> {
         let now = Moment::now();
         let (shard, mut findings) = (&*self.name, self.examination.lock().findings.clone());
@@ -125,19 +125,19 @@ impl Watch {
         findings
     }
 
-    /// Whether there is reason to ask who holds the memory.
+    /// Whether memory is short, so that the largest namespaces should be looked up.
     pub fn lacks_memory(&self) -> bool {
         let now = Moment::now();
         let is_out = self.conditions.lock().current(now).any(|(kind, _)| kind == Kind::OutOfMemory);
         is_out || self.pressure.lock().evicts_young(now)
     }
 
-    /// Takes a reading of the shard's memory.
+    /// Stores a reading of the shard's memory.
     pub fn read_memory(&self, reading: Reading) {
         self.pressure.lock().read(reading, Moment::now());
     }
 
-    /// Takes how many bytes each namespace holds.
+    /// Stores how many bytes each namespace uses.
     pub fn read_holders(&self, holders: Vec<(String, u64)>) {
         self.pressure.lock().hold(holders);
     }
@@ -147,13 +147,14 @@ impl Watch {
         self.pressure.lock().reading()
     }
 
-    /// Whether the shard was ever examined.
+    /// Whether the shard was examined at least once.
     pub fn is_examined(&self) -> bool {
         self.verdict.load(Ordering::Acquire) != NOT_EXAMINED
     }
 
-    /// Takes whether an examination met another server than the connections of before lead to. Tells whether two in a
-    /// row did, as one may meet the moment of a failover; after the first the next is due at once.
+    /// Stores whether an examination met a server other than the one that the shard's ring record belongs to. Returns
+    /// true at the second time in a row, because one examination may happen in the middle of a failover. After the
+    /// first time the next examination is due at once.
     pub fn meets_another(&self, is_another: bool) -> bool {
         let did = self.met_another.swap(is_another, Ordering::AcqRel);
         if is_another && !did {
@@ -162,7 +163,7 @@ impl Watch {
         is_another && did
     }
 
-    /// Takes the result of an examination that began at `began`.
+    /// Stores the result of an examination that began at `began`.
     pub fn settle(&self, examination: Examination, began: Moment) {
         let verdict = if examination.refusal().is_some() { REFUSED } else { PASSED };
         if examination.takes_writes {
@@ -172,7 +173,7 @@ impl Watch {
         self.verdict.store(verdict, Ordering::Release);
     }
 
-    /// Logs findings that are new.
+    /// Logs findings that were not logged yet.
     fn tell(&self, findings: &[Finding]) {
         let mut told = self.told.lock();
         for Finding { code, severity, shard, text } in findings {
@@ -182,7 +183,7 @@ impl Watch {
         }
     }
 
-    /// Logs what has changed since the last time.
+    /// Logs what has changed since the last call.
     pub fn tell_changes(&self) {
         let findings = self.findings();
         self.tell(&findings);
@@ -192,7 +193,7 @@ impl Watch {
         self.told.lock().retain(|(code, severity), text| {
             let is_over = is_over(code, *severity);
             if is_over {
-                tracing::info!(shard = %self.name, code, "no longer: {text}");
+                tracing::info!(shard = %self.name, code, "resolved: {text}");
             }
             !is_over
         });

@@ -1,7 +1,7 @@
--- Puts entries into the index that are in none, and removes what is left of others. ARGV: token, ns, secret, then for
--- each entry its key and place. Returns how many were put in.
+-- Adds entries to the index that are missing from it, and removes what is left of incomplete entries. ARGV: token,
+-- ns, secret, then key and place of each entry. Returns how many were added.
 
--- Nothing of what follows may fail for want of memory half way, see `removal.lua`.
+-- Delete first, so that a lack of memory cannot stop the script half way, see `removal.lua`.
 redis.call('UNLINK', 'sidecache:none')
 local adopted, removed = 0, {}
 for i = 4, #ARGV, 2 do
@@ -11,7 +11,7 @@ for i = 4, #ARGV, 2 do
   local found = redis.call('TYPE', 'cache:' .. id).ok
   local known = books.buckets > 0 and redis.pcall('ZSCORE', name_of(bucket_at(place)), key)
   if meta.err or (found ~= 'string' and found ~= 'none') then
-    -- Not ours: a DELETE of the key removes it.
+    -- The key holds another type: leave it; a DELETE of the entry removes it.
   elseif not meta[3] or found == 'none' then
     local expires = meta[4]
     take_out(key, meta, place)
@@ -37,6 +37,6 @@ for i = 4, #ARGV, 2 do
   end
 end
 save_books()
--- Copies of what had no metadata any more would outlive it.
+-- These had no metadata, so copies of them would outlive the entry.
 publish(removed)
 return adopted

@@ -1,14 +1,14 @@
--- Notes that an instance lives, and forgets those that do not any more, a bounded number.
--- ARGV: its ring, its id, what it says of itself, for how many ms a beat counts.
--- Returns {ring, how many live with it, ...}.
+-- Records a heartbeat of an instance, and removes a bounded number of dead instances. ARGV: its ring, its id, its
+-- description of itself, after how many ms without a heartbeat an instance is dead.
+-- Returns {ring, how many instances live with it, ...}.
 
--- Dead ones that it forgets of a ring, about 0.3 ms of work.
+-- The most dead instances of a ring that are removed at a time, about 0.3 ms of work.
 local MOST_DEAD = 250
 
 local ring, id, line, living_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local beats = beats_of(ring)
 
--- Of another type it is nothing of ours, and stands in the way of all.
+-- A key of another type is not ours and would stop all heartbeats: remove it.
 for name, kind in pairs({ [beats] = 'zset', [rings] = 'zset', [lines] = 'hash' }) do
   local found = redis.call('TYPE', name).ok
   if found ~= kind and found ~= 'none' then
@@ -16,7 +16,7 @@ for name, kind in pairs({ [beats] = 'zset', [rings] = 'zset', [lines] = 'hash' }
   end
 end
 
--- A deletion first, see `removal.lua`: whoever lives is seen in a Redis that is out of memory, too.
+-- Delete first, see `removal.lua`: heartbeats must also work in a Redis that is out of memory.
 redis.call('ZREM', beats, id)
 redis.call('ZADD', beats, integer(now_ms), id)
 redis.call('ZADD', rings, integer(now_ms), ring)
@@ -31,11 +31,11 @@ local function forget(beats, from, to)
 end
 
 local answer = {}
--- Those that were heard of longest ago first, so that dead ones cannot keep others from being cleared.
+-- The rings with the oldest heartbeats first, so that dead rings do not delay the removal of others.
 for _, other in ipairs(redis.call('ZRANGE', rings, 0, MOST_RINGS - 1)) do
   local beats = beats_of(other)
   forget(beats, '-inf', integer(now_ms - living_ms))
-  -- The clock has stepped back since; who lives will beat again.
+  -- Heartbeats from the future: the clock has stepped back since. Living instances will send new ones.
   forget(beats, integer(now_ms + living_ms), '+inf')
   local living = redis.call('ZCARD', beats)
   if living == 0 then

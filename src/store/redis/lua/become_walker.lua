@@ -1,5 +1,6 @@
--- Takes or keeps the right to walk over the shard. ARGV: token, who asks, for how many ms, the key that tells.
--- Returns 1 when it has it. The key has no TTL: Redis must not evict it, nor count it if it did.
+-- Claims the walk over the shard for an instance, or renews the claim. ARGV: token, the instance, the duration of the
+-- claim in ms, the key that stores the claim. Returns 1 if the instance has the claim. The key has no TTL: Redis must
+-- not evict it, and such an eviction must not appear in its count of evictions.
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -7,7 +8,7 @@ local holder = redis.pcall('HMGET', ARGV[4], 'name', 'until_ms')
 if not holder.err and holder[1] and holder[1] ~= ARGV[2] and (tonumber(holder[2] or 0) or 0) > now_ms then
   return 0
 end
--- A deletion first, see `removal.lua`: the walk is what frees a Redis that is out of memory.
+-- Delete first, see `removal.lua`: in a Redis that is out of memory, the walk is what frees memory.
 redis.call('UNLINK', ARGV[4])
 redis.call('HSET', ARGV[4], 'name', ARGV[2], 'until_ms', string.format('%d', now_ms + ARGV[3]))
 return 1

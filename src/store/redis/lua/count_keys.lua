@@ -1,4 +1,4 @@
--- How many entries namespaces have together on this shard. ARGV: token, then the namespaces.
+-- The number of entries that namespaces have together on this shard. ARGV: token, then the namespaces.
 
 local sum = 0
 for i = 2, #ARGV do

@@ -1,5 +1,5 @@
--- Which rings other instances live with. ARGV: for how many ms a beat counts, the id of the instance that asks.
--- Returns {ring, how many live with it, ...}.
+-- The rings of the other living instances. ARGV: after how many ms without a heartbeat an instance is dead, the id of
+-- the calling instance. Returns {ring, how many other instances live with it, ...}.
 
 local from, to = now_ms - ARGV[1], now_ms + ARGV[1]
 local answer = {}

@@ -1,5 +1,5 @@
--- Deletes one entry, and what stands under its names in another type. ARGV: token, ns, secret, key.
--- Returns 1 when something was there to delete, else 0.
+-- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key.
+-- Returns 1 if there was something to delete, else 0.
 
 local key = ARGV[4]
 publish({ key })

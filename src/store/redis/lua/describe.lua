@@ -1,7 +1,7 @@
--- One entry and all that is known about it. ARGV: token, ns, key.
--- Returns false where there is none, 1 where its value or metadata is gone without the books knowing, {name, type}
--- where something of another type stands under one of its names, or {value, version, created_at ms, remaining ms or
--- -1, last_accessed ms, access_count, tags separated by line feeds}.
+-- Reads one entry with all of its metadata. ARGV: token, ns, key.
+-- Returns false if there is none; 1 if its value or metadata is gone but index and totals still count it; {name,
+-- type} if one of its keys holds another type; else {value, version, created_at ms, remaining ms or -1, last_accessed
+-- ms, access_count, tags separated by line feeds}.
 
 local id = ARGV[2] .. ':' .. ARGV[3]
 local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id

@@ -1,5 +1,5 @@
--- Removes what is left of lost indexes. ARGV: token, ns, secret, then names of Redis keys. Those of the present scope
--- stay. Returns how many went.
+-- Removes what is left of lost indexes. ARGV: token, ns, secret, then names of Redis keys. Keys of the present scope
+-- stay. Returns how many keys were removed.
 
 local gone = 0
 for i = 4, #ARGV do

@@ -1,6 +1,6 @@
--- Removes entries of ours and what belongs to them. ARGV: when the record was written under which this is done, then
--- names of Redis keys. What another program keeps under such names has not our form, and stays. Returns how many keys
--- went, or -1 where the record is another by now.
+-- Removes our entries and their bookkeeping. ARGV: when the record was written that marks the shard as being emptied,
+-- then names of Redis keys. Keys of other programs under such names do not have our format, and stay. Returns how
+-- many keys were removed, or -1 if the shard has another record now.
 
 local record = redis.pcall('HMGET', 'sidecache:ring', 'written', 'form')
 if record.err or record[1] ~= ARGV[1] or record[2] ~= 'emptying' then

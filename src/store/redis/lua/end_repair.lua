@@ -1,5 +1,6 @@
--- Ends the search for entries of a namespace, if its scope is still the one in which they were put. ARGV: token, ns,
--- secret, the scope. Returns {1 if so, 2 if more was lost meanwhile, else 0; how many entries the books have now}.
+-- Ends the repair of a namespace if the scope is still the one to which entries were added. ARGV: token, ns, secret,
+-- the scope. Returns {1 if the repair has ended, 2 if it must be done again because more was lost meanwhile, 0 if the
+-- scope has changed; how many entries there are now}.
 
 local is_over = books.scope == ARGV[4] and not has_new_scope
 if is_over and not books.is_again then

@@ -1,4 +1,4 @@
--- Gives the right to walk back. ARGV: token, the shard's count of evictions when the walk began.
+-- Releases the claim to the walk. ARGV: token, the shard's count of evictions when the walk began.
 
 redis.call('UNLINK', 'sidecache:walker')
 redis.call('SET', 'sidecache:walked', ARGV[2])

@@ -1,6 +1,6 @@
--- Takes entries out of the books whose values or metadata Redis evicted. ARGV: token, ns, secret, the place to go
--- on from, at most about how many keys to look at, the most work on those that are gone. Returns the place to go
--- on from, 2^32 at the end.
+-- Removes entries from index and totals if Redis evicted their value or metadata. ARGV: token, ns, secret, the place
+-- to continue from, about how many keys to look at, the most work on entries that are gone. Returns the place to
+-- continue from, 2^32 at the end.
 
 local place, looks, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local lost = {}

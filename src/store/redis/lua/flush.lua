@@ -1,6 +1,6 @@
--- Deletes entries, but for those with a version above `before`: they were written after the flush
--- began. ARGV: token, ns, secret, before, the tag that an entry must have ('' for any), then for each entry its
--- key and place. Returns {live entries deleted, the keys that are gone}.
+-- Deletes entries, except those with a version above `before`, which were written after the flush began. ARGV: token,
+-- ns, secret, before, the tag that an entry must have ('' for any), then key and place of each entry. Returns {how
+-- many live entries were deleted, the keys that are gone}.
 
 local before, tag = tonumber(ARGV[4]), ARGV[5]
 local deleted, gone, places, metas = 0, {}, {}, {}
@@ -9,7 +9,7 @@ for i = 6, #ARGV, 2 do
   local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags', 'version')
   local has_tag = tag == '' or (not meta.err and meta[2]
     and string.find('\n' .. meta[2] .. '\n', '\n' .. tag .. '\n', 1, true))
-  -- What has no version is no entry any more.
+  -- Without a version it is not an entry any more.
   local version = not meta.err and tonumber(meta[3] or '')
   if (has_tag or not version) and (not version or version <= before) then
     gone[#gone + 1] = key

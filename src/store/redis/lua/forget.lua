@@ -1,4 +1,4 @@
--- Removes the stats of a namespace that holds no keys any more. ARGV: token, ns.
+-- Removes the stats of a namespace that has no keys any more. ARGV: token, ns.
 
 local stats = 'cache_stats:' .. ARGV[2]
 local known = redis.pcall('HMGET', stats, 'total_keys', 'repair')

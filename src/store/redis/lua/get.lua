@@ -1,8 +1,9 @@
--- Reads entries. ARGV: token, then for each 'namespace:key'.
--- Returns for each four fields, all of one moment: value, version, created_at ms, remaining ms or -1. A miss has
--- false for a value, and for a version: 0; 1 where its value or metadata is gone without the books knowing; 2 where
--- something of another type stands under one of its names, which follows with its type. Once the answer is large it
--- ends, and the remaining keys are to be asked for again: a script must not keep the shard's other clients waiting.
+-- Reads entries. ARGV: token, then 'namespace:key' of each entry.
+-- Returns four fields for each entry, all read at the same moment: value, version, created_at ms, remaining ms or -1.
+-- For a miss the value is false, and the version is 0; or 1 if value or metadata is gone but index and totals still
+-- count the entry; or 2 if one of its keys holds another type, followed by the key's name and type. The script stops
+-- once its answer is large, and the caller must ask again for the remaining keys: a script must not block the shard's
+-- other clients.
 
 local ENOUGH_BYTES = 1048576
 

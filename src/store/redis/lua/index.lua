@@ -1,16 +1,16 @@
--- Stands behind the prelude where keys come and go: the index.
+-- The index. Follows the prelude in scripts that add or remove keys.
 --
--- Every key has a place, the first 32 bits of a SHA-1 over the fleet's secret and the key, which never changes;
--- nobody outside can choose keys of one place. The places are divided into buckets, each a sorted set of its keys
--- by expiry in ms ('+inf': never) under the name of its first place. Small sorted sets are compact (a listpack up
--- to 128 members,
--- https://redis.io/docs/latest/operate/oss_and_stack/management/optimization/memory-optimization/),
--- so there are as many buckets as keep them small: linear hashing (Litwin 1980), over the high bits,
--- which leaves the keys in the order of their places whatever the number of buckets.
+-- Every key has a place, the first 32 bits of a SHA-1 over the fleet's secret and the key. It never changes. Without
+-- the secret, nobody can choose many keys with the same place. The places are divided into buckets. A bucket is a
+-- sorted set of its keys by expiry in ms ('+inf': never), and its name ends with its first place. Small sorted sets
+-- are compact (a listpack up to 128 members,
+-- https://redis.io/docs/latest/operate/oss_and_stack/management/optimization/memory-optimization/), so the number of
+-- buckets grows and shrinks to keep them small. This is linear hashing (Litwin 1980) over the high bits, so the order
+-- of the buckets is always the order of the places.
 --
--- Parts of it may vanish: a person deletes a key, or Redis evicts it. So every bucket holds an empty member, the
--- *mark*, as does the set of due buckets; where the mark is missing, the whole is lost. The books then begin a
--- new *scope*: new names, nothing in them, and a walk (`repair.rs`) that finds the entries again.
+-- Parts of the index may vanish: a person deletes a key, or Redis evicts it. So every bucket holds an empty member,
+-- the *mark*, and so does the set of due buckets. If a mark is missing, part of the index is lost. Then a new, empty
+-- *scope* with new names begins, and a walk (`repair.rs`) finds the entries again.
 
 local PLACES = 4294967296
 local FULL_BUCKET, SPARSE_BUCKET = 32, 4
@@ -20,9 +20,9 @@ local index, due, tag_counts
 
 local function name_scope()
   index = 'cache_index:' .. books.scope .. ':'
-  -- Buckets whose keys expire, each by a moment before which none of them does.
+  -- The buckets with keys that expire. The score is a time before which no key of the bucket expires.
   due = 'cache_due:' .. books.scope
-  -- How many keys each tag has, which tells whether a tag's set is whole.
+  -- The number of keys with each tag, which shows whether a tag's set is complete.
   tag_counts = 'cache_tags:' .. books.scope
 end
 name_scope()
@@ -31,8 +31,8 @@ local function tag_set(tag)
   return 'cache_tag:' .. books.scope .. ':' .. tag
 end
 
--- Begins a new scope, as part of the index was lost. Entries are readable meanwhile, and in no book until the walk
--- has found them.
+-- Begins a new scope because part of the index was lost. Entries stay readable, but until the walk has found them
+-- they are missing from index and totals.
 local has_new_scope = false
 local function begin_scope()
   has_new_scope = true
@@ -43,11 +43,11 @@ local function begin_scope()
   name_scope()
 end
 
--- Set where a script finds out on its way that the books and what lies in the shard do not agree.
+-- Set when a script finds that index or totals do not agree with the entries on the shard.
 local is_lost = false
 
--- Whether the namespace has no books yet. `sidecache:fence` remembers which namespaces have some, and so tells
--- lost books from those that never were.
+-- Whether the namespace has no bookkeeping yet. `sidecache:fence` holds the namespaces that have some, which
+-- distinguishes a new namespace from one whose bookkeeping was lost.
 local is_new = false
 if not known[3] and not foreign_books then
   is_new = redis.call('SISMEMBER', KEYS[1], 'n:' .. ns) == 0
@@ -60,7 +60,7 @@ local function place_of(key)
   return tonumber(string.sub(redis.sha1hex(secret .. key), 1, 8), 16)
 end
 
--- The width of buckets at the start of the present round of splits, and where the next is.
+-- The width of a bucket at the start of the present round of splits, and the first place of the bucket to split next.
 local function frontier(buckets)
   local _, exponent = math.frexp(buckets)
   local whole = 2 ^ (exponent - 1)
@@ -68,7 +68,7 @@ local function frontier(buckets)
   return width, (buckets - whole) * width
 end
 
--- First place and width of the bucket around a place.
+-- First place and width of the bucket that contains a place.
 local function bucket_at(place)
   local width, split_below = frontier(math.max(books.buckets, 1))
   if place < split_below then
@@ -77,10 +77,10 @@ local function bucket_at(place)
   return place - place % width, width
 end
 
--- Lua writes a number slowly, and the keys of one bucket often come together.
+-- A cache for one number: Lua formats numbers slowly, and consecutive keys are often in the same bucket.
 local last_start, last_text
 
--- The text of a bucket's first place, which ends the name of its Redis key.
+-- The first place of a bucket as text, which ends the name of its Redis key.
 local function text_of(start)
   if start ~= last_start then
     last_start, last_text = start, integer(start)
@@ -88,12 +88,12 @@ local function text_of(start)
   return last_text
 end
 
--- The Redis key of the bucket that begins at a place.
+-- The Redis key of the bucket with this first place.
 local function name_of(start)
   return index .. text_of(start)
 end
 
--- Makes the first bucket; answers an error where something else stands under a name it needs.
+-- Creates the first bucket; returns an error if a key that it needs holds another type.
 local function begin_index()
   local made = redis.pcall('ZADD', name_of(0), '+inf', MARK)
   if type(made) == 'table' then
@@ -107,7 +107,7 @@ local function begin_index()
   books.buckets = 1
 end
 
--- Removes what is left of the index of a namespace without keys.
+-- Removes the rest of the index of a namespace without keys.
 local function end_index()
   local names = { due, tag_counts, name_of(0) }
   for number = 1, books.buckets - 1 do
@@ -124,7 +124,7 @@ local function end_index()
   books.buckets = 0
 end
 
--- Keeps the number of buckets in step with that of keys, a few at a time; returns at once where it is.
+-- Adjusts the number of buckets to the number of keys, a few at a time; usually nothing is to do.
 local function fit_buckets()
   local keys, buckets = books.keys, books.buckets
   if keys <= 0 then
@@ -136,7 +136,7 @@ local function fit_buckets()
     return
   end
 
-  -- Moves members, a list of member and score in turn, from one bucket to another.
+  -- Moves members from one bucket to another. `members` is a list of member, score, member, score, ...
   local function move(members, from, to)
     for first = 1, #members, 1000 do
       local gone, come = {}, {}
@@ -154,8 +154,7 @@ local function fit_buckets()
     end
   end
 
-  -- The members of a bucket without its mark, a list of member and score in turn; nil where something else stands
-  -- under its name.
+  -- The members of a bucket without its mark, as a list of member, score, ...; nil if its key holds another type.
   local function members_of(start)
     local all, members = redis.pcall('ZRANGE', name_of(start), 0, -1, 'WITHSCORES'), {}
     if all.err then
@@ -206,22 +205,22 @@ end
 local keys_before, bytes_before, charged_before = books.keys, books.bytes, books.charged
 local buckets_before = books.buckets
 
--- Writes what has changed; of writes that replaced as many bytes only the version.
+-- Saves the changed fields. If keys and bytes are as before, only the version is written.
 local function save_books()
   if foreign_books then
     return
   end
-  -- What is lost while lost entries are looked for is looked for afterwards: with a new scope each time that would
+  -- If more is lost during a repair, the repair is done once more afterwards. With a new scope each time it would
   -- never end.
   local is_again = is_lost and not has_new_scope and books.is_in_repair
   if is_lost and not has_new_scope and not is_again then
     begin_scope()
   end
   if has_new_scope then
-    -- A deletion first, see `removal.lua`.
+    -- Delete first, see `removal.lua`.
     redis.call('UNLINK', 'sidecache:none')
   end
-  -- An index whose names are taken or that is lost in part must not keep what was done out of the books.
+  -- Tolerates a damaged index: the totals must be saved in any case.
   fit_buckets()
   books.keys, books.bytes, books.charged = math.max(books.keys, 0), math.max(books.bytes, 0), math.max(books.charged, 0)
   local version = integer(books.version)
@@ -235,7 +234,7 @@ local function save_books()
   if books.buckets ~= buckets_before then
     redis.call('HSET', stats, 'buckets', integer(books.buckets))
     if books.buckets == 0 and not has_new_scope then
-      -- Nothing is left under the scope's names.
+      -- No keys are left under the names of the scope.
       redis.call('HDEL', stats, 'tagged')
       if not books.is_in_repair then
         redis.call('HDEL', stats, 'scope')

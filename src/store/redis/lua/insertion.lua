@@ -1,7 +1,8 @@
--- Stands behind the tags where entries are put in.
+-- Follows the tags in scripts that add entries.
 
--- Puts a key into the index. Returns how many were added, or nil and {name, type} where another type stands in the
--- way, or nil and the error where Redis takes no writes at present: it refuses the first one of a script.
+-- Adds a key to the index. Returns how many members were added; nil and {name, type} if a key of the index holds
+-- another type; nil and the error if Redis accepts no writes at present, because then it refuses the first write of a
+-- script.
 local function put_in_index(place, score, key, due_by, old_score)
   if books.buckets == 0 then
     local failed = begin_index()

@@ -1,4 +1,4 @@
--- Forgets an instance that ends. ARGV: its ring, its id.
+-- Removes an instance that ends. ARGV: its ring, its id.
 
 local ring, id = ARGV[1], ARGV[2]
 redis.call('ZREM', beats_of(ring), id)

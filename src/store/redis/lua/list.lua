@@ -1,9 +1,8 @@
--- A part of the live keys, in the order of their buckets. ARGV: token, ns, secret, the place to go on from, about
--- how many keys, and the tag they have ('' for any).
--- Returns {the place to go on from, 2^32 at the end; the version before which all of them were
--- written; the keys; 1 where the index is whole, 0 where a part is missing, 2 where that is known and entries are
--- being found again}, or {name, type} where something of
--- another type stands under a name of the index. A part never ends between two keys of one place.
+-- Lists part of the live keys, in the order of their buckets. ARGV: token, ns, secret, the place to continue from,
+-- about how many keys, and the tag that they must have ('' for any).
+-- Returns {the place to continue from, 2^32 at the end; a version that is not less than that of any listed key; the
+-- keys; 1 if the index is whole, 0 if part of it is missing, 2 during a repair}, or {name, type} if a key of the
+-- index holds another type. A part never ends between two keys with the same place.
 
 local place, count, tag = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local keys = {}
@@ -19,7 +18,7 @@ elseif tag ~= '' then
   if is_wrong_type(size) or is_wrong_type(counted) then
     return foreign_at(is_wrong_type(size) and tagged or tag_counts)
   end
-  -- Entries that vanished are in the set until they are noticed, and in its count, too.
+  -- An entry that vanished stays in the set, and in its count, until it is noticed.
   is_whole = is_whole and size == (tonumber(counted[2] or 0) or 0)
     and (counted[1] ~= false or redis.call('HGET', stats, 'tagged') ~= books.scope)
   local function add(members)

@@ -1,14 +1,15 @@
--- Stands in front of the scripts about instances that live: names, time.
+-- The first part of the scripts about living instances: names and time.
 --
--- A sorted set a ring, id -> last beat in ms, so that counting costs about the same however many there are.
--- No key has a TTL: Redis must not evict them, nor count it if it did.
+-- There is one sorted set per ring, id -> last heartbeat in ms, so that counting costs about the same however many
+-- instances there are. The keys have no TTL: Redis must not evict them, and such an eviction must not appear in its
+-- count of evictions.
 
 local lines, rings = 'sidecache:instances', 'sidecache:heartbeats'
 local function beats_of(ring)
   return rings .. ':' .. ring
 end
 
--- Rings that one script looks at.
+-- The most rings that one script looks at.
 local MOST_RINGS = 16
 
 local time = redis.call('TIME')

@@ -1,5 +1,5 @@
--- The instances that live. ARGV: for how many ms a beat counts, how many to list at most.
--- Returns {id, ms since its last beat, what it says of itself, ...}.
+-- Lists the living instances. ARGV: after how many ms without a heartbeat an instance is dead, the most instances to
+-- list. Returns {id, ms since its last heartbeat, its description of itself, ...}.
 
 local living_ms, left = tonumber(ARGV[1]), tonumber(ARGV[2])
 local answer = {}

@@ -1,3 +1,3 @@
--- Stands in place of `quota.lua` for namespaces without a quota.
+-- Replaces `quota.lua` for namespaces without a quota.
 
 local made_room, make_room = 0, nil

@@ -1,5 +1,5 @@
--- Takes entries out of the books whose values or metadata are gone: expired, or evicted by Redis.
--- ARGV: token, ns, secret, key...
+-- Removes entries from index and totals if their value or metadata is gone: expired, or evicted by Redis.
+-- ARGV: token, ns, secret, then the keys. Returns how many were removed.
 
 local evicted = {}
 local count = 0

@@ -1,9 +1,9 @@
--- Tries every command and every prefix of names that this program uses; see `preflight.rs`. ARGV: a channel.
--- Returns {what was tried, the name it was tried on, the error} for each refusal, in one list.
+-- Tries every command and every key prefix that sidecache uses; see `preflight.rs`. ARGV: a channel.
+-- Returns {what was tried, the key it was tried on, the error} for each refusal, in one flat list.
 --
--- Nothing is left behind and no entry is touched: no namespace can be named `..`, and all that is written is
--- deleted at the end. A deletion comes first, as it needs no memory (see `removal.lua`) and shows whether the
--- server takes writes at all.
+-- It touches no entry and leaves nothing behind: no namespace can be named `..`, and everything it writes is deleted
+-- at the end. It deletes first, because that needs no memory (see `removal.lua`) and shows whether the server accepts
+-- writes at all.
 
 local refusals = {}
 

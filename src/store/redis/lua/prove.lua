@@ -1,8 +1,8 @@
--- Sends an instance's clock reading around, if this is a primary and the record is the one that the instance knows.
--- ARGV: token, the instance's own channel, the reading, the id of the server's run that the record names ('' to take
--- it as given, since asking costs).
+-- Publishes an instance's clock reading, if this server is a primary and the instance's ring record is valid.
+-- ARGV: token, the instance's private channel, the reading, the server's run id according to the record ('' to skip
+-- this check, which is slow).
 
--- A primary that misses its replicas may be cut off from those who elected another: it proves nothing.
+-- A primary without its replicas may be cut off from servers that elected another primary, so it proves nothing.
 if type(fence) == 'table' and string.find(fence.err, 'NOREPLICAS', 1, true) then
   return fence
 end

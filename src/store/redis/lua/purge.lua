@@ -1,6 +1,6 @@
--- Deletes entries that are void. ARGV: token, ns, secret, up to which version they are ('' for any), 1 where one of
--- them is written next, then for each entry its key and place. Returns the keys that are gone. Once the record is
--- clean its token is another, and what is written has no need to be above that version.
+-- Deletes void entries. ARGV: token, ns, secret, the version up to which they are void ('' for any version), 1 if one
+-- of the keys is written next, then key and place of each entry. Returns the deleted keys. When the record becomes
+-- clean, its token changes, and writes no longer need a version above that one.
 
 local until_version = tonumber(ARGV[4])
 local gone, places, metas = {}, {}, {}
@@ -21,7 +21,7 @@ for i, key in ipairs(gone) do
     count_loss(score)
   end
 end
--- What is written next is void no more, whatever the clock says.
+-- Give the next write a version that is not void, whatever the clock says.
 local is_raised = ARGV[5] == '1' and until_version and books.version < until_version
 if is_raised then
   books.version = until_version

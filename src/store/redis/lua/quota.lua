@@ -1,12 +1,13 @@
--- Stands behind the removal where entries make room for others.
+-- Follows the removal in scripts in which entries make room for others.
 
 local SAMPLE = 16
 
--- Buckets that are looked at for a sample, and noted buckets for the next to expire, at most.
+-- The most buckets that are looked at for a sample, and the most due buckets when looking for the next entry to
+-- expire.
 local MOST_LOOKS = 64
 
--- What decides between two entries of a sample under each policy: the smaller first number goes,
--- then the smaller second. A write is a use, too.
+-- The order of eviction in a sample, by policy: the smaller first number goes, then the smaller second. A write
+-- counts as a use.
 local function rank(policy, meta)
   local used_at = math.max(tonumber(meta[1] or 0) or 0, tonumber(meta[3] or 0) or 0)
   if policy == 'LFU' then
@@ -17,8 +18,7 @@ local function rank(policy, meta)
   return used_at, 0
 end
 
--- The entry that expires next, `spared` excepted; nil when none does, or when too many buckets were
--- noted too early.
+-- The entry that expires next, but not `spared`; nil if none expires, or if too many buckets were due too early.
 local function next_to_expire(spared)
   local number, best, best_score = 0, nil, nil
   for _ = 1, MOST_LOOKS do
@@ -51,10 +51,10 @@ end
 
 local is_random = false
 
--- The entries that the policy gives up, at most `most`; empty when `spared` is the only entry. By expiry the
--- next is known, otherwise they are the best out of a sample, as with Redis itself
--- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys lie in the buckets by
--- their hash, so those of a bucket are a sample already.
+-- The entries that the policy evicts, at most `most`; none if `spared` is the only entry. By expiry the next entry is
+-- known. Otherwise they are the best of a sample, as in Redis itself
+-- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys are in buckets by their hash, so the keys
+-- of one bucket are already a random sample.
 local function victims(policy, spared, most)
   local next_out = policy == 'TTL' and next_to_expire(spared)
   if next_out then
@@ -70,12 +70,12 @@ local function victims(policy, spared, most)
   work = work + 5
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
-  -- Where buckets are sparse one is too small a sample. Buckets in front of full ones are emptied first, so a long row
-  -- of empty ones is left for another place.
+  -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. That empties the buckets
+  -- before full ones first, so after a row of 8 buckets the search continues at another random place.
   for look = 1, math.min(books.buckets, MOST_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
     if #members == 0 then
-      -- Not even the mark is there.
+      -- Even the mark is missing.
       is_lost = true
       return {}
     end
@@ -102,19 +102,19 @@ local function victims(policy, spared, most)
     return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
   end)
   local chosen = {}
-  -- Several of a small sample would be more than its oldest part.
+  -- At most a quarter of the sample, so that only the oldest entries go.
   for i = 1, math.max(math.min(most, #ranked / 4), math.min(#ranked, 1)) do
     chosen[i] = ranked[i][3]
   end
   return chosen
 end
 
--- How many of a sample go at once: one, and four while there is far too much.
+-- How many entries of a sample are evicted at once: one, or four if the namespace is far over its limit.
 local function at_once(too_much, limit)
   return too_much > limit / 8 and 4 or 1
 end
 
--- Entries that went to make room, and whether that is room on a full shard rather than within a quota.
+-- How many entries were removed to make room, and whether the reason is a lack of memory on the shard, not the quota.
 local made_room = 0
 local is_for_memory = false
 
@@ -129,12 +129,12 @@ local function evict(key)
   made_room = made_room + 1
 end
 
--- The work that one script may do to make room.
+-- The most work of one script to make room.
 local MOST_WORK = 150
 
--- Makes room for an entry under `key` that is charged `charge` and has `own` now. Expired entries go first, then
--- those that the policy names; the latters' keys are added to `evicted`. Returns 'fits', 'full', or 'again' when
--- enough work is done. An entry always fits where it would be alone.
+-- Makes room for an entry under `key` that is charged `charge`; the present entry is charged `own`. Expired entries
+-- go first, then entries by the policy, whose keys are added to `evicted`. Returns 'fits', 'full', or 'again' if the
+-- script has done enough work. An entry that would be alone in the namespace always fits.
 local function make_room(limit, policy, key, charge, own, evicted)
   local function too_much()
     local others = books.charged - own
@@ -155,7 +155,7 @@ local function make_room(limit, policy, key, charge, own, evicted)
     end
     local out = policy == 'NONE' and {} or victims(policy, key, at_once(too_much(), limit))
     if #out == 0 then
-      -- Where there are others the sample met empty buckets only.
+      -- If there are other entries, the sample found only empty buckets.
       return (policy == 'NONE' or books.keys <= 1) and 'full' or 'again'
     end
     for _, other in ipairs(out) do

@@ -1,10 +1,10 @@
--- The shard's record of rings, see `generations.rs`. ARGV: the names of its fields.
--- Returns {1 if the shard holds more than what instances say of themselves, else 0; the id of the server's run, ''
--- where INFO is forbidden; 1 if the fence has the record's token; when the record was written, the form of what is
--- stored, the incarnation, the secret of places, the id of the run in which it was written; the fields}, nothing
--- behind the first three where there is no record.
+-- Reads the shard's ring record, see `generations.rs`. ARGV: the names of its fields.
+-- Returns {1 if the shard holds keys other than `sidecache:*`, else 0; the server's run id, '' if INFO is forbidden;
+-- 1 if the fence holds the record's token; when the record was written; the format of the stored data; the
+-- incarnation; the secret for places; the run id of the server that wrote the record; the fields}. Without a record,
+-- only the first three.
 
--- Keys that one look at a small shard takes at most.
+-- The most keys that are checked on a small shard.
 local MOST_KEYS = 1000
 
 local size = redis.pcall('DBSIZE')

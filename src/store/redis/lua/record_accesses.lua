@@ -1,5 +1,5 @@
--- Adds reads to the metadata of entries that are still there. ARGV: token, then for each entry 'namespace:key', how
--- many reads, how many ms ago the last one was: the shard's clock is the only one that counts.
+-- Adds reads to the metadata of entries that still exist. ARGV: token, then for each entry 'namespace:key', the
+-- number of reads, and how many ms ago the last one was: times are always by the shard's clock.
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

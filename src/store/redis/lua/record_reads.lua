@@ -1,7 +1,7 @@
--- Adds reads to the stats. ARGV: token, then for each namespace its name, hits, misses.
--- Where something of another type stands in place of the books the reads are lost.
+-- Adds hits and misses to the stats. ARGV: token, then name, hits and misses of each namespace.
+-- If the key of the stats holds another type, the counts are lost.
 
--- The fence remembers namespaces that were only read as well, so that what is counted here is found again.
+-- The fence also holds namespaces that were only read, so that their counts can be found later.
 for i = 2, #ARGV, 3 do
   if redis.call('EXISTS', 'cache_stats:' .. ARGV[i]) == 0 then
     redis.call('SADD', KEYS[1], 'r:' .. ARGV[i])

@@ -1,12 +1,12 @@
--- Stands behind the tags where entries are taken out.
+-- Follows the tags in scripts that remove entries.
 
--- Takes a key out of everything; `meta`, its size and tags, and `place` where they are known already.
--- Returns whether its value was there; if not, the score the key had in the index (its expiry), false
--- when it was in no book. What stands under a name of the entry in another type goes, too; it was counted nowhere.
+-- Removes a key from everything. Pass `meta`, its size and tags, and `place` if they are known already.
+-- Returns whether the value existed; if not, also the score that the key had in the index (its expiry), false if it
+-- was not in the index. Also removes keys of the entry that hold another type; these were not counted anywhere.
 --
--- Here and in what follows the first write is a deletion: where Redis is out of memory it refuses the
--- first write of a script if that may need more, and none behind one that it took
--- (`SCRIPT_WRITE_DIRTY` in its script.c).
+-- The first write, here and in the other scripts that remove entries, is a deletion. A Redis that is out of memory
+-- refuses the first write of a script if it may need memory. Once it has accepted a write of the script, it accepts
+-- all others (`SCRIPT_WRITE_DIRTY` in its script.c).
 local function take_out(key, meta, place)
   work = work + 1
   local id = ns .. ':' .. key
@@ -26,7 +26,7 @@ local function take_out(key, meta, place)
     books.bytes = books.bytes - size
     books.charged = books.charged - charge_of(key, meta[2], size)
   elseif removed == 1 or type(removed) == 'table' or (size and not books.is_in_repair) then
-    -- Its size, its bucket or its place in the index is lost.
+    -- The entry's size, its bucket or its index member is lost.
     is_lost = true
   end
   if size then
@@ -35,7 +35,7 @@ local function take_out(key, meta, place)
   return alive, score
 end
 
--- Notes again by when a bucket has to be looked at.
+-- Updates when a bucket is due next.
 local function refresh_due(start)
   work = work + 0.5
   redis.pcall('ZREM', due, integer(start))
@@ -45,8 +45,7 @@ local function refresh_due(start)
   end
 end
 
--- Takes expired entries out until `most` work is done. Returns how many, and whether there may be
--- more.
+-- Removes expired entries until `most` work is done. Returns how many, and whether there may be more.
 local function take_expired(most)
   local taken = 0
   local starts = redis.pcall('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', 0, most)

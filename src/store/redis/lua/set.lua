@@ -1,24 +1,24 @@
--- Writes entries, one after the other; a key may stand among them more than once. ARGV: token, ns, secret, what its
--- entries may be charged on this shard (0: any number), its eviction policy, then for each entry key, value, TTL in
--- ms ('' for none), tags separated by line feeds, place.
--- Returns for each entry its version, as a negative number where it replaced another; -1 when there is no
--- room for it; 0 from the first one on that is to be asked for again, as making room is done in bounded
--- steps; {name, type} where something of another type stands under a name that it needs: nothing of it is stored.
--- Behind them how many others went to make room.
+-- Writes entries in their order; a key may occur more than once. ARGV: token, ns, secret, the limit of charged bytes
+-- on this shard (0: none), the eviction policy, then for each entry key, value, TTL in ms ('' for none), tags
+-- separated by line feeds, place.
+-- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 from
+-- the first entry on that must be sent again, because making room is done in bounded steps; {name, type} if a key
+-- that it needs holds another type, then nothing of the entry is stored.
+-- After the entries: how many entries were removed to make room.
 
 local FIRST, FIELDS = 6, 5
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
 local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
 local answers, evicted = {}, {}
 
--- First of all, as it may be forbidden.
+-- Publish first, because the user may lack the right to.
 local keys = {}
 for i = FIRST, #ARGV, FIELDS do
   keys[#keys + 1] = ARGV[i]
 end
 publish(keys)
 
--- The first of `tags` whose set, or the counts of tags, is of another type; nil where all are ours.
+-- Finds the first tag whose set, or the tag counts, hold another type; nil if there is none.
 local function foreign_tag(tags)
   for tag in string.gmatch(tags, '[^\n]+') do
     for _, needed in ipairs({ { tag_set(tag), 'zset' }, { tag_counts, 'hash' } }) do
@@ -51,7 +51,7 @@ for i = FIRST, #ARGV, FIELDS do
     room = make_room(limit, policy, key, charge_of(key, tags, #value), own, evicted)
     if made_room ~= made_before then
       has_stored = true
-      -- It may have been among those that had expired.
+      -- The old entry may have been among the expired entries.
       previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
     end
   end
@@ -76,23 +76,23 @@ for i = FIRST, #ARGV, FIELDS do
       score = expires
     end
 
-    -- What was never to expire, and still is not, stands in the index as it should.
+    -- An entry without expiry that replaces one without expiry needs no change in the index.
     local added, why_not = 0, nil
     local is_indexed = size and had_expiry == '0' and expires == '0' and not books.is_in_repair
     if not is_indexed then
-      -- The bucket is noted for the time of the entry that is replaced, or earlier.
+      -- The bucket is already due at the expiry of the replaced entry, or earlier.
       local had = tonumber(had_expiry or 0) or 0
       local due_by = ttl ~= '' and (books.is_in_repair or had == 0 or had > now_ms + ttl) and score
       local old_score = had == 0 and '+inf' or had_expiry
       added, why_not = put_in_index(tonumber(ARGV[i + 4]), score, key, due_by, old_score)
     end
     if why_not and why_not.err then
-      -- Redis takes no writes, and says so of the first.
+      -- Redis accepts no writes at present: it refuses the first write of a script.
       return why_not
     elseif why_not then
       answers[#answers + 1] = why_not
     else
-      -- The value is most often there if the metadata is, and then one command stores it.
+      -- If the metadata exists, the value usually exists too, and then one command stores it.
       local condition = size and 'XX' or 'NX'
       local alive = size and true or false
       if ttl == '' then
@@ -138,7 +138,7 @@ for i = FIRST, #ARGV, FIELDS do
 
       local charge = charge_of(key, tags, #value)
       if added == 1 then
-        -- Metadata that is in no index was in one that is lost.
+        -- Metadata of a key that was not in the index: part of the index was lost.
         is_lost = is_lost or (size and not books.is_in_repair)
         books.keys = books.keys + 1
         books.bytes = books.bytes + #value
@@ -147,7 +147,7 @@ for i = FIRST, #ARGV, FIELDS do
         books.bytes = books.bytes + #value - size
         books.charged = books.charged + charge - charge_of(key, had_tags, size)
       else
-        -- In the index without metadata: nobody knows how much it was.
+        -- The key was in the index, but without metadata its size is unknown.
         is_lost = true
       end
       answers[#answers + 1] = alive and -version or version

@@ -1,7 +1,9 @@
--- Takes expired entries out of the books, and others by the policy while there is too much.
--- ARGV: token, ns, secret, the most work, what its entries may be charged on this shard (0: any number), its
--- eviction policy, 'memory' where that is for want of the server's memory. Returns {1 when there may be more to do, else 0; 1 when entries are to be found again, else 0}.
--- Copies elsewhere expire by themselves, so only what was evicted is published.
+-- Removes expired entries from index and totals, and evicts others by the policy while the namespace is over its
+-- limit.
+-- ARGV: token, ns, secret, the most work, the limit of charged bytes on this shard (0: none), the eviction policy,
+-- 'memory' if the server is out of memory. Returns {1 if there may be more to do, else 0; 1 if a repair is needed,
+-- else 0}.
+-- Copies of expired entries expire by themselves, so only evicted keys are published.
 
 local most, limit, policy = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 is_for_memory = ARGV[7] == 'memory'

@@ -1,12 +1,12 @@
--- Stands behind the index where tags come and go.
+-- Follows the index in scripts that add or remove tags.
 
--- Counts a key of a tag that came or went. `change` is 1 or -1.
+-- Counts that a key with a tag was added (`change` is 1) or removed (`change` is -1).
 local function count_tagged(tag, change)
   local count = redis.pcall('HINCRBY', tag_counts, 't:' .. tag, change)
   if type(count) == 'table' then
     is_lost = true
   elseif change == 1 and count == 1 and redis.call('HEXISTS', tag_counts, MARK) == 0 then
-    -- The first tag of all, or the counts of those before are lost.
+    -- This is the first tag of all, or the previous counts are lost.
     redis.call('HSET', tag_counts, MARK, '1')
     if not foreign_books then
       is_lost = is_lost or redis.call('HGET', stats, 'tagged') == books.scope
@@ -25,7 +25,7 @@ local function count_tagged(tag, change)
   end
 end
 
--- Puts a key into the sets of its tags; one that is of another type by now makes the index anew.
+-- Adds a key to the sets of its tags. If a set holds another type now, the index is rebuilt.
 local function tag_entry(key, tags, place)
   for tag in string.gmatch(tags, '[^\n]+') do
     local added = redis.pcall('ZADD', tag_set(tag), place, key)

@@ -1,7 +1,7 @@
--- The numbers of a namespace on this shard. ARGV: token, ns.
--- Returns {hits, misses, total_keys, total_bytes, charged_bytes, evictions, those of them that Redis made for want of
--- memory, expirations, about how many entries have expired and are still counted, 1 while entries are to be found
--- again}, or {name, type} where something of another type stands in place of the books.
+-- The totals of a namespace on this shard. ARGV: token, ns.
+-- Returns {hits, misses, total_keys, total_bytes, charged_bytes, evictions, the evictions among them for lack of
+-- server memory, expirations, about how many entries have expired but are still counted, 1 during a repair}, or
+-- {name, type} if the key of the totals holds another type.
 
 local stats = 'cache_stats:' .. ARGV[2]
 local fields = redis.pcall('HMGET', stats, 'hits', 'misses', 'total_keys', 'total_bytes', 'charged_bytes',

@@ -1,14 +1,15 @@
--- Writes the shard's record of rings, if it is still the one that was read, and lets the fence follow. ARGV: when
--- that was written ('' for none), a moment that is earlier than it will have been written, how far clocks may be
--- apart in us, the form of what is stored, a new incarnation, 1 to use it in any case, the secret of places, then
--- names and values of the fields. Returns {when it was written, the incarnation, the id of the server's run}, or 0
--- where it was not.
+-- Writes the shard's ring record if it is still the one that was read, and updates the token in the fence. ARGV: when
+-- that record was written ('' for none), a time that the new one must be later than, how far clocks may differ in us,
+-- the format of the stored data, a new incarnation, 1 to use it in any case, the secret for places, then names and
+-- values of the fields. Returns {when the record was written, the incarnation, the server's run id}, or 0 if it was
+-- not written.
 --
--- The incarnation stays while the record and the server do: with another, no copy from before is true.
+-- The incarnation stays as long as the record and the server do. A new incarnation means that all earlier copies are
+-- void.
 --
--- '@' in a value becomes the stamp: no version that the shard has given out is greater. Versions are its
--- clock or, where that stepped back or a replica with another clock took over, go on from the last; so the
--- stamp is as far ahead as clocks may be apart. What is written later under a key that was void has a
+-- '@' in a value is replaced by the stamp, which is not less than any version that the shard has issued. Versions
+-- follow the clock, or continue from the last version if the clock stepped back or a replica with another clock took
+-- over. So the stamp is as far ahead of the clock as clocks may differ. A later write to a key that was void gets a
 -- greater version, see `purge.lua`.
 
 local time = redis.call('TIME')
@@ -38,14 +39,14 @@ for i = 8, #ARGV do
 end
 stamp = is_used and next_stamp or string.format('%d', stamp)
 local token = incarnation .. '.' .. written
--- A deletion first, see `removal.lua`.
+-- Delete first, see `removal.lua`.
 redis.call('UNLINK', 'sidecache:ring')
 redis.call('HSET', 'sidecache:ring', 'written', written, 'stamp', stamp, 'token', token, 'form', ARGV[4],
   'incarnation', incarnation, 'place_secret', ARGV[7], 'run_id', run_id, unpack(fields))
 if type(is_fenced) == 'table' then
   redis.call('UNLINK', 'sidecache:fence')
 else
-  -- Without the record nobody knows which token it had.
+  -- Without a record its token is unknown, so all tokens are removed.
   local tokens, cursor = { record[5] or nil }, '0'
   repeat
     local step = not record[5] and redis.call('SSCAN', 'sidecache:fence', cursor, 'COUNT', 1000) or { '0', {} }
