@@ -61,7 +61,7 @@ struct Shard {
 /// How long ago `moment` was, in its two largest units. A text that is not a time is returned unchanged.
 fn since(moment: &str) -> String {
     let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
-    // The other machine's clock may be ahead of this one's.
+    // The clock of the other machine may be ahead of the clock here.
     let age = SystemTime::now().duration_since(moment).unwrap_or_default();
     let shown = quantity::seconds(age.as_secs());
     shown.split(' ').take(2).collect::<Vec<_>>().join(" ")

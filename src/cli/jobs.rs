@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(250);
 const MOST_FAILURES: u32 = 40;
 
 pub fn command() -> Command {
-    let id = || Arg::new("id").value_name("ID").required(true).help("Job");
+    let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");
     let list = Command::new("list").about("Show the jobs of all instances (the default)");
     let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait until the job ends");
     let show = Command::new("show").about("Show a job and its progress").arg(id()).arg(wait);

@@ -188,7 +188,7 @@ impl Service {
             text = format!("{text}: {detail}");
         }
         if let Some(deleted) = problem.deleted_count {
-            text = format!("{text}; {deleted} entries were deleted before the error");
+            text = format!("{text}; entries deleted before the error: {deleted}");
         }
         let without_path = self.without_path();
         let advice = match &*code {
@@ -314,7 +314,8 @@ impl Answer {
     }
 }
 
-/// Whether a request may change something. The path alone cannot tell: a key or a namespace may be named `mget`.
+/// Whether a request may change something. The method decides first, because a key or a namespace may be named
+/// `mget`.
 fn may_change(method: &Method, path: &str) -> bool {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     match *method {

@@ -12,7 +12,7 @@ use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
 use super::{Session, asking, namespace, quantity, text};
 
-/// The shortest interval of `--watch`. More frequent requests would themselves show up in the load.
+/// The shortest interval of `--watch`. More frequent requests would put a load on the service themselves.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 pub fn command() -> Command {

@@ -24,7 +24,7 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
     }
     let context = |kind| error.get(kind).map(ToString::to_string).filter(|text| !text.is_empty());
     let command = command_of(context(ContextKind::Usage).as_deref().unwrap_or_default());
-    let help = format!("`{command} --help` lists them");
+    let help = format!("see `{command} --help`");
     let given = context(ContextKind::InvalidArg).unwrap_or_else(|| "command line".to_owned());
     // clap names an option together with its value: `--listen <VALUE>`.
     let name = given.split_whitespace().next().unwrap_or_default();

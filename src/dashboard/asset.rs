@@ -1,5 +1,5 @@
-//! The style sheet, the script and the icon, which are in the binary. Their names contain a hash of their content. So
-//! browsers may cache them forever, and still load the new files of a new release.
+//! The style sheet, the script and the icon, which are embedded in the binary. Their names contain a hash of their
+//! content, so browsers may cache them forever and still load the new files of a new release.
 
 use std::sync::LazyLock;
 

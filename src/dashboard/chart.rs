@@ -56,7 +56,7 @@ impl Top {
 /// points: otherwise the few points of a service that has just started would be in a corner.
 const PARTS: [u32; 4] = [10, 5, 2, 1];
 
-/// Measured points, and how they were measured.
+/// Measured points, and the interval at which they were measured.
 pub struct Series {
     /// The oldest first.
     pub points: Vec<Point>,
@@ -73,9 +73,8 @@ pub struct Line<'c> {
     pub values: Vec<(UnixMillis, Option<f64>)>,
 }
 
-/// After how many intervals without a point there is a gap: between two points, and after the last point. Between two
-/// points it takes more, because the interval was longer if there were more namespaces then. A slow step is not a
-/// gap.
+/// How many intervals without a point make a gap: between two points, and after the last point. A single slow step is
+/// not a gap. Between two points more are allowed, because past intervals were longer if there were more namespaces.
 const GAP: u64 = 4;
 const LATE: u64 = 2;
 

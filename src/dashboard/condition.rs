@@ -96,8 +96,8 @@ impl Condition {
         debug_assert_eq!(word, self.status.as_str());
         html! {
             p.status #status role="status" data-status=(word) {
-                // Not on the parent: there, screen readers would take the title as its name, which changes all the
-                // time.
+                // The title is not on the parent: screen readers would use it as the name of the status, but it
+                // changes all the time.
                 span title={ "As of " (number::date(self.at)) " UTC" } { (text) }
             }
         }

@@ -127,7 +127,7 @@ fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> Entrie
     Entries { key, condition, main }
 }
 
-/// The parts in which the pages about a key differ.
+/// A page about a key, without the parts that all such pages share.
 struct Entries<'p> {
     key: &'p EntryKey,
     condition: &'p Condition,

@@ -47,7 +47,7 @@ impl FlushForm {
         selection(&self.pattern, &self.tag)
     }
 
-    /// The count that the dry run announced. Checks that the form fits the selection and is not too old.
+    /// Checks that the form fits the selection and is not too old. Returns the count that the dry run announced.
     fn announced(&self, announced: &str, selection: &Selection) -> Result<u64, Problem> {
         let wrong = || Error::InvalidBody(format!("`announced` must be a number, not {announced:?}"));
         let announced = announced.parse().map_err(|_| wrong())?;

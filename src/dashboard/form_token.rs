@@ -1,8 +1,8 @@
 //! A token against requests from other sites. Each form carries it, and the browser also has it in a cookie, which
 //! another site cannot read. The server stores nothing, so a form of one instance is valid on all of them.
 //!
-//! `http::is_same_site` is checked in addition, because cookies do not depend on the port: a server on another port
-//! of this host can set this cookie.
+//! The token is a second check, after `http::is_same_site`. It is not enough alone: a cookie is valid for all ports
+//! of a host, so a server on another port of this host can set it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;

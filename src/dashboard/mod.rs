@@ -124,8 +124,8 @@ async fn no_such_page() -> Problem {
     Error::NoSuchRoute.into()
 }
 
-/// Wraps every page: refuses changes that another site sent, and adds the security headers to each response. It also
-/// refuses event streams for another site, because the number of streams is limited.
+/// Wraps every page: refuses changes that another site sent, and adds the security headers to each response. Event
+/// streams that another site opens are refused as well, because the number of streams is limited.
 async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
     let is_guarded = request.method() != Method::GET && request.method() != Method::HEAD
         || request.uri().path() == "/dashboard/events";

@@ -970,7 +970,7 @@ fn a_slip_is_told_with_what_was_meant() {
         (vec!["get", "ns", "k", "--url", "ftp://h"], "expected http://"),
         (vec!["get", "ns", "k", "--timeout", "soon"], "--timeout: expected a time"),
         (vec!["get", "ns", "-dash"], "if it is not an option, put it after --"),
-        (vec!["cluster", "--nodes"], "--nodes: unknown option; `sidecache cluster --help` lists them\n"),
+        (vec!["cluster", "--nodes"], "--nodes: unknown option; see `sidecache cluster --help`\n"),
         (vec!["completions", "tcsh"], "bash"),
     ] {
         let ran = alone(&words).expect(2);
