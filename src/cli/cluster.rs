@@ -1,4 +1,4 @@
-//! `cluster`: the instances that live on the same shards, and the shards.
+//! The command `cluster`: shows the shards, and the instances that share them.
 
 use std::time::SystemTime;
 
@@ -46,7 +46,7 @@ struct Instance {
 #[derive(Deserialize)]
 struct Shard {
     name: String,
-    /// Absent from an earlier release.
+    /// Earlier releases do not send it.
     #[serde(default)]
     address: Option<String>,
     state: String,
@@ -58,10 +58,10 @@ struct Shard {
     watermark_age_ms: Option<u64>,
 }
 
-/// How long ago a moment was, to its two largest units; as it was told where it is none.
+/// How long ago `moment` was, in its two largest units. A text that is not a time is returned unchanged.
 fn since(moment: &str) -> String {
     let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
-    // The other machine's clock may be ahead of this one's.
+    // The clock of the other machine may be ahead of the clock here.
     let age = SystemTime::now().duration_since(moment).unwrap_or_default();
     let shown = quantity::seconds(age.as_secs());
     shown.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -82,7 +82,7 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
         vec![id, instance.address, instance.version, since(&instance.started_at), seen, instance.ring_version]
     });
     screen.table(&columns, rows.collect())?;
-    let note = screen.dim("* the one that was asked");
+    let note = screen.dim("* the instance that answered");
     screen.line(&note)?;
     screen.line("")?;
     let columns = [
@@ -91,7 +91,7 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
         left("state"),
         left("role"),
         right("memory"),
-        right("of"),
+        right("limit"),
         right("keys"),
         right("share"),
         right("watermark"),

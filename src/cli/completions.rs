@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to complete commands, options and settings.
+//! The command `completions`: prints a script with which a shell completes commands, options and settings.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::{Shell, generate};
@@ -7,7 +7,11 @@ use super::failure::Failure;
 use super::screen::Screen;
 
 pub fn command() -> Command {
-    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("Shell");
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .required(true)
+        .value_parser(value_parser!(Shell))
+        .help("Name of the shell");
     Command::new("completions").about("Print a completion script for a shell").arg(shell).after_help(
         "Examples:\n  sidecache completions bash > /etc/bash_completion.d/sidecache\n  \
          sidecache completions zsh > ~/.zfunc/_sidecache\n  \

@@ -1,4 +1,4 @@
-//! `check-config` and `print-config`: the settings, without the service that they are for.
+//! The commands `check-config` and `print-config`: check and print the settings without starting the service.
 
 use std::time::Duration;
 
@@ -12,25 +12,26 @@ use crate::config::{Config, Layer, MemoryNeed, Settings, StoreConfig};
 use crate::database::{Database, known_steps};
 use crate::store::redis::{Examination, probe};
 
-/// How long a shard may take to answer whether it is there.
+/// How long `--connect` waits for a shard.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub fn commands() -> [Command; 2] {
     let connect = Arg::new("connect")
         .long("connect")
         .action(ArgAction::SetTrue)
-        .help("Also ask the shards and the database whether they are there");
+        .help("Also check that the shards and the database can be reached and used");
     let changed =
-        Arg::new("changed").long("changed").action(ArgAction::SetTrue).help("Only those that are not the default");
+        Arg::new("changed").long("changed").action(ArgAction::SetTrue).help("Only settings that are not the default");
     let check = Command::new("check-config")
-        .about("Say whether the settings are right, or which one is wrong")
+        .about("Check the settings, and name the first one that is wrong")
         .arg(connect)
         .after_help(
             "Examples:\n  sidecache check-config --config /etc/sidecache.toml\n  sidecache check-config --connect\n\n\
-             Ends with 2 if a setting is wrong, and with 3 if --connect finds a shard or the\n             database absent or not usable. --connect tries all commands on keys of its own and leaves nothing behind.",
+             Exit code: 2 if a setting is wrong, 3 if --connect cannot reach or cannot use a shard or the database. \
+             --connect tries all Redis commands on keys of its own, and deletes those keys.",
         );
     let print = Command::new("print-config")
-        .about("Print the settings in force, and where each comes from; passwords are masked")
+        .about("Print the effective settings and where each one comes from; passwords are masked")
         .arg(changed)
         .after_help("Examples:\n  sidecache print-config --changed\n  sidecache print-config --json | jq '.settings[] | select(.layer != \"default\")'");
     [check, print].map(|command| answering(command).defer(settings::flags))
@@ -47,10 +48,10 @@ struct CheckDocument {
     store: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<&'static str>,
-    /// What the settings may take, and what there is.
+    /// How much memory the settings may use, and how much is available.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryDocument>,
-    /// What does not keep the service from starting.
+    /// Problems that do not stop the service from starting.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     /// Absent without `--connect`.
@@ -61,7 +62,7 @@ struct CheckDocument {
 #[derive(Serialize)]
 struct MemoryDocument {
     needed_bytes: u64,
-    /// Null where the system does not tell.
+    /// Null if the system does not report it.
     available_bytes: Option<u64>,
 }
 
@@ -71,15 +72,15 @@ impl From<&MemoryNeed> for MemoryDocument {
     }
 }
 
-/// What `--connect` found.
+/// What `--connect` found out about a shard or the database.
 #[derive(Serialize)]
 struct Connection {
-    /// `shard a`, `database`.
+    /// `shard a` or `database`.
     name: String,
     ok: bool,
-    /// The reason, or what else there is to say.
+    /// The error, or a description of the connection.
     text: String,
-    /// What is wrong with a shard that was reached.
+    /// Problems of a shard that was reached.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<FindingDocument>,
 }
@@ -98,7 +99,7 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
             if screen.json {
                 let (setting, error) = (Some(error.origin.clone()), Some(error.reason.clone()));
                 let document = CheckDocument { setting, error, ..CheckDocument::default() };
-                // What is wrong is told on stderr as well, and tells more than that nobody reads the document.
+                // An error of writing is ignored: the invalid setting, which goes to stderr, matters more.
                 let _ = screen.document(&document).and_then(|()| screen.flush());
             }
             return Err(error.into());
@@ -130,7 +131,7 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
         let written = screen.document(&document).and_then(|()| screen.flush());
         return if document.ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
     }
-    let mut lines = vec![format!("the settings are right: {described}, database {database}")];
+    let mut lines = vec![format!("the settings are valid: {described}, database {database}")];
     lines.extend(warnings.iter().map(|warning| screen.warning(&format!("warning: {warning}"))));
     for Connection { name, ok, text, findings } in &connections {
         let line = format!("{name}: {text}");
@@ -150,7 +151,7 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
         let answers = probe(redis, PATIENCE).await.into_iter();
         answers.map(|(name, answer)| shard(&name, answer)).collect()
     });
-    // To look into a file that is not there would create it.
+    // Connecting would create a database file that does not exist yet.
     let steps = match config.database.kind.is_to_be_created() {
         true => Ok(None),
         false => runtime.block_on(async {
@@ -167,20 +168,21 @@ fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
         ok: steps.is_ok(),
         findings: Vec::new(),
         text: match steps {
-            Ok(None) => "its file will be created".to_owned(),
+            Ok(None) => "the file will be created when the service starts".to_owned(),
             Ok(Some(steps)) if steps.len() >= known => "connected, its schema is up to date".to_owned(),
             Ok(Some(steps)) => {
-                format!("connected, {} migrations are to come; the service runs them", known - steps.len())
+                let pending = known - steps.len();
+                format!("connected, {pending} migrations are pending; the service runs them when it starts")
             }
             Err(error) => error.to_string(),
         },
     });
-    // Look-ups of names may go on; they are not waited for.
+    // Do not wait for DNS lookups that may still be running.
     runtime.shutdown_background();
     Ok(connections)
 }
 
-/// What became of the visit to a shard.
+/// The result of probing a shard.
 fn shard(name: &str, answer: Result<Examination, String>) -> Connection {
     let name = format!("shard {name}");
     let examination = match answer {
@@ -189,7 +191,7 @@ fn shard(name: &str, answer: Result<Examination, String>) -> Connection {
     };
     let ok = examination.refusal().is_none();
     let server = examination.server.name.map_or_else(String::new, |name| format!(" to {name}"));
-    let text = format!("connected{server}{}", if ok { "" } else { ", and cannot be used" });
+    let text = format!("connected{server}{}", if ok { "" } else { ", but it cannot be used" });
     let findings = examination.findings.into_iter().map(|finding| FindingDocument {
         code: finding.code,
         severity: finding.severity.as_str(),
@@ -204,7 +206,7 @@ struct SettingDocument<'a> {
     value: &'a str,
     /// `default`, `file`, `environment` or `flag`.
     layer: &'static str,
-    /// Where exactly; null for a default.
+    /// The file, the variable or the flag that set it; null for a default.
     origin: Option<&'a str>,
     default: &'a str,
 }

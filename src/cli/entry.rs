@@ -1,4 +1,4 @@
-//! `get`, `set`, `del` and `mget`: single entries, and a few of them.
+//! The commands `get`, `set`, `del` and `mget`: read, store and delete entries.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _};
@@ -15,19 +15,23 @@ use super::screen::Side;
 use super::service::{cache_path, entry_path, with_query};
 use super::{Session, asking, namespace, note, quantity, text};
 
-/// Keys of one request.
+/// Keys in one `mget` request.
 const BATCH: usize = 100;
 
-/// The key whose path is that of the namespace's statistics.
+/// A reserved key: its path is the path of the namespace's statistics.
 const STATISTICS: &str = "stats";
 
-/// The longest value that a table shows where no terminal bounds it.
+/// The longest value, in characters, that a table on a terminal shows; longer ones are cut.
 const MOST_SHOWN: usize = 60;
 
 pub fn commands() -> [Command; 4] {
     let text = NonEmptyStringValueParser::new;
     let key = || {
-        Arg::new("key").value_name("KEY").required(true).value_parser(text()).help("Key: any text, also with / or %")
+        Arg::new("key")
+            .value_name("KEY")
+            .required(true)
+            .value_parser(text())
+            .help("Key: any text; / and % need no escaping")
     };
     let keys = || {
         Arg::new("keys")
@@ -35,25 +39,25 @@ pub fn commands() -> [Command; 4] {
             .value_name("KEY")
             .required(true)
             .num_args(1..)
-            .help("Keys: any text, also with / or %")
+            .help("Keys: any text; / and % need no escaping")
     };
     let flag =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let get = Command::new("get")
-        .about("Print the value of an entry, byte for byte; exit code 1 if there is none")
+        .about("Print the value of an entry, byte for byte; exit code 1 if it does not exist")
         .arg(namespace())
         .arg(key())
-        .arg(flag("raw", "Print a value that is a JSON string as the text it stands for"))
+        .arg(flag("raw", "Print a JSON string as plain text, without quotes and escapes"))
         .arg(
-            flag("metadata", "Print what is known about the entry instead: TTL, tags, version, size, reads")
+            flag("metadata", "Print the metadata instead of the value: TTL, tags, version, size, reads")
                 .conflicts_with("raw"),
         )
-        .arg(flag("fresh", "Ask the shard, not a copy in the service's memory"))
+        .arg(flag("fresh", "Read from the shard, not from the copy in the service's memory"))
         .after_help(
             "Examples:\n  sidecache get users user_1\n  sidecache get pages 'index.html?lang=de' --raw > page.html\n  \
              sidecache get users user_1 --metadata",
         );
-    // Who knows the interface says its verbs.
+    // The aliases `put` and `delete` are for people who know the HTTP methods.
     let set = Command::new("set")
         .alias("put")
         .about("Store an entry")
@@ -63,22 +67,22 @@ pub fn commands() -> [Command; 4] {
             Arg::new("value")
                 .value_name("VALUE")
                 .allow_negative_numbers(true)
-                .help("JSON; standard input where it is absent or -"),
+                .help("The value as JSON; read from standard input if it is absent or -"),
         )
-        .arg(flag("string", "Take the value as text, not as JSON"))
+        .arg(flag("string", "The value is plain text: store it as a JSON string"))
         .arg(
             Arg::new("ttl")
                 .long("ttl")
                 .value_name("TIME")
                 .value_parser(quantity::parse_ttl)
-                .help("How long it lives: 90 (seconds), 5m, 1h30m [default: as the namespace says]"),
+                .help("Time to live: 90 (seconds), 5m, 1h30m [default: the namespace's default TTL]"),
         )
         .arg(
             Arg::new("tag")
                 .long("tag")
                 .value_name("TAG")
                 .action(ArgAction::Append)
-                .help("A tag by which it can be flushed; can be given several times"),
+                .help("A tag, to flush the entry by; can be given several times"),
         )
         .after_help(
             "Examples:\n  sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff\n  \
@@ -87,12 +91,14 @@ pub fn commands() -> [Command; 4] {
         );
     let del = Command::new("del")
         .alias("delete")
-        .about("Delete entries; exit code 1 if one of them is not there")
+        .about("Delete entries; exit code 1 if one of them does not exist")
         .arg(namespace())
         .arg(keys())
-        .after_help("Examples:\n  sidecache del users user_1 user_2\n\nMany at once: sidecache flush");
+        .after_help(
+            "Examples:\n  sidecache del users user_1 user_2\n\nTo delete many entries, use `sidecache flush`.",
+        );
     let mget = Command::new("mget")
-        .about("Print several entries; exit code 1 if one of them is not there")
+        .about("Print several entries; exit code 1 if one of them does not exist")
         .arg(namespace())
         .arg(keys())
         .after_help("Examples:\n  sidecache mget users user_1 user_2\n  sidecache mget users user_1 user_2 --json");
@@ -125,7 +131,7 @@ struct EntryDocument<'a> {
     namespace: &'a str,
     key: &'a str,
     found: bool,
-    /// As in the results of `mget`: absent where it is not.
+    /// Absent if false, as in the results of `mget`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,8 +144,7 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
     if key == STATISTICS {
         return Err(Failure::usage(format!(
-            "the key {STATISTICS} is reserved, as its address is that of the statistics, which \
-             `sidecache stats {namespace}` shows"
+            "the key {STATISTICS} is reserved; to see the namespace's statistics, use `sidecache stats {namespace}`"
         )));
     }
     let Session { service, screen } = session;
@@ -163,7 +168,10 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return screen.document(&EntryDocument { namespace, key, found: true, stale, value, metadata });
     }
     if answer.is_stale {
-        note("sidecache: stale: its shard is away, and the value may since have changed, expired or been deleted");
+        note(
+            "sidecache: stale: the entry's shard does not answer; the value may have changed, expired or been \
+             deleted since",
+        );
     }
     if wants_metadata {
         let metadata: Metadata = serde_json::from_str(metadata.get())
@@ -172,7 +180,7 @@ pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     }
     let string = matches.get_flag("raw").then(|| serde_json::from_str::<String>(value.get()).ok()).flatten();
     screen.raw(string.as_deref().unwrap_or(value.get()).as_bytes())?;
-    // For eyes; a file gets the bytes and no more.
+    // A terminal needs the end of the line; a file gets exactly the value's bytes.
     if screen.is_terminal { screen.line("") } else { Ok(()) }
 }
 
@@ -231,7 +239,7 @@ pub fn set(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     screen.line(if created { "created" } else { "replaced" })
 }
 
-/// The JSON of the value to be stored, without the space around it.
+/// The value to store, as JSON without white space around it.
 fn value(matches: &ArgMatches) -> Result<String, Failure> {
     let given = matches.get_one::<String>("value").filter(|value| *value != "-");
     let text = match given {
@@ -239,7 +247,7 @@ fn value(matches: &ArgMatches) -> Result<String, Failure> {
         None => {
             let mut stdin = io::stdin().lock();
             if stdin.is_terminal() {
-                note("sidecache: reading the value from here; Ctrl-D on a line of its own ends it");
+                note("sidecache: type the value, then press Ctrl-D on an empty line");
             }
             let mut bytes = Vec::new();
             let read = stdin.read_to_end(&mut bytes);
@@ -255,22 +263,22 @@ fn value(matches: &ArgMatches) -> Result<String, Failure> {
         Err(error) => {
             let place = if given.is_some() { "VALUE" } else { "standard input" };
             Err(Failure::usage(format!(
-                "{place} is no JSON ({error}); text needs quotes inside the shell's, as in '\"text\"', or --string"
+                "{place} is not valid JSON ({error}); to store text, use --string, or JSON quotes as in '\"text\"'"
             )))
         }
     }
 }
 
-/// What became of a key.
+/// The result of `del` for one key.
 #[derive(Serialize)]
 struct Deleted {
     deleted: bool,
-    /// The service's code, or `no_answer`, or `not_tried`.
+    /// The service's error code, or `no_answer`, or `not_tried`.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-/// In the order of the keys.
+/// A map that is serialised in the order of its keys in the slice.
 struct InOrder<'a, T>(&'a [(&'a str, T)]);
 
 impl<T: Serialize> Serialize for InOrder<'_, T> {
@@ -292,7 +300,7 @@ struct DeletedDocument<'a> {
     errors: usize,
 }
 
-/// The keys of the command line, each once.
+/// The keys of the command line, without duplicates.
 fn keys(matches: &ArgMatches) -> Vec<&str> {
     let mut seen = std::collections::HashSet::new();
     let keys = matches.get_many::<String>("keys").into_iter().flatten().map(String::as_str);
@@ -318,7 +326,7 @@ pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
                 if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
                     worst = Some(failure);
                 }
-                // Nothing else will be heard from there; what was done before is told.
+                // The service did not answer: stop, and report the keys that were tried.
                 if !is_heard {
                     break;
                 }
@@ -349,7 +357,7 @@ pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         [] => Ok(()),
         [key] => Err(absent(namespace, key)),
         [key, ..] => {
-            let text = format!("no entry {key:?} in {namespace}, nor {} other keys", missing.len() - 1);
+            let text = format!("{} keys have no entry in {namespace}; the first is {key:?}", missing.len());
             Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
         }
     }
@@ -421,7 +429,8 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
         let rows = results.iter().map(row).collect();
         if !stale.is_empty() {
             note(&format!(
-                "sidecache: stale: {}: shards are away, and these values may since have changed, expired or been deleted",
+                "sidecache: stale: {}: shards do not answer; these values may have changed, expired or been deleted \
+                 since",
                 stale.join(", ")
             ));
         }
@@ -443,7 +452,8 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
             Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
         }
         (errors, _) => {
-            let text = format!("{errors} keys could not be read; `sidecache cluster` shows which shard is away");
+            let text =
+                format!("{errors} keys could not be read; `sidecache cluster` shows which shard does not answer");
             Err(Failure::new(Exit::Failed, text))
         }
     }

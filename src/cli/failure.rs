@@ -1,4 +1,4 @@
-//! How a command ends without what was asked for: a line for people, and an exit code for programs.
+//! How a command fails: a line for people, and an exit code for programs.
 
 use std::fmt::Display;
 use std::io;
@@ -11,41 +11,41 @@ use crate::config;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Done = 0,
-    /// No such entry, namespace or job, or the answer to a question was no.
+    /// No such entry, namespace or job, or the user did not confirm.
     NotFound = 1,
     /// The command line or a setting is wrong.
     Usage = 2,
-    /// Nothing was asked: there is nobody to ask.
+    /// The service, a shard or the database cannot be reached, or a response cannot be read.
     Unreachable = 3,
     /// The request was refused (4xx).
     Refused = 4,
-    /// The service, or what is behind it, failed (5xx); nothing was changed, or as much as the text says.
+    /// The service, a shard or the database failed (5xx). Nothing was changed, except for what the message says.
     Failed = 5,
-    /// A change was sent, and nobody knows whether it happened.
+    /// A change was sent, and it is unknown whether it happened.
     Unknown = 6,
-    /// What was asked for was done, but for telling it.
+    /// The command was carried out, but its output could not be written.
     Unwritten = 7,
 }
 
-/// The same for `--help`.
+/// The exit codes as `--help` shows them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  no such entry, namespace or job, or not confirmed; `serve`: the service could not run
   2  the command line or a setting is wrong
-  3  the service cannot be reached
-  4  the service refused (4xx)
+  3  the service cannot be reached; `check-config`, `migrate`: a shard or the database
+  4  the service refused the request (4xx)
   5  the service or a shard failed (5xx)
   6  a change was sent, and it is unknown whether it happened
-  7  what was asked for was done, and the output could not be written";
+  7  the command was carried out, but its output could not be written";
 
-/// Why a command ended.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// One line; empty where everything has been said.
+    /// One line; empty if there is nothing more to say.
     text: String,
-    /// As the service has it, where it answered.
+    /// The service's error code, if it sent one.
     code: Option<String>,
     request_id: Option<String>,
 }
@@ -69,7 +69,7 @@ impl Failure {
         Self::new(Exit::Usage, text)
     }
 
-    /// Ends with `exit`, all being said.
+    /// Ends the command with `exit` and without a message.
     pub fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
     }
@@ -82,7 +82,7 @@ impl Failure {
         Self { request_id: Some(id.to_owned()), ..self }
     }
 
-    /// With something else that is to be told.
+    /// Adds something to the message.
     pub fn and(self, text: &str) -> Self {
         Self { text: format!("{}; {text}", self.text), ..self }
     }
@@ -92,17 +92,17 @@ impl Failure {
         self.code.as_deref() == Some(code)
     }
 
-    /// The code of the service, where it answered with one.
+    /// The service's error code, if it sent one.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
 
-    /// The line to be written to stderr; `None` where all is said.
+    /// The line for stderr; `None` if there is no message.
     pub fn shown(&self, json: bool) -> Option<String> {
         if self.text.is_empty() {
             return None;
         }
-        // Part of it may come from somebody else, and is not to move the cursor.
+        // Parts of the text come from other programs. Their control characters must not move the cursor.
         let text: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if json {
             let document = Document {
@@ -118,13 +118,16 @@ impl Failure {
     }
 }
 
-/// Of writing to standard output, where nothing else is said.
+/// An error of writing to standard output. Other I/O errors are converted where they happen.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // Whoever reads has seen enough.
+            // The reader closed the pipe, as `head` does.
             io::ErrorKind::BrokenPipe => Self::silent(Exit::Done),
-            _ => Self::new(Exit::Unwritten, format!("it is done, but the output cannot be written: {error}")),
+            _ => Self::new(
+                Exit::Unwritten,
+                format!("the command was carried out, but the output cannot be written: {error}"),
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `flush`: deletes what is selected, after it was told how much that is.
+//! The command `flush`: counts the selected entries, asks for confirmation, and deletes them.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -15,14 +15,15 @@ use super::{Session, asking, namespace, selected, selection, text, yes};
 
 pub fn command() -> Command {
     let command = Command::new("flush")
-        .about("Delete all entries of a namespace, or those that a pattern or tag selects")
+        .about("Delete all entries of a namespace, or those that match a pattern or have a tag")
         .arg(namespace())
-        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Only count them"))
+        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Count the entries, delete nothing"))
         .arg(yes())
         .after_help(
             "Examples:\n  sidecache flush users --pattern 'user_*' --dry-run\n  sidecache flush users --tag staff\n  \
-             sidecache flush users --yes\n\nOn a terminal it counts and asks first. The pattern is a glob as in Redis.\nA flush that takes \
-             longer than a request may goes on as a job, which Ctrl-C does not end: see `sidecache jobs`.",
+             sidecache flush users --yes\n\nOn a terminal, the command counts the entries and asks before it deletes \
+             them. The pattern is a glob as in Redis.\nA flush that takes longer than the request timeout of the \
+             service continues as a job. Ctrl-C does not stop the job: see `sidecache jobs`.",
         );
     asking(selection(command))
 }
@@ -66,10 +67,10 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return screen.line(&format!("{} of {what} would be deleted", entries(matched)));
     }
     if !matches.get_flag("yes") {
-        expect_a_person("look first with --dry-run")?;
+        expect_a_person("count the entries first with --dry-run")?;
         let matched = count(service, namespace, &query)?;
         if matched == 0 {
-            // Nobody has to decide about nothing.
+            // There is nothing to delete, so do not ask.
             if screen.json {
                 return screen.document(&document(false, Flushed { deleted_count: 0, matched_count: None }));
             }
@@ -82,7 +83,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     bar.finish_and_clear();
     let answer = flushed?;
     let flushed = if answer.is_accepted {
-        // It takes longer than a request may: it goes on as a job.
+        // The flush takes longer than the request timeout: it continues as a job.
         let job: Job = answer.parse(service)?;
         Flushed { deleted_count: jobs::wait(service, &job.id)?.deleted()?, matched_count: None }
     } else {
@@ -109,31 +110,32 @@ fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u
     let counted = service.send(&Method::DELETE, &with_query(&cache_path(namespace), &query), &[], Vec::new());
     bar.finish_and_clear();
     let counted: Flushed = counted?.parse(service)?;
-    let unclear = || Failure::new(Exit::Refused, "the service does not count; it may be older than this program");
+    let unclear = || Failure::new(Exit::Refused, "the service sent no count; it may be older than this program");
     counted.matched_count.ok_or_else(unclear)
 }
 
-/// Makes sure of a terminal, before anything is counted for a question. `otherwise` is what can be done without one.
+/// Checks that there is a terminal, before anything is counted for a question. `otherwise` says what the user can do
+/// without a terminal.
 ///
 /// # Errors
-/// There is nobody to ask.
+/// There is no terminal.
 pub fn expect_a_person(otherwise: &str) -> Result<(), Failure> {
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
         return Ok(());
     }
-    Err(Failure::usage(format!("nobody can be asked here whether to delete: say --yes, or {otherwise}")))
+    Err(Failure::usage(format!("cannot ask for confirmation without a terminal: add --yes, or {otherwise}")))
 }
 
-/// Asks the person at the terminal, and takes nothing for a yes but a yes.
+/// Asks the user on the terminal. Only `y` and `yes` confirm.
 ///
 /// # Errors
-/// The answer was no.
+/// The user did not confirm.
 pub fn confirm(question: &str) -> Result<(), Failure> {
     let mut answer = String::new();
     let mut stderr = io::stderr();
     let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
     let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
-    answered.map_err(|error| Failure::usage(format!("the terminal cannot be asked ({error}): say --yes")))?;
+    answered.map_err(|error| Failure::usage(format!("cannot ask on the terminal ({error}): add --yes")))?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new(Exit::NotFound, "not confirmed; nothing was deleted")),

@@ -1,4 +1,5 @@
-//! `jobs`: flushes and deletions of namespaces that outlive their requests, and waiting for one.
+//! The command `jobs`: shows jobs, waits for them and cancels them. A job is a flush, or the deletion of a namespace,
+//! that continues after its request.
 
 use std::sync::mpsc;
 use std::thread;
@@ -17,31 +18,30 @@ use super::{Session, asking, runtime, text};
 
 const PATH: &str = "/api/v1/jobs";
 
-/// How often a job is looked at.
+/// How often the state of a job is read.
 const POLL: Duration = Duration::from_millis(250);
 
-/// So many looks in a row may fail: the instance may be away for a moment, and another may answer.
+/// Waiting ends after this many failed reads in a row. During a short outage, another instance may answer.
 const MOST_FAILURES: u32 = 40;
 
 pub fn command() -> Command {
-    let id = || Arg::new("id").value_name("ID").required(true).help("Job");
-    let list = Command::new("list").about("Show the jobs of all instances; the same as no word at all");
-    let wait =
-        Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait until it ends, with a progress bar");
-    let show = Command::new("show").about("Show how far a job is").arg(id()).arg(wait);
+    let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");
+    let list = Command::new("list").about("Show the jobs of all instances (the default)");
+    let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait until the job ends");
+    let show = Command::new("show").about("Show a job and its progress").arg(id()).arg(wait);
     let cancel = Command::new("cancel").about("Cancel a job; what it has deleted stays deleted").arg(id());
     let command = Command::new("jobs")
-        .about("Show or cancel flushes and deletions of namespaces that outlive their requests")
+        .about("Show or cancel jobs: flushes and deletions of namespaces that continue after their request")
         .subcommand_value_name("COMMAND")
         .subcommands([list, show, cancel].map(asking))
         .after_help(
             "Examples:\n  sidecache jobs\n  sidecache jobs show 0f31c8f1b2a49d77-000001 --wait\n  \
-             sidecache jobs cancel 0f31c8f1b2a49d77-000001\n\nA job is shown until an hour after its end.",
+             sidecache jobs cancel 0f31c8f1b2a49d77-000001\n\nA job is shown until one hour after it ended.",
         );
     asking(command)
 }
 
-/// A job, as the service tells of it.
+/// A job, as the service describes it.
 #[derive(Deserialize, Serialize)]
 pub struct Job {
     pub id: String,
@@ -81,7 +81,6 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn path(id: &str) -> String {
-    // An id has dashes, which stay as they are.
     format!("{PATH}/{}", encoded(id))
 }
 
@@ -92,7 +91,7 @@ fn list(session: &mut Session) -> Result<(), Failure> {
         return screen.document(&listed);
     }
     let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let columns = [left("job"), left("state"), left("deletes"), right("deleted"), right("of about"), left("started")];
+    let columns = [left("job"), left("state"), left("deletes"), right("deleted"), right("estimate"), left("started")];
     let rows = listed.jobs.into_iter().map(|job| {
         let estimate = job.estimate.map_or("-".to_owned(), quantity::number);
         let target = job.target();
@@ -110,7 +109,7 @@ fn show(session: &mut Session, id: &str, may_wait: bool) -> Result<(), Failure> 
     let target = job.target();
     let mut fields = vec![("job", job.id), ("state", job.state), ("deletes", target)];
     fields.push(("deleted", quantity::number(job.done)));
-    fields.extend(job.estimate.map(|estimate| ("of about", quantity::number(estimate))));
+    fields.extend(job.estimate.map(|estimate| ("estimate", quantity::number(estimate))));
     fields.push(("started", job.started_at));
     fields.extend(job.ended_at.map(|ended| ("ended", ended)));
     let error = job.result.and_then(|result| Some(format!("{} ({})", result.error?, result.code?)));
@@ -126,17 +125,17 @@ fn cancel(session: &mut Session, id: &str) -> Result<(), Failure> {
     }
     let deleted = entries(job.done);
     screen.line(&match &*job.state {
-        "running" => format!("{id} was asked to stop; {deleted} deleted so far"),
+        "running" => format!("{id} is being cancelled; {deleted} deleted so far"),
         state => format!("{id} is {state}; {deleted} deleted"),
     })
 }
 
-/// Waits for the end of a job, with a progress bar. Ctrl-C ends the waiting, not the job.
+/// Waits for a job to end, and shows a progress bar. Ctrl-C ends the waiting, not the job.
 ///
 /// # Errors
-/// The job cannot be asked for, or the waiting was ended.
+/// The state of the job cannot be read, or Ctrl-C ended the waiting.
 pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
-    let later = || format!("`sidecache jobs show {id} --wait` shows it, `sidecache jobs cancel {id}` ends it");
+    let later = || format!("`sidecache jobs show {id} --wait` waits for it, `sidecache jobs cancel {id}` cancels it");
     let interrupted = on_interrupt()?;
     let (mut shown, mut has_estimate, mut failures) = (bar("deleting", None, true), false, 0);
     let ended = loop {
@@ -157,12 +156,12 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
             Err(failure) => {
                 failures += 1;
                 if failures >= MOST_FAILURES {
-                    break Err(failure.and(&format!("it may go on as the job {id}: {}", later())));
+                    break Err(failure.and(&format!("job {id} may still be running: {}", later())));
                 }
             }
         }
         if interrupted.recv_timeout(POLL).is_ok() {
-            let text = format!("it goes on as the job {id}: {}", later());
+            let text = format!("job {id} is still running: {}", later());
             break Err(Failure::new(Exit::Unknown, text));
         }
     };
@@ -170,24 +169,24 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
     ended
 }
 
-/// Hears of Ctrl-C, which from now on does not end the process.
+/// Receives Ctrl-C. From now on, Ctrl-C does not end the process.
 fn on_interrupt() -> Result<mpsc::Receiver<()>, Failure> {
     let (sender, receiver) = mpsc::channel();
     let runtime = runtime()?;
     let signal =
         runtime.block_on(async { tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) });
     let mut signal =
-        signal.map_err(|error| Failure::new(Exit::Failed, format!("the system gives no signals: {error}")))?;
+        signal.map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for Ctrl-C: {error}")))?;
     thread::spawn(move || {
         runtime.block_on(signal.recv());
-        // Nobody waits any more once the job has ended.
+        // The receiver is gone once the job has ended.
         let _ = sender.send(());
     });
     Ok(receiver)
 }
 
 impl Job {
-    /// The namespace, and what is selected of it.
+    /// The namespace and the selected part of it, in words.
     fn target(&self) -> String {
         match (&self.pattern, &self.tag) {
             _ if self.kind == "delete_namespace" => format!("the namespace {}", self.namespace),
@@ -197,10 +196,10 @@ impl Job {
         }
     }
 
-    /// How many entries a job that has ended deleted.
+    /// How many entries the job deleted.
     ///
     /// # Errors
-    /// It failed or was cancelled.
+    /// The job failed, was cancelled, or has not ended.
     pub fn deleted(self) -> Result<u64, Failure> {
         let Some(JobResult { success, deleted_count, error, code }) = self.result else {
             return Err(Failure::new(Exit::Unknown, format!("the job {} has not ended", self.id)));
@@ -209,7 +208,7 @@ impl Job {
             return Ok(deleted_count);
         }
         let what = error.unwrap_or_else(|| "The job was cancelled".to_owned());
-        let text = format!("{what}; {} were deleted all the same", entries(deleted_count));
+        let text = format!("{what}; {} had been deleted by then", entries(deleted_count));
         let exit = if code.as_deref() == Some("outcome_unknown") { Exit::Unknown } else { Exit::Failed };
         let failure = Failure::new(exit, text);
         Err(match code {

@@ -1,4 +1,4 @@
-//! `keys`: the live keys of a namespace, a line each, as the pages come.
+//! The command `keys`: lists the live keys of a namespace, one per line. It reads and prints them page by page.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +10,19 @@ use super::screen::bar;
 use super::service::{cache_path, with_query};
 use super::{Session, asking, count, namespace, selected, selection, text};
 
-/// Keys of a page, which is the most that the service gives.
+/// Keys per page: the most that the service returns at once.
 const PAGE: u64 = 1000;
 
 pub fn command() -> Command {
     let command = Command::new("keys")
-        .about("List the live keys of a namespace, a line each")
+        .about("List the live keys of a namespace, one per line")
         .arg(namespace())
-        .arg(count("limit").help("At most so many"))
+        .arg(count("limit").help("List at most N keys"))
         .after_help(
             "Examples:\n  sidecache keys users --pattern 'user_*' --limit 10\n  \
-             sidecache keys users --json | jq -r .key\n\nNo key has a line break in it. A key that lives throughout is \
-             listed exactly once. Where a shard does not answer, the keys of the others are listed, and it ends with 5.",
+             sidecache keys users --json | jq -r .key\n\nA key contains no line breaks. A key that exists during the \
+             whole listing is listed exactly once. If a shard does not answer, the keys of the other shards are \
+             listed and the exit code is 5.",
         );
     asking(selection(command))
 }
@@ -31,7 +32,7 @@ struct Page {
     size: u64,
     keys: Vec<String>,
     cursor: Option<String>,
-    /// Shards whose keys are missing; absent where none are.
+    /// Shards whose keys are missing; absent if all shards answered.
     #[serde(default)]
     missing_shards: Vec<String>,
 }
@@ -48,7 +49,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let mut left = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
     let mut cursor: Option<String> = None;
-    // How many a pattern will select, nobody knows.
+    // Created with the first page, which tells how many keys there are. With a pattern or tag the total is unknown.
     let mut progress = None;
     let mut missing = BTreeSet::new();
     loop {
@@ -78,12 +79,12 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// The failure of a list that is not whole, where these shards did not answer.
+/// The failure for an incomplete list; the shards in `missing` did not answer.
 pub fn partial(missing: &BTreeSet<String>, meaning: &str) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let text = format!("partial: these shards do not answer: {names}; {meaning} (`sidecache cluster` tells more)");
+    let text = format!("partial: these shards do not answer: {names}; {meaning} (see `sidecache cluster`)");
     Err(Failure::new(Exit::Failed, text))
 }

@@ -1,4 +1,4 @@
-//! `migrate`: brings the database's schema up to date, before the service does.
+//! The command `migrate`: runs the database migrations without starting the service.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{answering, quantity, runtime, settings};
 use crate::config::{Config, Settings};
 use crate::database::{Database, Error, Step};
 
-/// How often a database that is away is asked again.
+/// Pause between two attempts to reach the database.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub fn command() -> Command {
@@ -21,14 +21,14 @@ pub fn command() -> Command {
         .value_name("TIME")
         .value_parser(quantity::parse_wait)
         .default_value("30s")
-        .help("How long a database that is away is waited for, the migrations included");
+        .help("Longest time to wait for the database and to run the migrations");
     let command = Command::new("migrate")
-        .about("Bring the database's schema up to date, and say what was done")
+        .about("Run the pending database migrations, and list them")
         .arg(wait)
         .after_help(
-            "Examples:\n  sidecache migrate --database-url postgres://cache@db/sidecache --wait 2m\n\nThe service does the same \
-             when it starts; instances take turns. Ends with 3 if the database cannot be reached in time, and with 5 \
-             if it dislikes a migration.",
+            "Examples:\n  sidecache migrate --database-url postgres://cache@db/sidecache --wait 2m\n\nThe service also \
+             runs pending migrations when it starts; instances take turns. Exit code: 3 if the database cannot be \
+             reached in time, 5 if a migration fails.",
         );
     answering(command).defer(settings::flags)
 }
@@ -42,9 +42,9 @@ struct StepDocument {
 #[derive(Serialize)]
 struct MigrateDocument {
     database: &'static str,
-    /// The version that the schema has now.
+    /// The version of the schema after the run.
     version: i64,
-    /// What it did not have before.
+    /// The migrations that this run applied.
     applied: Vec<StepDocument>,
 }
 
@@ -73,7 +73,7 @@ pub fn run(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Res
     screen.flush()
 }
 
-/// The steps that the schema had taken before, and those it has taken now.
+/// The migrations that were applied before this run, and all that are applied now.
 async fn migrate(config: &Config, wait: Duration) -> Result<(Vec<Step>, Vec<Step>), Error> {
     let deadline = Instant::now() + wait;
     let database = Database::new(&config.database);
@@ -108,7 +108,7 @@ fn failed(error: &Error, wait: Duration) -> Failure {
         true => Failure::new(
             Exit::Unreachable,
             format!(
-                "the database cannot be used within {}: {error}; see database_url in `sidecache print-config`",
+                "the database was not usable within {}: {error}; see database_url in `sidecache print-config`",
                 humantime::format_duration(wait)
             ),
         ),

@@ -1,8 +1,8 @@
-//! The command line: the service itself, and commands that ask one.
+//! The command line: it starts the service, or runs a command that calls a running service.
 //!
-//! One file a noun. A command is built (`command`), runs (`run`), and ends with a [`Failure`] or without;
-//! what it says goes to a [`Screen`], what it asks to a [`Service`]. None of them has an asynchronous runtime but for those
-//! that look at databases and shards themselves.
+//! One file for each noun. `command` describes a command to clap. `run` runs it, and returns an error as a
+//! [`Failure`]. A command writes its output to a [`Screen`] and sends its requests through a [`Service`]. Only
+//! commands that connect to databases and shards themselves, or that wait for Ctrl-C, use an asynchronous runtime.
 
 mod cluster;
 mod completions;
@@ -38,30 +38,31 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 const EXAMPLES: &str = "\
 Examples:
-  sidecache                                    serve on 127.0.0.1:8080, embedded store
+  sidecache                                    run the service on 127.0.0.1:8080, with the embedded store
   sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 1h
   sidecache get users user_1 | jq .name
   sidecache flush users --pattern 'user_*' --dry-run
   sidecache stats users --watch
-  sidecache --help                             all settings of the service, too
+  sidecache --help                             show this help with all settings of the service
 
-Settings come from the defaults, the --config file, the environment and the flags; the later wins.";
+Settings come from the defaults, then the --config file, then the environment, then the flags.
+A later source overrides an earlier one.";
 
-/// What the command line asks for.
+/// What is left to do after [`start`].
 pub enum Start {
     /// Run the service.
     Serve(Box<Config>),
-    /// It was a command, and is done.
+    /// Nothing: the command has ended. Exit with this code.
     Ended(ExitCode),
 }
 
-/// Whom a command asks, and where it answers.
+/// The service that a command calls, and the screen that it writes to.
 struct Session {
     service: Service,
     screen: Screen,
 }
 
-/// Reads the command line and does what it says, but for running the service.
+/// Reads the command line and runs its command. Running the service is left to the caller.
 pub fn start() -> Start {
     let json = std::env::args_os().any(|word| word == "--json");
     let failure = match run() {
@@ -75,7 +76,7 @@ pub fn start() -> Start {
     Start::Ended(ExitCode::from(failure.exit as u8))
 }
 
-/// A line for the person, beside the answer; whoever has closed stderr does not want it.
+/// Writes a line to stderr. Errors are ignored: a caller that closed stderr does not want the line.
 fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -89,7 +90,7 @@ fn run() -> Result<Option<Box<Config>>, Failure> {
         None => ("serve", None),
         Some((name, sub)) => (name, Some(sub)),
     };
-    // What stands in front of the command's name is known to no command but those that ask.
+    // clap accepts these options in front of any command. Refuse them where the command does not use them.
     let strange: &[&str] = match name {
         "serve" => &["url", "timeout", "json"],
         "check-config" | "print-config" | "migrate" | "completions" => &["url", "timeout"],
@@ -97,7 +98,8 @@ fn run() -> Result<Option<Box<Config>>, Failure> {
     };
     for option in strange {
         if matches.value_source(option) == Some(clap::parser::ValueSource::CommandLine) {
-            let text = format!("--{option}: is for commands that ask a service, not for `{name}`");
+            let text =
+                format!("--{option}: `{name}` does not take this option; it is for commands that call a service");
             return Err(Failure::usage(text));
         }
     }
@@ -117,14 +119,13 @@ fn run() -> Result<Option<Box<Config>>, Failure> {
     Ok(None)
 }
 
-/// The commands that ask a service.
+/// Runs a command that calls a service.
 fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Result<(), Failure> {
     if let Some(setting) = levels.first().and_then(|top| settings::any(top)) {
-        let text =
-            format!("{setting}: is a setting of the service, which `{name}` only asks; name the service with --url");
+        let text = format!("{setting}: `{name}` takes no settings of the service; it calls the service at --url");
         return Err(Failure::usage(text));
     }
-    // What is given behind the command's name wins, then what stands in front of it.
+    // An option after the command's name overrides one before it, and both override the environment.
     let option = given::<String>(levels, "url").map(|url| (url, "--url"));
     let url = option.or_else(|| Some((std::env::var(URL_VARIABLE).ok()?, URL_VARIABLE)));
     let (url, origin) = url.filter(|(url, _)| !url.is_empty()).unwrap_or((DEFAULT_URL.to_owned(), "--url"));
@@ -143,14 +144,14 @@ fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Resu
         "namespaces" => namespaces::run(&mut session, sub),
         _ => cluster::run(&mut session),
     };
-    // What was written before a failure is to be seen as well.
+    // Also after a failure: show the output that was written before it.
     let flushed = session.screen.flush();
     ended.and(flushed)
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was given in front of the command's name, behind it, and behind a word of its own.
+/// The matches of each level, in this order: before the command's name, after it, and after its subcommand's name.
 fn levels(top: &ArgMatches) -> Vec<&ArgMatches> {
     std::iter::successors(Some(top), |matches| matches.subcommand().map(|(_, sub)| sub)).collect()
 }
@@ -159,53 +160,54 @@ fn given<T: Clone + Send + Sync + 'static>(levels: &[&ArgMatches], name: &str) -
     levels.iter().rev().find_map(|matches| matches.try_get_one::<T>(name).ok().flatten().cloned())
 }
 
-/// For those few that wait for more than one answer at a time.
+/// A runtime for the few commands that need asynchronous code.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| Failure::new(Exit::Failed, format!("the system gives no event queue: {error}")))
+    built.map_err(|error| Failure::new(Exit::Failed, format!("cannot start the asynchronous runtime: {error}")))
 }
 
-/// What every command takes that asks a service.
+/// Adds the options of every command that calls a service.
 fn asking(command: Command) -> Command {
     const HEADING: &str = "Service";
-    // The variable is read apart: as clap's own it would be taken for given in two places.
+    // `ask` reads the variable. If clap read it, the option would count as given at both levels, and a `--url` before
+    // the command's name would lose to the variable.
     let url = Arg::new("url")
         .long("url")
         .value_name("URL")
-        .help(format!("The service to ask [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"))
+        .help(format!("URL of the service [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"))
         .help_heading(HEADING);
     let timeout = Arg::new("timeout")
         .long("timeout")
         .value_name("TIME")
         .value_parser(quantity::parse_wait)
-        .help("Longest wait for a connection, and then for an answer: 500ms, 5s [default: 10s]")
+        .help("Timeout for connecting, and again for the response: 500ms, 5s [default: 10s]")
         .help_heading(HEADING);
     answering(command.arg(url).arg(timeout))
 }
 
-/// What every command takes that answers.
+/// Adds `--json`, which every command with output takes.
 fn answering(command: Command) -> Command {
     let json = Arg::new("json")
         .long("json")
         .action(ArgAction::SetTrue)
-        .help("Answer in JSON, for programs")
+        .help("Print JSON, for programs")
         .help_heading("Output");
     command.arg(json)
 }
 
-/// The namespace, the first word of most commands.
+/// The namespace: the first argument of most commands.
 fn namespace() -> Arg {
     let text = clap::builder::NonEmptyStringValueParser::new();
     Arg::new("namespace").value_name("NS").required(true).value_parser(text).help("Namespace")
 }
 
-/// What selects keys.
+/// Adds the options that select keys.
 fn selection(command: Command) -> Command {
     let pattern = Arg::new("pattern")
         .long("pattern")
         .value_name("GLOB")
         .allow_hyphen_values(true)
-        .help("Only keys that match: * any text, ? a character, [abc] one of them, \\ escapes");
+        .help("Only keys that match: * is any text, ? one character, [abc] one of these, \\ escapes the next");
     let tag = Arg::new("tag")
         .long("tag")
         .value_name("TAG")
@@ -215,19 +217,19 @@ fn selection(command: Command) -> Command {
     command.arg(pattern).arg(tag)
 }
 
-/// The one of them that was given, as a parameter.
+/// The option of [`selection`] that was given, as a query parameter.
 fn selected(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
     let one = |name: &'static str| matches.get_one::<String>(name).map(|value| (name, value.as_str()));
     one("pattern").into_iter().chain(one("tag")).collect()
 }
 
-/// The text of an argument that is required.
+/// The text of a required argument.
 fn text<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
 trait Flags {
-    /// Whether a flag was given, also where the command has no such flag.
+    /// Whether the flag was given; false if the command has no such flag.
     fn get_flag_or(&self, name: &str) -> bool;
 }
 
@@ -238,15 +240,15 @@ impl Flags for ArgMatches {
 }
 
 fn command() -> Command {
-    // Flags of settings are made when their command is asked for: most starts need one set of them.
+    // `defer` builds the settings' flags of a command only when that command is used.
     let serve = Command::new("serve")
-        .about("Run the service; the same as no command at all")
+        .about("Run the service (the default without a command)")
         .defer(settings::flags)
-        .after_help("Ends with 0 after SIGTERM or SIGINT, with 2 if a setting is wrong, with 1 if it cannot run.");
+        .after_help("Exit code: 0 after SIGTERM or SIGINT, 2 if a setting is wrong, 1 if the service cannot run.");
     let top = Command::new("sidecache")
         .bin_name("sidecache")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A cache sidecar: a namespaced cache over HTTP, on Redis shards or embedded")
+        .about("A cache sidecar: a namespaced cache over HTTP, on Redis shards or an embedded store")
         .after_help(format!("{EXAMPLES}\n\n{EXIT_CODES}"))
         .subcommand_value_name("COMMAND")
         .subcommand(serve)
@@ -263,16 +265,16 @@ fn command() -> Command {
     settings::flags(asking(top))
 }
 
-/// `--yes`, for what asks before it deletes.
+/// `--yes`, for commands that ask before they delete.
 fn yes() -> Arg {
     Arg::new("yes")
         .long("yes")
         .short('y')
         .action(ArgAction::SetTrue)
-        .help("Do not ask; needed where nobody can answer")
+        .help("Delete without asking; required if there is no terminal")
 }
 
-/// A number of things, at least one.
+/// An option that takes a count of at least 1.
 fn count(name: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..))
 }
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_is_called_as_a_setting() {
+    fn no_option_has_the_name_of_a_setting() {
         for setting in all_settings() {
             assert!(!["url", "timeout", "json"].contains(&&*setting.name), "{}", setting.name);
         }

@@ -1,4 +1,4 @@
-//! `namespaces`: policies and numbers of all namespaces, and changing a policy.
+//! The command `namespaces`: shows policies and statistics, and creates, changes or deletes a policy.
 
 use std::collections::BTreeSet;
 
@@ -24,13 +24,13 @@ pub fn command() -> Command {
         Arg::new("no-stats")
             .long("no-stats")
             .action(ArgAction::SetTrue)
-            .help("Policies alone, without asking for numbers")
+            .help("Show only the policies, without statistics")
     };
-    let list = Command::new("list").about("Show all namespaces; the same as no word at all").arg(policies_alone());
+    let list = Command::new("list").about("Show all namespaces (the default)").arg(policies_alone());
     let get = Command::new("get").about("Show the policy of a namespace").arg(namespace());
-    // Each option may also be called as its field of the policy.
+    // Each option has the name of its policy field as an alias.
     let set = Command::new("set")
-        .about("Create or change a policy; what is not named stays, or is the service's default in a new one")
+        .about("Create a policy, or change the given options of an existing one")
         .arg(namespace())
         .arg(
             Arg::new("ttl")
@@ -38,14 +38,14 @@ pub fn command() -> Command {
                 .alias("default-ttl")
                 .value_name("TIME")
                 .value_parser(quantity::parse_seconds)
-                .help("TTL of entries written without one: 90 (seconds), 5m; 0: they never expire"),
+                .help("TTL of entries that are written without a TTL: 90 (seconds), 5m; 0: they never expire"),
         )
         .arg(
             Arg::new("max-size-mb")
                 .long("max-size-mb")
                 .value_name("MIB")
                 .value_parser(value_parser!(u64))
-                .help("Quota in MiB; 0: none"),
+                .help("Quota in MiB; 0: no quota"),
         )
         .arg(
             Arg::new("eviction")
@@ -54,25 +54,23 @@ pub fn command() -> Command {
                 .value_name("POLICY")
                 .value_parser(["LRU", "LFU", "FIFO", "TTL", "NONE"])
                 .ignore_case(true)
-                .help("Who goes when the quota is reached; NONE refuses writes"),
+                .help("Which entries to evict when the quota is reached; NONE refuses writes instead"),
         )
         .arg(
             Arg::new("stale-if-error")
                 .long("stale-if-error")
                 .value_name("TIME")
                 .value_parser(quantity::parse_seconds)
-                .help("For how long past its time a copy may be answered while its shard is away; 0: never"),
+                .help("How long an outdated copy may be served while its shard does not answer; 0: never"),
         )
         .after_help(
-            "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nOnly what is \
-             named changes.",
+            "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nOptions that \
+             are not given keep their value. In a new policy they get the service's defaults.",
         );
-    let delete = Command::new("delete")
-        .about("Delete a policy, and all entries of the namespace with it")
-        .arg(namespace())
-        .arg(yes());
+    let delete =
+        Command::new("delete").about("Delete a policy and all entries of its namespace").arg(namespace()).arg(yes());
     let command = Command::new("namespaces")
-        .about("Show all namespaces with policy and numbers, or change a policy")
+        .about("Show all namespaces with their policies and statistics, or change a policy")
         .arg(policies_alone())
         .subcommand_value_name("COMMAND")
         .subcommands([list, get, set, delete].map(asking))
@@ -99,7 +97,7 @@ struct Policy {
     updated_at: String,
 }
 
-/// A namespace with its numbers, where they were asked for and known.
+/// A namespace with its statistics; `None` if they were not requested or could not be read.
 #[derive(Serialize)]
 struct Known {
     #[serde(flatten)]
@@ -125,7 +123,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
 fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let Listed { namespaces } = service.fetch(PATH)?;
-    let progress = bar("reading the numbers", Some(namespaces.len() as u64), true);
+    let progress = bar("reading statistics", Some(namespaces.len() as u64), true);
     let mut known = Vec::with_capacity(namespaces.len());
     let (mut failed, mut missing) = (None, BTreeSet::new());
     for policy in namespaces {
@@ -137,7 +135,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
                     missing.extend(stats.missing_shards.iter().cloned());
                     Some(stats)
                 }
-                // The next would fail as well, each at its deadline.
+                // Stop: the next requests would fail as well, each after its timeout.
                 Err(failure) => {
                     failed = Some(failure);
                     None
@@ -165,7 +163,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
     }
     match failed {
         Some(failure) => Err(failure),
-        None => partial(&missing, "what they hold is not counted"),
+        None => partial(&missing, "their entries are not counted"),
     }
 }
 
@@ -174,7 +172,7 @@ fn row(Known { policy, stats }: &Known, with_stats: bool) -> Vec<String> {
     row.extend(policy_cells(policy).map(|(_, value)| value));
     if with_stats {
         let cell = |of: &dyn Fn(&Stats) -> String| stats.as_ref().map_or_else(|| "?".to_owned(), of);
-        // What the shards that answer hold is the least that there is.
+        // If a shard did not answer, the number is a lower bound.
         let least = |stats: &Stats, shown: String| match stats.missing_shards.is_empty() {
             true => shown,
             false => format!("{shown} (partial)"),
@@ -211,7 +209,7 @@ fn get(session: &mut Session, namespace: &str) -> Result<(), Failure> {
     screen.fields(Side::Left, policy_cells(&policy).into_iter().chain(times).collect())
 }
 
-/// Fields that are absent stay, or take the service's default in a new policy.
+/// Absent fields keep their value. In a new policy they get the service's default.
 #[derive(Default, Serialize)]
 struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,7 +265,7 @@ fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let namespace = text(matches, "namespace");
     if !matches.get_flag_or("yes") {
-        expect_a_person(&format!("look first with `sidecache stats {namespace}`"))?;
+        expect_a_person(&format!("first see what it holds with `sidecache stats {namespace}`"))?;
         let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
         confirm(&format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))?;
     }
@@ -277,13 +275,13 @@ fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let answer = answer.map_err(|failure| match failure.is("namespace_not_found") {
         true => Failure::new(
             Exit::NotFound,
-            format!("{namespace} has no policy; `sidecache flush` deletes entries alone"),
+            format!("{namespace} has no policy; to delete only entries, use `sidecache flush`"),
         )
         .with_code("namespace_not_found"),
         false => failure,
     })?;
     let deleted_count = if answer.is_accepted {
-        // It takes longer than a request may: it goes on as a job.
+        // The deletion takes longer than the request timeout: it continues as a job.
         let job: Job = answer.parse(service)?;
         jobs::wait(service, &job.id)?.deleted()?
     } else {

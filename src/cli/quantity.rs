@@ -23,7 +23,7 @@ pub fn bytes(bytes: u64) -> String {
     }
     let mut amount = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // Not `1024.0 KiB`, which rounding would make of a little less than a MiB.
+    // Just below a MiB, rounding would give `1024.0 KiB`: use the next unit.
     while amount >= 1023.95 && unit + 1 < UNITS.len() {
         amount /= 1024.0;
         unit += 1;
@@ -31,7 +31,7 @@ pub fn bytes(bytes: u64) -> String {
     format!("{amount:.1} {}", UNITS[unit])
 }
 
-/// `12.3%` of a part between 0 and 1.
+/// `12.3%`, for a fraction between 0 and 1.
 pub fn percent(part: f64) -> String {
     format!("{:.1}%", part * 100.0)
 }
@@ -44,10 +44,10 @@ pub fn seconds(seconds: u64) -> String {
     }
 }
 
-/// A time as `90` (seconds), `5m` or `1h 30m`.
+/// Parses a time such as `90` (seconds), `5m` or `1h 30m`.
 ///
 /// # Errors
-/// It is none, with a text that says how one is written.
+/// Not a time. The message has examples of the format.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a time such as 90 (seconds), 5m or 1h30m, not {text:?}");
     match text.trim().parse::<u64>() {
@@ -56,10 +56,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The same in whole seconds.
+/// Parses a time in whole seconds.
 ///
 /// # Errors
-/// It is no time, or one with a part of a second.
+/// Not a time, or not a whole number of seconds.
 pub fn parse_seconds(text: &str) -> Result<u64, String> {
     let duration = parse_duration(text)?;
     match duration.subsec_nanos() {
@@ -68,25 +68,25 @@ pub fn parse_seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A TTL: whole seconds, at least one.
+/// Parses a TTL: whole seconds, at least one.
 ///
 /// # Errors
-/// It is none.
+/// Not a time, not a whole number of seconds, or 0.
 pub fn parse_ttl(text: &str) -> Result<u64, String> {
     match parse_seconds(text)? {
-        0 => Err("a TTL is at least a second; without one an entry lives as its namespace says".to_owned()),
+        0 => Err("a TTL is at least one second; without --ttl, the namespace's default TTL applies".to_owned()),
         seconds => Ok(seconds),
     }
 }
 
-/// A time to wait: more than none.
+/// Parses a time to wait, longer than 0 and at most a day.
 ///
 /// # Errors
-/// It is none.
+/// Not a time, or 0.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("expected more than no time".to_owned()),
-        // A day stands for ever here, and no clock overflows with it.
+        Duration::ZERO => Err("expected a time longer than 0".to_owned()),
+        // A day is long enough for any wait here, and too short to overflow a clock.
         wait => Ok(wait.min(Duration::from_secs(24 * 3600))),
     }
 }

@@ -1,4 +1,4 @@
-//! Where answers are shown: tables for people, JSON for programs, and what a terminal can do beyond.
+//! The output: tables for people, JSON for programs, and colours and progress bars for terminals.
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use serde::Serialize;
 
 use super::failure::Failure;
 
-/// How often a bar is drawn while nothing moves.
+/// How often a progress bar is redrawn while nothing changes.
 const TICK: Duration = Duration::from_millis(120);
 
-/// On which side of a column its cells stand: numbers to the right.
+/// The alignment of a column; numbers are aligned to the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Left,
     Right,
 }
 
-/// Standard output, and what is known of it.
+/// Standard output and its properties.
 pub struct Screen {
     out: BufWriter<StdoutLock<'static>>,
-    /// Whether programs read: JSON instead of tables.
+    /// Whether to print JSON instead of tables.
     pub json: bool,
-    /// Whether it is a terminal.
+    /// Whether standard output is a terminal.
     pub is_terminal: bool,
     is_coloured: bool,
     width: Option<u16>,
@@ -47,38 +47,40 @@ impl Screen {
     /// Writes bytes as they are.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.out.write_all(bytes)?)
     }
 
+    /// Writes a line.
+    ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn line(&mut self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(self.out, "{text}")?)
     }
 
-    /// A JSON document on a line of its own.
+    /// Writes a JSON document on a line of its own.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.out, document).map_err(io::Error::from)?;
         self.line("")
     }
 
-    /// Lets readers have what was written.
+    /// Passes all buffered output on to the reader.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }
 
-    /// Columns under their names.
+    /// Writes a table with a heading for each column.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn table(&mut self, columns: &[(&str, Side)], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let mut table = self.empty_table();
         if self.is_terminal {
@@ -92,10 +94,10 @@ impl Screen {
         self.show(&table, 1)
     }
 
-    /// Names with their values, one a line.
+    /// Writes names and values, one pair per line.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn fields(&mut self, side: Side, fields: Vec<(&str, String)>) -> Result<(), Failure> {
         let mut table = self.empty_table();
         self.fill(&mut table, fields.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
@@ -115,7 +117,7 @@ impl Screen {
 
     fn fill(&self, table: &mut Table, rows: Vec<Vec<String>>) {
         for cells in rows {
-            // What users stored is not to move the cursor, nor to break the line.
+            // Control characters in stored data must not move the cursor or break the line.
             let cells = cells.iter().map(|cell| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
             table.add_row(Row::from(cells.collect::<Vec<String>>()));
         }
@@ -124,7 +126,7 @@ impl Screen {
         }
     }
 
-    /// Without the spaces at the ends of lines; the first `bold` lines stand out.
+    /// Writes a table without spaces at the ends of its lines. The first `bold` lines are bold.
     fn show(&mut self, table: &Table, bold: usize) -> Result<(), Failure> {
         for (number, line) in table.lines().enumerate() {
             let line = line.trim_end();
@@ -137,12 +139,12 @@ impl Screen {
         Ok(())
     }
 
-    /// Text that stands back.
+    /// Dimmed text.
     pub fn dim(&self, text: &str) -> String {
         self.painted("2", text)
     }
 
-    /// Text that warns.
+    /// Text in the colour of warnings.
     pub fn warning(&self, text: &str) -> String {
         self.painted("33", text)
     }
@@ -151,10 +153,10 @@ impl Screen {
         if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Begins a terminal's screen anew.
+    /// Clears the terminal.
     ///
     /// # Errors
-    /// Whoever read is gone.
+    /// Standard output was closed or cannot be written.
     pub fn clear(&mut self) -> Result<(), Failure> {
         self.raw(b"\x1b[H\x1b[2J")
     }
@@ -166,14 +168,14 @@ fn align(table: &mut Table, column: usize, side: Side) {
     }
 }
 
-/// <https://no-color.org>, and terminals that say they cannot.
+/// Whether colours may be used: not with `NO_COLOR` (<https://no-color.org>), and not on a `dumb` terminal.
 fn may_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A bar on stderr for work of `total` parts, or a spinner where that is not known; hidden where no person
-/// watches, or where it would stand between the lines of the answer.
+/// A progress bar on stderr for `total` steps, or a spinner if the total is unknown. The bar is hidden if stderr is
+/// not a terminal, and if `is_alone` is false: then it would appear between the lines of the output.
 pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBar {
     let target = match is_alone && io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
@@ -184,7 +186,7 @@ pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBa
         Some(_) => format!("{{msg}} {} {{human_pos}}/{{human_len}}, {{eta}} left", colour("bar:30")),
         None => format!("{} {{msg}} {{human_pos}}, {{elapsed}}", colour("spinner")),
     };
-    // A bar without a template still is one.
+    // If the template is invalid, the default style is good enough.
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(total, target).with_style(style).with_message(text);
     if !bar.is_hidden() {
@@ -193,7 +195,7 @@ pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBa
     bar
 }
 
-/// The same for one request that may take long.
+/// A spinner for a single request that may take long.
 pub fn spinner(text: &'static str) -> ProgressBar {
     let bar = bar(text, None, true);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {

@@ -1,4 +1,4 @@
-//! The service that is asked, over HTTP: one request at a time, each with a name and a deadline.
+//! An HTTP client for the service: one request at a time, each with a request id and timeouts.
 
 use std::io;
 use std::process;
@@ -18,36 +18,37 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnecto
 use super::failure::{Exit, Failure};
 use super::trust;
 
-/// What stays as it is in a path or a query. A dot does not: a key of dots alone would be a way up.
+/// Characters that are not percent-encoded in a path or a query. The dot is encoded, because the key `..` would mean
+/// the parent folder.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
-/// The largest answer that is taken.
+/// The largest response body that is read.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Where requests go.
+/// A service to call.
 pub struct Service {
     agent: Agent,
-    /// Without a slash at its end.
+    /// The URL without a slash at its end.
     base: String,
     timeout: Duration,
     connected: Connected,
-    /// `traceparent` and `tracestate` of the caller.
+    /// Headers `traceparent` and `tracestate` of the caller.
     trace: Vec<(&'static str, String)>,
 }
 
-/// What came back with success.
+/// A successful response.
 pub struct Answer {
     pub body: Vec<u8>,
     pub request_id: String,
-    /// Whether it was answered past its time, as the entry's shard is away.
+    /// Whether the value is a stale copy, served because the entry's shard does not answer.
     pub is_stale: bool,
-    /// Whether it goes on after the answer, as a job (202).
+    /// Whether the work goes on as a job after the response (202).
     pub is_accepted: bool,
     etag: Option<String>,
 }
 
-/// Whether the request under way has a connection, the handshake of TLS included, after which nobody can say that
-/// nothing was sent.
+/// Whether the current request has a connection, with the TLS handshake done. From then on, the request may have been
+/// sent.
 #[derive(Clone, Debug, Default)]
 struct Connected(Arc<AtomicBool>);
 
@@ -60,7 +61,7 @@ impl<In: Transport> Connector<In> for Connected {
     }
 }
 
-/// An error of the service; of others, nothing of it may be there.
+/// The body of an error response. A server that is not sidecache may send none of these fields.
 #[derive(Default, Deserialize)]
 struct Problem {
     error: Option<String>,
@@ -70,13 +71,13 @@ struct Problem {
 }
 
 impl Service {
-    /// `origin` is where the URL was given.
+    /// `origin` is the option or the variable that the URL comes from.
     ///
     /// # Errors
-    /// The URL is none.
+    /// The URL is invalid, or the trusted certificates cannot be read.
     pub fn new(url: &str, origin: &str, timeout: Duration) -> Result<Self, Failure> {
         let base = parse_url(url, origin)?;
-        // To read the list takes longer than most requests.
+        // Read the certificates only for https: this takes longer than most requests.
         let tls = if base.starts_with("https:") { trust::config()? } else { TlsConfig::default() };
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -84,10 +85,10 @@ impl Service {
             .max_redirects(0)
             .proxy(None)
             .no_delay(true)
-            // Each request has a connection of its own: one that lay idle may be closed at that very moment.
+            // Each request opens a connection: the server may be closing an idle one at the same moment.
             .max_idle_connections(0)
             .user_agent(concat!("sidecache/", env!("CARGO_PKG_VERSION")))
-            // Each step apart: whether a change may have happened depends on where it stopped.
+            // A timeout for each step: the step that failed decides whether a change may have happened.
             .timeout_resolve(Some(timeout))
             .timeout_connect(Some(timeout))
             .timeout_send_request(Some(timeout))
@@ -101,27 +102,31 @@ impl Service {
         Ok(Self { agent, base, timeout, connected, trace: trace() })
     }
 
-    /// Without a password.
+    /// The URL with user and password masked.
     pub fn url(&self) -> String {
         masked(&self.base)
     }
 
+    /// Sends a GET.
+    ///
     /// # Errors
-    /// Whatever is no success.
+    /// No response, or not a successful one.
     pub fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.send(&Method::GET, path, &[], Vec::new())
     }
 
-    /// A GET that is parsed.
+    /// Sends a GET and parses the response.
     ///
     /// # Errors
-    /// Whatever is no success.
+    /// No response, not a successful one, or one that cannot be parsed.
     pub fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.get(path)?.parse(self)
     }
 
+    /// Sends a request.
+    ///
     /// # Errors
-    /// Whatever is no success.
+    /// No response, or not a successful one.
     pub fn send(
         &self,
         method: &Method,
@@ -157,7 +162,7 @@ impl Service {
         match received {
             Ok((response, body)) if response.status().is_success() => {
                 let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                // 111 is that of an answer that could not be made sure of (RFC 7234, 5.5.2).
+                // Warning 111, "Revalidation Failed": the server could not check its copy (RFC 7234, 5.5.2).
                 let is_stale =
                     response.headers().get_all("warning").iter().any(|one| one.as_bytes().starts_with(b"111 "));
                 let is_accepted = response.status() == StatusCode::ACCEPTED;
@@ -168,7 +173,7 @@ impl Service {
         }
     }
 
-    /// What an answer without success means.
+    /// The failure for an error response.
     fn refused(&self, status: StatusCode, body: &[u8], may_change: bool, request_id: &str) -> Failure {
         let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
         let Some(code) = problem.code else { return self.foreign(status, may_change).with_request(request_id) };
@@ -183,16 +188,18 @@ impl Service {
             text = format!("{text}: {detail}");
         }
         if let Some(deleted) = problem.deleted_count {
-            text = format!("{text}; {deleted} entries were deleted all the same");
+            text = format!("{text}; entries deleted before the error: {deleted}");
         }
         let without_path = self.without_path();
         let advice = match &*code {
-            "shard_unavailable" => "`sidecache cluster` shows which one is away",
+            "shard_unavailable" => "`sidecache cluster` shows which shard does not answer",
             "overloaded" | "timeout" | "request_timeout" => "try again in a second",
-            "outcome_unknown" => "look at what is there before doing it again",
-            "storage_full" => "`sidecache namespaces` shows quotas, and what they hold",
-            "database_unavailable" => "reads and writes of entries need no database; see its /health",
-            "policies_unknown" => "that instance could not read the database since its start; see its /health",
+            "outcome_unknown" => "check the current state before you repeat the command",
+            "storage_full" => "`sidecache namespaces` shows quotas and the memory in use",
+            "database_unavailable" => {
+                "entries can be read and written without the database; see the service's /health"
+            }
+            "policies_unknown" => "the instance could not read the database since its start; see its /health",
             "no_such_route" if without_path.is_some() => without_path.as_deref().unwrap_or_default(),
             "no_such_route" => "the service may be older than this program",
             _ => "",
@@ -203,38 +210,41 @@ impl Service {
         Failure::new(exit, text).with_code(code).with_request(request_id)
     }
 
-    /// What an answer without success means that has no code: it is not the service's own. Either a proxy gave it,
-    /// which may have passed the request on before, or there is no sidecache at all.
+    /// The failure for an error response without a code, which is not from sidecache. Either a proxy sent it, perhaps
+    /// after it had passed the request on, or the server is not a sidecache.
     fn foreign(&self, status: StatusCode, may_change: bool) -> Failure {
         let url = self.url();
         let (exit, text) = match status.as_u16() {
             500.. if may_change => (
                 Exit::Unknown,
                 format!(
-                    "{url} says {status}, as no sidecache does: a proxy in between may have passed the change on; look \
-                     at what is there before doing it again"
+                    "{url} answered {status} without an error code of sidecache: a proxy may have passed the change \
+                     on; check the current state before you repeat the command"
                 ),
             ),
             500.. => (
                 Exit::Failed,
-                format!("{url} says {status}, as no sidecache does; is the service behind a proxy, and away?"),
+                format!(
+                    "{url} answered {status} without an error code of sidecache; is it a proxy that cannot reach the \
+                     service?"
+                ),
             ),
             404 | ..400 => (
                 Exit::Unreachable,
                 format!(
-                    "what answers at {url} is no sidecache: it says {status}; {}",
-                    self.without_path().unwrap_or_else(|| "name the service with --url".to_owned())
+                    "the server at {url} is not a sidecache: it answered {status}; {}",
+                    self.without_path().unwrap_or_else(|| "give the URL of the service with --url".to_owned())
                 ),
             ),
             _ => (
                 Exit::Refused,
-                format!("{url} refuses with {status}, as no sidecache does; is there a proxy in between?"),
+                format!("{url} answered {status} without an error code of sidecache; is there a proxy in between?"),
             ),
         };
         Failure::new(exit, text)
     }
 
-    /// Advice for a URL with a path, which is right only where a proxy has the service there.
+    /// Advice for a URL with a path. Such a URL is right only if a proxy serves sidecache at that path.
     fn without_path(&self) -> Option<String> {
         let url = self.url();
         let (scheme, rest) = url.split_once("://")?;
@@ -242,7 +252,7 @@ impl Service {
         Some(format!("--url takes an address without a path; did you mean {scheme}://{address}?"))
     }
 
-    /// What it means that no answer came.
+    /// The failure for a request without a complete response.
     fn broken(&self, error: &ureq::Error, may_change: bool, request_id: &str) -> Failure {
         let reason = match error {
             ureq::Error::Io(error) => reason(error),
@@ -252,61 +262,66 @@ impl Service {
         };
         let url = self.url();
         if !self.connected.0.load(Relaxed) {
-            // Of rustls, whose errors are known here by their text alone: what came is no record of TLS.
+            // An error of rustls, which is known here only by its text: the server sent something other than TLS.
             if reason.contains("InvalidContentType") {
                 let plain = url.replacen("https://", "http://", 1);
-                let text = format!("cannot reach {url}: no TLS is spoken there; did you mean {plain}?");
+                let text = format!("cannot reach {url}: the server does not speak TLS; did you mean {plain}?");
                 return Failure::new(Exit::Unreachable, text);
             }
             let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
             let advice = match is_handshake {
                 true => {
-                    "an https service needs a certificate for this name, of a CA that the system trusts, or that \
-                     SSL_CERT_FILE holds"
+                    "an https service needs a certificate for this name, from a CA that this system trusts or that \
+                     is in SSL_CERT_FILE"
                 }
-                false => "is the service running? start it with `sidecache serve`, or name another with --url",
+                false => "is the service running? start it with `sidecache serve`, or give another URL with --url",
             };
             return Failure::new(Exit::Unreachable, format!("cannot reach {url}: {reason}; {advice}"));
         }
         if may_change {
             return Failure::new(
                 Exit::Unknown,
-                format!("{url} was asked, and did not answer: {reason}; look at what is there before doing it again"),
+                format!(
+                    "{url} did not answer: {reason}; the change may have happened: check the current state before \
+                     you repeat the command"
+                ),
             )
             .with_request(request_id);
         }
         Failure::new(
             Exit::Unreachable,
-            format!("{url} did not answer: {reason}; try again, or give it longer with --timeout"),
+            format!("{url} did not answer: {reason}; try again, or allow more time with --timeout"),
         )
         .with_request(request_id)
     }
 }
 
 impl Answer {
+    /// Parses the body as JSON.
+    ///
     /// # Errors
-    /// The answer is not what the service says.
+    /// The body is not what a sidecache sends.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self, service: &Service) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let text =
-                format!("{} answers something else than a sidecache does ({error}); is --url right?", service.url());
+            let text = format!("{} did not answer as a sidecache does ({error}); is --url right?", service.url());
             Failure::new(Exit::Unreachable, text).with_request(&self.request_id)
         })
     }
 
-    /// The version of the entry, where the answer tells.
+    /// The version of the entry, if the response has an ETag.
     pub fn version(&self) -> Option<u64> {
         self.etag.as_deref()?.trim_matches('"').parse().ok()
     }
 }
 
-/// Whether a request is not known to leave everything as it is. Its method tells: anything may be called `mget`.
+/// Whether a request may change something. The method decides first, because a key or a namespace may be named
+/// `mget`.
 fn may_change(method: &Method, path: &str) -> bool {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     match *method {
         Method::GET | Method::HEAD => false,
         Method::POST => !path.ends_with("/mget"),
-        // What stands for itself in a parameter's value is encoded there.
+        // A `&` inside a parameter's value is percent-encoded.
         Method::DELETE => !query.split('&').any(|parameter| parameter == "dry_run=true"),
         _ => true,
     }
@@ -332,7 +347,7 @@ pub fn policy_path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{}", encoded(namespace))
 }
 
-/// `path` with these parameters.
+/// `path` with these query parameters.
 pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
@@ -355,7 +370,7 @@ fn parse_url(url: &str, origin: &str) -> Result<String, Failure> {
     Ok(base.to_owned())
 }
 
-/// Without what stands in front of the host, which may be a password.
+/// The URL with `***` in place of user and password.
 fn masked(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
@@ -364,7 +379,7 @@ fn masked(url: &str) -> String {
     }
 }
 
-/// What the system says, in its words and without its number.
+/// The reason for an I/O error; the most common ones without the system's error number.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -373,14 +388,14 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A name for a request: unique by process and time.
+/// A unique id for a request, made of the process id, the time and a counter.
 fn request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     format!("cli-{:x}-{started:x}-{}", process::id(), NEXT.fetch_add(1, Relaxed))
 }
 
-/// The trace that this command is a part of, as its caller has put it into the environment
+/// Trace headers from the caller's environment variables `TRACEPARENT` and `TRACESTATE`
 /// (<https://www.w3.org/TR/trace-context/>).
 fn trace() -> Vec<(&'static str, String)> {
     let variable = |name: &str| {

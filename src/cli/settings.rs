@@ -1,4 +1,4 @@
-//! Settings on the command line: a flag for each, made from the same list as everything else.
+//! Settings on the command line: one flag for each setting in the list of all settings.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub fn flags(command: Command) -> Command {
         .long("config")
         .value_name("FILE")
         .env(CONFIG_VARIABLE)
-        .help("TOML file of settings")
+        .help("TOML file with settings")
         .help_heading(HEADING);
     let known = all_settings();
     let flags = known.iter().map(|setting| {
@@ -31,10 +31,10 @@ pub fn flags(command: Command) -> Command {
     command.arg(config).args(flags)
 }
 
-/// What was given, in front of the command's name and behind it.
+/// Gathers the settings from the file, the environment, and the flags before and after the command's name.
 ///
 /// # Errors
-/// A flag that was given twice, an unreadable file, or a name that is no setting.
+/// A flag was given twice, the file cannot be read, or a setting is unknown.
 pub fn gather(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Settings, Failure> {
     let known = all_settings();
     let mut given = Vec::new();
@@ -51,10 +51,10 @@ pub fn gather(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Settings, Fa
     Ok(Settings::gather(file.as_deref(), environment, given)?)
 }
 
-/// The settings in force, for the service.
+/// The configuration of the service, from the effective settings.
 ///
 /// # Errors
-/// A wrong setting, named as it was given.
+/// A setting is invalid. The message names the flag, the variable or the line that set it.
 pub fn config(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Config, Failure> {
     Ok(Config::parse(&gather(top, sub)?)?)
 }
@@ -70,7 +70,7 @@ fn once(top: &ArgMatches, sub: Option<&ArgMatches>, name: &str) -> Result<Option
     }
 }
 
-/// The first setting among what was given, as it was given: for commands that take none.
+/// The flag of the first setting that was given, for commands that take no settings.
 pub fn any(top: &ArgMatches) -> Option<String> {
     let is_given = |name: &str| top.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
     let known: Vec<Setting> = all_settings();

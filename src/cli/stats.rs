@@ -1,4 +1,4 @@
-//! `stats`: the numbers of a namespace, once or again and again.
+//! The command `stats`: shows the statistics of a namespace, once or repeatedly.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
 use super::{Session, asking, namespace, quantity, text};
 
-/// A question more often than that would be what is seen.
+/// The shortest interval of `--watch`. More frequent requests would put a load on the service themselves.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 pub fn command() -> Command {
@@ -23,9 +23,9 @@ pub fn command() -> Command {
         .num_args(0..=1)
         .default_missing_value("2")
         .value_parser(parse_interval)
-        .help("Again and again, also after errors, every 2 seconds unless told, until Ctrl-C; with --json a line each time");
+        .help("Repeat until Ctrl-C, also after errors [default interval: 2]; with --json, one line each time");
     let command =
-        Command::new("stats").about("Show the numbers of a namespace").arg(namespace()).arg(watch).after_help(
+        Command::new("stats").about("Show the statistics of a namespace").arg(namespace()).arg(watch).after_help(
             "Examples:\n  sidecache stats users\n  sidecache stats users --watch 5\n  \
              sidecache stats users --json | jq .hit_rate",
         );
@@ -34,11 +34,11 @@ pub fn command() -> Command {
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    let wrong = || format!("expected seconds, not {text:?} (the namespace stands in front of --watch)");
+    let wrong = || format!("expected seconds, not {text:?} (put the namespace before --watch)");
     seconds.map(|seconds| Duration::from_secs_f64(seconds).max(SHORTEST)).ok_or_else(wrong)
 }
 
-/// The numbers of a namespace.
+/// The statistics of a namespace.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Stats {
     pub hits: u64,
@@ -46,17 +46,17 @@ pub struct Stats {
     pub hit_rate: f64,
     pub total_keys: u64,
     pub memory_used_bytes: u64,
-    /// `None` from a service that does not tell.
+    /// `None` if the service does not send it.
     #[serde(default)]
     pub memory_charged_bytes: Option<u64>,
     pub evictions: u64,
     pub expirations: u64,
-    /// Shards that are missing in the numbers; absent where none are.
+    /// Shards whose entries are not counted; absent if all shards answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_shards: Vec<String>,
 }
 
-/// Numbers and when they were read.
+/// Statistics, and when they were read.
 struct Reading {
     stats: Stats,
     at: Instant,
@@ -80,7 +80,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         let is_redrawn = screen.is_terminal && !screen.json;
         if is_redrawn {
             screen.clear()?;
-            let hint = screen.dim(&format!("every {}, Ctrl-C ends", humantime::format_duration(interval)));
+            let hint = screen.dim(&format!("every {}, Ctrl-C to stop", humantime::format_duration(interval)));
             screen.line(&format!("{namespace} at {}   {hint}", service.url()))?;
             screen.line("")?;
         }
@@ -90,9 +90,9 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
                 show(screen, &reading.stats, last.as_ref().map(|last| (last, reading.at)))?;
                 last = Some(reading);
             }
-            // What is asked is wrong, and stays so.
+            // The request itself is wrong: repeating it does not help.
             Err(failure) if is_first && matches!(failure.exit, Exit::Usage | Exit::Refused) => return Err(failure),
-            // Who watches wants to see it come back.
+            // After any other error, go on: the service may come back.
             Err(failure) => {
                 let line = failure.shown(screen.json).unwrap_or_default();
                 let line = if screen.json { line } else { screen.warning(&line) };
@@ -109,10 +109,11 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// As the service says it.
+/// Prints the service's JSON unchanged.
 fn document(screen: &mut Screen, answer: &Answer) -> Result<(), Failure> {
     let parsed: Result<&RawValue, _> = serde_json::from_slice(&answer.body);
-    let document = parsed.map_err(|error| Failure::new(Exit::Unreachable, format!("no JSON came back: {error}")))?;
+    let document =
+        parsed.map_err(|error| Failure::new(Exit::Unreachable, format!("the response is not JSON: {error}")))?;
     screen.document(&document)
 }
 
@@ -129,7 +130,7 @@ fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>)
     ];
     if let Some((before, now)) = before {
         let seconds = now.duration_since(before.at).as_secs_f64().max(0.001);
-        // A namespace that was deleted meanwhile begins at 0.
+        // The counts start at 0 again if the namespace was deleted in between.
         let (hits, reads) = (
             stats.hits.saturating_sub(before.stats.hits),
             (stats.hits + stats.misses).saturating_sub(before.stats.hits + before.stats.misses),

@@ -1,4 +1,4 @@
-//! Whom an `https` service is believed to be: the certificates that this machine trusts.
+//! The CA certificates that are trusted for `https` services.
 
 use std::env::var_os;
 
@@ -6,14 +6,14 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::failure::Failure;
 
-/// Either of them takes the place of the system's own list.
+/// Either variable replaces the system's list of certificates.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// The system's list, where a private CA belongs, or the one that the environment names. A system without any,
-/// as a small container is, has Mozilla's.
+/// Trusts the certificates that the environment names, or else the system's list, where a private CA belongs. If the
+/// system has no list, as in a small container, Mozilla's list is used.
 ///
 /// # Errors
-/// The environment names one that cannot be read, or that is empty.
+/// The certificates that the environment names cannot be read, or there are none.
 pub fn config() -> Result<TlsConfig, Failure> {
     let loaded = rustls_native_certs::load_native_certs();
     let named = VARIABLES.into_iter().find(|name| var_os(name).is_some());
@@ -21,8 +21,7 @@ pub fn config() -> Result<TlsConfig, Failure> {
         (false, _) => loaded.certs.iter().map(|one| Certificate::from_der(one).to_owned()).collect::<Vec<_>>().into(),
         (true, None) => RootCerts::WebPki,
         (true, Some(name)) => {
-            let reason =
-                loaded.errors.first().map_or_else(|| "no certificate is there".to_owned(), ToString::to_string);
+            let reason = loaded.errors.first().map_or_else(|| "no certificate found".to_owned(), ToString::to_string);
             return Err(Failure::usage(format!("{name}: {reason}")));
         }
     };

@@ -1,4 +1,4 @@
-//! A wrong command line, on one line as every wrong setting.
+//! Errors of the command line: turns an error of clap into a one-line message, like those for invalid settings.
 
 use std::error::Error as _;
 use std::io::{self, Write as _};
@@ -8,11 +8,11 @@ use clap::error::{ContextKind, ErrorKind};
 
 use super::failure::Failure;
 
-/// What was wrong with a command line for `program`; nothing where `--help` or `--version` was all that was asked,
-/// which is shown here.
+/// Handles an error of clap for `program`. `--help` and `--version` are errors of clap, too: their text is printed
+/// here.
 ///
 /// # Errors
-/// A line that names the argument.
+/// A one-line message that names the wrong argument.
 pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
     if !error.use_stderr() {
         let text = error.render();
@@ -24,9 +24,9 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
     }
     let context = |kind| error.get(kind).map(ToString::to_string).filter(|text| !text.is_empty());
     let command = command_of(context(ContextKind::Usage).as_deref().unwrap_or_default());
-    let help = format!("`{command} --help` lists them");
+    let help = format!("see `{command} --help`");
     let given = context(ContextKind::InvalidArg).unwrap_or_else(|| "command line".to_owned());
-    // An argument that takes a value is named with it: `--listen <VALUE>`.
+    // clap names an option together with its value: `--listen <VALUE>`.
     let name = given.split_whitespace().next().unwrap_or_default();
     let is_of_service = matches!(&*command, "sidecache" | "sidecache serve");
     Err(Failure::usage(match error.kind() {
@@ -35,7 +35,7 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
             let alike = context(ContextKind::SuggestedSubcommand).unwrap_or_default();
             let is_of_namespaces = command == "sidecache namespaces";
             let meant = match slip(&word, program, &command) {
-                // `settings` is a namespace rather than something like `set`.
+                // Not for `namespaces`: there, `settings` is more likely a namespace than a mistyped `set`.
                 None if !is_of_namespaces => alike.rsplit(", ").next().filter(|meant| !meant.is_empty()),
                 meant => meant,
             };
@@ -45,7 +45,7 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
                     format!("{word}: unknown command, did you mean `{command} get {word}`? {help}")
                 }
                 None if command == "sidecache" => format!("{word}: unknown command; {help}"),
-                None => format!("{word}: is one word too many; {}", usage(error)),
+                None => format!("{word}: unexpected argument; {}", usage(error)),
             }
         }
         ErrorKind::UnknownArgument => {
@@ -56,9 +56,7 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
                     format!("{name}: unknown {kind}, did you mean {meant}?")
                 }
                 None if takes_words(error) => {
-                    format!(
-                        "{name}: unknown {kind}; {help}, and a word that begins with - stands behind -- as in `-- -x`"
-                    )
+                    format!("{name}: unknown {kind}; {help}; if it is not an option, put it after --, as in `-- -x`")
                 }
                 None => format!("{name}: unknown {kind}; {help}"),
             }
@@ -67,7 +65,7 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
             None => format!("{name}: a value is missing"),
             Some(value) => {
                 let valid = context(ContextKind::ValidValue).unwrap_or_default();
-                format!("{name}: {value:?} is none of {valid}")
+                format!("{name}: {value:?} is invalid; expected one of {valid}")
             }
         },
         ErrorKind::ValueValidation => {
@@ -81,14 +79,15 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
             }
             _ => format!("{name}: given more than once"),
         },
-        ErrorKind::MissingRequiredArgument => format!("missing: {given}; {}", usage(error)),
+        ErrorKind::MissingRequiredArgument => format!("missing argument: {given}; {}", usage(error)),
         ErrorKind::MissingSubcommand => format!("a command is missing; {help}"),
         other => format!("{name}: {other}"),
     }))
 }
 
-/// The command below `command` for which `word` is a slip: a letter in three that is missing, wrong or too much, or two
-/// that changed places. Of equals the shorter one. What clap finds like it goes by letters in common: `mget` for `gte`.
+/// The subcommand of `command` that was probably meant by `word`. At most a third of the letters may be missing,
+/// wrong, extra or swapped with a neighbour. Of equally close names, the shorter one wins. clap's own suggestions
+/// count the letters in common: for `gte` they suggest `mget`.
 fn slip<'p>(word: &str, program: &'p Command, command: &str) -> Option<&'p str> {
     let mut names = command.split_whitespace().skip(1);
     let above = names.try_fold(program, |above, name| above.find_subcommand(name))?;
@@ -97,14 +96,14 @@ fn slip<'p>(word: &str, program: &'p Command, command: &str) -> Option<&'p str> 
     (3 * slips <= word.chars().count()).then_some(name)
 }
 
-/// `sidecache flush`, of a usage.
+/// The command in a usage line, such as `sidecache flush`.
 fn command_of(usage: &str) -> String {
     let words = usage.trim_start_matches("Usage:").split_whitespace();
     let words: Vec<&str> = words.take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
     if words.is_empty() { "sidecache".to_owned() } else { words.join(" ") }
 }
 
-/// Whether the command takes words besides its options.
+/// Whether the command takes arguments besides its options.
 fn takes_words(error: &clap::Error) -> bool {
     usage(error).split_whitespace().any(|word| matches!(word, "<NS>" | "<KEY>" | "<KEY>..."))
 }

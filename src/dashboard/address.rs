@@ -1,4 +1,4 @@
-//! Where pages are: the paths to them, and what a path or a query means.
+//! The addresses of the pages: builds their paths, and parses paths and queries.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -12,32 +12,32 @@ use crate::model::{EntryKey, Invalid, Key, Namespace};
 
 pub const OVERVIEW: &str = "/dashboard";
 
-/// Everything but what RFC 3986 (2.3) leaves as it is.
+/// Characters to percent-encode: all but the unreserved ones of RFC 3986 (2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Where `{ns}` and `{key}` stand in the paths that have them, counted in `/`.
+/// The positions of `{ns}` and `{key}` in a path that is split at `/`.
 const NAMESPACE_SEGMENT: usize = 3;
 const KEY_SEGMENT: usize = 5;
 
-/// The namespace of the path.
+/// The namespace in the path.
 pub struct NamespacePath(pub Namespace);
 
-/// Namespace and key of the path.
+/// The namespace and the key in the path.
 pub struct EntryPath(pub EntryKey);
 
-/// The job of the path.
+/// The id of the job in the path.
 pub struct JobPath(pub Id);
 
-/// The query, every parameter known.
+/// The parsed query.
 pub struct Parameters<Q>(pub Q);
 
-/// Whether a key has no path of its own: browsers take `.` and `..` for steps, however they are escaped. Such a key
-/// stands in the query.
+/// Whether the key cannot be part of a path: browsers treat `.` and `..` as steps in the path, even if they are
+/// escaped. Such a key goes into the query.
 fn is_step(key: &str) -> bool {
     matches!(key, "." | "..")
 }
 
-/// What is `below` a namespace.
+/// The path of a namespace's page, followed by `below`.
 fn within(name: &str, below: &str) -> String {
     format!("{OVERVIEW}/namespaces/{}{below}", escaped(name))
 }
@@ -50,17 +50,17 @@ pub fn flush(name: &str) -> String {
     within(name, "/flush")
 }
 
-/// The page of a key that somebody types.
+/// The page that opens a key that a user typed.
 pub fn find(name: &str) -> String {
     within(name, "/key")
 }
 
-/// What became of a flush.
+/// The page with the result of a flush.
 pub fn flushed(name: &str, result: &str) -> String {
     with_query(&within(name, "/flushed"), &[("result", result)])
 }
 
-/// A job.
+/// The page of a job.
 pub fn job(id: &Id) -> String {
     format!("{OVERVIEW}/jobs/{id}")
 }
@@ -69,7 +69,7 @@ pub fn cancel(id: &Id) -> String {
     format!("{OVERVIEW}/jobs/{id}/cancel")
 }
 
-/// What became of a key that was to be deleted.
+/// The page with the result of a deletion.
 pub fn deleted(name: &str, result: &str) -> String {
     with_query(&within(name, "/deleted"), &[("result", result)])
 }
@@ -91,7 +91,7 @@ fn entry(name: &str, key: &str, below: &str) -> String {
     }
 }
 
-/// A path, that may have a query already, with those parameters that are not empty.
+/// Adds the parameters that are not empty to a path, which may have a query already.
 pub fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
     let given = parameters.iter().filter(|(_, value)| !value.is_empty());
     let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
@@ -109,12 +109,12 @@ fn segment(path: &str, index: usize) -> Option<String> {
 }
 
 fn namespace_of(path: &str) -> Result<Namespace, Invalid> {
-    let undecodable = || Invalid::Namespace("the namespace does not decode to UTF-8".to_owned());
+    let undecodable = || Invalid::Namespace("the namespace in the path is not valid UTF-8".to_owned());
     Namespace::parse(&segment(path, NAMESPACE_SEGMENT).ok_or_else(undecodable)?)
 }
 
 fn entry_of(path: &str) -> Result<EntryKey, Invalid> {
-    let undecodable = || Invalid::Key("the key does not decode to UTF-8".to_owned());
+    let undecodable = || Invalid::Key("the key in the path is not valid UTF-8".to_owned());
     let key = Key::parse(segment(path, KEY_SEGMENT).ok_or_else(undecodable)?)?;
     Ok(EntryKey::new(&namespace_of(path)?, &key))
 }
@@ -160,26 +160,26 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_key_may_hold_what_paths_are_made_of() {
+    fn a_key_may_contain_characters_of_paths_and_queries() {
         let path = key("users", "a/b?c=d#e %2F ü");
         assert_eq!(path, "/dashboard/namespaces/users/keys/a%2Fb%3Fc%3Dd%23e%20%252F%20%C3%BC");
         assert_eq!(key("users", ".."), "/dashboard/namespaces/users/key?key=..");
     }
 
     #[test]
-    fn a_key_that_no_path_can_hold_stands_in_the_query() {
+    fn a_key_that_cannot_be_in_a_path_goes_into_the_query() {
         assert_eq!(delete("users", "."), "/dashboard/namespaces/users/key/delete?key=.");
         assert!(namespace_of("/dashboard/namespaces/..").is_err());
     }
 
     #[test]
-    fn a_query_has_only_what_is_given() {
+    fn a_query_has_only_the_parameters_that_are_not_empty() {
         assert_eq!(with_query("/x", &[("q", ""), ("sort", "")]), "/x");
         assert_eq!(with_query("/x", &[("q", "a b"), ("sort", ""), ("order", "desc")]), "/x?q=a%20b&order=desc");
     }
 
     #[test]
-    fn what_is_wrong_in_a_path_is_named() {
+    fn an_error_names_the_wrong_part_of_a_path() {
         assert!(matches!(namespace_of("/dashboard/namespaces/a%20b"), Err(Invalid::Namespace(_))));
         assert!(matches!(namespace_of("/dashboard/namespaces/%ff"), Err(Invalid::Namespace(_))));
         assert!(matches!(entry_of("/dashboard/namespaces/a/keys/%ff"), Err(Invalid::Key(_))));

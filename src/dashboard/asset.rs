@@ -1,5 +1,5 @@
-//! Style, script and icon, in the binary. Their names hold a hash of what is in them, so a browser may keep
-//! them for good and still gets the new ones of a new release.
+//! The style sheet, the script and the icon, which are embedded in the binary. Their names contain a hash of their
+//! content, so browsers may cache them forever and still load the new files of a new release.
 
 use std::sync::LazyLock;
 
@@ -11,9 +11,9 @@ use super::problem::Problem;
 use crate::http::Error;
 use crate::model;
 
-/// A file, and where it is.
+/// A file and its path.
 pub struct Asset {
-    /// What it is called without its hash, in two parts.
+    /// The file name without its hash: `<stem>.<extension>`.
     stem: &'static str,
     extension: &'static str,
     content_type: &'static str,
@@ -39,8 +39,8 @@ pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
 
-/// `GET /dashboard/assets/{name}`. A page of an older release may still ask for what it knew: it gets what
-/// there is now, and does not keep it.
+/// `GET /dashboard/assets/{name}`. A page of an older release may still request a file with an old hash. It gets the
+/// current file, but must not cache it.
 pub async fn get(Path(name): Path<String>) -> Result<Response, Problem> {
     let all = [&*STYLE, &*SCRIPT, &*ICON];
     let is_asked = |asset: &&Asset| {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_has_its_own_hash_is_kept_for_good() {
+    async fn only_a_file_with_its_current_hash_is_cached_forever() {
         for asset in [&*STYLE, &*SCRIPT, &*ICON] {
             assert_eq!(caching(&asset.path).await.unwrap(), "public, max-age=31536000, immutable");
         }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn nothing_is_fetched_from_elsewhere() {
         for asset in [&*STYLE, &*SCRIPT, &*ICON] {
-            // The name of SVG is none that is fetched.
+            // The XML namespace of SVG looks like a URL, but browsers do not fetch it.
             let content = asset.content.replace("http://www.w3.org/2000/svg", "");
             for elsewhere in ["//cdn", "https:", "http:", "url(//"] {
                 assert!(!content.contains(elsewhere), "{elsewhere} in {}", asset.path);

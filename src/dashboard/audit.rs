@@ -10,7 +10,7 @@ use crate::model::{Namespace, Policy};
 
 const ROWS: usize = 20;
 
-/// The rows, or a sentence where the database does not give them.
+/// The rows as a table, or a notice if the database does not answer.
 pub async fn latest(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
     let page = timeout(PATIENCE, dashboard.app.cache.audit(namespace, None, ROWS)).await;
     match page {
@@ -25,16 +25,16 @@ fn table(rows: &[Row]) -> Markup {
     html! {
         div #audit {
             @if rows.is_empty() {
-                p.none { "Nobody changed the policy or flushed anything yet." }
+                p.none { "No changes of the policy and no flushes yet." }
             } @else {
                 table.cards {
                     caption.hidden { "Changes of the policy and flushes" }
                     thead {
                         tr {
-                            th scope="col" { "When (UTC)" }
-                            th scope="col" { "What" }
-                            th scope="col" { "In detail" }
-                            th scope="col" { "Who" }
+                            th scope="col" { "Time (UTC)" }
+                            th scope="col" { "Action" }
+                            th scope="col" { "Details" }
+                            th scope="col" { "Client" }
                         }
                     }
                     tbody { @for row in rows { (change(row)) } }
@@ -48,9 +48,9 @@ fn change(row: &Row) -> Markup {
     html! {
         tr data-action=(row.action) {
             th scope="row" { time datetime=(number::rfc3339(row.at)) { (number::date(row.at)) } }
-            td data-label="What" { (action(&row.action)) }
-            td data-label="In detail" { (detail(row)) }
-            td data-label="Who" title={ "Request " (row.request_id) } {
+            td data-label="Action" { (action(&row.action)) }
+            td data-label="Details" { (detail(row)) }
+            td data-label="Client" title={ "Request " (row.request_id) } {
                 (row.client)
                 @if let Some(forwarded) = &row.forwarded_for { span.muted { " for " (forwarded) } }
             }
@@ -74,21 +74,21 @@ fn detail(row: &Row) -> Markup {
         @match (&row.pattern, &row.tag) {
             (Some(pattern), _) => { "pattern " code { (pattern) } ", " }
             (_, Some(tag)) => { "tag " code { (tag) } ", " }
-            _ if row.action == "flush" => { "everything, " }
+            _ if row.action == "flush" => { "all keys, " }
             _ => {}
         }
         @if row.action == "flush" || row.action == "policy_deleted" {
             @match (deleted, row.is_complete) {
                 (Some(deleted), true) => { (deleted) " deleted" }
-                (Some(deleted), false) => { "stopped on the way, at least " (deleted) " deleted" }
-                (None, _) => { "stopped on the way, nobody knows how much was deleted" }
+                (Some(deleted), false) => { "stopped before the end, at least " (deleted) " deleted" }
+                (None, _) => { "stopped before the end, it is unknown how many entries were deleted" }
             }
         }
         @for line in policy_changes(row.before.as_ref(), row.after.as_ref()) { span.change { (line) } }
     }
 }
 
-/// What a change of policy changed, a line a field.
+/// The fields that a change of the policy changed, one per line.
 fn policy_changes(before: Option<&Policy>, after: Option<&Policy>) -> Vec<String> {
     let fields = |policy: &Policy| {
         [
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_fields_that_changed_are_told() {
+    fn only_the_fields_that_changed_are_shown() {
         let before = Policy::parse(0, 1, "LRU", 0).unwrap();
         let after = Policy::parse(60, 1, "LFU", 0).unwrap();
         let told = policy_changes(Some(&before), Some(&after));

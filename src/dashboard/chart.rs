@@ -1,7 +1,7 @@
-//! A chart of the last minutes: lines and their labels.
+//! Charts of the last minutes: lines and their labels.
 //!
-//! Lines are SVG that is stretched to its place, labels are text beside it: so both are sharp and readable at
-//! any width, and colours come from the style sheet, for dark and light.
+//! The lines are SVG that is stretched to the available width. The labels are text next to it. So both are sharp and
+//! readable at any width. The colours come from the style sheet, for dark and light.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use super::number;
 use crate::model::UnixMillis;
 use crate::trends::{Point, Trends};
 
-/// The drawing's own units; the style sheet stretches them.
+/// The size of the drawing in its own units. The style sheet stretches it.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 160.0;
 
-/// What is drawn.
+/// A chart to draw.
 pub struct Chart<'c> {
     pub id: &'c str,
     pub title: &'c str,
-    /// How a value is written.
+    /// Formats a value.
     pub shown: fn(f64) -> String,
     pub top: Top,
     pub lines: &'c [Line<'c>],
-    /// The longest time that it shows.
+    /// The longest time span that it shows.
     pub span: Duration,
 }
 
-/// Where the axis ends.
+/// The upper end of the axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Top {
-    /// Above the values, at a number that is easy to read.
+    /// A round number above the values.
     Decimal,
-    /// The same for bytes, whose units go in steps of 1,024.
+    /// The same for bytes, whose units are steps of 1,024.
     Binary,
     At(f64),
 }
@@ -52,35 +52,35 @@ impl Top {
     }
 }
 
-/// The shortest times that a chart shows, in parts of the longest one: a service that just started has little
-/// to show, and need not show it in a corner.
+/// The time spans that a chart may show, as divisors of the longest one. A chart uses the shortest one that holds its
+/// points: otherwise the few points of a service that has just started would be in a corner.
 const PARTS: [u32; 4] = [10, 5, 2, 1];
 
-/// What was measured, and how.
+/// Measured points, and the interval at which they were measured.
 pub struct Series {
     /// The oldest first.
     pub points: Vec<Point>,
-    /// The longest time between two of them while all goes well.
+    /// The longest time between two points in normal operation.
     pub interval: Duration,
     pub now: UnixMillis,
 }
 
-/// A line: when each value was, the newest last, gaps as `None`.
+/// A line: values with their times, the newest last. A gap is `None`.
 pub struct Line<'c> {
     pub name: &'c str,
-    /// Its colour, by name of the style sheet.
+    /// The class that sets its colour in the style sheet.
     pub class: &'c str,
     pub values: Vec<(UnixMillis, Option<f64>)>,
 }
 
-/// Intervals without a point that are a gap between two, and after the last one. There were longer ones where there
-/// were more namespaces, and a step that takes its time is none that is missing.
+/// How many intervals without a point make a gap: between two points, and after the last point. A single slow step is
+/// not a gap. Between two points more are allowed, because past intervals were longer if there were more namespaces.
 const GAP: u64 = 4;
 const LATE: u64 = 2;
 
 impl Series {
-    /// What `of` says of each point. Where none came any more is a gap up to now: a shard that does not answer
-    /// leaves its namespaces without points.
+    /// The line of the values that `of` takes from the points. If no point came recently, the line ends with a gap up
+    /// to now: a namespace gets no points while one of its shards does not answer.
     pub fn line<'c>(&self, name: &'c str, class: &'c str, of: impl Fn(&Point) -> Option<f64>) -> Line<'c> {
         let oldest = self.now.0.saturating_sub(millis(LONGEST));
         let interval = millis(self.interval);
@@ -100,7 +100,7 @@ impl Series {
     }
 }
 
-/// All that is kept.
+/// The time span for which points are kept.
 pub const LONGEST: Duration = Duration::from_millis(Trends::STEP.as_millis() as u64 * Trends::POINTS as u64);
 
 fn millis(time: Duration) -> u64 {
@@ -113,12 +113,12 @@ impl Line<'_> {
     }
 }
 
-/// What happens in a second, from nothing up.
+/// A chart of rates per second. Its axis starts at 0.
 pub fn throughput<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
     Chart { id, title, shown: number::rate, top: Top::Decimal, lines, span: LONGEST }
 }
 
-/// A part of a whole.
+/// A chart of a share. Its axis goes from 0 to 100 %.
 pub fn rate<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
     Chart { shown: number::percent, top: Top::At(1.0), ..throughput(id, title, lines) }
 }
@@ -176,13 +176,13 @@ impl Chart<'_> {
         line.values.last().and_then(|(_, value)| *value).map_or_else(|| number::UNKNOWN.to_owned(), self.shown)
     }
 
-    /// The chart in words.
+    /// The chart in words, for screen readers.
     fn described(&self, span: Duration) -> String {
         let mut text = format!("{} over the last {}", self.title, number::span(span));
         for line in self.lines {
             let highest = line.known().fold(f64::NEG_INFINITY, f64::max);
             if highest.is_finite() {
-                // Writing to memory does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(text, "; {}: now {}, at most {}", line.name, self.now(line), (self.shown)(highest));
             }
         }
@@ -190,7 +190,7 @@ impl Chart<'_> {
     }
 }
 
-/// The next number above that is easy to read and to halve: 1, 2, 4 or 6 and zeros behind.
+/// The next higher number that is easy to read and to halve: 1, 2, 4 or 6, followed by zeros.
 fn round_up(highest: f64) -> f64 {
     if !highest.is_finite() || highest <= 0.0 {
         return 1.0;
@@ -202,13 +202,13 @@ fn round_up(highest: f64) -> f64 {
 
 struct Path {
     line: String,
-    /// The same, closed at the bottom.
+    /// The area between the line and the bottom.
     area: String,
-    /// Points without neighbours, which no line would show.
+    /// Points without neighbours, which a line would not show.
     dots: String,
 }
 
-/// `end` stands at the right, and each point where its time is.
+/// The paths of a line. `end` is at the right edge, and each point is placed by its time.
 fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, top: f64) -> Path {
     let span = millis(span).max(1);
     let (mut line, mut area, mut dots) = (String::new(), String::new(), String::new());
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_axis_ends_at_a_number_that_is_easy_to_read() {
+    fn the_axis_ends_at_a_round_number() {
         for (highest, top) in
             [(0.0, 1.0), (0.3, 0.4), (1.0, 1.0), (1.1, 2.0), (4.5, 6.0), (61.0, 100.0), (12_345.0, 20_000.0)]
         {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_are_missing_are_a_gap_up_to_now() {
+    fn missing_steps_are_a_gap_up_to_now() {
         let both = [(10_000, Some(1.0)), (12_000, Some(1.0))];
         assert_eq!(values(&[10_000, 12_000], 2000, 12_000), both);
         assert_eq!(values(&[10_000, 12_000], 2000, 15_999), both, "a step that is late");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_read_in_its_turn_has_no_gaps_and_its_points_stand_where_they_were() {
+    fn a_namespace_that_is_not_read_at_every_step_has_no_gaps() {
         let times = [10_000, 14_000, 20_000, 26_000, 30_000];
         let values = values(&times, 6000, 35_000);
         assert_eq!(values, times.map(|at| (at, Some(1.0))), "the next one is not late yet");
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_says_in_words_what_it_shows() {
+    fn a_chart_has_a_description_in_words() {
         let values = vec![(UnixMillis(1000), Some(4.0)), (UnixMillis(3000), Some(2.0))];
         let line = Line { name: "reads", class: "reads", values };
         let chart =

@@ -1,4 +1,4 @@
-//! How the service is, in one word and in sentences: at the top of every page.
+//! The state of the service at the top of every page: one word, and warnings as sentences.
 
 use maud::{Markup, html};
 
@@ -8,11 +8,11 @@ use crate::store::Finding;
 
 use super::number;
 
-/// As `/health` has it.
+/// The status, as in `/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Healthy,
-    /// Part of it is down.
+    /// A part of the service does not work.
     Degraded,
     /// No request can be served.
     Unhealthy,
@@ -32,22 +32,24 @@ impl Status {
 #[derive(Clone, Debug)]
 pub struct Condition {
     pub status: Status,
-    /// What is wrong, for people.
+    /// The problems, as sentences for people.
     pub warnings: Vec<String>,
     pub at: UnixMillis,
 }
 
-/// What a condition is made from.
+/// The observations that a [`Condition`] is derived from.
 pub struct Signs<'s> {
-    /// Names of the shards that do not answer, how many are refused, and how many there are.
+    /// The names of the shards that do not answer.
     pub silent: &'s [String],
+    /// How many shards answer but cannot be used.
     pub refused: usize,
+    /// How many shards there are.
     pub shards: usize,
     pub is_database_connected: bool,
     pub are_policies_loaded: bool,
-    /// What the instances disagree about, and the like.
+    /// Warnings about the fleet, for instance that the instances disagree about the ring.
     pub warnings: Vec<String>,
-    /// What is wrong with shards.
+    /// Problems found on shards.
     pub findings: &'s [Finding],
 }
 
@@ -65,26 +67,26 @@ impl Condition {
         };
         for name in silent {
             warnings.push(format!(
-                "Shard {name} does not answer. Requests for its keys fail; numbers that need it are missing here."
+                "Shard {name} does not answer. Requests for its keys fail, and numbers that need it are missing here."
             ));
         }
         warnings.extend(findings.iter().map(|finding| sentence(&finding.text)));
         if !are_policies_loaded {
             warnings.push(
-                "The policies could not be read from the database yet. Namespaces are not listed until they are."
+                "The policies could not be read from the database yet. Until then, no namespaces are listed."
                     .to_owned(),
             );
         } else if !is_database_connected {
             warnings.push(
-                "The database does not answer. The cache goes on with the policies it knows; audit trail and access \
-                 log cannot be shown."
+                "The database does not answer. The cache keeps working with the policies that it has read. The audit \
+                 trail and the access log cannot be shown."
                     .to_owned(),
             );
         }
         Self { status, warnings, at: unix_millis() }
     }
 
-    /// The word.
+    /// The status as one word.
     pub fn status(&self) -> Markup {
         let (word, text) = match self.status {
             Status::Healthy => ("healthy", "Healthy"),
@@ -94,13 +96,14 @@ impl Condition {
         debug_assert_eq!(word, self.status.as_str());
         html! {
             p.status #status role="status" data-status=(word) {
-                // Not the state's own title: that is its name for who does not see it, and would change all the time.
+                // The title is not on the parent: screen readers would use it as the name of the status, but it
+                // changes all the time.
                 span title={ "As of " (number::date(self.at)) " UTC" } { (text) }
             }
         }
     }
 
-    /// The sentences.
+    /// The warnings as sentences.
     pub fn notices(&self) -> Markup {
         html! {
             div.notices #notices role="region" aria-label="Warnings" aria-live="polite" {
@@ -112,7 +115,7 @@ impl Condition {
     }
 }
 
-/// A finding as a sentence by itself.
+/// Makes the text of a finding a sentence: with a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
     format!("{}{rest}.", first.to_uppercase())
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_is_that_of_health() {
+    fn the_status_is_the_one_of_health() {
         assert_eq!(condition(&[], true, true).status, Status::Healthy);
         assert_eq!(condition(&["a"], true, true).status, Status::Degraded);
         assert_eq!(condition(&[], false, true).status, Status::Degraded);
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_said_and_those_that_break_a_promise_degrade() {
+    fn findings_are_warnings_and_those_that_break_a_promise_degrade() {
         let found = |severity| {
             let findings = [Finding::new("x", severity, "a", "is odd: mend it")];
             Condition::of(Signs {
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn the_warnings_name_what_is_missing() {
         let shown = condition(&["a"], false, true).notices().0;
         assert!(shown.contains("Shard a") && shown.contains("database"), "{shown}");
         assert!(condition(&[], false, false).notices().0.contains("policies"));

@@ -1,5 +1,5 @@
-//! Until when a form that confirms is good: a tab that a browser restores days later must not delete what has come
-//! to match since. The form carries the moment it was written, so any instance can tell.
+//! How long a confirmation form is valid. A tab that a browser restores days later must not delete entries that have
+//! come to match since. The form carries the time at which it was rendered, so any instance can check its age.
 
 use crate::clock::unix_millis;
 use crate::http::Error;
@@ -11,15 +11,17 @@ const GOOD_FOR_MS: u64 = 10 * 60 * 1000;
 /// By how much the clocks of two instances may differ.
 const SKEW_MS: u64 = 60 * 1000;
 
-/// What a form says of itself, in milliseconds.
+/// The time that a form carries, as Unix time in milliseconds.
 pub fn now() -> u64 {
     unix_millis().0
 }
 
+/// Checks the age of a form.
+///
 /// # Errors
-/// The form says nothing of its time, or was written too long ago.
+/// The form has no valid time, its time is too long ago, or it is in the future.
 pub fn check(issued: Option<&str>) -> Result<(), Problem> {
-    let wrong = || Error::InvalidBody("`issued` is the time of the form, in milliseconds".to_owned());
+    let wrong = || Error::InvalidBody("`issued` must be the time of the form, in milliseconds".to_owned());
     let issued: u64 = issued.and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
     let now = now();
     let is_good = now.saturating_sub(issued) <= GOOD_FOR_MS && issued.saturating_sub(now) <= SKEW_MS;
@@ -31,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_is_good_for_some_minutes() {
+    fn a_form_is_valid_for_some_minutes() {
         let now = now();
         for issued in [now, now - GOOD_FOR_MS / 2, now + SKEW_MS / 2] {
             assert!(check(Some(&issued.to_string())).is_ok(), "{issued}");

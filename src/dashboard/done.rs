@@ -1,5 +1,6 @@
-//! What forms did lately on this instance, for the pages that say so. An address names a result and does not hold it,
-//! so that nobody can make a page up that tells of a deletion which never was.
+//! Recent results of flushes and deletions on this instance, for the pages that show them. The address of such a page
+//! has only the name of a result. If it had the result itself, anybody could make up a link to a page that reports a
+//! deletion that never happened.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -11,17 +12,17 @@ use serde::Deserialize;
 use crate::cache::Counted;
 use crate::model::{EntryKey, Namespace, Selection};
 
-/// Results that are kept; of more, the last.
+/// How many results are kept: the latest ones.
 const MOST: usize = 256;
 
-/// The query of a page that tells of a result.
+/// The query of a page that shows a result.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultQuery {
     pub result: String,
 }
 
-/// A flush that was done.
+/// The result of a flush.
 #[derive(Clone, Debug)]
 pub struct FlushResult {
     pub namespace: Namespace,
@@ -30,7 +31,7 @@ pub struct FlushResult {
     pub deleted: u64,
 }
 
-/// The deletion of a key.
+/// The result of the deletion of a key.
 #[derive(Clone, Debug)]
 pub struct DeleteResult {
     pub key: EntryKey,
@@ -47,7 +48,7 @@ impl<T> Default for Results<T> {
 }
 
 impl<T: Clone> Results<T> {
-    /// Keeps a result and answers the name under which it is found.
+    /// Keeps a result and returns its name for [`Results::find`].
     pub fn keep(&self, result: T) -> String {
         // The hasher's keys come from the system's random numbers.
         let half = || RandomState::new().hash_one(0);
@@ -60,7 +61,7 @@ impl<T: Clone> Results<T> {
         name
     }
 
-    /// The result of that name; `None`: this instance did no such thing, or too much since.
+    /// The result of that name. `None` if this instance has no such result, or no longer keeps it.
     pub fn find(&self, name: &str) -> Option<T> {
         let kept = self.0.lock();
         let found = kept.iter().rev().find(|(known, _)| known == name);
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_results_are_found_by_their_names_alone() {
+    fn only_the_latest_results_are_found_by_their_names() {
         let results = Results::default();
         let names: Vec<String> = (0..=MOST).map(|number| results.keep(number)).collect();
         assert_eq!(results.find(&names[MOST]).unwrap(), MOST);

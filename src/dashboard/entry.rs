@@ -1,4 +1,4 @@
-//! `GET /dashboard/namespaces/{ns}/keys/{key}`: one entry, and its deletion.
+//! `GET /dashboard/namespaces/{ns}/keys/{key}`: the page of an entry, and its deletion.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -21,7 +21,7 @@ use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::model::{Details, Entry, EntryKey, Key, Operation, UnixMillis};
 
-/// Bytes of a value that a page shows.
+/// How many bytes of a value a page shows at most.
 const SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub struct KeyQuery {
     key: String,
 }
 
-/// `GET /dashboard/namespaces/{ns}/key?key=`: the same for a key that somebody typed.
+/// `GET /dashboard/namespaces/{ns}/key?key=`: the page of an entry, for a key that a user typed.
 pub async fn find(
     state: State<Shared>,
     NamespacePath(namespace): NamespacePath,
@@ -41,7 +41,7 @@ pub async fn find(
     get(state, EntryPath(key), headers).await
 }
 
-/// `POST /dashboard/namespaces/{ns}/key/delete?key=`: the same for keys that no path can hold.
+/// `POST /dashboard/namespaces/{ns}/key/delete?key=`: deletes a key that cannot be part of a path.
 pub async fn find_and_delete(
     state: State<Shared>,
     NamespacePath(namespace): NamespacePath,
@@ -58,7 +58,7 @@ pub async fn get(
     EntryPath(key): EntryPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // The facts meanwhile: together they would take longer than a request may.
+    // At the same time: one after the other could take longer than the request timeout.
     let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get));
     let (described, facts) = tokio::join!(described, dashboard.facts());
     let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
@@ -81,11 +81,12 @@ pub async fn get(
 pub struct DeleteForm {
     token: String,
     confirmed: Option<String>,
-    /// When it was asked, see [`confirmation`].
+    /// When the page asked for confirmation, see [`confirmation`].
     issued: Option<String>,
 }
 
-/// Asks first, then deletes, which leads to a page of its own: to load that again deletes nothing.
+/// The first request gets a page that asks for confirmation, the second request deletes the key. Its response
+/// redirects to a page that only shows the result, so reloading that page deletes nothing.
 pub async fn delete(
     State(dashboard): State<Shared>,
     EntryPath(key): EntryPath,
@@ -107,7 +108,7 @@ pub async fn delete(
     Ok(Redirect::to(&address::deleted(key.namespace(), &result)).into_response())
 }
 
-/// `GET /dashboard/namespaces/{ns}/deleted`: what became of a key that this instance was to delete.
+/// `GET /dashboard/namespaces/{ns}/deleted`: the result of a deletion that this instance carried out.
 pub async fn deleted(
     State(dashboard): State<Shared>,
     NamespacePath(namespace): NamespacePath,
@@ -115,7 +116,7 @@ pub async fn deleted(
 ) -> Result<Response, Problem> {
     let done = dashboard.deletions.find(&query.result).filter(|done| done.key.namespace() == namespace.as_str());
     let Some(DeleteResult { key, was_there }) = done else {
-        // Behind a balancer another instance may have done it.
+        // Behind a load balancer, another instance may have carried out the deletion.
         return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
     };
     let facts = dashboard.facts().await;
@@ -126,7 +127,7 @@ fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> Entrie
     Entries { key, condition, main }
 }
 
-/// A page about a key, without what all of them have in common.
+/// A page about a key, without the parts that all such pages share.
 struct Entries<'p> {
     key: &'p EntryKey,
     condition: &'p Condition,
@@ -154,7 +155,7 @@ fn not_found(key: &EntryKey) -> Markup {
     html! {
         section.card.narrow #problem data-code="key_not_found" {
             h1 { "Key not found" }
-            p { code.key { (key.key()) } " is not in " strong { (key.namespace()) } ": nobody wrote it, or it expired, was evicted or deleted." }
+            p { code.key { (key.key()) } " is not in " strong { (key.namespace()) } ". It was never written, or it expired, was evicted or was deleted." }
             p { a.button href=(address::namespace(key.namespace())) { "Back to the namespace" } }
         }
     }
@@ -207,7 +208,7 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
     }
 }
 
-/// The value, as it was written and as it is read more easily.
+/// The value as it was written, and formatted for reading.
 fn value(entry: &Entry) -> Markup {
     let (text, is_whole) = beginning(&entry.value, SHOWN_BYTES);
     let pretty = is_whole.then(|| json::pretty(&text)).filter(|pretty| *pretty != text);
@@ -232,12 +233,12 @@ fn value(entry: &Entry) -> Markup {
     }
 }
 
-/// At most so many bytes of a text, and whether that is all of it.
+/// The beginning of a text, at most `most` bytes of it, and whether that is the whole text.
 fn beginning(bytes: &[u8], most: usize) -> (String, bool) {
     let is_whole = bytes.len() <= most;
     let mut cut = &bytes[..bytes.len().min(most)];
     if !is_whole {
-        // Not in the middle of a character.
+        // Do not cut a character in two.
         while let Some((last, rest)) = cut.split_last() {
             let is_start = last & 0b1100_0000 != 0b1000_0000;
             cut = rest;
@@ -269,7 +270,7 @@ fn ask(key: &EntryKey, token: &str) -> Markup {
 fn deleted_page(key: &EntryKey, was_there: bool) -> Markup {
     html! {
         section.card.narrow #deleted data-deleted=(was_there) {
-            h1 { @if was_there { "Deleted" } @else { "It was gone already" } }
+            h1 { @if was_there { "Deleted" } @else { "The entry was already gone" } }
             p { code.key { (key.key()) } " in " strong { (key.namespace()) } }
             p { a.button href=(address::namespace(key.namespace())) { "Back to the namespace" } }
         }
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_an_entry_is_taken_for_markup() {
+    fn all_text_of_an_entry_is_escaped() {
         let key = EntryKey::parse("n", "<b>\"'&").unwrap();
         let value = Bytes::from_static(br#""<script>alert(1)</script>""#);
         let entry = Entry { value, version: Version(7), created_at: UnixMillis(0), expires_in: None };
@@ -302,6 +303,6 @@ mod tests {
             assert!(!page.contains(markup), "{markup} in {page}");
         }
         assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
-        assert!(!page.contains("data-field=\"pretty\""), "one line needs no second form: {page}");
+        assert!(!page.contains("data-field=\"pretty\""), "one line needs no formatting: {page}");
     }
 }

@@ -1,9 +1,9 @@
-//! Live pages: `GET /dashboard/events?page=...` sends the regions of a page whenever they changed, as
-//! server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Live pages: `GET /dashboard/events?page=...` sends the regions of a page that changed, as server-sent events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! All browsers that look at the same page share one *feed*, which makes the regions once a tick and ends when
-//! nobody looks any more. Streams are bounded in number, and end when the process drains, so that it does not
-//! wait for them.
+//! All browsers that show the same page share one *feed*. It renders the regions once per tick, and ends after its
+//! last browser has left. The number of streams is limited. Streams end when the process drains, so that the process
+//! does not wait for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,26 +28,26 @@ use crate::http::Error;
 use crate::jobs::Id;
 use crate::model::Namespace;
 
-/// Streams at a time.
+/// The most streams at a time.
 pub const MOST_STREAMS: usize = 64;
 
-/// After how long without anything new a stream says that it lives, for proxies that cut silent ones.
+/// After how long without an event a stream sends a comment: some proxies close silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// How soon a browser tries again, in milliseconds.
+/// After how many milliseconds a browser reconnects.
 const RETRY: &str = "retry: 1000\n\n";
 
-/// What a browser gets that finds no place: an answer like the others, as it would try again at once after an
-/// error. The script knows the time.
-const FULL: &str = "retry: 30000\nevent: full\ndata: too many pages are live here\n\n";
+/// The response if there are too many streams. It has status 200 like the others: after an error, a browser would
+/// reconnect at once. The script has the same time in `FULL_MS`.
+const FULL: &str = "retry: 30000\nevent: full\ndata: too many live pages are open on this instance\n\n";
 
-/// What a stream is about.
+/// The page that a stream belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
     Overview(Asked),
     Namespace(Namespace),
     Job(Id),
-    /// How the service is, and no more.
+    /// Any other page: only the state of the service is updated.
     Condition,
 }
 
@@ -74,16 +74,16 @@ impl TryFrom<EventsQuery> for Topic {
         match page.as_str() {
             "overview" => Ok(Self::Overview(Asked::parse(OverviewQuery { q, sort, order, from })?)),
             "namespace" => {
-                let missing = || Error::InvalidQuery("`ns` names the namespace of the page".to_owned());
+                let missing = || Error::InvalidQuery("`ns` must be the namespace of the page".to_owned());
                 Ok(Self::Namespace(Namespace::parse(&ns.ok_or_else(missing)?)?))
             }
             "job" => {
-                let wrong = || Error::InvalidQuery("`id` names the job of the page".to_owned());
+                let wrong = || Error::InvalidQuery("`id` must be the id of a job".to_owned());
                 Ok(Self::Job(id.as_deref().and_then(Id::parse).ok_or_else(wrong)?))
             }
             "condition" => Ok(Self::Condition),
             other => {
-                let text = format!("`page` is overview, namespace, job or condition, not {other:?}");
+                let text = format!("`page` must be overview, namespace, job or condition, not {other:?}");
                 Err(Error::InvalidQuery(text).into())
             }
         }
@@ -91,7 +91,7 @@ impl TryFrom<EventsQuery> for Topic {
 }
 
 impl Topic {
-    /// Where its events come from.
+    /// The address of the event stream.
     pub fn path(&self) -> String {
         let path = format!("{OVERVIEW}/events");
         match self {
@@ -120,15 +120,15 @@ impl Topic {
     }
 }
 
-/// What a feed made last.
+/// The regions that a feed rendered last.
 type Made = Arc<Vec<Region>>;
 
-/// The feeds that run, at most as many as streams.
+/// The running feeds. There are at most as many feeds as streams.
 #[derive(Default)]
 pub struct Feeds(Mutex<HashMap<Topic, watch::Sender<Made>>>);
 
 impl Dashboard {
-    /// Joins the feed of a topic, which begins with its first stream.
+    /// Subscribes to the feed of a topic, and starts the feed for the first stream.
     fn join(self: &Arc<Self>, topic: &Topic) -> watch::Receiver<Made> {
         let mut feeds = self.feeds.0.lock();
         if let Some(feed) = feeds.get(topic) {
@@ -138,13 +138,14 @@ impl Dashboard {
         }
         let (sender, receiver) = watch::channel(Made::default());
         feeds.insert(topic.clone(), sender.clone());
-        // Not on the worker of the first stream: pages are nobody's requests.
+        // Not on the worker of the first stream: a feed is background work.
         self.runtime.spawn(feed(Running { dashboard: self.clone(), topic: topic.clone(), sender }));
         receiver
     }
 }
 
-/// A feed that runs. However it ends, it is taken out: its streams then end as well, and browsers come again.
+/// A running feed. However it ends, it is removed from [`Feeds`]. Then its streams end as well, and the browsers
+/// reconnect.
 struct Running {
     dashboard: Shared,
     topic: Topic,
@@ -152,7 +153,7 @@ struct Running {
 }
 
 impl Running {
-    /// Whether nobody looks any more; nobody joins it then.
+    /// Whether the feed has no streams left. If so, it is removed, and no stream can join it any more.
     fn is_left(&self) -> bool {
         let mut feeds = self.dashboard.feeds.0.lock();
         let is_left = self.sender.receiver_count() == 0;
@@ -162,7 +163,7 @@ impl Running {
         is_left
     }
 
-    /// Not one that began under the same name since.
+    /// Removes this feed, but not a newer one of the same topic.
     fn take_out(&self, feeds: &mut HashMap<Topic, watch::Sender<Made>>) {
         if feeds.get(&self.topic).is_some_and(|feed| feed.same_channel(&self.sender)) {
             feeds.remove(&self.topic);
@@ -192,10 +193,10 @@ async fn feed(running: Running) {
     }
 }
 
-/// A browser that looks.
+/// The event stream of one browser.
 struct Stream {
     made: watch::Receiver<Made>,
-    /// What it has, by region.
+    /// The regions that the browser has, by id.
     sent: HashMap<&'static str, String>,
     draining: CancellationToken,
     has_ended: bool,
@@ -213,7 +214,7 @@ impl Stream {
                 biased;
                 () = self.draining.cancelled() => {
                     self.has_ended = true;
-                    return Some("event: leaving\ndata: the service stops\n\n".to_owned());
+                    return Some("event: leaving\ndata: the service is stopping\n\n".to_owned());
                 }
                 changed = self.made.changed() => {
                     changed.ok()?;
@@ -228,7 +229,8 @@ impl Stream {
         }
     }
 
-    /// What the browser does not have yet, and in any case how the service is: by that it knows that it is heard.
+    /// The events for regions that changed, and always the one for the status: it shows the browser that the service
+    /// is alive.
     fn news(&mut self, made: &[Region]) -> String {
         let mut news = String::new();
         for (id, region) in made {
@@ -241,11 +243,11 @@ impl Stream {
     }
 }
 
-/// An event whose first line of data is the region's id, the rest is the element.
+/// Appends an event. The first line of its data is the id of the region, the other lines are the element.
 fn put_event(text: &mut String, id: &str, element: &str) {
     text.push_str("event: region\ndata: ");
     text.push_str(id);
-    // A line of data cannot hold an end of line, of whatever kind.
+    // A line of data cannot contain a line break of any kind.
     for line in element.split("\r\n").flat_map(|line| line.split(['\n', '\r'])) {
         text.push_str("\ndata: ");
         text.push_str(line);
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_what_its_page_asked_for() {
+    fn the_query_of_a_page_gives_its_topic() {
         let topic = Topic::try_from(query("namespace", Some("users"))).unwrap();
         assert_eq!(topic.path(), "/dashboard/events?page=namespace&ns=users");
         assert_eq!(Topic::try_from(query("overview", None)).unwrap().path(), "/dashboard/events?page=overview");
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_new_is_sent_and_the_status_always() {
+    async fn only_changed_regions_are_sent_but_the_status_always() {
         let (sender, made) = watch::channel(Made::default());
         let semaphore = Arc::new(tokio::sync::Semaphore::new(1));
         let mut stream = Stream {

@@ -1,6 +1,7 @@
-//! What pages show of the whole fleet, gathered at most once in [`crate::fleet::FRESH`] however many pages ask.
+//! The state of the whole fleet, as the pages show it. It is gathered at most once per [`crate::fleet::FRESH`],
+//! however many pages need it.
 //!
-//! Every source has a deadline of its own: a page comes without what did not answer, and says so.
+//! Every source has its own deadline. If a source does not answer, the page is shown without its data, and says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +15,20 @@ use crate::namespaces::Record;
 use crate::store::{Finding, Role, Totals};
 use crate::trends::Summary;
 
-/// How long a page waits for a source; shards have a deadline of their own that is usually shorter.
+/// How long a page waits for a source. The deadline of a shard operation is usually shorter.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// The fleet at a moment.
+/// The state of the fleet at one moment.
 pub struct Facts {
     pub condition: Condition,
     pub shards: Vec<Shard>,
-    /// `None` where nobody told in time.
+    /// `None` if the shards did not answer in time.
     pub instances: Option<Vec<Instance>>,
-    /// How old the proof of a shard's writes may be; `None` where nothing needs one.
+    /// The setting `max_staleness_ms`: how old a shard's watermark may be. `None` if L1 is not used.
     pub max_staleness: Option<Duration>,
 }
 
-/// The namespaces by name; `None` while the policies were never read.
+/// The namespaces, sorted by name; `None` until the policies have been read once.
 pub struct Rows(pub Option<Vec<Row>>);
 
 impl Rows {
@@ -36,14 +37,14 @@ impl Rows {
     }
 }
 
-/// A shard; numbers are `None` where it did not tell.
+/// A shard. Numbers that it did not report are `None`.
 pub struct Shard {
     pub name: String,
     /// Its URL without credentials; `None` for the embedded store.
     pub address: Option<String>,
-    /// `None` where it is not known.
+    /// `None` if it is not known.
     pub is_connected: Option<bool>,
-    /// Whether it is there and cannot be used.
+    /// Whether the shard answers but cannot be used.
     pub is_refused: bool,
     pub role: Option<Role>,
     pub used_bytes: Option<u64>,
@@ -53,7 +54,7 @@ pub struct Shard {
     pub watermark_age: Option<Duration>,
 }
 
-/// A namespace with what is known of it.
+/// A namespace with its recent numbers, if they are known.
 pub struct Row {
     pub record: Record,
     pub lately: Option<Summary>,
@@ -64,24 +65,25 @@ impl Row {
         self.record.namespace.as_str()
     }
 
-    /// As last read; of the shards that answer where that is all that is known.
+    /// The totals as last read. If not all shards answered, the totals of those that did.
     pub fn totals(&self) -> Option<Totals> {
         self.lately.as_ref().and_then(|lately| lately.totals.or(lately.partial_totals))
     }
 
-    /// A number of the totals, with a mark where it is that of a part of the shards.
+    /// Adds `(partial)` to a number of the totals if they cover only a part of the shards.
     pub fn marked(&self, shown: String) -> String {
         if self.is_partial() { format!("{shown} (partial)") } else { shown }
     }
 
-    /// Whether the totals are those of a part of the shards.
+    /// Whether the totals cover only a part of the shards.
     pub fn is_partial(&self) -> bool {
         self.lately.as_ref().is_some_and(|lately| lately.totals.is_none() && lately.partial_totals.is_some())
     }
 }
 
 impl Dashboard {
-    /// The namespaces as they are now: who just wrote one wants to see it, and nobody has to be asked.
+    /// The namespaces as they are now. They are read from memory each time, so that a user sees a new namespace at
+    /// once.
     pub fn rows(&self) -> Rows {
         let mut lately: std::collections::HashMap<String, Summary> =
             self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
@@ -92,7 +94,7 @@ impl Dashboard {
         Rows(self.app.cache.namespaces().ok().map(|records| records.into_iter().map(row).collect()))
     }
 
-    /// Facts of a moment ago.
+    /// The recent state of the fleet.
     pub async fn facts(&self) -> Arc<Facts> {
         self.latest.get(|| self.gather()).await
     }
@@ -104,8 +106,8 @@ impl Dashboard {
         let findings: Vec<Finding> = cluster.iter().flat_map(|cluster| findings_of(cluster)).cloned().collect();
         let warnings = cluster.as_ref().map(|cluster| cluster.agreement.warnings()).unwrap_or_else(|| {
             let mut warnings = app.fleet.agreement().warnings();
-            // One that stands still may have kept the others from being heard: none is called dead for it.
-            warnings.push("Not all shards answered in time; which ones is not known yet.".to_owned());
+            // One shard that hangs may have delayed the others' answers, so no shard is reported as down.
+            warnings.push("Not all shards answered in time. It is not known yet which ones did not.".to_owned());
             warnings
         });
         let (shards, instances) = match cluster {

@@ -76,7 +76,7 @@ fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
 pub fn instances(facts: &Facts) -> Markup {
     html! {
         table.cards #instances {
-            caption.hidden { "Instances and what they keep in memory" }
+            caption.hidden { "Instances, their load and their memory" }
             thead {
                 tr {
                     th scope="col" { "Address" }
@@ -93,7 +93,7 @@ pub fn instances(facts: &Facts) -> Markup {
             }
             tbody {
                 @match &facts.instances {
-                    None => { tr { td.none colspan="10" { "The shards did not tell in time." } } }
+                    None => { tr { td.none colspan="10" { "The shards did not answer in time." } } }
                     Some(instances) => { @for instance in instances { (instance_row(instance)) } }
                 }
             }

@@ -1,5 +1,6 @@
-//! `POST /dashboard/namespaces/{ns}/flush`: first a dry run that counts, then, with its form, the flush, which leads
-//! to a page of its own that only says what went: to load that again deletes nothing.
+//! `POST /dashboard/namespaces/{ns}/flush`: the first request is a dry run that counts the entries. Its page has a
+//! form that sends the second request, which deletes them. The second response redirects to a page that only shows
+//! the result, so reloading that page deletes nothing.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -30,13 +31,14 @@ pub struct FlushForm {
     pattern: String,
     #[serde(default)]
     tag: String,
-    /// What the dry run announced; absent in the first form.
+    /// The count that the dry run announced; absent in the first request.
     announced: Option<String>,
-    /// `yes` where the dry run could not count to the end.
+    /// `yes` if the dry run could not count all entries.
     at_least: Option<String>,
-    /// When the dry run was, see [`confirmation`].
+    /// The time of the dry run, see [`confirmation`].
     issued: Option<String>,
-    /// `yes` for the whole namespace, which is never what is left when the other fields are lost.
+    /// `yes` for the whole namespace. Without this field, a form that lost its pattern or tag would delete
+    /// everything.
     all: Option<String>,
 }
 
@@ -45,12 +47,12 @@ impl FlushForm {
         selection(&self.pattern, &self.tag)
     }
 
-    /// What the dry run announced, where the form is one that a dry run gave for this selection.
+    /// Checks that the form fits the selection and is not too old. Returns the count that the dry run announced.
     fn announced(&self, announced: &str, selection: &Selection) -> Result<u64, Problem> {
-        let wrong = || Error::InvalidBody(format!("`announced` is a number, not {announced:?}"));
+        let wrong = || Error::InvalidBody(format!("`announced` must be a number, not {announced:?}"));
         let announced = announced.parse().map_err(|_| wrong())?;
         if matches!(selection, Selection::All) != (self.all.as_deref() == Some("yes")) {
-            let text = "`all` is `yes` for the whole namespace, and absent with `pattern` or `tag`";
+            let text = "`all` must be `yes` for the whole namespace, and absent with `pattern` or `tag`";
             return Err(Error::InvalidBody(text.to_owned()).into());
         }
         confirmation::check(self.issued.as_deref())?;
@@ -58,7 +60,7 @@ impl FlushForm {
     }
 }
 
-/// An empty field of a form is one that was not filled in.
+/// The selection of a form. An empty field was not filled in, so it counts as absent.
 fn selection(pattern: &str, tag: &str) -> Result<Selection, Error> {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     http::selection(given(pattern), given(tag))
@@ -77,10 +79,10 @@ pub fn form(namespace: &Namespace, token: &Token) -> Markup {
                 label for="flush-tag" { "or with the tag" }
                 input #flush-tag name="tag" placeholder="session" autocomplete="off" spellcheck="false";
             }
-            button type="submit" { "Count what would go" }
+            button type="submit" { "Count the entries" }
             p.muted #flush-help {
-                code { "*" } " any text, " code { "?" } " one character, " code { "[abc]" } " one of them, "
-                code { "\\" } " escapes. Both empty: the whole namespace."
+                code { "*" } " is any text, " code { "?" } " one character, " code { "[abc]" } " one of these, "
+                code { "\\" } " escapes the next. If both fields are empty, the whole namespace is selected."
             }
         }
     }
@@ -104,7 +106,7 @@ pub async fn post(
         let flush = Flush { kind: Kind::Flush, namespace: namespace.clone(), selection: selection.clone(), origin };
         let deleted = match dashboard.app.cache.flush(flush, patience, http::failure).await? {
             Flushed::Done(deleted) => deleted,
-            // It goes on, and its page says how far it is.
+            // The flush continues as a job. The page of the job shows its progress.
             Flushed::Job(job) => return Ok(Redirect::to(&address::job(&job.id)).into_response()),
         };
         let announced = Counted { count: announced, is_complete: form.at_least.is_none() };
@@ -113,21 +115,22 @@ pub async fn post(
         return Ok(Redirect::to(&address::flushed(namespace.as_str(), &result)).into_response());
     }
     let end = Instant::now() + dashboard.time_of_a_request();
-    // The facts meanwhile: together they would take longer than a request may.
+    // At the same time: one after the other could take longer than the request timeout.
     let (counted, facts) =
         tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.facts());
     let main = dry_run(&namespace, &selection, &form, counted?);
     Ok(page(&namespace, "Flush: dry run", &facts.condition, main))
 }
 
-/// `GET /dashboard/namespaces/{ns}/flushed`: what a flush of this instance did.
+/// `GET /dashboard/namespaces/{ns}/flushed`: the result of a flush that this instance carried out.
 pub async fn flushed(
     State(dashboard): State<Shared>,
     NamespacePath(namespace): NamespacePath,
     Parameters(query): Parameters<ResultQuery>,
 ) -> Result<Response, Problem> {
     let Some(done) = dashboard.flushes.find(&query.result).filter(|done| done.namespace == namespace) else {
-        // Behind a balancer another instance may have done it: that page has its row of the audit trail.
+        // Behind a load balancer, another instance may have carried out the flush. The page of the namespace shows it
+        // in the audit trail.
         return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
     };
     Ok(page(&namespace, "Flushed", &dashboard.facts().await.condition, result(&done)))
@@ -153,21 +156,21 @@ fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count
     let Counted { count, is_complete } = counted;
     html! {
         section.card.narrow #dry-run data-count=(count) data-at-least=[(!is_complete).then_some("")] {
-            h1 { "Nothing is deleted yet" }
+            h1 { "Nothing has been deleted yet" }
             p.figure { (told(counted)) }
-            p { "in " strong { (name) } " would go: " (selected(selection)) "." }
+            p { "would be deleted from " strong { (name) } ": " (selected(selection)) "." }
             @if count == 0 && is_complete {
                 p.muted { "There is nothing to delete." }
                 p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
             } @else {
                 p.muted {
-                    "What is written to these keys before you confirm goes as well, what is written after it stays. "
-                    "There is no way back."
+                    "Entries that are written to these keys before you confirm are deleted as well. Entries that are "
+                    "written later are kept. This cannot be undone."
                 }
                 @if !is_complete {
                     p.notice {
-                        "There was no time to count them all. The flush will take longer than a request; a page shows how "
-                        "far it is."
+                        "There was not enough time to count all of them. The flush will take longer than a request. A "
+                        "page will show its progress."
                     }
                 }
                 form.actions #confirm method="post" action=(address::flush(name)) {
@@ -204,19 +207,19 @@ fn result(done: &FlushResult) -> Markup {
     }
 }
 
-/// What to say where more or less went than was announced.
+/// A note for the user if the flush deleted more or fewer entries than announced.
 fn difference(announced: Counted, deleted: u64) -> Option<String> {
     let count = announced.count;
     match deleted.cmp(&count) {
         std::cmp::Ordering::Equal => None,
         std::cmp::Ordering::Greater if !announced.is_complete => None,
         std::cmp::Ordering::Greater => Some(format!(
-            "The dry run had announced {}: {} more came to match in between.",
+            "The dry run had announced {}: {} more matched by the time of the flush.",
             told(announced),
             number::count(deleted - count)
         )),
         std::cmp::Ordering::Less => Some(format!(
-            "The dry run had announced {}: {} of them were gone or changed in between.",
+            "The dry run had announced {}: {} of them were gone or had changed by the time of the flush.",
             told(announced),
             number::count(count - deleted)
         )),
@@ -228,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_says_where_it_is_not_what_was_announced() {
+    fn a_result_notes_a_difference_from_the_announced_count() {
         let [all, part] = [true, false].map(|is_complete| Counted { count: 3, is_complete });
         assert_eq!(difference(all, 3), None);
         assert!(difference(all, 5).unwrap().contains("announced 3 entries: 2 more"));
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_confirmation_carries_what_was_announced_and_nothing_is_taken_for_markup() {
+    fn the_confirmation_carries_the_announced_count_and_escapes_all_text() {
         let namespace = Namespace::parse("users").unwrap();
         let form = form("\"><script>*", None, None);
         let shown =
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_namespace_goes_only_where_the_form_says_so_and_is_not_old() {
+    fn the_whole_namespace_is_flushed_only_if_a_recent_form_says_so() {
         let accepts = |pattern: &str, all: Option<&str>, issued: Option<u64>| {
             let form = form(pattern, all, issued.map(|issued| issued.to_string()));
             form.announced("7", &form.selection().unwrap()).is_ok()

@@ -1,6 +1,8 @@
-//! What each form carries and the browser also has in a cookie, which another site cannot read: this needs no memory
-//! here, so a form of one instance is good on all of them. It stands on top of what `http::is_same_site` looks at.
-//! Cookies know no ports: who serves another port of this host can set one, which is why a cookie alone decides nothing.
+//! A token against requests from other sites. Each form carries it, and the browser also has it in a cookie, which
+//! another site cannot read. The server stores nothing, so a form of one instance is valid on all of them.
+//!
+//! The token is a second check, after `http::is_same_site`. It is not enough alone: a cookie is valid for all ports
+//! of a host, so a server on another port of this host can set it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -15,12 +17,12 @@ const COOKIE_NAME: &str = "sidecache_form";
 /// Hexadecimal digits of a token.
 const TOKEN_LEN: usize = 32;
 
-/// What a form and a cookie have in common.
+/// The token in a form and in the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The browser's own token, or a new one for it to keep.
+    /// The token in the browser's cookie, or a new one.
     pub fn of(headers: &HeaderMap) -> Self {
         cookies(headers).next().unwrap_or_else(|| {
             // The hasher's keys come from the system's random numbers.
@@ -33,7 +35,7 @@ impl Token {
         &self.0
     }
 
-    /// The header that gives it to the browser.
+    /// The value of `set-cookie` that stores the token in the browser.
     pub fn set_cookie(&self) -> String {
         format!("{COOKIE_NAME}={}; Path=/dashboard; HttpOnly; SameSite=Strict", self.0)
     }
@@ -44,17 +46,17 @@ impl Token {
     }
 }
 
-/// The tokens among the cookies. There may be several of the name, by other paths; what is none of ours must not
-/// hide one that is.
+/// The tokens among the cookies. There may be several cookies with this name, set for different paths. One that is
+/// not a valid token must not hide one that is.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Token> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(name, _)| *name == COOKIE_NAME).filter_map(|(_, value)| Token::parse(value))
 }
 
-/// Whether a form was one that this browser was given.
+/// Whether the form was made for this browser: its token is in a cookie.
 pub fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
-    // All of it is looked at, so that the time taken tells nothing.
+    // Compares all bytes, so that the duration does not show how many of them match.
     let is_same = |Token(expected): Token| {
         expected.len() == token.len()
             && expected.bytes().zip(token.bytes()).fold(0, |wrong, (a, b)| wrong | (a ^ b)) == 0
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_goes_with_the_cookie_of_its_browser() {
+    fn a_form_is_valid_only_with_the_cookie_of_its_browser() {
         let token = Token::of(&headers(&[]));
         assert_ne!(token, Token::of(&headers(&[])));
         let cookies = format!("theme=dark; {COOKIE_NAME}={}", token.as_str());
@@ -81,7 +83,7 @@ mod tests {
         assert!(is_own_form(&browser, token.as_str()));
         let hidden =
             headers(&[("cookie", &format!("{COOKIE_NAME}=x; {COOKIE_NAME}={}; {cookies}", "0".repeat(TOKEN_LEN)))]);
-        assert!(is_own_form(&hidden, token.as_str()), "what another path set does not block forms");
+        assert!(is_own_form(&hidden, token.as_str()), "a cookie of another path does not block forms");
         for wrong in ["", "0", &"0".repeat(TOKEN_LEN), &format!("{}0", token.as_str())] {
             assert!(!is_own_form(&browser, wrong), "{wrong:?}");
         }
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_not_for_scripts_nor_for_other_sites() {
+    fn scripts_and_other_sites_cannot_use_the_cookie() {
         let cookie = Token::of(&headers(&[])).set_cookie();
         for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/dashboard"] {
             assert!(cookie.contains(part), "{cookie}");

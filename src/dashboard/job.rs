@@ -1,4 +1,4 @@
-//! `GET /dashboard/jobs/{id}`: how far a job is, with a button that cancels it.
+//! `GET /dashboard/jobs/{id}`: the progress of a job, with a button that cancels it.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -29,11 +29,11 @@ pub async fn get(
     let main = html! {
         section.card.narrow {
             (shown(&job))
-            // Hidden by the style sheet once the job has ended, as the region above says.
+            // The style sheet hides this form once the region above shows that the job has ended.
             form.actions #cancel method="post" action=(address::cancel(&id)) {
                 input type="hidden" name="token" value=(token.as_str());
                 button.danger type="submit" { "Cancel the job" }
-                p.muted { "What it has deleted stays deleted." }
+                p.muted { "Entries that it has deleted stay deleted." }
             }
             p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
         }
@@ -66,7 +66,7 @@ pub async fn cancel(
     Ok(Redirect::to(&address::job(&id)).into_response())
 }
 
-/// What changes on the page of a job; nothing while it cannot be told.
+/// The region that is updated on the page of a job; none while the state of the job cannot be read.
 pub async fn regions(dashboard: &Dashboard, id: &Id) -> Vec<Region> {
     let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(id)).await;
     match job {
@@ -86,16 +86,16 @@ fn shown(job: &Job) -> Markup {
                 @match job.estimate {
                     Some(estimate) => {
                         (part(job.done, estimate))
-                        p.muted { "Of about " (number::of(estimate, "entry", "entries")) ". You may leave this page." }
+                        p.muted { "Of about " (number::of(estimate, "entry", "entries")) ". You can leave this page." }
                     }
-                    None => { p.muted { "How many there are is not known yet. You may leave this page." } }
+                    None => { p.muted { "The number of entries is not known yet. You can leave this page." } }
                 }
-                noscript { p { a href=(address::job(&job.id)) { "Look again" } } }
+                noscript { p { a href=(address::job(&job.id)) { "Reload" } } }
             }
             @if let JobState::Failed(failure) = &job.state {
                 p.notice {
                     (failure.error) " (" code { (failure.code) } "). "
-                    "Ask again to delete the rest; that begins with a new count."
+                    "To delete the rest, start again. The entries are then counted again."
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! JSON with line breaks, for people. Only white space is changed: numbers of any size, the order of keys and
-//! escapes stay as they were written.
+//! Formats JSON for people. Only white space changes: numbers of any size, the order of keys and escapes stay as they
+//! were written.
 
-/// Spaces a level, and levels that are indented further.
+/// Spaces per level. Levels deeper than `MOST_LEVELS` are not indented further.
 const INDENT: usize = 2;
 const MOST_LEVELS: usize = 32;
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_more_than_its_brackets() {
+    fn the_size_of_deeply_nested_json_is_bounded() {
         let deep = "[".repeat(5000) + &"]".repeat(5000);
         assert!(pretty(&deep).len() < deep.len() * (2 + INDENT * MOST_LEVELS));
     }
@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_means_the_same(value in any_json()) {
+        fn the_formatted_json_has_the_same_value(value in any_json()) {
             let read: Value = serde_json::from_str(&pretty(&value.to_string())).unwrap();
             prop_assert_eq!(read, value);
         }

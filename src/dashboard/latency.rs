@@ -1,18 +1,18 @@
-//! How long operations took, as percentiles.
+//! The latencies of operations, as percentiles: in a table or in one row.
 
 use maud::{Markup, html};
 
 use super::number;
 use crate::trends::Latency;
 
-/// The same, one below the other, beside something else.
+/// A table with one percentile per row.
 pub fn table(latency: Latency) -> Markup {
     let Latency { count, p50, p90, p99, p999 } = latency;
     let percentiles = [("p50", "Half", p50), ("p90", "90 %", p90), ("p99", "99 %", p99), ("p999", "99.9 %", p999)];
     html! {
         table.plain #latency {
             caption.hidden { "Latency percentiles" }
-            thead { tr { th scope="col" { "Of the operations" } th.number scope="col" { "took at most" } } }
+            thead { tr { th scope="col" { "Share of operations" } th.number scope="col" { "took at most" } } }
             tbody {
                 @for (name, text, time) in percentiles {
                     tr data-percentile=(name) {
@@ -28,7 +28,7 @@ pub fn table(latency: Latency) -> Markup {
     }
 }
 
-/// In one line.
+/// All percentiles in one row.
 pub fn row(latency: Latency) -> Markup {
     let Latency { count, p50, p90, p99, p999 } = latency;
     let percentiles = [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999)];

@@ -24,7 +24,7 @@ pub struct KeysQuery {
     cursor: Option<String>,
 }
 
-/// Which keys are asked for.
+/// The selected keys and the position in the list.
 pub struct Asked {
     pattern: String,
     tag: String,
@@ -36,7 +36,7 @@ impl TryFrom<KeysQuery> for Asked {
     type Error = Problem;
 
     fn try_from(query: KeysQuery) -> Result<Self, Problem> {
-        // An empty field of a form is one that was not filled in.
+        // An empty field of a form was not filled in, so it counts as absent.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let (pattern, tag, cursor) = (given(query.pattern), given(query.tag), given(query.cursor));
         let selection = http::selection(pattern.clone(), tag.clone())?;
@@ -44,11 +44,13 @@ impl TryFrom<KeysQuery> for Asked {
     }
 }
 
-/// The page, or why it is missing.
+/// The keys, or the reason why they are missing.
 pub type Listed = Result<Page, String>;
 
+/// Lists a page of keys.
+///
 /// # Errors
-/// The cursor is none that a page gave.
+/// The request is refused, for instance because the cursor is invalid.
 pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -> Result<Listed, Problem> {
     let listing = Listing { selection: asked.selection.clone(), cursor: asked.cursor.clone(), limit: LIMIT };
     match timeout(PATIENCE, dashboard.app.cache.list(namespace, &listing)).await {
@@ -65,7 +67,7 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
     html! {
         div.forms {
             form.search role="search" method="get" action={ (path) "#keys-heading" } {
-                label.hidden for="keys-pattern" { "Pattern of the keys" }
+                label.hidden for="keys-pattern" { "Pattern for keys" }
                 input #keys-pattern type="search" name="pattern" value=(asked.pattern) placeholder="Pattern: user_*"
                     autocomplete="off" spellcheck="false";
                 button type="submit" { "List" }
@@ -81,7 +83,7 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
             Err(reason) => { p.notice #keys-missing { (reason) } }
             Ok(page) => {
                 @if !asked.tag.is_empty() {
-                    p.muted { "With the tag " code { (asked.tag) } " · " a href=(path) { "all keys" } }
+                    p.muted { "Keys with the tag " code { (asked.tag) } " · " a href=(path) { "all keys" } }
                 }
                 @if !page.failed.is_empty() { (missing(&page.failed, "their keys are missing here")) }
                 ul.keys #keys data-size=(page.size) data-partial=[(!page.failed.is_empty()).then_some("")] {
@@ -98,7 +100,7 @@ pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
     }
 }
 
-/// Says which shards did not answer, and what that means for what is shown.
+/// A notice that names the shards that did not answer, and says what that means for the page.
 pub fn missing(failed: &[store::Error], meaning: &str) -> Markup {
     html! {
         p.notice data-missing=(store::Error::shards_of(failed).join(" ")) {
@@ -109,10 +111,10 @@ pub fn missing(failed: &[store::Error], meaning: &str) -> Markup {
 
 fn nothing(asked: &Asked, page: &Page) -> &'static str {
     match (page.size, page.next.is_some()) {
-        (0, false) if !page.failed.is_empty() => "No key on the shards that answer.",
+        (0, false) if !page.failed.is_empty() => "The shards that answer have no keys.",
         (0, _) => "The namespace is empty.",
-        // A pattern that matches little finds little in what one page looks at.
-        (_, true) => "Nothing in this part of the namespace; go on.",
+        // A page looks at a limited number of keys, and a rare pattern may match none of them.
+        (_, true) => "No key on this page. Go on to the next page.",
         _ if matches!(asked.selection, Selection::All) => "No more keys.",
         _ => "No key matches.",
     }
@@ -128,11 +130,11 @@ fn paging(path: &str, asked: &Asked, page: &Page) -> Markup {
     html! {
         div.paging {
             span.muted {
-                (number::of(page.keys.len() as u64, "key", "keys")) " here, "
+                (number::of(page.keys.len() as u64, "key", "keys")) " on this page, "
                 (number::count(page.size)) " in the namespace"
             }
-            @if asked.cursor.is_some() { a.button href=(to("")) { "From the start" } }
-            @if let Some(next) = next { a.button rel="next" href=(to(&next)) { "More" } }
+            @if asked.cursor.is_some() { a.button href=(to("")) { "First page" } }
+            @if let Some(next) = next { a.button rel="next" href=(to(&next)) { "Next page" } }
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The dashboard: pages for people, from this binary alone.
+//! The dashboard: web pages for people. The binary contains everything that they need.
 //!
-//! Pages are written on the server (`maud`), with charts as SVG; a small script puts the regions in place that
-//! come as server-sent events ([`events`]). Without the script everything works but that. What a page shows comes
-//! through the doors of `cache`, `fleet` and `trends`, each with a deadline: a page comes also when a shard is
-//! dead or stands still, and says what is missing. Anything that changes something is asked twice, and refused
-//! when another site sent it (`http::is_same_site`, and [`form_token`]).
+//! The server renders whole pages (`maud`), with charts as SVG. A small script updates regions of a page, which
+//! arrive as server-sent events ([`events`]). Without the script, everything works except these updates. The data
+//! comes from `cache`, `fleet` and `trends`. Each source has a deadline: if a shard is down or hangs, the page is
+//! still shown, and says what is missing. Flushes and deletions must be confirmed. A change that another site sent is
+//! refused (`http::is_same_site` and [`form_token`]).
 
 mod address;
 mod asset;
@@ -51,23 +51,23 @@ use crate::fleet::{FRESH, Fresh};
 use crate::http::{Error, SharedApp, is_same_site};
 use crate::trends::Trends;
 
-/// What the pages share.
+/// The state that all pages share.
 pub struct Dashboard {
     app: SharedApp,
     trends: Arc<Trends>,
-    /// Where feeds run.
+    /// The runtime on which feeds run.
     runtime: Handle,
     latest: Fresh<Facts>,
     feeds: Feeds,
     flushes: Results<FlushResult>,
     deletions: Results<DeleteResult>,
-    /// Places for streams of events.
+    /// A permit for each open event stream.
     streams: Arc<Semaphore>,
 }
 
 type Shared = Arc<Dashboard>;
 
-/// Nothing but what this server sends, and no place within another page.
+/// Security headers: a page loads content only from this server, and other sites cannot embed it.
 const SECURITY: [(&str, &str); 6] = [
     (
         "content-security-policy",
@@ -76,13 +76,13 @@ const SECURITY: [(&str, &str); 6] = [
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
-    // With none at all, a form's `Origin` would be `null`.
+    // With `no-referrer`, browsers would send `Origin: null` with a form.
     ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 ];
 
-/// Every page there is. To be called within the runtime that does what is nobody's request.
+/// The routes of all pages. Call this on the runtime for background work, because the feeds run on it.
 pub fn router(app: SharedApp) -> Router {
     let guard = from_fn_with_state(app.clone(), guard);
     let dashboard = Dashboard {
@@ -110,7 +110,7 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard/jobs/{id}/cancel", post(job::cancel))
         .route("/dashboard/events", get(events::events))
         .route("/dashboard/assets/{name}", get(asset::get))
-        // What a person types who knows an address in part.
+        // Addresses that people type from memory.
         .route("/", get(async || Redirect::temporary(address::OVERVIEW)))
         .route("/dashboard/", get(async || Redirect::temporary(address::OVERVIEW)))
         .route("/docs/", get(async || Redirect::temporary("/docs")))
@@ -124,8 +124,8 @@ async fn no_such_page() -> Problem {
     Error::NoSuchRoute.into()
 }
 
-/// Stands around every page: refuses what another site sent, and gives each answer the headers that keep it from
-/// being used by one. Events count as well: they hold one of a bounded number of places.
+/// Wraps every page: refuses changes that another site sent, and adds the security headers to each response. Event
+/// streams that another site opens are refused as well, because the number of streams is limited.
 async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
     let is_guarded = request.method() != Method::GET && request.method() != Method::HEAD
         || request.uri().path() == "/dashboard/events";
@@ -140,15 +140,15 @@ async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Re
     response
 }
 
-/// Moments to send events: when the trends have taken a step, or should have.
+/// The times to send events: after each step of the trends, or when a step is late.
 struct Ticks(watch::Receiver<u64>);
 
 impl Ticks {
     async fn next(&mut self) {
-        // A step waits for the shards, and pages have to tell just then that they do not answer.
+        // A step waits for the shards. If they do not answer, the pages must still be updated to show that.
         let late = Trends::STEP + Trends::STEP / 4;
         if let Ok(Err(_)) = timeout(late, self.0.changed()).await {
-            // The process ends.
+            // The sender is gone: the process is ending.
             sleep(late).await;
         }
     }
@@ -159,8 +159,8 @@ impl Dashboard {
         Ticks(self.trends.ticks())
     }
 
-    /// How long a page waits for what it is about: shorter than the request's own deadline, so that a page
-    /// says what happened.
+    /// How long a page waits for its main content. It is shorter than the request timeout, so that the page can say
+    /// that the shards did not answer.
     fn time_of_a_request(&self) -> Duration {
         self.app.bounds.request_timeout() * 9 / 10
     }

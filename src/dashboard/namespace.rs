@@ -1,4 +1,4 @@
-//! `GET /dashboard/namespaces/{ns}`: one namespace.
+//! `GET /dashboard/namespaces/{ns}`: the page of a namespace.
 
 use std::num::NonZeroU64;
 
@@ -22,7 +22,7 @@ use crate::clock::unix_millis;
 use crate::model::{Namespace, Policy, Ttl};
 use crate::store::{self, KnownTotals};
 
-/// Keys shown as the hottest.
+/// How many of the hottest keys are shown.
 const TOP_KEYS: usize = 10;
 
 pub async fn get(
@@ -48,12 +48,12 @@ pub async fn get(
         (figures(&dashboard, &namespace, stats.as_ref()))
         (charts(&dashboard, name))
         div.columns {
-            (section("top-keys", "Hottest keys", "By reads that this instance saw lately", &top_keys(&dashboard, name)))
-            (section("latency", "Latency", "Of this instance in the last minute", &latency::table(dashboard.trends.latency(Some(name)))))
+            (section("top-keys", "Hottest keys", "By recent reads on this instance", &top_keys(&dashboard, name)))
+            (section("latency", "Latency", "On this instance, in the last minute", &latency::table(dashboard.trends.latency(Some(name)))))
         }
         (section("keys", "Keys", "", &listing::keys(&namespace, &keys, &listed?)))
-        (section("flush", "Flush", "Deletes many entries at once. What would go is counted and shown first.", &flush::form(&namespace, &token)))
-        (section("audit", "Audit trail", "Who changed what, the latest first", &changes))
+        (section("flush", "Flush", "Deletes many entries at once. Before that, it shows how many entries would be deleted.", &flush::form(&namespace, &token)))
+        (section("audit", "Audit trail", "Changes and who made them, latest first", &changes))
     };
     let events = Topic::Namespace(namespace.clone()).path();
     let trail = [(name, address::namespace(name))];
@@ -61,12 +61,12 @@ pub async fn get(
     Ok(page.respond_with_forms(StatusCode::OK, &token))
 }
 
-/// The numbers of a moment ago, of the shards that answer; `None` where none told in time.
+/// The statistics from the shards that answer; `None` if no shard answered in time.
 async fn stats_of(dashboard: &Dashboard, namespace: &Namespace) -> Option<KnownTotals> {
     timeout(PATIENCE, dashboard.app.cache.known_stats(namespace)).await.ok()?.ok()
 }
 
-/// What changes while somebody looks.
+/// The regions that are updated while the page is open.
 pub async fn regions(dashboard: &Dashboard, namespace: &Namespace) -> Vec<Region> {
     let name = namespace.as_str();
     let (stats, changes) = tokio::join!(stats_of(dashboard, namespace), audit::latest(dashboard, namespace));
@@ -111,13 +111,13 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, known: Option<&KnownTot
                 note: html! { "of all reads so far" },
             },
             tile("hits", "Hits", plain(|stats| stats.hits), html! { "reads that found the key" }),
-            tile("misses", "Misses", plain(|stats| stats.misses), html! { "reads that did not" }),
+            tile("misses", "Misses", plain(|stats| stats.misses), html! { "reads that did not find it" }),
             tile(
                 "total_keys",
                 "Keys",
                 plain(|stats| stats.keys),
                 html! {
-                    @if missing.is_empty() { "alive now" }
+                    @if missing.is_empty() { "live now" }
                     @else { span data-missing=(missing) { "partial: without shard " (missing) } }
                 },
             ),
@@ -131,16 +131,21 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, known: Option<&KnownTot
                         "charged " (charged.map_or_else(unknown, number::bytes)) " of " (number::bytes(quota))
                         (bar(charged.unwrap_or(0), quota))
                     }
-                    @else { "no quota of its own" }
+                    @else { "no quota" }
                 },
             },
-            tile("evictions", "Evictions", plain(|stats| stats.evictions), html! { "to make room" }),
-            tile("expirations", "Expirations", plain(|stats| stats.expirations), html! { "past their TTL" }),
+            tile("evictions", "Evictions", plain(|stats| stats.evictions), html! { "removed to make room" }),
+            tile(
+                "expirations",
+                "Expirations",
+                plain(|stats| stats.expirations),
+                html! { "removed at the end of their TTL" },
+            ),
         ],
     )
 }
 
-/// As the API tells it.
+/// The hit rate, computed as in the API.
 fn hit_rate(stats: &Stats) -> f64 {
     let reads = stats.hits + stats.misses;
     if reads == 0 { 0.0 } else { stats.hits as f64 / reads as f64 }
@@ -150,7 +155,7 @@ fn charts(dashboard: &Dashboard, name: &str) -> Markup {
     let trends = &dashboard.trends;
     let series = Series { points: trends.history(name), interval: trends.interval(), now: unix_millis() };
     let reads = series.line("reads", "reads", |point| point.reads_per_second);
-    let writes = series.line("writes here", "writes", |point| point.writes_per_second);
+    let writes = series.line("writes on this instance", "writes", |point| point.writes_per_second);
     let hits = series.line("hits", "hits", |point| point.hit_rate);
     let keys = series.line("keys", "keys", |point| point.keys.map(|keys| keys as f64));
     let bytes = series.line("values", "bytes", |point| point.bytes.map(|bytes| bytes as f64));
@@ -180,17 +185,17 @@ fn top_keys(dashboard: &Dashboard, name: &str) -> Markup {
                         td.number data-value=(reads) { (number::count(*reads)) (part(*reads, most)) }
                     }
                 }
-                @if keys.is_empty() { tr { td.none colspan="2" { "Nothing was read here lately." } } }
+                @if keys.is_empty() { tr { td.none colspan="2" { "No recent reads on this instance." } } }
             }
         }
     }
 }
 
-/// The policy in words.
+/// The policy, or a note that it is unknown.
 fn policy_of(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
     let record = dashboard.app.cache.namespace(namespace);
     if matches!(record, Err(Error::PoliciesUnknown)) {
-        return html! { p.muted #policy { "The policy of this namespace is not known; writes are refused until it is." } };
+        return html! { p.muted #policy { "The policy of this namespace is not known yet. Until it is, writes are refused." } };
     }
     let is_own = record.is_ok();
     let policy = record.map_or_else(|_| dashboard.app.cache.default_policy(), |record| record.policy);
@@ -207,7 +212,7 @@ fn policy_of(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
             div { dt { "Stale if error" } dd { (seconds(stale_if_error, "off")) } }
         }
         @if !is_own {
-            p.muted { "Nobody configured or wrote this namespace yet; these are the defaults." }
+            p.muted { "This namespace does not exist yet. These are the defaults for a new one." }
         }
     }
 }
@@ -217,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_of_nothing_is_zero_as_in_the_api() {
+    fn the_hit_rate_without_reads_is_zero_as_in_the_api() {
         assert_eq!(hit_rate(&Stats::default()), 0.0);
         assert_eq!(hit_rate(&Stats { hits: 1, misses: 3, ..Stats::default() }), 0.25);
     }

@@ -1,13 +1,13 @@
-//! Numbers as people read them. The exact ones stand beside them, in `data-value` and titles.
+//! Formats numbers for people. The pages have the exact numbers as well, in `data-value` and titles.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::model::UnixMillis;
 
-/// The last moment that the formatter of dates knows; a stored number may be anything.
+/// The latest time that the date formatter accepts. Stored times may be later.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
-/// What stands where a number is not known.
+/// Shown in place of an unknown number.
 pub const UNKNOWN: &str = "–";
 
 /// All digits, in groups of three: `1,234,567`.
@@ -23,18 +23,18 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
-/// `one` thing or several of them, with their number.
+/// A count with its noun: `one` is the singular, `several` the plural.
 pub fn of(number: u64, one: &str, several: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { several })
 }
 
-/// Three digits and a letter from ten thousand on: `12.3k`, `1.23M`.
+/// From ten thousand on, three digits and a letter: `12.3k`, `1.23M`.
 pub fn short(number: f64) -> String {
     let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     if !number.is_finite() {
         return UNKNOWN.to_owned();
     }
-    // What rounds up to the next step is written in it.
+    // A number that rounds up to the next unit is shown in that unit.
     let step = steps.iter().find(|(unit, _)| number >= unit * if *unit == 1e3 { 10.0 } else { 0.9995 });
     match step {
         Some((unit, letter)) => format!("{}{letter}", three_digits(number / unit)),
@@ -43,7 +43,7 @@ pub fn short(number: f64) -> String {
     }
 }
 
-/// Three digits at most, without zeros that say nothing.
+/// At most three digits, without trailing zeros after the point.
 fn three_digits(number: f64) -> String {
     let decimals = if number >= 99.95 {
         0
@@ -65,7 +65,7 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
-/// A part of 1 in percent: `97.3 %`. Only all is 100, and only nothing is 0.
+/// A fraction of 1 in percent: `97.3 %`. Only exactly 1 is shown as 100, and only exactly 0 as 0.
 pub fn percent(part: f64) -> String {
     if !part.is_finite() {
         return UNKNOWN.to_owned();
@@ -80,7 +80,7 @@ pub fn percent(part: f64) -> String {
     format!("{shown} %")
 }
 
-/// A number a second.
+/// A rate per second.
 pub fn rate(number: f64) -> String {
     format!("{} /s", short(number))
 }
@@ -97,7 +97,7 @@ pub fn latency(time: Duration) -> String {
     }
 }
 
-/// A long time by its two greatest units: `2 d 3 h`, `5 min 10 s`.
+/// A long time in its two largest units: `2 d 3 h`, `5 min 10 s`.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
@@ -118,7 +118,7 @@ pub fn date(at: UnixMillis) -> String {
     rfc3339(at).replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
-/// The same for programs.
+/// A date in UTC, for programs: `2026-11-20T12:00:05Z`.
 pub fn rfc3339(at: UnixMillis) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(at.0.min(LAST_MILLISECOND));
     humantime::format_rfc3339_seconds(at).to_string()
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_all_is_a_hundred_percent_and_only_nothing_is_none() {
+    fn only_exactly_one_is_100_percent_and_only_zero_is_0_percent() {
         for (part, text) in
             [(0.0, "0 %"), (0.000_01, "0.1 %"), (0.973_4, "97.3 %"), (0.999_99, "99.9 %"), (1.0, "100 %")]
         {

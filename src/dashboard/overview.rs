@@ -1,4 +1,4 @@
-//! `GET /dashboard`: the fleet on one page.
+//! `GET /dashboard`: the overview of the whole fleet on one page.
 
 use std::cmp::Ordering;
 
@@ -19,10 +19,10 @@ use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::trends::Trends;
 
-/// Rows of the table of namespaces on one page.
+/// Rows per page in the table of namespaces.
 pub const ROWS: usize = 100;
 
-/// By what the namespaces are sorted.
+/// A column of the table of namespaces, by which it can be sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
     Name,
@@ -78,7 +78,7 @@ impl Column {
         };
         match self {
             Self::Name => one.name().cmp(other.name()),
-            // What is not known stands below everything.
+            // Unknown numbers sort below all others.
             _ => of(one).unwrap_or(-1.0).total_cmp(&of(other).unwrap_or(-1.0)),
         }
     }
@@ -90,10 +90,10 @@ pub enum Order {
     Descending,
 }
 
-/// Which namespaces are asked for, and in which order.
+/// Which namespaces to show, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Asked {
-    /// Part of the name, in any case of its letters.
+    /// A part of the name, in lower case. The search ignores the case of letters.
     search: String,
     column: Column,
     order: Order,
@@ -110,7 +110,7 @@ pub struct OverviewQuery {
     pub from: Option<String>,
 }
 
-/// The longest text to search for, in characters; names are shorter.
+/// The longest text to search for, in characters. No name is longer.
 const MOST_SEARCHED: usize = 100;
 
 impl Asked {
@@ -122,7 +122,7 @@ impl Asked {
             None => Column::Name,
             Some(name) => Column::ALL.into_iter().find(|column| column.as_str() == name).ok_or_else(|| {
                 let names = Column::ALL.map(Column::as_str).join(", ");
-                Error::InvalidQuery(format!("`sort` is one of {names}, not {name:?}"))
+                Error::InvalidQuery(format!("`sort` must be one of {names}, not {name:?}"))
             })?,
         };
         let order = match order.as_deref() {
@@ -130,15 +130,15 @@ impl Asked {
             Some("desc") => Order::Descending,
             None if column == Column::Name => Order::Ascending,
             None => Order::Descending,
-            Some(other) => return Err(Error::InvalidQuery(format!("`order` is asc or desc, not {other:?}"))),
+            Some(other) => return Err(Error::InvalidQuery(format!("`order` must be asc or desc, not {other:?}"))),
         };
-        let wrong = |text: &String| Error::InvalidQuery(format!("`from` is the number of a row, not {text:?}"));
+        let wrong = |text: &String| Error::InvalidQuery(format!("`from` must be the number of a row, not {text:?}"));
         let from = from.map_or(Ok(0), |text| text.parse().map_err(|_| wrong(&text)))?;
         let search = search.unwrap_or_default().trim().chars().take(MOST_SEARCHED).collect::<String>();
         Ok(Self { search: search.to_ascii_lowercase(), column, order, from })
     }
 
-    /// As they stand in a query; what is so by default is left out.
+    /// The parameters of the query. Parameters with their default value are left out.
     pub fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters = vec![("q", self.search.clone())];
         let default = if self.column == Column::Name { Order::Ascending } else { Order::Descending };
@@ -161,7 +161,7 @@ impl Asked {
         with_query(OVERVIEW, &parameters)
     }
 
-    /// The same sorted by `column`; the other way round if it is already.
+    /// The same, sorted by `column`. If it is sorted by that column already, the order is reversed.
     fn sorted_by(&self, column: Column) -> Self {
         let order = match (self.column == column, self.order) {
             (true, Order::Ascending) => Order::Descending,
@@ -172,12 +172,12 @@ impl Asked {
         Self { column, order, from: 0, ..self.clone() }
     }
 
-    /// The first row that is shown: who asks for what lies past the end gets the last page.
+    /// The first row that is shown. If `from` is past the end, the last page is shown.
     fn first_of(&self, all: usize) -> usize {
         if self.from < all { self.from } else { all.saturating_sub(1) / ROWS * ROWS }
     }
 
-    /// The rows that match, sorted, and how many there are on all pages.
+    /// The matching rows of this page, sorted, and the number of matching rows on all pages.
     fn select<'r>(&self, rows: &'r [Row]) -> (Vec<&'r Row>, usize) {
         let matches = |row: &&Row| row.name().to_ascii_lowercase().contains(&self.search);
         let mut found: Vec<&Row> = rows.iter().filter(matches).collect();
@@ -218,16 +218,16 @@ pub async fn get(
             (namespaces(&rows, &asked))
             (paging(&rows, &asked))
         }
-        (section("shards", "Shards", "Where the entries live", &fleet::shards(&facts)))
-        (section("instances", "Instances", "Every sidecache on these shards", &fleet::instances(&facts)))
-        (section("latency", "Latency", "Of this instance in the last minute", &latency::row(dashboard.trends.latency(None))))
+        (section("shards", "Shards", "They store the entries", &fleet::shards(&facts)))
+        (section("instances", "Instances", "All sidecaches that use these shards", &fleet::instances(&facts)))
+        (section("latency", "Latency", "On this instance, in the last minute", &latency::row(dashboard.trends.latency(None))))
     };
     let events = Topic::Overview(asked).path();
     let page = Page { title: "Overview", events, condition: &facts.condition, trail: &[], main };
     Ok(page.respond(StatusCode::OK))
 }
 
-/// What changes while somebody looks.
+/// The regions that are updated while the page is open.
 pub fn regions(dashboard: &Dashboard, facts: &Facts, asked: &Asked) -> Vec<Region> {
     let rows = dashboard.rows();
     vec![
@@ -255,7 +255,7 @@ fn figures(dashboard: &Dashboard, facts: &Facts, rows: &Rows) -> Markup {
     let of_what = if rows.known().iter().any(Row::is_partial) {
         "partial: a shard does not answer"
     } else if namespaces.is_none() || known().count() < rows.known().len() {
-        "not all are known yet"
+        "not all are counted yet"
     } else if facts.shards.iter().any(|shard| shard.is_connected != Some(true)) {
         "as last known"
     } else {
@@ -278,21 +278,21 @@ fn figures(dashboard: &Dashboard, facts: &Facts, rows: &Rows) -> Markup {
                 name: "Hit rate",
                 raw: hit_rate.map(|rate| format!("{rate:.4}")),
                 shown: hit_rate.map_or_else(unknown, number::percent),
-                note: html! { "at present" },
+                note: html! { "now" },
             },
             Tile {
                 stat: "p99_seconds",
                 name: "Latency, p99",
                 raw: p99.map(|time| format!("{:.6}", time.as_secs_f64())),
                 shown: p99.map_or_else(unknown, number::latency),
-                note: html! { "of this instance, last minute" },
+                note: html! { "on this instance, last minute" },
             },
             Tile {
                 stat: "namespaces",
                 name: "Namespaces",
                 raw: namespaces.map(|count| count.to_string()),
                 shown: namespaces.map_or_else(unknown, number::count),
-                note: html! { "configured or written" },
+                note: html! { "configured or written to" },
             },
             Tile {
                 stat: "keys",
@@ -313,7 +313,7 @@ fn figures(dashboard: &Dashboard, facts: &Facts, rows: &Rows) -> Markup {
                 name: "Shards",
                 raw: Some(connected.to_string()),
                 shown: format!("{connected} of {}", facts.shards.len()),
-                note: html! { "answer" },
+                note: html! { "connected" },
             },
             Tile {
                 stat: "instances",
@@ -342,7 +342,7 @@ fn namespaces(known: &Rows, asked: &Asked) -> Markup {
     let (rows, _) = asked.select(known.known());
     html! {
         table.cards #namespaces {
-            caption.hidden { "Namespaces, their traffic and what they hold" }
+            caption.hidden { "Namespaces, their traffic and their contents" }
             thead {
                 tr {
                     @for column in Column::ALL { (sortable(asked, column)) }
@@ -360,11 +360,11 @@ fn namespaces(known: &Rows, asked: &Asked) -> Markup {
 
 fn nothing_found(rows: &Rows, asked: &Asked) -> Markup {
     if rows.0.is_none() {
-        return html! { "The namespaces are not known yet: the database did not tell." };
+        return html! { "The namespaces are not known yet: the database has not answered." };
     }
     if rows.known().is_empty() {
         return html! {
-            "No namespace yet. The first write creates one: "
+            "There is no namespace yet. The first write creates one: "
             code { "curl -X PUT localhost:8080/api/v1/cache/demo/hello -d '{\"value\": \"world\"}'" }
         };
     }
@@ -464,14 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_found_by_part_of_their_name_and_sorted_by_what_was_asked() {
+    fn rows_are_found_by_a_part_of_their_name_and_sorted_by_a_column() {
         let rows = [row("beta", Some(3)), row("Alpha", None), row("gamma", Some(3)), row("delta", Some(9))];
         let names = |asked: &Asked| asked.select(&rows).0.iter().map(|row| row.name().to_owned()).collect::<Vec<_>>();
         assert_eq!(names(&asked("", None, None)), ["Alpha", "beta", "delta", "gamma"]);
         assert_eq!(names(&asked(" ALPH ", None, None)), ["Alpha"]);
         assert_eq!(names(&asked("ta", Some("keys"), None)), ["delta", "beta"]);
         let by_keys = names(&asked("", Some("keys"), Some("asc")));
-        assert_eq!(by_keys, ["Alpha", "beta", "gamma", "delta"], "what is not known stands below everything");
+        assert_eq!(by_keys, ["Alpha", "beta", "gamma", "delta"], "unknown numbers sort below all others");
     }
 
     #[test]
@@ -483,13 +483,13 @@ mod tests {
         assert_eq!(asked("", None, None).select(&rows).0.len(), ROWS);
         for from in [250, usize::MAX] {
             let past = Asked { from, ..asked("", None, None) };
-            assert_eq!(past.select(&rows).0[0].name(), "n200", "past the end is the last page");
+            assert_eq!(past.select(&rows).0[0].name(), "n200", "past the end, the last page is shown");
             assert_eq!(past.first_of(0), 0);
         }
     }
 
     #[test]
-    fn a_heading_sorts_and_sorts_the_other_way_round() {
+    fn a_heading_sorts_and_then_reverses_the_order() {
         let by_name = asked("x", None, None);
         let by_keys = by_name.sorted_by(Column::Keys);
         assert_eq!(by_keys.path(), "/dashboard?q=x&sort=keys");

@@ -1,4 +1,4 @@
-//! What all pages have in common: head, bar, status, notices, and the headers of an answer.
+//! The parts that all pages share: head, navigation bar, status, warnings, and the headers of the response.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use axum::http::{HeaderValue, StatusCode};
@@ -10,13 +10,13 @@ use super::asset::{ICON, SCRIPT, STYLE};
 use super::condition::Condition;
 use super::form_token::Token;
 
-/// A page that is to be written.
+/// A page to be rendered.
 pub struct Page<'p> {
     pub title: &'p str,
-    /// From where it takes its live regions.
+    /// The address of its event stream.
     pub events: String,
     pub condition: &'p Condition,
-    /// Where it stands below the overview; the last is the page itself.
+    /// Names and paths of the pages above it, below the overview. The last one is the page itself.
     pub trail: &'p [(&'p str, String)],
     pub main: Markup,
 }
@@ -44,7 +44,7 @@ impl Page<'_> {
         answer(status, &document(title, Some(&events), &condition.status(), &content))
     }
 
-    /// The same with the cookie that its forms need.
+    /// Like [`Page::respond`], with the cookie that forms need.
     pub fn respond_with_forms(self, status: StatusCode, token: &Token) -> Response {
         let mut response = self.respond(status);
         let cookie = HeaderValue::try_from(token.set_cookie()).expect("a token is hexadecimal");
@@ -53,7 +53,7 @@ impl Page<'_> {
     }
 }
 
-/// A page that says only what is in it: nothing was asked for it.
+/// A page without status and live updates: it needs no data besides `main`.
 pub fn bare(status: StatusCode, title: &str, main: &Markup) -> Response {
     answer(status, &document(title, None, &html! {}, main))
 }
@@ -92,7 +92,7 @@ fn document(title: &str, events: Option<&str>, status: &Markup, content: &Markup
                 main #main tabindex="-1" { (content) }
                 footer.foot {
                     span { "sidecache " (env!("CARGO_PKG_VERSION")) }
-                    noscript { span { "Without JavaScript the numbers are those of the moment the page was loaded." } }
+                    noscript { span { "Without JavaScript, the numbers are not updated. Reload the page to see current ones." } }
                 }
             }
         }
@@ -114,10 +114,10 @@ pub fn section(id: &str, heading: &str, note: &str, content: &Markup) -> Markup 
 
 /// A large number with its name, and what it means.
 pub struct Tile<'t> {
-    /// What tests and scripts know it by.
+    /// Its name in the attribute `data-stat`, for tests and scripts.
     pub stat: &'t str,
     pub name: &'t str,
-    /// The raw number; none where it is not known.
+    /// The exact number; `None` if it is unknown.
     pub raw: Option<String>,
     pub shown: String,
     pub note: Markup,
@@ -137,7 +137,7 @@ pub fn tiles(id: &str, tiles: &[Tile<'_>]) -> Markup {
     }
 }
 
-/// How full something is.
+/// A bar that shows how full something is, in a warning colour if it is nearly full.
 pub fn bar(used: u64, limit: u64) -> Markup {
     let share = share(used, limit);
     let level = if share >= 0.95 {
@@ -150,7 +150,7 @@ pub fn bar(used: u64, limit: u64) -> Markup {
     filled(share, level)
 }
 
-/// How much of something it is, be it all.
+/// A bar that shows a share of a whole, never in a warning colour.
 pub fn part(number: u64, of: u64) -> Markup {
     filled(share(number, of), "fine")
 }
@@ -159,7 +159,7 @@ fn share(number: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { (number as f64 / of as f64).min(1.0) }
 }
 
-/// The numbers beside it say the same to who does not see it.
+/// Hidden from screen readers: the numbers next to it say the same.
 fn filled(share: f64, level: &str) -> Markup {
     let width = format!("{:.1}", share * 100.0);
     html! {

@@ -1,5 +1,5 @@
-//! What went wrong, as a page. Status, code and text are those of the API (`http::error`); the codes that
-//! only pages have are here.
+//! Error pages. Status, code and text are those of the API (`http::error`). The codes that only pages have are
+//! defined here.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -11,18 +11,18 @@ use crate::cache;
 use crate::http::{Code, Error, Failure};
 use crate::model::Invalid;
 
-/// Whatever ends a request for a page without the page.
+/// An error in place of a page.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error(transparent)]
     Http(#[from] Error),
-    #[error("another site made the browser send this request")]
+    #[error("a page of another site sent this request")]
     CrossSite,
-    #[error("the form was not given to this browser, or its cookie is gone: open the page again")]
+    #[error("the form does not match the cookie of this browser: open the page again and repeat the action")]
     StrangeForm,
-    #[error("the form is too old: nothing was deleted; begin again to see what would go now")]
+    #[error("the form is too old, so nothing was deleted: start again to see what would be deleted now")]
     OldForm,
-    #[error("the shards did not answer within the time of a request")]
+    #[error("the shards did not answer within the request timeout")]
     TookTooLong { may_write: bool },
 }
 
@@ -43,13 +43,13 @@ impl Problem {
         match self {
             Self::Http(error) => error.known(),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "Refused: sent by another site"),
-            Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not this browser's"),
+            Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not from this browser"),
             Self::OldForm => (StatusCode::CONFLICT, "form_expired", "Refused: the form is too old"),
             Self::TookTooLong { may_write } => Error::DeadlineExceeded { may_write: *may_write }.known(),
         }
     }
 
-    /// What it is counted as; what only pages meet is not.
+    /// The code under which the error is counted; `None` for an error that only pages have.
     fn code(&self) -> Option<Code> {
         match self {
             Self::Http(error) => Some(error.code()),
@@ -59,7 +59,7 @@ impl Problem {
         }
     }
 
-    /// Entries that went before a flush failed; what came after them is not known.
+    /// How many entries a flush deleted before it failed. It may have deleted more.
     fn deleted(&self) -> Option<u64> {
         match self {
             Self::Http(Error::Cache(cache::Error::PartlyFlushed { deleted, .. })) => Some(*deleted),
@@ -67,21 +67,22 @@ impl Problem {
         }
     }
 
-    /// What to say of a fault that is not the reader's. Nobody is told to load a page again whose request was to
-    /// change something: that would send it again.
+    /// The text for an error of the service. It does not advise to reload the page if the request may have changed
+    /// something: reloading would send the change again.
     fn advice(&self, code: &str) -> String {
-        const COUNT: &str = "The page of the namespace shows what is there, and its audit \
-                             trail what is known of a flush; another flush begins with a new count.";
+        const COUNT: &str = "The page of the namespace shows its current state. The audit trail on it shows what is \
+                             known about a flush. A new flush counts the entries again.";
         match self.deleted() {
             Some(deleted) => {
                 let entries = number::of(deleted, "entry", "entries");
-                format!("The flush stopped on the way. It deleted at least {entries}. {COUNT}")
+                format!("The flush stopped before the end. It deleted at least {entries}. {COUNT}")
             }
             None if code == OUTCOME_UNKNOWN => {
-                format!("It was sent, and may have been done in part or as a whole. {COUNT}")
+                format!("The change was sent, and may have been done partly or completely. {COUNT}")
             }
-            None => "This is not your doing. What is behind it may be back within seconds: load the page again."
-                .to_owned(),
+            None => {
+                "This is not your mistake. The problem may be over in a few seconds: load the page again.".to_owned()
+            }
         }
     }
 }
@@ -103,11 +104,11 @@ impl IntoResponse for Problem {
                     p { (self.to_string()) }
                 }
                 p.muted { "Status " (status.as_u16()) ", code " code { (code) } }
-                p { a.button href="/dashboard" { "To the overview" } }
+                p { a.button href="/dashboard" { "Back to the overview" } }
             }
         };
         let mut response = page::bare(status, text, &main);
-        // Not after what may have changed something, as in the API.
+        // As in the API, no `Retry-After` if the request may have changed something.
         let may_repeat = deleted.is_none() && code != OUTCOME_UNKNOWN;
         if status == StatusCode::SERVICE_UNAVAILABLE && may_repeat {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_told_to_send_a_flush_again_that_deleted_something() {
+    async fn a_page_does_not_advise_to_repeat_a_flush_that_deleted_something() {
         let error = store::Error::Unavailable { shard: "a".to_owned(), reason: "gone".to_owned() };
         let (may_repeat, page) = shown(cache::Error::PartlyFlushed { deleted: 7, error }.into()).await;
         assert!(page.contains("data-deleted=\"7\"") && page.contains("at least 7 entries"), "{page}");

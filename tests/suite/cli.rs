@@ -196,7 +196,7 @@ async fn keys_may_be_any_text(service: &Service) {
 async fn a_value_that_is_not_json_is_refused_with_advice(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     let ran = ask(service, &["set", &ns, "k", "hello"]).expect(2);
-    assert!(ran.err.contains("no JSON") && ran.err.contains("--string"), "{}", ran.err);
+    assert!(ran.err.contains("not valid JSON") && ran.err.contains("--string"), "{}", ran.err);
     cache.get(&ns, "k").await.expect(404);
     ask(service, &["set", &ns, "k", "hello", "--string"]).expect(0);
     assert_eq!(cache.get(&ns, "k").await.value(), "\"hello\"");
@@ -460,7 +460,7 @@ async fn watched_stats_are_printed_repeatedly(service: &Service) {
     let output = child.wait_with_output().expect("the program ends");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
     let ran = ask(service, &["stats", "--watch", &ns]).expect(2);
-    assert!(ran.err.contains("in front of --watch"), "{}", ran.err);
+    assert!(ran.err.contains("put the namespace before --watch"), "{}", ran.err);
 }
 
 async fn policies_are_created_changed_and_deleted(service: &Service) {
@@ -678,7 +678,7 @@ async fn regression_a_change_that_a_gateway_gives_up_has_an_unknown_outcome() {
     for (place, status) in [("silent", "504 Gateway"), ("absent", "502 Bad Gateway")] {
         for words in changes {
             let ran = run(words, place).expect(6);
-            assert!(ran.err.contains(status) && ran.err.contains("before doing it again"), "{}", ran.err);
+            assert!(ran.err.contains(status) && ran.err.contains("before you repeat the command"), "{}", ran.err);
         }
         for words in reads {
             let ran = run(words, place).expect(5);
@@ -692,7 +692,7 @@ async fn regression_a_change_that_a_gateway_gives_up_has_an_unknown_outcome() {
             assert!(ran.err.contains(place) && ran.err.contains("proxy in between?"), "{}", ran.err);
         }
         let ran = run(words, "404").expect(3);
-        assert!(ran.err.contains("is no sidecache: it says 404"), "{}", ran.err);
+        assert!(ran.err.contains("is not a sidecache: it answered 404"), "{}", ran.err);
     }
 }
 
@@ -754,7 +754,7 @@ async fn regression_a_private_ca_that_the_machine_trusts_is_trusted() {
     assert_eq!(tls.ask(address, Some(&tls.ca), &["get", "cli", "k"]).expect(0).text(), "1.0");
     // A server without TLS receives no request either.
     let ran = tls.ask(service.address(), Some(&tls.ca), &["del", "cli", "k"]).expect(3);
-    let said = format!("no TLS is spoken there; did you mean http://{}?", service.address());
+    let said = format!("the server does not speak TLS; did you mean http://{}?", service.address());
     assert!(ran.err.contains(&said), "{}", ran.err);
     cache.get("cli", "k").await.expect(200);
     let ran = tls.ask(address, Some(Path::new("/nowhere.pem")), &["get", "cli", "k"]).expect(2);
@@ -908,10 +908,10 @@ async fn regression_a_stale_answer_says_so() {
     }
     let ran = ask(&service, &["get", &ns, "a"]);
     assert_eq!((ran.code, ran.text().as_str()), (Some(0), "1.0"));
-    assert!(ran.err.starts_with("sidecache: stale: its shard is away"), "{}", ran.err);
+    assert!(ran.err.starts_with("sidecache: stale: the entry's shard does not answer"), "{}", ran.err);
     let ran = ask(&service, &["mget", &ns, "a", "b"]);
     assert_eq!((ran.code, ran.text().as_str()), (Some(0), "key  value\na    1.0\nb    1.0\n"));
-    assert!(ran.err.starts_with("sidecache: stale: \"a\", \"b\": shards are away"), "{}", ran.err);
+    assert!(ran.err.starts_with("sidecache: stale: \"a\", \"b\": shards do not answer"), "{}", ran.err);
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     let document = ask(&service, &["mget", &ns, "a", "b", "--json"]).expect(0).json();
     assert_eq!(document["results"]["b"]["stale"], true);
@@ -970,17 +970,17 @@ fn a_typing_error_is_answered_with_a_suggestion() {
         (vec!["get", "ns"], "KEY"),
         (vec!["get", "ns", ""], "<KEY>: a value is missing"),
         (vec!["flush", "", "--yes"], "<NS>: a value is missing"),
-        (vec!["get", "ns", "a", "b"], "one word too many"),
+        (vec!["get", "ns", "a", "b"], "unexpected argument; usage: "),
         (vec!["get", "ns", "k", "--metadat"], "did you mean --metadata?"),
         (vec!["serve", "--l1-maxmb", "1"], "did you mean --l1-max-mb?"),
-        (vec!["--l1-max-mb", "1", "get", "ns", "k"], "--l1-max-mb: is a setting of the service"),
+        (vec!["--l1-max-mb", "1", "get", "ns", "k"], "--l1-max-mb: `get` takes no settings of the service"),
         (vec!["--workers", "1", "serve", "--workers", "2"], "--workers: given more than once"),
-        (vec!["--url", "http://h", "serve"], "--url: is for commands"),
+        (vec!["--url", "http://h", "serve"], "--url: `serve` does not take this option"),
         (vec!["get", "ns", "k", "--url", "127.0.0.1:8080"], "did you mean http://127.0.0.1:8080?"),
         (vec!["get", "ns", "k", "--url", "ftp://h"], "expected http://"),
         (vec!["get", "ns", "k", "--timeout", "soon"], "--timeout: expected a time"),
-        (vec!["get", "ns", "-dash"], "a word that begins with - stands behind --"),
-        (vec!["cluster", "--nodes"], "--nodes: unknown option; `sidecache cluster --help` lists them\n"),
+        (vec!["get", "ns", "-dash"], "if it is not an option, put it after --"),
+        (vec!["cluster", "--nodes"], "--nodes: unknown option; see `sidecache cluster --help`\n"),
         (vec!["completions", "tcsh"], "bash"),
     ] {
         let ran = run_program(&words).expect(2);
@@ -995,8 +995,8 @@ fn regression_options_for_a_service_are_refused_by_commands_without_a_service() 
     for command in [vec!["check-config"], vec!["print-config"], vec!["migrate"], vec!["completions", "bash"]] {
         for (option, value) in [("--url", "http://h"), ("--timeout", "1s")] {
             let ran = run_program(&[&[option, value], &command[..]].concat()).expect(2);
-            let said = format!("sidecache: {option}: is for commands that ask a service, not for `{}`\n", command[0]);
-            assert_eq!(ran.err, said);
+            let said = format!("sidecache: {option}: `{}` does not take this option", command[0]);
+            assert_eq!(ran.err, format!("{said}; it is for commands that call a service\n"));
         }
     }
     run_program(&["--json", "print-config"]).expect(0);
@@ -1045,7 +1045,7 @@ fn every_command_has_help_with_an_example() {
     }
     let help_of_set = run_program(&["namespaces", "set", "--help"]).expect(0).text();
     let words: Vec<&str> = help_of_set.split_whitespace().collect();
-    assert!(words.join(" ").contains("Only what is named changes"), "{help_of_set}");
+    assert!(words.join(" ").contains("Options that are not given keep their value"), "{help_of_set}");
     for code in 0..=7 {
         assert!(help.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code}\n{help}");
     }
@@ -1126,7 +1126,7 @@ fn a_check_of_the_settings_changes_nothing() {
     let folder = scratch::folder("config");
     let check = |settings: Settings| run(&settings.folder(folder.path()).argument("check-config"));
     let right = check(Settings::none());
-    assert_eq!(right.stdout, "the settings are right: embedded store, database sqlite\n", "{}", right.stderr);
+    assert_eq!(right.stdout, "the settings are valid: embedded store, database sqlite\n", "{}", right.stderr);
     let json = check(Settings::none().argument("--json"));
     let json: Value = serde_json::from_str(&json.stdout).expect("a document");
     assert_eq!(
@@ -1157,7 +1157,7 @@ fn a_check_with_connect_reports_shards_and_database() {
     let right = check(Settings::shards());
     assert!(right.status.success(), "{}{}", right.stdout, right.stderr);
     assert_eq!(right.stdout.matches(": connected").count(), 4, "{}", right.stdout);
-    assert!(right.stdout.contains("migrations are to come"), "{}", right.stdout);
+    assert!(right.stdout.contains("migrations are pending"), "{}", right.stdout);
     let folder = scratch::folder("config");
     let sqlite = check(Settings::none().folder(folder.path()));
     assert!(sqlite.status.success() && sqlite.stdout.contains("will be created"), "{}", sqlite.stdout);

@@ -1,12 +1,12 @@
 "use strict";
 
-// Keeps the page as the server has it: regions come as server-sent events and are merged into what is
-// there, so that focus, selection and scrolling stay where they are.
+// Keeps the page up to date. Regions arrive as server-sent events and are merged into the page, so that
+// focus, selection and scroll position do not change.
 
-// The server sends something every two seconds.
+// Without an event for this time, the service is unreachable: it sends one every two seconds.
 const QUIET_MS = 7000;
 const AGAIN_MS = 2000;
-// After how long it lets a page come again that found no place.
+// After how long the browser reconnects if there were too many streams.
 const FULL_MS = 30000;
 const TYPING_MS = 200;
 
@@ -32,10 +32,10 @@ function connect() {
     if (!status) return;
     status.dataset.status = "not-live";
     status.textContent = "Not live";
-    status.title = "Too many pages are live here; the numbers are those of a moment ago. Trying again.";
+    status.title = "Too many live pages are open on this instance. The numbers are not updated. Trying again.";
   });
   source.addEventListener("error", () => {
-    // A browser tries again by itself, but not after an answer that is no stream.
+    // A browser reconnects by itself, but not after a response that is not an event stream.
     if (source && source.readyState === EventSource.CLOSED) again = setTimeout(connect, AGAIN_MS);
   });
 }
@@ -54,13 +54,13 @@ function replace(id, html) {
   if (!present || !wanted) return;
   const focused = document.activeElement;
   merge(present, wanted);
-  // Moving an element takes the focus from it.
+  // An element that is moved loses the focus.
   if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 
 const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.key || node.id : "");
 
-// Makes `present` what `wanted` is, keeping all elements that are in both.
+// Changes `present` into `wanted`, and keeps all elements that are in both.
 function merge(present, wanted) {
   if (present.nodeName !== wanted.nodeName || present.nodeType !== wanted.nodeType) {
     present.replaceWith(wanted);
@@ -101,17 +101,18 @@ setInterval(() => {
   if (status.dataset.status === "unreachable") return;
   status.dataset.status = "unreachable";
   status.textContent = "Unreachable";
-  status.title = "The service sends nothing. Trying again.";
+  status.title = "The service does not answer. Trying again.";
 }, 500);
 
-// A form that changes something is sent once, however often its button is pressed: the last answer is what shows.
+// A form that changes something is sent only once, however often its button is pressed. Otherwise the browser would
+// show the answer of the last request, not of the one that changed something.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;
   if (event.target.dataset.sent) event.preventDefault();
   event.target.dataset.sent = "yes";
 });
 
-// A page that nobody sees needs no stream.
+// A page that is not visible needs no stream.
 document.addEventListener("visibilitychange", () => {
   heardAt = Date.now();
   connect();
@@ -123,7 +124,7 @@ window.addEventListener("pageshow", (event) => {
   connect();
 });
 
-// Searching while typing: the address and the stream follow the form.
+// Search while the user types: the address and the stream follow the form.
 for (const form of document.querySelectorAll("form[data-live]")) {
   let typing = 0;
   form.addEventListener("input", () => {
