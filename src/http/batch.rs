@@ -354,7 +354,9 @@ fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) 
 fn entry_key(namespace: &Namespace, text: &Text<'_>) -> Result<EntryKey, Invalid> {
     match text {
         Text::Decoded(text) => EntryKey::parse(namespace.as_str(), text),
-        Text::TooLong(_) => Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has more", Key::MAX_LEN))),
+        Text::TooLong(_) => {
+            Err(Invalid::Key(format!("a key must have 1 to {} bytes, this one has more", Key::MAX_LEN)))
+        }
     }
 }
 
