@@ -86,7 +86,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: requests under way may finish");
+        tracing::info!("stopping: current requests may finish");
         let stop_by = Instant::now() + config.http.drain_timeout;
         service.draining.cancel();
         stop_by
@@ -363,7 +363,7 @@ fn upkeep(
                 let namespaces = registry.all();
                 for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
                     if let Err(error) = store.sweep(&record.namespace, record.policy.quota()).await {
-                        tracing::debug!(%error, "not swept");
+                        tracing::debug!(%error, "cannot sweep a namespace");
                     }
                 }
                 turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
@@ -373,7 +373,7 @@ fn upkeep(
             loop {
                 walk.tick().await;
                 if let Err(error) = store.find_evicted(&registry.names()).await {
-                    tracing::debug!(%error, "evicted entries not looked for");
+                    tracing::debug!(%error, "cannot look for evicted entries");
                 }
             }
         };

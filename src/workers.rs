@@ -30,7 +30,7 @@ const BLOCKING_STAYS: Duration = Duration::from_secs(1);
 /// The runtime of the main thread.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The operating system refuses to create a thread.
 pub fn background() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(BACKGROUND_THREADS)
@@ -73,7 +73,7 @@ impl Workers {
     /// Starts `count` workers; `None`: one for each core.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The operating system refuses to create a thread.
     pub fn start(count: Option<NonZero<usize>>) -> io::Result<Self> {
         let count = count.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
         let all = (1..=count).map(|number| {

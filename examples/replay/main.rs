@@ -12,7 +12,7 @@
 //!                                                        report <── counts and times of both
 //! ```
 
-#![expect(clippy::print_stdout, reason = "the report is what it prints")]
+#![expect(clippy::print_stdout, reason = "it prints the report")]
 mod args;
 mod client;
 mod record;

@@ -78,7 +78,7 @@ impl fmt::Display for Report {
             ("hits", HumanCount(self.hits).to_string()),
             ("misses", HumanCount(self.misses).to_string()),
             ("hit ratio", format!("{:.4}", self.hit_ratio)),
-            ("expected hits", format!("{} with room for everything", count(self.expected_hits))),
+            ("expected hits", format!("{} if nothing is evicted", count(self.expected_hits))),
             ("source reads", count(self.source_reads)),
             ("source read", describe(self.source_read_us.as_ref())),
             ("cache read (hit)", describe(self.cache_read_us.as_ref())),

@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
 
     let literal: String = key.chars().flat_map(|letter| ['\\', letter]).collect();
     if let Ok(literal) = Pattern::parse(literal) {
-        assert!(literal.matches(key), "{key:?} is not matched by itself, escaped");
+        assert!(literal.matches(key), "the escaped form of {key:?} does not match it");
     }
 }
 

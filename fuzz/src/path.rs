@@ -20,7 +20,7 @@ fn agrees_with_the_definition(path: &str) {
         (Err(_), None) => {}
         (Ok(found), Some((namespace, key))) => {
             assert_eq!((found.namespace(), found.key()), (&*namespace, &*key), "{path:?}");
-            let same = EntryKey::parse(&namespace, &key).expect("both are what they should be");
+            let same = EntryKey::parse(&namespace, &key).expect("both are valid");
             assert_eq!((&found, found.ring_hash()), (&same, same.ring_hash()), "{path:?}");
         }
         (found, expected) => panic!("{path:?} is {found:?} and should be {expected:?}"),

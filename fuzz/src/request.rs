@@ -33,11 +33,12 @@ pub fn check(data: &[u8]) {
 /// entry.
 fn put(body: &[u8]) {
     let Ok(write) = set_body(&Bytes::copy_from_slice(body)) else { return };
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).expect("what is taken is a JSON object");
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).expect("an accepted body is a JSON object");
     assert!(fields.keys().all(|name| ["value", "ttl", "tags"].contains(&&**name)), "{fields:?}");
     is_json(&write.value);
     assert_eq!(write.value, fields["value"].get());
-    is_same(&write, &set_body(&written(&write, None)).expect("it was taken before"));
+    is_same(&write, &set_body(&written(&write, None)).expect("it was accepted before"));
 }
 
 fn mset(namespace: &Namespace, body: &[u8]) {
@@ -48,7 +49,7 @@ fn mset(namespace: &Namespace, body: &[u8]) {
         is_json(&write.value);
         let entry = written(&write, Some(key.key()));
         let body = [b"{\"entries\":[", &entry[..], b"]}"].concat();
-        let again = mset_entries(namespace, &Bytes::from(body), MOST).expect("it was taken before");
+        let again = mset_entries(namespace, &Bytes::from(body), MOST).expect("it was accepted before");
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].0, key);
         is_same(&write, &again[0].1);
@@ -63,12 +64,12 @@ fn mget(namespace: &Namespace, body: &[u8]) {
     texts.extend(keys.too_long.iter().map(|json| String::from_utf8(json.to_vec()).expect("JSON is UTF-8")));
     assert!(texts.len() <= MOST);
     let body = format!("{{\"keys\":[{}]}}", texts.join(","));
-    assert_eq!(mget_keys(namespace, &Bytes::from(body), MOST).expect("they were taken before"), keys);
+    assert_eq!(mget_keys(namespace, &Bytes::from(body), MOST).expect("they were accepted before"), keys);
 }
 
 fn is_json(value: &[u8]) {
     let raw: &RawValue = serde_json::from_slice(value).expect("a value is JSON");
-    assert_eq!(raw.get().as_bytes(), value, "without what stands around it");
+    assert_eq!(raw.get().as_bytes(), value, "a value has no surrounding space");
 }
 
 fn written(write: &Write, key: Option<&str>) -> Bytes {

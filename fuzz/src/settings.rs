@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(one.reason, other.reason);
             assert_eq!(one.to_string().lines().count(), 1, "{one}");
             let named = known.iter().find(|setting| setting.variable() == other.origin);
-            let named = named.unwrap_or_else(|| panic!("{other} names no setting"));
+            let named = named.unwrap_or_else(|| panic!("{other} does not name a setting"));
             // A setting that is not in the file has its default, and an error about it names the variable.
             let origins = [format!("{FILE}: {}", named.name), named.variable()];
             assert!(origins.contains(&one.origin), "{one} is about {}", named.name);

@@ -101,7 +101,7 @@ impl Cache {
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        let results = results.into_iter().map(|fetched| fetched.expect("what was not near was fetched"));
+        let results = results.into_iter().map(|fetched| fetched.expect("every key that L1 did not have was fetched"));
         Ok((results.collect(), is_near))
     }
 

@@ -42,7 +42,7 @@ pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
     match Available::here() {
         Some(Available { bytes: available, .. }) if bytes > available => Err(settings.error(
             name,
-            format!("{} MiB is too much: this machine has only {} MiB of memory", bytes / MIB, available / MIB),
+            format!("{} MiB is too much: only {} MiB of memory are available", bytes / MIB, available / MIB),
         )),
         _ => Ok(bytes),
     }

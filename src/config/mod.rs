@@ -204,7 +204,7 @@ impl Config {
                 .map_err(|reason| settings.error("max_answers_mb", reason))?,
         };
         if http.max_body_bytes > http.max_bodies_bytes {
-            return Err(settings.error("max_bodies_mb", "there must be room for one body of max_body_bytes"));
+            return Err(settings.error("max_bodies_mb", "must be large enough for one body of max_body_bytes"));
         }
         let limits = Limits {
             value_bytes: size("max_value_bytes", 1, 512 << 20)?,
@@ -214,7 +214,7 @@ impl Config {
             return Err(settings.error("max_value_bytes", "a value cannot be larger than max_body_bytes"));
         }
         if http.max_answers_bytes < limits.value_bytes + ANSWER_FRAME_BYTES {
-            return Err(settings.error("max_answers_mb", "there must be room for one value of max_value_bytes"));
+            return Err(settings.error("max_answers_mb", "must be large enough for one value of max_value_bytes"));
         }
         let l1 = L1Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
@@ -232,9 +232,7 @@ impl Config {
         if let StoreConfig::Redis(redis) = &store
             && redis.timeout >= http.request_timeout
         {
-            return Err(
-                settings.error("redis_timeout_ms", "a shard's deadline must be shorter than request_timeout_ms")
-            );
+            return Err(settings.error("redis_timeout_ms", "must be less than request_timeout_ms"));
         }
         Ok(Self {
             workers: NonZero::new(size("workers", 0, 1024)?),
@@ -275,7 +273,7 @@ impl Config {
             "fence" => Without::Fence,
             "watermark" => Without::Watermark,
             other => {
-                let reason = format!("expected fence, watermark or nothing, not {other:?}");
+                let reason = format!("expected fence, watermark or an empty text, not {other:?}");
                 return Err(settings.error("test_without", reason));
             }
         };
@@ -387,7 +385,7 @@ mod tests {
     #[test]
     fn memory_that_is_not_in_use_need_not_be_there() {
         let enormous = ("SIDECACHE_EMBEDDED_MAX_MB", "1000000000");
-        assert!(parse(&[enormous]).unwrap_err().to_string().contains("this machine has only"));
+        assert!(parse(&[enormous]).unwrap_err().to_string().contains("of memory are available"));
         let shards = ("SIDECACHE_REDIS_SHARDS", "a=redis://127.0.0.1:1");
         assert!(parse(&[enormous, shards]).is_ok());
         assert!(parse(&[("SIDECACHE_EMBEDDED_MAX_MB", "much"), shards]).is_err());

@@ -105,11 +105,11 @@ fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>
     let (name, url) = part
         .split_once('=')
         .filter(|(name, url)| url.contains("://") && !name.contains("://"))
-        .ok_or("expected name=URL, separated by commas, each URL with its redis:// or rediss://")?;
+        .ok_or("expected name=URL, separated by commas; a URL begins with redis:// or rediss://, for example")?;
     let (name, url) = (name.trim(), url.trim());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || name.len() > 100 || !name.bytes().all(allowed) {
-        return Err(format!("a shard's name is [A-Za-z0-9_.-]{{1,100}}, not {name:?}"));
+        return Err(format!("a shard's name must match [A-Za-z0-9_.-]{{1,100}}, unlike {name:?}"));
     }
     let scheme = url.split("://").next().unwrap_or_default();
     let known = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis+unix"];

@@ -189,7 +189,7 @@ impl Nodes {
 
     fn push(&mut self, node: Node) -> u32 {
         let number = self.len;
-        assert!(number != NOBODY, "memory ends before the numbers do");
+        assert!(number != NOBODY, "there are fewer than 2^32 - 1 nodes");
         let chunk = number as usize / CHUNK;
         if chunk == self.chunks.len() {
             self.chunks.push(Vec::with_capacity(CHUNK));
