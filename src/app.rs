@@ -98,8 +98,8 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     Ok(())
 }
 
-/// The most connections to shards. The factor 2 leaves room for connections that are being replaced and for queries
-/// to Sentinels.
+/// The maximum number of connections to shards. The factor 2 leaves room for connections that are being replaced and
+/// for queries to Sentinels.
 fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
     match store {
         StoreConfig::Embedded { .. } => 0,

@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 /// Threads for background work, in addition to the main thread.
 const BACKGROUND_THREADS: usize = 2;
 
-/// The most threads for blocking calls (DNS lookups, rendering `/metrics`), in the background runtime and on each
-/// worker, and how long an idle one is kept.
+/// The maximum number of threads for blocking calls (DNS lookups, rendering `/metrics`), in the background runtime
+/// and on each worker, and how long an idle one is kept.
 const BLOCKING_THREADS: usize = 4;
 const BLOCKING_STAYS: Duration = Duration::from_secs(1);
 

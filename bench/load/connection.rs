@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 /// Size of the buffer for an answer's head and for each read of its body.
 const BUFFER: usize = 16 * 1024;
 
-/// The most bytes shown of an unexpected answer.
+/// The maximum number of bytes shown of an unexpected answer.
 const SHOWN: usize = 400;
 
 pub struct Connection {

@@ -34,7 +34,7 @@ use super::{Latency, Request, Traffic};
 /// The shortest time between two checks of the schedule.
 const TICK: Duration = Duration::from_micros(100);
 
-/// The most requests that may wait for a connection, in seconds of the rate.
+/// The maximum number of requests that wait for a connection, in seconds of the rate.
 const MOST_WAITING: f64 = 2.0;
 
 /// How long the last answers may take.

@@ -33,7 +33,7 @@ const PUTS: usize = 20_000;
 /// Number of keys in the scanned namespace.
 const SCANNED: usize = 100_000;
 
-/// The most memory that a key needs in Redis, roughly, in bytes.
+/// The maximum memory of a key in Redis, roughly, in bytes.
 const BYTES_A_KEY: u64 = 1_700;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {

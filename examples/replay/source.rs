@@ -22,7 +22,7 @@ const FETCH: &str = "SELECT value FROM replay_rows WHERE type = $1 AND key = $2"
 /// if two runs create the table at the same time. The number is arbitrary ("replay" in ASCII).
 const FILL_LOCK: i64 = 0x7265_706c_6179;
 
-/// The most bytes of values in one INSERT into PostgreSQL, and the most rows.
+/// The maximum number of bytes of values in one INSERT into PostgreSQL, and the maximum number of rows.
 const BATCH_BYTES: usize = 8 << 20;
 const BATCH_ROWS: usize = 1_000;
 

@@ -1,7 +1,7 @@
 //! Seeded random numbers and the zipf distribution. The same seed gives the same accesses on every machine; no
 //! library is used, because its next release could change them.
 
-/// The most keys of a distribution. The limit keeps the sum of the weights within 64 bits.
+/// The maximum number of keys of a distribution. It keeps the sum of the weights within 64 bits.
 pub const MAX_DISTINCT: u32 = 10_000_000;
 
 /// The weight of the first rank. Weights are whole numbers, so that their sums are exact and do not depend on the

@@ -11,7 +11,7 @@ use sidecache::{access_log, audit, store};
 
 use super::percent_encoded;
 
-/// The most keys or entries in a batch.
+/// The maximum number of keys or entries in a batch.
 const MOST: usize = 1000;
 
 pub fn check(data: &[u8]) {

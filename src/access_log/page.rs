@@ -3,8 +3,8 @@
 use crate::journal;
 use crate::model::{Operation, UnixMillis};
 
-/// The most rows to scan for one page when only some operations are wanted. The page ends there, however few rows it
-/// has, so that no page takes long.
+/// The maximum number of rows to scan for one page when only some operations are wanted. The page ends there, however
+/// few rows it has, so that no page takes long.
 const MAX_SCANNED: i64 = 20_000;
 
 /// Selects rows.

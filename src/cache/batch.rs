@@ -257,7 +257,7 @@ impl Cache {
         answer
     }
 
-    /// The most keys in a batch, repeated keys included.
+    /// The maximum number of keys in a batch, repeated keys included.
     pub fn max_batch_keys(&self) -> usize {
         self.limits.batch_keys
     }

@@ -21,7 +21,7 @@ const GRACE_REFRESHES: u32 = 60;
 /// How recently the registry must have been compared with the database.
 const CONFIRMED: Duration = Duration::from_secs(10);
 
-/// The most namespaces to watch at the same time.
+/// The maximum number of namespaces to watch at the same time.
 const MOST_WATCHED: usize = 1_000;
 
 /// The namespaces without a policy: their totals, and since when these totals have not changed.

@@ -56,7 +56,7 @@ impl std::fmt::Debug for DatabaseConfig {
 
 const URL: &str = "database_url";
 
-/// The most bytes of the write-ahead log that SQLite keeps after a checkpoint.
+/// The maximum size of the write-ahead log that SQLite keeps after a checkpoint, in bytes.
 const MOST_LOG_BYTES: &str = "67108864";
 
 /// What to do with the folder of an SQLite file while the settings are read.

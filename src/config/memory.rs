@@ -10,11 +10,11 @@ use super::{Config, MIB, StoreConfig};
 /// An estimate: the soak test began with 37 MiB resident, copies in L1 included.
 const PROCESS_BYTES: u64 = 40 * MIB;
 
-/// The most bytes of one connection, without bodies and large answers: its buffers, and an answer just below the size
-/// from which answers are counted.
+/// The maximum memory of one connection, without bodies and large answers: its buffers, and an answer just below the
+/// size from which answers are counted.
 const CONNECTION_BYTES: u64 = 30 << 10;
 
-/// The most bytes that a shard's answer to a batch may have before it is counted, in addition to one value.
+/// The maximum size of a shard's answer to a batch before it is counted, in addition to one value.
 const SHARD_ANSWER_BYTES: u64 = MIB;
 
 /// Generous estimates for a queued row of the access log, a queued row of the audit trail, and the log's queue.
@@ -51,7 +51,7 @@ pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
 /// The memory that the settings allow, part by part, and the memory that is available.
 #[derive(Clone, Debug)]
 pub struct MemoryNeed {
-    /// The setting (or other part) and the most bytes that it may take.
+    /// The setting (or other part) and the maximum number of bytes that it may use.
     pub parts: Vec<(&'static str, u64)>,
     /// `None` if the system does not say.
     pub available: Option<Available>,
@@ -66,7 +66,7 @@ pub struct Available {
 }
 
 impl MemoryNeed {
-    /// The most memory of a process with these settings. Everything with a bound is included; memory that the
+    /// The maximum memory of a process with these settings. Everything with a bound is included; memory that the
     /// allocator keeps for reuse is not.
     pub fn of(config: &Config) -> Self {
         let store = match &config.store {

@@ -28,7 +28,7 @@ pub use settings::{
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
-/// The most bytes that an answer with one entry has in addition to the value.
+/// The maximum number of bytes in an answer with one entry, in addition to the value.
 const ANSWER_FRAME_BYTES: usize = 64 << 10;
 
 /// A day: the upper limit of all time settings.
@@ -132,9 +132,9 @@ pub struct AccessLogConfig {
 /// Rows written in the background.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
-    /// The most rows that may wait for the database.
+    /// The maximum number of rows that wait for the database.
     pub queue_rows: usize,
-    /// The most rows in one write.
+    /// The maximum number of rows in one write.
     pub batch_rows: usize,
     /// How long a row waits to be written together with others.
     pub flush: Duration,

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::Error;
 
-/// The most pages that one step gives back: 4 MiB of 4 KiB pages.
+/// The maximum number of pages that one step gives back: 4 MiB of 4 KiB pages.
 const PAGES_PER_STEP: i64 = 1024;
 
 /// The largest file that is rewritten at the start, which takes some seconds.

@@ -10,7 +10,7 @@ use super::job::{Flush, Id, Job, State};
 use crate::model::UnixMillis;
 use crate::store::FlushProgress;
 
-/// The most ended jobs that are remembered here; the database has the others.
+/// The maximum number of ended jobs that are remembered here; the database has the others.
 const MOST_ENDED: usize = 256;
 
 /// How long an ended job is kept, here and in the database.

@@ -41,11 +41,11 @@ use crate::metrics::Metrics;
 use crate::store::FlushProgress;
 use crate::trace;
 
-/// The most flushes that run on an instance at a time, including jobs, since each of them may become a job. Further
-/// flushes wait for their turn as long as their requests do.
+/// The maximum number of flushes that run on an instance at a time, including jobs, since each of them may become a
+/// job. Further flushes wait for their turn as long as their requests do.
 const MOST_UNDER_WAY: usize = 32;
 
-/// The most ended jobs that wait for the database to record their end.
+/// The maximum number of ended jobs that wait for the database to record their end.
 const MOST_UNSAVED: usize = 256;
 
 /// How often to look for silent jobs.
@@ -54,7 +54,7 @@ const LOOK: Duration = Duration::from_secs(3);
 /// How long a response waits until the row of a new job is written, or until a cancelled job ends.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The most jobs in a listing.
+/// The maximum number of jobs in a listing.
 const LISTED: i64 = 100;
 
 /// How long the caller of a flush waits.
@@ -91,7 +91,7 @@ pub enum Error {
     Database(#[from] database::Error),
 }
 
-/// Access to the jobs of all instances, and the jobs of this one.
+/// The jobs of this instance, and access to those of the others.
 pub struct Jobs {
     /// The unique name of this process.
     instance: String,

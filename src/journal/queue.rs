@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::workers::PerWorker;
 
-/// The most places that a part reserves at a time.
+/// The maximum number of places that a part reserves at a time.
 const MOST_PLACES: usize = 64;
 
 pub(super) struct Queue<R> {

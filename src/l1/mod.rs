@@ -42,7 +42,7 @@ pub use self::copy::{Copy, CopyRef, Stamp, Value};
 /// Number of stripes, each with its own lock; a power of two.
 const STRIPES: usize = 64;
 
-/// A copy may take at most this fraction (1/8) of L1; a larger one would evict too many others.
+/// A copy may use at most 1/8 of L1; a larger one would evict too many others.
 const LARGEST_PART: u64 = 8;
 
 /// The state of a key before a fill; see the module documentation.

@@ -99,7 +99,7 @@ table! {
     jobs_refused: Counter, "sidecache_jobs_refused_total", Unit::Count, "Flushes refused because too many were running.";
     jobs_unsaved: Counter, "sidecache_jobs_unsaved_total", Unit::Count, "Jobs whose result could not be written to the database.";
     connections: Gauge, "sidecache_http_connections", Unit::Count, "Open HTTP connections.";
-    connections_limit: Gauge, "sidecache_http_connections_limit", Unit::Count, "Most HTTP connections that may be open: max_connections, or fewer if the limit on file descriptors is lower.";
+    connections_limit: Gauge, "sidecache_http_connections_limit", Unit::Count, "Maximum number of open HTTP connections: max_connections, or less if the limit on file descriptors is lower.";
     connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused because too many were open.";
     connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed because a request's header did not arrive completely in time.";
     body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory used by the bodies of current requests.";

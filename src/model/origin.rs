@@ -11,7 +11,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The most bytes that are kept of each text.
+    /// The maximum number of bytes that are kept of each text.
     const MAX_FORWARDED_FOR: usize = 512;
     const MAX_REQUEST_ID: usize = 128;
 

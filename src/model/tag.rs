@@ -41,7 +41,7 @@ impl Tag {
 pub struct Tags(Box<[Tag]>);
 
 impl Tags {
-    /// The most tags of an entry. A write updates one set for each tag.
+    /// The maximum number of tags of an entry. A write updates one set for each tag.
     pub const MAX: usize = 32;
 
     /// # Errors

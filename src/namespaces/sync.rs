@@ -13,8 +13,8 @@ use super::record::Loaded;
 use super::{Registry, Repository};
 use crate::database::Error;
 
-/// The most records saved in one transaction. Each is a round trip, and all of them must fit into the database's
-/// deadline for one statement, also when the database is far away.
+/// The maximum number of records saved in one transaction. Each is a round trip, and all of them must fit into the
+/// database's deadline for one statement, also when the database is far away.
 const BATCH: usize = 20;
 
 /// The background task that saves new namespaces and loads changes.

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use crate::model::{EntryKey, KeyRef};
 use crate::workers::PerWorker;
 
-/// After this many recorded keys a worker records fewer of the reads; and the most keys that it records.
+/// After each `PER_STEP` recorded keys a worker records a smaller fraction of the reads; it records at most `MOST`
+/// keys.
 const PER_STEP: usize = 128;
 const MOST: usize = 16 * PER_STEP;
 

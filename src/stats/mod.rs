@@ -19,8 +19,8 @@ use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
 use crate::workers::PerWorker;
 
-/// The most namespaces that a worker counts separately at a time. Reads of further namespaces count as lost: a client
-/// may try random names.
+/// The maximum number of namespaces that a worker counts separately. Reads of further namespaces count as lost: a
+/// client may try random names.
 const MAX_NAMESPACES: usize = 20_000;
 
 /// For how many flushes the reads of an unknown namespace are kept; after that they count as lost.

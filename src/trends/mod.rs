@@ -38,7 +38,7 @@ use crate::store::{SharedStore, Totals};
 const READ_PER_STEP: usize = 200;
 const READ_AT_ONCE: usize = 16;
 
-/// The most namespaces with a history; the most recently used ones keep theirs.
+/// The maximum number of namespaces with a history; the most recently used ones keep theirs.
 const MOST_HISTORIES: usize = 500;
 
 /// The recent numbers of the namespaces and of this instance.
