@@ -27,18 +27,18 @@ pub fn head(arguments: &str, took: &str) -> String {
     format!(
         "# Results\n\n\
          Written by `make bench`{arguments} ({took}). `bench/main.rs` describes the method; in short:\n\n\
-         - Servers and load generators run on one machine, share its cores and use loopback. Contestants take turns,\n  \
-         round by round. Ratios compare runs that were next to each other. A figure is the median of the rounds,\n  \
-         with minimum and maximum.\n\
-         - **CPU per request** is (user + system seconds of a server's processes during a run) / requests answered.\n  \
-         It is the cost of a sidecar, and steadier than throughput. The CPU of Redis is shown separately. The kernel\n  \
-         counts in ticks of 10 ms.\n\
-         - Throughput is measured with wrk, {} threads and {} keep-alive connections unless stated otherwise. wrk is a\n  \
-         closed loop, so its latencies say little. Latencies in an open loop count from the moment at which the\n  \
-         request was due.\n\
-         - sidecache runs with its defaults (L1 of 64 MiB), but without an access log, because its peers write none\n  \
-         either. Where a row says `logged`, every operation is written to the database. Rows name their other\n  \
-         settings. Values are JSON strings of {} bytes; the answer to a GET also contains the metadata.\n\
+         - Servers and load generators run on one machine, share its cores and use loopback. Contestants take\n  \
+         turns, round by round. Ratios compare runs that were next to each other. A figure is the median of the\n  \
+         rounds, with minimum and maximum.\n\
+         - **CPU per request** is (user + system seconds of a server's processes during a run) / requests\n  \
+         answered. It is the cost of a sidecar, and steadier than throughput. The CPU of Redis is shown\n  \
+         separately. The kernel counts in ticks of 10 ms.\n\
+         - Throughput is measured with wrk, {} threads and {} keep-alive connections unless stated otherwise. wrk\n  \
+         is a closed loop, so its latencies say little. Latencies in an open loop count from the moment at\n  \
+         which the request was due.\n\
+         - sidecache runs with its defaults (L1 of 64 MiB), but without an access log, because its peers write\n  \
+         none either. Where a row says `logged`, every operation is written to the database. Rows name their\n  \
+         other settings. Values are JSON strings of {} bytes; the answer to a GET also contains the metadata.\n\
          - A row fails if any request fails, misses or is refused.\n\n\
          ## Machine\n\n\
          - {cores} cores, {model}, {memory} of memory, Linux {}, load average {} at the end\n\

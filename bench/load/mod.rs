@@ -26,7 +26,7 @@ use crate::support::process::Process;
 /// Keep-alive connections, unless a row says otherwise.
 pub const CONNECTIONS: usize = 64;
 
-/// What was answered.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     pub requests: u64,

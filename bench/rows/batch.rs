@@ -14,8 +14,8 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "batch",
     title: "mget and mset of 100",
-    about: "100 keys drawn uniformly from 10,000, on three shards; `through Redis` with `l1_max_mb = 0`. webdis' MGET \
-            asks one Redis server. A request is one mget or mset.",
+    about: "100 keys drawn uniformly from 10,000, on three shards; `through Redis` with `l1_max_mb = 0`. webdis' \
+            MGET asks one Redis server. A request is one mget or mset.",
     run,
 };
 

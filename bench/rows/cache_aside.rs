@@ -18,9 +18,9 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "mix",
     title: "Cache-aside mix",
-    about: "90 % GET and 10 % PUT (closed loop), 10 GETs for each PUT (open loop). The keys follow Zipf's law with exponent \
-            1.0 over 100,000 existing keys. Two instances on three shards and one PostgreSQL, each with half of the \
-            connections. `no access log` means `access_log_sample_rate = 0`.",
+    about: "90 % GET and 10 % PUT (closed loop), 10 GETs for each PUT (open loop). The keys follow Zipf's law with \
+            exponent 1.0 over 100,000 existing keys. Two instances on three shards and one PostgreSQL, each with \
+            half of the connections. `no access log` means `access_log_sample_rate = 0`.",
     run,
 };
 

@@ -18,7 +18,8 @@ pub const ROW: Definition = Definition {
     id: "connections",
     title: "1,000 and 10,000 connections",
     about: "GET of one key from L1; all connections are always busy. A refused or broken connection, or an answer \
-            that takes 10 s, would be an error. nginx shows how much the load generator and the kernel themselves lose.",
+            that takes 10 s, would be an error. nginx shows how much the load generator and the kernel themselves \
+            lose.",
     run,
 };
 

@@ -14,9 +14,9 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "delete",
     title: "DELETE",
-    about: "Deletes every key once, because only an existing key can be deleted; the keys are stored again before each \
-            run. The load comes from the bench's own generator, which costs more than wrk, so compare throughput only \
-            within this row. One Redis server each.",
+    about: "Deletes every key once, because only an existing key can be deleted; the keys are stored again before \
+            each run. The load comes from the bench's own generator, which costs more than wrk, so compare \
+            throughput only within this row. One Redis server each.",
     run,
 };
 

@@ -21,8 +21,8 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "growth",
     title: "Growth",
-    about: "The same operations with 10,000 stored keys and with very many; keys are drawn uniformly. Redis: three shards \
-            each, `l1_max_mb = 0`. The embedded store: `embedded_max_mb = 8192`.",
+    about: "The same operations with 10,000 stored keys and with very many; keys are drawn uniformly. Redis: three \
+            shards each, `l1_max_mb = 0`. The embedded store: `embedded_max_mb = 8192`.",
     run,
 };
 

@@ -15,8 +15,8 @@ pub const ROW: Definition = Definition {
     id: "hit",
     title: "GET, L1 hit",
     about: "One key, or 1,000 keys in turn, on one Redis shard. nginx: `return 200` with a constant of 1,000 bytes, \
-            `worker_processes auto`, `access_log off`. `logged`: every hit is logged to SQLite, which is the default; the \
-            target applies to the run without the log, because nginx writes none either.",
+            `worker_processes auto`, `access_log off`. `logged`: every hit is logged to SQLite, which is the \
+            default; the target applies to the run without the log, because nginx writes none either.",
     run,
 };
 

@@ -14,8 +14,8 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "large",
     title: "GET of 1 MB",
-    about: "One key with a value of 1,000,000 bytes, from L1. nginx sends a file of that size from memory (tmpfs) with \
-            `sendfile`, because `return` cannot be that large; so the kernel copies the data one time less.",
+    about: "One key with a value of 1,000,000 bytes, from L1. nginx sends a file of that size from memory (tmpfs) \
+            with `sendfile`, because `return` cannot be that large; so the kernel copies the data one time less.",
     run,
 };
 

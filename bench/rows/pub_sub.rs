@@ -13,8 +13,9 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "pub-sub",
     title: "Pub/sub",
-    about: "One instance on one shard gets the load, alone and together with two more instances, which are started and \
-            stopped in each round. GETs of 1,000 keys from L1; PUTs of 10,000 keys, each published to every instance.",
+    about: "One instance on one shard gets the load, alone and together with two more instances, which are started \
+            and stopped in each round. GETs of 1,000 keys from L1; PUTs of 10,000 keys, each published to every \
+            instance.",
     run,
 };
 

@@ -15,9 +15,10 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "put",
     title: "PUT",
-    about: "10,000 existing keys in random order. With each PUT sidecache updates metadata, index, totals and version and \
-            publishes an invalidation. `webdis, the same script` calls the script that a PUT of sidecache was seen to \
-            call, with `EVALSHA` on its own Redis server, where nobody subscribes to the invalidations.",
+    about: "10,000 existing keys in random order. With each PUT sidecache updates metadata, index, totals and \
+            version and publishes an invalidation. `webdis, the same script` calls the script that a PUT of \
+            sidecache was seen to call, with `EVALSHA` on its own Redis server, where nobody subscribes to the \
+            invalidations.",
     run,
 };
 

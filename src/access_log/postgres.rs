@@ -87,7 +87,7 @@ impl journal::Repository<Row> for Postgres {
 impl super::Repository for Postgres {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
         let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
-        // Planned anew for each call's values: a generic plan for any limit may sort the whole table.
+        // The plan is made for each call's values: a generic plan for any limit may sort the whole table.
         let select = sqlx::query_as(PAGE).persistent(false).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
         let found: Vec<Found> =

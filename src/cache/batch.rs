@@ -56,7 +56,7 @@ impl Cache {
     /// Reads many entries of one namespace. `room` says whether there is memory for their values.
     ///
     /// # Errors
-    /// The batch is too large, or there is no room. A shard that fails fails its own keys only.
+    /// The batch is too large, or there is no memory for its values. A failing shard affects only its own keys.
     pub async fn mget(
         &self,
         namespace: &Namespace,

@@ -1,7 +1,7 @@
 //! The cache operations (get, set, delete, mget, flush, ...). Every protocol calls them here.
 //!
 //! A read asks L1, then joins a read of the same key that is already running (a flight), then asks the store. A write
-//! goes to the store and voids the copy in L1. This folder knows nothing of HTTP, SQL or Redis (`tests/tidy.rs`
+//! goes to the store and voids the copy in L1. This module does not depend on HTTP, SQL or Redis (`tests/tidy.rs`
 //! checks this).
 
 mod batch;

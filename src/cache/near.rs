@@ -64,9 +64,9 @@ impl Near {
         served.map(|copy| entry(copy, now))
     }
 
-    /// A stale copy of `key` (expired or unproven), if the namespace's policy allows to serve it while the shard does
-    /// not answer. A copy that was voided by an invalidation or by a write of this instance is never served: it is
-    /// gone.
+    /// A stale copy of `key` (expired or unproven), if the namespace's policy allows it to be served while the shard
+    /// does not answer. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
+    /// it is never served.
     pub fn stand_in(&self, key: &EntryKey) -> Option<Stale> {
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
         let copy = self.l1.get_stale(key)?;

@@ -73,7 +73,7 @@ impl Orphans {
                         tracing::info!(%namespace, deleted, done = forgotten.is_ok(), "removed a namespace without a policy");
                     }
                     Err(error) => {
-                        tracing::debug!(%error, %namespace, "cannot remove a namespace without a policy yet")
+                        tracing::debug!(%error, %namespace, "cannot remove a namespace without a policy yet");
                     }
                 }
             }

@@ -101,8 +101,8 @@ impl MemoryNeed {
         parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let parts: Vec<_> = parts.iter().map(|(name, bytes)| format!("{name} {} MiB", bytes / MIB)).collect();
         Some(format!(
-            "the settings may take {} MiB of memory, but {giver} has only {} MiB, so the process may be killed. Lower a \
-             setting or raise the limit ({})",
+            "the settings may take {} MiB of memory, but {giver} has only {} MiB, so the process may be killed. \
+             Lower a setting or raise the limit ({})",
             self.bytes().div_ceil(MIB),
             bytes / MIB,
             parts.join(", ")

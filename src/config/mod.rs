@@ -279,8 +279,8 @@ impl Config {
         };
         if is_release && !settings.answers_may_be_wrong() {
             let reason = format!(
-                "makes the service answer with stale values and is only for testing the tests; a release build also needs \
-                 {WRONG_ANSWERS_VARIABLE}=yes"
+                "makes the service answer with stale values and is only for testing the tests; a release build also \
+                 needs {WRONG_ANSWERS_VARIABLE}=yes"
             );
             return Err(settings.error("test_without", reason));
         }

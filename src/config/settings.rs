@@ -162,7 +162,7 @@ impl Effective {
 }
 
 impl Settings {
-    /// Layers the defaults, the file that [`DEFAULTS_VARIABLE`] names, the user's file, the environment and the flags.
+    /// Layers the defaults, the file in [`DEFAULTS_VARIABLE`], the user's file, the environment and the flags.
     ///
     /// `environment` may contain unrelated variables; `flags` are pairs of setting name and value.
     ///

@@ -201,7 +201,7 @@ impl ResolvesClientCert for FromFiles {
         match self.files.load(&self.provider) {
             Ok(found) => *last = Arc::new(found),
             Err(error) => {
-                tracing::warn!(error, "cannot read the client certificate again; the previous one stays in use")
+                tracing::warn!(error, "cannot read the client certificate again; the previous one stays in use");
             }
         }
         Some(last.clone())

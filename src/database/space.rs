@@ -28,8 +28,8 @@ pub(super) async fn enable(pool: &SqlitePool) -> Result<(), Error> {
     if used_bytes > MOST_TO_REWRITE_BYTES {
         tracing::info!(
             used_bytes,
-            "the SQLite file cannot give free space back until it is rewritten. The first start with less than 256 MiB \
-             in the file rewrites it, or run `PRAGMA auto_vacuum = 2; VACUUM` while the service is stopped"
+            "the SQLite file cannot give free space back until it is rewritten. The first start with less than 256 \
+             MiB in the file rewrites it, or run `PRAGMA auto_vacuum = 2; VACUUM` while the service is stopped"
         );
         return Ok(());
     }

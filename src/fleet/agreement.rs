@@ -68,7 +68,8 @@ impl Agreement {
             return Vec::new();
         }
         vec![format!(
-            "instances disagree about the ring: {} with ring {} like this one, {}; all must have the same names in redis_shards",
+            "instances disagree about the ring: {} with ring {} like this one, {}; all must have the same names in \
+             redis_shards",
             self.own,
             self.own_version,
             self.others()
