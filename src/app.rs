@@ -447,7 +447,7 @@ fn announce(address: SocketAddr, config: &Config) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// An address that works on this machine: 0.0.0.0 and [::] are replaced by loopback.
+/// An address that works on this machine: `0.0.0.0` and `[::]` are replaced by loopback.
 fn from_here(listening: SocketAddr) -> SocketAddr {
     let address = match listening.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

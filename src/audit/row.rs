@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(policy_from_json(policy_to_json(None)).unwrap(), None);
         let old = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#.to_owned();
         let without = Policy { stale_if_error: None, ..policy };
-        assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row from before");
+        assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row of an earlier release");
         for text in ["", "{}", r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"MRU"}"#] {
             assert!(policy_from_json(Some(text.to_owned())).is_err(), "{text}");
         }

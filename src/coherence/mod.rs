@@ -205,7 +205,7 @@ mod tests {
         coherence.lost(0);
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
         assert_eq!(coherence.freshness(second, now), Freshness::Fresh);
-        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made since");
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made after the loss");
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         coherence.lost(0);
         let later = Moment::from_nanos(2_000);
         coherence.proven(0, later);
-        assert_eq!(coherence.proven_until(old), Some(until), "not by what was proven after it");
+        assert_eq!(coherence.proven_until(old), Some(until), "later proofs do not count");
         assert_eq!(coherence.proven_until(coherence.stamp(0)), Some(later + Duration::from_millis(1000)));
     }
 

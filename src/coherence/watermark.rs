@@ -93,7 +93,7 @@ mod tests {
         let state = ShardState::default();
         assert_eq!(state.watermark_of(0), None, "before the first proof");
         state.begin_epoch();
-        assert_eq!(state.watermark_of(0), None, "ended without one");
+        assert_eq!(state.watermark_of(0), None, "ended without a proof");
         state.raise_watermark(at(10));
         assert_eq!(state.watermark_of(1), Some(at(10)));
         // An outage may start any number of epochs: without a proof they take no space.
@@ -102,7 +102,7 @@ mod tests {
         }
         state.raise_watermark(at(20));
         assert_eq!((state.watermark_of(0), state.watermark_of(1)), (None, Some(at(10))));
-        assert_eq!(state.watermark_of(state.epoch()), Some(at(20)), "the one under way");
+        assert_eq!(state.watermark_of(state.epoch()), Some(at(20)), "the current epoch");
         assert_eq!(state.watermark_of(state.epoch() - 1), Some(at(10)));
     }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use rustix::system::uname;
 
-/// The address to tell others: the configured one, otherwise the listen address. If that is 0.0.0.0 or [::], it is
-/// replaced by the machine's name.
+/// The address to tell others: the configured one, otherwise the listen address. If that is `0.0.0.0` or `[::]`, it
+/// is replaced by the machine's name.
 pub fn advertised(configured: Option<&str>, listening: SocketAddr) -> String {
     match configured {
         Some(address) => address.to_owned(),

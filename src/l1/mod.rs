@@ -276,7 +276,7 @@ mod tests {
         assert!(l1.get(&key(1), later(1)).is_none(), "expired");
         assert!(l1.get_stale(&key(1)).is_some());
         assert!(l1.get(&key(1), later(10)).is_none() && l1.entries() == 1);
-        assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "and no longer");
+        assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "too old even for a stale answer");
         assert!(l1.get_stale(&key(1)).is_none());
         // A voided copy cannot be served stale either.
         assert!(insert(&l1, &key(1), Copy { expires_at: Some(now), stale_seconds: 10, ..copy(10) }));
@@ -322,7 +322,7 @@ mod tests {
         // one.
         let later = Stamp { shard: 0, epoch: 1 };
         assert!(insert(&l1, &key(1), Copy { stamp: later, ..version(1) }));
-        assert!(!insert(&l1, &key(1), version(3)), "of the last epoch");
+        assert!(!insert(&l1, &key(1), version(3)), "from the previous epoch");
         assert_eq!(kept_version(&l1), Some(1));
     }
 
@@ -336,7 +336,7 @@ mod tests {
             // It was given to the client, although its fence had moved or it is too large to be kept.
             let fence = if newer.value.len() > 2 { slow } else { early };
             assert!(!l1.insert(&key(1), newer, fence));
-            assert!(!l1.insert(&key(1), version(1), slow), "behind what was answered");
+            assert!(!l1.insert(&key(1), version(1), slow), "older than the answer");
             assert!(kept_version(&l1).is_none() && l1.get_stale(&key(1)).is_none());
             assert!(insert(&l1, &key(1), version(3)));
             assert_eq!(kept_version(&l1), Some(3));

@@ -50,7 +50,7 @@ mod tests {
         let keys: Vec<EntryKey> =
             collisions::keys().iter().map(|key| EntryKey::parse(collisions::NAMESPACE, key).unwrap()).collect();
         let distinct = |hash: &dyn Fn(&EntryKey) -> u64| keys.iter().map(hash).collect::<HashSet<_>>().len();
-        assert_eq!((keys.len(), distinct(&EntryKey::ring_hash)), (1000, 1), "the keys are what they are said to be");
+        assert_eq!((keys.len(), distinct(&EntryKey::ring_hash)), (1000, 1), "all keys have the same ring hash");
         assert_eq!(distinct(&EntryKey::map_hash), 1000);
         assert_eq!(distinct(&|key| EntryKeyHasher::default().hash_one(key)), 1000, "as maps by key see them");
         // L1 uses each half of the hash separately.

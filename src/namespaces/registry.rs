@@ -297,7 +297,7 @@ mod tests {
             assert_eq!(registry.for_write("a"), Err(Refusal::PolicyUnknown), "the database may know it");
             assert_eq!(registry.for_check("a"), Err(Refusal::PolicyUnknown));
             registry.put(record("a", 1));
-            assert!(registry.for_write("a").is_ok(), "the database has just told");
+            assert!(registry.for_write("a").is_ok(), "the database has just returned it");
             registry.replace(vec![record("a", 1)], BTreeSet::from(["later".to_owned()]));
             assert_eq!(registry.for_write("later"), Err(Refusal::PolicyUnknown));
             assert!(registry.may_exist(&Namespace::parse("later").unwrap()));
