@@ -1,8 +1,8 @@
 //! TLS to Redis and PostgreSQL: which certificate authorities are trusted, and this process's client certificate.
 //!
-//! For Redis this file builds the TLS configuration itself. That of the client library fails on one broken
-//! certificate in the system's store, has no client certificate, and cannot check a name for a server that a Sentinel
-//! named by its IP address. PostgreSQL connections only get the paths of the files.
+//! For Redis this file builds the TLS configuration. The client library's own configuration fails if one certificate
+//! in the system's store is broken, supports no client certificate, and cannot check a name for a server that a
+//! Sentinel named by its IP address. PostgreSQL connections only get the paths of the files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,7 @@ use super::settings::{Error, Settings};
 /// The TLS files of Redis or of PostgreSQL. All of them were read once and have the right format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificate authorities. Redis trusts them instead of the system's; PostgreSQL trusts them as well as the
-    /// system's.
+    /// Certificate authorities. For Redis they replace the system's; for PostgreSQL they are added to the system's.
     pub ca: Option<PathBuf>,
     pub client: Option<ClientFiles>,
 }
