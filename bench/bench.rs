@@ -1,4 +1,4 @@
-//! What every row gets: how long to take, and where to say what goes on.
+//! What every row receives: the length of the runs, and the progress display.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ pub struct Bench {
     pub progress: Progress,
 }
 
-/// How long the runs are, and how large what is stored.
+/// The length of the runs and the amount of stored data.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub quick: bool,
-    /// Of the rows that are compared with a peer.
+    /// For runs that are compared with a peer.
     pub rounds: usize,
     pub seconds: u64,
-    /// Of all others.
+    /// For all other runs.
     pub other_rounds: usize,
     pub other_seconds: u64,
-    /// Of the row about connections, of which ten thousand take their time to be opened.
+    /// For the row about connections: opening ten thousand takes time.
     pub connections_seconds: u64,
-    /// Keys of the row about growth, with Redis and with the embedded store.
+    /// Keys in the row about growth, with Redis and with the embedded store.
     pub keys: usize,
     pub embedded_keys: usize,
-    /// Entries of the row about memory.
+    /// Entries in the row about memory.
     pub small_entries: usize,
 }
 
@@ -62,7 +62,7 @@ impl Pace {
     }
 }
 
-/// Tells on the terminal, or line by line elsewhere, how far the bench is.
+/// Shows the progress: a bar on a terminal, lines elsewhere.
 pub struct Progress {
     bar: ProgressBar,
     terminal: bool,

@@ -1,6 +1,5 @@
-//! Contestants that meet the same load, one behind the other and round by round, so that what disturbs the
-//! machine for a while disturbs all of them alike, and ratios are taken between runs that stood next to
-//! each other.
+//! Contestants under the same load. They take turns, round by round, so that a temporary disturbance of the machine
+//! affects all of them, and ratios compare runs that were next to each other.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,18 +15,18 @@ use crate::support::process;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
-/// How long L1 may take to be ready.
+/// How long to wait until L1 answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server, or several as one, and the load that it gets.
+/// A server (or several that count as one) and its load.
 pub struct Contestant<'s> {
     pub name: String,
     pub load: Load,
     pub watched: Vec<Watched>,
-    /// The instances of sidecache in it: none of their operations may fail or miss.
+    /// Its sidecache instances: none of their operations may fail or miss.
     pub instances: Vec<&'s Service>,
-    /// The server behind a peer, which answers HTTP with success whatever Redis says: none of its commands
-    /// may be refused or find nothing.
+    /// The Redis server behind a peer. The peer answers HTTP with success whatever Redis says, so this server's
+    /// counters show failed commands and missing keys, of which there must be none.
     pub behind: Option<&'s Redis>,
 }
 
@@ -35,7 +34,7 @@ pub struct Contestant<'s> {
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub traffic: Traffic,
-    /// CPU time by part.
+    /// CPU time for each part.
     pub cpu: Vec<(Part, Duration)>,
     pub resident: Vec<(Part, u64)>,
 }
@@ -45,13 +44,13 @@ impl Sample {
         self.traffic.per_second()
     }
 
-    /// Microseconds a request; `None` where no such processes were watched.
+    /// Microseconds of CPU per request; `None` if no such processes were watched.
     pub fn cpu_micros(&self, part: Part) -> Option<f64> {
         let (_, cpu) = self.cpu.iter().find(|(of, _)| *of == part)?;
         Some(cpu.as_secs_f64() * 1e6 / self.traffic.requests as f64)
     }
 
-    /// Microseconds a request of the server, and of the Redis behind it.
+    /// Microseconds of CPU per request, server and Redis together.
     pub fn cpu_micros_with_redis(&self) -> Option<f64> {
         Some(self.cpu_micros(Part::Server)? + self.cpu_micros(Part::Redis).unwrap_or(0.0))
     }
@@ -68,7 +67,7 @@ pub struct Series {
     pub samples: Vec<Sample>,
 }
 
-/// Median, least and most of some runs.
+/// Median, minimum and maximum of some runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     pub median: f64,
@@ -112,7 +111,7 @@ impl Series {
         self.median(|sample| figure(&sample.traffic.latency))
     }
 
-    /// This one's figure over the other's, round by round.
+    /// The ratio of this figure to the other's, round by round.
     ///
     /// # Errors
     /// A run has no such figure.
@@ -125,7 +124,7 @@ impl Series {
     }
 }
 
-/// As many rounds of `seconds`, in each of which every contestant has its run; a short one before.
+/// Runs `rounds` rounds. In each of them every contestant has one run of `seconds`.
 ///
 /// # Errors
 /// A request failed.
@@ -178,7 +177,7 @@ impl Contestant<'_> {
     }
 }
 
-/// Operations of an instance that were not what the bench asks for.
+/// The number of operations of an instance that missed, failed or were refused.
 fn failures(instance: &Service) -> f64 {
     let answer = Line::open(instance.address()).ask("GET", "/metrics", "").expect(200);
     let metrics = Metrics::parse(answer.text());
@@ -188,16 +187,16 @@ fn failures(instance: &Service) -> f64 {
         .sum()
 }
 
-/// Commands that a server answered with an error, and keys that it did not find.
+/// The number of commands that a server answered with an error, plus keys that it did not find.
 fn said_no(redis: &Redis) -> u64 {
     let mut connection = redis.connect();
     connection.info("stats", "total_error_replies") + connection.info("stats", "keyspace_misses")
 }
 
-/// Checks which tier answers, so that a row measures what it says.
+/// Checks which tier answers, so that a row measures what it claims. Waits a little for L1 to be filled and proven.
 ///
 /// # Errors
-/// It stays another one: L1 has a few moments to be filled and to be believed.
+/// Another tier keeps answering.
 pub fn expect_tier(address: SocketAddr, path: &str, l1: bool) -> anyhow::Result<()> {
     let request = line::request("GET", path, "", "");
     let mut line = Line::open(address);

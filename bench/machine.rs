@@ -1,4 +1,4 @@
-//! Where and with what the figures were measured: the machine, the programs' versions, the commit.
+//! The conditions of the measurement: the machine, the versions of the programs, the commit.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::report::counted;
 use crate::support::process::program_named;
 
-/// The head of the report.
+/// The beginning of the report.
 pub fn head(arguments: &str, took: &str) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let model = field("/proc/cpuinfo", "model name");
@@ -22,22 +22,24 @@ pub fn head(arguments: &str, took: &str) -> String {
         ("wrk", "wrk", "--version"),
     ]
     .map(|(name, package, flag)| format!("- {}", said(&program_named(name, package), &[flag])));
-    // webdis has no flag that says its version.
+    // webdis has no flag that shows its version.
     let webdis = said(Path::new("dpkg-query"), &["-W", "-f", "${Package} ${Version}", "webdis"]);
     format!(
         "# Results\n\n\
-         Written by `make bench`{arguments} ({took}). How it is measured stands in `bench/main.rs`; in short:\n\n\
-         - Servers and load generators share the cores of one machine, over loopback. Contestants run one behind\n  \
-         the other, round by round; ratios are of runs that stood next to each other; a figure is the median of\n  \
-         the rounds, with the least and the most.\n\
-         - **CPU per request** is (user + system seconds of a server's processes during a run) / requests answered.\n  \
-         It is what a sidecar costs, and steadier than throughput. Redis' is apart. It is counted in ticks of 10 ms.\n\
-         - Throughput is of wrk, {} threads and {} keep-alive connections unless stated: a closed loop, whose\n  \
-         latencies say little. Latencies of an open loop count from the moment when a request was due.\n\
-         - sidecache runs with its defaults (L1 of 64 MiB), but without an access log, as its peers write none; where\n  \
-         a row says `logged`, every operation is written to the database. Rows say what else is set. Values are JSON\n  \
-         strings of {} bytes; an answer to a GET has its metadata around it.\n\
-         - Any answer that is not a success, any miss and any refusal makes a row an error.\n\n\
+         Written by `make bench`{arguments} ({took}). `bench/main.rs` describes the method; in short:\n\n\
+         - Servers and load generators run on one machine, share its cores and use loopback. Contestants take\n  \
+         turns, round by round. Ratios compare runs that were next to each other. A figure is the median of the\n  \
+         rounds, with minimum and maximum.\n\
+         - **CPU per request** is (user + system seconds of a server's processes during a run) / requests\n  \
+         answered. It is the cost of a sidecar, and steadier than throughput. The CPU of Redis is shown\n  \
+         separately. The kernel counts in ticks of 10 ms.\n\
+         - Throughput is measured with wrk, {} threads and {} keep-alive connections unless stated otherwise. wrk\n  \
+         is a closed loop, so its latencies say little. Latencies in an open loop count from the moment at\n  \
+         which the request was due.\n\
+         - sidecache runs with its defaults (L1 of 64 MiB), but without an access log, because its peers write\n  \
+         none either. Where a row says `logged`, every operation is written to the database. Rows name their\n  \
+         other settings. Values are JSON strings of {} bytes; the answer to a GET also contains the metadata.\n\
+         - A row fails if any request fails, misses or is refused.\n\n\
          ## Machine\n\n\
          - {cores} cores, {model}, {memory} of memory, Linux {}, load average {} at the end\n\
          - sidecache {} at {}\n{}\n- {webdis}\n",
@@ -58,7 +60,7 @@ fn field(path: &str, name: &str) -> String {
     line.and_then(|line| line.split_once(':')).map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
 }
 
-/// The first line that a program says of itself, on either of its outputs.
+/// The first line that a program prints, on stdout or stderr.
 fn said(program: &Path, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).output() else {
         return format!("{}: unknown", program.display());
@@ -77,7 +79,7 @@ fn commit() -> String {
     format!("{commit}{changed}, profile `{}`", profile())
 }
 
-/// The folder below `target` that the binary lies in.
+/// The folder below `target` that contains the binary.
 fn profile() -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_sidecache"));
     let folder = binary.parent().and_then(Path::file_name);

@@ -1,20 +1,20 @@
-//! `make bench`: what sidecache costs, beside what people would pick instead, on one machine in one run.
+//! `make bench`: measures sidecache and its alternatives on one machine in one run.
 //!
 //! ```text
-//! make bench                          all rows, under 15 minutes; writes bench/RESULTS.md
-//! make bench BENCH_ARGS=--quick       the same in under 2 minutes: shorter runs, fewer keys
-//! make bench BENCH_ARGS=--large       10,000,000 keys in the row about growth: 15 GB of memory
-//! make bench BENCH_ARGS='--only hit,put'   these rows, printed and not written
+//! make bench                          all rows in less than 15 minutes; writes bench/RESULTS.md
+//! make bench BENCH_ARGS=--quick       the same in less than 2 minutes: shorter runs, fewer keys
+//! make bench BENCH_ARGS=--large       10,000,000 keys in the row about growth; needs 15 GB of memory
+//! make bench BENCH_ARGS='--only hit,put'   only these rows; prints the results and writes no file
 //! ```
 //!
-//! A row ([`rows`]) starts real servers on free ports, which end with it, and lets its contestants meet the
-//! same load one behind the other, round by round ([`contest`]); ratios are of runs that stood next to each
-//! other. Peaks come from wrk, latencies from an open loop ([`load`]). CPU and memory are the kernel's
-//! figures of the servers' processes ([`meter`]). [`targets`] holds what the figures are held against, and
-//! [`report`] writes them down. A target that is missed is reported; a row that cannot be measured, or in
-//! which anything but success was answered, ends the bench with an error.
+//! A row ([`rows`]) starts real servers on free ports and stops them at its end. Its contestants take turns under the
+//! same load, round by round ([`contest`]); ratios compare runs that were next to each other. Throughput is measured
+//! with wrk, latencies with an open loop ([`load`]). CPU and memory are the kernel's figures for the servers'
+//! processes ([`meter`]). [`targets`] defines the targets, and [`report`] writes the results. A missed target is only
+//! reported; a row that cannot be measured, or in which a request did not succeed, makes the bench exit with an
+//! error.
 //!
-//! Not here: the costs of single parts, in which no server runs.
+//! Not here: benchmarks of single parts without a server (see `benches/`).
 
 mod bench;
 mod contest;
@@ -24,7 +24,7 @@ mod meter;
 mod peers;
 mod report;
 mod rows;
-#[expect(dead_code, reason = "the bench needs a part of what the tests stand on")]
+#[expect(dead_code, reason = "the bench uses only a part of the tests' support code")]
 mod support;
 mod targets;
 
@@ -41,7 +41,7 @@ use crate::bench::{Bench, Pace, Progress};
 use crate::report::Row;
 use crate::rows::Definition;
 
-/// Where the results go, unless `--out` says otherwise.
+/// The default of `--out`.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/RESULTS.md");
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<ExitCode> {
             fs::write(path, &text).with_context(|| path.to_owned())?;
             let mut shown = String::new();
             report::targets(&mut shown, &rows);
-            format!("{shown}\nAll of it is in {path}.\n")
+            format!("{shown}\nThe complete results are in {path}.\n")
         }
         None => text,
     };
@@ -86,12 +86,12 @@ fn main() -> anyhow::Result<ExitCode> {
 fn arguments() -> ArgMatches {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("bench")
-        .about("Measures sidecache beside its peers")
+        .about("Measures sidecache and its alternatives")
         .arg(flag("quick").help("Shorter runs and fewer keys: less than 2 minutes"))
         .arg(flag("large").help("10,000,000 keys in the row about growth").conflicts_with("quick"))
         .arg(Arg::new("only").long("only").value_name("ROWS").help("Only these rows, separated by commas"))
-        .arg(Arg::new("out").long("out").value_name("FILE").help("Where the results are written"))
-        .arg(flag("bench").hide(true).help("Given by `cargo bench`"))
+        .arg(Arg::new("out").long("out").value_name("FILE").help("File for the results"))
+        .arg(flag("bench").hide(true).help("Set by `cargo bench`"))
         .get_matches()
 }
 
@@ -104,13 +104,13 @@ fn chosen(only: Option<&str>) -> anyhow::Result<Vec<&'static Definition>> {
     only.split(',').map(row).collect()
 }
 
-/// A row that fails is reported, and the others are measured all the same.
+/// A row that fails is reported; the other rows still run.
 fn measured(bench: &Bench, definition: &Definition) -> Row {
     bench.progress.row(definition.title);
     let result = catch_unwind(AssertUnwindSafe(|| (definition.run)(bench)));
     let result = match result {
         Ok(result) => result.map_err(|error| format!("{error:#}")),
-        // What the panic said stands on standard error already.
+        // The panic's message is already on stderr.
         Err(panic) => Err(panic
             .downcast_ref::<String>()
             .cloned()
@@ -124,9 +124,9 @@ fn measured(bench: &Bench, definition: &Definition) -> Row {
     Row { title: definition.title, about: definition.about, result }
 }
 
-/// As many file descriptors as the machine allows, for the servers and loads that are started here.
+/// Raises the limit on file descriptors as far as possible, for the servers and loads that are started here.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it does not work, the row with very many connections says so.
+    // If this fails, the row with very many connections reports it.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

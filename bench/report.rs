@@ -1,4 +1,4 @@
-//! What is written: the results of the rows as Markdown, with the tables of targets computed from them.
+//! The report: the rows' results as Markdown, and the tables of targets computed from them.
 
 use std::fmt::Write as _;
 
@@ -6,23 +6,23 @@ use crate::contest::{Series, Spread};
 use crate::meter::Part;
 use crate::targets::{Finding, PERFORMANCE, TARGETS, Target, target_of};
 
-/// What a row measured.
+/// The results of a row.
 #[derive(Default)]
 pub struct Findings {
     pub tables: Vec<Table>,
     pub ratios: Vec<Ratio>,
-    /// Further figures, a sentence each.
+    /// Further figures, one sentence each.
     pub notes: Vec<String>,
     pub findings: Vec<Finding>,
 }
 
-/// Contestants that met the same load.
+/// Contestants under the same load.
 pub struct Table {
     pub load: String,
     pub series: Vec<Series>,
 }
 
-/// Two contestants, round by round.
+/// The ratio of two contestants, round by round.
 pub struct Ratio {
     pub what: String,
     pub spread: Spread,
@@ -46,14 +46,14 @@ impl Findings {
     }
 }
 
-/// A row with its result, or why there is none.
+/// A row with its result or its error.
 pub struct Row {
     pub title: &'static str,
     pub about: &'static str,
     pub result: Result<Findings, String>,
 }
 
-/// The figure for people: three digits that say something.
+/// Formats a figure with three significant digits.
 pub fn shown(figure: f64) -> String {
     match figure.abs() {
         size if size >= 1_000.0 => thousands(figure.round() as i64),
@@ -64,7 +64,7 @@ pub fn shown(figure: f64) -> String {
     }
 }
 
-/// A count for people.
+/// Formats a count.
 pub fn counted(count: f64) -> String {
     thousands(count.round() as i64)
 }
@@ -92,7 +92,7 @@ fn median(value: Option<Spread>) -> String {
     value.map_or("-".to_owned(), |spread| shown(spread.median))
 }
 
-/// The whole file.
+/// The complete file.
 pub fn markdown(head: &str, rows: &[Row]) -> String {
     let mut text = head.to_owned();
     text.push_str("\n## Targets\n\n");
@@ -104,7 +104,7 @@ pub fn markdown(head: &str, rows: &[Row]) -> String {
     text
 }
 
-/// Both tables of targets, for the file and for the terminal.
+/// Both tables of targets, for the file and the terminal.
 pub fn targets(text: &mut String, rows: &[Row]) {
     let findings: Vec<&Finding> =
         rows.iter().filter_map(|row| row.result.as_ref().ok()).flat_map(|found| &found.findings).collect();
@@ -164,7 +164,7 @@ fn write_series(text: &mut String, all: &[Series]) {
     let others: Vec<(Part, &str)> = others.into_iter().filter(|(part, _)| has(*part)).collect();
     let mut head = "| | requests/s | p50 ms | p99 ms | p99.9 ms | CPU us per request |".to_owned();
     for (_, name) in &others {
-        write!(head, " {name} CPU us per request |").expect("a String takes everything");
+        write!(head, " {name} CPU us per request |").expect("writing to a String cannot fail");
     }
     head.push_str(" RSS MB |");
     let columns = head.matches('|').count() - 1;

@@ -1,5 +1,5 @@
-//! The part of what the tests stand on that the bench needs: real servers that die with it, the binary
-//! with its settings, and clients.
+//! The part of the tests' support code that the bench uses: real servers that stop with it, the binary with its
+//! settings, and clients.
 
 #[path = "../tests/suite/support/answer.rs"]
 pub mod answer;

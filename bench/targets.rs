@@ -1,7 +1,7 @@
-//! What the figures are held against, in the order in which it is shown. Figures come from the rows; a target
-//! that no row reached in this run is shown as not measured.
+//! The targets, in the order of the report. The figures come from the rows; a target without a figure in this run is
+//! shown as not measured.
 
-/// A figure that was asked for.
+/// A target.
 #[derive(Clone, Copy)]
 pub struct Target {
     pub id: &'static str,
@@ -9,7 +9,7 @@ pub struct Target {
     pub what: &'static str,
     pub text: &'static str,
     pub aim: Bound,
-    /// Less than the aim, which must hold all the same.
+    /// The minimum requirement, weaker than the aim.
     pub must: Option<f64>,
     pub unit: &'static str,
 }
@@ -20,7 +20,7 @@ pub enum Bound {
     AtMost(f64),
     Below(f64),
     Above(f64),
-    /// No figure was set.
+    /// There is no target; the figure is only reported.
     Reported,
 }
 
@@ -35,7 +35,7 @@ impl Bound {
         }
     }
 
-    /// The same direction, another figure.
+    /// A bound in the same direction with another figure.
     fn with(self, figure: f64) -> Bound {
         match self {
             Bound::AtLeast(_) => Bound::AtLeast(figure),
@@ -47,11 +47,11 @@ impl Bound {
     }
 }
 
-/// What a row found out about a target.
+/// The figure that a row measured for a target.
 pub struct Finding {
     pub id: &'static str,
     pub figure: f64,
-    /// How it came about, such as the rate.
+    /// The conditions, such as the rate.
     pub note: String,
 }
 
@@ -62,12 +62,12 @@ impl Finding {
 }
 
 impl Target {
-    /// `met`, `missed`, or what lies between; the aim is held against the figure, nothing else.
+    /// Compares the figure with the aim, and if that is missed, with the minimum requirement.
     pub fn verdict(&self, figure: f64) -> &'static str {
         match (self.aim.holds(figure), self.must.and_then(|must| self.aim.with(must).holds(figure))) {
             (None, _) => "reported",
             (Some(true), _) => "met",
-            (Some(false), Some(true)) => "missed, within the least",
+            (Some(false), Some(true)) => "missed, minimum met",
             (Some(false), _) => "**missed**",
         }
     }
@@ -81,13 +81,13 @@ const fn at_least(target: Target, must: f64) -> Target {
     Target { must: Some(must), ..target }
 }
 
-/// The targets, and how far the figure of each is to be from it.
+/// All targets.
 pub const TARGETS: [Target; 34] = [
     at_least(
         target(
             "hit.cpu",
             "GET, L1 hit: CPU per request over nginx's for a constant",
-            "<= 1.0 (at least <= 1.10)",
+            "<= 1.0 (minimum: <= 1.10)",
             Bound::AtMost(1.0),
             "x",
         ),
@@ -97,7 +97,7 @@ pub const TARGETS: [Target; 34] = [
         target(
             "hit.throughput",
             "GET, L1 hit: throughput over nginx's",
-            ">= 1.0 (at least >= 0.9)",
+            ">= 1.0 (minimum: >= 0.9)",
             Bound::AtLeast(1.0),
             "x",
         ),
@@ -107,7 +107,7 @@ pub const TARGETS: [Target; 34] = [
         target(
             "redis.throughput",
             "GET through Redis (L1 off): throughput over webdis GET's",
-            ">= 1.0 (at least >= 0.85)",
+            ">= 1.0 (minimum: >= 0.85)",
             Bound::AtLeast(1.0),
             "x",
         ),
@@ -188,7 +188,7 @@ pub const TARGETS: [Target; 34] = [
     target("P-10", "P-10 pattern scan of 100,000 keys", "< 5 s", Bound::Below(5.0), "s"),
 ];
 
-/// Rows of the table P-01 to P-10 that are the same figures as others: their names, and whose figure they show.
+/// The table P-01 to P-10: for each name the id of the target whose figure it shows.
 pub const PERFORMANCE: [(&str, &str); 10] = [
     ("P-01 GET p99", "P-01"),
     ("P-02 SET p99", "P-02"),

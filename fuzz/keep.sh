@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes over into fuzz/corpus what fuzz/run.sh found and what reaches something new there, the shortest
-# inputs first: fuzz/keep.sh [bytes of an input at most, 256] [targets, all]
+# Copies inputs from fuzz/found (written by fuzz/run.sh) to fuzz/corpus if they reach new code, shortest
+# first: fuzz/keep.sh [most bytes of an input, default 256] [targets, default all]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs fuzz targets, one after another: fuzz/run.sh [seconds each, 600] [targets, all]
+# Runs fuzz targets, one after another: fuzz/run.sh [seconds for each, default 600] [targets, default all]
 #
-# Needs rustup's nightly compiler, as libFuzzer's instrumentation is not in the stable one, a C++
-# compiler, and cargo-fuzz, which it installs from the registry where it is absent. What is found goes
-# to fuzz/found, what breaks a property to fuzz/artifacts. fuzz/keep.sh takes what is worth keeping
-# over into fuzz/corpus, which `cargo test` replays.
+# Needs rustup's nightly compiler (the stable one has no instrumentation for libFuzzer), a C++ compiler,
+# and cargo-fuzz, which is installed from the registry if it is missing. New inputs are stored in
+# fuzz/found, and inputs that violate a property in fuzz/artifacts. fuzz/keep.sh copies useful inputs
+# to fuzz/corpus, which `cargo test` replays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,8 +21,8 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo +nightly install --locked cargo-fuzz
 fi
 
-# What these inputs lead to has no unsafe code of ours, so no sanitizer: twice the speed. Overflows
-# and debug assertions are checked.
+# This project has no unsafe code, so no sanitizer is used, which doubles the speed. Overflows and debug
+# assertions are checked.
 cargo +nightly fuzz build --sanitizer none
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 
@@ -33,7 +33,7 @@ for target in $targets; do
         -max_total_time="$seconds" -timeout=10 -max_len=4096 -dict="fuzz/dictionaries/$target.txt" \
         -artifact_prefix="fuzz/artifacts/$target-" -print_final_stats=1 >"fuzz/found/$target.log" 2>&1; then
         tail -60 "fuzz/found/$target.log" >&2
-        echo "$target: a property does not hold; the input is in fuzz/artifacts" >&2
+        echo "$target: an input violates a property; it is in fuzz/artifacts" >&2
         exit 1
     fi
     grep -E '^(Done|stat::(average_exec|new_units|slowest|peak))' "fuzz/found/$target.log"

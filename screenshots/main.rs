@@ -1,15 +1,15 @@
-//! `make screenshots`: the pictures of the documents, `docs/img/*.png`, of a service that has something to do.
+//! `make screenshots`: takes the pictures for the documents, `docs/img/*.png`, of a service under load.
 //!
 //! ```text
-//! make screenshots                                     ten minutes of load, which is what charts can show
+//! make screenshots                                     ten minutes of load, the period that the charts show
 //! make screenshots SCREENSHOTS_ARGS='--seconds 60'     one minute
 //! ```
 //!
-//! Three Redis shards and two instances serve a made-up web shop ([`shop`]), and Chromium looks at the dashboard
-//! meanwhile. All of it ends with this program.
+//! Three Redis shards and two instances serve a made-up web shop ([`shop`]), while Chromium opens the dashboard.
+//! Everything stops with this program.
 
 mod shop;
-#[expect(dead_code, reason = "the pictures need a part of what the tests stand on")]
+#[expect(dead_code, reason = "the screenshots use only a part of the tests' support code")]
 mod support;
 
 use std::fs;
@@ -29,22 +29,22 @@ const SECONDS: &str = "615";
 
 fn main() -> anyhow::Result<()> {
     let arguments = Command::new("screenshots")
-        .about("Takes the pictures of the documents")
+        .about("Takes the pictures for the documents")
         .arg(
             Arg::new("seconds")
                 .long("seconds")
                 .default_value(SECONDS)
                 .value_parser(value_parser!(u64).range(5..=3_600))
-                .help("How long the shop is busy before the pictures are taken"),
+                .help("How long the shop runs before the pictures are taken"),
         )
         .arg(
             Arg::new("out")
                 .long("out")
                 .default_value(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/img"))
                 .value_parser(value_parser!(PathBuf))
-                .help("Where they go"),
+                .help("Folder for the pictures"),
         )
-        // Cargo says so to every bench.
+        // Cargo passes this flag to every bench.
         .arg(Arg::new("bench").long("bench").hide(true).num_args(0))
         .get_matches();
     let seconds = *arguments.get_one::<u64>("seconds").expect("it has a default");
@@ -77,7 +77,7 @@ async fn take(seconds: u64, out: PathBuf) {
     for _ in 0..40 {
         caches[0].get("products", SHOWN).await;
     }
-    // The trail, the counts of reads and the next points take a moment to show.
+    // Audit trail, counts of reads and new points need a moment to appear.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let dashboard = format!("http://{}/dashboard", services[0].address());
     let products = format!("{dashboard}/namespaces/products");

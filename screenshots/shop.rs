@@ -1,4 +1,4 @@
-//! A small web shop that reads through the cache: what there is to see in the pictures.
+//! A small web shop that uses the cache, to have something to show in the pictures.
 
 use std::f64::consts::TAU;
 use std::time::{Duration, Instant};
@@ -9,25 +9,25 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, key_path};
 use crate::support::random::Random;
 
-/// How a kind of thing is read.
+/// How one kind of data is read.
 pub struct Kind {
     pub namespace: &'static str,
-    /// Begins the keys.
+    /// The beginning of its keys.
     prefix: &'static str,
-    /// How many there are.
+    /// The number of keys.
     things: f64,
-    /// The larger, the more of the reads go to few of them.
+    /// The larger, the more reads use only a few of the keys.
     skew: f64,
-    /// Reads a second, on the average, and how much that swings.
+    /// Average reads per second, and the fraction by which this varies.
     rate: f64,
     swing: f64,
-    /// How long a swing takes, in seconds.
+    /// The period of this variation, in seconds.
     period: f64,
     ttl_seconds: u64,
     /// The policy, as JSON.
     pub policy: &'static str,
     tags: &'static [&'static str],
-    /// Bytes of text in a value.
+    /// Length of the text in a value, in bytes.
     text: usize,
 }
 
@@ -112,11 +112,11 @@ pub const KINDS: [Kind; 6] = [
     },
 ];
 
-/// The product whose page is shown.
+/// The product whose page is in the pictures.
 pub const SHOWN: &str = "product:17";
 
 impl Kind {
-    /// Reads for as long as the future is polled, each miss filled from nowhere.
+    /// Reads until the future is dropped, and fills each miss with a made-up value.
     pub async fn visit(&self, caches: &[Client], seed: u64) {
         let (mut random, begun) = (Random::seeded(seed), Instant::now());
         let (mut owed, mut last) = (0.0, begun);
@@ -126,7 +126,7 @@ impl Kind {
             let rate = self.rate * (1.0 + self.swing * (at * TAU / self.period).sin());
             owed += rate * last.elapsed().as_secs_f64();
             last = Instant::now();
-            // A machine that fell behind does not make up for it.
+            // After a delay, do not send all missed reads at once.
             owed = f64::min(owed, self.rate);
             while owed >= 1.0 {
                 owed -= 1.0;
@@ -141,7 +141,7 @@ impl Kind {
         let number = place as u64 + 1;
         let key = format!("{}:{number}", self.prefix);
         let path = key_path(self.namespace, &key);
-        // The service closes a connection that is idle, maybe when a request is on its way: the next one is tried.
+        // The service may close an idle connection while a request is being sent. Such a failure is ignored.
         let found = cache.try_send(Method::GET, &path, &[], None).await;
         if found.is_ok_and(|answer| answer.status == 404) {
             let body = self.entry(number, random).to_string().into_bytes();
@@ -172,7 +172,7 @@ impl Kind {
         })
     }
 
-    /// The entry of [`SHOWN`], short enough for a picture.
+    /// Stores the entry [`SHOWN`], which is short enough for a picture.
     pub async fn put_shown(cache: &Client) {
         let value = r#"{"id": 17, "name": "Watering can", "price": {"amount": "21.90", "currency": "EUR"}, "stock": 119, "colours": ["sage", "brick", "slate"], "rating": 4.75, "sizes": [{"litres": 2, "weight_g": 410}, {"litres": 5, "weight_g": 655}]}"#;
         let body = format!("{{\"value\": {value}, \"ttl\": 3600, \"tags\": [\"garden\", \"sale\"]}}");
@@ -180,7 +180,7 @@ impl Kind {
     }
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn unit(random: &mut Random) -> f64 {
     random.below(1 << 30) as f64 / f64::from(1 << 30)
 }

@@ -1,4 +1,4 @@
-//! The part of what the tests stand on that the pictures need: real servers that end with the program, the binary
+//! The part of the tests' support code that the screenshots use: real servers that stop with the program, the binary
 //! with its settings, a client and a browser.
 
 #[path = "../tests/suite/support/answer.rs"]

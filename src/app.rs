@@ -1,4 +1,5 @@
-//! The composition root: the one place where the rooms meet. Builds, spawns, drains.
+//! The composition root: builds every part of the service, starts its tasks and drains it at the end. The only file
+//! that knows all modules.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -40,23 +41,23 @@ use crate::workers::Workers;
 /// Namespaces swept for expired entries at one tick.
 const SWEPT_PER_TICK: usize = 100;
 
-/// How often namespaces without a policy are looked for, in the time that they may be there.
+/// How many times within the grace period the service looks for namespaces without a policy, see [`Orphans`].
 const LOOKS_PER_GRACE: u32 = 6;
 
-/// How often it is looked whether the shards have memory enough.
+/// How often the service checks whether the shards have enough memory.
 const MEMORY_LOOK: Duration = Duration::from_secs(2);
 
-/// How long the start waits for shards and database, and how often it looks.
+/// How long the start waits for shards and database, and the pause between two checks.
 const WARM_UP: Duration = Duration::from_secs(1);
 const WARM_UP_STEP: Duration = Duration::from_millis(5);
 
-/// How long the start waits for an SQLite file, which may have to be rewritten first, see `database::space`.
+/// How long the start waits for an SQLite file. The file may have to be rewritten first, see `database::space`.
 const FILE_WARM_UP: Duration = Duration::from_secs(60);
 
 /// Runs the service until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
-/// It cannot listen, or a signal handler cannot be installed.
+/// The address cannot be bound, or a signal handler cannot be installed.
 pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -85,32 +86,33 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: requests under way may finish");
+        tracing::info!("stopping: current requests may finish");
         let stop_by = Instant::now() + config.http.drain_timeout;
         service.draining.cancel();
         stop_by
     };
     let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
     service.stop(stop_by).await;
-    // Connections to the shards lived on them until now.
+    // The connections to the shards run on the workers, so the workers are dropped last.
     drop(workers);
     Ok(())
 }
 
-/// Connections to shards at most, and as many that are being replaced or ask Sentinels.
+/// The maximum number of connections to shards. The factor 2 leaves room for connections that are being replaced and
+/// for queries to Sentinels.
 fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
     match store {
         StoreConfig::Embedded { .. } => 0,
-        // One more each subscribes.
+        // Each shard has one more connection, for the subscription.
         StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.lanes(workers) + 1),
     }
 }
 
-/// Everything that runs, but for the listener.
+/// Everything that runs, except the listener.
 struct Service {
-    /// Names this process towards the shards and in request ids.
+    /// The name of this process, as the shards and request ids show it.
     instance: String,
-    /// Where the other instances reach this one.
+    /// The address at which other instances reach this one.
     address: String,
     cache: Arc<Cache>,
     fleet: Arc<Fleet>,
@@ -120,9 +122,9 @@ struct Service {
     registry: Arc<Registry>,
     database: Arc<Database>,
     metrics: Arc<Metrics>,
-    /// Ends the acceptance of requests.
+    /// When cancelled, no new requests are accepted.
     draining: CancellationToken,
-    /// Ends the tasks, once no request needs them any more.
+    /// When cancelled, the background tasks end. Cancelled after the last request, as requests need the tasks.
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -248,8 +250,8 @@ impl Service {
         })
     }
 
-    /// Waits a moment for what the service depends on, so that its first answers are no errors.
-    /// What is not there by then may come later.
+    /// Waits up to [`WARM_UP`] for shards and database, so that the first requests do not fail. A shard or database
+    /// that does not answer by then may still come up later.
     async fn warm_up(&self) {
         if self.database.kind() == "sqlite" {
             self.read_file().await;
@@ -268,14 +270,11 @@ impl Service {
             missing.push(format!("the {} database", self.database.kind()));
         }
         let (missing, database) = (missing.join(", "), self.database.trouble());
-        tracing::warn!(
-            missing,
-            database,
-            "starting without what does not answer; `check-config --connect` tells of it, too"
-        );
+        tracing::warn!(missing, database, "starting although these do not answer; `check-config --connect` says why");
     }
 
-    /// Reads the policies from an SQLite file: nobody but this process has to come up first.
+    /// Brings an SQLite file up to date and waits until the policies are read from it. No other process is involved,
+    /// so it is worth waiting longer than [`WARM_UP`].
     async fn read_file(&self) {
         let read = async {
             while let Err(error) = self.database.bring_up_to_date().await {
@@ -288,7 +287,7 @@ impl Service {
                 sleep(WARM_UP_STEP).await;
             }
         };
-        // What cannot be read is said below, and in /health.
+        // If the file cannot be read, the caller logs it and /health reports it.
         let _ = timeout(FILE_WARM_UP, read).await;
     }
 
@@ -311,9 +310,9 @@ impl Service {
         })
     }
 
-    /// Writes what is only in memory, as far as the time and what is behind it allow.
+    /// Writes to store and database what is only in memory, within the time that is left.
     async fn stop(self, stop_by: Instant) {
-        // Flushes leave rows in the audit trail, which is closed after them.
+        // Flush jobs write rows to the audit trail, so they must end before the audit trail is closed.
         let rest = stop_by.saturating_duration_since(Instant::now());
         if timeout(rest / 2, self.jobs.stop()).await.is_err() {
             tracing::warn!("stopped before every job was ended");
@@ -332,7 +331,8 @@ impl Service {
     }
 }
 
-/// Writes counts and takes expired entries out of the books, each at its own interval.
+/// The periodic background work on the store: writes hit and miss counts, removes expired and evicted entries from
+/// the totals, removes orphaned namespaces, checks the shards' memory.
 fn upkeep(
     cache: &Arc<Cache>,
     store: &SharedStore,
@@ -363,7 +363,7 @@ fn upkeep(
                 let namespaces = registry.all();
                 for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
                     if let Err(error) = store.sweep(&record.namespace, record.policy.quota()).await {
-                        tracing::debug!(%error, "not swept");
+                        tracing::debug!(%error, "cannot sweep a namespace");
                     }
                 }
                 turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
@@ -373,7 +373,7 @@ fn upkeep(
             loop {
                 walk.tick().await;
                 if let Err(error) = store.find_evicted(&registry.names()).await {
-                    tracing::debug!(%error, "evicted entries not looked for");
+                    tracing::debug!(%error, "cannot look for evicted entries");
                 }
             }
         };
@@ -382,7 +382,7 @@ fn upkeep(
             let mut look = ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE);
             loop {
                 look.tick().await;
-                // With a file of its own an instance knows no namespaces of others.
+                // An SQLite file is not shared: this instance does not know the namespaces of others.
                 if has_shared_database {
                     orphans.look(&cache).await;
                 }
@@ -398,17 +398,20 @@ fn upkeep(
     }
 }
 
-/// A name that no other process has, as far as chance can promise.
+/// A random name for this process; practically unique.
 fn instance_name() -> String {
     let seed = (std::process::id(), unix_micros());
     format!("{:016x}", RandomState::new().hash_one(seed))
 }
 
-/// Says in the log what the settings lead to and do not say themselves.
+/// Logs consequences of the settings that a user might not expect.
 fn tell_of(config: &Config) {
     if !config.ignored_variables.is_empty() {
         let variables = config.ignored_variables.join(", ");
-        tracing::debug!(variables, "ignored variables that Kubernetes makes for a Service of this name");
+        tracing::debug!(
+            variables,
+            "ignoring environment variables that Kubernetes sets for a Service named like this program"
+        );
     }
     if let Some(warning) = MemoryNeed::of(config).warning() {
         tracing::warn!("{warning}");
@@ -420,7 +423,7 @@ fn tell_of(config: &Config) {
     }
 }
 
-/// Tells where the service is: a person also what to try, a program in the log, where all else is.
+/// Announces the address: on stdout with commands to try if the log is text for people, otherwise as a log line.
 fn announce(address: SocketAddr, config: &Config) {
     let store = match &config.store {
         StoreConfig::Embedded { .. } => "embedded store".to_owned(),
@@ -439,12 +442,12 @@ fn announce(address: SocketAddr, config: &Config) {
          curl -i -X PUT http://{to_try}/api/v1/cache/demo/hello -d '{{\"value\": {{\"greeting\": \"world\"}}, \"ttl\": 60}}'\n  \
          curl -i http://{to_try}/api/v1/cache/demo/hello\n"
     );
-    // Whether anybody reads it is not what the service depends on.
+    // The service also runs when stdout is closed.
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// The address to ask on this machine: nothing answers at that of all addresses.
+/// An address that works on this machine: `0.0.0.0` and `[::]` are replaced by loopback.
 fn from_here(listening: SocketAddr) -> SocketAddr {
     let address = match listening.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

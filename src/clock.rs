@@ -1,7 +1,7 @@
-//! The two clocks: one for durations, one for dates.
+//! The two clocks: one for durations, one for dates. The only file that may read the time.
 //!
-//! Durations are measured on `CLOCK_BOOTTIME`, which goes on while the machine is suspended and
-//! never steps back: a process that was paused must not wake up believing itself fresh.
+//! Durations are measured on `CLOCK_BOOTTIME`: it continues while the machine is suspended and never goes backwards.
+//! A process that was paused therefore notices that its copies are old.
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ impl Moment {
         self.0
     }
 
-    /// The time from `earlier` to here, zero when `earlier` is later.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,20 +1,20 @@
-//! sidecache: a cache sidecar. Any program gets a namespaced cache over HTTP; values live in Redis
-//! shards chosen by consistent hashing, or in this process where none are configured.
+//! sidecache: a cache sidecar. Any program gets a namespaced cache over HTTP. Values live in Redis shards chosen by
+//! consistent hashing, or in this process if no shards are configured.
 //!
-//! In reading order, each using only what stands below it:
+//! The modules in reading order. A module uses only modules below it:
 //!
 //! ```text
-//!  main -> cli -> config        settings become meaning before anything binds; commands to a service end here
+//!  main -> cli -> config        settings are parsed before anything binds; commands against a service end here
 //!            |
-//!           app                 builds, spawns, drains: where the rooms meet
+//!           app                 builds, starts and drains everything
 //!            |
-//!      http, dashboard          routes, extraction, statuses; pages for people
+//!      http, dashboard          routes, requests, statuses; pages for people
 //!            |                       GET /api/v1/cache/users/user_1
 //!            v                       |
 //!          cache                     v
-//!   read write flush list      read --- L1 copy, provably fresh? ----> answer
+//!   read write flush list      read --- L1 copy, provably fresh? -- yes --> answer
 //!            |                   | no
-//!            |                 flight --- the same read under way? --> share its answer
+//!            |                 flight --- same read already running? --> share its answer
 //!            |                   | no
 //!   +--------+--------+        store --- ring -> shard -> script
 //!   v        v        v          |
@@ -23,12 +23,13 @@
 //!         (voids    ring       observe: stats, metrics, access log
 //!           l1)     shards
 //!            v
-//!          model                namespaces, keys, entries: pure
+//!          model                namespaces, keys, entries: no I/O
 //! ```
 //!
-//! Every connection is served by one of the [`workers`], a runtime of one thread a core. Beside the road of a request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`]
-//! and [`audit`] with the [`journal`] that both write through, [`stats`], [`trends`] and [`metrics`], the
-//! [`jobs`] that flushes become which outlive their requests; the [`database`] is behind policies, jobs, log and trail.
+//! Each connection is served by one of the [`workers`], threads with one runtime each. Modules beside the path of a
+//! request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`] and [`audit`] (both write
+//! through the [`journal`]), [`stats`], [`trends`], [`metrics`], and [`jobs`] (flushes that take longer than their
+//! request). The [`database`] stores policies, jobs, access log and audit trail.
 
 pub mod app;
 pub mod cli;

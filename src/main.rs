@@ -1,4 +1,4 @@
-//! The `sidecache` program: a command to a service, or the service itself until it is asked to stop.
+//! The `sidecache` program: runs a command against a service, or runs the service itself until it is stopped.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ fn serve(config: Config) -> ExitCode {
     let log = telemetry::start(&config.log);
     let ran = workers::background().map_err(Into::into).and_then(|runtime| {
         let ran = runtime.block_on(app::run(config, log.dropped_lines()));
-        // What still blocks, the look-up of a name perhaps, is not waited for.
+        // Do not wait for blocking calls that still run, such as a DNS lookup.
         runtime.shutdown_background();
         ran
     });

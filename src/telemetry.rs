@@ -1,7 +1,7 @@
-//! The process's own log: to stderr, as text on a terminal and as JSON elsewhere.
+//! The process's own log on stderr: text on a terminal, JSON elsewhere.
 //!
-//! A thread of its own writes it, behind a bounded queue: whoever reads stderr may stop reading, and
-//! that must not stop the service. Lines that find the queue full are dropped and counted.
+//! A separate thread writes the log from a bounded queue, because the reader of stderr may stop reading and that must
+//! not block the service. When the queue is full, lines are dropped and counted.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::config::{LogConfig, LogFormat};
 /// Lines that may wait to be written.
 const QUEUE_LINES: usize = 8192;
 
-/// Tells how many lines were dropped so far.
+/// Returns how many lines were dropped so far.
 pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The log while it runs; what is queued is written when this is dropped.
+/// The running log. Dropping it writes the queued lines.
 pub struct Log {
     dropped: ErrorCounter,
-    /// Before the writer: its end may have something to say.
+    /// Declared (and so dropped) before the writer, because the export may log something when it ends.
     #[cfg(feature = "otel")]
     _spans: Option<crate::trace::Export>,
     _writer: WorkerGuard,
@@ -42,7 +42,7 @@ pub fn is_text(config: &LogConfig) -> bool {
     }
 }
 
-/// Starts logging; called once, before anything logs.
+/// Starts logging. Call it once, before the first log line.
 pub fn start(config: &LogConfig) -> Log {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr());
@@ -63,7 +63,7 @@ pub fn start(config: &LogConfig) -> Log {
     }
 }
 
-/// The export of spans; what is wrong with it must not keep the service from starting.
+/// Starts the export of spans. An error in it must not keep the service from starting.
 #[cfg(feature = "otel")]
 fn spans() -> Option<crate::trace::Export> {
     crate::trace::Export::start().unwrap_or_else(|error| {

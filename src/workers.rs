@@ -1,11 +1,11 @@
-//! The threads that serve connections: one runtime of one thread a core, each with connections of its own.
+//! The threads that serve connections: one single-threaded runtime for each core, each with its own connections.
 //!
-//! A request is served where its connection lives, from the first byte to the last: nothing is handed
-//! from thread to thread and woken there, which costs more than an L1 hit itself. What all requests touch
-//! stands once a worker ([`PerWorker`]), so that no two cores write to one cache line.
+//! A worker serves a connection from the first byte to the last. Handing a request to another thread and waking that
+//! thread would cost more than an L1 hit. Values that all requests touch exist once for each worker ([`PerWorker`]),
+//! so that two cores do not write to the same cache line.
 //!
-//! The runtime of the process's main thread ([`background`]) accepts connections and does all background work. It
-//! has the same few threads however many workers there are.
+//! The runtime of the main thread ([`background`]) accepts connections and does all background work. Its number of
+//! threads does not depend on the number of workers.
 
 use std::cell::Cell;
 use std::io;
@@ -19,18 +19,18 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-/// Threads for background work, beside the main thread.
+/// Threads for background work, in addition to the main thread.
 const BACKGROUND_THREADS: usize = 2;
 
-/// Threads at most for what blocks (look-ups of names, rendering `/metrics`), in the background and on each worker,
-/// and how long one of them stays when it has nothing to do.
+/// The maximum number of threads for blocking calls (DNS lookups, rendering `/metrics`), in the background runtime
+/// and on each worker, and how long an idle one is kept.
 const BLOCKING_THREADS: usize = 4;
 const BLOCKING_STAYS: Duration = Duration::from_secs(1);
 
 /// The runtime of the main thread.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The operating system refuses to create a thread.
 pub fn background() -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(BACKGROUND_THREADS)
@@ -45,35 +45,35 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of this thread among the workers, from 1; 0 for every thread that is none.
+/// The number of this thread's worker, from 1; 0 for a thread that is not a worker.
 pub fn current() -> usize {
     CURRENT.get()
 }
 
-/// Workers that serve connections, until they are dropped.
+/// The workers. Dropping this stops them.
 pub struct Workers {
     all: Vec<Worker>,
 }
 
 struct Worker {
     runtime: Handle,
-    /// Connections that it serves.
+    /// The number of connections on this worker.
     load: Arc<AtomicUsize>,
     /// Ends the thread when dropped.
     _stop: oneshot::Sender<()>,
 }
 
-/// A place on a worker, given back when dropped.
+/// A connection's place on a worker. Dropping it lowers the worker's load.
 pub struct Place {
     runtime: Handle,
     load: Arc<AtomicUsize>,
 }
 
 impl Workers {
-    /// Starts `count` of them; as many as there are cores with `None`.
+    /// Starts `count` workers; `None`: one for each core.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// The operating system refuses to create a thread.
     pub fn start(count: Option<NonZero<usize>>) -> io::Result<Self> {
         let count = count.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
         let all = (1..=count).map(|number| {
@@ -88,7 +88,7 @@ impl Workers {
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 CURRENT.set(number);
                 let _ = runtime.block_on(stopped);
-                // What is left has had its time to drain.
+                // Requests had their time to finish: end the rest.
                 runtime.shutdown_background();
             })?;
             Ok(Worker { runtime: handle, load: Arc::default(), _stop: stop })
@@ -100,7 +100,7 @@ impl Workers {
         self.all.len()
     }
 
-    /// The runtime of worker `number`, from 1; beyond the last they are counted through again.
+    /// The runtime of worker `number`, from 1; numbers beyond the last worker wrap around.
     pub fn runtime(&self, number: usize) -> &Handle {
         &self.all[(number - 1) % self.all.len()].runtime
     }
@@ -126,14 +126,14 @@ impl Drop for Place {
     }
 }
 
-/// A value for each worker and one for all other threads, each on cache lines of its own. Nothing keeps one
-/// thread from another's.
+/// One value for each worker and one for all other threads, each on its own cache lines. Access from another thread
+/// is allowed, only slower.
 pub struct PerWorker<T> {
     parts: Box<[Padded<T>; 16]>,
 }
 
-/// Two lines, as the second is often fetched with the first (Intel's optimisation manual, spatial
-/// prefetcher).
+/// Aligned to two cache lines: the processor often fetches the second together with the first (Intel's optimisation
+/// manual, spatial prefetcher).
 #[repr(align(128))]
 struct Padded<T>(T);
 
@@ -144,7 +144,7 @@ impl<T: Default> Default for PerWorker<T> {
 }
 
 impl<T> PerWorker<T> {
-    /// The number of values; workers beyond it share them.
+    /// The number of values. With more workers than this, some workers share a value.
     pub const PARTS: usize = 16;
 
     /// The value of this thread's worker.
@@ -152,12 +152,12 @@ impl<T> PerWorker<T> {
         self.at(self.own_index())
     }
 
-    /// The value of this number.
+    /// The value at `index`.
     pub fn at(&self, index: usize) -> &T {
         &self.parts[index].0
     }
 
-    /// The number of this thread's value.
+    /// The index of this thread's value.
     pub fn own_index(&self) -> usize {
         current() % Self::PARTS
     }

@@ -1,5 +1,4 @@
-//! One keep-alive connection that sends a request and reads its answer: the status and the length, and
-//! the rest thrown away.
+//! One keep-alive connection. It sends a request and reads the answer: it keeps the status and discards the rest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,10 +6,10 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Room for an answer's head, and for what one read takes of its body.
+/// Size of the buffer for an answer's head and for each read of its body.
 const BUFFER: usize = 16 * 1024;
 
-/// What is shown of an odd answer.
+/// The maximum number of bytes shown of an unexpected answer.
 const SHOWN: usize = 400;
 
 pub struct Connection {
@@ -25,10 +24,10 @@ impl Connection {
         Ok(Connection { stream, buffer: vec![0; BUFFER] })
     }
 
-    /// The status of the answer, which has been read to its end.
+    /// Returns the status, after reading the complete answer.
     ///
     /// # Errors
-    /// The connection broke, or the answer has no length; it is of no use any more.
+    /// The connection broke, or the answer has no length. The connection cannot be used any more.
     pub async fn ask(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         let (mut filled, mut searched) = (0, 0);
@@ -44,7 +43,7 @@ impl Connection {
             }
             searched = filled.saturating_sub(3);
         };
-        // The whole of what came, as it says most where a server answers what nobody expects.
+        // Show everything received, as that explains an unexpected answer best.
         let odd = |what: &str| {
             let came = String::from_utf8_lossy(&self.buffer[..filled.min(SHOWN)]);
             io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {came:?}"))
@@ -63,7 +62,7 @@ impl Connection {
     }
 }
 
-/// Status and length of the body.
+/// Parses the status and the body's length.
 fn parsed(head: &[u8]) -> Option<(u16, usize)> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let status = std::str::from_utf8(lines.next()?.split(|byte| *byte == b' ').nth(1)?).ok()?.parse().ok()?;

@@ -1,19 +1,18 @@
-//! The bench's own generator of requests, for latencies at a rate and for requests that can be sent once.
+//! The bench's own load generator, for latencies at a fixed rate and for requests that can be sent only once.
 //!
-//! **Open loop.** Programs do not wait for each other's answers before they ask, so requests are due at
-//! moments that are fixed beforehand, evenly spaced, whatever became of the earlier ones; a request that
-//! finds no free connection waits for one. Its latency counts **from the moment when it was due**. A
-//! generator that sends the next request when the last one is answered (a closed loop) asks nothing while
-//! the server stands still, and so one request tells of a stall that would have met a thousand: Gil Tene
-//! calls that *coordinated omission* (<https://github.com/giltene/wrk2#acknowledgements>), and the histograms
-//! here are the ones he made against it (<https://hdrhistogram.github.io/HdrHistogram/>). Correcting a closed
-//! loop's histogram afterwards, as `record_correct` does, guesses; a schedule does not need it.
+//! **Open loop.** Programs do not wait for each other's answers, so requests are due at fixed, evenly spaced moments,
+//! whatever happened to earlier requests; a request that finds no free connection waits for one. Its latency counts
+//! **from the moment at which it was due**. A generator that sends the next request after the answer to the last one
+//! (a closed loop) sends nothing while the server stalls, so only one request shows a stall that would have affected
+//! a thousand. Gil Tene calls this *coordinated omission* (<https://github.com/giltene/wrk2#acknowledgements>) and
+//! wrote the histograms used here against it (<https://hdrhistogram.github.io/HdrHistogram/>). Correcting a closed
+//! loop's histogram afterwards, as `record_correct` does, is a guess; a schedule does not need it.
 //!
-//! Its own delays count against the server, since nobody else can: it runs on one thread beside the
-//! servers, wakes at most every [`TICK`], and reports how late it was ([`Outcome::lateness`]).
+//! The generator's own delays count as the server's, because they cannot be separated. It runs on one thread next to
+//! the servers, wakes up at most every [`TICK`], and reports how late it was ([`Outcome::lateness`]).
 //!
-//! Bounded: a fixed number of connections with one request under way on each, at most [`MOST_WAITING`]
-//! seconds of requests waiting (those beyond are counted as not sent), and [`PATIENCE`] for the last answers.
+//! Everything is bounded: a fixed number of connections with one request on each; at most [`MOST_WAITING`] seconds of
+//! waiting requests (further ones are counted as not sent); and [`PATIENCE`] for the last answers.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -32,19 +31,19 @@ use super::request::Kind;
 use super::timer::Timer;
 use super::{Latency, Request, Traffic};
 
-/// The shortest time between two looks at the schedule.
+/// The shortest time between two checks of the schedule.
 const TICK: Duration = Duration::from_micros(100);
 
-/// Requests that may wait for a connection, in seconds of the rate.
+/// The maximum number of requests that wait for a connection, in seconds of the rate.
 const MOST_WAITING: f64 = 2.0;
 
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest latency that is told from longer ones, in microseconds.
+/// The longest latency that the histograms can record, in microseconds.
 const LONGEST: u64 = 60_000_000;
 
-/// Requests, sent in turn over connections that are spread over the addresses.
+/// Sends requests in turn over connections that are distributed over the addresses.
 #[derive(Clone)]
 pub struct Generator {
     pub addresses: Vec<SocketAddr>,
@@ -55,26 +54,26 @@ pub struct Generator {
 /// When requests are due.
 #[derive(Clone, Copy, Debug)]
 pub enum Arrivals {
-    /// So many a second, evenly spaced.
+    /// `rate` requests per second, evenly spaced.
     Open { rate: f64, count: u64 },
     /// As soon as a connection is free.
     Closed { count: u64 },
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Outcome {
     pub elapsed: Duration,
     pub reads: Histogram<u64>,
     pub writes: Histogram<u64>,
-    /// How long after its time a request was looked at.
+    /// How long after its due time the generator handled a request.
     pub lateness: Histogram<u64>,
-    /// Due, and never sent: too many were waiting.
+    /// Due but never sent, because too many were waiting.
     pub unsent: u64,
-    /// Sent or waiting, and not answered in the end.
+    /// Sent or waiting, but not answered by the end.
     pub unanswered: u64,
     /// Answered with something other than success.
     pub refused: u64,
-    /// Whose connection broke.
+    /// Requests whose connection broke.
     pub broken: u64,
     first_error: Option<String>,
 }
@@ -99,13 +98,13 @@ impl Outcome {
         self.reads.len() + self.writes.len()
     }
 
-    /// Whether every request was sent and answered, and none of the answers was an error.
+    /// Whether every request was sent and answered with success.
     pub fn is_whole(&self) -> bool {
         self.unsent + self.unanswered + self.refused + self.broken == 0
     }
 
     /// # Errors
-    /// A request was answered with an error, or not at all.
+    /// A request was answered with an error or not at all.
     pub fn traffic(&self) -> anyhow::Result<Traffic> {
         ensure!(
             self.is_whole(),
@@ -123,41 +122,41 @@ impl Outcome {
     }
 }
 
-/// Percentiles of a histogram of microseconds.
+/// Percentiles of a histogram in microseconds.
 pub fn latency(histogram: &Histogram<u64>) -> Latency {
     let ms = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1e3);
     Latency { p50_ms: ms(0.5), p99_ms: ms(0.99), p999_ms: ms(0.999) }
 }
 
-/// A request whose time has come.
+/// A request that is due.
 struct Due {
-    /// `None`: when it is taken.
+    /// `None`: due when a connection takes it.
     at: Option<Instant>,
     request: usize,
 }
 
-/// What the schedule and the connections share; all of them run on one thread.
+/// State shared by the schedule and the connections, all on one thread.
 struct Shared {
     requests: Vec<Request>,
     waiting: RefCell<VecDeque<Due>>,
-    /// As many permits as requests wait; closed at the end.
+    /// One permit for each waiting request; closed at the end.
     ready: Semaphore,
     outcome: RefCell<Outcome>,
-    /// Set off by every answer.
+    /// Notified after every answer.
     progress: Notify,
 }
 
 impl Generator {
-    /// Runs on a thread of its own.
+    /// Runs the load on a separate thread.
     ///
     /// # Errors
-    /// The connections cannot be opened. Requests that fail are in the outcome.
+    /// The connections cannot be opened. Failed requests are counted in the outcome.
     pub fn run(&self, arrivals: Arrivals) -> anyhow::Result<Outcome> {
-        ensure!(!self.requests.is_empty() && !self.addresses.is_empty(), "requests, and somebody to send them to");
+        ensure!(!self.requests.is_empty() && !self.addresses.is_empty(), "the load has no requests or no address");
         let generator = self.clone();
         let thread = thread::Builder::new().name("generator".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            // Tasks that still wait for an answer end with the set.
+            // Tasks that still wait for an answer end with the task set.
             runtime.block_on(LocalSet::new().run_until(generator.conduct(arrivals)))
         })?;
         match thread.join() {
@@ -205,7 +204,7 @@ impl Shared {
         self.ready.add_permits(1);
     }
 
-    /// Hands requests over when they are due; how many.
+    /// Queues requests when they are due. Returns how many.
     async fn keep_to_schedule(&self, begun: Instant, rate: f64, count: u64) -> anyhow::Result<u64> {
         let mut timer = Timer::new()?;
         let most = (rate * MOST_WAITING).ceil() as usize;
@@ -229,7 +228,7 @@ impl Shared {
         Ok(count - unsent)
     }
 
-    /// Returns when everything was answered, or nothing has been for as long as there is patience.
+    /// Returns when everything was answered or the patience is over.
     async fn ended(&self, sent: u64, arrivals: Arrivals) {
         let over = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -248,7 +247,7 @@ impl Shared {
     }
 }
 
-/// Sends what is due over one connection, one request at a time.
+/// Sends due requests over one connection, one at a time.
 async fn serve(shared: Rc<Shared>, address: SocketAddr, connection: Connection) {
     let mut connection = Some(connection);
     while let Ok(permit) = shared.ready.acquire().await {

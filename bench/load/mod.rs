@@ -1,7 +1,7 @@
-//! Where requests come from: [`wrk`] for the peaks, [`redis_benchmark`] for Redis without HTTP, and a
-//! generator of our own ([`generator`]) for latencies at a rate and for requests that can be sent once.
+//! The load generators: [`wrk`] for throughput, [`redis_benchmark`] for Redis without HTTP, and our own
+//! ([`generator`]) for latencies at a fixed rate and for requests that can be sent only once.
 //!
-//! Any answer that is not a success ends the run with an error: figures of failing servers mean nothing.
+//! Any answer other than success ends the run with an error, because figures of failing servers are meaningless.
 
 pub mod connection;
 pub mod generator;
@@ -26,7 +26,7 @@ use crate::support::process::Process;
 /// Keep-alive connections, unless a row says otherwise.
 pub const CONNECTIONS: usize = 64;
 
-/// What was answered.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     pub requests: u64,
@@ -40,7 +40,7 @@ impl Traffic {
     }
 }
 
-/// Percentiles; `None` where the generator does not tell.
+/// Percentiles; `None` if the generator does not report them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Latency {
     pub p50_ms: Option<f64>,
@@ -53,15 +53,15 @@ pub struct Latency {
 pub enum Load {
     Wrk(Wrk),
     RedisBenchmark(RedisBenchmark),
-    /// Its rate is its own, its length the row's.
+    /// An open loop with this rate.
     Open(Generator, f64),
-    /// Every request of the generator once.
+    /// A closed loop that sends every request once.
     Once(Generator),
 }
 
 impl Load {
     /// # Errors
-    /// Something was not answered, or not with success.
+    /// A request was not answered with success.
     pub fn run(&self, seconds: u64) -> anyhow::Result<Traffic> {
         match self {
             Load::Wrk(wrk) => wrk.run(seconds),
@@ -78,12 +78,12 @@ impl Load {
     }
 }
 
-/// What a program says until its end, on both of its outputs.
+/// Waits for a program's end and returns its stdout and stderr.
 fn output(mut program: Process, limit: Duration) -> anyhow::Result<(String, String)> {
     let read = |pipe: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut text = Vec::new();
-            // What was read before an error is shown.
+            // After a read error, show what was read before it.
             let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut text));
             String::from_utf8_lossy(&text).into_owned()
         })

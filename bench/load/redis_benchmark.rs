@@ -1,4 +1,4 @@
-//! redis-benchmark: Redis without HTTP before it, bare or through twemproxy, for reference.
+//! redis-benchmark: Redis without HTTP, directly or through twemproxy, for reference.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use anyhow::Context;
 use super::{Latency, Traffic};
 use crate::support::process::{self, Process, Signal};
 
-/// Requests for each second that others are measured for: a guess of what a second is enough for.
+/// Requests per second of measuring time; redis-benchmark takes a number of requests, not a duration.
 const PER_SECOND: u64 = 80_000;
 
-/// Longer than any run takes.
+/// Longer than any run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A command, repeated.
@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct RedisBenchmark {
     pub port: u16,
     pub connections: usize,
-    /// `__rand_int__` in it becomes one of as many numbers.
+    /// redis-benchmark replaces `__rand_int__` by a number below `numbers`.
     pub command: Vec<String>,
     pub numbers: u64,
 }
 
 impl RedisBenchmark {
     /// # Errors
-    /// It does not run, or a command was refused.
+    /// It cannot run, or a command was refused.
     pub fn run(&self, seconds: u64) -> anyhow::Result<Traffic> {
         let requests = seconds * PER_SECOND;
         let program = process::program_named("redis-benchmark", "redis-tools");
@@ -43,12 +43,12 @@ impl RedisBenchmark {
     }
 }
 
-/// Two lines: names, and figures in quotes, of which the first is the command.
+/// Parses two lines: names, and quoted figures, the first of which is the command.
 fn parse(text: &str, requests: u64) -> anyhow::Result<Traffic> {
     let (names, figures) = text.trim().rsplit_once('\n').context("no line of figures")?;
     let names = names.lines().last().context("no line of names")?;
     let fields = |line: &str| line.trim_matches('"').split("\",\"").map(str::to_owned).collect::<Vec<_>>();
-    // The command may hold anything, so the figures are counted from the end.
+    // The command may contain anything, so count the figures from the end.
     let (names, figures) = (fields(names), fields(figures));
     let figure = |wanted: &str| {
         let from_the_end = names.iter().rev().position(|name| name == wanted)?;

@@ -1,13 +1,13 @@
-//! The requests of the rows, as bytes: keys, values of a stated size, and keys drawn by Zipf's law.
+//! The requests of the rows, as bytes: keys, values of a given size, and keys drawn by Zipf's law.
 
 use crate::support::client::{cache_path, encoded};
 use crate::support::line;
 use crate::support::random::Random;
 
-/// Size of a value, unless a row says otherwise.
+/// The size of a value, unless a row says otherwise.
 pub const VALUE_BYTES: usize = 1_000;
 
-/// A request and which histogram its answer goes into.
+/// A request, and the histogram for its latency.
 #[derive(Clone)]
 pub struct Request {
     pub bytes: Vec<u8>,
@@ -24,7 +24,7 @@ pub fn key(number: usize) -> String {
     format!("key:{number:08}")
 }
 
-/// JSON of this many bytes: a string of letters.
+/// A JSON string with this many bytes.
 pub fn value(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes.saturating_sub(2)))
 }
@@ -42,7 +42,7 @@ fn path(namespace: &str, number: usize) -> String {
     format!("{}/{}", cache_path(namespace), encoded(&key(number)))
 }
 
-/// The requests that sidecache understands.
+/// Requests to sidecache.
 pub mod ours {
     use std::fmt::Write as _;
 
@@ -81,7 +81,7 @@ pub mod ours {
     }
 }
 
-/// The requests that webdis understands.
+/// Requests to webdis.
 pub mod webdis {
     use super::{Request, encoded, key, write};
 
@@ -102,15 +102,15 @@ pub mod webdis {
         super::read(&format!("/MGET/{}", keys.join("/")))
     }
 
-    /// A command and its arguments, of which any may be empty.
+    /// A command and its arguments; any of them may be empty.
     pub fn command(words: &[String]) -> Request {
         let words: Vec<String> = words.iter().map(|word| encoded(word)).collect();
         write("POST", "/", &words.join("/"))
     }
 }
 
-/// Draws keys by Zipf's law with exponent 1: the n-th most wanted one is asked for 1/n as often as the
-/// first. Every run draws the same.
+/// Draws keys by Zipf's law with exponent 1: the n-th most popular key is read 1/n as often as the first. Every run
+/// draws the same keys.
 pub struct Zipf {
     cumulated: Vec<f64>,
     random: Random,

@@ -1,4 +1,4 @@
-//! Waiting for a moment to within some ten microseconds, where tokio's own timer has milliseconds.
+//! Waits for a moment with a precision of some ten microseconds; tokio's timer has milliseconds.
 
 use std::io;
 use std::time::Instant;
@@ -8,20 +8,20 @@ use rustix::time::{timerfd_create, timerfd_settime};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
-/// A timer of the kernel, read as a pipe is: eight bytes when its time has come.
+/// A kernel timer (timerfd), read like a pipe: it delivers eight bytes when its time has come.
 pub struct Timer(Receiver);
 
 impl Timer {
     /// # Errors
-    /// The process has no file descriptor left.
+    /// The process has no free file descriptor.
     pub fn new() -> io::Result<Timer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // "Unchecked" as it is no pipe; the runtime asks no more of it than that it can be polled and read.
+        // "Unchecked" because it is not a pipe; the runtime only needs to poll and read it.
         Ok(Timer(Receiver::from_owned_fd_unchecked(timer)?))
     }
 
-    /// Returns at `moment`, or at once if it is past.
+    /// Returns at `moment`, or at once if that has passed.
     ///
     /// # Errors
     /// The kernel refuses the timer.

@@ -1,9 +1,9 @@
--- What wrk sends and how it reports; wrk.rs starts it.
+-- wrk's requests and report; started by wrk.rs.
 --
--- BENCH_ADDRESSES: "host:port ...", given to wrk's threads in turn.
--- BENCH_REQUESTS: a file of whole requests, each behind a line with its length. The threads send them in
--- turn, each from a place of its own. Without it wrk repeats the request of its command line, for which
--- it does not run Lua.
+-- BENCH_ADDRESSES: "host:port ...", assigned to wrk's threads in turn.
+-- BENCH_REQUESTS: a file of complete requests, each after a line with its length. Each thread sends them in
+-- turn, beginning at a different place. Without it wrk repeats the request of its command line, and does not
+-- run Lua for each request.
 
 local addresses, threads = {}, 0
 for address in string.gmatch(os.getenv("BENCH_ADDRESSES"), "%S+") do

@@ -1,6 +1,6 @@
-//! What people would pick instead: [`nginx`] for a constant, [`webdis`] for Redis over HTTP, [`nutcracker`]
-//! (twemproxy) before Redis. Each uses as many workers as there are cores, writes no access log, and
-//! answers over keep-alive connections.
+//! The alternatives to sidecache: [`nginx`] for a constant, [`webdis`] for Redis over HTTP, [`nutcracker`]
+//! (twemproxy) in front of Redis. They write no access log and answer over keep-alive connections; nginx and webdis
+//! use as many workers as there are cores.
 
 pub mod nginx;
 pub mod nutcracker;
@@ -21,7 +21,7 @@ use anyhow::bail;
 
 use crate::support::process::{self, Process, Signal};
 
-/// How long a peer may take to listen.
+/// How long a peer may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a peer and waits until it listens on `port`.

@@ -1,4 +1,4 @@
-//! nginx with constants: what an answer costs that nobody had to look for.
+//! nginx with constants: the cost of an answer that needs no lookup.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::meter::Watched;
 use crate::support::process::{self, Process};
 use crate::support::{ports, scratch};
 
-/// `/constant` by `return 200`, every path below it too; `/large` from a file in memory.
+/// `/constant` and every path below it by `return 200`; `/large` from a file in memory.
 pub struct Nginx {
     port: u16,
     process: Process,
@@ -21,14 +21,14 @@ pub const CONSTANT: &str = "/constant";
 pub const LARGE: &str = "/large";
 
 impl Nginx {
-    /// Constants of `bytes`, and of `large` bytes.
+    /// Serves one constant of `bytes` bytes and one of `large` bytes.
     ///
     /// # Errors
     /// nginx does not start.
     pub fn start(bytes: usize, large: usize) -> anyhow::Result<Nginx> {
         let (folder, port) = (scratch::folder("nginx"), ports::free());
-        // `return` takes 4 KiB at most (a parameter of nginx's configuration), so the large one is a file:
-        // on tmpfs, sent with sendfile.
+        // `return` can send at most 4 KiB (a parameter in nginx's configuration), so the large constant is a file on
+        // tmpfs, sent with sendfile.
         let memory = tempfile::Builder::new().prefix("sidecache-bench-").tempdir_in("/dev/shm")?;
         std::fs::set_permissions(memory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         scratch::file(memory.path(), "large", &value(large));

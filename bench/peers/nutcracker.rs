@@ -1,4 +1,4 @@
-//! nutcracker, also known as twemproxy: a proxy that spreads keys over Redis servers. It has one thread.
+//! nutcracker, also known as twemproxy: a proxy that distributes keys over Redis servers. It has one thread.
 
 use tempfile::TempDir;
 

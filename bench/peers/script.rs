@@ -1,7 +1,7 @@
-//! The script of a write, as an instance of sidecache sends it: what webdis has to call to do the same.
+//! The script call of a write, as a sidecache instance sends it, for webdis to send the same.
 //!
-//! It is overheard, not assembled: MONITOR shows the command that one PUT becomes, so the comparison is
-//! with what the instance does now, whatever that is.
+//! It is recorded with MONITOR during a PUT, not assembled here, so the comparison always uses what the instance
+//! really sends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,18 +14,18 @@ use crate::support::line::Line;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
-/// A key and a value that stand in no other command.
+/// A key and a value that occur in no other command.
 const KEY: &str = "overheard-key";
 const VALUE: &str = "\"overheard-value\"";
 
-/// The words of a command, with places for key and value.
+/// The words of a command, in which key and value can be replaced.
 pub struct Script(Vec<String>);
 
 impl Script {
-    /// Overhears a PUT of `service` into `namespace` on its only shard.
+    /// Records a PUT of `service` to `namespace` on its only shard.
     ///
     /// # Errors
-    /// No script was called with key and value as words of their own.
+    /// No script was called with key and value as separate words.
     pub fn overheard(service: &Service, redis: &Redis, namespace: &str) -> anyhow::Result<Script> {
         let mut line = Line::open(service.address());
         // The first write creates the namespace and loads the script.
@@ -47,7 +47,7 @@ impl Script {
         bail!("MONITOR ended")
     }
 
-    /// The command for another key, and a value of `bytes` bytes.
+    /// The command for another key and a value of `bytes` bytes.
     pub fn command(&self, number: usize, bytes: usize) -> Vec<String> {
         let (key, value) = (key(number), value(bytes));
         let replaced = |word: &String| match word.as_str() {
@@ -59,8 +59,8 @@ impl Script {
     }
 }
 
-/// The words of a line of MONITOR, `+<time> [<database> <client>] "word" "word"`, in which quotes and
-/// backslashes are escaped. Words with other bytes than printable ones stay as they are shown.
+/// Parses a line of MONITOR, `+<time> [<database> <client>] "word" "word"`, in which quotes and backslashes are
+/// escaped. Words with unprintable bytes stay in the escaped form.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line;

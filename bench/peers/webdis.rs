@@ -1,4 +1,4 @@
-//! webdis (<https://webd.is>): Redis over HTTP, and nothing besides.
+//! webdis (<https://webd.is>): Redis over HTTP and nothing else.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ impl Webdis {
             "http_port": port,
             "http_max_request_size": 32 * 1024 * 1024,
             "threads": std::thread::available_parallelism().map_or(2, usize::from),
-            // Connections to Redis of each thread; its default is 20.
+            // Connections to Redis per thread; webdis' default is 20.
             "pool_size": 20,
             "daemonize": false,
             "websockets": false,

@@ -1,4 +1,4 @@
-//! What it costs a GET that every one is written to PostgreSQL.
+//! The cost of logging every GET to PostgreSQL.
 
 use super::{Definition, KEYS, NS, at_rate, fill, on, peak, watch};
 use crate::bench::Bench;
@@ -18,9 +18,9 @@ pub const ROW: Definition = Definition {
     id: "access-log",
     title: "Access log to PostgreSQL",
     about: "GETs of 1,000 keys from L1, with `access_log_sample_rate` 1 (every operation is logged, the default) and \
-            0. In a closed loop more is read than PostgreSQL takes, and rows are dropped and counted; the target is \
-            held against the open loop, at a rate of which every row should be written. PostgreSQL runs without \
-            `fsync`; its CPU is apart.",
+            0. In the closed loop there are more reads than PostgreSQL can store, so rows are dropped and counted. \
+            The target applies to the open loop, at a rate at which every row should be written. PostgreSQL runs \
+            without `fsync`; its CPU is shown separately.",
     run,
 };
 
@@ -74,7 +74,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     Ok(found)
 }
 
-/// A server, and its process: the one child that is there now and was not before.
+/// A server and its process: the child process that is new after the start.
 fn postgres() -> (Postgres, Vec<u32>) {
     let ours = std::process::id();
     let before = process::children(ours);
@@ -84,7 +84,7 @@ fn postgres() -> (Postgres, Vec<u32>) {
     (server, process::children(ours).into_iter().filter(|id| !before.contains(id) && named(id)).collect())
 }
 
-/// Rows written, and rows dropped.
+/// The numbers of rows written and rows dropped.
 fn rows(service: &Service) -> [f64; 2] {
     let answer = Line::open(service.address()).ask("GET", "/metrics", "").expect(200);
     let metrics = Metrics::parse(answer.text());
@@ -92,5 +92,9 @@ fn rows(service: &Service) -> [f64; 2] {
 }
 
 fn told(before: [f64; 2], after: [f64; 2]) -> String {
-    format!("{} rows written and {} dropped by then", counted(after[0] - before[0]), counted(after[1] - before[1]))
+    format!(
+        "{} rows written and {} dropped by the end of the runs",
+        counted(after[0] - before[0]),
+        counted(after[1] - before[1])
+    )
 }

@@ -1,4 +1,4 @@
-//! mget and mset of a hundred.
+//! mget and mset with 100 keys.
 
 use super::{Definition, KEYS, NS, at_rate, contestant, fill, fill_bare, on, peak, peer};
 use crate::bench::Bench;
@@ -14,14 +14,14 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "batch",
     title: "mget and mset of 100",
-    about: "100 keys out of 10,000, evenly drawn, on three shards; `through Redis` with `l1_max_mb = 0`. webdis' MGET \
-            asks one Redis server. A request is one mget or mset.",
+    about: "100 keys drawn uniformly from 10,000, on three shards; `through Redis` with `l1_max_mb = 0`. webdis' \
+            MGET asks one Redis server. A request is one mget or mset.",
     run,
 };
 
 const SIZE: usize = 100;
 
-/// Different requests that are sent in turn.
+/// Number of different requests, sent in turn.
 const REQUESTS: usize = 200;
 
 const RATE: f64 = 200.0;
@@ -30,7 +30,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let (shards, bare) = (Redis::three(), [Redis::start()]);
     let near = Service::start(on(&shards));
     let far = Service::start(on(&shards).set("l1_max_mb", 0));
-    // Its writes would void what the others read.
+    // A separate set of shards: its writes would void the copies that the others read.
     let write_shards = Redis::three();
     let writer = Service::start(on(&write_shards));
     fill(&near, NS, KEYS, VALUE_BYTES)?;
@@ -41,7 +41,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let mut random = Random::seeded(3);
     let mut drawn = || (0..SIZE).map(|_| (random.number() % KEYS as u64) as usize).collect::<Vec<_>>();
     let batches: Vec<Vec<usize>> = (0..REQUESTS).map(|_| drawn()).collect();
-    // Twice the same key in one mset is an error.
+    // All keys of one mset are distinct.
     let runs = (0..REQUESTS).map(|number| number * SIZE % KEYS);
     let mgets: Vec<Request> = batches.iter().map(|batch| ours::mget(NS, batch.iter().copied())).collect();
     let theirs: Vec<Request> = batches.iter().map(|batch| webdis::mget(batch.iter().copied())).collect();
@@ -57,7 +57,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
         peer("webdis, MGET", peak(proxy.address(), &theirs)?, Some(proxy.watched()), &bare),
         contestant("mset", &writer, &write_shards, peak(writer.address(), &msets)?),
     ];
-    // Fills L1.
+    // Fill L1.
     contestants[0].load.run(1)?;
     let series = contest(bench, bench.pace.other_rounds, bench.pace.other_seconds, &contestants)?;
     let [l1, redis, webdis, mset] = &series[..] else { unreachable!("as many as contestants") };

@@ -1,5 +1,4 @@
-//! What programs do with a cache: mostly reads, of some keys much more than of others, through more than one
-//! instance.
+//! A typical use of a cache: mostly reads, some keys much more often than others, through more than one instance.
 
 use std::net::SocketAddr;
 
@@ -19,31 +18,31 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "mix",
     title: "Cache-aside mix",
-    about: "90 % GET and 10 % PUT (closed loop), 10 to 1 (open loop); keys by Zipf's law with exponent 1.0 over \
-            100,000, all of which exist; two instances on three shards and one PostgreSQL, half of the connections \
-            to each. With `no access log`, `access_log_sample_rate = 0`.",
+    about: "90 % GET and 10 % PUT (closed loop), 10 GETs for each PUT (open loop). The keys follow Zipf's law with \
+            exponent 1.0 over 100,000 existing keys. Two instances on three shards and one PostgreSQL, each with \
+            half of the connections. `no access log` means `access_log_sample_rate = 0`.",
     run,
 };
 
-/// Keys that are drawn from.
+/// Number of keys to draw from.
 const DRAWN: usize = 100_000;
 
-/// Requests that are sent in turn.
+/// Number of requests, sent in turn.
 const REQUESTS: usize = 110_000;
 
-/// The open loop: the rate that is wanted, and the parts of it that are tried, downwards.
+/// The open loop: the wanted rate, and the fractions of it to try, in descending order.
 const READS: f64 = 50_000.0;
 const WRITES: f64 = 5_000.0;
 const PARTS: [f64; 8] = [1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
 const QUICK_PARTS: [f64; 4] = [1.0, 0.5, 0.25, 0.1];
 
-/// A rate is held if its last answer comes at most so long after the last request was due.
+/// A rate is held if the last answer comes at most this long after the last request was due.
 const HELD_S: f64 = 0.1;
 
-/// The p99 that is wanted, in ms.
+/// The wanted p99, in ms.
 const WANTED_P99: f64 = 5.0;
 
-/// Two instances with servers of their own.
+/// Two instances with their own Redis servers and database.
 struct Pair {
     name: &'static str,
     shards: [Redis; 3],
@@ -64,7 +63,7 @@ impl Pair {
     }
 }
 
-/// One write in so many requests.
+/// Requests of which one in `one_in` is a write.
 fn requests(one_in: usize) -> Vec<Request> {
     let mut zipf = Zipf::over(DRAWN);
     let request = |at: usize| match at % one_in {
@@ -93,7 +92,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     found.find("mix.rate", series[0].throughput()?, "two instances, all logged to PostgreSQL");
     found.table("Closed loop:", series);
     let requests = requests(11);
-    // A quick run searches with the defaults alone.
+    // A quick run only tries the default settings.
     let searched = if bench.pace.quick { 1 } else { pairs.len() };
     for (number, pair) in pairs.iter().take(searched).enumerate() {
         let generator =
@@ -108,16 +107,16 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
     Ok(found)
 }
 
-/// What a search found, with the rates as words.
+/// The result of a search, with the rates as text.
 #[derive(Default)]
 struct Held {
-    /// The highest rate that is held, and its p99.
+    /// The highest rate that was held, and its p99.
     first: Option<(String, f64)>,
-    /// The highest one that is held with the p99 that is wanted.
+    /// The highest rate that was held with the wanted p99.
     low: Option<String>,
 }
 
-/// Tries the rates downwards until one is held with the p99 that is wanted.
+/// Tries the rates in descending order until one is held with the wanted p99.
 fn search(bench: &Bench, name: &str, generator: &Generator, found: &mut Findings) -> anyhow::Result<Held> {
     let mut all = Held::default();
     let parts = if bench.pace.quick { &QUICK_PARTS[..] } else { &PARTS[..] };
@@ -142,7 +141,7 @@ fn search(bench: &Bench, name: &str, generator: &Generator, found: &mut Findings
     Ok(all)
 }
 
-/// The worse of reads and writes, in ms.
+/// The higher p99 of reads and writes, in ms.
 fn p99(outcome: &Outcome) -> f64 {
     [&outcome.reads, &outcome.writes]
         .map(|histogram| latency(histogram).p99_ms.unwrap_or(0.0))

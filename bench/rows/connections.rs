@@ -17,12 +17,13 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "connections",
     title: "1,000 and 10,000 connections",
-    about: "GET of one key from L1; all connections ask all the time. A refused or broken connection, or an answer \
-            that took 10 s, would be an error. nginx shows what the load generator and the kernel lose themselves.",
+    about: "GET of one key from L1; all connections are always busy. A refused or broken connection, or an answer \
+            that takes 10 s, would be an error. nginx shows how much the load generator and the kernel themselves \
+            lose.",
     run,
 };
 
-/// What a server or a load has open besides connections.
+/// File descriptors that a server or load generator needs besides connections.
 const BESIDES: u64 = 500;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {

@@ -1,4 +1,4 @@
-//! DELETE of keys that exist, against webdis' DEL.
+//! DELETE of existing keys, compared with webdis' DEL.
 
 use super::{Definition, NS, contestant, fill, fill_bare, on, peer, shuffled};
 use crate::bench::Bench;
@@ -14,9 +14,9 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "delete",
     title: "DELETE",
-    about: "Every key once, as only one that exists is deleted; they are stored anew before each run. The load is \
-            the bench's own generator, which costs more than wrk, so throughput is to be compared within this row \
-            alone. One Redis server each.",
+    about: "Deletes every key once, because only an existing key can be deleted; the keys are stored again before \
+            each run. The load comes from the bench's own generator, which costs more than wrk, so compare \
+            throughput only within this row. One Redis server each.",
     run,
 };
 

@@ -1,4 +1,4 @@
-//! GET and PUT of the embedded store, which no peer has.
+//! GET and PUT with the embedded store, for which there is no peer.
 
 use super::{Definition, KEYS, NS, fill, peak, shuffled, unlogged, watch};
 use crate::bench::Bench;
@@ -10,7 +10,7 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "embedded",
     title: "The embedded store",
-    about: "Nothing configured. 10,000 keys in an order without order.",
+    about: "Default settings. 10,000 keys in random order.",
     run,
 };
 

@@ -1,4 +1,5 @@
-//! Whether an operation costs more where more is stored; and what a million keys take, and a scan of them.
+//! Whether an operation costs more when more is stored; and how much memory a million keys need, and how long a scan
+//! takes.
 
 use std::time::Instant;
 
@@ -20,19 +21,19 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "growth",
     title: "Growth",
-    about: "The same operations where 10,000 keys are stored and where very many are; keys evenly drawn. Redis: three \
+    about: "The same operations with 10,000 stored keys and with very many; keys are drawn uniformly. Redis: three \
             shards each, `l1_max_mb = 0`. The embedded store: `embedded_max_mb = 8192`.",
     run,
 };
 
-/// Different requests that are sent in turn.
+/// Numbers of different requests, sent in turn.
 const GETS: usize = 100_000;
 const PUTS: usize = 20_000;
 
-/// Keys of the namespace that is scanned.
+/// Number of keys in the scanned namespace.
 const SCANNED: usize = 100_000;
 
-/// What a key takes in Redis at most, roughly, in bytes.
+/// The maximum memory of a key in Redis, roughly, in bytes.
 const BYTES_A_KEY: u64 = 1_700;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
@@ -45,7 +46,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
 fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let keys = bench.pace.keys;
     let (wanted, free) = (keys as u64 * BYTES_A_KEY, memory_available());
-    ensure!(wanted < free, "{keys} keys take {wanted} bytes of memory, and {free} are free");
+    ensure!(wanted < free, "{keys} keys need {wanted} bytes of memory, but only {free} are free");
     let (few_shards, many_shards) = (Redis::three(), Redis::three());
     let few = Service::start(on(&few_shards).set("l1_max_mb", 0));
     let many = Service::start(on(&many_shards).set("l1_max_mb", 0));
@@ -57,7 +58,7 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let (took, used) = (begun.elapsed().as_secs_f64(), used_bytes(&many_shards) - empty);
     let of_a_million = used as f64 / keys as f64 * 1e6;
     found.note(format!(
-        "{} keys were stored in {} s by mset; {} bytes of Redis' memory each",
+        "mset stored {} keys in {} s; each uses {} bytes of Redis' memory",
         counted(keys as f64),
         shown(took),
         counted(of_a_million / 1e6)
@@ -79,7 +80,7 @@ fn redis(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     scan(bench, &many, found)
 }
 
-/// Lists, then flushes, what matches a pattern among all that is stored.
+/// Lists and then flushes the keys that match a pattern, while many other keys are stored.
 fn scan(bench: &Bench, service: &Service, found: &mut Findings) -> anyhow::Result<()> {
     const SCANNED_NS: &str = "scanned";
     bench.progress.now("scanning by pattern");
@@ -102,7 +103,7 @@ fn scan(bench: &Bench, service: &Service, found: &mut Findings) -> anyhow::Resul
     let deleted = line.ask("DELETE", &format!("{path}?pattern={pattern}"), "").expect(200).number("deleted_count");
     let flushing = begun.elapsed().as_secs_f64();
     ensure!(deleted == SCANNED as u64, "{deleted} keys were flushed, not {SCANNED}");
-    let words = format!("listed in {} s, flushed in {} s, the slower counts", shown(listing), shown(flushing));
+    let words = format!("listed in {} s, flushed in {} s; the slower one counts", shown(listing), shown(flushing));
     found.find("P-10", listing.max(flushing), words);
     Ok(())
 }
@@ -133,7 +134,7 @@ fn embedded(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// GET with few and many keys, then PUT.
+/// Compares many keys with few keys, for GET and for PUT.
 fn compare(
     found: &mut Findings,
     series: &[Series],
@@ -150,7 +151,7 @@ fn compare(
     Ok(())
 }
 
-/// GETs and PUTs of keys that are evenly drawn.
+/// GETs and PUTs of uniformly drawn keys.
 fn requests(keys: usize) -> (Vec<Request>, Vec<Request>) {
     let mut random = Random::seeded(5);
     let mut drawn = || (random.number() % keys as u64) as usize;

@@ -1,4 +1,4 @@
-//! A GET that L1 answers, against nginx's constant.
+//! A GET that L1 answers, compared with a constant from nginx.
 
 use super::{Definition, KEYS, NS, at_rate, fill, on, peak, peak_of_path, watch};
 use crate::bench::Bench;
@@ -14,16 +14,16 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "hit",
     title: "GET, L1 hit",
-    about: "One key, or 1,000 keys in turn, of one Redis shard. nginx: `return 200` with a constant of 1,000 bytes, \
-            `worker_processes auto`, `access_log off`. `logged`: every hit to SQLite, as is the default; the target \
-            is held against the other, which writes as little as nginx.",
+    about: "One key, or 1,000 keys in turn, on one Redis shard. nginx: `return 200` with a constant of 1,000 bytes, \
+            `worker_processes auto`, `access_log off`. `logged`: every hit is logged to SQLite, which is the \
+            default; the target applies to the run without the log, because nginx writes none either.",
     run,
 };
 
 /// Requests a second of the open loop.
 const RATE: f64 = 20_000.0;
 
-/// Keys in turn, all of which fit into L1.
+/// Number of keys, read in turn; all fit into L1.
 const SOME: usize = KEYS / 10;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {

@@ -1,4 +1,4 @@
-//! GET of a value of 1 MB, against a constant of nginx.
+//! GET of a value of 1 MB, compared with a constant from nginx.
 
 use super::{Definition, NS, at_rate, contestant, fill, on, peak_of_path};
 use crate::bench::Bench;
@@ -14,8 +14,8 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "large",
     title: "GET of 1 MB",
-    about: "One key with a value of 1,000,000 bytes, from L1. nginx sends a file of that size that lies in memory \
-            (tmpfs), by `sendfile`, as `return` cannot be that large: the kernel copies it once less.",
+    about: "One key with a value of 1,000,000 bytes, from L1. nginx sends a file of that size from memory (tmpfs) \
+            with `sendfile`, because `return` cannot be that large; so the kernel copies the data one time less.",
     run,
 };
 

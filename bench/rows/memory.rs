@@ -1,4 +1,4 @@
-//! What an idle instance takes, and what L1 takes for an entry beyond its key and its value.
+//! The memory of an idle instance, and the memory that L1 uses for an entry in addition to its key and value.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ pub const ROW: Definition = Definition {
     id: "memory",
     title: "Memory",
     about: "Idle: some seconds after the start. L1: `l1_max_mb = 1024` and `access_log_sample_rate = 0`, so that the \
-            log's queue is not counted with the entries; values of 16 bytes on one shard are read by mget until all \
-            of them are in L1. The growth of the resident memory from a tenth of them to all, less keys (without \
-            their namespace) and values, is the overhead.",
+            log's queue is not counted with the entries; mget reads values of 16 bytes from one shard until all \
+            of them are in L1. The overhead is the growth of the resident memory from a tenth of the entries to all, \
+            minus keys (without their namespace) and values.",
     run,
 };
 
 const SMALL_VALUE: usize = 16;
 
-/// For what a process does behind its start.
+/// Time for work that a process does after its start.
 const REST: Duration = Duration::from_secs(2);
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
@@ -62,7 +62,7 @@ fn per_entry(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     let data = (key(0).len() + SMALL_VALUE) as f64;
     let each = after.saturating_sub(before) as f64 / (entries - first) as f64;
     found.note(format!(
-        "{} entries with {data} bytes of key and value each grew by {} bytes each; L1 itself counts {} bytes an entry",
+        "{} entries with {data} bytes of key and value needed {} bytes each; L1 itself counts {} bytes per entry",
         counted(entries as f64),
         shown(each),
         shown(by_itself / kept)
@@ -71,7 +71,7 @@ fn per_entry(bench: &Bench, found: &mut Findings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings these entries into L1.
+/// Reads these entries into L1.
 fn read(line: &mut Line, numbers: std::ops::Range<usize>) {
     let mut next = numbers.start;
     while next < numbers.end {

@@ -1,4 +1,4 @@
-//! The rows, in the order of the report. Each starts its own servers, which end with it.
+//! The rows, in the order of the report. Each starts its own servers and stops them at its end.
 
 mod access_log;
 mod batch;
@@ -31,12 +31,12 @@ use crate::support::random::Random;
 use crate::support::redis::{self, Redis};
 use crate::support::service::{Service, Settings};
 
-/// One subject and how it is measured.
+/// One row: a subject and how it is measured.
 pub struct Definition {
     /// For `--only`.
     pub id: &'static str,
     pub title: &'static str,
-    /// What runs with which settings, and why so.
+    /// Which programs run with which settings, and why.
     pub about: &'static str,
     pub run: fn(&Bench) -> anyhow::Result<Findings>,
 }
@@ -57,24 +57,24 @@ pub const ALL: [Definition; 13] = [
     pub_sub::ROW,
 ];
 
-/// Keys that requests are spread over, where it matters that they differ.
+/// Number of keys over which requests are spread, where that matters.
 const KEYS: usize = 10_000;
 
-/// Keys that are stored with one request.
+/// Number of keys stored with one request.
 const BATCH: usize = 500;
 
-/// How often such a request is sent.
+/// How often such a request is tried.
 const ATTEMPTS: usize = 20;
 
 /// The namespace of the rows.
 const NS: &str = "bench";
 
-/// The defaults, but for the access log: the peers write none either.
+/// The default settings without an access log, because the peers write none either.
 fn unlogged() -> Settings {
     Settings::none().set("access_log_sample_rate", 0)
 }
 
-/// The same on these shards.
+/// Like [`unlogged`], on these shards.
 fn on(servers: &[Redis]) -> Settings {
     unlogged().set("redis_shards", redis::shards(servers))
 }
@@ -91,10 +91,10 @@ fn watch(services: &[&Service]) -> Watched {
     Watched::server(services.iter().map(|service| service.id()))
 }
 
-/// Stores the first keys, half of them over each of two connections.
+/// Stores the first `keys` keys, half of them over each of two connections.
 ///
 /// # Errors
-/// Some were not stored, again and again.
+/// Some keys could not be stored, even after several attempts.
 fn fill(service: &Service, namespace: &str, keys: usize, bytes: usize) -> anyhow::Result<()> {
     let part = |numbers: Range<usize>| {
         let mut line = Line::open(service.address());
@@ -108,8 +108,7 @@ fn fill(service: &Service, namespace: &str, keys: usize, bytes: usize) -> anyhow
     })
 }
 
-/// Stores a batch. Nothing is measured here, so a write that the deadlines of a busy machine cut off is
-/// sent again.
+/// Stores a batch. Nothing is measured here, so a write that fails on a busy machine's deadlines is sent again.
 fn store(line: &mut Line, namespace: &str, numbers: Range<usize>, bytes: usize) -> anyhow::Result<()> {
     let request = ours::mset(namespace, numbers.clone(), bytes);
     let stored = format!("{{\"success\":true,\"stored\":{}}}", numbers.len());
@@ -125,7 +124,7 @@ fn store(line: &mut Line, namespace: &str, numbers: Range<usize>, bytes: usize) 
     bail!("keys {numbers:?} are not stored: {said}")
 }
 
-/// The same keys and values as bare strings.
+/// Stores the same keys and values as plain strings.
 fn fill_bare(redis: &Redis, keys: usize, bytes: usize) {
     let (value, mut connection) = (value(bytes), redis.connect());
     let names: Vec<String> = (0..keys).map(key).collect();
@@ -134,7 +133,7 @@ fn fill_bare(redis: &Redis, keys: usize, bytes: usize) {
     }
 }
 
-/// Every key once, in an order without order.
+/// All key numbers in random order.
 fn shuffled(keys: usize) -> Vec<usize> {
     let mut random = Random::seeded(7);
     let mut numbers: Vec<usize> = (0..keys).collect();
@@ -145,13 +144,13 @@ fn shuffled(keys: usize) -> Vec<usize> {
     numbers
 }
 
-/// A closed loop of different requests.
+/// A closed loop with different requests.
 fn peak(address: SocketAddr, requests: &[Request]) -> anyhow::Result<Load> {
     let what = What::Script(Script::of(requests)?);
     Ok(Load::Wrk(Wrk { addresses: vec![address], connections: CONNECTIONS, what }))
 }
 
-/// A closed loop of one request.
+/// A closed loop with one request.
 fn peak_of_path(address: SocketAddr, path: &str) -> Load {
     Load::Wrk(Wrk { addresses: vec![address], connections: CONNECTIONS, what: What::Path(path.to_owned()) })
 }
@@ -172,7 +171,7 @@ fn contestant<'s>(name: &str, service: &'s Service, shards: &[Redis], load: Load
     }
 }
 
-/// A peer, or none, before these servers.
+/// A peer (or none) in front of these servers.
 fn peer<'s>(name: &str, load: Load, peer: Option<Watched>, servers: &'s [Redis]) -> Contestant<'s> {
     Contestant {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! What further instances cost the one that is asked, and Redis.
+//! What additional instances cost the measured instance and Redis.
 
 use super::{Definition, KEYS, NS, contestant, fill, on, peak, shuffled};
 use crate::bench::Bench;
@@ -13,14 +13,15 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "pub-sub",
     title: "Pub/sub",
-    about: "One instance on one shard is asked, alone and with two more beside it, which are started and ended in each \
-            round. GETs of 1,000 keys from L1; PUTs of 10,000 keys, each of which is published to every instance.",
+    about: "One instance on one shard gets the load, alone and together with two more instances, which are started \
+            and stopped in each round. GETs of 1,000 keys from L1; PUTs of 10,000 keys, each published to every \
+            instance.",
     run,
 };
 
 const SOME: usize = KEYS / 10;
 
-/// Instances beside the one that is asked.
+/// Number of additional instances.
 const MORE: usize = 2;
 
 fn run(bench: &Bench) -> anyhow::Result<Findings> {
@@ -43,7 +44,7 @@ fn run(bench: &Bench) -> anyhow::Result<Findings> {
             for instance in more.iter().chain([&asked]) {
                 expect_tier(instance.address(), &ours::path_of(NS, 0), true)?;
             }
-            // Brings what the PUTs have voided back into L1.
+            // Read the keys that the PUTs have voided into L1 again.
             again.run(Arrivals::Closed { count: 3 * SOME as u64 })?.traffic()?;
             let first = if beside == 0 { 0 } else { 2 };
             all[first].samples.push(get.sample(seconds)?);

@@ -1,4 +1,4 @@
-//! A PUT with its bookkeeping, against webdis' SET without and against webdis calling the same script.
+//! A PUT with its bookkeeping, compared with webdis' SET without it and with webdis calling the same script.
 
 use super::{Definition, KEYS, NS, at_rate, contestant, fill, fill_bare, on, peak, peer, shuffled};
 use crate::bench::Bench;
@@ -15,9 +15,10 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "put",
     title: "PUT",
-    about: "10,000 keys that exist, in an order without order; sidecache keeps metadata, index, totals and version \
-            and publishes an invalidation with each. `webdis, the same script` calls by `EVALSHA` what one PUT of \
-            sidecache was seen to call, on a Redis server of its own, where nobody listens to what is published.",
+    about: "10,000 existing keys in random order. With each PUT sidecache updates metadata, index, totals and \
+            version and publishes an invalidation. `webdis, the same script` calls the script that a PUT of \
+            sidecache was seen to call, with `EVALSHA` on its own Redis server, where nobody subscribes to the \
+            invalidations.",
     run,
 };
 

@@ -1,4 +1,4 @@
-//! A GET that goes to Redis, against webdis, and against Redis itself.
+//! A GET that goes to Redis, compared with webdis and with Redis itself.
 
 use super::{Definition, KEYS, NS, at_rate, contestant, fill, fill_bare, on, peak, peer, shuffled};
 use crate::bench::Bench;
@@ -14,9 +14,9 @@ use crate::support::service::Service;
 pub const ROW: Definition = Definition {
     id: "through-redis",
     title: "GET through Redis",
-    about: "10,000 keys in an order without order, on one Redis server each. sidecache with `l1_max_mb = 0`; with so \
-            many keys next to no reads are under way for the same one, which it would join. redis-benchmark speaks \
-            to Redis without HTTP and asks for one key.",
+    about: "10,000 keys in random order, on one Redis server each. sidecache with `l1_max_mb = 0`; with so many keys \
+            there are almost never concurrent reads of one key, which sidecache would combine. redis-benchmark talks \
+            to Redis without HTTP and reads one key.",
     run,
 };
 

@@ -1,4 +1,4 @@
-//! A program under callgrind, which is asked for its counts while it runs.
+//! A program under callgrind, whose counts can be read while it runs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,20 +6,20 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A program under callgrind; killed in the end.
+/// A program under callgrind; killed when dropped.
 pub struct Program {
     child: Child,
-    /// Where callgrind writes, with a number behind it.
+    /// callgrind's output files: this path plus a number.
     counts: PathBuf,
     dumps: u32,
 }
 
 impl Program {
-    /// Starts `program`, with what `complete` adds to its command.
+    /// Starts `program`; `complete` adds arguments to its command.
     pub fn start(program: impl AsRef<OsStr>, counts: PathBuf, complete: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new("valgrind");
         command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display()));
-        // What valgrind says itself goes where it is seen only if something is wrong.
+        // valgrind's own messages go to a file, for use if something goes wrong.
         command.arg(format!("--log-file={}", log(&counts).display()));
         command.arg(program).stdin(Stdio::null()).stdout(Stdio::null());
         complete(&mut command);
@@ -29,13 +29,13 @@ impl Program {
         Self { child, counts, dumps: 0 }
     }
 
-    /// Whether it goes on, as who waits for it wants to know.
+    /// Panics if the program has ended.
     pub fn assert_runs(&mut self) {
         let ended = self.child.try_wait().expect("the program can be waited for");
         assert!(ended.is_none(), "it ended at once, see above or {}", log(&self.counts).display());
     }
 
-    /// Answers the instructions executed since it was asked last, or since the start.
+    /// Returns the number of instructions executed since the last call, or since the start.
     pub fn count(&mut self) -> u64 {
         let id = self.child.id();
         let asked = Command::new("vgdb").arg(format!("--pid={id}")).arg("dump").output();
@@ -52,7 +52,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Fails only where it has ended.
+        // Fails only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

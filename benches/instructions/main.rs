@@ -1,20 +1,20 @@
-//! Instructions per request, as callgrind counts them: a figure that other load on the machine hardly moves, so
-//! that a regression of a few percent shows.
+//! Instructions per request, counted by callgrind. Other load on the machine hardly changes this figure, so it shows
+//! a regression of a few percent.
 //!
-//! Each row runs the built service, and Redis behind it, under callgrind, warms them up, and counts what they
-//! execute for requests over one connection on loopback, and then for as long a time without requests: the
-//! difference is what the requests cost, without what is done by the clock. As each request finds everything
-//! asleep, it wakes up more than one of many at once does.
+//! Each row runs the built service and Redis under callgrind, warms them up, and counts their instructions while
+//! requests are sent over one connection on loopback. Then it counts for the same time without requests; the
+//! difference is the cost of the requests, without periodic work. Each request finds idle threads, so it causes more
+//! wake-ups than one of many concurrent requests.
 //!
 //! ```text
-//! make instructions                                                      # the rows, for the release build
+//! make instructions                                                      # all rows, for the release build
 //! INSTRUCTIONS_PROGRAM=target/dist/sidecache make instructions           # for another build
-//! INSTRUCTIONS_REQUESTS=20000 cargo bench --locked --bench instructions  # closer
+//! INSTRUCTIONS_REQUESTS=20000 cargo bench --locked --bench instructions  # more precise
 //! ```
 //!
-//! What callgrind wrote is kept, for `callgrind_annotate`: the second file of each program is of the requests.
+//! callgrind's files are kept for `callgrind_annotate`; the second file of each program covers the requests.
 
-#![expect(clippy::print_stdout, reason = "it prints its table")]
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 
 mod callgrind;
 mod wire;
@@ -26,23 +26,23 @@ use std::{env, fs};
 use self::callgrind::{Program, free_port};
 use self::wire::Connection;
 
-/// Bytes of a value, with its quotes.
+/// Length of a value in bytes, including its quotes.
 const VALUE_BYTES: usize = 1000;
 
-/// Keys that are asked for in turn.
+/// Number of keys, requested in turn.
 const KEYS: usize = 100;
 
-/// Until what was begun is done, and what is done by the clock has found its pace.
+/// Time until all started work has ended and periodic work is regular.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// What is counted.
+/// One measurement.
 struct Row {
     name: &'static str,
     l1_max_mb: &'static str,
-    /// Whether each request is a row in the access log.
+    /// `access_log_sample_rate`: 1 logs each request.
     log: &'static str,
     verb: Verb,
-    /// What the answers' `Cache-Status` has to say, so that the row is what it claims to be.
+    /// What `Cache-Status` must contain, to make sure that the row measures what it claims.
     answered_by: &'static str,
 }
 
@@ -59,7 +59,7 @@ const ROWS: [Row; 4] = [
     Row { name: "PUT", l1_max_mb: "64", log: "0", verb: Verb::Put, answered_by: "" },
 ];
 
-/// Instructions a request.
+/// Instructions per request.
 struct Counts {
     service: u64,
     redis: u64,
@@ -81,12 +81,12 @@ fn main() {
     }
 }
 
-/// Starts everything, and counts after a warm-up.
+/// Starts everything, warms it up, and counts.
 fn run(row: &Row, service: &Path, files: &Path, requests: u64) -> Counts {
     let folder = tempfile::tempdir().expect("a folder for the database");
     let (redis_port, port) = (free_port(), free_port());
     let mut redis = Program::start("redis-server", files.with_extension("redis"), |command| {
-        // Its own work by the clock once a second, the least there is.
+        // Redis' periodic work only once a second, the minimum.
         command.args(["--port", &redis_port.to_string(), "--save", "", "--hz", "1", "--activerehashing", "no"]);
     });
     let mut redis_commands = Connection::open(&mut redis, redis_port);
@@ -98,10 +98,10 @@ fn run(row: &Row, service: &Path, files: &Path, requests: u64) -> Counts {
             .env("SIDECACHE_REDIS_SHARDS", format!("a=redis://127.0.0.1:{redis_port}"))
             .env("SIDECACHE_L1_MAX_MB", row.l1_max_mb)
             .env("SIDECACHE_ACCESS_LOG_SAMPLE_RATE", row.log)
-            // A policy that does not change with the defaults, so that the counts of two versions compare.
+            // A fixed policy, so that counts of two versions can be compared even if the defaults changed.
             .env("SIDECACHE_DEFAULT_TTL", "0")
             .env("SIDECACHE_DEFAULT_MAX_SIZE_MB", "0")
-            // Callgrind makes all of it some fifty times slower.
+            // Callgrind slows everything down about fifty times.
             .env("SIDECACHE_REDIS_TIMEOUT_MS", "10000")
             .env("SIDECACHE_REQUEST_TIMEOUT_MS", "60000")
             .env("SIDECACHE_HEADER_TIMEOUT_MS", "60000")
@@ -129,7 +129,8 @@ fn run(row: &Row, service: &Path, files: &Path, requests: u64) -> Counts {
     for question in questions.iter().cycle().take(requests as usize) {
         connection.ask(question);
     }
-    // What a request leaves to be done later, such as a line in a batch, is done about a second later.
+    // Wait for work that a request starts but that is done about a second later, such as writing a batch of the
+    // access log.
     std::thread::sleep(SETTLING);
     let (with_service, with_redis) = count();
     std::thread::sleep(began.elapsed());

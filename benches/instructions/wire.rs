@@ -1,4 +1,4 @@
-//! One connection, used for one question after the other.
+//! One connection, used for one request after the other.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::callgrind::Program;
 
-/// How long anything may take, with callgrind under it.
+/// How long any step may take under callgrind.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Connection {
@@ -40,23 +40,23 @@ impl Connection {
         Self { stream: BufReader::with_capacity(1 << 16, stream), body: Vec::new() }
     }
 
-    /// Waits until the service takes requests.
+    /// Waits until the service is ready.
     pub fn until_ready(&mut self) {
         let began = Instant::now();
         while !self.exchange(&get("/readyz")).starts_with("HTTP/1.1 200") {
-            assert!(began.elapsed() < PATIENCE, "the service does not get ready");
+            assert!(began.elapsed() < PATIENCE, "the service does not become ready");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Asks and answers the head of a success.
+    /// Sends a request, which must succeed. Returns the head of the answer.
     pub fn ask(&mut self, question: &str) -> String {
         let head = self.exchange(question);
         assert!(head.starts_with("HTTP/1.1 20"), "{head}{}", String::from_utf8_lossy(&self.body));
         head
     }
 
-    /// Asks until the head of the answer says `what`: L1 has to be filled and proven first.
+    /// Repeats a request until the head of the answer contains `what`: L1 must first be filled and proven.
     pub fn ask_until(&mut self, question: &str, what: &str) {
         let began = Instant::now();
         loop {
@@ -83,7 +83,7 @@ impl Connection {
         head
     }
 
-    /// Sends something that is not HTTP, and expects a line.
+    /// Sends a command that is not HTTP, and checks the first line of the answer.
     pub fn expect(&mut self, command: &[u8], line: &[u8]) {
         self.stream.get_mut().write_all(command).expect("the server reads");
         let mut answer = Vec::new();

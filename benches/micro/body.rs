@@ -1,4 +1,4 @@
-//! Bodies: that of a GET's answer from an entry, and a write from that of a PUT.
+//! Bodies: building the body of a GET's answer from an entry, and parsing the body of a PUT.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub fn benches(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// JSON of so many bytes.
+/// A JSON string with this many bytes.
 fn value(bytes: usize) -> String {
     format!("\"{}\"", "v".repeat(bytes - 2))
 }

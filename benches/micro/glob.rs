@@ -1,4 +1,4 @@
-//! Patterns against keys, as a flush or a listing asks them.
+//! Matching keys with patterns, as a flush or a listing does.
 
 use std::hint::black_box;
 
@@ -13,7 +13,7 @@ pub fn benches(criterion: &mut Criterion) {
         ("prefix_of_another", "order_*", "user_123456"),
         ("suffix", "*_123456", "user_123456"),
         ("class", "user_[0-9]?3*", "user_123456"),
-        // The worst that a matcher that starts over can meet.
+        // The worst case for a matcher that backtracks.
         ("many_stars", "*a*a*a*a*a*a*b", long.as_str()),
     ];
     for (name, pattern, key) in cases {

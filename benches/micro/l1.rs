@@ -8,13 +8,13 @@ use sidecache::clock::Moment;
 use sidecache::l1::{Copy, L1, Stamp};
 use sidecache::model::{EntryKey, KeyRef, UnixMillis, Version};
 
-/// Keys in turn; many enough that neither they nor the copies stay in the processor's caches.
+/// The number of keys, used in turn; so many that neither they nor the copies fit into the processor's caches.
 const KEYS: usize = 100_000;
 
-/// The same for keys that everybody wants.
+/// The number of keys for the benchmarks with hot keys.
 const HOT_KEYS: usize = 1000;
 
-/// Spreads over the keys; odd and prime, so that all have their turn.
+/// The step from key to key: an odd prime, so that all keys are visited.
 const STRIDE: usize = 7919;
 
 const MIB: u64 = 1 << 20;
@@ -62,7 +62,7 @@ fn hits(criterion: &mut Criterion) {
             i = (i + STRIDE) % count;
             &keys[i]
         };
-        // As the road of a request has it: names in, the value copied into the answer.
+        // As in a request: the key is parsed from names, and the value is copied into the answer.
         group.throughput(Throughput::Elements(1));
         let (mut text, mut answer) = (String::new(), Vec::new());
         group.bench_function(format!("{name}/looked_at"), |bencher| {

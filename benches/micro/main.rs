@@ -1,7 +1,7 @@
-//! Micro-benches of what every request passes through: `cargo bench --locked --bench micro`, or a part of them
-//! with `-- l1`. To compare two states, `-- --save-baseline before` and then `-- --baseline before`.
+//! Micro-benchmarks of the code that every request runs: `cargo bench --locked --bench micro`, or a part of it with
+//! `-- l1`. To compare two states, use `-- --save-baseline before` and then `-- --baseline before`.
 //!
-//! Times depend on the machine and on what else it does; `benches/instructions` has figures that do not.
+//! Times depend on the machine and its other load; the figures of `benches/instructions` hardly do.
 
 mod body;
 mod glob;

@@ -21,7 +21,7 @@ pub fn benches(criterion: &mut Criterion) {
     for shards in [1, 3, 100] {
         let names: Vec<String> = (0..shards).map(|i| format!("shard_{i}")).collect();
         let ring = Ring::new(&names);
-        // A hash is as good as the next; this walks over all of them.
+        // Any sequence of hashes will do; this one visits all of them.
         let mut hash = 0u64;
         group.bench_function(format!("route_over_{shards}"), |bencher| {
             bencher.iter(|| {

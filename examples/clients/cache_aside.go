@@ -22,11 +22,11 @@ import (
 
 const (
 	connectTimeout = 100 * time.Millisecond // the sidecar is on this machine or next to it
-	wholeTimeout   = 400 * time.Millisecond // more than the service's redis_timeout_ms: a dead shard is then its answer
-	rest           = time.Second            // after no answer at all, reads go to the source for this long
+	wholeTimeout   = 400 * time.Millisecond // more than the service's redis_timeout_ms, so that it can report a dead shard
+	rest           = time.Second            // if the cache does not answer, reads use the source for this long
 )
 
-// Cache keeps its connections open between calls: share one.
+// Cache keeps its connections open between calls, so use one for the whole program.
 type Cache struct {
 	http   http.Client
 	base   string
@@ -40,16 +40,16 @@ type entry struct {
 }
 
 func NewCache(base, namespace string, ttl time.Duration) *Cache {
-	transport := &http.Transport{ // names no proxy, so none is used
+	transport := &http.Transport{ // without a proxy, whatever the environment says
 		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		MaxIdleConnsPerHost: 64,              // the default of 2 closes and opens connections all the time
-		IdleConnTimeout:     4 * time.Second, // the service closes idle connections after 5 s
+		MaxIdleConnsPerHost: 64,              // the default of 2 would open new connections all the time
+		IdleConnTimeout:     4 * time.Second, // less than the service's idle_timeout_ms
 	}
 	path := base + "/api/v1/cache/" + url.PathEscape(namespace) + "/"
 	return &Cache{http: http.Client{Transport: transport, Timeout: wholeTimeout}, base: path, ttl: ttl}
 }
 
-// Read gives the value of the key, and where it came from. An error of load is returned and never stored.
+// Read returns the value of the key and where it came from. An error of load is returned and not stored.
 func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.RawMessage, error)) (json.RawMessage, string, error) {
 	status, body, err := 0, []byte(nil), errors.New("the cache did not answer a moment ago")
 	if time.Now().UnixNano() >= c.resume.Load() {
@@ -64,14 +64,14 @@ func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.Ra
 	}
 	if err != nil {
 		log.Printf("reading %s from the source: %v", key, err)
-		loaded, err := load(key) // no use in storing it: that would wait as well
+		loaded, err := load(key) // do not store it: the cache would not answer either
 		return loaded, "source", err
 	}
 	loaded, err := load(key)
 	if err != nil {
 		return nil, "source", err
 	}
-	// Jitter: what was stored in one moment does not expire in one moment.
+	// Jitter: values that are stored at the same time should not expire at the same time.
 	ttl := int(c.ttl.Seconds() * (0.9 + 0.2*rand.Float64()))
 	if ttl < 1 {
 		ttl = 1
@@ -86,22 +86,22 @@ func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.Ra
 	return loaded, "source", nil
 }
 
-// Changed is to be called after the source has changed. False: the old value may be served until its TTL ends.
+// Changed must be called after the source has changed. False: the cache may serve the old value until its TTL ends.
 func (c *Cache) Changed(key string) bool {
 	for attempt := 0; attempt < 3; attempt++ {
-		// Not the context of a request that may be over: the source has changed, and this must still be said.
+		// Not the request's context: the cache must hear of the change even if the request is over.
 		_, _, err := c.call(context.Background(), http.MethodDelete, key, nil)
 		if err == nil { // 200 or 404
 			return true
 		}
-		// Also `outcome_unknown`: deleting again is safe, and tells.
+		// Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
 		log.Printf("%s, attempt %d: %v", key, attempt+1, err)
 		time.Sleep(50 * time.Millisecond << attempt)
 	}
 	return false
 }
 
-// call fails when the cache gave no answer, or one that says nothing about the key.
+// call fails if the cache does not answer, or if its answer says nothing about the key.
 func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int, []byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.base+url.PathEscape(key), bytes.NewReader(body))
 	if err != nil {
@@ -112,7 +112,7 @@ func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int,
 		return 0, nil, c.unanswered(ctx, err)
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body) // to its end, or the connection cannot be used again
+	answer, err := io.ReadAll(response.Body) // read all of it, otherwise the connection cannot be reused
 	if err != nil {
 		return 0, nil, c.unanswered(ctx, err)
 	}
@@ -125,13 +125,13 @@ func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int,
 }
 
 func (c *Cache) unanswered(ctx context.Context, err error) error {
-	if ctx.Err() == nil { // the caller's own end says nothing about the cache
+	if ctx.Err() == nil { // a cancelled caller says nothing about the cache
 		c.resume.Store(time.Now().Add(rest).UnixNano())
 	}
 	return err
 }
 
-// Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON.
+// Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON.
 func main() {
 	rand.Seed(time.Now().UnixNano()) // Go 1.20 and later do this by themselves
 	cache := NewCache("http://"+os.Args[1], os.Args[2], 300*time.Second)

@@ -10,16 +10,16 @@ import time
 from urllib.parse import quote
 
 CONNECT_TIMEOUT = 0.1  # seconds; the sidecar is on this machine or next to it
-WHOLE_TIMEOUT = 0.4  # more than the service's redis_timeout_ms: a dead shard is then its answer, not our timeout
-REST = 1.0  # after no answer at all, reads go to the source for this long
+WHOLE_TIMEOUT = 0.4  # more than the service's redis_timeout_ms, so that it can report a dead shard before our timeout
+REST = 1.0  # if the cache does not answer, reads use the source for this long
 
 
 class Unavailable(Exception):
-    """The cache gave no answer, or one that says nothing about the key."""
+    """The cache did not answer, or its answer says nothing about the key."""
 
 
 class _Socket(socket.socket):
-    """Keeps one deadline over all reads of an answer; Python's timeouts start anew with each."""
+    """One deadline for all reads of an answer; Python's own timeouts restart with each read."""
 
     deadline = 0.0
 
@@ -42,7 +42,7 @@ class _Connection(http.client.HTTPConnection):
             self.close()
             if not kept:
                 raise
-            # The service closes connections that were idle for 5 s. All calls here can be repeated.
+            # The service closes idle connections (idle_timeout_ms). All calls here can be repeated.
             return self._exchange(method, path, body, deadline)
 
     def _exchange(self, method, path, body, deadline):
@@ -52,11 +52,11 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(max(0.001, deadline - time.monotonic()))
         self.request(method, path, body)
         answer = self.getresponse()
-        return answer.status, answer.read()  # read to its end, or the connection cannot be used again
+        return answer.status, answer.read()  # read all of it, otherwise the connection cannot be reused
 
 
 class Cache:
-    """Share one: each thread has a connection of its own, which is kept open between calls."""
+    """Use one for the whole program: each thread gets its own connection, which stays open between calls."""
 
     def __init__(self, host, port, namespace, ttl):
         self.host, self.port, self.ttl = host, port, ttl
@@ -65,16 +65,16 @@ class Cache:
         self.local = threading.local()
 
     def read(self, key, load):
-        """The value of the key, and where it came from. What `load` raises is raised and never stored."""
+        """Returns the value of the key and where it came from. An exception of `load` is passed on, not stored."""
         try:
             value = self._get(key)
         except Unavailable as problem:
             print(f"reading {key} from the source: {problem}", file=sys.stderr)
-            return load(key), "source"  # no use in storing it: that would wait as well
+            return load(key), "source"  # do not store it: the cache would not answer either
         if value is not None:
             return value["value"], "cache"
         loaded = load(key)
-        # Jitter: what was stored in one moment does not expire in one moment.
+        # Jitter: values that are stored at the same time should not expire at the same time.
         ttl = max(1, round(self.ttl * random.uniform(0.9, 1.1)))
         try:
             self._call("PUT", key, json.dumps({"value": loaded, "ttl": ttl}))
@@ -83,12 +83,12 @@ class Cache:
         return loaded, "source"
 
     def changed(self, key):
-        """To be called after the source has changed. False: the old value may be served until its TTL ends."""
+        """Call this after the source has changed. False: the cache may serve the old value until its TTL ends."""
         for attempt in range(3):
             try:
                 self._call("DELETE", key)  # 200 or 404
                 return True
-            except Unavailable as problem:  # also `outcome_unknown`: deleting again is safe, and tells
+            except Unavailable as problem:  # also `outcome_unknown`: deleting again is safe and makes it clear
                 print(f"{key}, attempt {attempt + 1}: {problem}", file=sys.stderr)
             time.sleep(0.05 * 2**attempt)
         return False
@@ -120,7 +120,7 @@ class Cache:
 
 
 def main():
-    """Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON."""
+    """Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON."""
     if len(sys.argv) != 3 or sys.argv[1].count(":") != 1:
         sys.exit("usage: cache_aside.py HOST:PORT NAMESPACE")
     host, port = sys.argv[1].split(":")

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 /// The sidecar is on this machine or next to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
-/// More than the service's `redis_timeout_ms`: a dead shard is then its answer, not our timeout.
+/// More than the service's `redis_timeout_ms`, so that it can report a dead shard before our timeout.
 const WHOLE_TIMEOUT: Duration = Duration::from_millis(400);
-/// After no answer at all, reads go to the source for this long.
+/// If the cache does not answer, reads use the source for this long.
 const REST: Duration = Duration::from_secs(1);
 
-/// Share one: it keeps its connections open between calls.
+/// Use one for the whole program: it keeps its connections open between calls.
 pub struct Cache {
     http: Client,
     namespace: Url,
@@ -30,7 +30,7 @@ pub enum Origin {
     Source,
 }
 
-/// The cache gave no answer, or one that says nothing about the key.
+/// The cache did not answer, or its answer says nothing about the key.
 type Unavailable = String;
 
 impl Cache {
@@ -39,13 +39,13 @@ impl Cache {
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(WHOLE_TIMEOUT)
-            .pool_idle_timeout(Duration::from_secs(4)) // the service closes idle connections after 5 s
+            .pool_idle_timeout(Duration::from_secs(4)) // less than the service's idle_timeout_ms
             .build()?;
         let namespace = Url::parse(url)?.join(&format!("/api/v1/cache/{}/", encoded(namespace)))?;
         Ok(Cache { http, namespace, ttl, resume: Mutex::new(Instant::now()) })
     }
 
-    /// The value of the key, and where it came from. An error of `load` is returned and never stored.
+    /// Returns the value of the key and where it came from. An error of `load` is returned and not stored.
     pub async fn read<T: Serialize + DeserializeOwned, E>(
         &self,
         key: &str,
@@ -56,11 +56,11 @@ impl Cache {
             Ok(None) => {}
             Err(problem) => {
                 eprintln!("reading {key} from the source: {problem}");
-                return Ok((load(key).await?, Origin::Source)); // no use in storing it: that would wait as well
+                return Ok((load(key).await?, Origin::Source)); // do not store it: the cache would not answer either
             }
         }
         let loaded = load(key).await?;
-        // Jitter: what was stored in one moment does not expire in one moment.
+        // Jitter: values that are stored at the same time should not expire at the same time.
         let ttl = self.ttl.mul_f64(0.9 + 0.2 * random_fraction()).as_secs().max(1);
         let body = serde_json::json!({ "value": loaded, "ttl": ttl }).to_string();
         if let Err(problem) = self.call(Method::PUT, key, body).await {
@@ -69,12 +69,12 @@ impl Cache {
         Ok((loaded, Origin::Source))
     }
 
-    /// To be called after the source has changed. False: the old value may be served until its TTL ends.
+    /// Call this after the source has changed. False: the cache may serve the old value until its TTL ends.
     pub async fn changed(&self, key: &str) -> bool {
         for attempt in 0..3 {
             match self.call(Method::DELETE, key, String::new()).await {
                 Ok(_) => return true, // 200 or 404
-                // Also `outcome_unknown`: deleting again is safe, and tells.
+                // Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
                 Err(problem) => eprintln!("{key}, attempt {}: {problem}", attempt + 1),
             }
             tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
@@ -87,7 +87,7 @@ impl Cache {
         struct Entry<T> {
             value: T,
         }
-        if Instant::now() < *self.resume.lock().expect("nothing panics with it") {
+        if Instant::now() < *self.resume.lock().expect("no code panics while it holds this lock") {
             return Err("the cache did not answer a moment ago".to_owned());
         }
         let (status, body) = self.call(Method::GET, key, String::new()).await?;
@@ -102,7 +102,7 @@ impl Cache {
         let url = self.namespace.join(&encoded(key)).map_err(|error| error.to_string())?;
         let exchange = async {
             let answer = self.http.request(method, url).body(body).send().await?;
-            // Read to its end, or the connection cannot be used again.
+            // Read all of it, otherwise the connection cannot be reused.
             Ok::<_, reqwest::Error>((answer.status(), answer.bytes().await?))
         };
         match exchange.await {
@@ -116,14 +116,14 @@ impl Cache {
                 }
             }
             Err(problem) => {
-                *self.resume.lock().expect("nothing panics with it") = Instant::now() + REST;
+                *self.resume.lock().expect("no code panics while it holds this lock") = Instant::now() + REST;
                 Err(format!("{problem:?}"))
             }
         }
     }
 }
 
-/// Percent-encodes all that may mean something in a path; the crate `percent-encoding` does the same.
+/// Percent-encodes every character that may be special in a path, as the crate `percent-encoding` does.
 fn encoded(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
@@ -132,13 +132,13 @@ fn encoded(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-/// From 0 to 1; std's seed for hash maps is random, and the crate `rand` is the better choice if you have it.
+/// A random number from 0 to 1, from std's random seed for hash maps; the crate `rand` is a better choice.
 fn random_fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
-/// Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON.
+/// Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();

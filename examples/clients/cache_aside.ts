@@ -2,15 +2,15 @@
 
 import { createInterface } from "node:readline";
 
-const WHOLE_TIMEOUT_MS = 400; // fetch has no other; more than the service's redis_timeout_ms, see below
-const REST_MS = 1000; // after no answer at all, reads go to the source for this long
+const WHOLE_TIMEOUT_MS = 400; // the only timeout that fetch has; more than the service's redis_timeout_ms
+const REST_MS = 1000; // if the cache does not answer, reads use the source for this long
 
 type Origin = "cache" | "source";
 
-/** The cache gave no answer, or one that says nothing about the key. */
+/** The cache did not answer, or its answer says nothing about the key. */
 class Unavailable extends Error {}
 
-/** Share one: fetch keeps its connections open between calls, if answers are read to their end. */
+/** A cache-aside client. fetch keeps connections open between calls if answers are read completely. */
 export class Cache {
   private resume = 0;
   private readonly base: string;
@@ -21,18 +21,18 @@ export class Cache {
     this.ttl = ttl;
   }
 
-  /** The value of the key, and where it came from. What `load` throws is thrown and never stored. */
+  /** Returns the value of the key and where it came from. An error of `load` is passed on, not stored. */
   async read<T>(key: string, load: (key: string) => Promise<T>): Promise<[T, Origin]> {
     let answer: { value: T } | undefined;
     try {
       answer = await this.get<T>(key);
     } catch (problem) {
       console.error(`reading ${key} from the source: ${problem}`);
-      return [await load(key), "source"]; // no use in storing it: that would wait as well
+      return [await load(key), "source"]; // do not store it: the cache would not answer either
     }
     if (answer) return [answer.value, "cache"];
     const loaded = await load(key);
-    // Jitter: what was stored in one moment does not expire in one moment.
+    // Jitter: values that are stored at the same time should not expire at the same time.
     const ttl = Math.max(1, Math.round(this.ttl * (0.9 + 0.2 * Math.random())));
     try {
       await this.call("PUT", key, JSON.stringify({ value: loaded, ttl }));
@@ -42,13 +42,13 @@ export class Cache {
     return [loaded, "source"];
   }
 
-  /** To be called after the source has changed. False: the old value may be served until its TTL ends. */
+  /** Call this after the source has changed. False: the cache may serve the old value until its TTL ends. */
   async changed(key: string): Promise<boolean> {
     for (let attempt = 0; attempt < 3; attempt++) {
       try {
         await this.call("DELETE", key); // 200 or 404
         return true;
-      } catch (problem) { // also `outcome_unknown`: deleting again is safe, and tells
+      } catch (problem) { // also `outcome_unknown`: deleting again is safe and makes it clear
         console.error(`${key}, attempt ${attempt + 1}: ${problem}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 50 * 2 ** attempt));
@@ -68,7 +68,7 @@ export class Cache {
   private async call(method: string, key: string, body?: string): Promise<{ status: number; body: string }> {
     let answer: { status: number; body: string };
     try {
-      // The signal ends the reading of the body, too.
+      // The signal also limits the time for reading the body.
       const signal = AbortSignal.timeout(WHOLE_TIMEOUT_MS);
       const response = await fetch(this.base + encodeURIComponent(key), { method, body, signal });
       answer = { status: response.status, body: await response.text() };
@@ -82,7 +82,7 @@ export class Cache {
   }
 }
 
-/** Reads lines: `read KEY`, or `change KEY VALUE` with a value in JSON. */
+/** Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON. */
 async function main(address: string, namespace: string): Promise<void> {
   const cache = new Cache(`http://${address}`, namespace, 300);
   const source = new Map<string, unknown>(); // in your program: the database

@@ -1,4 +1,4 @@
-//! The command line, parsed into what the other files need. No defaults live elsewhere.
+//! Parses the command line into what the other files need. All defaults are here.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -12,15 +12,15 @@ use crate::record::Record;
 use crate::source::Location;
 use crate::zipf::{self, Zipf};
 
-/// What the user asked for.
+/// The parsed arguments.
 pub struct Args {
     /// Where the service listens.
     pub url: Url,
     pub input: Input,
-    /// Only the first so many records.
+    /// Replay only this many records.
     pub limit: Option<usize>,
     pub source: Location,
-    /// Put before each namespace, so that a run starts cold.
+    /// Prefix of each namespace, so that a run starts cold.
     pub namespace_prefix: String,
     /// Length of every value, as JSON text.
     pub value_bytes: usize,
@@ -32,12 +32,12 @@ pub struct Args {
 pub enum Input {
     /// An .xz file of big-endian 32-bit records.
     Trace(PathBuf),
-    /// So many draws from a zipf distribution of keys.
+    /// This many draws from a zipf distribution of keys.
     Zipf { records: usize, distribution: Zipf, seed: u64 },
 }
 
 impl Args {
-    /// Reads the process's arguments; on a wrong one it prints what is wrong and exits with status 2.
+    /// Parses the process's arguments. On an error it prints the error and exits with status 2.
     pub fn from_command_line() -> Self {
         let mut command = command();
         let mut matches = command.get_matches_mut();
@@ -102,7 +102,7 @@ fn command() -> Command {
         .arg(
             option("namespace-prefix", "PREFIX")
                 .value_parser(parse_prefix)
-                .help("Put before each namespace `type_<n>` [default: a new one each run, to start cold]"),
+                .help("Prefix of each namespace `type_<n>` [default: a new one for each run, to start cold]"),
         )
         .arg(
             option("value-bytes", "N")
@@ -114,12 +114,12 @@ fn command() -> Command {
         .arg(
             generated("records", "N", "100000")
                 .value_parser(RangedU64ValueParser::<usize>::new().range(1..))
-                .help("How many accesses"),
+                .help("Number of accesses"),
         )
         .arg(
             generated("distinct", "N", "10000")
                 .value_parser(value_parser!(u32).range(1..=i64::from(zipf::MAX_DISTINCT)))
-                .help("How many keys to draw from"),
+                .help("Number of keys to draw from"),
         )
         .arg(
             generated("skew", "S", "1.0")
@@ -127,7 +127,11 @@ fn command() -> Command {
                 .value_parser(parse_skew)
                 .help("Exponent: the key of rank r is drawn in proportion to 1 / r^S"),
         )
-        .arg(generated("seed", "S", "1").value_parser(value_parser!(u64)).help("Same seed, same accesses"))
+        .arg(
+            generated("seed", "S", "1")
+                .value_parser(value_parser!(u64))
+                .help("Seed: the same seed gives the same accesses"),
+        )
 }
 
 fn option(name: &'static str, value: &'static str) -> Arg {
@@ -136,11 +140,11 @@ fn option(name: &'static str, value: &'static str) -> Arg {
 
 fn parse_url(text: &str) -> anyhow::Result<Url> {
     let url = Url::parse(text)?;
-    ensure!(url.scheme() == "http", "only http:// is spoken here: this example is built without TLS");
+    ensure!(url.scheme() == "http", "only http:// is supported: this example is built without TLS");
     Ok(url)
 }
 
-/// A prefix that leaves room for `type_31` within the 100 characters of a namespace.
+/// Parses a prefix. It must leave room for `type_31` within the 100 characters of a namespace.
 fn parse_prefix(text: &str) -> anyhow::Result<String> {
     ensure!(text.len() <= 93, "at most 93 characters");
     ensure!(
@@ -156,8 +160,8 @@ fn parse_skew(text: &str) -> anyhow::Result<f64> {
     Ok(skew)
 }
 
-/// A prefix that no earlier run has used: the time in milliseconds and, for runs that start
-/// together, the process id.
+/// A prefix that no earlier run has used: the time in milliseconds and the process id (for runs that start at the
+/// same time).
 fn unused_prefix() -> String {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!("replay_{}_{}_", since_epoch.as_millis(), std::process::id())

@@ -1,4 +1,4 @@
-//! The service as seen over HTTP: GET, PUT, stats and health, and nothing of how it works inside.
+//! The service over HTTP: GET, PUT, stats and health.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::record::Record;
 /// Longer than the service's own limit of 5 s for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One keep-alive connection to one service; every namespace carries the prefix of this run.
+/// One keep-alive connection to one service. Every namespace gets the prefix of this run.
 pub struct Client {
     http: reqwest::Client,
     base: Url,
@@ -23,7 +23,7 @@ pub struct Client {
 
 /// A read that was answered, with 200 or 404.
 pub struct Read {
-    /// The value's own bytes; `None` is a miss.
+    /// The bytes of the value; `None` for a miss.
     pub value: Option<Box<RawValue>>,
     /// From the request to the last byte of the answer.
     pub took: Duration,
@@ -37,12 +37,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What was counted after `earlier`.
+    /// The counts since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self { hits: self.hits.saturating_sub(earlier.hits), misses: self.misses.saturating_sub(earlier.misses) }
     }
 
-    /// Hits among the reads, 0 to 1; 0 when there were none.
+    /// The fraction of reads that were hits, 0 to 1; 0 without reads.
     pub fn hit_ratio(self) -> f64 {
         let reads = self.hits + self.misses;
         if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
@@ -51,26 +51,26 @@ impl Counts {
 
 impl Client {
     /// # Errors
-    /// When no HTTP client can be built.
+    /// The HTTP client cannot be built.
     pub fn new(base: &Url, namespace_prefix: &str) -> anyhow::Result<Self> {
-        // A sidecar is beside its program: a proxy from the environment would only be in the way.
+        // No proxy from the environment: a sidecar runs next to its program.
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).timeout(TIMEOUT).build()?;
         Ok(Self { http, base: base.clone(), namespace_prefix: namespace_prefix.to_owned() })
     }
 
-    /// Asks `/health` whether the service can work: `healthy` or `degraded`.
+    /// Asks `/health` whether the service is `healthy` or `degraded`.
     ///
     /// # Errors
-    /// When nobody answers, or not with 200; the text says what to do.
+    /// There is no answer, or its status is not 200; the text says what to do.
     pub async fn check_health(&self) -> anyhow::Result<()> {
         let response = self.send(self.http.get(self.url(&["health"]))).await?;
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             let answer = response.text().await.unwrap_or_default();
-            bail!("the service at {} is not healthy, its log says why: {answer}", self.base);
+            bail!("the service at {} is not healthy; its log says why: {answer}", self.base);
         }
         if response.status() != StatusCode::OK {
             return Err(refused("GET /health", response).await)
-                .with_context(|| format!("what listens at {} seems not to be sidecache", self.base));
+                .with_context(|| format!("the server at {} does not seem to be sidecache", self.base));
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Client {
         if status != StatusCode::OK && status != StatusCode::NOT_FOUND {
             return Err(refused(&format!("GET {record}"), response).await);
         }
-        let body = response.bytes().await.with_context(|| format!("the answer to GET {record} broke off"))?;
+        let body = response.bytes().await.with_context(|| format!("the answer to GET {record} ended too early"))?;
         let took = asked.elapsed();
         let value = match status {
             StatusCode::OK => Some(parse_entry(&body).with_context(|| format!("GET {record}"))?),
@@ -94,7 +94,7 @@ impl Client {
         Ok(Read { value, took })
     }
 
-    /// Stores `value`, a JSON text, as it is.
+    /// Stores `value`, a JSON text, unchanged.
     ///
     /// # Errors
     /// Any answer but 200 and 201.
@@ -108,12 +108,12 @@ impl Client {
         if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
             return Err(refused(&format!("PUT {record}"), response).await);
         }
-        // Read to the end: the connection is free for the next request only then.
-        response.bytes().await.with_context(|| format!("the answer to PUT {record} broke off"))?;
+        // Read the whole answer, because only then can the connection be used for the next request.
+        response.bytes().await.with_context(|| format!("the answer to PUT {record} ended too early"))?;
         Ok(())
     }
 
-    /// The service's own counts, summed over the namespaces of these types.
+    /// The service's counts, summed over the namespaces of these types.
     ///
     /// # Errors
     /// Any answer but 200 with `hits` and `misses`.
@@ -138,7 +138,7 @@ impl Client {
         self.url(&["api", "v1", "cache", &namespace, &record.key()])
     }
 
-    /// The address of a path given by its segments, each percent-encoded as a segment must be.
+    /// The URL of a path, whose segments are percent-encoded here.
     fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("http URLs have a path").pop_if_empty().extend(segments);
@@ -149,14 +149,14 @@ impl Client {
         request.send().await.with_context(|| {
             format!(
                 "no answer from {}: is the service running? Start it with `cargo run --release`, \
-                 or say with --url where it listens",
+                 or give its address with --url",
                 self.base
             )
         })
     }
 }
 
-/// Takes the value's bytes out of an entry, without parsing what is in it.
+/// Extracts the bytes of the value from an entry, without parsing the value.
 fn parse_entry(body: &[u8]) -> anyhow::Result<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Entry {
@@ -167,7 +167,7 @@ fn parse_entry(body: &[u8]) -> anyhow::Result<Box<RawValue>> {
     Ok(entry.value)
 }
 
-/// What to tell about an answer that ends the replay.
+/// The error for an answer that ends the replay, with advice.
 async fn refused(what: &str, response: Response) -> anyhow::Error {
     let status = response.status();
     let answer = response.text().await.unwrap_or_default();
@@ -179,11 +179,11 @@ async fn refused(what: &str, response: Response) -> anyhow::Error {
         StatusCode::NOT_FOUND => ": is it sidecache, and is --url its root?",
         StatusCode::INSUFFICIENT_STORAGE => {
             ": give the service more memory (SIDECACHE_EMBEDDED_MAX_MB, or maxmemory of the shards) or \
-             replay with a smaller --value-bytes"
+             use a smaller --value-bytes"
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            ": a shard is down or too slow; GET /health names it. Counts are only exact without \
-             failures, so start again when it is well"
+            ": a shard is down or too slow; GET /health shows which. Counts are only exact without \
+             failures, so start again when the shard works"
         }
         _ => "; the service's log says more",
     };

@@ -1,8 +1,8 @@
 //! Replays cache accesses against a running sidecache, as a cache-aside client does.
 //!
-//! For every record, in order and over one connection: GET the key; on a miss read the row from the
-//! source of truth (a table in SQLite or PostgreSQL that this program filled itself) and PUT it.
-//! At the end it holds its own count of hits and misses against the service's `stats`.
+//! For every record, in order and over one connection: GET the key; on a miss read the row from the source of truth
+//! (a table in SQLite or PostgreSQL that this program has filled) and PUT it. At the end the program compares its own
+//! counts of hits and misses with the service's `stats`.
 //!
 //! The records come from a trace (`--trace`) or from a seeded zipf workload; see `../README.md`.
 //!
@@ -12,7 +12,7 @@
 //!                                                        report <── counts and times of both
 //! ```
 
-#![expect(clippy::print_stdout, reason = "the report is what it prints")]
+#![expect(clippy::print_stdout, reason = "it prints the report")]
 mod args;
 mod client;
 mod record;
@@ -34,8 +34,8 @@ use report::{Report, Times};
 use source::Source;
 use workload::Workload;
 
-/// How long the service may take until its `stats` show the last reads: it gathers counts in memory
-/// and writes them once a second.
+/// How long the service may take until its `stats` include the last reads: it counts in memory and writes the counts
+/// once a second.
 const STATS_SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 const STATS_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
 }
 
 /// # Errors
-/// Whatever ends the replay early; the text says what to do about it.
+/// Any error that ends the replay early; the text says what to do.
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let workload = Workload::load(&args.input, args.limit)?;
     let client = Client::new(&args.url, &args.namespace_prefix)?;
@@ -61,7 +61,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut source = Source::open(&args.source).await?;
     source.fill(workload.distinct(), args.value_bytes).await?;
 
-    // With a namespace prefix of an earlier run the counts don't start at zero.
+    // With the namespace prefix of an earlier run the counts do not start at zero.
     let before = client.total_counts(workload.types()).await?;
     let replay = replay(&workload, &client, &mut source, args.value_bytes).await?;
     let service = settled_counts(&client, &workload, before, replay.counts).await?;
@@ -76,27 +76,27 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(
-        "The service's stats disagree with what this client saw. Did another client use namespaces \
-         that begin with `{}`, or was the service restarted meanwhile?",
+        "The service's stats differ from this client's counts. Did another client use namespaces \
+         that begin with `{}`, or was the service restarted during the replay?",
         args.namespace_prefix
     );
     Ok(ExitCode::FAILURE)
 }
 
-/// What the client itself saw.
+/// The client's own results.
 pub struct Replay {
     pub counts: Counts,
     /// Time of each read of the source.
     pub source_reads: Times,
-    /// Time of each cache read that was a hit, from the request to the last byte of the answer.
+    /// Time of each hit, from the request to the last byte of the answer.
     pub cache_reads: Times,
     pub elapsed: Duration,
 }
 
-/// Plays every record in order, one at a time.
+/// Replays every record in order, one at a time.
 ///
 /// # Errors
-/// Anything but a hit or a miss, and any value that is not the source's, byte for byte.
+/// An answer that is neither a hit nor a miss, or a value that differs from the source's.
 async fn replay(
     workload: &Workload,
     client: &Client,
@@ -119,8 +119,9 @@ async fn replay(
             let asked = Instant::now();
             let row = source.fetch(record).await?;
             source_reads.push(asked.elapsed());
-            check(record, &row, value_bytes)
-                .context("the source holds a wrong row: does another replay with another --value-bytes share it?")?;
+            check(record, &row, value_bytes).context(
+                "the source contains a wrong row: is another replay with a different --value-bytes using it?",
+            )?;
             client.put(record, &row).await?;
         }
         bar.inc(1);
@@ -133,7 +134,7 @@ async fn replay(
     Ok(Replay { counts, source_reads, cache_reads, elapsed })
 }
 
-/// Compares bytes that came from outside with what the record's value must be.
+/// Compares received bytes with the value of the record.
 fn check(record: Record, found: &str, value_bytes: usize) -> anyhow::Result<()> {
     let expected = record.value(value_bytes);
     if found == expected {
@@ -153,7 +154,7 @@ fn check(record: Record, found: &str, value_bytes: usize) -> anyhow::Result<()> 
     )
 }
 
-/// The service's counts since `before`, as soon as they equal the client's or the limit has passed.
+/// Returns the service's counts since `before` as soon as they equal the client's or the time limit is over.
 async fn settled_counts(
     client: &Client,
     workload: &Workload,

@@ -1,30 +1,29 @@
-//! One access: which namespace, which key, and the value that belongs to it.
+//! One access: its namespace, its key and its value.
 //!
-//! Values are derived from the record alone, so that whatever comes back from the cache can be
-//! checked byte for byte without asking anybody.
+//! The value depends only on the record, so that every value from the cache can be checked byte for byte.
 
 use std::fmt::{self, Write};
 
 use crate::zipf::SplitMix64;
 
-/// An access in the trace's own encoding: bits 27-31 type, 10-26 id, 0-9 index.
+/// An access in the trace's encoding: bits 27-31 type, 10-26 id, 0-9 index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record(u32);
 
 impl Record {
-    /// The shortest value in bytes that has room for its fixed part.
+    /// The length of the shortest value, which has room for the fixed part.
     pub const MIN_VALUE_BYTES: usize = 64;
 
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// 0..=31: one namespace each.
+    /// 0 to 31; each type has its own namespace.
     pub fn type_number(self) -> u32 {
         self.0 >> 27
     }
 
-    /// The name of its type, which is its namespace without the run's prefix.
+    /// The name of the type: the namespace without the run's prefix.
     pub fn type_name(self) -> String {
         format!("type_{}", self.type_number())
     }
@@ -36,8 +35,8 @@ impl Record {
 
     /// A JSON object of exactly `value_bytes` (at least [`Self::MIN_VALUE_BYTES`]) bytes.
     ///
-    /// The price always has two decimals: a cache that parses and rewrites numbers would return
-    /// `12.5` for `12.50`, and the check would notice.
+    /// The price always has two decimals: a cache that parses and rewrites numbers would return `12.5` for `12.50`,
+    /// and the check would notice it.
     pub fn value(self, value_bytes: usize) -> String {
         let mut random = SplitMix64::new(u64::from(self.0));
         let price_cents = random.next() % 1_000_000;

@@ -1,4 +1,4 @@
-//! What a replay found, as a table for people and as JSON for programs.
+//! The result of a replay, as a table for people and as JSON for programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use crate::Replay;
 use crate::client::Counts;
 use crate::workload::Workload;
 
-/// The figures of one replay; the field names are the keys of the JSON object.
+/// The figures of one replay. The field names are the keys of the JSON object.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where in the service to look; for people only.
+    /// The namespaces in the service; for people only.
     #[serde(skip)]
     namespaces: String,
     records: usize,
-    /// Keys that occur in the records.
+    /// Number of different keys in the records.
     distinct: usize,
-    /// By the client's own count, as are `misses` and `hit_ratio`.
+    /// Counted by the client, like `misses` and `hit_ratio`.
     hits: u64,
     misses: u64,
     hit_ratio: f64,
     source_reads: usize,
-    /// By the service's `stats`, summed over the namespaces used.
+    /// From the service's `stats`, summed over the namespaces used.
     service_hits: u64,
     service_misses: u64,
-    /// Hits of a cache that starts empty and has room for everything.
+    /// The hits of a cache that starts empty and never evicts.
     expected_hits: usize,
     source_read_us: Option<Summary>,
     /// Hits only.
@@ -60,7 +60,7 @@ impl Report {
     }
 
     /// # Errors
-    /// When a figure is no JSON number.
+    /// A figure cannot be written as a JSON number.
     pub fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
@@ -78,7 +78,7 @@ impl fmt::Display for Report {
             ("hits", HumanCount(self.hits).to_string()),
             ("misses", HumanCount(self.misses).to_string()),
             ("hit ratio", format!("{:.4}", self.hit_ratio)),
-            ("expected hits", format!("{} with room for everything", count(self.expected_hits))),
+            ("expected hits", format!("{} if nothing is evicted", count(self.expected_hits))),
             ("source reads", count(self.source_reads)),
             ("source read", describe(self.source_read_us.as_ref())),
             ("cache read (hit)", describe(self.cache_read_us.as_ref())),
@@ -103,7 +103,7 @@ fn describe(times: Option<&Summary>) -> String {
     times.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
-/// Durations of one kind of operation, each kept.
+/// All durations of one kind of operation.
 #[derive(Debug, Default)]
 pub struct Times {
     micros: Vec<f64>,
@@ -118,18 +118,18 @@ impl Times {
         self.micros.len()
     }
 
-    /// `None` when nothing was timed.
+    /// `None` without durations.
     pub fn summary(mut self) -> Option<Summary> {
         self.micros.sort_by(f64::total_cmp);
         let count = self.micros.len();
         let mean = self.micros.iter().sum::<f64>() / count as f64;
-        // The nearest-rank percentile: the smallest time that p % of all do not exceed.
+        // The nearest-rank percentile: the smallest duration that p % of all durations do not exceed.
         let percentile = |p: usize| self.micros.get((count * p).div_ceil(100).checked_sub(1)?).copied();
         Some(Summary { mean: tenths(mean), p50: tenths(percentile(50)?), p99: tenths(percentile(99)?) })
     }
 }
 
-/// Times in microseconds, to a tenth.
+/// Times in microseconds, rounded to a tenth.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Summary {
     mean: f64,

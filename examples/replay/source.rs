@@ -1,6 +1,6 @@
-//! The source of truth behind the cache: one table, one row a key, in SQLite or PostgreSQL.
+//! The source of truth behind the cache: one table with one row for each key, in SQLite or PostgreSQL.
 //!
-//! Filling it is no part of the replay; reading it is, and is what a cache hit saves.
+//! The replay does not measure filling it, but measures reading it, because reads are what a cache hit saves.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -18,18 +18,18 @@ const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS replay_rows (\
 
 const FETCH: &str = "SELECT value FROM replay_rows WHERE type = $1 AND key = $2";
 
-/// Held while PostgreSQL's table is created and filled: `IF NOT EXISTS` alone fails when two runs
-/// create it at once. The number is arbitrary ("replay" in ASCII).
+/// The key of an advisory lock, held while the table is created and filled in PostgreSQL: `IF NOT EXISTS` alone fails
+/// if two runs create the table at the same time. The number is arbitrary ("replay" in ASCII).
 const FILL_LOCK: i64 = 0x7265_706c_6179;
 
-/// Bytes of values that one INSERT into PostgreSQL carries, and the most rows.
+/// The maximum number of bytes of values in one INSERT into PostgreSQL, and the maximum number of rows.
 const BATCH_BYTES: usize = 8 << 20;
 const BATCH_ROWS: usize = 1_000;
 
 /// Where the table is.
 #[derive(Clone, Debug)]
 pub enum Location {
-    /// A SQLite file that is deleted at the end.
+    /// An SQLite file that is deleted at the end.
     Temporary,
     Sqlite(SqliteConnectOptions),
     Postgres(PgConnectOptions),
@@ -49,10 +49,10 @@ impl Location {
     }
 }
 
-/// The filled table, behind one connection.
+/// The filled table and its connection.
 pub struct Source {
     database: Database,
-    /// Deletes the temporary file when the source goes.
+    /// Deletes the temporary file when the source is dropped.
     _directory: Option<TempDir>,
 }
 
@@ -63,7 +63,7 @@ enum Database {
 
 impl Source {
     /// # Errors
-    /// When the database cannot be opened.
+    /// The database cannot be opened.
     pub async fn open(location: &Location) -> anyhow::Result<Self> {
         let mut directory = None;
         let database = match location {
@@ -81,10 +81,10 @@ impl Source {
         Ok(Self { database, _directory: directory })
     }
 
-    /// Creates the table where it is missing and writes the row of each record, in one transaction.
+    /// Creates the table if it is missing, and writes the row of each record, in one transaction.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// The database refuses.
     pub async fn fill(&mut self, records: &BTreeSet<Record>, value_bytes: usize) -> anyhow::Result<()> {
         match &mut self.database {
             Database::Sqlite(connection) => fill_sqlite(connection, records, value_bytes).await,
@@ -96,7 +96,7 @@ impl Source {
     /// Reads the value of one record's row.
     ///
     /// # Errors
-    /// When there is no such row, or the database fails.
+    /// There is no such row, or the database failed.
     pub async fn fetch(&mut self, record: Record) -> anyhow::Result<String> {
         let (type_name, key) = (record.type_name(), record.key());
         match &mut self.database {

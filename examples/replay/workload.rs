@@ -1,4 +1,4 @@
-//! The records to replay, read from a trace or generated, and the plain model of what must come out.
+//! The records to replay, read from a trace or generated, and the expected number of hits.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,10 +11,11 @@ use crate::args::Input;
 use crate::record::Record;
 use crate::zipf::{SplitMix64, Zipf};
 
-/// Types over which generated keys are spread: more than one namespace, so that their sum matters.
+/// The number of types over which generated keys are spread. More than one, so that the sum over namespaces is
+/// tested.
 const GENERATED_TYPES: u32 = 4;
 
-/// Accesses in the order in which they are played, at least one.
+/// Accesses in the order of the replay; at least one.
 pub struct Workload {
     records: Vec<Record>,
     distinct: BTreeSet<Record>,
@@ -25,7 +26,7 @@ impl Workload {
     /// Reads or generates the records and keeps the first `limit` of them.
     ///
     /// # Errors
-    /// A trace that cannot be read, is not xz, is empty or ends within a record.
+    /// The trace cannot be read, is not in xz format, is empty or ends in the middle of a record.
     pub fn load(input: &Input, limit: Option<usize>) -> anyhow::Result<Self> {
         let limit = limit.unwrap_or(usize::MAX);
         let records = match input {
@@ -50,17 +51,17 @@ impl Workload {
         &self.records
     }
 
-    /// Every key that occurs, once, in a fixed order.
+    /// Every different key, in a fixed order.
     pub fn distinct(&self) -> &BTreeSet<Record> {
         &self.distinct
     }
 
-    /// The types that occur: one namespace each.
+    /// The types that occur; each has its own namespace.
     pub fn types(&self) -> &BTreeSet<u32> {
         &self.types
     }
 
-    /// The plain model: with room for everything each key misses once and hits ever after.
+    /// The hits of a cache that never evicts: each key misses once and hits afterwards.
     pub fn expected_hits(&self) -> usize {
         self.records.len() - self.distinct.len()
     }
@@ -75,8 +76,8 @@ fn read_trace(path: &Path) -> anyhow::Result<Vec<Record>> {
 
 fn decode(bytes: &[u8]) -> anyhow::Result<Vec<Record>> {
     let (records, rest) = bytes.as_chunks::<4>();
-    ensure!(rest.is_empty(), "it ends within a record: {} bytes are no multiple of 4", bytes.len());
-    ensure!(!records.is_empty(), "it holds no record");
+    ensure!(rest.is_empty(), "it ends in the middle of a record: {} bytes are not a multiple of 4", bytes.len());
+    ensure!(!records.is_empty(), "it contains no records");
     Ok(records.iter().map(|&record| Record::from_bits(u32::from_be_bytes(record))).collect())
 }
 
@@ -85,7 +86,7 @@ fn generate(records: usize, distribution: &Zipf, seed: u64) -> Vec<Record> {
     (0..records).map(|_| of_rank(distribution.draw(&mut random))).collect()
 }
 
-/// Neighbouring ranks go to different types, so that every namespace has popular keys.
+/// Neighbouring ranks get different types, so that every namespace has popular keys.
 fn of_rank(rank: usize) -> Record {
     let rank = u32::try_from(rank).expect("a distribution has at most MAX_DISTINCT ranks");
     Record::from_bits(((rank % GENERATED_TYPES) << 27) | (rank / GENERATED_TYPES))

@@ -1,11 +1,11 @@
-//! Seeded random numbers and the zipf distribution drawn with them: the same seed gives the same
-//! accesses on every machine, with no library whose next release could change them.
+//! Seeded random numbers and the zipf distribution. The same seed gives the same accesses on every machine; no
+//! library is used, because its next release could change them.
 
-/// Keys a distribution can have: keeps the sum of the weights within 64 bits.
+/// The maximum number of keys of a distribution. It keeps the sum of the weights within 64 bits.
 pub const MAX_DISTINCT: u32 = 10_000_000;
 
-/// Weight of the first rank. Weights are whole numbers so that their sums are exact: no order of
-/// additions and no rounding mode can change a draw.
+/// The weight of the first rank. Weights are whole numbers, so that their sums are exact and do not depend on the
+/// order of additions or on rounding.
 const FIRST_WEIGHT: f64 = (1_u64 << 40) as f64;
 
 /// The generator `SplitMix64`: Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
@@ -31,12 +31,12 @@ impl SplitMix64 {
 
 /// Ranks 0, 1, 2, ... with rank r drawn in proportion to 1 / (r + 1)^skew.
 pub struct Zipf {
-    /// Entry r is the sum of the weights of the ranks 0..=r: the distribution function, unscaled.
+    /// Entry r is the sum of the weights of ranks 0 to r: the unscaled distribution function.
     cumulative: Vec<u64>,
 }
 
 impl Zipf {
-    /// `distinct` is from 1 to [`MAX_DISTINCT`], `skew` is not negative.
+    /// `distinct` must be 1 to [`MAX_DISTINCT`], and `skew` must not be negative.
     pub fn new(distinct: u32, skew: f64) -> Self {
         let mut sum = 0;
         let cumulative = (1..=distinct)
@@ -62,7 +62,7 @@ impl Zipf {
 mod tests {
     use super::*;
 
-    /// The numbers are those of <https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64>.
+    /// The expected numbers are from <https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64>.
     #[test]
     fn splitmix64_gives_the_published_numbers() {
         let mut random = SplitMix64::new(1_234_567);

@@ -1,11 +1,11 @@
-//! Patterns: what they match, by a table that is filled for every place of pattern and key and so takes
-//! the same time for each. libFuzzer's own limit of time notices one that takes the matcher long.
+//! Patterns: compares the matcher with a simple one that fills a table for every position of pattern and key, so that
+//! its time only depends on their lengths. libFuzzer's time limit finds inputs for which the real matcher is slow.
 
 use sidecache::model::Pattern;
 
-/// One element of a pattern, but for `*`.
+/// An element of a pattern other than `*`.
 struct One {
-    /// First and last byte of each range.
+    /// The first and last byte of each range.
     ranges: Vec<(u8, u8)>,
     is_negated: bool,
 }
@@ -15,12 +15,12 @@ enum Element {
     One(One),
 }
 
-/// A pattern, a line feed, and a key.
+/// `data` is a pattern, a line feed, and a key.
 pub fn check(data: &[u8]) {
     let Some((text, key)) = str::from_utf8(data).ok().and_then(|text| text.split_once('\n')) else { return };
     let Ok(pattern) = Pattern::parse(text) else {
         let is_pattern = (1..=1024).contains(&text.len()) && !text.chars().any(char::is_control);
-        assert!(!is_pattern, "{text:?} is refused");
+        assert!(!is_pattern, "the valid pattern {text:?} is refused");
         return;
     };
     assert_eq!(pattern.as_str(), text);
@@ -28,7 +28,7 @@ pub fn check(data: &[u8]) {
 
     let literal: String = key.chars().flat_map(|letter| ['\\', letter]).collect();
     if let Ok(literal) = Pattern::parse(literal) {
-        assert!(literal.matches(key), "{key:?} is not matched by itself, escaped");
+        assert!(literal.matches(key), "the escaped form of {key:?} does not match it");
     }
 }
 
@@ -55,7 +55,7 @@ fn elements(mut pattern: &[u8]) -> Vec<Element> {
     elements
 }
 
-/// The set whose opening bracket was taken, up to and with its closing one or the end of the pattern.
+/// Parses a set after its opening bracket, up to and including its closing bracket or to the end of the pattern.
 fn set(pattern: &mut &[u8]) -> (Vec<(u8, u8)>, bool) {
     let is_negated = pattern.first() == Some(&b'^');
     let mut rest = &pattern[usize::from(is_negated)..];
@@ -78,7 +78,7 @@ fn set(pattern: &mut &[u8]) -> (Vec<(u8, u8)>, bool) {
     (ranges, is_negated)
 }
 
-/// Whether the elements up to the i-th match the bytes up to the j-th, for every i and j.
+/// Whether the elements match the key; computed for the first i elements and the first j bytes, for all i and j.
 fn matches(elements: &[Element], key: &[u8]) -> bool {
     let mut row = vec![false; key.len() + 1];
     row[0] = true;

@@ -1,5 +1,5 @@
-//! The invalidation message: which payloads are one, and which keys they name. A key that is passed
-//! over is a stale answer.
+//! The invalidation message: which payloads are valid, and which keys they contain. A key that is missed would cause
+//! a stale answer.
 
 use sidecache::coherence::Invalidation;
 use sidecache::model::{EntryKey, Key, Namespace};
@@ -11,15 +11,15 @@ pub fn check(data: &[u8]) {
         Namespace::parse(namespace).is_ok().then_some((namespace, keys))
     });
     let Some(message) = Invalidation::parse(data) else {
-        assert!(expected.is_none(), "{data:?} is a message");
+        assert!(expected.is_none(), "{data:?} is a valid message");
         return;
     };
-    let (namespace, keys) = expected.unwrap_or_else(|| panic!("{data:?} is no message"));
+    let (namespace, keys) = expected.unwrap_or_else(|| panic!("{data:?} is not a valid message"));
     let found: Vec<_> = message.keys().collect();
     assert!(found.iter().all(|key| key.namespace() == namespace), "{found:?}");
     assert_eq!(found.iter().map(EntryKey::key).collect::<Vec<_>>(), keys);
 
-    // The form that a shard publishes, with those keys alone, names them all again.
+    // A message in the published form, with only these keys, must contain all of them again.
     let printed = format!("{namespace}\n{}", keys.join("\n"));
     let message = Invalidation::parse(printed.as_bytes()).expect("a namespace and keys are a message");
     assert!(message.keys().eq(found), "{printed:?}");

@@ -1,6 +1,6 @@
-//! What must hold for any bytes from outside: one file a target, each with a `check` that panics where
-//! it does not. The fuzz targets feed it with what libFuzzer makes up, and `tests/corpus.rs` of the
-//! main crate, which includes this file, with the corpus kept beside it.
+//! Properties that must hold for any input from outside: one file for each target, each with a function `check` that
+//! panics if a property is violated. The fuzz targets call it with inputs from libFuzzer. `tests/corpus.rs` of the
+//! main crate includes this file and calls it with the stored corpus.
 
 pub mod glob;
 pub mod invalidation;
@@ -11,10 +11,10 @@ pub mod settings;
 
 use std::fmt::Write as _;
 
-/// A function that panics when a property does not hold for these bytes.
+/// A function that panics if these bytes violate a property.
 pub type Check = fn(&[u8]);
 
-/// Every target, by the name of its corpus.
+/// Every target with its name, which is also the name of its corpus.
 pub const TARGETS: [(&str, Check); 6] = [
     ("glob", glob::check),
     ("invalidation", invalidation::check),
@@ -24,14 +24,14 @@ pub const TARGETS: [(&str, Check); 6] = [
     ("settings", settings::check),
 ];
 
-/// `text` with each byte percent-encoded that `is_plain` does not pass.
+/// Percent-encodes each byte of `text` for which `is_plain` is false.
 fn percent_encoded(text: &str, is_plain: impl Fn(u8) -> bool) -> String {
     let mut encoded = String::with_capacity(3 * text.len());
     for byte in text.bytes() {
         if is_plain(byte) {
             encoded.push(char::from(byte));
         } else {
-            write!(encoded, "%{byte:02X}").expect("a String takes everything");
+            write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     encoded

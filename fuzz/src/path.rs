@@ -1,4 +1,4 @@
-//! The path of a request: what decodes to a namespace and a key, and to which.
+//! The path of a request: which paths decode to a namespace and a key, and to which.
 
 use sidecache::http::input::entry_key;
 use sidecache::model::{EntryKey, Key};
@@ -20,14 +20,14 @@ fn agrees_with_the_definition(path: &str) {
         (Err(_), None) => {}
         (Ok(found), Some((namespace, key))) => {
             assert_eq!((found.namespace(), found.key()), (&*namespace, &*key), "{path:?}");
-            let same = EntryKey::parse(&namespace, &key).expect("both are what they should be");
+            let same = EntryKey::parse(&namespace, &key).expect("both are valid");
             assert_eq!((&found, found.ring_hash()), (&same, same.ring_hash()), "{path:?}");
         }
         (found, expected) => panic!("{path:?} is {found:?} and should be {expected:?}"),
     }
 }
 
-/// Every byte but `%XX` stands for itself, as does a `%` without two hexadecimal digits behind it.
+/// Decodes `%XX`. Every other byte stands for itself, and so does a `%` without two hexadecimal digits after it.
 fn decoded(segment: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
     while let Some((&first, behind)) = rest.split_first() {

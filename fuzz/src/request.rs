@@ -1,5 +1,4 @@
-//! What stands in bodies and queries: entries, keys, selections, cursors and dates. The first letter
-//! says which.
+//! Bodies and queries: entries, keys, selections, cursors and dates. The first byte selects which one.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use sidecache::{access_log, audit, store};
 
 use super::percent_encoded;
 
-/// Keys and entries of a batch.
+/// The maximum number of keys or entries in a batch.
 const MOST: usize = 1000;
 
 pub fn check(data: &[u8]) {
@@ -30,14 +29,16 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// A body that is taken holds the value as it stands in the JSON, and says the same when written anew.
+/// An accepted body must contain the value exactly as it is in the JSON, and writing it again must give the same
+/// entry.
 fn put(body: &[u8]) {
     let Ok(write) = set_body(&Bytes::copy_from_slice(body)) else { return };
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).expect("what is taken is a JSON object");
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).expect("an accepted body is a JSON object");
     assert!(fields.keys().all(|name| ["value", "ttl", "tags"].contains(&&**name)), "{fields:?}");
     is_json(&write.value);
     assert_eq!(write.value, fields["value"].get());
-    is_same(&write, &set_body(&written(&write, None)).expect("it was taken before"));
+    is_same(&write, &set_body(&written(&write, None)).expect("it was accepted before"));
 }
 
 fn mset(namespace: &Namespace, body: &[u8]) {
@@ -48,7 +49,7 @@ fn mset(namespace: &Namespace, body: &[u8]) {
         is_json(&write.value);
         let entry = written(&write, Some(key.key()));
         let body = [b"{\"entries\":[", &entry[..], b"]}"].concat();
-        let again = mset_entries(namespace, &Bytes::from(body), MOST).expect("it was taken before");
+        let again = mset_entries(namespace, &Bytes::from(body), MOST).expect("it was accepted before");
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].0, key);
         is_same(&write, &again[0].1);
@@ -63,12 +64,12 @@ fn mget(namespace: &Namespace, body: &[u8]) {
     texts.extend(keys.too_long.iter().map(|json| String::from_utf8(json.to_vec()).expect("JSON is UTF-8")));
     assert!(texts.len() <= MOST);
     let body = format!("{{\"keys\":[{}]}}", texts.join(","));
-    assert_eq!(mget_keys(namespace, &Bytes::from(body), MOST).expect("they were taken before"), keys);
+    assert_eq!(mget_keys(namespace, &Bytes::from(body), MOST).expect("they were accepted before"), keys);
 }
 
 fn is_json(value: &[u8]) {
     let raw: &RawValue = serde_json::from_slice(value).expect("a value is JSON");
-    assert_eq!(raw.get().as_bytes(), value, "without what stands around it");
+    assert_eq!(raw.get().as_bytes(), value, "a value has no surrounding space");
 }
 
 fn written(write: &Write, key: Option<&str>) -> Bytes {
@@ -86,10 +87,10 @@ fn is_same(one: &Write, other: &Write) {
     assert_eq!((&one.value, one.ttl, &one.tags), (&other.value, other.ttl, &other.tags));
 }
 
-/// The text as a query, and as the pattern and the tag of one.
+/// Uses the text as a query, as a pattern and as a tag.
 fn query(text: &str) {
     if let Ok(uri) = Uri::try_from(format!("/api/v1/cache/users?{text}")) {
-        // Whatever it is, it is answered with a selection or an error.
+        // The result is a selection or an error, never a panic.
         let _ = selection_of(&uri);
     }
     let encoded = percent_encoded(text, |_| false);
@@ -106,7 +107,7 @@ fn query(text: &str) {
     }
 }
 
-/// A cursor that is taken is still the same when it was given out anew.
+/// An accepted cursor must be the same after encoding and decoding it.
 fn cursor(text: &str) {
     if let Some(cursor) = store::Cursor::decode(text) {
         assert_eq!(store::Cursor::decode(&cursor.encode()), Some(cursor));
@@ -120,7 +121,7 @@ fn cursor(text: &str) {
 }
 
 fn date(text: &str) {
-    /// The end of the year 9999, behind which dates are not written.
+    /// The end of the year 9999; later dates are not written.
     const LAST: UnixMillis = UnixMillis(253_402_300_799_999);
     if let Some(date) = parse_date(text) {
         let date = date.min(LAST);

@@ -1,16 +1,16 @@
-//! The setting that makes the ring: which shards there are, and that nothing of a URL is told.
+//! The setting `redis_shards`: which shards it names, and that no password in it is shown.
 
 use sidecache::config::{Config, Settings, StoreConfig};
 
 const VARIABLE: &str = "SIDECACHE_REDIS_SHARDS";
 
-/// The password, where there is one.
+/// The password in the inputs.
 const SECRET: &str = "hunter2";
 
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let environment = [(VARIABLE.to_owned(), text.to_owned())];
-    // A database that leaves no file behind.
+    // A database in memory, which creates no file.
     let flags = [("database_url".to_owned(), "sqlite::memory:".to_owned())];
     let settings = Settings::layer(None, environment, flags).expect("both are settings");
     let told = match Config::parse(&settings) {
@@ -35,7 +35,7 @@ pub fn check(data: &[u8]) {
     assert!(!told.contains(SECRET) || !is_secret(text), "{text:?}: {told}");
 }
 
-/// The names as they stand in front of each `=`, distinct and of the allowed letters.
+/// Checks the names before each `=`: they must be distinct and contain only allowed characters.
 fn are_the_shards(text: &str, names: &[&str]) {
     let written: Vec<&str> = text.split(',').map(|part| part.split('=').next().unwrap_or_default().trim()).collect();
     assert_eq!(names, written, "{text:?}");
@@ -46,7 +46,7 @@ fn are_the_shards(text: &str, names: &[&str]) {
     }
 }
 
-/// Whether the secret stands nowhere but where passwords stand: between `://` and `@`.
+/// Whether the secret occurs only where passwords belong: between `://` and `@`.
 fn is_secret(text: &str) -> bool {
     text.split(',').all(|part| {
         let outside = match part.split_once("://") {

@@ -1,4 +1,4 @@
-//! A file of settings: that it says the same as the environment, and what is wrong with it on one line.
+//! A file of settings: it must have the same effect as the environment, and an error must be one line.
 
 use sidecache::config::{Config, Settings, all_settings};
 
@@ -6,7 +6,7 @@ const FILE: &str = "sidecache.toml";
 
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    // A database that leaves no file behind.
+    // A database in memory, which creates no file.
     let flags = [("database_url".to_owned(), "sqlite::memory:".to_owned())];
     let from_file = match Settings::layer(Some((FILE, text)), [], flags.clone()) {
         Ok(settings) => settings,
@@ -25,8 +25,8 @@ pub fn check(data: &[u8]) {
             assert_eq!(one.reason, other.reason);
             assert_eq!(one.to_string().lines().count(), 1, "{one}");
             let named = known.iter().find(|setting| setting.variable() == other.origin);
-            let named = named.unwrap_or_else(|| panic!("{other} names no setting"));
-            // What the file does not hold has its default, and is named as a variable.
+            let named = named.unwrap_or_else(|| panic!("{other} does not name a setting"));
+            // A setting that is not in the file has its default, and an error about it names the variable.
             let origins = [format!("{FILE}: {}", named.name), named.variable()];
             assert!(origins.contains(&one.origin), "{one} is about {}", named.name);
         }

@@ -1,20 +1,20 @@
-//! Generalises keys, so that the access log has few patterns and not many keys.
+//! Turns keys into patterns, so that the access log has few patterns instead of many keys.
 //!
-//! `user_123` becomes `user_*`: what varies from key to key is nearly always a number or an
-//! identifier with digits in it.
+//! `user_123` becomes `user_*`. The part that varies between keys is nearly always a number or an identifier with
+//! digits.
 
 /// The longest pattern kept, in characters.
 const MAX_CHARS: usize = 128;
 
-/// The pattern of a key: each run of letters and digits that holds a digit becomes `*`, but for
-/// the letters in front of a number at its end (`page12` is `page*`); a UUID becomes one `*`.
+/// The pattern of a key. Each run of letters and digits that contains a digit becomes `*`; if the digits are only at
+/// its end, the letters before them stay (`page12` becomes `page*`). A UUID becomes one `*`.
 pub fn of(key: &str) -> String {
     let mut pattern = String::with_capacity(key.len());
     write(key, &mut pattern);
     pattern
 }
 
-/// Writes the pattern of a key into `pattern`, in place of what that holds.
+/// Overwrites `pattern` with the pattern of a key.
 fn write(key: &str, pattern: &mut String) {
     pattern.clear();
     let mut rest = key;
@@ -35,13 +35,13 @@ fn write(key: &str, pattern: &mut String) {
         rest = behind;
     }
     if let Some((cut, _)) = pattern.char_indices().nth(MAX_CHARS) {
-        let (last, _) = pattern[..cut].char_indices().next_back().expect("characters stand before the cut");
+        let (last, _) = pattern[..cut].char_indices().next_back().expect("there are characters before the cut");
         pattern.truncate(last);
         pattern.push('*');
     }
 }
 
-/// The pattern that all keys have, `*` when they differ.
+/// The pattern that all keys share; `*` if they differ.
 pub fn shared<'k>(mut keys: impl Iterator<Item = &'k str>) -> String {
     let Some(first) = keys.next().map(of) else { return "*".to_owned() };
     let mut pattern = String::with_capacity(first.len());
@@ -64,7 +64,7 @@ fn push_word(pattern: &mut String, word: &str) {
     }
 }
 
-/// What stands behind the UUID at the front of `text` (8-4-4-4-12 hexadecimal digits).
+/// The rest of `text` after a UUID at its start (8-4-4-4-12 hexadecimal digits); `None` without one.
 fn strip_uuid(text: &str) -> Option<&str> {
     const LEN: usize = 36;
     let candidate = text.get(..LEN)?;

@@ -1,7 +1,7 @@
-//! The access log: one row an operation, a journal in the background.
+//! The access log: one row for each operation, written by a journal in the background.
 //!
-//! A request hands its record over and goes on. When the queue is full the record is dropped and
-//! counted: the cache never waits for its log.
+//! A request hands over its record and continues. If the queue is full, the record is dropped and counted: the cache
+//! never waits for its log.
 
 mod key_pattern;
 mod page;
@@ -27,7 +27,7 @@ use crate::workers::PerWorker;
 /// The writer at the end of the queue.
 pub type Writer = journal::Writer<Record, Row>;
 
-/// Where requests leave their records, and where they are found again. Cheap to clone.
+/// Takes the records of requests, and reads rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
     journal: Journal<Record>,
@@ -36,8 +36,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// The handle, and the writer at the other end of its queue. `instance` is a name that no other
-    /// process has.
+    /// The handle, and the writer at the other end of its queue. `instance` is unique among all processes.
     pub fn new(
         config: &AccessLogConfig,
         instance: &str,
@@ -55,19 +54,19 @@ impl AccessLog {
         (Self { journal, sampler: Arc::new(Sampler::new(config.sample_rate)), repository }, writer)
     }
 
-    /// Leaves a record, if this operation is one of the sample; never waits.
+    /// Queues a record if this operation is in the sample; never waits.
     pub fn record(&self, record: impl FnOnce() -> Record) {
         if self.sampler.takes() {
             self.journal.leave(record());
         }
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.journal.refresh_gauge();
     }
 
-    /// What is written of `namespace`, the newest first.
+    /// The rows of `namespace`, newest first.
     ///
     /// # Errors
     /// The database failed.
@@ -76,12 +75,12 @@ impl AccessLog {
     }
 }
 
-/// Takes an even share of the operations: of `n` of them, `n * rate`, give or take one a worker.
+/// Selects an evenly spread sample: of `n` operations about `n * rate`, with an error of at most one for each worker.
 struct Sampler {
-    /// The rate as a part of 2^32.
+    /// The rate as a fraction of 2^32.
     step: u64,
-    /// Each worker's own, so that none waits for another. Adds up `step`; an operation is taken when it
-    /// passes a multiple of 2^32.
+    /// One sum for each worker, so that workers do not wait for each other. Every operation adds `step`; it is in the
+    /// sample if the sum passes a multiple of 2^32.
     sums: PerWorker<AtomicU64>,
 }
 
@@ -101,7 +100,7 @@ impl Sampler {
     }
 }
 
-/// Rows in a database, which can be read as well.
+/// The rows in the database. The journal only writes; this also reads.
 #[async_trait]
 trait Repository: journal::Repository<Row> {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error>;

@@ -1,34 +1,34 @@
-//! Rows found again, page by page.
+//! Reading rows back, page by page.
 
 use crate::journal;
 use crate::model::{Operation, UnixMillis};
 
-/// Rows looked at for one page when only some operations are wanted: a page ends there, however few
-/// it found, so that none takes long.
+/// The maximum number of rows to scan for one page when only some operations are wanted. The page ends there, however
+/// few rows it has, so that no page takes long.
 const MAX_SCANNED: i64 = 20_000;
 
-/// What is wanted.
+/// Selects rows.
 #[derive(Debug)]
 pub struct Query {
-    /// Nothing older.
+    /// Only rows from this time on.
     pub since: Option<UnixMillis>,
     pub operation: Option<Operation>,
     pub cursor: Option<Cursor>,
     pub limit: usize,
 }
 
-/// Behind which row a listing goes on: time and number of the last one seen.
+/// The position of a listing: time and id of the last row seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     timestamp_ms: i64,
     id: i64,
 }
 
-/// Some rows, the newest first.
+/// One page of rows, newest first.
 #[derive(Debug)]
 pub struct Page {
     pub lines: Vec<Line>,
-    /// Where to go on; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub next: Option<Cursor>,
 }
 
@@ -58,37 +58,37 @@ pub struct LoggedEnding {
 }
 
 impl Cursor {
-    /// Tells this form from later ones.
+    /// Distinguishes this format from later ones.
     const FORM: &str = "log1";
-    /// In front of every row. The end of the year 9999: dates of databases have an end, too.
+    /// Before the newest row. The end of the year 9999, because the databases' dates have a limit, too.
     const START: Self = Self { timestamp_ms: 253_402_300_799_999, id: i64::MAX };
 
     pub fn encode(self) -> String {
         journal::encode(Self::FORM, &[self.timestamp_ms, self.id])
     }
 
-    /// The cursor in `text`; `None` when no listing gave it.
+    /// The cursor in `text`; `None` if it is invalid.
     pub fn decode(text: &str) -> Option<Self> {
         let [timestamp_ms, id] = journal::decode(Self::FORM, text)?;
         (timestamp_ms <= Self::START.timestamp_ms).then_some(Self { timestamp_ms, id })
     }
 }
 
-/// The parameters of the statement `PAGE`: rows of a namespace from `since` on and behind the
-/// cursor, the newest `scanned` of them, of which those of `operation` are given and the very last,
-/// so that the place is known where the look ended.
+/// The parameters of the statement `PAGE`. It scans the newest `scanned` rows of a namespace, from `since` on and
+/// after the cursor. It returns those of `operation`, and also the last scanned row, which tells where the scan
+/// ended.
 pub(super) struct Parameters {
     pub since_ms: i64,
     pub before_ms: i64,
     pub before_id: i64,
     pub scanned: i64,
     pub operation: Option<&'static str>,
-    /// One more than are wanted tells whether there are more.
+    /// One more than the page size, to know whether there are more rows.
     pub limit: i64,
 }
 
-/// A row as both databases give it: id, time (Unix ms), operation, pattern, hit, latency, the request's id, the
-/// trace's, its place among the rows looked at, from 1, and the fields of [`LoggedEnding`].
+/// A row as both databases return it: id, time (Unix ms), operation, pattern, hit, latency, request id, trace id,
+/// position among the scanned rows (from 1), and the fields of [`LoggedEnding`].
 pub(super) type Found = (
     i64,
     i64,
@@ -124,7 +124,7 @@ impl Query {
         }
     }
 
-    /// The page that the rows found make.
+    /// Builds the page from the rows that were found.
     pub(super) fn page(&self, found: Vec<Found>) -> Page {
         let scanned = self.parameters().scanned;
         let mut page = Page { lines: Vec::new(), next: None };
@@ -145,7 +145,7 @@ impl Query {
             }
             last = Some(here);
             if place == scanned {
-                // The look ended here, and there may be more behind.
+                // The scan ended here, and there may be more rows.
                 page.next = last;
             }
         }

@@ -1,4 +1,4 @@
-//! Rows in PostgreSQL.
+//! The rows in PostgreSQL.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::model::{Namespace, UnixMillis};
 pub(super) struct Postgres {
     pub database: Arc<Database>,
     pub pool: PgPool,
-    /// Which all rows from here name.
+    /// The name of this instance, stored in each row.
     pub instance: String,
 }
 
-// One array a column: a single statement and a single plan, whatever the number of rows.
+// One array for each column, so that one statement with one plan inserts any number of rows.
 const ADD: &str = "INSERT INTO cache_access_logs \
      (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id, outcome, status, \
      error_code, tier, client, instance) \
@@ -28,12 +28,12 @@ const ADD: &str = "INSERT INTO cache_access_logs \
      $12::text[], $13::text[]) AS row (namespace, key_pattern, operation, hit, latency_ms, timestamp_ms, request_id, \
      trace_id, outcome, status, error_code, tier, client)";
 
-// The oldest rows are those with the lowest ids. Those with a date to come are of a wrong clock, and would
-// keep their place at the head for as long.
+// The oldest rows have the lowest ids. Rows with a future date come from a wrong clock; they are deleted, too,
+// because otherwise they would stay first in this order until their date.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
      (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) AS oldest WHERE timestamp < to_timestamp($1 / 1000.0) OR timestamp > now() + interval '1 day')";
 
-// The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
+// The innermost query walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, (extract(epoch FROM timestamp) * 1000)::bigint, operation, key_pattern, hit, \
      latency_ms, request_id, trace_id, place, outcome, status, error_code, tier, client, instance FROM \
      (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
@@ -87,7 +87,7 @@ impl journal::Repository<Row> for Postgres {
 impl super::Repository for Postgres {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
         let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
-        // Planned for these very numbers each time: a plan for any limit may choose to sort the table.
+        // The plan is made for each call's values: a generic plan for any limit may sort the whole table.
         let select = sqlx::query_as(PAGE).persistent(false).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
         let found: Vec<Found> =

@@ -1,4 +1,4 @@
-//! What one operation leaves behind.
+//! The record of one operation.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use super::key_pattern;
 use crate::model::{EntryKey, Namespace, Operation, UnixMillis};
 use crate::trace::{Caller, TraceContext};
 
-/// One operation, as the request leaves it, of bounded size: a queue bounds the number of records, and that bounds
-/// their memory. What the writer can compute without more memory is left to it.
+/// The record of one operation, as a request queues it. Its size is bounded, so the bound on the number of queued
+/// records also bounds their memory. The writer computes everything that does not need more memory.
 #[derive(Debug)]
 pub struct Record {
     pub operation: Operation,
     pub subject: Subject,
-    /// For reads that were answered: whether everything asked for was found.
+    /// For answered reads: whether all requested keys were found.
     pub hit: Option<bool>,
     pub ending: Ending,
     pub latency: Duration,
     pub at: UnixMillis,
-    /// `None` for what nobody asked for.
+    /// The request that caused the operation; `None` for background work.
     pub asked_by: Option<AskedBy>,
 }
 
@@ -26,27 +26,27 @@ pub struct Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
     pub outcome: Outcome,
-    /// As the answer over HTTP has it.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// `None` where it went well.
+    /// `None` if the operation succeeded.
     pub error_code: Option<&'static str>,
-    /// Where it was answered or failed; `None` where no store was asked.
+    /// The tier that answered or failed; `None` if no store was asked.
     pub tier: Option<Tier>,
 }
 
-/// In a word.
+/// The outcome in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A read found what it asked for; a batch found all of it.
+    /// A read found its key; a batch found all of its keys.
     Hit,
     Miss,
-    /// A read was answered with a copy past its time, as the shard did not answer.
+    /// A read was answered with a stale copy because the shard did not answer.
     Stale,
-    /// Anything that is not a read went well.
+    /// An operation other than a read succeeded.
     Done,
-    /// The request was wrong.
+    /// The request was invalid or not allowed.
     Refused,
-    /// The store or the database failed, perhaps for a part of the request.
+    /// The store or the database failed, at least for a part of the request.
     Failed,
 }
 
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// Where an operation was carried out.
+/// The part of the system that carried out an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     L1,
@@ -81,7 +81,7 @@ impl Tier {
     }
 }
 
-/// The request that an operation was part of.
+/// The request that an operation belongs to.
 #[derive(Debug)]
 pub struct AskedBy {
     request_id: Box<[u8]>,
@@ -95,24 +95,25 @@ impl From<&Caller> for AskedBy {
     }
 }
 
-/// What the operation was about.
+/// What the operation was applied to.
 #[derive(Debug)]
 pub enum Subject {
     Entry(EntryKey),
-    /// A namespace, and the pattern that the keys of the batch share.
+    /// A namespace, and the pattern that all keys of the batch share.
     Batch(Namespace, String),
-    /// A namespace, and the pattern or tag that selects within it; `*` for all.
+    /// A namespace, and the selecting pattern or tag; `*` for all entries.
     Selection(Namespace, String),
 }
 
 impl Subject {
-    /// The pattern is made at once: a batch may have thousands of keys, and the queue holds thousands of records.
+    /// Computes the pattern at once, because a batch may have thousands of keys, and the queue holds thousands of
+    /// records.
     pub fn batch(namespace: &Namespace, keys: &[EntryKey]) -> Self {
         Self::Batch(namespace.clone(), key_pattern::shared(keys.iter().map(EntryKey::key)))
     }
 }
 
-/// A record as the databases take it.
+/// A record as it is written to the databases.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub namespace: String,

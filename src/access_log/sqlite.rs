@@ -1,4 +1,4 @@
-//! Rows in SQLite.
+//! The rows in SQLite.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::{Namespace, UnixMillis};
 pub(super) struct Sqlite {
     pub database: Arc<Database>,
     pub pool: SqlitePool,
-    /// Which all rows from here name.
+    /// The name of this instance, stored in each row.
     pub instance: String,
 }
 
@@ -22,12 +22,12 @@ const ADD: &str = "INSERT INTO cache_access_logs \
      (namespace, key_pattern, operation, hit, latency_ms, timestamp, request_id, trace_id, outcome, status, \
      error_code, tier, client, instance) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
-// The oldest rows are those with the lowest ids.
+// The oldest rows have the lowest ids. Rows with a future date come from a wrong clock and are deleted, too.
 const PRUNE: &str = "DELETE FROM cache_access_logs WHERE id IN (SELECT id FROM \
      (SELECT id, timestamp FROM cache_access_logs ORDER BY id LIMIT $2) \
      WHERE timestamp < $1 OR timestamp > (unixepoch() + 86400) * 1000)";
 
-// The innermost part walks the index (namespace, timestamp) backwards and stops at its limit.
+// The innermost query walks the index (namespace, timestamp) backwards and stops at its limit.
 const PAGE: &str = "SELECT id, timestamp, operation, key_pattern, hit, latency_ms, request_id, \
      trace_id, place, outcome, status, error_code, tier, client, instance FROM \
      (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
@@ -60,7 +60,7 @@ impl journal::Repository<Row> for Sqlite {
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error> {
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
         let delete = self.database.query(PRUNE).bind(before).bind(limit);
-        // Rows that are gone leave free pages behind, which go back to the file system.
+        // Deleted rows leave free pages, which are given back to the file system.
         let freed = async { Ok(delete.execute(&self.pool).await?.rows_affected() + give_back(&self.pool).await?) };
         self.database.run(freed).await
     }

@@ -1,9 +1,9 @@
-//! A flush under way leaves its record however it ends, also when it is given up.
+//! Makes sure that a flush leaves its audit record however it ends, even if it is cancelled.
 
 use super::record::{Change, Outcome, Record};
 use crate::journal::Journal;
 
-/// Leaves the record of a flush when dropped, as given up until [`FlushNote::ended`] says otherwise.
+/// Queues the record of a flush when dropped. The record says "abandoned" unless [`FlushNote::ended`] was called.
 pub struct FlushNote {
     journal: Journal<Record>,
     record: Option<Record>,
@@ -14,14 +14,14 @@ impl FlushNote {
         Self { journal, record: Some(record) }
     }
 
-    /// What became of the flush.
+    /// Sets the outcome of the flush.
     pub fn ended(&mut self, ended: Outcome) {
         if let Some(Record { change: Change::Flush { outcome, .. }, .. }) = &mut self.record {
             *outcome = ended;
         }
     }
 
-    /// Leaves nothing: another row tells of it.
+    /// Queues no record, because another row already records the flush.
     pub fn discard(mut self) {
         self.record = None;
     }

@@ -1,8 +1,8 @@
 //! The audit trail: who changed what, and when.
 //!
-//! A change of a policy writes its row in its own transaction (`namespaces` does, with what
-//! [`postgres`] and [`sqlite`] lend it), so that neither is there without the other. A flush is a call
-//! of the cache, which never waits for a database: its row goes through a journal.
+//! A change of a policy and its row are written in one transaction (by `namespaces`, with the functions `add` of
+//! [`postgres`] and [`sqlite`]), so that neither exists without the other. A flush must not wait for the database, so
+//! its row goes through a journal.
 
 mod flush;
 pub(crate) mod postgres;
@@ -28,44 +28,43 @@ use crate::model::{Namespace, Origin, Selection};
 /// The writer at the end of the queue.
 pub type Writer = journal::Writer<Record, Row>;
 
-/// Where flushes leave their records, and where all changes are found again. Cheap to clone.
+/// Takes the records of flushes, and reads all rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     journal: Journal<Record>,
     repository: Arc<dyn Repository>,
 }
 
-/// Some rows, the newest first: in the order in which the database took them.
+/// One page of rows, newest first, in the order in which the database received them.
 #[derive(Debug)]
 pub struct Page {
     pub rows: Vec<Row>,
-    /// Where to go on; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub next: Option<Cursor>,
 }
 
-/// Behind which row a listing goes on.
+/// The position of a listing: the last row seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     id: i64,
 }
 
 impl Cursor {
-    /// Tells this form from later ones.
+    /// Distinguishes this format from later ones.
     const FORM: &str = "audit1";
 
     pub fn encode(self) -> String {
         journal::encode(Self::FORM, &[self.id])
     }
 
-    /// The cursor in `text`; `None` when no listing gave it.
+    /// The cursor in `text`; `None` if it is invalid.
     pub fn decode(text: &str) -> Option<Self> {
         journal::decode(Self::FORM, text).map(|[id]| Self { id })
     }
 }
 
 impl Audit {
-    /// The handle, and the writer at the other end of its queue. `instance` is a name that no other
-    /// process has.
+    /// The handle, and the writer at the other end of its queue. `instance` is unique among all processes.
     pub fn new(config: &JournalConfig, instance: &str, database: Arc<Database>, metrics: &Metrics) -> (Self, Writer) {
         let meters = Meters {
             written: metrics.audit_written.clone(),
@@ -77,24 +76,24 @@ impl Audit {
         (Self { journal, repository }, writer)
     }
 
-    /// Takes note that a flush begins; the note leaves its record when it goes out of scope.
+    /// Call this when a flush begins. The returned note queues its record when it is dropped.
     pub fn flush(&self, namespace: &Namespace, selection: &Selection, origin: &Origin) -> FlushNote {
         let flush = Change::Flush { selection: selection.clone(), outcome: Outcome::Abandoned };
         FlushNote::new(self.journal.clone(), Record::new(namespace, origin, flush))
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.journal.refresh_gauge();
     }
 
-    /// What was changed of `namespace`, the newest first; also of one that is no more.
+    /// The changes of `namespace`, newest first. Also works for deleted namespaces.
     ///
     /// # Errors
     /// The database failed.
     pub async fn page(&self, namespace: &Namespace, cursor: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let before = cursor.map_or(i64::MAX, |cursor| cursor.id);
-        // One more tells whether there are more.
+        // One more than the page size, to know whether there are more rows.
         let mut found = self.repository.page(namespace, before, limit as i64 + 1).await?;
         let has_more = found.len() > limit;
         found.truncate(limit);
@@ -103,7 +102,7 @@ impl Audit {
     }
 }
 
-/// Rows in a database, which can be read as well.
+/// The rows in the database. The journal only writes; this also reads.
 #[async_trait]
 trait Repository: journal::Repository<Row> {
     /// Up to `limit` rows with ids below `before`, the highest first.

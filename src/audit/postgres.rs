@@ -1,4 +1,4 @@
-//! The statements for PostgreSQL; what is done with them is in `sql.rs`.
+//! The SQL for PostgreSQL; `sql.rs` uses it.
 
 use std::sync::Arc;
 

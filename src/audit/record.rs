@@ -1,9 +1,9 @@
-//! What a change leaves behind.
+//! The record of a change.
 
 use crate::clock::unix_millis;
 use crate::model::{Namespace, Origin, Policy, Selection, UnixMillis};
 
-/// One change: who, what, when.
+/// One change: who changed what, and when.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub namespace: Namespace,
@@ -22,7 +22,7 @@ pub enum Change {
         before: Policy,
         after: Policy,
     },
-    /// With all entries of the namespace.
+    /// The policy and all entries of the namespace were deleted.
     PolicyDeleted {
         before: Policy,
         deleted: u64,
@@ -33,22 +33,22 @@ pub enum Change {
     },
 }
 
-/// What became of a flush.
+/// How a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Complete {
         deleted: u64,
     },
-    /// It failed on the way.
+    /// It failed before it was complete.
     Partial {
         deleted: u64,
     },
-    /// It was given up, its time being over.
+    /// It was cancelled before its end was known.
     Abandoned,
 }
 
 impl Record {
-    /// A record of now.
+    /// A record with the current time.
     pub fn new(namespace: &Namespace, origin: &Origin, change: Change) -> Self {
         Self { namespace: namespace.clone(), at: unix_millis(), origin: origin.clone(), change }
     }

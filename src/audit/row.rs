@@ -1,4 +1,4 @@
-//! A record as the databases take and give it.
+//! A record in the form of a database row.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::record::{Change, Outcome, Record};
 use crate::database::Error;
 use crate::model::{Policy, Selection, UnixMillis};
 
-/// One row of `cache_audit`, but for its id.
+/// One row of `cache_audit`, without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub namespace: String,
@@ -19,9 +19,9 @@ pub struct Row {
     pub after: Option<Policy>,
     pub pattern: Option<String>,
     pub tag: Option<String>,
-    /// `None` where no entries are meant, or their number is unknown.
+    /// `None` if the change concerns no entries or their number is unknown.
     pub deleted_count: Option<u64>,
-    /// False for a flush that failed or was given up on the way.
+    /// False for a flush that failed or was cancelled.
     pub is_complete: bool,
 }
 
@@ -73,13 +73,13 @@ impl From<Record> for Row {
     }
 }
 
-/// A policy as it stands in a row, in JSON.
+/// The JSON form of a policy in a row.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     default_ttl: u64,
     max_size_mb: u64,
     eviction_policy: String,
-    /// Absent in rows from before there was such a field.
+    /// Missing in rows of earlier releases.
     #[serde(default)]
     stale_if_error: u64,
 }
@@ -103,10 +103,10 @@ fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     text.map(parse).transpose()
 }
 
-/// A policy, unless a later release wrote one that this release does not understand: the row is shown without it.
+/// Parses a policy. If a later release wrote one that this release does not understand, the row is shown without it.
 fn understood(text: Option<String>) -> Option<Policy> {
     policy_from_json(text).unwrap_or_else(|error| {
-        tracing::debug!(%error, "a policy of the audit trail is left out");
+        tracing::debug!(%error, "cannot understand a policy in the audit trail; showing the row without it");
         None
     })
 }
@@ -115,8 +115,8 @@ fn strange(reason: &dyn std::error::Error) -> Error {
     Error::Row { table: "cache_audit", reason: reason.to_string() }
 }
 
-/// A row as both databases give it: id, time (Unix ms), client, `forwarded_for`, request id, action,
-/// before, after, pattern, tag, `deleted_count`, complete.
+/// A row as both databases return it: id, time (Unix ms), client, `forwarded_for`, request id, action, before, after,
+/// pattern, tag, `deleted_count`, complete.
 pub(super) type Found = (
     i64,
     i64,
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(policy_from_json(policy_to_json(None)).unwrap(), None);
         let old = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#.to_owned();
         let without = Policy { stale_if_error: None, ..policy };
-        assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row from before");
+        assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row of an earlier release");
         for text in ["", "{}", r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"MRU"}"#] {
             assert!(policy_from_json(Some(text.to_owned())).is_err(), "{text}");
         }

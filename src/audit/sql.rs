@@ -1,8 +1,8 @@
-//! Rows in either database: one implementation, with the statements of each in `postgres.rs` and
-//! `sqlite.rs`. A macro, as the two libraries' types have no common form that carries a transaction.
+//! Rows in either database: one implementation for both, with the SQL of each in `postgres.rs` and `sqlite.rs`. It is
+//! a macro because sqlx has no common type for the transactions of both databases.
 
-/// Makes `$name` a repository over `$pool` and `add` its part for a transaction of others; `ADD`,
-/// `PRUNE` and `PAGE` are the caller's statements, `$advance` tells a batch that is new.
+/// Defines `$name`, a repository over `$pool`, and `add`, which adds a row within another transaction. The caller's
+/// file defines the statements `ADD`, `PRUNE` and `PAGE`; `$advance` returns whether a batch is new.
 macro_rules! repository {
     ($name:ident, $pool:ty, $connection:ty, $advance:path) => {
         pub(super) struct $name {
@@ -10,7 +10,7 @@ macro_rules! repository {
             pub pool: $pool,
         }
 
-        /// Adds a row within the transaction of the change that it tells of.
+        /// Adds a row within the transaction of the change that it records.
         pub async fn add(database: &Database, connection: &mut $connection, row: &Row) -> Result<(), Error> {
             let millis = i64::try_from(row.at.0).unwrap_or(i64::MAX);
             let deleted = row.deleted_count.map(|count| i64::try_from(count).unwrap_or(i64::MAX));

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
 use crate::store::{self, Room};
 
-/// The answer to an mget, each distinct key once, in the order of the request.
+/// The answer to an mget: each distinct key once, in the order of the request.
 #[derive(Debug)]
 pub struct MgetAnswer {
     pub results: Vec<(EntryKey, Fetched)>,
@@ -25,13 +25,13 @@ pub struct MgetAnswer {
 #[derive(Debug)]
 pub enum Fetched {
     Hit(Entry),
-    /// A copy past its time, as the key's shard failed.
+    /// A stale copy, because the key's shard failed.
     Stale(Entry),
     Miss,
     Failed(store::Error),
 }
 
-/// Deletions of one batch that are under way on a shard at a time.
+/// How many deletions of one batch run on a shard at the same time.
 const DELETIONS_AT_ONCE: usize = 8;
 
 /// The answer to an mdelete.
@@ -39,7 +39,7 @@ const DELETIONS_AT_ONCE: usize = 8;
 pub struct MdeleteAnswer {
     /// Distinct keys that had an entry.
     pub deleted: u64,
-    /// Distinct keys that had none.
+    /// Distinct keys that had no entry.
     pub absent: u64,
     pub failed: Vec<(EntryKey, store::Error)>,
 }
@@ -53,10 +53,10 @@ pub struct MsetAnswer {
 }
 
 impl Cache {
-    /// Reads many entries of one namespace, as long as `room` has any for their values.
+    /// Reads many entries of one namespace. `room` says whether there is memory for their values.
     ///
     /// # Errors
-    /// The batch is too large, or there is no room. A shard that fails fails its own keys only.
+    /// The batch is too large, or there is no memory for its values. A failing shard affects only its own keys.
     pub async fn mget(
         &self,
         namespace: &Namespace,
@@ -97,11 +97,11 @@ impl Cache {
         for (i, fetched) in self.fetch(keys, absent, room).await {
             results[i] = Some(fetched);
         }
-        // After a refusal there is no room for nothing either.
+        // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        let results = results.into_iter().map(|fetched| fetched.expect("what was not near was fetched"));
+        let results = results.into_iter().map(|fetched| fetched.expect("every key that L1 did not have was fetched"));
         Ok((results.collect(), is_near))
     }
 
@@ -141,8 +141,8 @@ impl Cache {
         }
     }
 
-    /// Stores many entries of one namespace. Everything is checked before anything is stored; of
-    /// entries with the same key the last wins.
+    /// Stores many entries of one namespace. All entries are checked before the first is stored. If a key occurs
+    /// twice, the last entry wins.
     ///
     /// # Errors
     /// The batch or one of its entries is refused; nothing was stored.
@@ -231,7 +231,7 @@ impl Cache {
         }
     }
 
-    /// Deletes the entries of distinct keys: on all shards at once, and on each a few at a time.
+    /// Deletes the entries of distinct keys: all shards at once, and a few keys at a time on each.
     async fn delete_many(&self, keys: &[EntryKey]) -> MdeleteAnswer {
         let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
         let mut by_shard: Vec<Vec<&EntryKey>> = vec![Vec::new(); self.store.shard_names().len()];
@@ -257,12 +257,12 @@ impl Cache {
         answer
     }
 
-    /// The most keys of a batch; repetitions count.
+    /// The maximum number of keys in a batch, repeated keys included.
     pub fn max_batch_keys(&self) -> usize {
         self.limits.batch_keys
     }
 
-    /// Whether a batch of this many keys is taken.
+    /// Checks the number of keys in a batch.
     ///
     /// # Errors
     /// [`Error::TooManyKeys`].
@@ -272,7 +272,7 @@ impl Cache {
     }
 }
 
-/// How a batch of changes is counted: a single entry that failed makes it a failure, as with reads.
+/// How a batch of changes is counted: as failed if a single entry failed, like a batch of reads.
 fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
     match failed {
         [] => Answer::Done,
@@ -281,7 +281,7 @@ fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
     }
 }
 
-/// What the client is told of a batch of changes, of which some were carried out or not.
+/// What the client is told about a batch of changes, some of which may have failed.
 fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Told<'_> {
     match failed.first() {
         None => Told::Done,
@@ -291,7 +291,7 @@ fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Told<'_> {
 }
 
 impl Fetched {
-    /// Of the value.
+    /// Bytes of the value.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Hit(entry) | Self::Stale(entry) => entry.value.len(),
@@ -304,7 +304,7 @@ impl Fetched {
     }
 }
 
-/// The keys without repetitions, in the order of their first mention.
+/// The distinct keys, in the order of their first occurrence.
 fn distinct(keys: Vec<EntryKey>) -> Vec<EntryKey> {
     let mut seen = std::collections::HashSet::with_capacity(keys.len());
     keys.into_iter().filter(|key| seen.insert(key.clone())).collect()

@@ -1,16 +1,16 @@
-//! Why a verb was not carried out. `http::error` gives each its status and code.
+//! Why an operation failed. `http::error` gives each error its status and code.
 
 use crate::database;
 use crate::model::Invalid;
 use crate::namespaces::Refusal;
 use crate::store;
 
-/// An error of the cache, whatever protocol asked.
+/// An error of the cache, the same for every protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// An element of a batch is wrong, in the list that the caller calls so.
+    /// An element of a batch is wrong; `list` is the name of the list in the request.
     #[error("{list}[{index}]: {error}")]
     Entry { list: &'static str, index: usize, error: Box<Error> },
     #[error("the key `stats` is reserved")]
@@ -19,37 +19,37 @@ pub enum Error {
     ValueTooLarge { size: usize, limit: usize },
     #[error("a batch has at most {limit} keys, and this one has more")]
     TooManyKeys { limit: usize },
-    /// Whoever asked has no room for the answer.
-    #[error("the answers under way leave no room for this one")]
+    /// The caller has no memory left for the answer.
+    #[error("other answers use all the memory for answers; try again")]
     NoRoom,
-    #[error("the cursor is none that a listing gave")]
+    #[error("pass the `cursor` of the previous page unchanged")]
     InvalidCursor,
-    /// A write to a namespace that does not exist and is not created.
-    #[error("the namespace does not exist and is not created by a write")]
+    /// A write to a namespace that does not exist, and `auto_create_namespaces` is off.
+    #[error("the namespace does not exist, and writes do not create namespaces (`auto_create_namespaces` is off)")]
     UnknownNamespace,
     #[error(
-        "the namespace's policy is not known: it could not be read from the database yet, or a later release wrote it"
+        "the namespace's policy is unknown: the database could not be read yet, or a later release wrote the policy"
     )]
     PoliciesUnknown,
-    #[error("there are {limit} namespaces already, which is the most allowed")]
+    #[error("there are already {limit} namespaces, which is the maximum (`max_namespaces`)")]
     TooManyNamespaces { limit: usize },
-    #[error("the namespace has no policy of its own")]
+    #[error("no namespace of this name is configured")]
     NamespaceNotFound,
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A flush that reached only part of the shards.
-    #[error("{deleted} entries were deleted, then: {error}")]
+    /// A flush that failed on some shards.
+    #[error("{deleted} entries were deleted before this error: {error}")]
     PartlyFlushed { deleted: u64, error: store::Error },
-    #[error("as many flushes are under way as may be")]
+    #[error("too many flushes are running")]
     TooManyFlushes,
-    #[error("a panic ended the flush")]
+    #[error("the flush ended with a panic")]
     Panicked,
     #[error(transparent)]
     Database(#[from] database::Error),
 }
 
 impl Error {
-    /// Whether the request was wrong, rather than something behind it broken.
+    /// Whether the request is at fault, not the service or a server behind it.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Store(error) => error.is_refusal(),

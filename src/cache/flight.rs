@@ -1,9 +1,9 @@
-//! Coalescing: concurrent misses of one key share one read of the store.
+//! Coalescing: concurrent misses of one key share one read of the store, called a flight.
 //!
-//! A flight is a shared future. Every request that waits for it also drives it, so a first request
-//! that is cancelled strands nobody. A request joins only a flight with its own fence: one that
-//! took off before a write was acknowledged here might land with the value from before it, and
-//! whoever asks after the acknowledgement must not get that.
+//! A flight is a shared future. Every request that waits for it also polls it, so the others still get their answer
+//! when the first request is cancelled. A request joins a flight only if the key's fence is the same as at the start
+//! of the flight. A flight that started before a write was acknowledged here may return the value from before the
+//! write, and a request that comes after the acknowledgement must not get that value.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::l1::{Fence, Stamp};
 use crate::model::{Entry, EntryKey, EntryKeyHasher};
 use crate::store::Error;
 
-/// What a flight brings.
+/// The result of a flight.
 pub type Landed = Result<Option<Entry>, Error>;
 
-/// The moment in the history of a key at which a flight took off.
+/// The state of a key's fence and shard epoch when its flight started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
     pub fence: Fence,
     pub stamp: Stamp,
 }
 
-/// Whether a request took off or joined.
+/// Whether a request started the flight or joined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Leader,
@@ -38,24 +38,24 @@ pub enum Role {
 
 type Open = Mutex<HashMap<EntryKey, Flight, EntryKeyHasher>>;
 
-/// The flights under way.
+/// The running flights.
 pub struct Flights {
     open: Arc<Open>,
     next_id: AtomicU64,
-    /// A flight this old is not joined any more: it may bring what was true when it took off, and
-    /// a process that was paused may find its answer waiting.
+    /// Older flights are not joined. The value may date from the start of the flight, and after a pause of the
+    /// process the answer may already be waiting.
     max_age: Duration,
 }
 
 struct Flight {
     departure: Departure,
-    /// Tells this flight from every other.
+    /// Unique among all flights.
     id: u64,
     took_off: Moment,
     landed: WeakShared<BoxFuture<'static, Landed>>,
 }
 
-/// Takes a flight off the list when it lands or when nobody waits for it any more.
+/// Removes a flight from the list when it ends or when no request waits for it any more.
 struct OffTheList {
     open: Arc<Open>,
     key: EntryKey,
@@ -72,12 +72,12 @@ impl Drop for OffTheList {
 }
 
 impl Flights {
-    /// No flights yet; none will be joined when it is older than `max_age`.
+    /// An empty list. Flights older than `max_age` are not joined.
     pub fn new(max_age: Duration) -> Self {
         Self { open: Arc::default(), next_id: AtomicU64::new(0), max_age }
     }
 
-    /// Joins the flight of `key` that left at `departure`, or starts one that does `load`.
+    /// Joins the flight of `key` with the same `departure`, or starts one that runs `load`.
     pub async fn join<F>(&self, key: &EntryKey, departure: Departure, load: impl FnOnce() -> F) -> (Landed, Role)
     where
         F: Future<Output = Landed> + Send + 'static,
@@ -109,14 +109,14 @@ impl Flights {
             load.await
         };
         let landed = landed.boxed().shared();
-        // The list never keeps a flight alive: without passengers it ends, and takes itself off.
+        // The list holds a weak reference: a flight that no request waits for is dropped and removes itself.
         let weak = landed.downgrade().expect("the flight has not been polled");
         open.insert(key.clone(), Flight { departure, id, took_off: now, landed: weak });
         (landed, Role::Leader)
     }
 
-    /// Lets nobody join the flight of `key` any more: what it brings may be older than what the shard has
-    /// answered since. Those who have boarded began before that.
+    /// No later request joins the current flight of `key`, because its result may be older than an answer that the
+    /// shard has given since. Requests that already wait for it began before that answer.
     pub fn close(&self, key: &EntryKey) {
         self.open.lock().remove(key);
     }
@@ -190,8 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn regression_nobody_joins_a_flight_behind_a_later_answer() {
-        // A batch read was answered meanwhile and could not be kept in L1: a read after it that joined
-        // would go back to what the flight read before it.
+        // During the flight a batch read was answered, but its value could not be kept in L1. A later read that
+        // joined the flight would have got an older value than the batch read.
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
         let (early, _) = flights.board(&key(), departure(&l1), first);

@@ -13,18 +13,19 @@ use crate::store::FlushProgress;
 /// How a flush was answered.
 #[derive(Debug)]
 pub enum Flushed {
-    /// It is done, and deleted so many entries.
+    /// It is finished; this many entries were deleted.
     Done(u64),
-    /// It goes on as this job.
+    /// It continues as this job.
     Job(Box<Job>),
 }
 
 impl Cache {
-    /// Deletes what `flush` selects and was written before. What is not done when `patience` ends goes on as a
-    /// job, and is not given up when the caller is gone. `failure` is what the protocol says of an error.
+    /// Deletes the selected entries that were written before this call. A flush that is not finished when `patience`
+    /// ends continues as a job, even if the caller is gone. `failure` turns an error into the protocol's status and
+    /// code.
     ///
     /// # Errors
-    /// A shard failed; what could be deleted elsewhere was. Or too many flushes are under way, and nothing was
+    /// A shard failed; entries on other shards were deleted. Or too many flushes are running, and nothing was
     /// deleted.
     pub async fn flush(
         self: &Arc<Self>,
@@ -49,7 +50,7 @@ impl Cache {
         }
     }
 
-    /// Deletes the entries of a namespace and then its policy, like a flush.
+    /// Deletes the entries of a namespace and then its policy; like a flush, it may become a job.
     ///
     /// # Errors
     /// The namespace has no policy, or the store or the database failed.
@@ -66,7 +67,7 @@ impl Cache {
         self.flush(flush, patience, failure).await
     }
 
-    /// Flushes without a row in the audit trail, for callers that see to it.
+    /// Flushes without a row in the audit trail; the caller writes that row.
     pub(super) async fn flush_selected(
         &self,
         namespace: &Namespace,
@@ -93,14 +94,14 @@ impl Cache {
         };
         let result = self.store.flush(namespace, selection, &on_deleted, progress).await;
         if let (Err(_), Some(near)) = (&result, &self.near) {
-            // A step may have been carried out without telling which keys it took.
+            // A step may have deleted keys without reporting which.
             near.void_namespace(namespace.as_str());
         }
         Ok(result?)
     }
 }
 
-/// What the access log says of an operation on part of a namespace.
+/// The subject, for the access log, of an operation on part of a namespace.
 pub(super) fn subject(namespace: &Namespace, selection: &Selection) -> Subject {
     let selected = match selection {
         Selection::All => "*".to_owned(),

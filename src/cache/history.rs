@@ -1,27 +1,27 @@
-//! What happened to a namespace: its audit trail and its access log, page by page. The only calls of
-//! the cache that read a database; nothing else waits for them.
+//! The history of a namespace, page by page: its audit trail and its access log. These are the only cache calls that
+//! read the database; nothing else waits for them.
 
 use super::{Cache, Error};
 use crate::access_log;
 use crate::audit;
 use crate::model::{Namespace, Operation, UnixMillis};
 
-/// Which lines of the access log are asked for.
+/// Selects rows of the access log.
 #[derive(Debug)]
 pub struct LogQuery {
-    /// Nothing older.
+    /// Only rows from this time on.
     pub since: Option<UnixMillis>,
     pub operation: Option<Operation>,
-    /// As an earlier page gave it.
+    /// The `cursor` of the previous page.
     pub cursor: Option<String>,
     pub limit: usize,
 }
 
 impl Cache {
-    /// Who changed what of a namespace, the newest first; also of one that is no more.
+    /// The audit trail of a namespace, newest first. Also works for deleted namespaces.
     ///
     /// # Errors
-    /// The cursor is none of ours, or the database failed.
+    /// The cursor is invalid, or the database failed.
     pub async fn audit(
         &self,
         namespace: &Namespace,
@@ -32,10 +32,10 @@ impl Cache {
         Ok(self.audit.page(namespace, cursor.map(decode).transpose()?, limit).await?)
     }
 
-    /// The operations on a namespace that the access log has, the newest first.
+    /// The rows of the access log of a namespace, newest first.
     ///
     /// # Errors
-    /// The cursor is none of ours, or the database failed.
+    /// The cursor is invalid, or the database failed.
     pub async fn logs(&self, namespace: &Namespace, query: &LogQuery) -> Result<access_log::Page, Error> {
         let decode = |text: &String| access_log::Cursor::decode(text).ok_or(Error::InvalidCursor);
         let cursor = query.cursor.as_ref().map(decode).transpose()?;

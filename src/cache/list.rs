@@ -9,39 +9,39 @@ use crate::clock::Moment;
 use crate::model::{Answer, Namespace, Operation, Selection};
 use crate::store::{Cursor, Page};
 
-/// A page asked for.
+/// A request for one page.
 #[derive(Debug)]
 pub struct Listing {
     pub selection: Selection,
-    /// As an earlier page gave it.
+    /// The `cursor` of the previous page.
     pub cursor: Option<String>,
     pub limit: usize,
 }
 
-/// What a walk over the keys had counted when it ended.
+/// The result of counting keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub count: u64,
-    /// Whether it came to the last key in its time; there are at least `count` otherwise.
+    /// Whether all keys were counted in time; if not, there are at least `count`.
     pub is_complete: bool,
 }
 
-/// Keys of a page that is only counted.
+/// Keys on a page that is only counted.
 const COUNTED_PAGE: usize = 1000;
 
 impl Cache {
-    /// One page of the keys that are selected. Where some shards do not answer, it has what the others know, and says
-    /// so.
+    /// One page of the selected keys. If some shards do not answer, the page has the keys of the others and lists the
+    /// failures.
     ///
     /// # Errors
-    /// The cursor is none of ours, or no shard answers.
+    /// The cursor is invalid, or no shard answers.
     pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
         let started = Moment::now();
         let result = self.page(namespace, listing).await;
         let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
         let subject = || subject(namespace, &listing.selection);
         match &result {
-            // As with batches: one shard that failed makes it a failure.
+            // As with batches, one failed shard counts as a failure.
             Ok(Page { failed, .. }) if !failed.is_empty() => {
                 self.observe_as(&begun, Answer::Failed, Told::InPart(&failed[0]), subject);
             }
@@ -50,7 +50,8 @@ impl Cache {
         result
     }
 
-    /// How many live keys are selected: what a flush would delete now. Holds one page of them at a time.
+    /// How many live keys are selected, that is, how many a flush would delete now. Holds one page of keys in memory
+    /// at a time.
     ///
     /// # Errors
     /// A shard failed.
@@ -58,7 +59,7 @@ impl Cache {
         Ok(self.counted(namespace, selection, None).await?.count)
     }
 
-    /// The same as far as it comes until `end`.
+    /// Like [`Cache::count`], but stops at `end`.
     ///
     /// # Errors
     /// A shard failed.
@@ -93,7 +94,7 @@ impl Cache {
         let mut cursor = None;
         loop {
             let mut page = self.store.list(namespace, selection, cursor, COUNTED_PAGE).await?;
-            // What a flush would delete is known only where every shard tells.
+            // The count is only meaningful if every shard answers.
             if let Some(error) = page.failed.pop() {
                 return Err(error.into());
             }

@@ -1,7 +1,8 @@
-//! What the verbs mean: the one door for every protocol.
+//! The cache operations (get, set, delete, mget, flush, ...). Every protocol calls them here.
 //!
-//! A read goes L1, then flight (coalescing), then store; a write goes to the store and voids what
-//! L1 has. Nothing here knows HTTP, SQL or Redis (`tests/tidy.rs` keeps it so).
+//! A read asks L1, then joins a read of the same key that is already running (a flight), then asks the store. A write
+//! goes to the store and voids the copy in L1. This module does not depend on HTTP, SQL or Redis (`tests/tidy.rs`
+//! checks this).
 
 mod batch;
 mod error;
@@ -38,13 +39,13 @@ use crate::namespaces::{Registry, Repository};
 use crate::stats::ReadCounters;
 use crate::store::{ShardHealth, ShardIndex, SharedStore};
 
-/// The one key that cannot be written: its path is that of the stats.
+/// The only key that cannot be written: its path belongs to the namespace's stats.
 pub const RESERVED_KEY: &str = "stats";
 
 /// The cache, shared by every request of the process.
 pub struct Cache {
     pub(crate) store: SharedStore,
-    /// L1 and what keeps it true; absent in front of a store that is as near itself.
+    /// L1 and what keeps it consistent; `None` with the embedded store, which is in this process anyway.
     pub(crate) near: Option<Near>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) policies: Arc<dyn Repository>,
@@ -54,17 +55,17 @@ pub struct Cache {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
-    /// What the access log says of an answer.
+    /// Maps an answer to its status and error code for the access log.
     pub(crate) in_words: InWords,
 }
 
 impl Cache {
-    /// Writes what is only counted in memory, before the process ends.
+    /// Writes the counts of reads that are only in memory to the store.
     pub async fn settle(&self) {
         self.counters.flush().await;
     }
 
-    /// Whether entries live in other processes.
+    /// Whether the entries are stored in other processes (Redis).
     pub fn is_remote(&self) -> bool {
         self.store.is_remote()
     }
@@ -73,12 +74,12 @@ impl Cache {
         &self.store.shard_names()[usize::from(shard)]
     }
 
-    /// Every shard's name.
+    /// The names of all shards.
     pub fn shard_names(&self) -> &[String] {
         self.store.shard_names()
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.store.refresh_gauges();
         self.access_log.refresh_gauges();
@@ -89,7 +90,7 @@ impl Cache {
         }
     }
 
-    /// How each shard is doing, asked now.
+    /// Asks each shard for its health now.
     pub async fn health(&self) -> Vec<ShardHealth> {
         self.store.health().await
     }

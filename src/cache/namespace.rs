@@ -1,4 +1,4 @@
-//! What concerns a namespace as a whole: its numbers and its policy.
+//! Operations on a whole namespace: its numbers and its policy.
 
 use super::observe::Begun;
 use super::{Cache, Error};
@@ -12,16 +12,16 @@ use crate::store::{KnownTotals, Totals};
 /// The numbers of a namespace.
 pub type Stats = Totals;
 
-/// A policy as it is stored now.
+/// The policy that is stored now.
 #[derive(Debug)]
 pub struct StoredPolicy {
     pub record: Record,
-    /// Whether the namespace had none before.
+    /// Whether the namespace had no policy before.
     pub created: bool,
 }
 
 impl Cache {
-    /// The numbers of a namespace, this instance's latest reads included.
+    /// The numbers of a namespace, including the latest reads of this instance.
     ///
     /// # Errors
     /// A shard failed.
@@ -39,7 +39,8 @@ impl Cache {
         Ok(self.store.totals(namespace).await?)
     }
 
-    /// The numbers of the shards that answer, for pages and lists that show what is known: neither counted nor logged.
+    /// The sum over the shards that answer, for pages and lists that accept partial numbers. Not counted and not
+    /// logged as an operation.
     ///
     /// # Errors
     /// No shard answers.
@@ -57,7 +58,7 @@ impl Cache {
     }
 
     /// # Errors
-    /// It is not configured, or the database could not be read yet.
+    /// The namespace is not configured, or the database could not be read yet.
     pub fn namespace(&self, namespace: &Namespace) -> Result<Record, Error> {
         let absent = || match self.registry.is_policy_unknown(namespace) {
             true => Error::PoliciesUnknown,
@@ -66,21 +67,21 @@ impl Cache {
         self.registry.get(namespace).ok_or_else(absent)
     }
 
-    /// Whether the policies were read from the database since the start.
+    /// Whether the policies were read from the database since the process started.
     pub fn are_policies_loaded(&self) -> bool {
         self.registry.is_loaded()
     }
 
-    /// The policy of namespaces nobody configured.
+    /// The policy of namespaces that have no policy yet.
     pub fn default_policy(&self) -> Policy {
         self.registry.default_policy()
     }
 
-    /// Creates or replaces a policy; in force here at once, elsewhere within a refresh.
+    /// Creates or replaces a policy. It applies here at once, and on other instances after their next refresh.
     ///
     /// # Errors
-    /// There are too many namespaces, or the database failed: nothing changed, unless the error says that
-    /// this is unknown.
+    /// There are too many namespaces, or the database failed. Nothing changed, unless the error says that the outcome
+    /// is unknown.
     pub async fn put_namespace(
         &self,
         namespace: &Namespace,
@@ -90,7 +91,7 @@ impl Cache {
         let _turn = self.registry.turn().await;
         self.registry.admit(namespace)?;
         let now = unix_millis();
-        // One that a write here created may not have reached the database yet.
+        // A namespace that was created by a write here may not be in the database yet.
         let unsaved = self.registry.unsaved(namespace);
         let created_at = unsaved.as_ref().map_or(now, |record| record.created_at);
         let record = Record { namespace: namespace.clone(), policy, created_at, updated_at: now };
@@ -101,11 +102,12 @@ impl Cache {
         Ok(StoredPolicy { record, created })
     }
 
-    /// Changes the fields of a policy that `change` names; in force here at once, elsewhere within a refresh.
+    /// Changes the fields of a policy that `change` names. The new policy applies here at once, and on other
+    /// instances after their next refresh.
     ///
     /// # Errors
-    /// The namespace has no policy, or the database failed: nothing changed, unless the error says that this is
-    /// unknown.
+    /// The namespace has no policy, or the database failed. Nothing changed, unless the error says that the outcome
+    /// is unknown.
     pub async fn patch_namespace(
         &self,
         namespace: &Namespace,
@@ -116,7 +118,7 @@ impl Cache {
             return self.namespace(namespace);
         }
         let _turn = self.registry.turn().await;
-        // One that a write here created may not have reached the database yet.
+        // A namespace that was created by a write here may not be in the database yet.
         if let Some(record) = self.registry.unsaved(namespace) {
             self.policies.add_missing(vec![record.clone()]).await?;
             self.registry.saved(&[record]);
@@ -128,18 +130,18 @@ impl Cache {
         Ok(record)
     }
 
-    /// Whether the policy of a namespace can be removed: nothing is deleted for a policy that then cannot be.
+    /// Checks that a policy can be removed (the database answers), before the entries are deleted.
     ///
     /// # Errors
-    /// It is not configured, or the database failed.
+    /// The namespace is not configured, or the database failed.
     pub(super) async fn check_removable(&self, namespace: &Namespace) -> Result<(), Error> {
         self.namespace(namespace)?;
         self.policies.revision().await?;
         Ok(())
     }
 
-    /// Removes the policy of a namespace from which `deleted` entries went. It is the last step of deleting a
-    /// namespace: if one fails, asking again finishes the work.
+    /// Removes the policy of a namespace after `deleted` entries were deleted. This is the last step of deleting a
+    /// namespace: after a failure the client can repeat the request to finish.
     ///
     /// # Errors
     /// The store or the database failed.
@@ -156,7 +158,7 @@ impl Cache {
         if self.policies.remove(namespace, deleted, &Asked { origin, unsaved }).await? {
             self.metrics.audit_written.increment(1);
         } else {
-            // Somebody else has removed it meanwhile.
+            // Another request has removed it in the meantime.
             self.audit.flush(namespace, &Selection::All, origin).ended(Outcome::Complete { deleted });
         }
         self.registry.remove(namespace);

@@ -1,4 +1,4 @@
-//! L1 together with what keeps it true and what shares its misses.
+//! L1, together with its coherence and with the flights that share its misses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::model::{Entry, EntryKey, KeyRef};
 use crate::namespaces::Registry;
 use crate::store::SharedStore;
 
-/// The near side of a remote store.
+/// The part of a remote store's cache that lives in this process.
 pub struct Near {
     l1: Arc<L1>,
     coherence: Arc<Coherence>,
     flights: Flights,
-    /// Asked when a copy is made, or has to stand in.
+    /// Gives the policy when a copy is made or may be served stale.
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 }
 
-/// An entry that stands in for the answer of its shard.
+/// A stale entry that is served because its shard does not answer.
 #[derive(Debug)]
 pub struct Stale {
     pub entry: Entry,
-    /// Since the last moment at which it could have been served as fresh.
+    /// Time since it could last be served as fresh.
     pub overdue: Duration,
 }
 
@@ -37,9 +37,9 @@ impl Near {
         Self { l1, coherence, flights, registry, metrics }
     }
 
-    /// Has `serve` look at the copy of `key`, if there is one that may be served at `now`; else why not.
+    /// Calls `serve` with the copy of `key` if it may be served at `now`; otherwise returns the reason.
     ///
-    /// L1 holds a lock meanwhile, see [`L1::with`]. Counts nothing.
+    /// L1 holds a lock during the call, see [`L1::with`]. Counts nothing.
     pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, serve: impl FnOnce(CopyRef<'_>) -> R) -> Result<R, Skipped> {
         if !self.l1.is_on() {
             return Err(Skipped::Off);
@@ -52,7 +52,7 @@ impl Near {
         self.l1.with(key, now, look).unwrap_or(Err(Skipped::Miss))
     }
 
-    /// The copy of `key`, if there is one that may be served at `now`; else why not.
+    /// The copy of `key` if it may be served at `now`; otherwise the reason.
     pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
         let served = self.with(key.borrowed(), now, Copy::of);
         match served {
@@ -64,8 +64,9 @@ impl Near {
         served.map(|copy| entry(copy, now))
     }
 
-    /// A copy of `key` past its bound or past its expiry, if the namespace's policy lets it stand in while
-    /// the shard does not answer. Never one that an invalidation voided, or a write here: that one is gone.
+    /// A stale copy of `key` (expired or unproven), if the namespace's policy allows it to be served while the shard
+    /// does not answer. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
+    /// it is never served.
     pub fn stand_in(&self, key: &EntryKey) -> Option<Stale> {
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
         let copy = self.l1.get_stale(key)?;
@@ -81,14 +82,15 @@ impl Near {
         Some(Stale { entry: entry(copy, now), overdue })
     }
 
-    /// The moment before a read of the store, which [`Near::learn`] wants to know.
+    /// Call this before a read of the store and pass the result to [`Near::learn`].
     pub fn departure(&self, key: &EntryKey, store: &SharedStore) -> Departure {
-        // The stamp first: an epoch that ends between the two moves on and makes it void.
+        // Take the stamp first: if the epoch changes before the fence is taken, the copy has the old epoch and is
+        // void.
         let stamp = self.coherence.stamp(store.shard_of(key));
         Departure { fence: self.l1.fence(key), stamp }
     }
 
-    /// Reads `key` from the store, together with whoever else wants it now, and keeps a copy.
+    /// Reads `key` from the store, shared with other requests for it, and keeps a copy.
     pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (Landed, Role) {
         let departure = self.departure(key, store);
         let load = || {
@@ -111,14 +113,14 @@ impl Near {
         (landed, role)
     }
 
-    /// Notes what the store answered to a question that was asked at `asked_at` and is no flight: from
-    /// now on nobody is answered with what is older.
+    /// Keeps the store's answer to a read outside of a flight, which was sent at `asked_at`. From now on no read may
+    /// return an older value.
     pub fn learn(&self, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
         learn(&self.l1, &self.registry, key, found, asked_at, departure);
         self.flights.close(key);
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.coherence.refresh_gauges();
     }
@@ -127,14 +129,14 @@ impl Near {
         self.l1.void(key);
     }
 
-    /// Voids a whole namespace, where it is not known which keys changed.
+    /// Voids a whole namespace, for when it is not known which keys changed.
     pub fn void_namespace(&self, namespace: &str) {
         let prefix = format!("{namespace}:");
         self.l1.void_where(|text| text.starts_with(&prefix));
     }
 }
 
-/// Keeps a copy of what was found; where nothing was, there is none to keep.
+/// Keeps a copy of the entry, or voids the key if there was no entry.
 fn learn(
     l1: &L1,
     registry: &Registry,
@@ -148,9 +150,9 @@ fn learn(
         value: entry.value.clone(),
         version: entry.version,
         created_at: entry.created_at,
-        // Counted from before the question, so that a copy never outlives its entry.
+        // Counted from before the read was sent, so that a copy never outlives its entry.
         expires_at: entry.expires_in.map(|left| asked_at + left),
-        // What never expires is kept without a reason.
+        // An entry that never expires needs no extra time.
         stale_seconds: match entry.expires_in {
             Some(_) => registry.policy(key.namespace()).stale_if_error_seconds().try_into().unwrap_or(u32::MAX),
             None => 0,

@@ -1,4 +1,4 @@
-//! The one place where an operation is counted, timed and logged, on its way out.
+//! The only place where an operation is counted, timed and logged, after it ended.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
 use crate::store::{self, Reads};
 use crate::trace;
 
-/// An operation that was begun.
+/// An operation that has started.
 pub(super) struct Begun<'a> {
     pub namespace: &'a str,
     pub operation: Operation,
     pub at: Moment,
 }
 
-/// What an operation is answered, for the protocol to say in its own words.
+/// The answer to an operation, independent of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub enum Told<'e> {
     Done,
-    /// The entry was not there before.
+    /// The entry did not exist before.
     Created,
-    /// The entry is not there.
+    /// The entry does not exist.
     Absent,
-    /// Done in part: this kept the rest from being done.
+    /// Partly done; this error prevented the rest.
     InPart(&'e store::Error),
-    /// Nothing of a batch was done, for this.
+    /// Nothing of a batch was done, because of this error.
     Nothing(&'e store::Error),
     Failed(&'e Error),
 }
 
-/// The status and the error code of an answer, in the words of the protocol that the access log speaks.
+/// Returns the status and error code of an answer, as the access log shows them.
 pub type InWords = fn(Told<'_>) -> (u16, Option<&'static str>);
 
 /// How a read of one entry ended.
@@ -62,17 +62,17 @@ impl<'e> ReadEnd<'e> {
 struct Ended<'e> {
     answer: Answer,
     told: Told<'e>,
-    /// For reads that were answered: whether everything asked for was found.
+    /// For answered reads: whether all requested keys were found.
     hit: Option<bool>,
     is_stale: bool,
-    /// Where it was answered.
+    /// The tier that answered.
     tier: Option<Tier>,
-    /// The reads that it was.
+    /// How many reads it counts as.
     reads: Reads,
 }
 
 impl Cache {
-    /// A read of one entry.
+    /// Records a read of one entry.
     pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
         let (answer, told, tier, is_stale) = match *end {
             ReadEnd::Hit(tier) => (Answer::Hit, Told::Done, Some(tier), false),
@@ -93,7 +93,7 @@ impl Cache {
         self.note(&begun, &Ended { answer, told, hit, is_stale, tier, reads }, || Subject::Entry(key.to_key()));
     }
 
-    /// A batch of reads: counts those that were answered. `is_near`: L1 had all of them.
+    /// Records a batch of reads. Only answered reads are counted. `is_near`: L1 had all of them.
     pub(super) fn observe_reads(
         &self,
         namespace: &Namespace,
@@ -117,7 +117,7 @@ impl Cache {
         let ended = Ended {
             answer,
             told: failure.map_or(Told::Done, Told::InPart),
-            // What nobody answered is no miss.
+            // A read that was not answered is not a miss.
             hit: failure.is_none().then_some(all),
             is_stale: fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_))),
             tier: Some(if is_near && !keys.is_empty() { Tier::L1 } else { self.tier() }),
@@ -129,12 +129,12 @@ impl Cache {
         reads
     }
 
-    /// Anything that is no read.
+    /// Records any operation that is not a read.
     pub(super) fn observe<T>(&self, begun: &Begun<'_>, result: &Result<T, Error>, subject: impl FnOnce() -> Subject) {
         self.observe_told(begun, result, |_| Told::Done, subject);
     }
 
-    /// Anything that is no read, and whose result says what is answered.
+    /// Records an operation that is not a read; `told` gives the answer from the result.
     pub(super) fn observe_told<T>(
         &self,
         begun: &Begun<'_>,
@@ -150,7 +150,7 @@ impl Cache {
         self.note(begun, &Ended { tier, ..Ended::of(answer, told) }, subject);
     }
 
-    /// Anything that is no read, and whose result does not say alone how it went.
+    /// Records an operation that is not a read and whose outcome the caller determines.
     pub(super) fn observe_as(
         &self,
         begun: &Begun<'_>,
@@ -161,12 +161,12 @@ impl Cache {
         self.note(begun, &Ended { tier: Some(self.tier()), ..Ended::of(answer, told) }, subject);
     }
 
-    /// Where what is not in L1 is.
+    /// The tier behind L1.
     pub(super) fn tier(&self) -> Tier {
         if self.store.is_remote() { Tier::Shard } else { Tier::Embedded }
     }
 
-    /// Where this happened.
+    /// The tier in which this error happened.
     fn tier_of(&self, error: &Error) -> Option<Tier> {
         matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
     }
@@ -202,7 +202,7 @@ impl Cache {
 }
 
 impl<'e> Ended<'e> {
-    /// Of what is no read.
+    /// The end of an operation that is not a read.
     fn of(answer: Answer, told: Told<'e>) -> Self {
         Self { answer, told, hit: None, is_stale: false, tier: None, reads: Reads::default() }
     }

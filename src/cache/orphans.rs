@@ -1,10 +1,10 @@
-//! Finds namespaces that are in the store and in no policy.
+//! Finds and removes orphans: namespaces that have entries in the store but no policy.
 //!
-//! While a namespace is deleted another instance, which has not heard of it yet, may write to it once more. Nobody
-//! would sweep what it wrote, so entries without a TTL would stay for ever. A namespace that the registry does not
-//! know, and that nobody has read or written, for as long as [`GRACE_REFRESHES`] take is therefore flushed and forgotten. That takes a
-//! database that all instances share and that was read just now: with a file of its own an instance does not know the
-//! namespaces of the others.
+//! While a namespace is being deleted, another instance that does not know it yet may write to the namespace once
+//! more. Namespaces without a policy are never swept, so entries without a TTL would stay for ever. Therefore a
+//! namespace is flushed and forgotten if for the length of [`GRACE_REFRESHES`] the registry does not know it and
+//! nobody reads or writes it. This requires a database that all instances share and that was read recently: with its
+//! own SQLite file an instance does not know the namespaces of the others.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::clock::Moment;
 use crate::model::{Namespace, Selection};
 use crate::store::{FlushProgress, Totals};
 
-/// For how many refreshes of the policies a namespace has to be unknown and quiet: by then every instance has heard of
-/// those that exist.
+/// For how many refreshes of the policies a namespace must be unknown and unused. By then every instance knows all
+/// namespaces that exist.
 const GRACE_REFRESHES: u32 = 60;
 
-/// How recently the database must have confirmed the registry.
+/// How recently the registry must have been compared with the database.
 const CONFIRMED: Duration = Duration::from_secs(10);
 
-/// Namespaces that are watched at once.
+/// The maximum number of namespaces to watch at the same time.
 const MOST_WATCHED: usize = 1_000;
 
-/// Namespaces in no policy: since when each has looked as it does.
+/// The namespaces without a policy: their totals, and since when these totals have not changed.
 #[derive(Default)]
 pub struct Orphans(HashMap<Namespace, (Moment, Totals)>);
 
 impl Orphans {
-    /// Takes what a namespace holds at `now`; tells whether that has been so for as long as `grace`.
+    /// Records the totals of a namespace at `now`. Returns whether they have not changed for `grace`.
     fn is_quiet(&mut self, namespace: &Namespace, totals: Totals, now: Moment, grace: Duration) -> bool {
         if self.0.len() >= MOST_WATCHED && !self.0.contains_key(namespace) {
             return false;
@@ -41,12 +41,12 @@ impl Orphans {
         now.since(*since) >= grace
     }
 
-    /// For how long a namespace has to be unknown and quiet.
+    /// For how long a namespace must be unknown and unused.
     pub fn grace(cache: &Cache) -> Duration {
         (cache.registry.refresh() * GRACE_REFRESHES).max(CONFIRMED)
     }
 
-    /// Looks once, and removes what was quiet for long enough.
+    /// Checks once, and removes the namespaces that were unused for long enough.
     pub async fn look(&mut self, cache: &Cache) {
         let grace = Self::grace(cache);
         if !cache.registry.was_confirmed_within(CONFIRMED) {
@@ -56,7 +56,7 @@ impl Orphans {
         let stored = match cache.store.stored_namespaces().await {
             Ok(stored) => stored,
             Err(error) => {
-                tracing::debug!(%error, "namespaces without a policy not looked for");
+                tracing::debug!(%error, "cannot look for namespaces without a policy");
                 return;
             }
         };
@@ -70,9 +70,11 @@ impl Orphans {
                 match cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await {
                     Ok(deleted) => {
                         let forgotten = cache.store.forget(&namespace).await;
-                        tracing::info!(%namespace, deleted, done = forgotten.is_ok(), "a namespace without a policy is removed");
+                        tracing::info!(%namespace, deleted, done = forgotten.is_ok(), "removed a namespace without a policy");
                     }
-                    Err(error) => tracing::debug!(%error, %namespace, "not removed yet"),
+                    Err(error) => {
+                        tracing::debug!(%error, %namespace, "cannot remove a namespace without a policy yet");
+                    }
                 }
             }
         }

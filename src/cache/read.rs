@@ -12,12 +12,12 @@ use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
 use crate::store::{self, ShardIndex};
 
-/// How recent an answer has to be.
+/// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// Within the staleness bound.
+    /// At most `max_staleness` old; L1 may answer.
     Bounded,
-    /// From the owning shard itself.
+    /// Ask the owning shard; L1 must not answer.
     Shard,
 }
 
@@ -29,22 +29,22 @@ pub struct Lookup {
     pub trail: Trail,
 }
 
-/// Which tier answered, and why not a nearer one.
+/// Which tier answered, and why L1 did not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trail {
     Embedded,
     L1,
-    /// L1, with a copy past its time, as the shard failed so.
+    /// L1 with a stale copy, because the shard failed with `error`.
     Stale {
         shard: ShardIndex,
         error: store::Error,
-        /// Since the last moment at which the copy could have been served as fresh.
+        /// Time since the copy could last be served as fresh.
         overdue: Duration,
     },
     Shard {
         shard: ShardIndex,
         skipped: Skipped,
-        /// Another request's read answered this one too.
+        /// The read was shared with another request.
         collapsed: bool,
     },
 }
@@ -54,23 +54,23 @@ pub enum Trail {
 pub enum Skipped {
     /// It had no copy.
     Miss,
-    /// The request asked for the shard.
+    /// The request demanded an answer from the shard.
     Request,
-    /// Its copy was from before a loss of messages.
+    /// The copy was made before invalidation messages were lost.
     Void,
-    /// It was not known recently enough that its copy was still true.
+    /// There was no recent enough proof that the copy is still current.
     Unproven,
     /// There is no L1.
     Off,
 }
 
-/// What may be answered in place of this failure.
+/// A stale copy that may be served instead of this error.
 pub(super) fn stand_in(near: &Near, key: &EntryKey, error: &store::Error) -> Option<Stale> {
     if error.is_unanswered() { near.stand_in(key) } else { None }
 }
 
 impl Cache {
-    /// Reads an entry; `operation` says whether as GET or HEAD.
+    /// Reads an entry; `operation` is GET or HEAD.
     ///
     /// # Errors
     /// The owning shard failed.
@@ -81,11 +81,11 @@ impl Cache {
         result
     }
 
-    /// Has `show` look at an entry, or at its absence, if that takes no waiting: in L1, or in a store in this
-    /// process. `None` is no answer and says nothing about the entry: [`Cache::get`] is to be asked. That is
-    /// also so for large values, which nobody should copy under L1's lock.
+    /// Calls `show` with the entry (or with `None` for a miss) if it can be answered without waiting: from L1, or
+    /// from a store in this process. A result of `None` says nothing about the entry: call [`Cache::get`]. Large
+    /// values also give `None`, because they should not be copied under L1's lock.
     ///
-    /// `started`: read from the clock after the request had come, as the answer is what was true then.
+    /// `started` must be read from the clock after the request arrived: the answer is what was true at that moment.
     pub fn get_at_hand<R>(
         &self,
         key: KeyRef<'_>,
@@ -115,7 +115,7 @@ impl Cache {
         Some(shown)
     }
 
-    /// Reads an entry with all that is known about it, from where it lives.
+    /// Reads an entry with all its metadata from the owning shard.
     ///
     /// # Errors
     /// The owning shard failed.

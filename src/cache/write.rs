@@ -8,8 +8,8 @@ use crate::clock::Moment;
 use crate::model::{EntryKey, Operation, Quota, Write};
 use crate::store::{Outcome, Stored};
 
-/// Voids a key's copy when the write is over, however it ended: done, failed with an unknown
-/// outcome, or given up because the client went away.
+/// Voids the L1 copy of a key when the write is over, however it ended: done, failed with an unknown outcome, or
+/// cancelled because the client disconnected.
 pub(super) struct VoidWhenOver<'c> {
     near: Option<&'c Near>,
     key: &'c EntryKey,
@@ -24,7 +24,7 @@ impl Drop for VoidWhenOver<'_> {
 }
 
 impl Cache {
-    /// Stores an entry. A write without a TTL takes the namespace's.
+    /// Stores an entry. Without a TTL the namespace's default applies.
     ///
     /// # Errors
     /// The write is refused, or the owning shard failed.
@@ -48,7 +48,7 @@ impl Cache {
         Ok(self.store.set(key, write, policy.quota()).await?)
     }
 
-    /// What is wrong with a write, before its namespace comes into being.
+    /// Checks a write, before the write may create its namespace.
     pub(super) fn check_write(&self, key: &EntryKey, write: &Write, quota: Quota) -> Result<(), Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
@@ -65,7 +65,7 @@ impl Cache {
         }
     }
 
-    /// Deletes an entry and tells whether it was there.
+    /// Deletes an entry. Returns whether it existed.
     ///
     /// # Errors
     /// The key is reserved, or the owning shard failed.

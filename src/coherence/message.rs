@@ -1,11 +1,11 @@
-//! The invalidation message: a namespace and keys in it whose copies are void.
+//! The invalidation message: a namespace and the keys whose copies are void.
 //!
-//! On the wire it is UTF-8, the parts separated by line feeds, which neither can hold:
-//! `namespace\nkey\nkey...`. A person can read it with `SUBSCRIBE sidecache:invalidations`.
+//! On the wire it is UTF-8 text, separated by line feeds, which neither a namespace nor a key can contain:
+//! `namespace\nkey\nkey...`. `SUBSCRIBE sidecache:invalidations` shows the messages in readable form.
 
 use crate::model::{EntryKey, Namespace};
 
-/// A parsed message; keys are parsed as they are walked.
+/// A parsed message. The keys are parsed during iteration.
 #[derive(Debug)]
 pub struct Invalidation<'m> {
     namespace: &'m str,
@@ -13,14 +13,14 @@ pub struct Invalidation<'m> {
 }
 
 impl<'m> Invalidation<'m> {
-    /// `None` when this is no message of ours.
+    /// `None` if the payload is not such a message.
     pub fn parse(payload: &'m [u8]) -> Option<Self> {
         let (namespace, keys) = std::str::from_utf8(payload).ok()?.split_once('\n')?;
         Namespace::parse(namespace).ok()?;
         Some(Self { namespace, keys })
     }
 
-    /// The keys it names. What is no key cannot have a copy, and is passed over.
+    /// The keys in the message. Invalid keys are skipped, as they cannot have a copy.
     pub fn keys(&self) -> impl Iterator<Item = EntryKey> {
         self.keys.split('\n').filter_map(|key| EntryKey::parse(self.namespace, key).ok())
     }

@@ -1,9 +1,9 @@
-//! Keeps L1 from answering with what is no longer true.
+//! Keeps L1 from answering with old values.
 //!
-//! Three things void a copy: an invalidation of its key; a loss of messages from its shard, which
-//! voids every copy of that shard by moving its epoch; and silence, as copies may only be served
-//! while the shard's watermark (see [`watermark`]) is within the staleness bound. The last one
-//! needs no message to arrive and so holds whatever fails.
+//! Three things make a copy unusable: an invalidation of its key; a loss of messages from its shard, which starts a
+//! new epoch and so voids every copy of that shard; and silence, because a copy may only be served while the shard's
+//! watermark (see [`watermark`]) is within the staleness bound. The third rule does not depend on any message, so it
+//! holds in every kind of failure.
 
 mod message;
 mod watermark;
@@ -19,11 +19,11 @@ use crate::store::{InvalidationSink, ShardIndex};
 
 pub use self::message::Invalidation;
 
-/// What this instance knows of each shard's writes.
+/// What this instance knows about the writes on each shard.
 pub struct Coherence {
     l1: Arc<L1>,
     shards: Box<[ShardState]>,
-    /// By shard, as above.
+    /// One for each shard, in the order of `shards`.
     gauges: Box<[ShardMetrics]>,
     started: Moment,
     max_staleness: Duration,
@@ -35,21 +35,21 @@ pub struct Coherence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     Fresh,
-    /// Made before a loss of messages.
+    /// The copy was made before invalidation messages were lost.
     Void,
-    /// The shard was not heard of recently enough.
+    /// The last proof from the shard is too old.
     Unproven,
 }
 
 impl Coherence {
-    /// Nothing is known yet of the shards of these names, which stand in the order of their indices.
+    /// At first nothing is known about the shards. `shards` are their names, in the order of their indices.
     pub fn new(l1: Arc<L1>, shards: &[String], max_staleness: Duration, metrics: Arc<Metrics>) -> Self {
         let gauges = shards.iter().map(|name| metrics.shard(name)).collect();
         let shards = shards.iter().map(|_| ShardState::default()).collect();
         Self { l1, shards, gauges, started: Moment::now(), max_staleness, is_watched: true, metrics }
     }
 
-    /// The same, but calling every copy fresh: for tests that must notice it.
+    /// Treats every copy as fresh. Only for tests, which must notice the stale answers.
     #[must_use]
     pub fn without_watermark(self) -> Self {
         Self { is_watched: false, ..self }
@@ -59,18 +59,18 @@ impl Coherence {
         self.max_staleness
     }
 
-    /// The stamp for a copy whose fill begins now.
+    /// The stamp for a copy whose read from the shard starts now.
     pub fn stamp(&self, shard: ShardIndex) -> Stamp {
         Stamp { shard, epoch: self.shards[usize::from(shard)].epoch() }
     }
 
-    /// Whether a copy of this stamp may be served at `now`, read after the request came.
+    /// Whether a copy with this stamp may be served at `now`; read `now` after the request arrived.
     pub fn freshness(&self, stamp: Stamp, now: Moment) -> Freshness {
         if !self.is_watched {
             return Freshness::Fresh;
         }
-        // The watermark first: seen after the epoch, it may be the proof of the next epoch, which says
-        // nothing of a copy from this one.
+        // Read the watermark before the epoch. A watermark that is read after the epoch may already belong to the
+        // next epoch and proves nothing about this copy.
         let is_proven = self.is_proven(stamp.shard, now);
         if self.shards[usize::from(stamp.shard)].epoch() != stamp.epoch {
             Freshness::Void
@@ -86,8 +86,8 @@ impl Coherence {
         self.watermark_age(shard, now).is_some_and(|age| age <= self.max_staleness)
     }
 
-    /// The last moment at which a copy of this stamp could be called proven; `None` where that is unknown.
-    /// For when the shard does not answer: it takes a lock.
+    /// The last moment at which a copy with this stamp was proven fresh; `None` if that is unknown. Takes a lock, so
+    /// use it only when the shard does not answer.
     pub fn proven_until(&self, stamp: Stamp) -> Option<Moment> {
         let watermark = self.shards[usize::from(stamp.shard)].watermark_of(stamp.epoch)?;
         Some(watermark + self.max_staleness)
@@ -98,7 +98,7 @@ impl Coherence {
         self.shards[usize::from(shard)].watermark().map(|watermark| now.since(watermark))
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         let now = Moment::now();
         for (shard, gauges) in self.shards.iter().zip(&self.gauges) {
@@ -111,7 +111,7 @@ impl Coherence {
 impl InvalidationSink for Coherence {
     fn apply(&self, shard: ShardIndex, payload: &[u8]) {
         let Some(invalidation) = Invalidation::parse(payload) else {
-            tracing::warn!(shard, "an invalidation that does not parse voids the whole shard");
+            tracing::warn!(shard, "invalid invalidation message: voiding all copies of the shard");
             self.lost(shard);
             return;
         };
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn regression_the_proof_of_a_new_epoch_is_none_for_copies_of_the_last() {
-        // The epoch was looked at before the watermark. (1) A reader sees its copy's epoch; (2) the
-        // subscription stands again: everything is void, and proven from now on; (3) the reader sees
-        // that proof, and takes it for its copy's, which nothing had proven for long.
+        // The epoch was read before the watermark. (1) A reader sees the epoch of its copy; (2) the subscription
+        // works again: a new epoch starts, and its first proof arrives; (3) the reader sees that proof and takes it
+        // for a proof of its copy, which was not proven for a long time.
         let metrics = Arc::new(Metrics::default());
         for _ in 0..300 {
             let (l1, names) = (Arc::new(L1::new(0)), ["a".to_owned()]);
@@ -205,7 +205,7 @@ mod tests {
         coherence.lost(0);
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
         assert_eq!(coherence.freshness(second, now), Freshness::Fresh);
-        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made since");
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made after the loss");
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         coherence.lost(0);
         let later = Moment::from_nanos(2_000);
         coherence.proven(0, later);
-        assert_eq!(coherence.proven_until(old), Some(until), "not by what was proven after it");
+        assert_eq!(coherence.proven_until(old), Some(until), "later proofs do not count");
         assert_eq!(coherence.proven_until(coherence.stamp(0)), Some(later + Duration::from_millis(1000)));
     }
 

@@ -1,4 +1,4 @@
-//! What is known of one shard: the epoch of its copies and its watermark.
+//! The state of one shard: the epoch of its copies and its watermark.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,20 +7,20 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
-/// Runs of ended epochs that are remembered. Each had a proof of its own, so it takes as many recoveries
-/// of a shard to push one out; epochs without a proof join the run before them.
+/// How many runs of ended epochs are remembered. Each run had its own proof, so only this many recoveries of a shard
+/// push one out. Epochs without a proof join the run before them.
 const RUNS: usize = 16;
 
-/// Read by every request, written by the shard's one subscriber.
+/// Read by every request, written only by the shard's subscriber.
 ///
-/// The watermark is the latest moment for which there is proof that every invalidation published
-/// before it was applied.
+/// The watermark is the latest moment for which it is proven that every invalidation published before that moment was
+/// applied.
 #[derive(Default)]
 pub struct ShardState {
     epoch: AtomicU64,
     /// Nanoseconds of [`Moment`]; 0 before the first proof.
     watermark_nanos: AtomicU64,
-    /// The oldest first. Held to begin an epoch; requests look only when the shard does not answer.
+    /// The oldest first. Locked to start an epoch; requests lock it only when the shard does not answer.
     ended: Mutex<VecDeque<Run>>,
 }
 
@@ -32,8 +32,8 @@ struct Run {
 }
 
 impl ShardState {
-    // Acquire and Release pair the epoch with the fills: a fill that sees an epoch also asks the
-    // shard after the loss that began it.
+    // Acquire and Release order the epoch before the fills: a fill that sees an epoch asks the shard after the loss
+    // that started this epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -55,10 +55,10 @@ impl ShardState {
         moment(self.watermark_nanos.load(Ordering::Acquire))
     }
 
-    /// The watermark as it is, or was when `epoch` ended; `None` before the first proof, or where the
+    /// The current watermark, or for an ended epoch its last watermark; `None` before the first proof, or if the
     /// epoch is no longer remembered.
     pub fn watermark_of(&self, epoch: u64) -> Option<Moment> {
-        // No epoch begins meanwhile, and so no proof of the next one is taken for one of this.
+        // The lock keeps a new epoch from starting, so a proof of the next epoch is not taken for one of this epoch.
         let ended = self.ended.lock();
         if self.epoch() == epoch {
             return self.watermark();
@@ -67,8 +67,8 @@ impl ShardState {
         moment(run.watermark_nanos)
     }
 
-    /// Readings may come back out of order over two connections; the watermark never falls. A
-    /// reading from the future is none of this process, and is not believed.
+    /// Raises the watermark. Readings from two connections may arrive out of order, so the watermark never goes back.
+    /// A reading from the future cannot be from this process and is ignored.
     pub fn raise_watermark(&self, moment: Moment) {
         if moment <= Moment::now() {
             self.watermark_nanos.fetch_max(moment.as_nanos(), Ordering::AcqRel);
@@ -93,16 +93,16 @@ mod tests {
         let state = ShardState::default();
         assert_eq!(state.watermark_of(0), None, "before the first proof");
         state.begin_epoch();
-        assert_eq!(state.watermark_of(0), None, "ended without one");
+        assert_eq!(state.watermark_of(0), None, "ended without a proof");
         state.raise_watermark(at(10));
         assert_eq!(state.watermark_of(1), Some(at(10)));
-        // However often an outage begins an epoch, there is no proof in it, and no room taken.
+        // An outage may start any number of epochs: without a proof they take no space.
         for _ in 0..100 * RUNS {
             state.begin_epoch();
         }
         state.raise_watermark(at(20));
         assert_eq!((state.watermark_of(0), state.watermark_of(1)), (None, Some(at(10))));
-        assert_eq!(state.watermark_of(state.epoch()), Some(at(20)), "the one under way");
+        assert_eq!(state.watermark_of(state.epoch()), Some(at(20)), "the current epoch");
         assert_eq!(state.watermark_of(state.epoch() - 1), Some(at(10)));
     }
 

@@ -23,7 +23,7 @@ pub struct DatabaseConfig {
     pub keeps_statements: bool,
 }
 
-/// The two kinds of database, with how to reach it.
+/// The kind of database, with the options to connect.
 #[derive(Clone)]
 pub enum DatabaseKind {
     Postgres(Box<PgConnectOptions>),
@@ -38,7 +38,7 @@ impl DatabaseKind {
         }
     }
 
-    /// Whether it is a file that is not there yet.
+    /// Whether the database is a file that does not exist yet.
     pub fn is_to_be_created(&self) -> bool {
         match self {
             Self::Postgres(_) => false,
@@ -47,7 +47,7 @@ impl DatabaseKind {
     }
 }
 
-/// Without the URL, which may hold a password.
+/// Leaves the URL out, as it may contain a password.
 impl std::fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DatabaseConfig").field("kind", &self.kind.as_str()).finish_non_exhaustive()
@@ -56,15 +56,15 @@ impl std::fmt::Debug for DatabaseConfig {
 
 const URL: &str = "database_url";
 
-/// What SQLite keeps of a write-ahead log at most, once its rows are in the file.
+/// The maximum size of the write-ahead log that SQLite keeps after a checkpoint, in bytes.
 const MOST_LOG_BYTES: &str = "67108864";
 
-/// What becomes of the folder of an SQLite file while the settings are read.
+/// What to do with the folder of an SQLite file while the settings are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Folder {
-    /// It and the file are there afterwards.
+    /// Create the folder and the file if they are missing.
     Prepare,
-    /// Nothing is changed.
+    /// Change nothing.
     Inspect,
 }
 
@@ -82,8 +82,8 @@ impl DatabaseConfig {
             Some("sqlite") => {
                 let options = SqliteConnectOptions::from_str(url)
                     .map_err(|error| settings.error(URL, format!("the URL does not parse: {error}")))?;
-                // Readers do not wait for the writer, and a crash loses at most the last
-                // transactions, never the file (<https://www.sqlite.org/wal.html>).
+                // In WAL mode readers do not wait for the writer, and a crash loses at most the last transactions,
+                // never the file (<https://www.sqlite.org/wal.html>).
                 let options = options
                     .create_if_missing(true)
                     .auto_vacuum(SqliteAutoVacuum::Incremental)
@@ -106,11 +106,11 @@ impl DatabaseConfig {
     }
 }
 
-/// Adds what holds for every PostgreSQL.
+/// Adds the options that every PostgreSQL connection needs.
 fn postgres(settings: &Settings, options: PgConnectOptions, files: &TlsFiles) -> Result<PgConnectOptions, Error> {
     let host = options.get_host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
-    // Numbers travel in binary form, and PgBouncer refuses connections that ask for this.
+    // Not needed, because numbers are sent in binary form; and PgBouncer refuses connections that set it.
     let mut options = options.extra_float_digits(None);
     if let Some(address) = address {
         options = options.host(&address);
@@ -121,7 +121,8 @@ fn postgres(settings: &Settings, options: PgConnectOptions, files: &TlsFiles) ->
     if files.is_empty() {
         return Ok(options);
     }
-    // As in libpq, a CA of one's own is there to be checked against; the name, too, unless the URL says otherwise.
+    // As in libpq, a configured CA means that the certificate is checked. The host name is checked, too, unless the
+    // URL says otherwise.
     let has_ca = files.ca.is_some();
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => return Err(settings.error(URL, "sslmode=disable contradicts database_tls_*")),
@@ -140,7 +141,7 @@ fn postgres(settings: &Settings, options: PgConnectOptions, files: &TlsFiles) ->
     Ok(options)
 }
 
-/// The path of the file, unless the database is in memory or named by a URI of SQLite's own.
+/// The path of the file; `None` if the database is in memory or is given as an SQLite `file:` URI.
 fn file(options: &SqliteConnectOptions) -> Option<&Path> {
     let path = options.get_filename();
     let text = path.to_string_lossy();
@@ -148,7 +149,7 @@ fn file(options: &SqliteConnectOptions) -> Option<&Path> {
     (!is_elsewhere).then_some(path)
 }
 
-/// Creates the folder of the file, and sees that the file can be written.
+/// Creates the folder of the file, and checks that the file can be written.
 fn prepare_folder(options: &SqliteConnectOptions) -> Result<(), String> {
     let Some(path) = file(options) else { return Ok(()) };
     if let Some(folder) = path.parent() {
@@ -158,7 +159,7 @@ fn prepare_folder(options: &SqliteConnectOptions) -> Result<(), String> {
     opened.map(drop).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// Sees whether the file, or the folder that it would be created in, can be written.
+/// Checks whether the file can be written, or created if it does not exist.
 fn inspect_folder(options: &SqliteConnectOptions) -> Result<(), String> {
     let Some(path) = file(options) else { return Ok(()) };
     match OpenOptions::new().append(true).open(path) {
@@ -166,7 +167,7 @@ fn inspect_folder(options: &SqliteConnectOptions) -> Result<(), String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(format!("cannot write {}: {error}", path.display())),
     }
-    // A relative path's last ancestor is the empty one, which stands for the working folder.
+    // The last ancestor of a relative path is empty and means the working directory.
     let ancestors = path.ancestors().skip(1).map(|folder| match folder.as_os_str().is_empty() {
         true => Path::new("."),
         false => folder,
@@ -174,7 +175,7 @@ fn inspect_folder(options: &SqliteConnectOptions) -> Result<(), String> {
     let Some(folder) = ancestors.into_iter().find(|folder| folder.exists()) else { return Ok(()) };
     let wanted = path.parent().unwrap_or(path).display();
     if !folder.is_dir() {
-        return Err(format!("cannot create {wanted}: {} is no folder", folder.display()));
+        return Err(format!("cannot create {wanted}: {} is not a folder", folder.display()));
     }
     access(folder, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| format!("cannot create {wanted}: {}: {error}", folder.display()))

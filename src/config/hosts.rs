@@ -1,23 +1,23 @@
-//! The names by which clients may ask for this service: the settings `hosts` and `public_url`.
+//! The host names under which clients may reach this service: the settings `hosts` and `public_url`.
 
 use std::net::IpAddr;
 
 use super::settings::{Error, Settings};
 
-/// Names that are accepted in `Host`, beside those that always are.
+/// Names that are accepted in `Host`, in addition to those that are always accepted.
 #[derive(Clone, Debug, Default)]
 pub struct HostConfig {
-    /// In lower case, without ports. If there is one, every request must name an accepted host.
+    /// In lower case, without ports. If not empty, every request must name an accepted host.
     pub names: Vec<String>,
     pub public_url: Option<PublicUrl>,
 }
 
-/// Where browsers reach this service, if a proxy in front of it has another name or ends TLS.
+/// The URL at which browsers reach this service, if a proxy in front of it has another name or ends TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
-    /// As browsers write it into `Origin`: scheme, host, and a port that is not the default of the scheme.
+    /// As browsers send it in `Origin`: scheme, host, and a port that is not the default of the scheme.
     pub origin: String,
-    /// The host alone.
+    /// The host without scheme and port.
     pub host: String,
 }
 
@@ -62,7 +62,7 @@ impl PublicUrl {
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        // The colons of an IPv6 address stand in front of its bracket.
+        // The colons of an IPv6 address are inside its brackets, so the last colon after them begins a port.
         let (name, port) = match authority.rsplit_once(':') {
             Some((name, port)) if is_port(port) => (name, port.parse::<u16>().ok()?),
             _ => (authority, default_port),

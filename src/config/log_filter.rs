@@ -1,11 +1,11 @@
-//! The filter of the process's own log: checked more strictly than the library does, which takes any unknown word
-//! for the name of a module and then logs nothing.
+//! Checks the filter of the process's own log more strictly than the library. The library takes any unknown word for
+//! the name of a module and then logs nothing.
 
 use tracing_subscriber::EnvFilter;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// Parses levels and filters such as `warn,sidecache=debug`. What no filter names is logged from `error` on, so
+/// Parses levels and filters such as `warn,sidecache=debug`. If no part is a plain level, `error` is added, so that
 /// only `off` silences the log.
 ///
 /// # Errors
@@ -47,13 +47,13 @@ mod tests {
 
     #[test]
     fn regression_a_filter_that_names_modules_alone_still_logs_errors() {
-        // A mistyped module silenced the log for ever.
+        // A mistyped module name silenced the log.
         assert_eq!(parse("sidecahe=debug").as_deref(), Ok("error,sidecahe=debug"));
     }
 
     #[test]
     fn regression_a_word_that_is_no_level_is_refused_with_those_that_are() {
-        // `warning` was taken for the name of a module, and nothing was logged.
+        // `warning` was taken for a module name, and nothing was logged.
         for text in
             ["warning", "information", "sidecache", "info,verbose", "sidecache=loud", "=debug", "sidecache=", "2"]
         {

@@ -1,21 +1,21 @@
-//! Settings as they may be shown: without the passwords in their URLs.
+//! Hides the passwords in the URLs of settings, for display.
 //!
-//! What is shown here may not parse at all, and what does not parse may be all the more a password in
-//! the wrong place. So nothing is searched for that looks secret: what is known to be harmless stays, and the rest
-//! goes.
+//! The text may be invalid, and an invalid URL is especially likely to have a password in the wrong place. Therefore
+//! this file does not search for secrets: it keeps only the parts that are known to be harmless, and masks everything
+//! else.
 
 use std::net::Ipv6Addr;
 
 const MASK: &str = "***";
 
-/// What a URL of a setting may begin with.
+/// The URL schemes that settings may have.
 const SCHEMES: &[&str] =
     &["postgres", "postgresql", "redis", "redis+unix", "redis-sentinel", "rediss", "rediss-sentinel", "sqlite"];
 
-/// Parameters whose names may be shown, and whose values may not.
+/// Parameters whose names are shown and whose values are masked.
 const SECRET: &[&str] = &["password", "sentinelpassword", "sslpassword"];
 
-/// Parameters whose values tell nothing secret.
+/// Parameters whose values are not secret.
 const HARMLESS: &[&str] = &[
     "application_name",
     "cache",
@@ -38,21 +38,21 @@ const HARMLESS: &[&str] = &[
     "vfs",
 ];
 
-/// The text of a setting, without secrets.
+/// The text of a setting with its secrets masked.
 pub fn masked(name: &str, text: &str) -> String {
     match name {
         "database_url" => url(text.trim()),
         "redis_shards" if text.trim().is_empty() => String::new(),
         "redis_shards" => {
             let shards: Option<Vec<String>> = text.split(',').map(|part| shard(part.trim())).collect();
-            // Where a part is no shard, a password may have had a comma in it.
+            // If a part is not a shard, a password may have contained a comma.
             shards.map_or_else(|| MASK.to_owned(), |shards| shards.join(","))
         }
         _ => text.to_owned(),
     }
 }
 
-/// Where a URL leads to: without users, passwords and parameters, but for those that are a part of the address.
+/// The address in a URL: without users and passwords, and only with parameters that belong to the address.
 pub fn location(text: &str) -> String {
     let shown = url(text);
     let (place, query) = shown.split_once('?').unwrap_or((&shown, ""));
@@ -76,7 +76,7 @@ fn shard(part: &str) -> Option<String> {
     (is_word(name) && scheme(rest).is_some()).then(|| format!("{name}={}", url(rest)))
 }
 
-/// The scheme and the rest, where it is one that a setting may have.
+/// The scheme and the rest, if a setting may have this scheme.
 fn scheme(text: &str) -> Option<(&str, &str)> {
     text.split_once("://").filter(|(scheme, _)| SCHEMES.contains(scheme))
 }
@@ -86,13 +86,13 @@ fn url(text: &str) -> String {
         return String::new();
     }
     let Some((scheme, rest)) = scheme(text) else {
-        // `sqlite::memory:` and `sqlite:file` are no secrets; anything else may be one.
+        // `sqlite::memory:` and `sqlite:file` are not secret; anything else may be.
         return if text.starts_with("sqlite:") { text.to_owned() } else { MASK.to_owned() };
     };
     if scheme == "sqlite" {
         return text.to_owned();
     }
-    // Where a part is not what stands in its place, the borders of the others cannot be trusted either.
+    // If one part is invalid, the borders between the other parts are not reliable either.
     let shown = shown(scheme, rest).unwrap_or_else(|| MASK.to_owned());
     format!("{scheme}://{shown}")
 }
@@ -108,7 +108,7 @@ fn shown(scheme: &str, rest: &str) -> Option<String> {
             let address = address(scheme, address_part)?;
             match credentials.split_once(':') {
                 Some((user, _)) => format!("{user}:{MASK}@{address}"),
-                // A name alone, as PostgreSQL has it; Redis takes none without a password.
+                // PostgreSQL allows a user without a password. For Redis, text without a colon is a password.
                 None if scheme.starts_with("postgres") => format!("{credentials}@{address}"),
                 None => format!("{MASK}@{address}"),
             }
@@ -119,7 +119,7 @@ fn shown(scheme: &str, rest: &str) -> Option<String> {
     Some(format!("{place}?{}", parameters?.join("&")))
 }
 
-/// `text` if it is an address of the scheme: a host, perhaps with a port, and a path; or a path alone.
+/// Returns `text` if it is an address of this scheme: a host with optional port and path, or only a path.
 fn address<'t>(scheme: &str, text: &'t str) -> Option<&'t str> {
     if scheme == "redis+unix" {
         return text.starts_with('/').then_some(text);
@@ -127,13 +127,13 @@ fn address<'t>(scheme: &str, text: &'t str) -> Option<&'t str> {
     let (authority, path) = text.split_once('/').unwrap_or((text, ""));
     let is_path = match scheme.starts_with("postgres") {
         true => path.is_empty() || is_word(path),
-        // The number of a database.
+        // Redis: the number of a database.
         false => path.bytes().all(|byte| byte.is_ascii_digit()),
     };
     (is_path && is_host(authority)).then_some(text)
 }
 
-/// Whether it is a host, perhaps with a port.
+/// Whether `text` is a host with an optional port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !text.ends_with(']') => (host, port),
@@ -146,7 +146,7 @@ fn is_host(text: &str) -> bool {
     is_name && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A parameter as it may be shown; `None` if it is a piece of something else.
+/// A parameter for display; `None` if it cannot be a parameter (it may be a piece of a password).
 fn parameter(scheme: &str, pair: &str) -> Option<String> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let known = name.to_ascii_lowercase();
@@ -154,7 +154,7 @@ fn parameter(scheme: &str, pair: &str) -> Option<String> {
         return Some(format!("{name}={MASK}"));
     }
     if known == "node" && scheme.starts_with("redis") {
-        // Nodes may be given with credentials of their own.
+        // A node may contain credentials.
         return match value.rsplit_once('@') {
             Some((_, host)) => is_host(host).then(|| format!("{name}={MASK}@{host}")),
             None => is_host(value).then(|| pair.to_owned()),
@@ -162,7 +162,7 @@ fn parameter(scheme: &str, pair: &str) -> Option<String> {
     }
     match HARMLESS.contains(&&*known) {
         true => (!value.contains('@')).then(|| pair.to_owned()),
-        // Of an unknown one, not even the name is known to be one.
+        // An unknown parameter is masked whole: even its name may be part of a secret.
         false => (!pair.contains('@')).then(|| MASK.to_owned()),
     }
 }
@@ -206,7 +206,7 @@ mod tests {
             ),
             ("database_url", "postgres://u:pw@h/db?password=pw", "postgres://u:***@h/db?password=***"),
             ("database_url", "postgres://h/db?user=u&sslpassword=pw", "postgres://h/db?user=u&sslpassword=***"),
-            // What the address would be of is not known where the password has such signs in it.
+            // A password with such characters makes it unclear where the address begins.
             ("redis_shards", "a=redis://:p/w@h:1", "a=redis://:***@h:1"),
             ("redis_shards", "a=redis://:p?w@h:1", "a=redis://***"),
             ("redis_shards", "a=redis://:p,w@h:1", "***"),
@@ -252,7 +252,7 @@ mod tests {
                 2 => format!("a=redis-sentinel://h:1/0?sentinelServiceName=m&sentinelPassword={password}"),
                 3 => format!("a=redis-sentinel://h:1/0?node=:{password}@h:2&sentinelServiceName=m"),
                 4 => format!("a={password}"),
-                // What stands in front of a colon there is a name.
+                // In this form, text before a colon is a user name, which is shown.
                 _ => format!("a=rediss://{}@h:1", password.replace(':', "")),
             };
             let shown = masked("redis_shards", &text);

@@ -1,4 +1,4 @@
-//! Memory that the settings may take together, held against what this machine or its control group gives.
+//! Compares the memory that the settings allow with the memory of the machine or of the control group.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -6,26 +6,26 @@ use std::path::Path;
 use super::settings::{Error, Settings};
 use super::{Config, MIB, StoreConfig};
 
-/// What the process takes before it is asked anything: the program, its threads, tables and connections to the
-/// database. An estimate: the soak began with 37 MiB resident, copies included.
+/// Memory of the process before the first request: the program, its threads, tables and connections to the database.
+/// An estimate: the soak test began with 37 MiB resident, copies in L1 included.
 const PROCESS_BYTES: u64 = 40 * MIB;
 
-/// What a connection takes at most beside bodies and large answers: its buffers, and an answer just below the size
-/// from which answers are counted.
+/// The maximum memory of one connection, without bodies and large answers: its buffers, and an answer just below the
+/// size from which answers are counted.
 const CONNECTION_BYTES: u64 = 30 << 10;
 
-/// What a shard's answer to a batch holds at most beside one value, before it is counted.
+/// The maximum size of a shard's answer to a batch before it is counted, in addition to one value.
 const SHARD_ANSWER_BYTES: u64 = MIB;
 
-/// A queued row of the access log and of the audit trail, and a queued line of the log, generously.
+/// Generous estimates for a queued row of the access log, a queued row of the audit trail, and the log's queue.
 const ACCESS_LOG_ROW_BYTES: u64 = 1 << 10;
 const AUDIT_ROW_BYTES: u64 = 2 << 10;
 const LOG_LINES_BYTES: u64 = 8 * MIB;
 
-/// A namespace with its policy, counts and recent history.
+/// One namespace with its policy, counts and recent history.
 const NAMESPACE_BYTES: u64 = 1 << 10;
 
-/// The bytes asked for by the setting `name` (in MiB, at least `low`).
+/// The value of the setting `name` in bytes (the setting is in MiB, at least `low`).
 ///
 /// # Errors
 /// Not a number, or out of range.
@@ -33,7 +33,7 @@ pub fn asked(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
     settings.number(name, low..=u64::MAX / MIB).map(|mb| mb * MIB)
 }
 
-/// The same where there is so much.
+/// Like [`asked`], but fails if the machine has less memory.
 ///
 /// # Errors
 /// Not a number, or more than the machine or its control group has.
@@ -42,32 +42,32 @@ pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
     match Available::here() {
         Some(Available { bytes: available, .. }) if bytes > available => Err(settings.error(
             name,
-            format!("{} MiB are more than the {} MiB of memory there are", bytes / MIB, available / MIB),
+            format!("{} MiB is too much: only {} MiB of memory are available", bytes / MIB, available / MIB),
         )),
         _ => Ok(bytes),
     }
 }
 
-/// What the settings may take, part by part, and what there is.
+/// The memory that the settings allow, part by part, and the memory that is available.
 #[derive(Clone, Debug)]
 pub struct MemoryNeed {
-    /// What takes it (a setting, where one bounds it) and how many bytes at most.
+    /// The setting (or other part) and the maximum number of bytes that it may use.
     pub parts: Vec<(&'static str, u64)>,
-    /// `None` where the system does not tell.
+    /// `None` if the system does not say.
     pub available: Option<Available>,
 }
 
-/// Memory that this process can have.
+/// The memory limit of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Available {
     pub bytes: u64,
-    /// Who gives no more: `the machine`, `the control group`.
+    /// Where the limit comes from: `the machine` or `the control group`.
     pub giver: &'static str,
 }
 
 impl MemoryNeed {
-    /// What a process with these settings may take at most. Everything with a bound is in here; what the allocator
-    /// keeps for later is not.
+    /// The maximum memory of a process with these settings. Everything with a bound is included; memory that the
+    /// allocator keeps for reuse is not.
     pub fn of(config: &Config) -> Self {
         let store = match &config.store {
             StoreConfig::Embedded { max_bytes } => vec![("embedded_max_mb", *max_bytes)],
@@ -94,15 +94,15 @@ impl MemoryNeed {
         self.parts.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 
-    /// What to say where there is less than the settings may take.
+    /// A warning if less memory is available than the settings allow.
     pub fn warning(&self) -> Option<String> {
         let Available { bytes, giver } = self.available.filter(|available| available.bytes < self.bytes())?;
         let mut parts: Vec<_> = self.parts.iter().filter(|(_, bytes)| *bytes >= MIB).collect();
         parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let parts: Vec<_> = parts.iter().map(|(name, bytes)| format!("{name} {} MiB", bytes / MIB)).collect();
         Some(format!(
-            "the settings may take {} MiB of memory, and {giver} gives {} MiB: the process may be ended. Lower a \
-             setting or raise the limit ({})",
+            "the settings may take {} MiB of memory, but {giver} has only {} MiB, so the process may be killed. \
+             Lower a setting or raise the limit ({})",
             self.bytes().div_ceil(MIB),
             bytes / MIB,
             parts.join(", ")
@@ -115,9 +115,10 @@ impl Available {
         Self::under(Path::new("/"))
     }
 
-    /// The memory of the machine whose files are below `root`, or of the control group of this process if that is
-    /// less (<https://docs.kernel.org/admin-guide/cgroup-v2.html>, `memory.max`;
-    /// <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>, `memory.limit_in_bytes`).
+    /// The memory of the machine, or the limit of this process's control group if that is lower
+    /// (<https://docs.kernel.org/admin-guide/cgroup-v2.html>, `memory.max`;
+    /// <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>, `memory.limit_in_bytes`). `root` is `/` except in
+    /// tests.
     fn under(root: &Path) -> Option<Self> {
         let meminfo = read_to_string(root.join("proc/meminfo")).ok()?;
         let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -128,7 +129,7 @@ impl Available {
     }
 }
 
-/// The least limit among this process's control group and those around it.
+/// The lowest limit of this process's control group and its parents.
 fn group_limit(root: &Path) -> Option<u64> {
     let groups = read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = groups.lines().filter_map(|line| {
@@ -144,7 +145,7 @@ fn group_limit(root: &Path) -> Option<u64> {
         };
         let mount = root.join(mount);
         let own = mount.join(path.trim_start_matches('/'));
-        // In a container the path may be that of the host, and only the mount itself is there.
+        // In a container the path may be the host's, and only the mount itself exists.
         own.ancestors()
             .take_while(|folder| folder.starts_with(&mount))
             .filter_map(|folder| read_to_string(folder.join(file)).ok()?.trim().parse().ok())
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(machine(&[]), gives("the machine", 2048));
         let unlimited = [("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")];
         assert_eq!(machine(&unlimited), gives("the machine", 2048));
-        // As version 1 says that there is no limit.
+        // Version 1's value for "no limit".
         let unlimited = [
             ("proc/self/cgroup", "4:memory:/\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn regression_the_limit_of_a_group_below_the_root_counts() {
-        // Only the file of the root was read, which a unit of systemd or a pod on the host's tree is not.
+        // Only the root group's file was read, but a systemd unit or a pod may be in a group below it.
         let group = [
             ("proc/self/cgroup", "0::/system.slice/sidecache.service\n"),
             ("sys/fs/cgroup/system.slice/sidecache.service/memory.max", "268435456\n"),
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(need(gives("the machine", 11)).warning(), None);
         let warning = need(gives("the control group", 10)).warning().unwrap();
         assert!(
-            warning.contains("may take 11 MiB") && warning.contains("the control group gives 10 MiB"),
+            warning.contains("may take 11 MiB") && warning.contains("the control group has only 10 MiB"),
             "{warning}"
         );
         assert!(warning.ends_with("(bodies 9 MiB, l1_max_mb 1 MiB)"), "{warning}");

@@ -1,4 +1,4 @@
-//! Settings as meaning: one struct a concern, parsed and checked before anything binds or connects.
+//! Typed settings: one struct for each concern, parsed and checked before anything binds or connects.
 
 mod database;
 mod hosts;
@@ -28,21 +28,21 @@ pub use settings::{
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
 
-/// The most that an answer of one entry has beside the value.
+/// The maximum number of bytes in an answer with one entry, in addition to the value.
 const ANSWER_FRAME_BYTES: usize = 64 << 10;
 
-/// A day, as the longest sensible wait.
+/// A day: the upper limit of all time settings.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// Rows of the audit trail in one transaction. Each is a round trip, and all of them must fit into one
-/// deadline of the database, however far away it is.
+/// Rows of the audit trail in one transaction. Each row is a round trip, and all of them must fit into the database's
+/// deadline for one statement, also when the database is far away.
 const AUDIT_BATCH_ROWS: usize = 20;
 const AUDIT_FLUSH: Duration = Duration::from_millis(50);
 
 /// Everything that can be set.
 #[derive(Debug)]
 pub struct Config {
-    /// Threads that serve connections; `None`: one a core.
+    /// Threads that serve connections; `None`: one for each core.
     pub workers: Option<NonZero<usize>>,
     pub http: HttpConfig,
     pub store: StoreConfig,
@@ -53,10 +53,10 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     pub audit: JournalConfig,
     pub upkeep: UpkeepConfig,
-    /// Namespaces with metrics of their own.
+    /// How many namespaces have their own metrics.
     pub metrics_max_namespaces: usize,
     pub log: LogConfig,
-    /// Variables with the prefix of the settings that Kubernetes made.
+    /// Environment variables with the settings' prefix that Kubernetes set.
     pub ignored_variables: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
-    /// Where others reach it, if that is not where it listens; `host:port`.
+    /// The address at which others reach the service, if it differs from `listen`; `host:port`.
     pub advertise: Option<String>,
     pub hosts: HostConfig,
     pub header_timeout: Duration,
@@ -74,9 +74,9 @@ pub struct HttpConfig {
     pub drain_timeout: Duration,
     pub max_connections: usize,
     pub max_body_bytes: usize,
-    /// Of all bodies together.
+    /// For all request bodies together.
     pub max_bodies_bytes: usize,
-    /// Of all large answers together.
+    /// For all large answers together.
     pub max_answers_bytes: usize,
 }
 
@@ -87,7 +87,7 @@ pub enum StoreConfig {
     Redis(RedisConfig),
 }
 
-/// L1 and its coherence.
+/// L1, and how it stays consistent with the shards.
 #[derive(Debug)]
 pub struct L1Config {
     pub max_bytes: u64,
@@ -95,24 +95,24 @@ pub struct L1Config {
     pub without: Without,
 }
 
-/// What a test of the tests has switched off: the tests must notice.
+/// A safeguard that is switched off, so that the tests can prove that they notice stale answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Without {
     Nothing,
-    /// Fills land whatever was invalidated meanwhile.
+    /// A value read from a shard is put into L1 even if its key was invalidated during the read.
     Fence,
-    /// Copies are served whether they are proven or not, and survive a loss of messages.
+    /// Copies are served without proof of freshness, and stay after a loss of messages.
     Watermark,
 }
 
-/// What a request may ask for at most.
+/// Upper limits for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub value_bytes: usize,
     pub batch_keys: usize,
 }
 
-/// Namespaces nobody configured.
+/// Settings for namespaces.
 #[derive(Clone, Debug)]
 pub struct NamespaceConfig {
     pub default_policy: Policy,
@@ -132,11 +132,11 @@ pub struct AccessLogConfig {
 /// Rows written in the background.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
-    /// Rows that may wait for the database.
+    /// The maximum number of rows that wait for the database.
     pub queue_rows: usize,
-    /// Rows written at once at most.
+    /// The maximum number of rows in one write.
     pub batch_rows: usize,
-    /// How long a row waits for others to be written with.
+    /// How long a row waits to be written together with others.
     pub flush: Duration,
     /// `None` keeps rows for ever.
     pub retention: Option<Duration>,
@@ -149,7 +149,7 @@ pub struct UpkeepConfig {
     pub sweep_interval: Duration,
 }
 
-/// The process's own log.
+/// The process's own log on stderr.
 #[derive(Debug)]
 pub struct LogConfig {
     pub filter: String,
@@ -167,15 +167,15 @@ pub enum LogFormat {
 
 impl Config {
     /// # Errors
-    /// The first wrong setting, named as it was given.
+    /// The first wrong setting, named the way the user gave it.
     pub fn parse(settings: &Settings) -> Result<Self, Error> {
         Self::read(settings, Folder::Prepare)
     }
 
-    /// The same for who only wants to know: leaves no folder and no file behind.
+    /// Like [`Config::parse`], but only checks: creates no folder and no file.
     ///
     /// # Errors
-    /// As [`Config::parse`].
+    /// See [`Config::parse`].
     pub fn check(settings: &Settings) -> Result<Self, Error> {
         Self::read(settings, Folder::Inspect)
     }
@@ -204,7 +204,7 @@ impl Config {
                 .map_err(|reason| settings.error("max_answers_mb", reason))?,
         };
         if http.max_body_bytes > http.max_bodies_bytes {
-            return Err(settings.error("max_bodies_mb", "there must be room for one body of max_body_bytes"));
+            return Err(settings.error("max_bodies_mb", "must be large enough for one body of max_body_bytes"));
         }
         let limits = Limits {
             value_bytes: size("max_value_bytes", 1, 512 << 20)?,
@@ -214,7 +214,7 @@ impl Config {
             return Err(settings.error("max_value_bytes", "a value cannot be larger than max_body_bytes"));
         }
         if http.max_answers_bytes < limits.value_bytes + ANSWER_FRAME_BYTES {
-            return Err(settings.error("max_answers_mb", "there must be room for one value of max_value_bytes"));
+            return Err(settings.error("max_answers_mb", "must be large enough for one value of max_value_bytes"));
         }
         let l1 = L1Config {
             max_bytes: memory::within(settings, "l1_max_mb", 0)?,
@@ -224,7 +224,7 @@ impl Config {
         let store = match RedisConfig::parse(settings)? {
             None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
             Some(redis) => {
-                // Not in use, so it need not fit into the memory there is; but wrong is wrong.
+                // Not used with Redis, so it may exceed the machine's memory, but it must be a valid number.
                 memory::asked(settings, "embedded_max_mb", 1)?;
                 StoreConfig::Redis(redis)
             }
@@ -232,9 +232,7 @@ impl Config {
         if let StoreConfig::Redis(redis) = &store
             && redis.timeout >= http.request_timeout
         {
-            return Err(
-                settings.error("redis_timeout_ms", "a shard's deadline must be shorter than request_timeout_ms")
-            );
+            return Err(settings.error("redis_timeout_ms", "must be less than request_timeout_ms"));
         }
         Ok(Self {
             workers: NonZero::new(size("workers", 0, 1024)?),
@@ -275,14 +273,14 @@ impl Config {
             "fence" => Without::Fence,
             "watermark" => Without::Watermark,
             other => {
-                let reason = format!("expected fence, watermark or nothing, not {other:?}");
+                let reason = format!("expected fence, watermark or an empty text, not {other:?}");
                 return Err(settings.error("test_without", reason));
             }
         };
         if is_release && !settings.answers_may_be_wrong() {
             let reason = format!(
-                "makes the service answer with stale values, for tests of the tests alone; a release build also asks for \
-                 {WRONG_ANSWERS_VARIABLE}=yes"
+                "makes the service answer with stale values and is only for testing the tests; a release build also \
+                 needs {WRONG_ANSWERS_VARIABLE}=yes"
             );
             return Err(settings.error("test_without", reason));
         }
@@ -305,7 +303,8 @@ impl Config {
         let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let advertised = parts.and_then(|(host, port)| match host {
             name if is_name(name) => Some(text.to_owned()),
-            // Any address may stand in brackets: whoever sets it from a variable need not know which kind it is.
+            // IPv4 addresses may have brackets, too, so that a script can set `[$IP]` without knowing the kind of
+            // address.
             address => of_address(address, port),
         });
         match advertised {
@@ -340,7 +339,7 @@ impl Config {
     }
 }
 
-/// How long rows are kept; `None` for ever.
+/// How long rows are kept; `None`: for ever.
 fn retention(settings: &Settings, name: &str) -> Result<Option<Duration>, Error> {
     let days = settings.number(name, 0..=36_500)?;
     Ok((days > 0).then(|| Duration::from_secs(days * 24 * 3600)))
@@ -386,7 +385,7 @@ mod tests {
     #[test]
     fn memory_that_is_not_in_use_need_not_be_there() {
         let enormous = ("SIDECACHE_EMBEDDED_MAX_MB", "1000000000");
-        assert!(parse(&[enormous]).unwrap_err().to_string().contains("of memory there are"));
+        assert!(parse(&[enormous]).unwrap_err().to_string().contains("of memory are available"));
         let shards = ("SIDECACHE_REDIS_SHARDS", "a=redis://127.0.0.1:1");
         assert!(parse(&[enormous, shards]).is_ok());
         assert!(parse(&[("SIDECACHE_EMBEDDED_MAX_MB", "much"), shards]).is_err());
@@ -394,7 +393,7 @@ mod tests {
 
     #[test]
     fn regression_every_setting_is_parsed_whatever_the_store() {
-        // `log` took any word, and what shards alone use was not looked at without shards.
+        // `log` accepted any word, and settings that only shards use were not checked without shards.
         let embedded = ("SIDECACHE_DATABASE_URL", "sqlite::memory:");
         let shards = ("SIDECACHE_REDIS_SHARDS", "a=redis://127.0.0.1:1");
         for setting in all_settings() {
@@ -406,7 +405,8 @@ mod tests {
                     .chain([(&*variable, "not a value")])
                     .collect();
                 let error = parse(&environment).expect_err(&variable).to_string();
-                // A certificate without its key is a fault of the key's setting, which names the certificate's.
+                // A certificate without a key is reported for the key's setting; the message names the certificate's
+                // setting.
                 let is_named = error.starts_with(&format!("{variable}: ")) || error.contains(&*setting.name);
                 assert!(is_named, "{variable}: {error}");
             }
@@ -462,7 +462,7 @@ mod tests {
             ("REDIS_SHARDS", "a=redis://127.0.0.1:1,a=redis://127.0.0.1:2"),
             ("REDIS_SHARDS", "a=redis://127.0.0.1:1,b=redis://:secret@127.0.0.1:1/0"),
             ("REDIS_SHARDS", "a b=redis://127.0.0.1:1"),
-            // Without a name, what stands in front of the first `=` is part of the URL.
+            // Without a shard's name, everything before the first `=` is part of the URL.
             ("REDIS_SHARDS", "redis-sentinel://:secret@h:1?node=redis://h:2"),
             ("REDIS_SHARDS", "a=redis-sentinel://h:1?sentinelServiceName=m&node=:secret@h:2"),
             ("REDIS_SHARDS", "a=redis-cluster://127.0.0.1:1"),

@@ -18,24 +18,24 @@ pub struct RedisConfig {
     pub timeout: Duration,
     connections: usize,
     pub max_in_flight: usize,
-    /// How long a write may wait for room that is being made.
+    /// How long a write may wait until entries are evicted to make room for it.
     pub room_patience: Duration,
-    /// Whether this instance may divide the keys otherwise than living ones do.
+    /// Whether this instance may start with other shards than the running instances have.
     pub accept_ring_change: bool,
 }
 
 /// One shard.
 #[derive(Clone)]
 pub struct ShardConfig {
-    /// Decides which keys are here; `[A-Za-z0-9_.-]{1,100}`.
+    /// Decides which keys the shard owns; `[A-Za-z0-9_.-]{1,100}`.
     pub name: String,
-    /// Its URL as it may be shown: without credentials.
+    /// Its URL for display: without credentials.
     pub address: String,
-    /// Address, credentials and TLS as the client library has them.
+    /// Address, credentials and TLS in the client library's form.
     pub endpoint: Endpoint,
 }
 
-/// Without the endpoint, which holds the password.
+/// Leaves the endpoint out, as it contains the password.
 impl std::fmt::Debug for ShardConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("ShardConfig");
@@ -48,7 +48,7 @@ const SHARDS: &str = "redis_shards";
 const SERVER_NAME: &str = "redis_tls_server_name";
 
 impl RedisConfig {
-    /// Connections to each shard: as many as were asked for, and as many on one worker as on another.
+    /// Connections to each shard: at least as many as configured, and equally many on each worker.
     pub fn lanes(&self, workers: usize) -> usize {
         self.connections.next_multiple_of(workers)
     }
@@ -77,7 +77,7 @@ impl RedisConfig {
             if shards.iter().any(|other| other.name == shard.name) {
                 return Err(settings.error(SHARDS, format!("two shards are named {:?}", shard.name)));
             }
-            // Each would take the entries of the other for its own, moved away, and remove them.
+            // Each shard would regard the entries of the other as moved away and remove them.
             if let Some(other) = shards.iter().find(|other| is_same_place(&other.endpoint, &shard.endpoint)) {
                 let reason = format!("the shards {} and {} have the same address", other.name, shard.name);
                 return Err(settings.error(SHARDS, reason));
@@ -87,10 +87,10 @@ impl RedisConfig {
         let is_unused = shards.iter().all(|shard| shard.endpoint.tls.is_none());
         if is_unused && !(files.is_empty() && server_name.is_none()) {
             return Err(
-                settings.error(SHARDS, "redis_tls_* is set, and no URL begins with rediss:// or rediss-sentinel://")
+                settings.error(SHARDS, "redis_tls_* is set, but no URL begins with rediss:// or rediss-sentinel://")
             );
         }
-        // So that it is answered before the request's deadline.
+        // Shorter than the request's deadline, so that the write is answered in time.
         let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
         Ok(Some(Self { shards, timeout, connections, max_in_flight, room_patience, accept_ring_change }))
     }
@@ -100,34 +100,35 @@ fn is_same_place(one: &Endpoint, other: &Endpoint) -> bool {
     one.server == other.server && one.database.unwrap_or(0) == other.database.unwrap_or(0)
 }
 
-/// Parses `name=URL`. A reason never repeats the URL, which may hold a password.
+/// Parses `name=URL`. An error message never repeats the URL, which may contain a password.
 fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>) -> Result<ShardConfig, String> {
     let (name, url) = part
         .split_once('=')
         .filter(|(name, url)| url.contains("://") && !name.contains("://"))
-        .ok_or("expected name=URL, separated by commas, each URL with its redis:// or rediss://")?;
+        .ok_or("expected name=URL, separated by commas; a URL begins with redis:// or rediss://, for example")?;
     let (name, url) = (name.trim(), url.trim());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || name.len() > 100 || !name.bytes().all(allowed) {
-        return Err(format!("a shard's name is [A-Za-z0-9_.-]{{1,100}}, not {name:?}"));
+        return Err(format!("a shard's name must match [A-Za-z0-9_.-]{{1,100}}, unlike {name:?}"));
     }
     let scheme = url.split("://").next().unwrap_or_default();
     let known = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis+unix"];
     if !known.contains(&scheme) {
-        return Err(format!("shard {name}: the URL begins with one of {}, not {scheme:?}", known.join(", ")));
+        return Err(format!("shard {name}: the URL must begin with one of {}, not {scheme:?}", known.join(", ")));
     }
-    // The client library splits these at their first colon, and has a TLS configuration that we replace.
+    // The client library splits nodes at their first colon, which breaks IPv6 addresses, and would use its own TLS
+    // configuration.
     let (plain, nodes) = without_nodes(url).map_err(|reason| format!("shard {name}: {reason}"))?;
     let is_tls = plain.starts_with("rediss");
     let plain = if is_tls { plain.replacen("rediss", "redis", 1) } else { plain };
     let mut endpoint = Endpoint::from_url(&plain).map_err(|error| {
-        // What the library says behind a colon is a part of the URL.
+        // After the colon, the library's message repeats a part of the URL.
         let reason = error.details().split(": ").next().unwrap_or_default();
         format!("shard {name}: the URL does not parse: {reason}")
     })?;
-    // Connect when the shard is there, not only if it is there now.
+    // Keep trying to connect, in case the shard comes up later.
     endpoint.fail_fast = false;
-    // SELECT is a command that a user may lack, and 0 is where a connection begins.
+    // A new connection already uses database 0, and a Redis user may not have the right to SELECT.
     endpoint.database = endpoint.database.filter(|database| *database != 0);
     match &mut endpoint.server {
         ServerConfig::Centralized { server } => unbracket(server),
@@ -140,7 +141,7 @@ fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>
     if is_tls {
         let names = match server_name {
             Some(name) => vec![name.clone()],
-            // A server that Sentinels named by its address may carry the name of one of them.
+            // A server that a Sentinel named by its address may have the name of a Sentinel in its certificate.
             None => endpoint.server.hosts().iter().filter_map(dns_name).collect(),
         };
         let config = files.client_config(names).map_err(|reason| format!("shard {name}: TLS: {reason}"))?;
@@ -149,7 +150,7 @@ fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>
     Ok(ShardConfig { name: name.to_owned(), address: mask::location(url), endpoint })
 }
 
-/// Takes the parameters `node` out of a URL.
+/// Separates the `node` parameters from the URL.
 fn without_nodes(url: &str) -> Result<(String, Vec<Server>), String> {
     let Some((place, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
     let (nodes, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| pair.starts_with("node="));
@@ -157,9 +158,9 @@ fn without_nodes(url: &str) -> Result<(String, Vec<Server>), String> {
     Ok((format!("{place}?{}", others.join("&")), nodes))
 }
 
-/// Parses `node=host:port`, an IPv6 address in brackets.
+/// Parses `node=host:port`; an IPv6 address needs brackets.
 fn node(pair: &str) -> Result<Server, String> {
-    let wrong = || "a node is host:port, an IPv6 address in brackets".to_owned();
+    let wrong = || "a node is host:port, and an IPv6 address needs brackets".to_owned();
     let text = pair.strip_prefix("node=").unwrap_or(pair);
     let text = percent_decode_str(text).decode_utf8().map_err(|_| wrong())?;
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -169,7 +170,7 @@ fn node(pair: &str) -> Result<Server, String> {
     Ok(Server::new(host, port))
 }
 
-/// Takes the brackets off an IPv6 address, as Sentinels tell it and certificates carry it.
+/// Removes the brackets of an IPv6 address: Sentinels and certificates have no brackets.
 fn unbracket(server: &mut Server) {
     if let Some(address) = server.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         server.host = address.to_owned().into();

@@ -1,16 +1,16 @@
-//! Variables that Kubernetes makes in every pod for a Service called `sidecache`, or `sidecache-...`: they have the
-//! prefix of the settings and are none
+//! Environment variables that Kubernetes sets in every pod for a Service called `sidecache` or `sidecache-...`. They
+//! have the settings' prefix but are not settings
 //! (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 
 use super::settings::ENV_PREFIX;
 
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
-/// Whether Kubernetes makes this variable for a Service.
+/// Whether Kubernetes sets this variable for a Service.
 pub(super) fn is_service_link(variable: &str, value: &str) -> bool {
     let Some(name) = variable.strip_prefix(ENV_PREFIX) else { return false };
     let words: Vec<&str> = name.split('_').collect();
-    // In front of these words stands the rest of the Service's name, if there is any.
+    // Before these words comes the rest of the Service's name, if any.
     (0..words.len()).any(|at| match words[at..] {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
         ["PORT"] => is_address(value),

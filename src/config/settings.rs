@@ -1,7 +1,7 @@
-//! Settings as raw text: which exist, where each value comes from, and how a wrong one is named.
+//! Settings as raw text: the list of settings, where each value comes from, and how an error names a setting.
 //!
-//! `default.toml` is the one list of settings: names, defaults and help texts are read from it, so
-//! the file, the environment and the flags cannot drift apart.
+//! `default.toml` is the only list of settings. Names, defaults and help texts are read from it, so that the file,
+//! the environment variables and the flags always agree.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,26 +12,26 @@ use std::str::FromStr;
 use super::mask;
 use super::service_link::is_service_link;
 
-/// The commented defaults, as a user may copy them.
+/// The commented defaults, ready to be copied by a user.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// Prefix of the environment variables.
 pub const ENV_PREFIX: &str = "SIDECACHE_";
 
-/// The variable that names a settings file, as `--config` does; not a setting itself.
+/// The variable that names a settings file, like `--config`; not a setting itself.
 pub const CONFIG_VARIABLE: &str = "SIDECACHE_CONFIG";
 
-/// The variable that names the service to ask, as `--url` of the command line does; not a setting either.
+/// The variable that names the service for the commands, like `--url`; not a setting either.
 pub const URL_VARIABLE: &str = "SIDECACHE_URL";
 
-/// The variable that names a file of defaults, which an image or a package brings: below everything that its user
-/// sets.
+/// The variable that names a file of defaults, which an image or a package brings. Every setting of the user
+/// overrides it.
 pub const DEFAULTS_VARIABLE: &str = "SIDECACHE_DEFAULTS";
 
-/// The variable that has to be `yes` before a release build takes `test_without`.
+/// The variable that must be `yes` before a release build accepts `test_without`.
 pub const WRONG_ANSWERS_VARIABLE: &str = "SIDECACHE_ANSWERS_MAY_BE_WRONG";
 
-/// Variables with the prefix that are no settings.
+/// Variables with the prefix that are not settings.
 const OTHER_VARIABLES: [&str; 4] = [CONFIG_VARIABLE, URL_VARIABLE, DEFAULTS_VARIABLE, WRONG_ANSWERS_VARIABLE];
 
 /// A setting that exists.
@@ -48,13 +48,13 @@ impl Setting {
         format!("{ENV_PREFIX}{}", self.name.to_uppercase())
     }
 
-    /// `l1-max-mb`, without the dashes in front.
+    /// `l1-max-mb`, without the leading dashes.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 }
 
-/// A wrong setting, on one line that names it where it was given.
+/// A wrong setting: one line that names the setting the way the user gave it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: {reason}")]
 pub struct Error {
@@ -64,18 +64,18 @@ pub struct Error {
 
 impl Error {
     fn new(origin: impl Into<String>, reason: impl Display) -> Self {
-        // Whatever a library says, one line is promised.
+        // The message must stay on one line, even if a library's message does not.
         let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { origin: origin.into(), reason }
     }
 
-    /// Of a flag that stands on the command line twice.
+    /// The error for a flag that is given twice on the command line.
     pub fn given_twice(flag: &str) -> Self {
         Self::new(flag, "given more than once")
     }
 }
 
-/// Every setting there is, in the order of the file.
+/// Every setting, in the order of the file.
 pub fn all() -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut comment: Vec<&str> = Vec::new();
@@ -98,11 +98,11 @@ pub fn all() -> Vec<Setting> {
     settings
 }
 
-/// The value of every setting, and where it was given.
+/// The value of every setting, and where it comes from.
 #[derive(Debug)]
 pub struct Settings {
     values: BTreeMap<String, Value>,
-    /// Variables of the environment that look like settings and are made by Kubernetes.
+    /// Environment variables that look like settings but are set by Kubernetes.
     ignored: Vec<String>,
     /// See [`WRONG_ANSWERS_VARIABLE`].
     answers_may_be_wrong: bool,
@@ -115,11 +115,11 @@ type File<'f> = (&'f str, &'f str);
 struct Value {
     text: String,
     layer: Layer,
-    /// As its owner would look for it: `SIDECACHE_LISTEN`, `--listen`, `file.toml: listen`.
+    /// The name under which the user finds it: `SIDECACHE_LISTEN`, `--listen`, `file.toml: listen`.
     origin: String,
 }
 
-/// Where a value comes from; a later one wins.
+/// Where a value comes from. Later layers override earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     Default,
@@ -142,18 +142,18 @@ impl Layer {
     }
 }
 
-/// A setting as it is in force, to be shown.
+/// The effective value of a setting, for display.
 #[derive(Debug)]
 pub struct Effective {
     pub setting: Setting,
-    /// Without what is secret in it.
+    /// Secrets are masked.
     pub text: String,
     pub layer: Layer,
     pub origin: String,
 }
 
 impl Effective {
-    /// Whether the value is the default, also where it was given, and a number however it is written.
+    /// Whether the value equals the default, wherever it was set. Numbers are compared as numbers.
     pub fn is_default(&self) -> bool {
         let (given, default) = (self.text.trim(), &*self.setting.default);
         let number = |text: &str| text.parse::<f64>().ok();
@@ -162,12 +162,12 @@ impl Effective {
 }
 
 impl Settings {
-    /// Layers the defaults, the file that [`DEFAULTS_VARIABLE`] names, the user's file, the environment and the flags.
+    /// Layers the defaults, the file in [`DEFAULTS_VARIABLE`], the user's file, the environment and the flags.
     ///
-    /// `environment` may hold foreign variables; `flags` are pairs of setting name and value.
+    /// `environment` may contain unrelated variables; `flags` are pairs of setting name and value.
     ///
     /// # Errors
-    /// An unreadable file, or a name that is no setting.
+    /// A file cannot be read, or a setting is unknown.
     pub fn gather(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -187,10 +187,10 @@ impl Settings {
         Self::stack(files, environment, flags)
     }
 
-    /// The same without a package's file, and with the file read already: its name and its text.
+    /// Like [`Settings::gather`], without a package's file, and with the file already read: its name and its text.
     ///
     /// # Errors
-    /// A text that is no TOML, or a name that is no setting.
+    /// The text is not TOML, or a setting is unknown.
     pub fn layer(
         file: Option<(&str, &str)>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -241,17 +241,17 @@ impl Settings {
         Ok(Self { values, ignored, answers_may_be_wrong })
     }
 
-    /// Variables of the environment that are no settings: Kubernetes made them for a Service.
+    /// Environment variables with the prefix that Kubernetes set for a Service; they are not settings.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
-    /// Whether a release build may be told to answer wrongly.
+    /// Whether a release build may accept `test_without`, which makes answers stale.
     pub fn answers_may_be_wrong(&self) -> bool {
         self.answers_may_be_wrong
     }
 
-    /// Every setting as it is in force, in the order of the file, without what is secret.
+    /// The effective value of every setting, in the order of the file, with secrets masked.
     pub fn effective(&self) -> Vec<Effective> {
         let known = all().into_iter();
         let effective = known.map(|setting| {
@@ -262,8 +262,8 @@ impl Settings {
         effective.collect()
     }
 
-    /// The value of a setting that `name` stands for in this program's own text; no input chooses it,
-    /// and every name is asked for at every start, by the tests of `config` too.
+    /// The value of the setting `name`. Panics if there is none: names come only from this program's own code, and
+    /// every name is used at every start and in the tests of `config`.
     fn value(&self, name: &str) -> &Value {
         self.values.get(name).unwrap_or_else(|| panic!("default.toml lists the setting `{name}`"))
     }
@@ -273,7 +273,7 @@ impl Settings {
         &self.value(name).text
     }
 
-    /// An error about a setting, named as it was given.
+    /// An error about a setting, named the way the user gave it.
     pub fn error(&self, name: &str, reason: impl Display) -> Error {
         Error::new(&*self.value(name).origin, reason)
     }
@@ -291,7 +291,7 @@ impl Settings {
     /// A whole number within `range`.
     ///
     /// # Errors
-    /// It is none, or out of range.
+    /// Not a whole number, or out of range.
     pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, Error> {
         let text = self.text(name).trim();
         text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
@@ -301,7 +301,7 @@ impl Settings {
     }
 
     /// # Errors
-    /// It is neither `true` nor `false`.
+    /// Neither `true` nor `false`.
     pub fn switch(&self, name: &str) -> Result<bool, Error> {
         let text = self.text(name).trim();
         text.parse().map_err(|_| self.error(name, format!("expected true or false, not {text:?}")))
@@ -336,7 +336,7 @@ fn read_toml(
     Ok(())
 }
 
-/// The line and column of a byte, counted from 1, as editors and compilers write it.
+/// The line and column of a byte, counted from 1, in the form that editors and compilers use.
 fn place(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn regression_a_users_file_beats_the_defaults_of_an_image() {
-        // The image had its address in the environment, which no mounted file could change.
+        // The image set its address in the environment, so a mounted file could not change it.
         let (image, user) = (file("listen = \"0.0.0.0:1\"\nl1_max_mb = 1"), file("listen = \"[::1]:2\""));
         let listen = |user: Option<&Path>, variables: &[(&str, &str)]| {
             let defaults = (DEFAULTS_VARIABLE, image.path().to_str().unwrap());

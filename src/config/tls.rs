@@ -1,8 +1,8 @@
-//! TLS to the stores: which certificate authorities are trusted, and the certificate that this process shows.
+//! TLS to Redis and PostgreSQL: which certificate authorities are trusted, and this process's client certificate.
 //!
-//! Redis connections get a TLS configuration of ours, since the client library's own stops at one broken certificate in
-//! the system's store, knows no client certificate, and has no name to check for a server that Sentinels named by its
-//! address. PostgreSQL connections get the files.
+//! For Redis this file builds the TLS configuration. The client library's own configuration fails if one certificate
+//! in the system's store is broken, supports no client certificate, and cannot check a name for a server that a
+//! Sentinel named by its IP address. PostgreSQL connections only get the paths of the files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use super::settings::{Error, Settings};
 
-/// The files of one store, each readable and of the right form.
+/// The TLS files of Redis or of PostgreSQL. All of them were read once and have the right format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Trusted instead of the system's certificate authorities.
+    /// Certificate authorities. For Redis they replace the system's; for PostgreSQL they are added to the system's.
     pub ca: Option<PathBuf>,
     pub client: Option<ClientFiles>,
 }
 
-/// What this process shows to servers that ask for a certificate.
+/// The client certificate for servers that ask for one, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
     pub certificate: PathBuf,
@@ -34,7 +34,7 @@ pub struct ClientFiles {
 }
 
 impl TlsFiles {
-    /// Reads the settings `<store>_tls_ca`, `_cert` and `_key`, and tries the files.
+    /// Reads the settings `<store>_tls_ca`, `<store>_tls_cert` and `<store>_tls_key`, and checks the files.
     pub(super) fn parse(settings: &Settings, store: &str) -> Result<Self, Error> {
         let [ca, certificate, key] = ["ca", "cert", "key"].map(|part| format!("{store}_tls_{part}"));
         let path = |name: &str| {
@@ -63,7 +63,8 @@ impl TlsFiles {
         *self == Self::default()
     }
 
-    /// What TLS connections are made with. A server that is reached by an IP address may also carry one of `names`.
+    /// The configuration of TLS connections. The certificate of a server that is reached by an IP address may carry
+    /// one of `names` instead of the address.
     pub(super) fn client_config(&self, names: Vec<ServerName<'static>>) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let roots = match &self.ca {
@@ -100,7 +101,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let found = CertificateDer::pem_file_iter(path).map_err(|error| shown(&error))?;
     let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| shown(&error))?;
-    if found.is_empty() { Err(shown(&"no certificate is in it")) } else { Ok(found) }
+    if found.is_empty() { Err(shown(&"it contains no certificate")) } else { Ok(found) }
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
@@ -111,24 +112,28 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The system's store, without the certificates in it that cannot be read.
+/// The system's certificate authorities, without those that cannot be read.
 fn system_authorities() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (_, broken) = roots.add_parsable_certificates(found.certs);
     for error in &found.errors {
-        tracing::warn!(%error, "a certificate authority of the system is left out");
+        tracing::warn!(%error, "ignoring a certificate authority of the system");
     }
     if broken > 0 {
-        tracing::warn!(broken, "certificate authorities of the system are left out");
+        tracing::warn!(broken, "ignoring certificate authorities of the system");
     }
     match roots.is_empty() {
-        true => Err("the system trusts no certificate authority: install ca-certificates, or name one".to_owned()),
+        true => Err(
+            "the system trusts no certificate authority: install ca-certificates, or set the CA file in the settings"
+                .to_owned(),
+        ),
         false => Ok(roots),
     }
 }
 
-/// Checks certificates as usual, and those of servers that are reached by an address against further names.
+/// Checks certificates as usual. If a server is reached by an IP address and its certificate is not for that address,
+/// the certificate may be for one of `names` instead.
 #[derive(Debug)]
 struct Verifier {
     verifier: Arc<WebPkiServerVerifier>,
@@ -180,12 +185,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The certificate of this process, read anew for each connection: it may have been renewed meanwhile.
+/// The client certificate, read again for each connection, as it may have been renewed.
 #[derive(Debug)]
 struct FromFiles {
     files: ClientFiles,
     provider: Arc<CryptoProvider>,
-    /// The last that could be read.
+    /// The last certificate that could be read.
     last: Mutex<Arc<CertifiedKey>>,
 }
 
@@ -194,7 +199,9 @@ impl ResolvesClientCert for FromFiles {
         let mut last = self.last.lock();
         match self.files.load(&self.provider) {
             Ok(found) => *last = Arc::new(found),
-            Err(error) => tracing::warn!(error, "the client certificate cannot be read anew"),
+            Err(error) => {
+                tracing::warn!(error, "cannot read the client certificate again; the previous one stays in use");
+            }
         }
         Some(last.clone())
     }

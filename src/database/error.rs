@@ -1,30 +1,30 @@
-//! How database operations fail, and what each failure means. The text of an error begins with its cause.
+//! Errors of database operations, and what each means. The text of an error begins with its cause.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use sqlx::migrate::MigrateError;
 
-/// How a database operation fails.
+/// An error of a database operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the database did not answer in time")]
     Timeout,
-    /// No connection can be made.
+    /// Cannot connect.
     #[error("{}: cannot connect to the database at {server}", words(.cause))]
     Unreachable { server: String, cause: sqlx::Error },
     #[error("{}", words_of_migration(.0))]
     Migration(#[from] MigrateError),
     #[error("{}", words(.0))]
     Sql(#[from] sqlx::Error),
-    /// A change was sent and not answered: it may or may not have happened.
+    /// A change was sent but not answered: it may or may not have happened.
     #[error("the outcome of a change is unknown: {0}")]
     OutcomeUnknown(Box<Error>),
-    /// A row that this program would not have written.
-    #[error("a row of {table} cannot be understood: {reason}")]
+    /// A row that this release would not have written.
+    #[error("cannot understand a row of {table}: {reason}")]
     Row { table: &'static str, reason: String },
 }
 
-/// What an error says, without a preface: the system's words, or the server's.
+/// The message of an error without the library's prefix: the words of the operating system or of the server.
 fn words(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Io(error) => error.to_string(),
@@ -46,12 +46,12 @@ fn words_of_migration(error: &MigrateError) -> String {
 }
 
 impl Error {
-    /// What the error means once the change was being committed.
+    /// Maps an error that happened during the commit to [`Error::OutcomeUnknown`].
     pub(crate) fn of_commit(self, is_committing: &AtomicBool) -> Self {
         if is_committing.load(Relaxed) { Self::OutcomeUnknown(Box::new(self)) } else { self }
     }
 
-    /// Whether the database could not be reached or used, rather than disliked what it was given.
+    /// Whether the database could not be reached or used. False if it rejected the data.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Timeout | Self::Migration(_) | Self::Unreachable { .. } => true,
@@ -61,14 +61,14 @@ impl Error {
         }
     }
 
-    /// Whether the data given was what the database disliked: to try again is of no use.
+    /// Whether the database rejected the data, so that a retry is useless.
     /// SQLSTATE classes 22 and 23 (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     pub fn is_refused_data(&self) -> bool {
         self.sql_state().is_some_and(|state| state.len() == 5 && (state.starts_with("22") || state.starts_with("23")))
     }
 
-    /// Whether the same may work a moment later: the database is away, starting, full of connections, or a replica
-    /// after a failover; or another session holds a lock. SQLSTATE 57P01 to 57P03, 53300, 25006 and 55P03.
+    /// Whether a retry may succeed a moment later: the database is unreachable, starting, out of connections, or a
+    /// replica after a failover; or another session holds a lock. SQLSTATE 57P01 to 57P03, 53300, 25006 and 55P03.
     pub fn may_pass(&self) -> bool {
         use sqlx::Error as E;
         let passes = |error: &E| match error {
@@ -85,18 +85,18 @@ impl Error {
         }
     }
 
-    /// Whether time ran out without a word of the cause.
+    /// Whether the error is a timeout that does not tell its cause.
     pub(super) fn hides_its_cause(&self) -> bool {
         matches!(self, Self::Timeout) || matches!(self.sql(), Some(sqlx::Error::PoolTimedOut))
     }
 
-    /// Whether the server takes no writes: a replica, as after a failover.
+    /// Whether the server is read-only: a replica, as after a failover.
     pub(super) fn is_read_only(&self) -> bool {
         self.sql_state().as_deref() == Some("25006")
     }
 
     pub(super) fn is_missing_table(&self) -> bool {
-        // PostgreSQL has a code for it; SQLite has only the words.
+        // PostgreSQL has a code for this; SQLite has only the message.
         let words = matches!(self, Self::Sql(error) if error.to_string().contains("no such table"));
         words || self.sql_state().as_deref() == Some("42P01")
     }

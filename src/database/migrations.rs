@@ -1,11 +1,10 @@
-//! The schema's history, part of the program. Each step stands once for each database, under the
-//! same number; one that was released is never edited.
+//! The migrations of the schema, compiled into the program. Each step has one file for each database, under the same
+//! number. A released step must never be edited (checksums).
 //!
-//! In PostgreSQL the steps are taken over a connection of their own, which is closed whatever happened, so that no lock
-//! outlives an attempt. The schema is looked up first. Only where steps are missing, each is taken in one transaction
-//! behind a lock of that transaction, which is waited for within the deadline of a statement: several instances take
-//! turns, a role that may only use the tables can start on a complete schema, and a pooler in transaction mode is no
-//! obstacle.
+//! In PostgreSQL the steps run on a separate connection, which is always closed afterwards, so that no lock outlives
+//! an attempt. First the schema is read. If steps are missing, each runs in one transaction that holds an advisory
+//! lock and waits for it at most for the deadline of one statement. So several instances take turns, a role with
+//! rights on the tables only can start on a complete schema, and a pooler in transaction mode works.
 
 use std::time::Duration;
 
@@ -16,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{Error, connect};
 
-/// Where the steps that were taken are written down: the library's own table, since SQLite's steps are taken by the
-/// library, and PostgreSQL's were in earlier releases.
+/// The table of applied steps. It is the library's own table, since the library applies the steps of SQLite, and in
+/// earlier releases also applied those of PostgreSQL.
 const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (\
      version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), \
      success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
@@ -29,14 +28,13 @@ const STEPS_TAKEN: &str = "SELECT version, checksum FROM _sqlx_migrations";
 const NOTE_STEP: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
      VALUES ($1, $2, TRUE, $3, (extract(epoch FROM clock_timestamp() - now()) * 1e9)::bigint)";
 
-/// The key of the lock behind which a step is taken: "sidecach" in ASCII.
+/// The key of the advisory lock for a step: "sidecach" in ASCII.
 const LOCK: i64 = 0x7369_6465_6361_6368;
 
-/// The longest that all missing steps together may take: a connection that went silent must not hold up the next
-/// attempt for ever.
+/// The time limit for all missing steps together: a dead connection must not block the next attempt for ever.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// How long a connection may take to say goodbye.
+/// How long closing a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
@@ -94,7 +92,7 @@ fn postgres() -> Migrator {
     migrator(STEPS.map(|(number, name, sql, _)| (number, name, sql)))
 }
 
-/// Brings a schema in PostgreSQL up to date; a lock of others is waited for as long as `patience`.
+/// Brings a schema in PostgreSQL up to date. Waits up to half of `patience` for a lock that another session holds.
 ///
 /// # Errors
 /// The database cannot be reached or used, another session holds a lock, or a step fails.
@@ -102,7 +100,7 @@ pub async fn migrate_postgres(options: &PgConnectOptions, patience: Duration) ->
     let attempt = async {
         let mut connection = connect(options).await?;
         let taken = take_missing_steps(&mut connection, patience).await;
-        // Dropping the connection closes it as well, less politely.
+        // Dropping the connection closes it, too, but without telling the server.
         let _ = timeout(GOODBYE, connection.close()).await;
         taken
     };
@@ -120,10 +118,10 @@ async fn take_missing_steps(connection: &mut PgConnection, patience: Duration) -
     Ok(())
 }
 
-/// A step's number, and the checksum of its text.
+/// A step's number and the checksum of its SQL.
 type Taken = (i64, Vec<u8>);
 
-/// Reads which steps were taken, and needs no right but to read.
+/// Reads which steps were applied. Needs only the right to read.
 async fn steps_taken(connection: &mut PgConnection) -> Result<Vec<Taken>, Error> {
     let mut transaction = connection.begin().await?;
     let is_there: bool = sqlx::query_scalar(IS_TABLE_THERE).persistent(false).fetch_one(&mut *transaction).await?;
@@ -136,10 +134,10 @@ async fn list_steps(connection: &mut PgConnection) -> Result<Vec<Taken>, Error> 
     Ok(sqlx::query_as(STEPS_TAKEN).persistent(false).fetch_all(connection).await?)
 }
 
-/// Whether a step is among those taken.
+/// Whether a step was applied.
 ///
 /// # Errors
-/// Another step stands under its number.
+/// Another step has this number.
 fn is_taken(step: &Migration, taken: &[Taken]) -> Result<bool, MigrateError> {
     match taken.iter().find(|(version, _)| *version == step.version) {
         Some((_, checksum)) if *checksum != *step.checksum => Err(MigrateError::VersionMismatch(step.version)),
@@ -151,12 +149,12 @@ async fn take(connection: &mut PgConnection, step: &Migration, patience: Duratio
     let mut transaction = connection.begin().await?;
     let lock = format!(
         "SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({LOCK})",
-        // Not as long as whoever waits for this, who would hear of no lock.
+        // Shorter than the caller's own timeout: otherwise the caller would see a timeout instead of the lock error.
         (patience / 2).as_millis().clamp(1, 60_000)
     );
     sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
     sqlx::raw_sql(CREATE_TABLE).execute(&mut *transaction).await?;
-    // Another instance may have taken it while this one waited for the lock.
+    // Another instance may have applied it while this one waited for the lock.
     if !is_taken(step, &list_steps(&mut transaction).await?)? {
         let failed = |error| MigrateError::ExecuteMigration(error, step.version);
         sqlx::raw_sql(step.sql.clone()).execute(&mut *transaction).await.map_err(failed)?;
@@ -175,7 +173,7 @@ fn migrator<const N: usize>(steps: [(i64, &'static str, &'static str); N]) -> Mi
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
     let mut migrator = Migrator::with_migrations(steps.into_iter().map(migration).collect());
-    // During a rolling upgrade an older instance meets migrations that it does not know.
+    // During a rolling upgrade an older instance sees migrations that it does not know.
     migrator.set_ignore_missing(true);
     migrator
 }

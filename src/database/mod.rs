@@ -1,7 +1,7 @@
-//! The database: its pool, its schema, and whether it can be reached.
+//! The database: the connection pool, the schema, and whether the database can be reached.
 //!
-//! Nothing here is on the path of a cache request. The service starts without its database and
-//! goes on when it is lost; what needs it says so or waits in a bounded queue.
+//! Cache requests never wait for this module. The service starts without its database and continues when the database
+//! is lost; parts that need it report an error or wait in a bounded queue.
 
 mod error;
 mod migrations;
@@ -24,11 +24,10 @@ pub(crate) use transaction::in_transaction;
 
 use crate::config::{DatabaseConfig, DatabaseKind};
 
-/// How long the search for the cause of a failure waits for an answer. A database that stays silent has told nothing
-/// after a longer time either.
+/// How long [`Database::diagnosis`] waits for an answer. Waiting longer for a silent database would not tell more.
 const DIAGNOSIS: Duration = Duration::from_secs(1);
 
-/// A step of the schema's history.
+/// A migration step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub version: i64,
@@ -40,7 +39,7 @@ pub fn known_steps() -> Vec<Step> {
     migrations::known().map(|(version, name)| Step { version, name: name.to_owned() }).collect()
 }
 
-/// A pool of connections, made when needed.
+/// A pool of connections, which are opened when needed.
 #[derive(Debug)]
 pub struct Database {
     pool: Pool,
@@ -50,13 +49,13 @@ pub struct Database {
     migrated: Arc<AtomicBool>,
     migrating: Arc<tokio::sync::Mutex<()>>,
     connected: AtomicBool,
-    /// Why the last operation did not reach the database.
+    /// Why the last operation could not reach the database.
     trouble: Mutex<Option<String>>,
-    /// Connections that were made before this moment lead to a server that takes no writes.
+    /// Connections opened before this moment lead to a read-only server.
     read_only_until: Arc<Mutex<Option<Instant>>>,
 }
 
-/// Either kind of pool; cheap to clone.
+/// The pool of either database; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Pool {
     Postgres(PgPool),
@@ -64,7 +63,7 @@ pub enum Pool {
 }
 
 impl Database {
-    /// Sets the pool up without connecting.
+    /// Creates the pool without connecting.
     pub fn new(config: &DatabaseConfig) -> Self {
         let (kind, timeout) = (config.kind.as_str(), config.timeout);
         let read_only_until: Arc<Mutex<Option<Instant>>> = Arc::default();
@@ -84,8 +83,8 @@ impl Database {
                         .connect_lazy_with((**options).clone()),
                 )
             }
-            // SQLite has one writer; a second connection would only wait for it. The one is kept, as
-            // a database in memory lives and dies with it.
+            // SQLite allows one writer, so a second connection would only wait. The connection is never closed,
+            // because a database in memory exists only as long as its connection.
             DatabaseKind::Sqlite(options) => Pool::Sqlite(
                 SqlitePoolOptions::new()
                     .max_connections(1)
@@ -118,7 +117,7 @@ impl Database {
         self.connected.load(Relaxed)
     }
 
-    /// Why the last operation did not reach the database; `None` where it did.
+    /// Why the last operation could not reach the database; `None` if it did.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
@@ -127,10 +126,11 @@ impl Database {
         &self.pool
     }
 
-    /// Runs `operation` on an up-to-date schema, within the deadline, and notes how it went.
+    /// Brings the schema up to date, runs `operation` within the deadline, and records whether the database was
+    /// reached.
     ///
     /// # Errors
-    /// What the operation answers, or [`Error::Timeout`].
+    /// The error of the operation, or [`Error::Timeout`].
     pub async fn run<T>(&self, operation: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let within = async {
             self.migrate().await?;
@@ -149,31 +149,31 @@ impl Database {
 
     fn react_to(&self, error: &Error) {
         if error.is_missing_table() {
-            // Another database than the one that was migrated: restored, or empty.
+            // This is not the database that was migrated: it was restored or is empty.
             self.migrated.store(false, Relaxed);
         }
         if error.is_read_only() {
-            // After a failover the old primary is a replica. A new connection leads to the new primary.
+            // After a failover the old primary is a replica. New connections reach the new primary.
             *self.read_only_until.lock() = Some(Instant::now());
         }
     }
 
-    /// Remembers whether the database was reached, and logs changes.
+    /// Records whether the database was reached, and logs changes.
     fn note(&self, outage: Option<&Error>) {
         let trouble = outage.map(ToString::to_string);
         let was_connected = self.connected.swap(outage.is_none(), Relaxed);
         let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
         match trouble {
-            Some(error) if was_connected => tracing::warn!(error, "database lost"),
+            Some(error) if was_connected => tracing::warn!(error, "lost the connection to the database"),
             Some(error) if before.as_ref() != Some(&error) => tracing::warn!(error, "the database does not answer"),
             None if !was_connected => tracing::info!(kind = self.kind, "database connected"),
             _ => {}
         }
     }
 
-    /// Brings the schema up to date once a process.
+    /// Brings the schema up to date, once for each process.
     ///
-    /// A task of its own: who waits for it may give up, and the next one waits for the same task.
+    /// Runs in a separate task: a caller may stop waiting, and the next caller waits for the same task.
     async fn migrate(&self) -> Result<(), Error> {
         if self.migrated.load(Relaxed) {
             return Ok(());
@@ -190,7 +190,7 @@ impl Database {
                 Pool::Sqlite(pool) => {
                     migrations::sqlite().run(pool).await?;
                     if let Err(error) = space::enable(pool).await {
-                        tracing::warn!(%error, "the SQLite file goes on without giving space back");
+                        tracing::warn!(%error, "the SQLite file will not give free space back to the file system");
                     }
                 }
             }
@@ -200,7 +200,7 @@ impl Database {
         migration.await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// The steps that the schema has taken, the first one first, without taking any.
+    /// The steps that were applied to the schema, in order. Applies none.
     ///
     /// # Errors
     /// The database cannot be reached or used.
@@ -223,17 +223,17 @@ impl Database {
         }
     }
 
-    /// Brings the schema up to date, within the deadline of one statement: what takes longer goes on, and is
-    /// waited for when asked again.
+    /// Brings the schema up to date, within the deadline of one statement. A longer migration continues, and the next
+    /// call waits for it.
     ///
     /// # Errors
-    /// The database cannot be reached or used, or disliked a step.
+    /// The database cannot be reached or used, or a step failed.
     pub async fn bring_up_to_date(&self) -> Result<(), Error> {
         self.run(async { Ok(()) }).await
     }
 
-    /// The cause of `error`, where it tells only that time ran out: the pool tries to connect again and again, and
-    /// forgets why that failed. One attempt outside the pool tells.
+    /// The cause of a timeout: the pool retries connecting and forgets why that failed, so this makes one attempt to
+    /// connect outside the pool. Other errors are returned unchanged.
     pub async fn diagnosis(&self, error: Error) -> Error {
         if !error.hides_its_cause() {
             return error;
@@ -250,7 +250,7 @@ impl Database {
         }
     }
 
-    /// Closes the pool; connections in use are waited for within the deadline.
+    /// Closes the pool. Waits for connections in use, within the deadline.
     pub async fn close(&self) {
         let closed = async {
             match &self.pool {
@@ -275,12 +275,12 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     })
 }
 
-/// Tells a connection that can be used again. The pool asks the same, but waits for an answer without
-/// an end: a few statements whose connection went silent would use it up for good.
+/// Whether a connection can be used again. The pool itself checks this, too, but without a timeout: a few statements
+/// on dead connections would block the whole pool for good.
 async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
     match tokio::time::timeout(timeout, connection.ping()).await {
         Ok(answer) => answer.map(|()| true),
-        // As an error: then the connection is closed without asking the other side.
+        // Return an error: then the pool closes the connection without telling the server.
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }

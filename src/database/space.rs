@@ -1,22 +1,22 @@
-//! The space of SQLite files: what pruned rows leave behind goes back to the file system, in bounded steps.
+//! Free space in SQLite files: the space of deleted rows is given back to the file system, in bounded steps.
 //!
-//! A file can give pages back if it was made so (`auto_vacuum`). A file of an earlier release is rewritten once, at the
-//! start, when little enough is in it; a larger file waits until the retention has made it smaller.
+//! A file can give pages back only if it was created with `auto_vacuum`. A file of an earlier release is rewritten
+//! once, at a start at which it contains little enough; a larger file must first get smaller by the retention.
 
 use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::Error;
 
-/// Pages that one step gives back at most: 4 MiB of 4 KiB pages.
+/// The maximum number of pages that one step gives back: 4 MiB of 4 KiB pages.
 const PAGES_PER_STEP: i64 = 1024;
 
-/// The most that a file may hold to be rewritten at the start: some seconds of work.
+/// The largest file that is rewritten at the start, which takes some seconds.
 const MOST_TO_REWRITE_BYTES: i64 = 256 << 20;
 
-/// `PRAGMA auto_vacuum` of a file that gives nothing back.
+/// The value of `PRAGMA auto_vacuum` if the file cannot give pages back.
 const NONE: i64 = 0;
 
-/// Lets a file give space back from now on.
+/// Enables giving space back.
 pub(super) async fn enable(pool: &SqlitePool) -> Result<(), Error> {
     let mut connection = pool.acquire().await?;
     let mut number = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await;
@@ -28,27 +28,27 @@ pub(super) async fn enable(pool: &SqlitePool) -> Result<(), Error> {
     if used_bytes > MOST_TO_REWRITE_BYTES {
         tracing::info!(
             used_bytes,
-            "the SQLite file does not give space back until it is rewritten: the first start with less than 256 MiB \
-             in it does so, or `PRAGMA auto_vacuum = 2; VACUUM` by hand while the service is stopped"
+            "the SQLite file cannot give free space back until it is rewritten. The first start with less than 256 \
+             MiB in the file rewrites it, or run `PRAGMA auto_vacuum = 2; VACUUM` while the service is stopped"
         );
         return Ok(());
     }
     sqlx::raw_sql("PRAGMA auto_vacuum = 2; VACUUM").execute(&mut *connection).await?;
-    tracing::info!(used_bytes, "the SQLite file was rewritten and gives space back from now on");
+    tracing::info!(used_bytes, "rewrote the SQLite file; from now on it gives free space back to the file system");
     Ok(())
 }
 
-/// Gives some free pages back; answers how many.
+/// Gives some free pages back. Returns how many.
 ///
 /// # Errors
-/// What the database answers.
+/// The error of the database.
 pub async fn give_back(pool: &SqlitePool) -> Result<u64, Error> {
     let mut connection = pool.acquire().await?;
     let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(&mut *connection).await?;
     if free == 0 {
         return Ok(0);
     }
-    // The statement gives a page back with each of its rows, so all of them are read.
+    // The statement gives one page back for each row that is read, so all rows are read.
     let step = AssertSqlSafe(format!("PRAGMA incremental_vacuum({PAGES_PER_STEP})"));
     sqlx::query(step).fetch_all(&mut *connection).await?;
     let left: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(&mut *connection).await?;

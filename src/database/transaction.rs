@@ -1,8 +1,8 @@
-//! Statements, and transactions of a single one.
+//! Creating statements, and transactions with a single statement.
 //!
-//! A statement with parameters takes two steps: the server parses it, then it gets the parameters. A pooler in
-//! transaction mode (PgBouncer) may send the two to different servers, unless both are part of one transaction; and names
-//! of prepared statements there may be those of other connections.
+//! A statement with parameters takes two steps: the server parses it, then it receives the parameters. A pooler in
+//! transaction mode (PgBouncer) may send the two steps to different servers unless they are in one transaction, and a
+//! prepared statement of the same name there may belong to another connection.
 
 use sqlx::database::HasStatementCache;
 use sqlx::query::{Query, QueryAs, QueryScalar};
@@ -10,7 +10,7 @@ use sqlx::{Database as Kind, FromRow};
 
 use super::Database;
 
-/// Carries out one statement in a transaction: `in_transaction!(pool, |connection| query.fetch_one(connection))`.
+/// Runs one statement in a transaction: `in_transaction!(pool, |connection| query.fetch_one(connection))`.
 macro_rules! in_transaction {
     ($pool:expr, |$connection:ident| $statement:expr) => {{
         let mut transaction = $pool.begin().await?;
@@ -23,7 +23,8 @@ macro_rules! in_transaction {
 
 pub(crate) use in_transaction;
 
-/// The statements of every room are made here, as connections may keep them or not.
+/// All modules create their statements here, because it depends on the setup whether connections may keep prepared
+/// statements.
 impl Database {
     pub(crate) fn query<K>(&self, sql: &'static str) -> Query<'static, K, K::Arguments>
     where

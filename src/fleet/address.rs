@@ -1,11 +1,11 @@
-//! Where others reach this instance.
+//! The address at which others reach this instance.
 
 use std::net::SocketAddr;
 
 use rustix::system::uname;
 
-/// The address to tell others: what was configured, else where it listens, with the machine's name where
-/// that is every address it has.
+/// The address to tell others: the configured one, otherwise the listen address. If that is `0.0.0.0` or `[::]`, it
+/// is replaced by the machine's name.
 pub fn advertised(configured: Option<&str>, listening: SocketAddr) -> String {
     match configured {
         Some(address) => address.to_owned(),

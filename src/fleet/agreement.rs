@@ -1,29 +1,29 @@
-//! Whether instances agree about the ring.
+//! Whether the instances agree about the ring.
 
 use std::collections::BTreeMap;
 
 use super::Instance;
 use crate::store::RingCount;
 
-/// How many instances live, and who of them looks for keys elsewhere than this one.
+/// How many instances are alive, and how many of them use another ring than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreement {
     own_version: String,
-    /// This one among them.
+    /// Instances with this ring, this one included.
     own: u64,
-    /// Instances by the version of another ring.
+    /// Number of instances by ring version, for the other rings.
     others: BTreeMap<String, u64>,
 }
 
 impl Agreement {
     fn new(own_version: &str, mut instances: BTreeMap<String, u64>) -> Self {
-        // This one lives, whatever it heard.
+        // This instance is alive, whatever the shards counted.
         let own = instances.remove(own_version).unwrap_or(0).max(1);
         Self { own_version: own_version.to_owned(), own, others: instances }
     }
 
-    /// What the shards counted. All instances of a ring are on the same shards, so the largest number
-    /// counts them all.
+    /// The agreement as counted by the shards. All instances of a ring are on the same shards, so the largest count
+    /// includes all of them.
     pub fn among<'c>(own_version: &str, counted: impl Iterator<Item = &'c [RingCount]>) -> Self {
         let mut instances = BTreeMap::new();
         for RingCount { version, instances: count } in counted.flatten() {
@@ -33,7 +33,7 @@ impl Agreement {
         Self::new(own_version, instances)
     }
 
-    /// The same, counted from the instances themselves.
+    /// The agreement, counted from a list of instances.
     pub fn of(own_version: &str, listed: &[Instance]) -> Self {
         let mut instances = BTreeMap::new();
         for instance in listed {
@@ -46,29 +46,30 @@ impl Agreement {
         self.others.is_empty()
     }
 
-    /// Instances that live.
+    /// Number of living instances.
     pub fn instances(&self) -> u64 {
         self.own + self.disagreeing()
     }
 
-    /// Instances that live and have another ring than this one.
+    /// Number of living instances with another ring than this one.
     pub fn disagreeing(&self) -> u64 {
         self.others.values().sum()
     }
 
-    /// The other rings and who has them, for people: `2 with ring 0123, 1 with ring 4567`.
+    /// The other rings and their number of instances, for people: `2 with ring 0123, 1 with ring 4567`.
     pub fn others(&self) -> String {
         let others = self.others.iter().map(|(version, instances)| format!("{instances} with ring {version}"));
         others.collect::<Vec<_>>().join(", ")
     }
 
-    /// What an operator should hear of, in sentences.
+    /// Warnings for the operator.
     pub fn warnings(&self) -> Vec<String> {
         if self.is_agreed() {
             return Vec::new();
         }
         vec![format!(
-            "instances disagree about the ring: {} with ring {} as here, {}; all need the same names in redis_shards",
+            "instances disagree about the ring: {} with ring {} like this one, {}; all must have the same names in \
+             redis_shards",
             self.own,
             self.own_version,
             self.others()

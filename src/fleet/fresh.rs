@@ -1,4 +1,4 @@
-//! A result that is gathered once for all who ask at about the same time, however many they are.
+//! A result that is computed once for all requests that come at about the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio::sync::Mutex;
 
 use crate::clock::Moment;
 
-/// The last result, and when its gathering began.
+/// The last result, and when its computation began.
 pub struct Fresh<T> {
-    /// How long before the question a result may have been gathered.
+    /// How long before the request the computation may have begun.
     fresh: Duration,
     latest: Mutex<Option<(Moment, Arc<T>)>>,
 }
@@ -19,8 +19,9 @@ impl<T> Fresh<T> {
         Self { fresh, latest: Mutex::default() }
     }
 
-    /// The last result if it is fresh, else a new one. Whoever waits while another gathers gets that result if it
-    /// is fresh enough for its own question. Cancelling the caller that gathers leaves it to the next one.
+    /// Returns the last result if it is fresh enough, otherwise computes a new one. Callers that wait during a
+    /// computation reuse its result if it is fresh enough for them. If the computing caller is cancelled, the next
+    /// one computes.
     pub async fn get<F: Future<Output = T>>(&self, gather: impl FnOnce() -> F) -> Arc<T> {
         let asked_at = Moment::now();
         let mut latest = self.latest.lock().await;

@@ -1,4 +1,4 @@
-//! An instance, as it tells of itself and as others see it.
+//! An instance: what it publishes about itself, and how others see it.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 use crate::model::UnixMillis;
 use crate::store::Neighbour;
 
-/// L1 in figures.
+/// Figures about L1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct L1Figures {
     pub entries: u64,
     pub bytes: u64,
-    /// 0 where it is off.
+    /// 0 if L1 is off.
     pub max_bytes: u64,
-    /// Reads it answered since the instance started.
+    /// Reads answered by L1 since the instance started.
     pub hits: u64,
 }
 
-/// What it was asked lately.
+/// The recent load of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadFigures {
-    /// In the last seconds.
+    /// Average over the last step of `trends` (about 2 s).
     pub operations_per_second: f64,
-    /// Latencies of the last minute, in microseconds; `None` where nothing was asked.
+    /// Latencies of the last minute, in microseconds; `None` without operations.
     pub p50_us: Option<u64>,
     pub p99_us: Option<u64>,
 }
 
-/// What an instance writes of itself into the shards, as JSON. Others may be of another release: what they
-/// do not say has its default, and what is not known here is passed over.
+/// What an instance publishes about itself on the shards, as JSON. Other instances may have another release: missing
+/// fields get their defaults, and unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Line {
@@ -49,7 +49,7 @@ impl Line {
     }
 }
 
-/// An instance that lives.
+/// A living instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub id: String,
@@ -59,19 +59,19 @@ pub struct Instance {
     pub ring_version: String,
     pub l1: L1Figures,
     pub load: LoadFigures,
-    /// Since its last beat.
+    /// Time since its last beat.
     pub last_seen: Duration,
-    /// Whether it is the one that answers.
+    /// Whether it is this instance.
     pub is_here: bool,
 }
 
 impl Instance {
-    /// The one that answers.
+    /// This instance.
     pub fn here(id: String, line: Line) -> Self {
         Self::new(id, line, Duration::ZERO, true)
     }
 
-    /// Another one; `None` if what it says of itself is no object of JSON.
+    /// Another instance; `None` if what it published is not a JSON object.
     pub fn of(neighbour: Neighbour) -> Option<Self> {
         let line = serde_json::from_slice(&neighbour.line).ok()?;
         Some(Self::new(neighbour.id, line, neighbour.age, false))

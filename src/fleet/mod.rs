@@ -1,9 +1,9 @@
-//! The fleet: every instance on these shards, whether they agree about the ring, and the shards' figures.
+//! The fleet: all instances on these shards, whether they agree about the ring, and the shards' figures.
 //!
-//! Each instance beats once a second on every shard, in one script that costs about the same however many
-//! there are, and hears from it how many live with which ring. That is all that health and metrics need.
-//! Who they are is read from the shards when somebody asks for it. An instance that ends takes itself
-//! back; one that dies counts until its last beat is [`LIVING`] old.
+//! Each instance writes a beat to every shard once a second, with one script whose cost hardly depends on the number
+//! of instances. The answer says how many instances live with which ring; health and metrics need no more. Details
+//! about the instances are read from the shards only on request. An instance that stops removes itself; an instance
+//! that crashes is counted until its last beat is [`LIVING`] old.
 
 mod address;
 mod agreement;
@@ -34,38 +34,38 @@ use crate::namespaces::Registry;
 use crate::store::{Neighbour, RingCount, ShardIndex, SharedStore, Survey};
 use crate::trends::Trends;
 
-/// How often an instance beats on a shard, and how soon again where it could not.
+/// The pause between two beats on a shard, and the pause after a failed beat.
 const BEAT: Duration = Duration::from_secs(1);
 const BEAT_AGAIN: Duration = Duration::from_millis(250);
 
-/// How old a beat may be: one that is late does not make an instance disappear, and one that died has
-/// disappeared from every view within 5 s.
+/// The age up to which a beat counts. A late beat does not make an instance disappear, and a crashed instance has
+/// disappeared everywhere after 5 s.
 const LIVING: Duration = Duration::from_secs(3);
 
-/// For how long what a shard said of the others is believed while it says nothing more.
+/// For how long the last answer of a shard is used when no newer one comes.
 const BELIEVED: Duration = Duration::from_secs(2);
 
-/// For how long a view of the fleet is shared by all who ask for one: what it asks of the shards does not grow with
-/// the number of questions.
+/// For how long a view of the fleet is shared by all requests for it, so that the load on the shards does not grow
+/// with the number of requests.
 pub const FRESH: Duration = Duration::from_millis(500);
 
-/// What the view is made from.
+/// The sources of the view.
 pub struct Sources {
     pub store: SharedStore,
-    /// Where each shard is, by its name, as it may be shown.
+    /// The address of each shard for display, by its name.
     pub addresses: BTreeMap<String, String>,
     pub l1: Arc<L1>,
-    /// Absent where L1 is not used.
+    /// `None` if L1 is not used.
     pub coherence: Option<Arc<Coherence>>,
     pub registry: Arc<Registry>,
     pub trends: Arc<Trends>,
     pub metrics: Arc<Metrics>,
 }
 
-/// This instance among the others.
+/// This instance as a member of the fleet.
 pub struct Fleet {
     id: String,
-    /// Where others reach it.
+    /// The address at which others reach it.
     address: String,
     started_at: UnixMillis,
     sources: Sources,
@@ -75,9 +75,9 @@ pub struct Fleet {
 
 #[derive(Default)]
 struct Heard {
-    /// The last answer to a beat, by shard, and when it was asked for.
+    /// For each shard the last answer to a beat, and when that beat was sent.
     by_shard: Vec<Option<(Moment, Vec<RingCount>)>>,
-    /// As the log has it.
+    /// The state that was last logged.
     is_agreed: bool,
 }
 
@@ -87,19 +87,19 @@ pub struct ShardView {
     pub survey: Survey,
     /// Its URL without credentials; `None` for the embedded store.
     pub address: Option<String>,
-    /// The part of all keys that it owns.
+    /// The fraction of all keys that it owns.
     pub ring_share: f64,
-    /// How old the proof is that L1 knows of its writes; `None` without any.
+    /// Age of the last proof that L1 knows its writes; `None` without any.
     pub watermark_age: Option<Duration>,
 }
 
-/// Everything at once.
+/// The whole cluster.
 pub struct Cluster {
     pub ring_version: String,
     pub agreement: Agreement,
-    /// By address and id.
+    /// Sorted by address and id.
     pub instances: Vec<Instance>,
-    /// By name.
+    /// Sorted by name.
     pub shards: Vec<ShardView>,
 }
 
@@ -110,26 +110,26 @@ impl Fleet {
         Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard, view: Fresh::new(FRESH) }
     }
 
-    /// Beats on every shard until `shutdown`, then takes this instance back.
+    /// Writes beats to every shard until `shutdown`, then removes this instance.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         if !self.sources.store.is_remote() {
             return;
         }
         let shards = self.sources.store.shard_names().iter();
-        // Each for itself: a shard that is slow to answer must not make this instance late on the others.
+        // One loop for each shard: a slow shard must not make this instance late on the others.
         join_all((0..).zip(shards).map(|(shard, _)| self.live_on(shard, &shutdown))).await;
     }
 
     async fn live_on(&self, shard: ShardIndex, shutdown: &CancellationToken) {
         let store = &self.sources.store;
         while !shutdown.is_cancelled() {
-            // Never cut off: a beat that is carried out behind the leave would undo it.
+            // A beat is never cancelled: if it ran on the shard after the removal, it would undo the removal.
             let asked_at = Moment::now();
             let beaten = store.beat(shard, &self.id, &self.line().to_text(), LIVING).await;
             let pause = if beaten.is_ok() { BEAT } else { BEAT_AGAIN };
             match beaten {
                 Ok(rings) => self.hear(shard, asked_at, rings),
-                Err(error) => tracing::debug!(%error, "not seen by others"),
+                Err(error) => tracing::debug!(%error, "cannot write a beat: other instances may not see this one"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -137,7 +137,7 @@ impl Fleet {
             }
         }
         if let Err(error) = store.leave(shard, &self.id).await {
-            tracing::debug!(%error, "others see this instance for a few seconds more");
+            tracing::debug!(%error, "cannot remove this instance: others will see it for a few more seconds");
         }
     }
 
@@ -161,7 +161,7 @@ impl Fleet {
         self.sources.store.ring_version()
     }
 
-    /// Whether the instances that live agree about the ring, as the last beats heard.
+    /// Whether the living instances agree about the ring, according to the last beats.
     pub fn agreement(&self) -> Agreement {
         self.agreement_by(&self.heard.lock(), Moment::now())
     }
@@ -171,22 +171,22 @@ impl Fleet {
         Agreement::among(self.ring_version(), believed.map(|(_, rings)| rings.as_slice()))
     }
 
-    /// How old the proof of a shard's writes may be; `None` where L1 is not used.
+    /// The staleness bound; `None` if L1 is not used.
     pub fn max_staleness(&self) -> Option<Duration> {
         self.sources.coherence.as_ref().map(|coherence| coherence.max_staleness())
     }
 
-    /// The address of a shard as it may be shown.
+    /// The address of a shard, for display.
     pub fn shard_address(&self, name: &str) -> Option<&str> {
         self.sources.addresses.get(name).map(String::as_str)
     }
 
-    /// Instances and shards, asked at most [`FRESH`] ago.
+    /// Instances and shards; the answer may be [`FRESH`] old.
     pub async fn cluster(&self) -> Arc<Cluster> {
         self.view.get(|| self.look()).await
     }
 
-    /// Instances and shards, asked now.
+    /// Asks for instances and shards now.
     async fn look(&self) -> Cluster {
         let Sources { store, registry, coherence, .. } = &self.sources;
         let namespaces = registry.is_loaded().then(|| registry.names());
@@ -207,7 +207,7 @@ impl Fleet {
         Cluster { ring_version: self.ring_version().to_owned(), agreement, instances, shards }
     }
 
-    /// Every instance that lives, as far as the shards that answer know; this one in any case.
+    /// Every living instance that an answering shard knows, and always this one.
     async fn instances(&self) -> Vec<Instance> {
         let mut latest = BTreeMap::new();
         for neighbour in self.sources.store.neighbours(LIVING).await.into_iter().filter_map(Result::ok).flatten() {
@@ -222,7 +222,7 @@ impl Fleet {
         instances
     }
 
-    /// What this instance says of itself.
+    /// What this instance publishes about itself.
     fn line(&self) -> Line {
         let Sources { l1, coherence, trends, metrics, .. } = &self.sources;
         let load = trends.load();

@@ -1,5 +1,5 @@
-//! The jobs of this instance, those that run and those that ended lately: what it can tell of them without a
-//! database. Values without a clock: each step is told the time.
+//! The running and recently ended jobs of this instance, which it can show without a database. Pure data without a
+//! clock: every call gets the time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -10,28 +10,28 @@ use super::job::{Flush, Id, Job, State};
 use crate::model::UnixMillis;
 use crate::store::FlushProgress;
 
-/// Jobs that have ended and are remembered here at most; the database has the others.
+/// The maximum number of ended jobs that are remembered here; the database has the others.
 const MOST_ENDED: usize = 256;
 
-/// For how long a job that has ended is kept, here and in the database.
+/// How long an ended job is kept, here and in the database.
 pub const KEPT_MS: u64 = 3_600_000;
 
 /// Why a job was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     Cancelled,
-    /// The process ends.
+    /// The process is stopping.
     Stopping,
-    /// Another instance has written that this one fell silent, and the end of the job with it.
+    /// Another instance found this one silent and has written the end of the job.
     Overruled,
 }
 
-/// What the task of a job and those who look at it share.
+/// The state shared between a job's task and requests about the job.
 #[derive(Debug)]
 pub struct Handle {
     pub progress: Arc<FlushProgress>,
     reason: OnceLock<StopReason>,
-    /// Set when the job has ended.
+    /// Cancelled when the job has ended.
     pub ended: CancellationToken,
 }
 
@@ -40,7 +40,7 @@ impl Handle {
         Self { progress, reason: OnceLock::new(), ended: CancellationToken::new() }
     }
 
-    /// Asks the job to stop; the first reason counts.
+    /// Asks the job to stop. Only the first reason counts.
     pub fn stop(&self, reason: StopReason) {
         self.reason.get_or_init(|| reason);
         self.progress.cancel();
@@ -55,19 +55,19 @@ impl Handle {
 #[derive(Debug, Default)]
 pub struct Board {
     jobs: BTreeMap<Id, (Job, Arc<Handle>)>,
-    /// In the order of their ends.
+    /// Ended jobs in the order of their ends.
     ended: VecDeque<(Id, UnixMillis)>,
 }
 
 impl Board {
-    /// Adds a job that runs.
+    /// Adds a running job.
     pub fn open(&mut self, id: Id, flush: Flush, handle: Arc<Handle>, now: UnixMillis) {
         let state = State::Running;
         let job = Job { id: id.clone(), flush, state, done: 0, estimate: None, started_at: now, ended_at: None };
         self.jobs.insert(id, (job, handle));
     }
 
-    /// Notes the end of a job, and answers it as it is then.
+    /// Records the end of a job, and returns its final state.
     pub fn end(&mut self, id: &Id, state: State, now: UnixMillis) -> Option<Job> {
         let (job, handle) = self.jobs.get_mut(id)?;
         job.done = handle.progress.deleted();
@@ -80,7 +80,7 @@ impl Board {
         Some(job)
     }
 
-    /// A job as it is now.
+    /// The current state of a job.
     pub fn job(&self, id: &Id, now: UnixMillis) -> Option<Job> {
         let (job, handle) = self.jobs.get(id)?;
         let mut job = job.clone();
@@ -95,7 +95,7 @@ impl Board {
         self.jobs.get(id).map(|(_, handle)| handle.clone())
     }
 
-    /// Forgets a job: the database knows better.
+    /// Forgets a job, because the database has its true end.
     pub fn forget(&mut self, id: &Id) {
         self.jobs.remove(id);
         self.ended.retain(|(ended, _)| ended != id);

@@ -1,4 +1,4 @@
-//! The task of one flush: first within its request, then, if it takes longer, as a job.
+//! The task of one flush: at first part of its request, then, if it takes longer, a job.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -17,26 +17,26 @@ use crate::audit::{self, FlushNote, Outcome};
 use crate::clock::unix_millis;
 use crate::store::FlushProgress;
 
-/// How often a job writes how far it is, and reads whether it is to stop.
+/// How often a job writes its progress and checks whether it should stop.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// The pause between attempts to write the end of a job.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How a task answers the request that began it.
+/// What a task answers to its request.
 pub enum Started<E> {
     Ended(Result<u64, E>),
-    /// `saved` is set when the database has been asked to take its row.
+    /// `saved` is cancelled after the first attempt to write the row to the database.
     Job {
         job: Box<Job>,
         saved: CancellationToken,
     },
 }
 
-/// A flush and what belongs to it.
+/// A flush and everything that it needs.
 pub struct Task<E, W> {
     pub jobs: Arc<Jobs>,
-    /// Given back when the flush has ended.
+    /// Released when the flush has ended.
     pub place: OwnedSemaphorePermit,
     pub flush: Flush,
     pub patience: Patience,
@@ -50,7 +50,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
     pub async fn run(self) {
         let Self { jobs, place, flush, patience, failure, progress, work, answer } = self;
         let Flush { kind, namespace, selection, origin } = &flush;
-        // Leaves its row in the audit trail when it is dropped.
+        // Writes its row to the audit trail when it is dropped.
         let mut note = jobs.audit.flush(namespace, selection, origin);
         let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
         if let Patience::Until(end) = patience {
@@ -67,7 +67,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
                 let deleted = progress.deleted();
                 let is_complete = matches!(&ended, Ok(Ok(_))) && !progress.is_cancelled();
                 if is_complete && *kind == Kind::DeleteNamespace {
-                    // The record of the deleted policy tells of it.
+                    // The record of the deleted policy already covers the flush.
                     note.discard();
                 } else {
                     note.ended(if is_complete {
@@ -78,7 +78,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
                     drop(note);
                 }
                 match ended {
-                    // Nobody may be waiting any more.
+                    // The request may be gone.
                     Ok(result) => drop(answer.send(Started::Ended(result))),
                     Err(panic) => jobs.note_panic(&*panic),
                 }
@@ -95,7 +95,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
         };
         drop(place);
         if !matches!(ended, Ok(Ok(_))) {
-            // A process that stood still finds its scripts failed, and may have been taken for lost meanwhile.
+            // After a pause of the process its scripts have failed, and another instance may have ended the job.
             jobs.look_for_end(&id, &handle).await;
         }
         let state = match (ended, handle.reason()) {
@@ -120,11 +120,11 @@ impl Jobs {
         board.open(id.clone(), flush, handle.clone(), now);
         let job = board.job(id, now).expect("it was added under this lock");
         let Flush { kind, namespace, selection, .. } = &job.flush;
-        tracing::info!(job = %id, kind = kind.as_str(), %namespace, ?selection, deleted = job.done, "a request goes on as a job");
+        tracing::info!(job = %id, kind = kind.as_str(), %namespace, ?selection, deleted = job.done, "a flush continues as a job");
         job
     }
 
-    /// Writes now and then how far a job is, and passes on why it is to stop. Never ends.
+    /// Writes the progress of a job regularly, and tells the job to stop when it should. Never returns.
     async fn attend(&self, id: &Id, handle: &Handle, saved: &CancellationToken) -> Infallible {
         let beats = async {
             loop {
@@ -133,8 +133,8 @@ impl Jobs {
                     Ok(Standing::Running) => {}
                     Ok(Standing::CancelAsked) => handle.stop(StopReason::Cancelled),
                     Ok(Standing::Ended) => handle.stop(StopReason::Overruled),
-                    // It is tried again, and the job goes on without.
-                    Err(error) => tracing::debug!(job = %id, %error, "the progress of a job was not written"),
+                    // It is retried, and the job continues anyway.
+                    Err(error) => tracing::debug!(job = %id, %error, "cannot write the progress of a job"),
                 }
                 saved.cancel();
                 sleep(BEAT).await;
@@ -148,7 +148,7 @@ impl Jobs {
         std::future::pending().await
     }
 
-    /// Asks the database, if it answers soon, whether another instance has written the end of a job.
+    /// Asks the database (with a short timeout) whether another instance has written the end of a job.
     async fn look_for_end(&self, id: &Id, handle: &Handle) {
         let Some(job) = self.board.lock().job(id, unix_millis()) else { return };
         if let Ok(Ok(Standing::Ended)) = timeout(PATIENCE, self.repository.beat(&job)).await {
@@ -156,7 +156,7 @@ impl Jobs {
         }
     }
 
-    /// Notes the end of a job here, in the database and in the audit trail.
+    /// Records the end of a job here, in the database and in the audit trail.
     async fn close(&self, id: &Id, handle: &Handle, state: State, mut note: FlushNote) {
         let counter = match state {
             State::Done => &self.metrics.jobs_done,
@@ -169,7 +169,7 @@ impl Jobs {
         let code = job.state.failure().map(|failure| &*failure.code);
         tracing::info!(job = %id, state = job.state.as_str(), code, deleted = job.done, "a job ended");
         if handle.reason() == Some(StopReason::Overruled) {
-            // The instance that wrote its end has counted it and written its row.
+            // The instance that wrote the end has also counted it and written the audit row.
             note.discard();
             self.board.lock().forget(id);
             return;
@@ -179,13 +179,13 @@ impl Jobs {
         if self.save(&job).await {
             note.discard();
         } else {
-            tracing::warn!(job = %id, "the end of a job was not written to the database");
+            tracing::warn!(job = %id, "could not write the end of a job to the database");
             self.metrics.jobs_unsaved.increment(1);
         }
     }
 
-    /// Writes the end of a job with its row in the audit trail, again and again until the database takes it, the
-    /// process ends, or too many wait. Tells whether the database has both.
+    /// Writes the end of a job and its audit row. Retries until the database accepts them, the process ends, or too
+    /// many jobs wait. Returns whether the database has both.
     async fn save(&self, job: &Job) -> bool {
         let Ok(_place) = self.unsaved.try_acquire() else { return false };
         let row = job.record().map(audit::Row::from);
@@ -196,15 +196,15 @@ impl Jobs {
                     return true;
                 }
                 Ok(false) => {
-                    // Written before: by another instance, or by an attempt whose answer was lost.
+                    // It was written before: by another instance, or by an attempt whose answer was lost.
                     self.board.lock().forget(&job.id);
                     return true;
                 }
                 Err(error) if error.is_refused_data() || self.stopping.is_cancelled() => {
-                    tracing::debug!(job = %job.id, %error, "the end of a job is given up");
+                    tracing::debug!(job = %job.id, %error, "giving up writing the end of a job");
                     return false;
                 }
-                Err(error) => tracing::debug!(job = %job.id, %error, "the end of a job is written again later"),
+                Err(error) => tracing::debug!(job = %job.id, %error, "cannot write the end of a job yet"),
             }
             tokio::select! {
                 () = sleep(RETRY) => {}

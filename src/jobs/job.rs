@@ -1,11 +1,11 @@
-//! What a job is: values without a clock, a task or a database.
+//! The data of a job, without clock, tasks or database.
 
 use std::fmt;
 
 use crate::audit::{Change, Outcome, Record};
 use crate::model::{Invalid, Namespace, Origin, Pattern, Selection, Tag, UnixMillis};
 
-/// The name of a job: that of the instance that runs it, and a number.
+/// The name of a job: the name of its instance and a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(String);
 
@@ -16,7 +16,7 @@ impl Id {
         Self(format!("{instance}-{number:06x}"))
     }
 
-    /// The id in `text`; `None` where no job can have it.
+    /// The id in `text`; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let is_id = !text.is_empty()
             && text.len() <= Self::MAX_BYTES
@@ -60,20 +60,20 @@ impl Kind {
     }
 }
 
-/// A flush that was asked for.
+/// A requested flush.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
     pub kind: Kind,
     pub namespace: Namespace,
     pub selection: Selection,
-    /// Who asked, for the audit trail.
+    /// Who requested it, for the audit trail.
     pub origin: Origin,
 }
 
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// For programs: a code of the interface, [`Failure::SILENT`] or [`Failure::STOPPED`].
+    /// For programs: an error code of the API, [`Failure::SILENT`] or [`Failure::STOPPED`].
     pub code: String,
     /// For people.
     pub error: String,
@@ -84,7 +84,7 @@ impl Failure {
     pub const STOPPED: &str = "instance_stopped";
 
     pub(super) fn silent() -> Self {
-        Self { code: Self::SILENT.to_owned(), error: "The instance that ran the job went silent".to_owned() }
+        Self { code: Self::SILENT.to_owned(), error: "The instance that ran the job stopped responding".to_owned() }
     }
 
     pub(super) fn stopped() -> Self {
@@ -96,7 +96,7 @@ impl Failure {
     }
 }
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Running,
@@ -115,7 +115,7 @@ impl State {
         }
     }
 
-    /// The state from its columns; `None` where this program would not have written them.
+    /// The state from its columns; `None` if this release would not have written them.
     pub(super) fn from_columns(state: &str, error: Option<String>, code: Option<String>) -> Option<Self> {
         match (state, error, code) {
             ("running", None, None) => Some(Self::Running),
@@ -138,7 +138,7 @@ impl State {
     }
 }
 
-/// A job as it was at one moment.
+/// A job at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub id: Id,
@@ -146,7 +146,7 @@ pub struct Job {
     pub state: State,
     /// Entries deleted so far.
     pub done: u64,
-    /// Entries that will have been deleted at the end; `None` while that is unknown.
+    /// The expected number of deleted entries at the end; `None` while unknown.
     pub estimate: Option<u64>,
     pub started_at: UnixMillis,
     /// `None` while it runs.
@@ -154,7 +154,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// What the audit trail says of a job that has ended.
+    /// The outcome of an ended job for the audit trail.
     pub(super) fn outcome(&self) -> Outcome {
         match self.state {
             State::Done => Outcome::Complete { deleted: self.done },
@@ -162,7 +162,7 @@ impl Job {
         }
     }
 
-    /// The record of a job that has ended, as of now; `None` where the record of the deleted policy tells of it.
+    /// The audit record of an ended job; `None` if the record of the deleted policy already covers it.
     pub(super) fn record(&self) -> Option<Record> {
         let Flush { kind, namespace, selection, origin } = &self.flush;
         if *kind == Kind::DeleteNamespace && self.state == State::Done {

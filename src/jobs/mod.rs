@@ -1,12 +1,13 @@
-//! Work that may outlive its request: a flush, and the deletion of a namespace, which flushes it first.
+//! Work that may take longer than its request: a flush, or the deletion of a namespace, which starts with a flush.
 //!
-//! A flush runs in a task of its own ([`driver`]). If it ends while its request waits, nobody hears of a job and
-//! no SQL runs for it. Otherwise it becomes a job: this instance remembers it ([`board`]), and the database has a
-//! row of it ([`repository`]), so that any instance shows and cancels it. Without a database the job still runs,
-//! and its own instance still answers for it.
+//! A flush runs in a separate task ([`driver`]). If it ends while its request waits, it is not visible as a job and
+//! no SQL runs for it. Otherwise it becomes a job: this instance remembers it ([`board`]), and the database has a row
+//! for it ([`repository`]), so that any instance can show and cancel it. Without a database the job still runs, and
+//! its own instance can show and cancel it.
 //!
-//! **A job leaves one row in the audit trail**, in the transaction that writes its end. That transaction is the
-//! first of two: that of the instance that ran the job, and that of another one which found it silent.
+//! **A job writes one row to the audit trail**, in the transaction that writes its end. Two instances may try to
+//! write the end: the one that ran the job, and another one that found it silent. The first of these transactions
+//! wins.
 
 mod board;
 mod driver;
@@ -40,43 +41,43 @@ use crate::metrics::Metrics;
 use crate::store::FlushProgress;
 use crate::trace;
 
-/// Flushes under way on an instance at a time, jobs included: each of them may become a job. Others wait for their
-/// turn as long as their requests do.
+/// The maximum number of flushes that run on an instance at a time, including jobs, since each of them may become a
+/// job. Further flushes wait for their turn as long as their requests do.
 const MOST_UNDER_WAY: usize = 32;
 
-/// Ended jobs whose ends wait for the database.
+/// The maximum number of ended jobs that wait for the database to record their end.
 const MOST_UNSAVED: usize = 256;
 
-/// How often silent jobs are looked for.
+/// How often to look for silent jobs.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// How long an answer waits for the row of a job, or for its end after it was cancelled.
+/// How long a response waits until the row of a new job is written, or until a cancelled job ends.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Jobs that a listing shows.
+/// The maximum number of jobs in a listing.
 const LISTED: i64 = 100;
 
 /// How long the caller of a flush waits.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Not at all: it is a job from the start.
+    /// It does not wait: the flush is a job from the start.
     None,
-    /// Until then; what is not done becomes a job.
+    /// It waits until this moment; an unfinished flush becomes a job.
     Until(Instant),
 }
 
 /// How a flush was answered.
 #[derive(Debug)]
 pub enum Answer<E> {
-    /// It ended within the patience of its caller.
+    /// It ended before the caller's patience did.
     Ended(Result<u64, E>),
     Job(Box<Job>),
 }
 
-/// Why a flush has no answer.
+/// Why a flush has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Too many are under way; nothing was deleted.
+    /// Too many flushes are running; nothing was deleted.
     TooMany,
     Panicked,
 }
@@ -90,9 +91,9 @@ pub enum Error {
     Database(#[from] database::Error),
 }
 
-/// The jobs of all instances, as this one knows them.
+/// The jobs of this instance, and access to those of the others.
 pub struct Jobs {
-    /// A name that no other process has.
+    /// The unique name of this process.
     instance: String,
     runtime: Runtime,
     repository: Arc<dyn Repository>,
@@ -100,19 +101,19 @@ pub struct Jobs {
     metrics: Arc<Metrics>,
     board: Mutex<Board>,
     next_number: AtomicU64,
-    /// Places for flushes under way.
+    /// One permit for each running flush.
     places: Arc<Semaphore>,
-    /// Places for ends that wait for the database.
+    /// One permit for each ended job that waits for the database.
     unsaved: Arc<Semaphore>,
-    /// Set when the process is asked to stop: jobs end then.
+    /// Cancelled when the process is asked to stop: jobs end then.
     draining: CancellationToken,
-    /// Set when no request is under way any more: everything ends then.
+    /// Cancelled when no requests are left: everything ends then.
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Jobs {
-    /// To be called within the runtime that the jobs are to run on; they end when `draining` is set.
+    /// Call it on the runtime on which the jobs should run. The jobs end when `draining` is cancelled.
     pub fn new(
         instance: &str,
         database: Arc<Database>,
@@ -136,11 +137,11 @@ impl Jobs {
         }
     }
 
-    /// Does `work` in a task of its own, which goes on when the caller is gone. `failure` says what a job tells of
-    /// an error.
+    /// Runs `work` in a separate task, which continues when the caller is gone. `failure` converts an error into what
+    /// a job shows.
     ///
     /// # Errors
-    /// There is no place for it, or it panicked.
+    /// Too many flushes are running, or the work panicked.
     pub async fn flush<E, W>(
         self: &Arc<Self>,
         flush: Flush,
@@ -166,7 +167,7 @@ impl Jobs {
         let progress = Arc::<FlushProgress>::default();
         let work = work(progress.clone());
         let task = Task { jobs: self.clone(), place, flush, patience, failure, progress, work, answer }.run();
-        // Who asks goes along, for the logs.
+        // The task keeps the caller, for the logs.
         let mut asks = None;
         trace::with(|caller| asks = caller.copied());
         match asks {
@@ -176,7 +177,8 @@ impl Jobs {
         match answered.await {
             Ok(Started::Ended(result)) => Ok(Answer::Ended(result)),
             Ok(Started::Job { job, saved }) => {
-                // Another instance may be asked next; a database that is away does not hold up the answer.
+                // The client may ask another instance next, so wait for the row; but a failing database must not
+                // delay the answer for long.
                 let _ = timeout(PATIENCE, saved.cancelled()).await;
                 let now = self.board.lock().job(&job.id, unix_millis());
                 Ok(Answer::Job(now.map_or(job, Box::new)))
@@ -188,7 +190,7 @@ impl Jobs {
     /// A job of any instance.
     ///
     /// # Errors
-    /// There is no such job, or only the database could tell.
+    /// There is no such job, or the database failed.
     pub async fn job(&self, id: &Id) -> Result<Job, Error> {
         let own = self.board.lock().job(id, unix_millis());
         match own {
@@ -197,7 +199,7 @@ impl Jobs {
         }
     }
 
-    /// The newest jobs of all instances, the newest first.
+    /// The latest jobs of all instances, newest first.
     ///
     /// # Errors
     /// The database failed.
@@ -205,7 +207,7 @@ impl Jobs {
         let mut jobs = self.repository.list(LISTED).await?;
         let (board, now) = (self.board.lock(), unix_millis());
         for job in &mut jobs {
-            // What this instance runs it knows to the moment.
+            // For its own jobs this instance has the current state.
             if let Some(own) = board.job(&job.id, now) {
                 *job = own;
             }
@@ -213,8 +215,8 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Asks a job to stop and answers it as it is then. A job of another instance stops when that instance reads
-    /// the word, within about a second; one that has ended stays as it is.
+    /// Asks a job to stop and returns its current state. A job of another instance stops when that instance reads the
+    /// request, within about a second. A job that has ended stays unchanged.
     ///
     /// # Errors
     /// There is no such job, or the database failed.
@@ -231,10 +233,11 @@ impl Jobs {
         self.job(id).await
     }
 
-    /// Finds jobs whose instances went silent, until `shutdown`.
+    /// Looks for jobs of silent instances until `shutdown`.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let silent = Duration::from_millis(SILENT_MS.unsigned_abs());
-        // Since when each look was answered: a database that was away has heard nobody.
+        // Since when the database has answered every time. If the database was away, no instance could give a sign of
+        // life.
         let mut answered_since = None;
         loop {
             tokio::select! {
@@ -243,7 +246,7 @@ impl Jobs {
             }
             let since = *answered_since.get_or_insert_with(Instant::now);
             if let Err(error) = self.fail_silent(since.elapsed() >= silent).await {
-                tracing::debug!(%error, "silent jobs not looked for");
+                tracing::debug!(%error, "cannot look for silent jobs");
                 answered_since = None;
             }
         }
@@ -255,21 +258,21 @@ impl Jobs {
         }
         let failed = self.repository.fail_silent().await?;
         if failed > 0 {
-            tracing::warn!(failed, "jobs failed, as the instances that ran them went silent");
+            tracing::warn!(failed, "marked jobs as failed because their instances are silent");
             self.metrics.jobs_failed.increment(failed);
             self.metrics.audit_written.increment(failed);
         }
         Ok(())
     }
 
-    /// Ends everything that is still under way, and waits until the ends are written or the database refused them.
+    /// Ends all running flushes, and waits until their ends are written or the database has refused them.
     pub async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Brings the metrics that are gauges up to now, before they are shown.
+    /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.metrics.jobs_running.set(self.board.lock().running() as f64);
     }

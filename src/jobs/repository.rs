@@ -1,4 +1,4 @@
-//! Where jobs are kept for all instances, whichever the database.
+//! The interface to the jobs in the database, the same for PostgreSQL and SQLite.
 
 use std::sync::Arc;
 
@@ -10,44 +10,43 @@ use super::sqlite::Sqlite;
 use crate::audit::Row;
 use crate::database::{Database, Error, Pool};
 
-/// What the database says of a job whose progress was written.
+/// What the database says about a job when its progress is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Running,
-    /// It runs, and somebody wants it cancelled.
+    /// It is running, and a client asked to cancel it.
     CancelAsked,
-    /// Another instance has written its end.
+    /// Its end was already written, by another instance.
     Ended,
 }
 
-/// Jobs in a database. A job that has ended is there for an hour.
+/// The jobs in the database. An ended job is kept for an hour.
 #[async_trait]
 pub trait Repository: Send + Sync + 'static {
-    /// Writes how far a job that runs is; adds it if it is not there.
+    /// Writes the progress of a running job; adds the job if it is not there.
     async fn beat(&self, job: &Job) -> Result<Standing, Error>;
 
-    /// Writes the end of a job with its row in the audit trail, both or neither, and removes old jobs; tells
-    /// whether it was the first to write an end.
-    /// Without a row nothing is added to the trail.
+    /// Writes the end of a job and its audit row in one transaction, and removes old jobs. Returns whether this was
+    /// the first end to be written. With `None` no audit row is added.
     async fn end(&self, job: &Job, row: Option<&Row>) -> Result<bool, Error>;
 
     async fn find(&self, id: &Id) -> Result<Option<Job>, Error>;
 
-    /// Up to `limit` jobs, the newest first.
+    /// Up to `limit` jobs, newest first.
     async fn list(&self, limit: i64) -> Result<Vec<Job>, Error>;
 
-    /// Leaves word for the instance that runs a job.
+    /// Stores a request to cancel, which the job's instance reads.
     async fn ask_to_cancel(&self, id: &Id) -> Result<(), Error>;
 
-    /// Whether [`Repository::fail_silent`] has anything to do; mostly not, and then nothing is written.
+    /// Whether [`Repository::fail_silent`] has anything to do. Usually not, so this check avoids a write.
     async fn is_any_silent_or_old(&self) -> Result<bool, Error>;
 
-    /// Ends jobs whose instances gave no sign of life for [`SILENT_MS`], each with its row in the audit trail, and
-    /// removes old jobs; answers how many it ended.
+    /// Marks jobs as failed whose instances gave no sign of life for [`SILENT_MS`], adds their audit rows, and
+    /// removes old jobs. Returns how many it marked.
     async fn fail_silent(&self) -> Result<u64, Error>;
 }
 
-/// After how long without a sign of life an instance is silent.
+/// After this time without a sign of life an instance is silent.
 pub const SILENT_MS: i64 = 15_000;
 
 /// The repository in `database`.

@@ -1,5 +1,5 @@
-//! Jobs in either database: one implementation, with the statements of each in `postgres.rs` and
-//! `sqlite.rs`. A macro, as the two libraries' types have no common form that carries a transaction.
+//! Jobs in either database: one implementation for both, with the SQL of each in `postgres.rs` and `sqlite.rs`. It is
+//! a macro because sqlx has no common type for the transactions of both databases.
 
 use super::job::{Flush, Id, Job, Kind, State, selection_from};
 use crate::database::Error;
@@ -8,8 +8,8 @@ use crate::model::{Namespace, Origin, UnixMillis};
 pub(super) const ASK_TO_CANCEL: &str =
     "UPDATE cache_jobs SET cancel_asked = TRUE WHERE id = $1 AND state = 'running'";
 
-/// A row as both databases give it: id, kind, namespace, pattern, tag, client, `forwarded_for`, request id, state,
-/// done, estimate, error, code, and the two dates in Unix milliseconds.
+/// A row as both databases return it: id, kind, namespace, pattern, tag, client, `forwarded_for`, request id, state,
+/// done, estimate, error, code, and start and end time in Unix milliseconds.
 pub(super) type Row = (
     String,
     String,
@@ -41,7 +41,7 @@ pub(super) fn job_from_row(row: Row) -> Result<Job, Error> {
     let (error, code, started_at, ended_at) = (row.11, row.12, row.13, row.14);
     let client = client.parse().map_err(|error: std::net::AddrParseError| strange(&error))?;
     Ok(Job {
-        id: Id::parse(&id).ok_or_else(|| strange(&"the id is none"))?,
+        id: Id::parse(&id).ok_or_else(|| strange(&"invalid id"))?,
         flush: Flush {
             kind: Kind::parse(&kind).ok_or_else(|| strange(&"unknown kind"))?,
             namespace: Namespace::parse(&namespace).map_err(|error| strange(&error))?,
@@ -56,21 +56,21 @@ pub(super) fn job_from_row(row: Row) -> Result<Job, Error> {
     })
 }
 
-/// The jobs in these rows. A row that this release cannot read, as a later one wrote it, costs that job alone.
+/// The jobs in these rows. Rows that this release cannot read (a later one may have written them) are skipped.
 pub(super) fn jobs_from_rows(rows: Vec<Row>) -> impl Iterator<Item = Job> {
     rows.into_iter().filter_map(|row| {
         let job = job_from_row(row);
-        job.inspect_err(|error| tracing::warn!(%error, "a job is left out")).ok()
+        job.inspect_err(|error| tracing::warn!(%error, "skipping a job that this release cannot read")).ok()
     })
 }
 
-/// A number as the databases take it.
+/// A number in the databases' signed type.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Makes `$name` a repository over `$pool`; `BEAT`, `END`, `FIND`, `LIST`, `LOOK`, `FAIL_SILENT` and `FORGET`
-/// are the caller's statements, `$audit` adds a row to the audit trail.
+/// Defines `$name`, a repository over `$pool`. The caller's file defines the statements `BEAT`, `END`, `FIND`,
+/// `LIST`, `LOOK`, `FAIL_SILENT` and `FORGET`; `$audit` adds a row to the audit trail.
 macro_rules! repository {
     ($name:ident, $pool:ty, $audit:path) => {
         pub(super) struct $name {

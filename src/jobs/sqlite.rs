@@ -1,4 +1,4 @@
-//! The statements for SQLite; what is done with them is in `sql.rs`.
+//! The SQL for SQLite; `sql.rs` uses it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ macro_rules! columns {
     };
 }
 
-/// Now, in Unix milliseconds.
+/// The current time in Unix milliseconds.
 macro_rules! now {
     () => {
         "CAST(unixepoch('subsec') * 1000 AS INTEGER)"

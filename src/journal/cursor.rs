@@ -1,15 +1,15 @@
-//! Where a listing of rows goes on: opaque to clients, numbers inside.
+//! The position in a listing of rows, as text. Opaque to clients; it contains numbers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// A cursor of the form `form` that holds `numbers`.
+/// Encodes `numbers` as a cursor of the format `form`.
 pub(crate) fn encode(form: &str, numbers: &[i64]) -> String {
     let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
     URL_SAFE_NO_PAD.encode(format!("{form}\n{}", numbers.join("\n")))
 }
 
-/// The numbers in `text`; `None` when it is no cursor of this form.
+/// The numbers in `text`; `None` if it is not a cursor of this format.
 pub(crate) fn decode<const N: usize>(form: &str, text: &str) -> Option<[i64; N]> {
     let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (found, numbers) = plain.split_once('\n')?;

@@ -1,9 +1,9 @@
-//! Rows that the database gets in the background: a bounded queue, and the one writer at its end.
-//! The access log and the audit trail of flushes are journals.
+//! Writes rows to the database in the background: a bounded queue with one writer at its end. The access log and the
+//! audit rows of flushes use it.
 //!
-//! Whoever leaves a record never waits. A record that finds the queue full is dropped and counted;
-//! one that was taken is written once, as batches are numbered and the database keeps, in the same
-//! transaction, how far each writer has come.
+//! Adding a record never waits. If the queue is full, the record is dropped and counted. A queued record is written
+//! exactly once: batches are numbered, and the database stores the number of each writer's last batch in the same
+//! transaction as the batch.
 
 mod cursor;
 pub(crate) mod postgres;
@@ -25,10 +25,10 @@ use crate::config::JournalConfig;
 use crate::database::Error;
 use crate::model::UnixMillis;
 
-/// Where records are left. Cheap to clone.
+/// Takes records. Cheap to clone.
 pub(crate) struct Journal<R> {
     queue: Arc<Queue<R>>,
-    /// Taken out of the queue, and neither written nor dropped yet.
+    /// Records taken out of the queue and neither written nor dropped yet.
     in_hand: Arc<AtomicUsize>,
     meters: Meters,
 }
@@ -39,18 +39,18 @@ impl<R> Clone for Journal<R> {
     }
 }
 
-/// What becomes of the records.
+/// Metrics about the records.
 #[derive(Clone)]
 pub(crate) struct Meters {
     pub written: Counter,
     pub dropped: Counter,
-    /// Neither yet.
+    /// Neither written nor dropped yet.
     pub queued: Gauge,
 }
 
 impl<R> Journal<R> {
-    /// The handle, and the writer at the other end of its queue; `name` is one that no other writer
-    /// to the same database has.
+    /// The handle, and the writer at the other end of its queue. `name` must be unique among all writers to this
+    /// database.
     pub fn new<Row: From<R> + 'static>(
         name: String,
         config: &JournalConfig,
@@ -62,7 +62,7 @@ impl<R> Journal<R> {
         (journal, writer)
     }
 
-    /// Leaves a record; never waits.
+    /// Queues a record; never waits.
     pub fn leave(&self, record: R) {
         if !self.queue.leave(record) {
             self.meters.dropped.increment(1);
@@ -76,17 +76,17 @@ impl<R> Journal<R> {
         taken
     }
 
-    /// Brings the gauge up to now, before it is shown.
+    /// Updates the gauge before the metrics are shown.
     pub fn refresh_gauge(&self) {
         let queued = self.queue.len() + self.in_hand.load(Relaxed);
         self.meters.queued.set(queued as f64);
     }
 }
 
-/// Rows that go together.
+/// Rows that are written together.
 pub(crate) struct Batch<'r, Row> {
     pub writer: &'r str,
-    /// Grows from batch to batch of a writer; stays when the batch is tried again.
+    /// Grows with every batch of a writer; a retry of a batch keeps its number.
     pub number: i64,
     pub rows: &'r [Row],
 }
@@ -94,9 +94,10 @@ pub(crate) struct Batch<'r, Row> {
 /// Rows in a database.
 #[async_trait]
 pub(crate) trait Repository<Row>: Send + Sync + 'static {
-    /// Adds the rows of a batch, all or none, unless they are there already.
+    /// Adds all rows of a batch or none. Does nothing if the batch was written before.
     async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error>;
 
-    /// Deletes up to `limit` rows older than `before`, and tidies up behind them; 0 when nothing is left to do.
+    /// Deletes up to `limit` rows older than `before` and frees their space. Returns 0 when there is nothing left to
+    /// do.
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
 }

@@ -1,4 +1,4 @@
-//! How far a writer has come, in PostgreSQL.
+//! The last batch of each writer, stored in PostgreSQL.
 
 use sqlx::PgConnection;
 
@@ -10,8 +10,8 @@ const ADVANCE: &str = "INSERT INTO cache_journal_positions AS position VALUES ($
 
 const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < now() - interval '30 days'";
 
-/// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
-/// time. The first batch of a writer tidies up after those that are gone.
+/// Stores in this transaction that `writer` wrote `batch`. Returns false if it was written before. The first batch of
+/// a writer deletes the rows of writers that are long gone.
 pub(crate) async fn advance(
     database: &Database,
     connection: &mut PgConnection,

@@ -1,7 +1,7 @@
-//! The queue of a journal: each worker leaves records in a part of its own, so that none waits for another.
+//! The queue of a journal. Each worker has its own part, so that workers do not wait for each other.
 //!
-//! All parts together hold a bounded number of records. A part takes places for some at a time from those that
-//! are free, so the number that all of them share is touched once in a while and not for every record.
+//! The number of records in all parts together is bounded. A part reserves several free places at a time, so that the
+//! shared counter is not touched for every record.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -10,26 +10,26 @@ use tokio::sync::Notify;
 
 use crate::workers::PerWorker;
 
-/// Places that a part takes at a time at most.
+/// The maximum number of places that a part reserves at a time.
 const MOST_PLACES: usize = 64;
 
 pub(super) struct Queue<R> {
     parts: PerWorker<Mutex<Part<R>>>,
-    /// Places that no part has.
+    /// Places that no part has reserved.
     free: AtomicUsize,
-    /// Places that a part takes at a time.
+    /// Places that a part reserves at a time.
     step: usize,
-    /// Looked at under the lock of a part.
+    /// Checked under the lock of a part.
     is_closed: AtomicBool,
-    /// Wakes who takes the records out.
+    /// Wakes the writer.
     news: Notify,
-    /// Takes so far: each begins one part further, so that none waits behind another for good.
+    /// The number of calls of `take`. Each starts one part further than the last, so that no part starves.
     takes: AtomicUsize,
 }
 
 struct Part<R> {
     records: Vec<R>,
-    /// Places for more.
+    /// Reserved places that are still free.
     places: usize,
 }
 
@@ -52,7 +52,7 @@ impl<R> Queue<R> {
         }
     }
 
-    /// Leaves a record; tells whether there was a place for it.
+    /// Queues a record. Returns false if the queue is full or closed.
     pub fn leave(&self, record: R) -> bool {
         let mut part = self.parts.own().lock();
         if self.is_closed.load(Relaxed) || (part.places == 0 && !self.take_places(&mut part)) {
@@ -60,7 +60,8 @@ impl<R> Queue<R> {
         }
         part.places -= 1;
         part.records.push(record);
-        // The first one starts the time that records wait; then it is told of some at a time.
+        // The first record starts the waiting time of a batch; after that the writer is woken once for every `step`
+        // records.
         let is_news = part.records.len().is_multiple_of(self.step) || part.records.len() == 1;
         drop(part);
         if is_news {
@@ -76,7 +77,7 @@ impl<R> Queue<R> {
         true
     }
 
-    /// Waits until there may be more than at the last look.
+    /// Waits until new records may have arrived.
     pub async fn news(&self) {
         self.news.notified().await;
     }
@@ -85,7 +86,7 @@ impl<R> Queue<R> {
         self.parts.all().map(|part| part.lock().records.len()).sum()
     }
 
-    /// Takes up to `most` records out.
+    /// Removes and returns up to `most` records.
     pub fn take(&self, most: usize) -> Vec<R> {
         let (mut taken, first) = (Vec::new(), self.takes.fetch_add(1, Relaxed));
         for i in 0..PerWorker::<Part<R>>::PARTS {
@@ -97,10 +98,10 @@ impl<R> Queue<R> {
         taken
     }
 
-    /// Takes no more records.
+    /// Closes the queue: further records are refused.
     pub fn close(&self) {
         self.is_closed.store(true, Relaxed);
-        // Whoever was leaving one has left it, or finds the queue closed.
+        // Taking each lock once makes sure that every record is either queued by now or will be refused.
         self.parts.all().for_each(|part| drop(part.lock()));
     }
 }

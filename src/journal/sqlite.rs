@@ -1,4 +1,4 @@
-//! How far a writer has come, in SQLite.
+//! The last batch of each writer, stored in SQLite.
 
 use sqlx::SqliteConnection;
 
@@ -13,8 +13,8 @@ const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < $1"
 
 const MONTH_MS: i64 = 30 * 24 * 3600 * 1000;
 
-/// Notes that `batch` of `writer` is written in this transaction; tells whether it is for the first
-/// time. The first batch of a writer tidies up after those that are gone.
+/// Stores in this transaction that `writer` wrote `batch`. Returns false if it was written before. The first batch of
+/// a writer deletes the rows of writers that are long gone.
 pub(crate) async fn advance(
     database: &Database,
     connection: &mut SqliteConnection,

@@ -1,4 +1,4 @@
-//! The one writer at the end of a queue.
+//! The writer at the end of a queue.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,12 +13,12 @@ use crate::clock::unix_millis;
 use crate::config::JournalConfig;
 use crate::model::UnixMillis;
 
-/// Pauses between attempts to write a batch that the database refused.
+/// Pauses between attempts to write a batch.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// How often old rows are looked for, how many go in one statement, and the pause for new rows
-/// between two statements.
+/// How often old rows are deleted, how many with one statement, and the pause between two statements, in which new
+/// rows are written.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 const PRUNE_ROWS: i64 = 5000;
@@ -43,10 +43,10 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         Self { name, journal, repository, config, batch: 0 }
     }
 
-    /// Writes until `shutdown`, then what is still queued, as long as the database takes it.
+    /// Writes until `shutdown`, then writes the rest of the queue, as long as the database accepts it.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let queue = self.journal.queue.clone();
-        // When the oldest record has waited long enough.
+        // When the oldest record must be written.
         let mut due = None;
         let mut next_prune = Instant::now();
         loop {
@@ -63,7 +63,7 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
             }
             while queue.len() >= self.config.batch_rows || due.is_some_and(|due| due <= Instant::now()) {
                 self.write(&shutdown).await;
-                // What came meanwhile has its own time.
+                // Records that arrived during the write start a new waiting time.
                 due = (queue.len() > 0).then(|| Instant::now() + self.config.flush);
             }
         }
@@ -73,12 +73,12 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         }
     }
 
-    /// Writes one batch, trying again until it is written or the process ends.
+    /// Writes one batch and retries until it is written or the process ends.
     async fn write(&mut self, shutdown: &CancellationToken) {
         let batch = self.journal.take(self.config.batch_rows);
         let rows: Vec<Row> = batch.into_iter().map(Row::from).collect();
-        // A batch that the database will never take is halved until the row is alone.
-        // A part is numbered at its first attempt, as numbers have to grow in the order of writing.
+        // If the database rejects the data, the batch is halved until the bad row is alone. A part gets its number at
+        // its first attempt, because numbers must grow in the order of writing.
         let mut parts = vec![(None, rows.as_slice())];
         let mut pause = RETRY_MIN;
         while let Some((number, part)) = parts.pop() {
@@ -94,7 +94,7 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
                     self.finished(part, &self.journal.meters.dropped);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, writer = self.name, "rows not written yet");
+                    tracing::debug!(%error, writer = self.name, "cannot write rows yet");
                     parts.push((Some(number), part));
                     tokio::select! {
                         () = shutdown.cancelled() => {}
@@ -115,15 +115,16 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         self.journal.in_hand.fetch_sub(rows.len(), Relaxed);
     }
 
-    /// Deletes some old rows; tells whether there are none left.
+    /// Deletes some old rows. Returns whether all old rows are deleted.
     async fn prune(&self) -> bool {
         let Some(retention) = self.config.retention else { return true };
         let before = UnixMillis(unix_millis().0.saturating_sub(retention.as_millis() as u64));
         match self.repository.prune(before, PRUNE_ROWS).await {
-            // Fewer than were looked at: rows of a wrong clock may stand among them.
+            // Continue until nothing is deleted: fewer than the limit may be deleted because rows of a wrong clock
+            // are among them.
             Ok(pruned) => pruned == 0,
             Err(error) => {
-                tracing::debug!(%error, writer = self.name, "not pruned");
+                tracing::debug!(%error, writer = self.name, "cannot delete old rows");
                 true
             }
         }

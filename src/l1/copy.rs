@@ -1,4 +1,4 @@
-//! What L1 keeps of an entry: owned, and as it is looked at where it lies.
+//! A copy of an entry in L1: the owned form, and a borrowed view of it.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::model::{UnixMillis, Version};
 
-/// A copy of an entry; or a mark, which has no value and is never served.
+/// A copy of an entry, or a mark: an entry without a value, which is never served.
 #[derive(Clone, Debug)]
 pub struct Copy {
-    /// JSON, and so never empty, but for a mark.
+    /// JSON, so it is empty only in a mark.
     pub value: Bytes,
     pub version: Version,
     pub created_at: UnixMillis,
     pub expires_at: Option<Moment>,
-    /// For how long it is kept after that, see [`L1::get_stale`](super::L1::get_stale).
+    /// How long the copy is kept after it expired, see [`L1::get_stale`](super::L1::get_stale).
     pub stale_seconds: u32,
     pub stamp: Stamp,
 }
 
-/// Under which knowledge of which shard a copy was made.
+/// The shard of a copy, and the shard's epoch when the copy was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub shard: u16,
     pub epoch: u64,
 }
 
-/// A [`Copy`] as it lies in L1, for as long as its stripe is locked.
+/// A view of a [`Copy`] inside L1, valid while its stripe is locked.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyRef<'c> {
     pub value: Value<'c>,
@@ -38,7 +38,7 @@ pub struct CopyRef<'c> {
     pub stamp: Stamp,
 }
 
-/// The value of a copy: small ones lie beside their key and are copied, large ones are shared.
+/// The value of a copy. Small values are stored next to their key and are copied; large values are shared.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'c> {
     /// At most [`Value::LARGEST_SMALL`] bytes.
@@ -47,7 +47,7 @@ pub enum Value<'c> {
 }
 
 impl<'c> Value<'c> {
-    /// Copying so many bytes costs less than counting who shares them, and does not hold a lock for long.
+    /// Copying this many bytes costs less than reference counting, and holds the lock only briefly.
     pub const LARGEST_SMALL: usize = 4096;
 
     pub fn as_bytes(self) -> &'c [u8] {
@@ -70,14 +70,14 @@ impl CopyRef<'_> {
         self.value.as_bytes().is_empty()
     }
 
-    /// Whether nobody can want it any more.
+    /// Whether the copy is too old even to be served stale.
     pub(super) fn is_over(&self, expires_at: Moment, now: Moment) -> bool {
         expires_at + Duration::from_secs(self.stale_seconds.into()) <= now
     }
 }
 
 impl Copy {
-    /// What `copy` shows, to keep.
+    /// An owned copy of `copy`.
     pub fn of(copy: CopyRef<'_>) -> Self {
         Self {
             value: copy.value.to_bytes(),
@@ -89,7 +89,7 @@ impl Copy {
         }
     }
 
-    /// Whether another copy or mark of the same entry is known to be newer.
+    /// Whether `other`, a copy or mark of the same entry, is known to be newer.
     pub(super) fn is_older_than(&self, other: &CopyRef<'_>) -> bool {
         self.stamp.shard == other.stamp.shard && (self.stamp.epoch, self.version) < (other.stamp.epoch, other.version)
     }

@@ -1,8 +1,8 @@
-//! Copies by key and by recency of use, in little memory.
+//! A compact map of copies by key, with their order of use.
 //!
-//! Nodes lie without gaps in chunks of equal size, so that they neither move when more come nor leave room
-//! unused, and are linked by their numbers in the order of use. A table finds a node's number by the hash of
-//! its key. Where a node goes, the last one takes its number.
+//! Nodes are stored without gaps in chunks of equal size, so that they do not move when the map grows and little
+//! memory is unused. They are linked in the order of use by their numbers. A hash table maps the hash of a key to its
+//! node's number. When a node is removed, the last node takes its number.
 
 use hashbrown::HashTable;
 
@@ -10,16 +10,16 @@ use super::copy::{Copy, CopyRef};
 use super::node::Node;
 use crate::model::KeyRef;
 
-/// Nodes of a chunk.
+/// Nodes in a chunk.
 const CHUNK: usize = 128;
 
-/// No node's number.
+/// Means "no node".
 const NOBODY: u32 = u32::MAX;
 
-/// Indices of fewer nodes are not made smaller.
+/// An index with less capacity than this is not shrunk.
 const SMALL_INDEX: usize = 64;
 
-/// Copies by key and recency.
+/// Copies by key, in the order of use.
 pub struct Lru {
     index: HashTable<Place>,
     nodes: Nodes,
@@ -27,8 +27,8 @@ pub struct Lru {
     oldest: u32,
 }
 
-/// Where the node of a key is. The half of its hash that the table needs stands beside it, so that the table
-/// grows without a look at the nodes, and a look-up finds no others.
+/// The number of a key's node. Half of the key's hash is stored with it, so that the table can grow without reading
+/// the nodes, and a lookup compares few of them.
 #[derive(Clone, Copy)]
 struct Place {
     hash: u32,
@@ -53,12 +53,12 @@ impl Lru {
         Some(self.nodes.get(number).copy())
     }
 
-    /// The copy of `key`, without that being a use of it.
+    /// The copy of `key`; does not count as a use.
     pub fn peek(&self, key: KeyRef<'_>) -> Option<CopyRef<'_>> {
         self.find(key).map(|number| self.nodes.get(number).copy())
     }
 
-    /// Puts `copy` where another may be, and answers that one.
+    /// Inserts `copy`. Returns the copy that it replaced.
     pub fn insert(&mut self, key: KeyRef<'_>, copy: Copy) -> Option<Node> {
         let node = Node::new(key, copy, NOBODY);
         if let Some(number) = self.find(key) {
@@ -76,7 +76,7 @@ impl Lru {
         Some(self.take(number, half(key.map_hash())))
     }
 
-    /// Takes the oldest copy out; answers its key's hash as well.
+    /// Removes the least recently used copy. Returns its key's hash as well.
     pub fn remove_oldest(&mut self) -> Option<(u64, Node)> {
         if self.oldest == NOBODY {
             return None;
@@ -85,14 +85,14 @@ impl Lru {
         Some((hash, self.take(self.oldest, half(hash))))
     }
 
-    /// Takes all copies out whose keys' texts are `meant`.
+    /// Removes all copies whose key text is `meant`.
     pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool, mut removed: impl FnMut(&Node)) {
         let mut number = 0;
         while number < self.nodes.len {
             let node = self.nodes.get(number);
             if meant(node.text()) {
                 let hash = half(node.key().map_hash());
-                // Another one has this number now.
+                // The number now belongs to another node, so look at it again.
                 removed(&self.take(number, hash));
             } else {
                 number += 1;
@@ -107,7 +107,7 @@ impl Lru {
         self.index.find(spread(hash), is_it).map(|place| place.number)
     }
 
-    /// Takes the node of this number, whose key has this hash, out of everything.
+    /// Removes the node with this number from table, links and chunk; `hash` is the half hash of its key.
     fn take(&mut self, number: u32, hash: u32) -> Node {
         if let Ok(place) = self.index.find_entry(spread(hash), |place| place.number == number) {
             place.remove();
@@ -147,7 +147,7 @@ impl Lru {
         self.meet(node.newer, node.older);
     }
 
-    /// Makes two nodes neighbours; at an end of the order one of them is nobody.
+    /// Links two nodes as neighbours; at the ends of the order one of them is [`NOBODY`].
     fn meet(&mut self, newer: u32, older: u32) {
         match newer {
             NOBODY => self.newest = older,
@@ -160,20 +160,20 @@ impl Lru {
     }
 }
 
-/// The half of a key's hash that the table sees; the other chooses stripe and part.
+/// The half of a key's hash that the table uses; the other half chooses stripe and generation.
 fn half(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The table looks at the lowest bits and at the highest.
+/// The table uses the lowest and the highest bits.
 fn spread(half: u32) -> u64 {
     u64::from(half) << 32 | u64::from(half)
 }
 
-/// Nodes, numbered from 0 on without gaps.
+/// Nodes, numbered from 0 without gaps.
 #[derive(Default)]
 struct Nodes {
-    /// All full, but for the last two: one that is being filled, and an empty one at most.
+    /// All full except the last two: one that is being filled and at most one empty one.
     chunks: Vec<Vec<Node>>,
     len: u32,
 }
@@ -189,7 +189,7 @@ impl Nodes {
 
     fn push(&mut self, node: Node) -> u32 {
         let number = self.len;
-        assert!(number != NOBODY, "memory ends before the numbers do");
+        assert!(number != NOBODY, "there are fewer than 2^32 - 1 nodes");
         let chunk = number as usize / CHUNK;
         if chunk == self.chunks.len() {
             self.chunks.push(Vec::with_capacity(CHUNK));
@@ -199,12 +199,12 @@ impl Nodes {
         number
     }
 
-    /// Takes a node out and gives its number to the last one.
+    /// Removes a node and gives its number to the last one.
     fn swap_remove(&mut self, number: u32) -> Node {
         let chunk = (self.len - 1) as usize / CHUNK;
         let last = self.chunks[chunk].pop().expect("there is a node of this number");
         self.len -= 1;
-        // An empty chunk is spared, or entries that come and go at its border would allocate each time.
+        // Keep one empty chunk. Otherwise entries that come and go at the border of a chunk would allocate each time.
         self.chunks.truncate(chunk + 1);
         if number == self.len { last } else { std::mem::replace(self.get_mut(number), last) }
     }
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    /// All there is, newest first: by the links forth and back, and by the index.
+    /// All entries, newest first, checked by the links in both directions and by the index.
     fn contents(lru: &Lru) -> Vec<(u16, u64)> {
         let walk = |from: u32, next: fn(&Node) -> u32| {
             let mut at = from;

@@ -1,26 +1,26 @@
-//! L1: copies of hot entries in this process, bounded in bytes, least recently used out first.
+//! L1: copies of hot entries in this process, bounded in bytes. The least recently used copies are evicted first.
 //!
-//! **The fill fence.** A fill that began before an invalidation of its key was applied must not
-//! land after it. The interleaving it prevents:
+//! **The fill fence.** A fill that began before an invalidation of its key was applied must not be stored after it.
+//! This is the interleaving to prevent:
 //!
 //! 1. a reader misses here and reads v1 from the shard;
 //! 2. a writer stores v2;
-//! 3. the invalidation arrives and finds nothing to void;
-//! 4. the reader, late, stores v1, which would then stay until it expires.
+//! 3. the invalidation arrives and finds no copy to void;
+//! 4. the late reader stores v1, which would then stay until it expires.
 //!
-//! So a reader takes a [`Fence`] before it asks the shard, every invalidation moves the
-//! fence of its key, and an insert whose fence has moved is refused. Fence and entries of a
-//! stripe stand under one lock, so no check can be overtaken.
+//! So a reader takes a [`Fence`] before it asks the shard, every invalidation moves the fence of its key, and an
+//! insert whose fence has moved is refused. The fence and the entries of a stripe are under one lock, so nothing can
+//! happen between check and insert.
 //!
-//! **The order of versions.** Until the invalidation comes, two reads may be under way that bring v1 and
-//! v2, and v2 may be answered first. Nothing here goes back behind it:
+//! **The order of versions.** Until the invalidation arrives, one running read may bring v1 and another v2, and v2
+//! may be answered first. After that L1 must not answer v1 again:
 //!
-//! - an insert does not replace what has a higher version under the same stamp, or a later stamp;
-//! - what was read and cannot be kept leaves a *mark* instead, which has its version and no value;
-//! - a copy or mark that goes moves the fence, and so does a read that found nothing ([`L1::void`]).
+//! - an insert does not replace a copy with a higher version and the same stamp, or with a later stamp;
+//! - a value that was read but cannot be kept leaves a *mark*, which has its version but no value;
+//! - removing a copy or mark moves the fence, and so does a read that found no entry ([`L1::void`]).
 //!
-//! Whether a copy may be served at all is not decided here: each carries a [`Stamp`] that the
-//! caller interprets (see `coherence`).
+//! This folder does not decide whether a copy may be served: each copy has a [`Stamp`], which the caller checks (see
+//! `coherence`).
 
 mod copy;
 mod lru;
@@ -39,13 +39,13 @@ use crate::model::{EntryKey, KeyRef};
 
 pub use self::copy::{Copy, CopyRef, Stamp, Value};
 
-/// Stripes, each behind its own lock; a power of two.
+/// Number of stripes, each with its own lock; a power of two.
 const STRIPES: usize = 64;
 
-/// A copy larger than this part of the whole would push out too much else.
+/// A copy may use at most 1/8 of L1; a larger one would evict too many others.
 const LARGEST_PART: u64 = 8;
 
-/// The state of a key before a fill; see the module's text.
+/// The state of a key before a fill; see the module documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(u64);
 
@@ -57,20 +57,20 @@ pub struct L1 {
     is_fenced: bool,
 }
 
-/// Over all stripes.
+/// Sums over all stripes.
 #[derive(Default)]
 struct Sums {
     used_bytes: AtomicU64,
     entries: AtomicU64,
 }
 
-/// Shares no cache line with its neighbours, which other cores write to.
+/// On a cache line of its own, because other cores write to its neighbours.
 #[derive(Default)]
 #[repr(align(64))]
 struct Apart<T>(T);
 
 impl L1 {
-    /// An L1 of at most `max_bytes` of keys, values and bookkeeping; 0 keeps nothing.
+    /// An L1 that holds at most `max_bytes` of keys, values and bookkeeping; 0 turns it off.
     pub fn new(max_bytes: u64) -> Self {
         Self {
             stripes: (0..STRIPES).map(|_| Apart::default()).collect(),
@@ -80,7 +80,7 @@ impl L1 {
         }
     }
 
-    /// The same, but letting every fill land: for tests that must notice it.
+    /// Accepts every fill. Only for tests, which must notice the stale answers.
     #[must_use]
     pub fn without_fence(self) -> Self {
         Self { is_fenced: false, ..self }
@@ -104,7 +104,7 @@ impl L1 {
     }
 
     fn stripe_index(key: KeyRef<'_>) -> usize {
-        // The low bits choose the bucket within the stripe's index, so the stripe takes others.
+        // The low bits choose the bucket in the stripe's index, so the stripe is chosen by other bits.
         (key.map_hash() >> 32) as usize % STRIPES
     }
 
@@ -112,9 +112,9 @@ impl L1 {
         &self.stripes[Self::stripe_index(key)].0
     }
 
-    /// Has `look` look at the unexpired copy of `key`, now the most recently used of its stripe.
+    /// Calls `look` with the unexpired copy of `key`, which becomes the most recently used one of its stripe.
     ///
-    /// The stripe is locked meanwhile, so `look` may copy a small value and never wait.
+    /// The stripe is locked during the call, so `look` may copy a small value but must not wait.
     pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, look: impl FnOnce(CopyRef<'_>) -> R) -> Option<R> {
         let mut stripe = self.stripe(key).lock();
         let copy = stripe.get(key)?;
@@ -131,12 +131,12 @@ impl L1 {
         Some(look(copy))
     }
 
-    /// The same copy, to keep.
+    /// Like [`L1::with`], but returns an owned copy.
     pub fn get(&self, key: &EntryKey, now: Moment) -> Option<Copy> {
         self.with(key.borrowed(), now, Copy::of)
     }
 
-    /// The copy of `key`, expired or not: for when nothing better can be had.
+    /// The copy of `key`, even if it has expired; for use when the shard does not answer.
     pub fn get_stale(&self, key: &EntryKey) -> Option<Copy> {
         let key = key.borrowed();
         self.stripe(key).lock().get(key).filter(|copy| !copy.is_mark()).map(Copy::of)
@@ -148,7 +148,7 @@ impl L1 {
         Fence(self.stripe(key).lock().generation(key))
     }
 
-    /// Keeps a copy unless its fence has moved or a newer one is here; tells whether it was kept.
+    /// Stores a copy unless its fence has moved or L1 has a newer one. Returns whether it was stored.
     pub fn insert(&self, key: &EntryKey, copy: Copy, fence: Fence) -> bool {
         if !self.is_on() {
             return false;
@@ -180,7 +180,7 @@ impl L1 {
         self.sums.0.used_bytes.fetch_add(cost, Relaxed);
         self.sums.0.entries.fetch_add(1, Relaxed);
         self.forget(freed);
-        // Never the copy just made: a stripe that has few or large copies would keep none.
+        // Keep the new copy itself: otherwise a stripe with few or large copies would keep nothing.
         while self.used_bytes() > self.max_bytes && stripe.len() > 1 {
             let freed = stripe.remove_least_recent();
             self.forget(freed);
@@ -190,15 +190,15 @@ impl L1 {
         kept
     }
 
-    /// Voids the copy of `key` and every fill of it that is under way.
+    /// Removes the copy of `key` and refuses every running fill of it.
     pub fn void(&self, key: &EntryKey) {
         let key = key.borrowed();
         let freed = self.stripe(key).lock().remove(key);
         self.forget(freed);
     }
 
-    /// Voids the copies of all keys whose text is `meant`, and every fill that is under way. Walks
-    /// over everything: for the rare cases where the keys are not known.
+    /// Removes the copies of all keys whose text is `meant`, and refuses every running fill. It visits every copy, so
+    /// use it only when the keys are not known.
     pub fn void_where(&self, meant: impl Fn(&str) -> bool) {
         for stripe in &self.stripes {
             for freed in stripe.0.lock().remove_where(&meant) {
@@ -207,8 +207,8 @@ impl L1 {
         }
     }
 
-    /// Evicts from the other stripes where that of `key` could not make enough room, its
-    /// neighbours first, so that all are asked alike.
+    /// If the stripe of `key` could not make enough room, evicts from the other stripes, starting with the next one,
+    /// so that over time all stripes give up equally much.
     fn make_room(&self, key: KeyRef<'_>) {
         let own = Self::stripe_index(key);
         for i in 1..=STRIPES {
@@ -276,9 +276,9 @@ mod tests {
         assert!(l1.get(&key(1), later(1)).is_none(), "expired");
         assert!(l1.get_stale(&key(1)).is_some());
         assert!(l1.get(&key(1), later(10)).is_none() && l1.entries() == 1);
-        assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "and no longer");
+        assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "too old even for a stale answer");
         assert!(l1.get_stale(&key(1)).is_none());
-        // Whatever voids a copy voids it for this purpose, too.
+        // A voided copy cannot be served stale either.
         assert!(insert(&l1, &key(1), Copy { expires_at: Some(now), stale_seconds: 10, ..copy(10) }));
         l1.void(&key(1));
         assert!(l1.get_stale(&key(1)).is_none());
@@ -301,7 +301,7 @@ mod tests {
         assert!(!l1.insert(&key(1), copy(10), fence));
     }
 
-    /// A copy of this version, told apart by its length.
+    /// A copy of this version; its length shows which one it is.
     fn version(number: u64) -> Copy {
         Copy { version: Version(number), ..copy(number as usize) }
     }
@@ -312,16 +312,17 @@ mod tests {
 
     #[test]
     fn regression_an_older_version_does_not_replace_a_newer_one() {
-        // Two reads left before the write was heard of; the one that read first lands last.
+        // Two reads start before the write's invalidation arrives; the one that read first is stored last.
         let l1 = L1::new(1 << 20);
         let (slow, fast) = (l1.fence(&key(1)), l1.fence(&key(1)));
         assert!(l1.insert(&key(1), version(2), fast));
         assert!(!l1.insert(&key(1), version(1), slow));
         assert_eq!(kept_version(&l1), Some(2));
-        // After a loss versions may begin anew, and what is stamped so replaces all from before.
+        // After a loss, versions may start again at lower numbers, so a copy of a later epoch replaces every older
+        // one.
         let later = Stamp { shard: 0, epoch: 1 };
         assert!(insert(&l1, &key(1), Copy { stamp: later, ..version(1) }));
-        assert!(!insert(&l1, &key(1), version(3)), "of the last epoch");
+        assert!(!insert(&l1, &key(1), version(3)), "from the previous epoch");
         assert_eq!(kept_version(&l1), Some(1));
     }
 
@@ -332,10 +333,10 @@ mod tests {
             let early = l1.fence(&key(1));
             l1.void(&key(1));
             let slow = l1.fence(&key(1));
-            // It was answered, though it came over a fence that had moved, or is too large.
+            // It was given to the client, although its fence had moved or it is too large to be kept.
             let fence = if newer.value.len() > 2 { slow } else { early };
             assert!(!l1.insert(&key(1), newer, fence));
-            assert!(!l1.insert(&key(1), version(1), slow), "behind what was answered");
+            assert!(!l1.insert(&key(1), version(1), slow), "older than the answer");
             assert!(kept_version(&l1).is_none() && l1.get_stale(&key(1)).is_none());
             assert!(insert(&l1, &key(1), version(3)));
             assert_eq!(kept_version(&l1), Some(3));
@@ -384,8 +385,8 @@ mod tests {
 
     #[test]
     fn regression_an_empty_stripe_of_a_full_l1_keeps_a_new_copy() {
-        // An insert evicted from its own stripe alone, and so the very copy it made, when the
-        // stripe held no other: its keys could never be kept again.
+        // An insert evicted only from its own stripe, and so evicted its own copy if the stripe had no other: copies
+        // in that stripe could never be kept again.
         let l1 = L1::new(1 << 20);
         for i in 0..200 {
             insert(&l1, &key(i), copy(100_000));

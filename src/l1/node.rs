@@ -1,4 +1,4 @@
-//! One copy with its key, packed: a cache line, and one allocation for key and value together.
+//! One copy with its key in compact form: one cache line, and one allocation for key and value together.
 
 use std::mem;
 
@@ -8,17 +8,17 @@ use super::copy::{Copy, CopyRef, Stamp, Value};
 use crate::clock::Moment;
 use crate::model::{KeyRef, UnixMillis, Version};
 
-/// What a copy costs beyond key and value, in bytes: this node (64), its place in the index (9 to 21) and what
-/// the allocator adds to an allocation and rounds it up by.
+/// The bytes of a copy in addition to key and value: this node (64), its place in the index (9 to 21) and the
+/// allocator's overhead and rounding.
 pub const OVERHEAD_BYTES: u64 = 104;
 
-/// What a copy of a large value costs on top of that: the value is an allocation of its own, and shared.
+/// The additional bytes for a large value, which is a separate, shared allocation.
 const SHARING_BYTES: u64 = 120;
 
-/// Stands for `None`; 584 years after boot.
+/// Means `None`; 584 years after boot.
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
-/// A copy with its key, and its neighbours in the order of use.
+/// A copy with its key and its neighbours in the order of use.
 #[repr(align(64))]
 pub struct Node {
     contents: Contents,
@@ -27,17 +27,17 @@ pub struct Node {
     expires_at: Moment,
     epoch: u64,
     stale_seconds: u32,
-    /// The next node that was used later, and the next that was used earlier; numbers of [`super::lru`].
+    /// The neighbour that was used later and the neighbour that was used earlier; node numbers of [`super::lru`].
     pub newer: u32,
     pub older: u32,
     shard: u16,
-    /// Bytes of the key's text.
+    /// Length of the key's text in bytes.
     text_len: u16,
 }
 
 /// Key and value.
 enum Contents {
-    /// The key's text, and behind it the value.
+    /// The key's text, followed by the value.
     Small(Box<[u8]>),
     Large(Box<(Box<[u8]>, Bytes)>),
 }
@@ -66,7 +66,7 @@ impl Node {
         }
     }
 
-    /// Puts another copy of the same entry in place of this one, among the same neighbours; answers this one.
+    /// Replaces this copy by another copy of the same entry, with the same neighbours. Returns the old one.
     pub fn replace(&mut self, mut other: Self) -> Self {
         (other.newer, other.older) = (self.newer, self.older);
         mem::replace(self, other)
@@ -101,13 +101,13 @@ impl Node {
         }
     }
 
-    /// The bytes that L1 counts for it.
+    /// The bytes that L1 counts for this node.
     pub fn cost(&self) -> u64 {
         cost(self.text_bytes().len(), self.copy().value.as_bytes().len())
     }
 }
 
-/// The bytes that L1 counts for a copy, by the lengths of its key's text and its value.
+/// The bytes that L1 counts for a copy with these lengths of the key's text and of the value.
 pub fn cost(text_len: usize, value_len: usize) -> u64 {
     let sharing = if value_len > Value::LARGEST_SMALL { SHARING_BYTES } else { 0 };
     (text_len + value_len) as u64 + OVERHEAD_BYTES + sharing

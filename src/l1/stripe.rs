@@ -1,18 +1,18 @@
-//! One stripe of L1: copies by recency and the generations that fence their fills.
+//! One stripe of L1: copies in the order of use, and the generations that fence their fills.
 
 use super::copy::{Copy, CopyRef};
 use super::lru::Lru;
 use super::node::Node;
 use crate::model::KeyRef;
 
-/// Generations of a stripe, each that of a part of its keys; a power of two. Enough that a fill is hardly
-/// ever refused for the sake of another key.
+/// Number of generations in a stripe; a power of two. Each belongs to a part of the keys. There are enough of them
+/// that a fill is hardly ever refused because of another key.
 const PARTS: usize = 64;
 
-/// Entries of one stripe; what removes some answers the bytes it freed.
+/// The entries of one stripe. Methods that remove entries return the freed bytes.
 ///
-/// **Whenever a copy goes, the generation of its key moves**, so that no fill that began before can bring
-/// back what is older. Only another copy takes its place without that, and only if it is no older.
+/// **Whenever a copy is removed, the generation of its key moves**, so that a fill that began earlier cannot bring
+/// back an older value. Only a newer or equal copy may replace a copy without this.
 pub struct Stripe {
     entries: Lru,
     generations: [u64; PARTS],
@@ -25,7 +25,7 @@ impl Default for Stripe {
 }
 
 impl Stripe {
-    /// Moves with every invalidation of the key.
+    /// The generation of the key. It moves with every invalidation of the key.
     pub fn generation(&self, key: KeyRef<'_>) -> u64 {
         self.generations[part(key.map_hash())]
     }
@@ -34,17 +34,17 @@ impl Stripe {
         self.entries.get(key)
     }
 
-    /// The copy of `key`, without that being a use of it.
+    /// The copy of `key`; does not count as a use.
     pub fn peek(&self, key: KeyRef<'_>) -> Option<CopyRef<'_>> {
         self.entries.peek(key)
     }
 
-    /// Puts `copy` where another may be; answers what that one took.
+    /// Inserts `copy`. Returns the bytes of the copy that it replaced.
     pub fn insert(&mut self, key: KeyRef<'_>, copy: Copy) -> Option<u64> {
         self.entries.insert(key, copy).as_ref().map(Node::cost)
     }
 
-    /// Takes the copy of `key` out, and refuses every fill of it that is under way.
+    /// Removes the copy of `key`, and refuses every running fill of it.
     pub fn remove(&mut self, key: KeyRef<'_>) -> Option<u64> {
         self.generations[part(key.map_hash())] += 1;
         self.entries.remove(key).as_ref().map(Node::cost)
@@ -60,7 +60,7 @@ impl Stripe {
         Some(node.cost())
     }
 
-    /// Takes all copies out whose keys' texts are `meant`, and refuses every fill that is under way.
+    /// Removes all copies whose key text is `meant`, and refuses every running fill.
     pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool) -> Vec<u64> {
         for generation in &mut self.generations {
             *generation += 1;
@@ -72,6 +72,6 @@ impl Stripe {
 }
 
 fn part(hash: u64) -> usize {
-    // Other bits than those that choose the stripe and the bucket in its index.
+    // Uses other bits of the hash than the choice of the stripe and of the bucket in its index.
     (hash >> 40) as usize % PARTS
 }

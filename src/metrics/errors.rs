@@ -1,4 +1,4 @@
-//! Requests that were answered with an error, labelled with its code.
+//! Counters of requests that were answered with an error, labelled with the code.
 
 use metrics::{Counter, Unit};
 
@@ -8,7 +8,7 @@ const ERRORS: &str = "sidecache_http_errors_total";
 pub struct ErrorCounts(Vec<Counter>);
 
 impl ErrorCounts {
-    /// Codes and their statuses. To be called under the recorder that shows them.
+    /// `codes` are the codes and their statuses. Call it under the recorder that shows the counters.
     pub(super) fn new(codes: impl Iterator<Item = (&'static str, u16)>) -> Self {
         let counter = |(code, status): (&'static str, u16)| metrics::counter!(ERRORS, "code" => code, "status" => status.to_string());
         Self(codes.map(counter).collect())
@@ -19,8 +19,8 @@ impl ErrorCounts {
     }
 }
 
-/// Tells the help text.
+/// Registers the help text.
 pub(super) fn describe() {
-    let help = "Requests answered with an error, by its code; a read that finds no entry is no error.";
+    let help = "Requests answered with an error, by error code. A read that finds no entry is not an error.";
     metrics::describe_counter!(ERRORS, Unit::Count, help);
 }

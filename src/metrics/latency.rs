@@ -1,8 +1,8 @@
-//! Latencies in buckets: what a sample costs does not depend on how many there are.
+//! Latencies in buckets, so that the cost of a sample does not depend on the number of samples.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in nanoseconds and as the text of seconds: from an L1 hit to a timeout.
+/// Upper bounds of the buckets, in nanoseconds and as text in seconds: from an L1 hit to a timeout.
 pub(super) const BUCKETS: [(u64, &str); 16] = [
     (10_000, "0.00001"),
     (25_000, "0.000025"),
@@ -22,7 +22,7 @@ pub(super) const BUCKETS: [(u64, &str); 16] = [
     (5_000_000_000, "5"),
 ];
 
-/// The number of buckets, with one for what is beyond all bounds.
+/// The number of buckets, including one above the last bound.
 pub(super) const COUNT: usize = BUCKETS.len() + 1;
 
 /// The bucket of a sample.
@@ -50,7 +50,7 @@ impl Latencies {
         self.counts.iter_mut().zip(more.counts).for_each(|(count, more)| *count += more);
     }
 
-    /// What came since `before`.
+    /// The samples since `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self { counts: std::array::from_fn(|i| self.counts[i].saturating_sub(before.counts[i])) }
     }
@@ -59,8 +59,9 @@ impl Latencies {
         self.counts.iter().sum()
     }
 
-    /// The latency that this part of the samples, 0 to 1, does not exceed: between the bounds of its bucket as
-    /// if samples lay evenly in it, as Prometheus' `histogram_quantile` reckons; `None` without samples.
+    /// The latency that the fraction `part` (0 to 1) of the samples does not exceed. It is interpolated within its
+    /// bucket as if the samples were evenly distributed, as Prometheus' `histogram_quantile` does; `None` without
+    /// samples.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let rank = part * self.count() as f64;
         let mut below = 0.0;
@@ -68,7 +69,7 @@ impl Latencies {
             let count = count as f64;
             if below + count >= rank {
                 let low = if i == 0 { 0 } else { BUCKETS[i - 1].0 };
-                // Beyond the last bound nothing is known.
+                // Above the last bound, the bound itself is returned.
                 let high = BUCKETS.get(i).map_or(low, |(bound, _)| *bound);
                 let within = ((rank - below) / count).clamp(0.0, 1.0);
                 return Some(Duration::from_nanos(low + ((high - low) as f64 * within) as u64));

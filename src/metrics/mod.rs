@@ -1,8 +1,8 @@
-//! What is counted, in one table with its names and help texts, and how it is shown.
+//! The metrics: one table with their names and help texts, and their output.
 //!
-//! The process's own (`process_...`) have the names that Prometheus' client libraries share
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>).
-//! Handles are taken once, at the start: no lookup by name or label happens for a request.
+//! The metrics of the process (`process_...`) have the names that Prometheus' client libraries share
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Handles are created once, at the
+//! start: no request looks up a name or label.
 
 mod errors;
 mod latency;
@@ -36,9 +36,9 @@ macro_rules! table {
         pub struct Metrics {
             $(pub $field: $kind,)*
             operations: Operations,
-            /// By [`Operation`], then [`Answer`].
+            /// Indexed by [`Operation`], then [`Answer`].
             requests: [[Counter; Answer::ALL.len()]; Operation::ALL.len()],
-            /// Makes further handles, at the start.
+            /// Creates more handles at the start.
             recorder: Arc<PrometheusRecorder>,
             handle: PrometheusHandle,
         }
@@ -57,7 +57,7 @@ macro_rules! table {
                 })
             }
 
-            /// Copies what is counted here into the metrics.
+            /// Copies the tallies into the metrics.
             fn show(&self) {
                 $(table!(@show $kind, self.$field);)*
             }
@@ -77,41 +77,41 @@ table! {
     l1_hits: Tally, "sidecache_l1_hits_total", Unit::Count, "Reads answered from L1.";
     l1_entries: Gauge, "sidecache_l1_entries", Unit::Count, "Copies kept in L1.";
     l1_bytes: Gauge, "sidecache_l1_bytes", Unit::Bytes, "Bytes of L1 in use, bookkeeping included.";
-    l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that passed by L1 as its shard's watermark was too old.";
-    l1_void: Counter, "sidecache_l1_void_total", Unit::Count, "Reads that passed by L1 as its copy was from before a loss of messages.";
-    stale_answers: Counter, "sidecache_stale_answers_total", Unit::Count, "Reads answered with a copy past its time, as the shard did not answer and the policy allows it.";
+    l1_unproven: Counter, "sidecache_l1_unproven_total", Unit::Count, "Reads that skipped L1 because the watermark of the shard was too old.";
+    l1_void: Counter, "sidecache_l1_void_total", Unit::Count, "Reads that skipped L1 because the copy was made before messages were lost.";
+    stale_answers: Counter, "sidecache_stale_answers_total", Unit::Count, "Reads answered with a stale copy because the shard did not answer and the policy allows it.";
     shard_reads: Tally, "sidecache_shard_reads_total", Unit::Count, "Keys read from the store.";
-    coalesced_reads: Counter, "sidecache_coalesced_reads_total", Unit::Count, "Reads that shared another read's trip to the store.";
+    coalesced_reads: Counter, "sidecache_coalesced_reads_total", Unit::Count, "Reads that shared one read of the store with another request.";
     invalidations_received: Counter, "sidecache_invalidations_received_total", Unit::Count, "Keys voided by invalidation messages.";
-    subscription_losses: Counter, "sidecache_subscription_losses_total", Unit::Count, "Times that all copies of a shard were voided, messages being possibly lost.";
+    subscription_losses: Counter, "sidecache_subscription_losses_total", Unit::Count, "Times that all copies of a shard were voided because messages may have been lost.";
     stats_lost: Counter, "sidecache_stats_lost_total", Unit::Count, "Hits and misses that may be missing from the stats.";
     accesses_lost: Counter, "sidecache_accesses_lost_total", Unit::Count, "Reads that may be missing from the metadata of their entries.";
     access_log_written: Counter, "sidecache_access_log_written_total", Unit::Count, "Rows of the access log written to the database.";
-    access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped, the queue being full or the process ending.";
+    access_log_dropped: Counter, "sidecache_access_log_dropped_total", Unit::Count, "Rows of the access log dropped because the queue was full, the database rejected them, or the process ended.";
     access_log_queued: Gauge, "sidecache_access_log_queued_rows", Unit::Count, "Rows of the access log not yet written or dropped.";
     audit_written: Counter, "sidecache_audit_written_total", Unit::Count, "Rows of the audit trail written to the database.";
-    audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped, the queue being full or the process ending.";
+    audit_dropped: Counter, "sidecache_audit_dropped_total", Unit::Count, "Rows of the audit trail dropped because the queue was full, the database rejected them, or the process ended.";
     audit_queued: Gauge, "sidecache_audit_queued_rows", Unit::Count, "Rows of the audit trail not yet written or dropped.";
-    jobs_running: Gauge, "sidecache_jobs_running", Unit::Count, "Jobs that run on this instance.";
-    jobs_done: Counter, "sidecache_jobs_done_total", Unit::Count, "Jobs that came to their end.";
-    jobs_failed: Counter, "sidecache_jobs_failed_total", Unit::Count, "Jobs that failed, and jobs of other instances that this one found silent.";
+    jobs_running: Gauge, "sidecache_jobs_running", Unit::Count, "Jobs that are running on this instance.";
+    jobs_done: Counter, "sidecache_jobs_done_total", Unit::Count, "Jobs that finished.";
+    jobs_failed: Counter, "sidecache_jobs_failed_total", Unit::Count, "Jobs that failed, including jobs of lost instances that this instance marked as failed.";
     jobs_cancelled: Counter, "sidecache_jobs_cancelled_total", Unit::Count, "Jobs that were cancelled.";
-    jobs_refused: Counter, "sidecache_jobs_refused_total", Unit::Count, "Flushes refused before they began, too many being under way.";
-    jobs_unsaved: Counter, "sidecache_jobs_unsaved_total", Unit::Count, "Jobs whose end could not be written to the database.";
-    connections: Gauge, "sidecache_http_connections", Unit::Count, "HTTP connections open.";
-    connections_limit: Gauge, "sidecache_http_connections_limit", Unit::Count, "HTTP connections that may be open: max_connections, or as many as the descriptors allow.";
-    connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused, too many being open.";
-    connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed as a request's header did not come whole in time.";
-    body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory taken by the bodies of requests under way.";
-    bodies_refused: Counter, "sidecache_http_bodies_refused_total", Unit::Count, "Requests refused as the bodies of others left no room.";
-    answer_bytes: Gauge, "sidecache_http_answer_bytes", Unit::Bytes, "Memory taken by large answers that are gathered or sent.";
-    answers_refused: Counter, "sidecache_http_answers_refused_total", Unit::Count, "Requests refused as the answers of others left no room.";
-    connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed as the client did not read its answer.";
-    fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Instances that live on these shards, this one included.";
-    ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Instances that live on these shards and look for keys on another ring than this one.";
-    log_lines_dropped: Counter, "sidecache_log_lines_dropped_total", Unit::Count, "Lines of the process's own log dropped, as nobody read them in time.";
-    spans_exported: Counter, "sidecache_spans_exported_total", Unit::Count, "Spans that the OpenTelemetry collector took.";
-    spans_dropped: Counter, "sidecache_spans_dropped_total", Unit::Count, "Spans dropped, the queue being full or the OpenTelemetry collector not taking them.";
+    jobs_refused: Counter, "sidecache_jobs_refused_total", Unit::Count, "Flushes refused because too many were running.";
+    jobs_unsaved: Counter, "sidecache_jobs_unsaved_total", Unit::Count, "Jobs whose result could not be written to the database.";
+    connections: Gauge, "sidecache_http_connections", Unit::Count, "Open HTTP connections.";
+    connections_limit: Gauge, "sidecache_http_connections_limit", Unit::Count, "Maximum number of open HTTP connections: max_connections, or less if the limit on file descriptors is lower.";
+    connections_refused: Counter, "sidecache_http_connections_refused_total", Unit::Count, "HTTP connections refused because too many were open.";
+    connections_slow: Counter, "sidecache_http_connections_slow_total", Unit::Count, "HTTP connections closed because a request's header did not arrive completely in time.";
+    body_bytes: Gauge, "sidecache_http_body_bytes", Unit::Bytes, "Memory used by the bodies of current requests.";
+    bodies_refused: Counter, "sidecache_http_bodies_refused_total", Unit::Count, "Requests refused because other requests used all the memory for bodies.";
+    answer_bytes: Gauge, "sidecache_http_answer_bytes", Unit::Bytes, "Memory used by large answers that are being built or sent.";
+    answers_refused: Counter, "sidecache_http_answers_refused_total", Unit::Count, "Requests refused because other requests used all the memory for answers.";
+    connections_stalled: Counter, "sidecache_http_connections_stalled_total", Unit::Count, "HTTP connections closed because the client did not read its answer.";
+    fleet_instances: Gauge, "sidecache_fleet_instances", Unit::Count, "Living instances on these shards, including this one.";
+    ring_disagreements: Gauge, "sidecache_ring_disagreements", Unit::Count, "Living instances on these shards that use another ring than this one.";
+    log_lines_dropped: Counter, "sidecache_log_lines_dropped_total", Unit::Count, "Lines of the process's own log dropped because stderr was not read in time.";
+    spans_exported: Counter, "sidecache_spans_exported_total", Unit::Count, "Spans that the OpenTelemetry collector accepted.";
+    spans_dropped: Counter, "sidecache_spans_dropped_total", Unit::Count, "Spans dropped because the queue was full or the OpenTelemetry collector did not accept them.";
     spans_queued: Gauge, "sidecache_spans_queued", Unit::Count, "Spans not yet exported or dropped.";
     database_connected: Gauge, "sidecache_database_connected", Unit::Count, "1 if the last statement reached the database, else 0.";
     panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
@@ -142,7 +142,7 @@ impl Metrics {
         self.operations.observe(operation, answer, latency);
     }
 
-    /// How long all operations took since the start.
+    /// The latencies of all operations since the start.
     pub fn latencies(&self) -> Latencies {
         self.operations.latencies()
     }
@@ -159,18 +159,19 @@ impl Metrics {
         with_exact_cpu_seconds(&self.handle.render()) + &self.operations.render_latency()
     }
 
-    /// Handles of the counters of errors: codes and their statuses; to be taken once, at the start.
+    /// Creates the error counters for these codes and statuses. Call it once, at the start.
     pub fn errors(&self, codes: impl Iterator<Item = (&'static str, u16)>) -> ErrorCounts {
         metrics::with_local_recorder(&*self.recorder, || ErrorCounts::new(codes))
     }
 
-    /// Handles of what is counted for the shard `name`; to be taken once, at the start.
+    /// Creates the metrics of the shard `name`. Call it once, at the start.
     pub fn shard(&self, name: &str) -> ShardMetrics {
         metrics::with_local_recorder(&*self.recorder, || ShardMetrics::new(name))
     }
 }
 
-/// The seconds of CPU to the nanosecond: the exporter's counters are whole numbers, and a second is much here.
+/// Replaces the CPU seconds by an exact value: the exporter's counters are whole numbers, and a whole second is too
+/// coarse here.
 fn with_exact_cpu_seconds(text: &str) -> String {
     const NAME: &str = "\nprocess_cpu_seconds_total ";
     let Some((before, after)) = text.split_once(NAME) else { return text.to_owned() };

@@ -1,7 +1,8 @@
-//! Operations counted and timed: each worker on lines of its own, added up when somebody looks.
+//! Counts and latencies of operations. Each worker has its own counters on its own cache lines; they are added up
+//! when the metrics are shown.
 //!
-//! The exporter's histograms keep every sample until they are folded, which costs more than an L1 hit's whole
-//! bookkeeping; here a sample is added to its bucket at once, and the exporter's text gets these lines added.
+//! The exporter's histograms keep every sample until it is folded, which costs more than all other bookkeeping of an
+//! L1 hit. Here a sample is added to its bucket at once, and the resulting lines are appended to the exporter's text.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,11 +15,11 @@ use crate::workers::PerWorker;
 pub(super) const REQUESTS: &str = "sidecache_requests_total";
 pub(super) const DURATION: &str = "sidecache_request_duration_seconds";
 
-/// What was counted of all operations.
+/// The counters of all operations.
 #[derive(Default)]
 pub(super) struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
 
-/// Of one operation.
+/// The counters of one operation.
 #[derive(Default)]
 struct Counts {
     /// By [`Answer`].
@@ -37,7 +38,7 @@ impl Operations {
         counts.nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// Operations of this kind that ended so.
+    /// How many operations of this kind ended with this answer.
     pub fn answered(&self, operation: Operation, answer: Answer) -> u64 {
         self.sum(operation, |counts| &counts.answers[answer as usize])
     }

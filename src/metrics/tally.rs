@@ -1,4 +1,4 @@
-//! A counter that every request touches, and that this process reads itself, too.
+//! A counter that every request may touch and that this process also reads.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,7 +6,7 @@ use metrics::Counter;
 
 use crate::workers::PerWorker;
 
-/// Counts here, on each worker apart, and is copied into its metric when that is shown.
+/// Counts separately on each worker. The sum is copied into the metric when the metrics are shown.
 pub struct Tally {
     counts: PerWorker<AtomicU64>,
     shown: Counter,

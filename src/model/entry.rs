@@ -1,4 +1,4 @@
-//! An entry: a value and what is known about it.
+//! An entry: a value and its metadata.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use super::ttl::Ttl;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub u64);
 
-/// Number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
+/// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
 ///
-/// The newest wins; it is the entry's `ETag`. Below 2^53, so a Lua number holds it exactly.
+/// The highest version wins. It is also the entry's `ETag`. It is less than 2^53, so a Lua number represents it
+/// exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
-/// A live entry as a store answers it.
+/// A live entry, as a store returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The JSON bytes exactly as they came in.
+    /// The JSON bytes exactly as the client sent them.
     pub value: Bytes,
     pub version: Version,
     /// When this value was written.
@@ -29,7 +30,7 @@ pub struct Entry {
     pub expires_in: Option<Duration>,
 }
 
-/// An [`Entry`] as it lies somewhere.
+/// A borrowed view of an [`Entry`].
 #[derive(Clone, Copy, Debug)]
 pub struct EntryRef<'e> {
     pub value: &'e [u8],
@@ -45,12 +46,12 @@ impl Entry {
     }
 }
 
-/// What is known about an entry beyond what every read of it needs.
+/// Metadata of an entry that ordinary reads do not need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
-    /// The last read that found it, or its first write.
+    /// The time of the last read that found it, or of its first write.
     pub last_accessed: UnixMillis,
-    /// Reads that found it since it came into being; overwriting goes on counting.
+    /// Number of reads that found it since it was created; overwriting the value does not reset it.
     pub access_count: u64,
     pub tags: Tags,
 }
@@ -58,7 +59,7 @@ pub struct Details {
 /// What a write stores under a key.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// Valid JSON, byte for byte.
+    /// Valid JSON, stored byte for byte.
     pub value: Bytes,
     pub ttl: Option<Ttl>,
     pub tags: Tags,

@@ -1,6 +1,6 @@
-//! What can be wrong with input, whatever protocol it came by.
+//! Errors in input, independent of the protocol.
 
-/// Input that is not a word of the model; the text says exactly what was wrong.
+/// Invalid input. The text says exactly what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("{0}")]
@@ -17,7 +17,7 @@ pub enum Invalid {
     Policy(String),
 }
 
-/// `text` in quotes, escaped and cut to a length fit for an error message.
+/// `text` for an error message: in quotes, escaped, and cut if it is long.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN_CHARS: usize = 40;
     let mut shown: String = text.chars().take(SHOWN_CHARS).collect();

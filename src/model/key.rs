@@ -1,4 +1,4 @@
-//! Keys: what a client names, and the same together with its namespace and hash.
+//! Keys: the key that a client gives, and the same key combined with its namespace and hash.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -19,7 +19,7 @@ impl Key {
     pub const MAX_LEN: usize = 512;
 
     /// # Errors
-    /// [`Invalid::Key`] when the key is empty, too long or holds a control character.
+    /// [`Invalid::Key`] if the key is empty, too long or contains a control character.
     pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
         Self::check(text.as_ref())?;
         Ok(Self(text.into()))
@@ -27,12 +27,16 @@ impl Key {
 
     fn check(text: &str) -> Result<(), Invalid> {
         if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Key(format!("a key has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
+            return Err(Invalid::Key(format!(
+                "a key must have 1 to {} bytes, this one has {}",
+                Self::MAX_LEN,
+                text.len()
+            )));
         }
-        // Nearly all keys are printable ASCII, and one pass over the bytes tells.
+        // Nearly all keys are printable ASCII, which one fast pass over the bytes can tell.
         let is_plain = text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'));
         if !is_plain && text.chars().any(char::is_control) {
-            return Err(Invalid::Key(format!("a key holds no control characters: {}", quoted(text))));
+            return Err(Invalid::Key(format!("a key must not contain control characters: {}", quoted(text))));
         }
         Ok(())
     }
@@ -44,14 +48,13 @@ impl Key {
 
 /// The address of one entry: namespace and key in one string, hashed once for all maps.
 ///
-/// The text is `namespace:key`. A namespace holds no `:`, so it is unambiguous, and the names
-/// stored in a shard are this text behind a prefix. Maps in memory go by [`EntryKey::map_hash`], which
-/// no client can predict; the ring goes by [`EntryKey::ring_hash`], which is computed when it is asked for.
-/// Cheap to clone.
+/// The text is `namespace:key`. This is unambiguous because a namespace contains no `:`. The names of entries in a
+/// shard are this text after a prefix. Maps in memory use [`EntryKey::map_hash`], which no client can predict; the
+/// ring uses [`EntryKey::ring_hash`], which is computed on demand. Cheap to clone.
 #[derive(Clone)]
 pub struct EntryKey {
     text: Arc<str>,
-    /// Bytes of the namespace at the front of `text`; at most [`Namespace::MAX_LEN`].
+    /// Length of the namespace at the start of `text`, in bytes; at most [`Namespace::MAX_LEN`].
     namespace_len: u8,
     map_hash: u64,
 }
@@ -74,7 +77,7 @@ impl EntryKey {
         KeyRef::assemble(namespace, key, &mut text).to_key()
     }
 
-    /// The same in borrowed form.
+    /// A borrowed view of this key.
     pub fn borrowed(&self) -> KeyRef<'_> {
         KeyRef { text: &self.text, namespace_len: self.namespace_len, map_hash: self.map_hash }
     }
@@ -92,18 +95,18 @@ impl EntryKey {
         &self.text[usize::from(self.namespace_len) + 1..]
     }
 
-    /// The same in every process: where the ring puts the entry. Never for a map.
+    /// The hash that the ring uses, the same in every process. Do not use it for a map.
     pub fn ring_hash(&self) -> u64 {
         hash(self.text.as_bytes())
     }
 
-    /// Of this process alone.
+    /// The hash for maps; it differs between processes.
     pub fn map_hash(&self) -> u64 {
         self.map_hash
     }
 }
 
-/// The address of one entry in borrowed text: enough to look it up, and made without an allocation.
+/// The address of one entry as borrowed text: enough to look it up, created without an allocation.
 #[derive(Clone, Copy)]
 pub struct KeyRef<'k> {
     text: &'k str,
@@ -112,7 +115,7 @@ pub struct KeyRef<'k> {
 }
 
 impl<'k> KeyRef<'k> {
-    /// Writes the text into `buffer`, in place of what that holds, and borrows it from there.
+    /// Overwrites `buffer` with the text and borrows it from there.
     ///
     /// # Errors
     /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
@@ -131,7 +134,7 @@ impl<'k> KeyRef<'k> {
         Self { text: buffer, namespace_len, map_hash: map_hash(buffer.as_bytes()) }
     }
 
-    /// The key that has this [`KeyRef::text`].
+    /// The key with this [`KeyRef::text`].
     pub(crate) fn of_text(text: &'k str) -> Self {
         let namespace_len = text.bytes().position(|byte| byte == b':').and_then(|len| len.try_into().ok());
         Self {
@@ -141,7 +144,7 @@ impl<'k> KeyRef<'k> {
         }
     }
 
-    /// The same with a text of its own.
+    /// An owned copy of this key.
     pub fn to_key(self) -> EntryKey {
         EntryKey { text: self.text.into(), namespace_len: self.namespace_len, map_hash: self.map_hash }
     }
@@ -159,12 +162,12 @@ impl<'k> KeyRef<'k> {
         &self.text[usize::from(self.namespace_len) + 1..]
     }
 
-    /// That of the [`EntryKey`].
+    /// See [`EntryKey::ring_hash`].
     pub fn ring_hash(self) -> u64 {
         hash(self.text.as_bytes())
     }
 
-    /// That of the [`EntryKey`].
+    /// See [`EntryKey::map_hash`].
     pub fn map_hash(self) -> u64 {
         self.map_hash
     }
@@ -176,7 +179,7 @@ impl Hash for KeyRef<'_> {
     }
 }
 
-/// So that maps by [`EntryKey`] can be asked.
+/// Allows lookups in maps with [`EntryKey`] keys.
 impl Equivalent<EntryKey> for KeyRef<'_> {
     fn equivalent(&self, key: &EntryKey) -> bool {
         self.map_hash == key.map_hash && *self.text == *key.text
@@ -203,16 +206,16 @@ impl Hash for EntryKey {
     }
 }
 
-/// For maps by [`EntryKey`]: takes the hash that the key already has.
+/// For maps with [`EntryKey`] keys: uses the hash that the key already has.
 pub type EntryKeyHasher = BuildHasherDefault<PrecomputedHash>;
 
-/// Passes a key's own hash through.
+/// Returns the key's own hash unchanged.
 #[derive(Default)]
 pub struct PrecomputedHash(u64);
 
 impl Hasher for PrecomputedHash {
     fn write(&mut self, bytes: &[u8]) {
-        // Only `write_u64` is reached from `EntryKey`; anything else still hashes soundly.
+        // `EntryKey` only calls `write_u64`; other types still get a sound hash.
         self.0 = map_hash(bytes) ^ self.0.rotate_left(1);
     }
 

@@ -1,7 +1,6 @@
-//! The words of the project as types: pure, no I/O, no async, nothing of HTTP, SQL or Redis.
+//! The project's terms as types: pure data without I/O and async, independent of HTTP, SQL and Redis.
 //!
-//! A constructor that parses is the only way in, so an invalid [`Key`] or [`Ttl`] cannot exist
-//! behind the door of this room.
+//! Every type checks its input when it is created, so an invalid [`Key`] or [`Ttl`] cannot exist.
 
 mod charge;
 mod entry;

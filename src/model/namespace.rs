@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::invalid::{Invalid, quoted};
 
 /// The name of a namespace: `[A-Za-z0-9_.-]{1,100}`, but neither `.` nor `..`, which clients and proxies resolve as
-/// steps of a path. Cheap to clone.
+/// path segments. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace(Arc<str>);
 
-/// Which bytes a name may hold: a table, as every request asks.
+/// The bytes that are allowed in a name. A table, because every request checks its namespace.
 const ALLOWED: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut byte = 0u8;
@@ -28,24 +28,24 @@ impl Namespace {
     pub const MAX_LEN: usize = 100;
 
     /// # Errors
-    /// [`Invalid::Namespace`] when the name is empty, too long, a step of a path or holds another character.
+    /// [`Invalid::Namespace`] if the name is empty, too long, `.` or `..`, or contains another character.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
         Self::check(name)?;
         Ok(Self(name.into()))
     }
 
-    /// The test behind [`Namespace::parse`], for callers that keep the name elsewhere.
+    /// The check of [`Namespace::parse`], for callers that store the name elsewhere.
     pub(super) fn check(name: &str) -> Result<(), Invalid> {
         if name.is_empty() || name.len() > Self::MAX_LEN {
             return Err(Invalid::Namespace(format!(
-                "a namespace has 1 to {} characters, this one has {}",
+                "a namespace must have 1 to {} characters, this one has {}",
                 Self::MAX_LEN,
                 name.chars().count()
             )));
         }
         if !name.bytes().all(|byte| ALLOWED[usize::from(byte)]) {
             return Err(Invalid::Namespace(format!(
-                "a namespace holds only A-Z, a-z, 0-9, `_`, `.` and `-`, not {}",
+                "a namespace may only contain A-Z, a-z, 0-9, `_`, `.` and `-`, not {}",
                 quoted(name)
             )));
         }

@@ -1,6 +1,6 @@
-//! What a client can ask of the cache, and how it ended: the labels of metrics and access log.
+//! The operations of the cache and their results: the labels in metrics and access log.
 
-/// A verb of the cache.
+/// An operation of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Get,
@@ -59,12 +59,12 @@ impl Operation {
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A read found what it asked for; a batch found all of it.
+    /// A read found its key; a batch found all of its keys.
     Hit,
     Miss,
-    /// Anything that is not a read went well.
+    /// An operation other than a read succeeded.
     Done,
-    /// The request was wrong.
+    /// The request was invalid or not allowed.
     Refused,
     /// The store or the database failed.
     Failed,

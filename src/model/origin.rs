@@ -1,8 +1,8 @@
-//! Who asked for a change, as far as that can be known without credentials.
+//! Who requested a change, as far as that is known without credentials.
 
 use std::net::IpAddr;
 
-/// Where a request came from. Bounded in size, without control characters.
+/// Where a request came from. Its size is bounded, and it has no control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     client: IpAddr,
@@ -11,12 +11,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The longest claims kept, in bytes.
+    /// The maximum number of bytes that are kept of each text.
     const MAX_FORWARDED_FOR: usize = 512;
     const MAX_REQUEST_ID: usize = 128;
 
-    /// `forwarded_for` is what the request claims of its way. Of a long one the end is kept: there
-    /// stands what the nearest proxy added, and whatever a client made up stands in front of it.
+    /// `forwarded_for` is the request's own claim. If it is too long, its end is kept: the nearest proxy appends to
+    /// the end, and a client can only forge the beginning.
     pub fn new(client: IpAddr, forwarded_for: Option<&str>, request_id: &str) -> Self {
         let forwarded_for = forwarded_for.map(printable).filter(|claim| !claim.is_empty());
         let mut request_id = printable(request_id);
@@ -24,12 +24,12 @@ impl Origin {
         Self { client: client.to_canonical(), forwarded_for: forwarded_for.map(end), request_id }
     }
 
-    /// The address of the other end of the connection.
+    /// The address of the other end of the connection (a client or a proxy).
     pub fn client(&self) -> IpAddr {
         self.client
     }
 
-    /// `X-Forwarded-For`, as it was claimed.
+    /// The claim in `X-Forwarded-For`.
     pub fn forwarded_for(&self) -> Option<&str> {
         self.forwarded_for.as_deref()
     }
@@ -43,7 +43,7 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The end of a text that is too long, marked as such.
+/// Keeps the end of a text that is too long, and marks the cut.
 fn end(text: String) -> String {
     const CUT: &str = "...";
     if text.len() <= Origin::MAX_FORWARDED_FOR {

@@ -1,15 +1,15 @@
-//! Glob patterns over keys, with the meaning they have in Redis.
+//! Glob patterns for keys, with the same meaning as in Redis.
 //!
-//! `*` any bytes, `?` one byte, `[abc]` and `[a-c]` one of a set, `[^a]` none of a set, `\` takes
-//! the next byte literally. Matching is by bytes, as in Redis (`stringmatchlen` in its util.c,
-//! described at <https://redis.io/docs/latest/commands/keys/>). Every store matches with this one
-//! implementation, and a property test holds it against Redis' own. The ends of a range are bytes from 0
-//! to 255; Redis takes them for `char`, so where that has a sign, ranges beyond ASCII mean something else.
+//! `*` matches any bytes, `?` one byte, `[abc]` and `[a-c]` one byte of a set, `[^a]` one byte outside of a set; `\`
+//! takes the next byte literally. Matching is by bytes, as in Redis (`stringmatchlen` in its util.c, described at
+//! <https://redis.io/docs/latest/commands/keys/>). Every store uses this implementation, and a property test compares
+//! it with Redis. One difference: the ends of a range are bytes from 0 to 255 here but `char` in Redis, so ranges
+//! beyond ASCII differ if `char` is signed there.
 
 use super::invalid::{Invalid, quoted};
 use super::tag::Tag;
 
-/// Which entries of a namespace a flush or a listing means.
+/// Selects entries of a namespace for a flush or a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     All,
@@ -18,7 +18,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Whether a key of the selection's tag, if it has one, is meant.
+    /// Whether the selection includes a key. With a tag, the caller has already selected the keys by the tag.
     pub fn matches(&self, key: &str) -> bool {
         match self {
             Self::All | Self::Tagged(_) => true,
@@ -26,10 +26,10 @@ impl Selection {
         }
     }
 
-    /// How many of the `most` entries of a bounded step may be looked at: matching takes time with
-    /// the length of the pattern and of the key, so a long pattern makes short steps.
+    /// How many entries a bounded step may look at, at most `most`. Matching time grows with the lengths of pattern
+    /// and key, so a long pattern gets smaller steps.
     pub fn step(&self, most: usize) -> usize {
-        /// Patterns up to this length, in bytes, cost no more than what else is done to an entry.
+        /// Patterns up to this length in bytes cost no more than the other work for an entry.
         const FREE: usize = 16;
         match self {
             Self::Matching(pattern) => (most * FREE / pattern.0.len().max(FREE)).max(4),
@@ -38,27 +38,30 @@ impl Selection {
     }
 }
 
-/// A glob of 1 to [`Pattern::MAX_LEN`] bytes.
+/// A glob pattern of 1 to [`Pattern::MAX_LEN`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// The longest pattern, in bytes: every byte of the longest key, escaped.
+    /// The longest pattern in bytes: the longest key with every byte escaped.
     pub const MAX_LEN: usize = 1024;
 
     /// # Errors
-    /// [`Invalid::Pattern`] when empty, too long or with a control character, which no key holds.
+    /// [`Invalid::Pattern`] if it is empty, too long or contains a control character, which no key contains.
     pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
         let text = text.into();
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(Invalid::Pattern(format!(
-                "a pattern has 1 to {} bytes, this one has {}",
+                "a pattern must have 1 to {} bytes, this one has {}",
                 Self::MAX_LEN,
                 text.len()
             )));
         }
         if text.chars().any(char::is_control) {
-            return Err(Invalid::Pattern(format!("a pattern holds no control characters: {}", quoted(&text))));
+            return Err(Invalid::Pattern(format!(
+                "a pattern must not contain control characters: {}",
+                quoted(&text)
+            )));
         }
         Ok(Self(text))
     }
@@ -72,11 +75,11 @@ impl Pattern {
     }
 }
 
-/// Greedy matching that backtracks to the last `*` only: once a later `*` is reached, how the
-/// earlier ones split the text can no longer matter.
+/// Greedy matching that backtracks only to the last `*`: once a later `*` is reached, it no longer matters how the
+/// earlier ones split the text.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to resume: just behind the last `*`, with one more byte given to it.
+    // Where to resume: after the last `*`, which then takes one more byte.
     let mut resume: Option<(usize, usize)> = None;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
@@ -95,7 +98,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// The position behind the element at `p`, if that element matches `byte`.
+/// The position after the element at `p`, if that element matches `byte`.
 fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     match *pattern.get(p)? {
         b'?' => Some(p + 1),
@@ -105,8 +108,8 @@ fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     }
 }
 
-/// Matches a `[...]` whose first byte behind the bracket is at `p`. Like Redis, a set that is
-/// never closed ends with the pattern, and a range may be written backwards.
+/// Matches a `[...]` whose first byte after the bracket is at `p`. As in Redis, an unclosed set ends with the
+/// pattern, and a range may be written backwards.
 fn set(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
     let negated = pattern.get(p) == Some(&b'^');
     if negated {
@@ -179,7 +182,7 @@ mod tests {
         assert!(!glob(&pattern, &"a".repeat(512)));
     }
 
-    /// The definition, written without a thought for cost.
+    /// The definition of a match, written without regard to its cost.
     fn oracle(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.first() {
             None => text.is_empty(),

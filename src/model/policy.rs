@@ -1,4 +1,4 @@
-//! What a namespace promises about its entries.
+//! The policy of a namespace.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,20 +10,20 @@ use super::ttl::Ttl;
 /// A namespace's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The TTL of entries written without one; `None` never expires.
+    /// The TTL of entries that are written without one; `None`: they never expire.
     pub default_ttl: Option<Ttl>,
-    /// The quota in MiB (2^20 bytes) of what entries are charged, see [`super::charge`]; 0 for none of its own.
+    /// The quota in MiB (2^20 bytes), see [`super::charge`]; 0: no quota.
     pub max_size_mb: u64,
     pub eviction_policy: EvictionPolicy,
-    /// For how long copies may stand in past their time, while their shard cannot answer; `None` never.
+    /// How long stale copies may be served while their shard cannot answer; `None`: never.
     pub stale_if_error: Option<Ttl>,
 }
 
 impl Policy {
-    /// 1 PiB; a quota beyond it is a typing error.
+    /// 1 PiB; a larger quota is surely a typing error.
     pub const MAX_SIZE_MB: u64 = 1 << 30;
 
-    /// Parses the four fields as they stand in a request, a setting or a row.
+    /// Parses the four fields of a request, a setting or a row.
     ///
     /// # Errors
     /// [`Invalid::Policy`] naming the field.
@@ -37,14 +37,14 @@ impl Policy {
         let stale_if_error = seconds("stale_if_error", "never stale", stale_if_error)?;
         if max_size_mb > Self::MAX_SIZE_MB {
             return Err(Invalid::Policy(format!(
-                "`max_size_mb` is 0 (no limit) to {}, not {max_size_mb}",
+                "`max_size_mb` must be 0 (no limit) to {}, not {max_size_mb}",
                 Self::MAX_SIZE_MB
             )));
         }
         Ok(Self { default_ttl, max_size_mb, eviction_policy: eviction_policy.parse()?, stale_if_error })
     }
 
-    /// What the entries of a namespace may take, and who goes when that is not enough.
+    /// How many bytes the entries of a namespace may use, and which entries are evicted when that is not enough.
     pub fn quota(&self) -> Quota {
         let max_bytes = NonZeroU64::new(self.max_size_mb << 20);
         Quota { max_bytes, eviction_policy: self.eviction_policy }
@@ -61,7 +61,7 @@ impl Policy {
     }
 }
 
-/// The fields of a policy that a change names; the others stay as they are.
+/// A change of some fields of a policy; the other fields stay unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PolicyChange {
     default_ttl: Option<Option<Ttl>>,
@@ -71,7 +71,7 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
-    /// Parses the fields that are named, as [`Policy::parse`] does.
+    /// Parses the fields that are present, as [`Policy::parse`] does.
     ///
     /// # Errors
     /// [`Invalid::Policy`] naming the field.
@@ -95,7 +95,7 @@ impl PolicyChange {
         })
     }
 
-    /// Whether no field is named.
+    /// Whether no field is changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -111,19 +111,19 @@ impl PolicyChange {
     }
 }
 
-/// A number of seconds in which 0 has a meaning of its own.
+/// Parses a number of seconds; 0 means `None`, and `zero` describes it in the error.
 fn seconds(field: &str, zero: &str, seconds: u64) -> Result<Option<Ttl>, Invalid> {
     if seconds == 0 {
         return Ok(None);
     }
-    let wrong = || format!("`{field}` is 0 ({zero}) to {} seconds, not {seconds}", Ttl::MAX_SECONDS);
+    let wrong = || format!("`{field}` must be 0 ({zero}) to {} seconds, not {seconds}", Ttl::MAX_SECONDS);
     Ttl::from_seconds(seconds).map(Some).map_err(|_| Invalid::Policy(wrong()))
 }
 
 /// The part of a policy that a store enforces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// Of what all entries are charged, see [`super::charge`]; `None` for as much as fits.
+    /// The limit for the sum over all entries, see [`super::charge`]; `None`: no limit.
     pub max_bytes: Option<NonZeroU64>,
     pub eviction_policy: EvictionPolicy,
 }
@@ -134,31 +134,31 @@ impl Quota {
         self.max_bytes.is_none_or(|max| size as u64 <= max.get())
     }
 
-    /// The bytes that each of `shards` grants; 0 for as many as fit. Rounded down, so that the
-    /// shards together never grant more than there is.
+    /// The limit on each of `shards` shards; 0: no limit. Rounded down, so that all shards together never allow more
+    /// than the quota.
     pub fn share(&self, shards: usize) -> u64 {
         self.max_bytes.map_or(0, |max| (max.get() / shards.max(1) as u64).max(1))
     }
 }
 
-/// The quotas of all namespaces, for a store that has to choose between them.
+/// The quotas of all namespaces, for a store that must choose from which namespace to evict.
 pub trait Quotas: Send + Sync + 'static {
     fn quota(&self, namespace: &str) -> Quota;
 }
 
-/// Which entry makes room when a namespace is full.
+/// Which entry is evicted when a namespace is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EvictionPolicy {
     /// The least recently used.
     #[default]
     Lru,
-    /// The least frequently used: the fewest reads; of equals the least recently used.
+    /// The least frequently used (fewest reads); among equals the least recently used.
     Lfu,
-    /// The one written the longest ago.
+    /// The one whose last write is the oldest.
     Fifo,
-    /// The one nearest to its expiry; of equals the least recently used.
+    /// The one that expires first; among equals the least recently used.
     Ttl,
-    /// None: a write that does not fit is refused.
+    /// No entry is evicted: a write that does not fit is refused.
     None,
 }
 
@@ -182,7 +182,7 @@ impl FromStr for EvictionPolicy {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         Self::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::as_str).join(", ");
-            Invalid::Policy(format!("`eviction_policy` is one of {names}, not {}", quoted(text)))
+            Invalid::Policy(format!("`eviction_policy` must be one of {names}, not {}", quoted(text)))
         })
     }
 }

@@ -11,7 +11,7 @@ impl Tag {
     pub const MAX_LEN: usize = 128;
 
     /// # Errors
-    /// [`Invalid::Tag`] when empty, too long or with a control character.
+    /// [`Invalid::Tag`] if it is empty, too long or contains a control character.
     pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
         Self::check(text.as_ref())?;
         Ok(Self(text.into()))
@@ -19,10 +19,14 @@ impl Tag {
 
     fn check(text: &str) -> Result<(), Invalid> {
         if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Tag(format!("a tag has 1 to {} bytes, this one has {}", Self::MAX_LEN, text.len())));
+            return Err(Invalid::Tag(format!(
+                "a tag must have 1 to {} bytes, this one has {}",
+                Self::MAX_LEN,
+                text.len()
+            )));
         }
         if text.chars().any(char::is_control) {
-            return Err(Invalid::Tag(format!("a tag holds no control characters: {}", quoted(text))));
+            return Err(Invalid::Tag(format!("a tag must not contain control characters: {}", quoted(text))));
         }
         Ok(())
     }
@@ -37,11 +41,11 @@ impl Tag {
 pub struct Tags(Box<[Tag]>);
 
 impl Tags {
-    /// The most tags an entry can have; a write touches one set for each.
+    /// The maximum number of tags of an entry. A write updates one set for each tag.
     pub const MAX: usize = 32;
 
     /// # Errors
-    /// [`Invalid::Tag`] when a tag is invalid or there are too many.
+    /// [`Invalid::Tag`] if a tag is invalid or there are too many.
     pub fn parse(texts: Vec<String>) -> Result<Self, Invalid> {
         if texts.len() > Self::MAX {
             return Err(Self::too_many());
@@ -49,7 +53,7 @@ impl Tags {
         Ok(Self::of(texts.into_iter().map(Tag::parse).collect::<Result<_, _>>()?))
     }
 
-    /// The distinct ones of `tags`.
+    /// Removes duplicates from `tags`.
     ///
     /// # Panics
     /// There are more than [`Tags::MAX`].
@@ -60,9 +64,9 @@ impl Tags {
         Self(tags.into())
     }
 
-    /// The error about more tags than an entry can have; repetitions count.
+    /// The error for too many tags, duplicates included.
     pub fn too_many() -> Invalid {
-        Invalid::Tag(format!("an entry has at most {} tags", Self::MAX))
+        Invalid::Tag(format!("an entry can have at most {} tags", Self::MAX))
     }
 
     pub fn contains(&self, tag: &Tag) -> bool {
@@ -81,13 +85,13 @@ impl Tags {
         self.0.iter()
     }
 
-    /// The tags separated by line feeds, the stored form: unambiguous, as tags hold none.
+    /// The stored form: the tags separated by line feeds, which tags cannot contain.
     pub fn joined(&self) -> String {
         let texts: Vec<&str> = self.0.iter().map(Tag::as_str).collect();
         texts.join("\n")
     }
 
-    /// The bytes of [`Tags::joined`].
+    /// The length of [`Tags::joined`] in bytes.
     pub fn joined_len(&self) -> usize {
         self.iter().map(|tag| tag.as_str().len()).sum::<usize>() + self.len().saturating_sub(1)
     }

@@ -10,7 +10,7 @@ use super::invalid::{Invalid, quoted};
 pub struct Ttl(NonZeroU64);
 
 impl Ttl {
-    /// 100 years: far beyond any cache, far below every overflow.
+    /// 100 years: longer than any cache needs, and far too small for an overflow.
     pub const MAX_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
     /// # Errors
@@ -22,7 +22,7 @@ impl Ttl {
         }
     }
 
-    /// Parses the text of a JSON value, so that `1.5`, `-1` and `2^64` are refused by name.
+    /// Parses the text of a JSON value, so that the error can show values like `1.5`, `-1` and `2^64`.
     ///
     /// # Errors
     /// [`Invalid::Ttl`] for anything but a whole number within the bounds.
@@ -32,7 +32,7 @@ impl Ttl {
 
     fn refused(text: &str) -> Invalid {
         Invalid::Ttl(format!(
-            "`ttl` is a whole number of seconds from 1 to {}, not {}",
+            "`ttl` must be a whole number of seconds from 1 to {}, not {}",
             Self::MAX_SECONDS,
             quoted(text)
         ))
@@ -51,8 +51,8 @@ impl Ttl {
     }
 }
 
-/// The number that a JSON value is, if it is whole and not negative. JSON has one kind of numbers, and what has
-/// only floats writes 60 as `60.0`.
+/// Parses a JSON number that is whole and not negative. `60.0` is accepted, because languages that only have floats
+/// write 60 like that.
 pub fn whole_number(text: &str) -> Option<u64> {
     let digits = match text.split_once('.') {
         Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => digits,

@@ -1,5 +1,5 @@
-//! Namespaces and their policies: a snapshot in memory that writes read, kept in step with the
-//! database by a task of its own. A request never waits for SQL here, except the administration's.
+//! Namespaces and their policies. Requests read a snapshot in memory, and a background task keeps it in step with the
+//! database. Only calls that change policies wait for SQL.
 
 mod postgres;
 mod record;

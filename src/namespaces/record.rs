@@ -1,4 +1,4 @@
-//! A namespace as it is configured.
+//! The configuration of a namespace, as the database stores it.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ pub struct Record {
     pub updated_at: UnixMillis,
 }
 
-/// What the database has.
+/// The contents of the table.
 #[derive(Debug)]
 pub struct Loaded {
     pub revision: i64,
     pub records: Vec<Record>,
-    /// Names of rows that this release does not understand, as a later release may have written, with the reasons.
+    /// Names of rows that this release does not understand (a later release may have written them), with the reasons.
     pub strange: BTreeMap<String, String>,
 }
 
@@ -37,11 +37,11 @@ impl Loaded {
     }
 }
 
-/// A row as both databases give it: name, default TTL (s), quota (MiB), eviction policy, stale if error
-/// (s), and the two dates in Unix milliseconds.
+/// A row as both databases return it: name, default TTL (s), quota (MiB), eviction policy, `stale_if_error` (s), and
+/// creation and update time in Unix milliseconds.
 pub(super) type Row = (String, i64, i64, String, i64, i64, i64);
 
-/// The part of a [`Row`] that is the policy.
+/// The policy in a [`Row`].
 pub(super) type PolicyRow = (i64, i64, String, i64);
 
 pub(super) fn policy_from_row((ttl, size, eviction, stale): PolicyRow) -> Result<Policy, Error> {
@@ -56,7 +56,7 @@ fn strange(reason: &dyn std::error::Error) -> Error {
     Error::Row { table: "cache_namespaces", reason: reason.to_string() }
 }
 
-/// Columns for SQL, in the order of [`Row`], dates still in the database's own type.
+/// Conversion from and to a [`Row`].
 impl Record {
     pub(super) fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
         Ok(Self {
@@ -68,7 +68,7 @@ impl Record {
     }
 
     pub(super) fn into_row(self) -> Row {
-        // Every number here was parsed below 2^63.
+        // The parser limits all these numbers to less than 2^63.
         (
             self.namespace.to_string(),
             self.policy.default_ttl_seconds() as i64,

@@ -15,29 +15,29 @@ use crate::model::{Namespace, Policy, Quota, Quotas};
 /// Why a namespace cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It does not exist, and writing does not create any.
+    /// It does not exist, and writes do not create namespaces.
     Unknown,
-    /// Its policy is not known here: the database could not be read yet, or has a policy that this release does not
+    /// Its policy is unknown here: the database could not be read yet, or has a policy that this release does not
     /// understand.
     PolicyUnknown,
-    /// It does not exist, and there are as many as there may be.
+    /// It does not exist, and the maximum number of namespaces is reached.
     TooMany { limit: usize },
 }
 
-/// Policies by namespace. Reads and writes of the cache ask here and nowhere else.
+/// Policies by namespace. The cache looks them up only here.
 pub struct Registry {
     config: NamespaceConfig,
     records: RwLock<BTreeMap<String, Record>>,
     /// Namespaces with policies that this release does not understand.
     strange: RwLock<BTreeSet<String>>,
-    /// Created by a write here and not yet in the database.
-    /// Sorted, so that instances saving the same names take their rows' locks in one order.
+    /// Namespaces created by a write here and not yet in the database. Sorted, so that instances that save the same
+    /// names lock the rows in the same order.
     pending: Mutex<BTreeSet<String>>,
-    /// Whether the database was read at least once; before that, what is not here may exist.
+    /// Whether the database was read at least once. Before that, a namespace that is missing here may exist.
     is_loaded: AtomicBool,
-    /// When the database last said that this is what it has, in nanoseconds of [`Moment`]; 0 for never.
+    /// When the snapshot was last compared with the database, in nanoseconds of [`Moment`]; 0 for never.
     confirmed_at: AtomicU64,
-    /// Held by whoever changes database and snapshot together, so that none undoes the other.
+    /// Locked while database and snapshot are changed together, so that two changes do not undo each other.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -54,10 +54,10 @@ impl Registry {
         }
     }
 
-    /// The policy for a write, creating the namespace if that is allowed.
+    /// The policy for a write. Creates the namespace if it does not exist and `auto_create_namespaces` is on.
     ///
     /// # Errors
-    /// [`Refusal`] when it does not exist and is not created.
+    /// [`Refusal`] if the policy is unknown or the namespace cannot be created.
     pub fn for_write(&self, namespace: &str) -> Result<Policy, Refusal> {
         if let Some(policy) = self.known_policy(namespace)? {
             return Ok(policy);
@@ -68,10 +68,10 @@ impl Registry {
         self.create(namespace)
     }
 
-    /// The policy of a namespace; `None` where the namespace does not exist.
+    /// The policy of a namespace; `None` if the namespace does not exist.
     ///
     /// # Errors
-    /// [`Refusal::PolicyUnknown`]: it may have one that is not known here.
+    /// [`Refusal::PolicyUnknown`]: it may have a policy that is not known here.
     fn known_policy(&self, namespace: &str) -> Result<Option<Policy>, Refusal> {
         if let Some(record) = self.records.read().get(namespace) {
             return Ok(Some(record.policy));
@@ -82,7 +82,7 @@ impl Registry {
         Ok(None)
     }
 
-    /// The policy by which a write is checked before its namespace comes into being.
+    /// The policy for checking a write before its namespace is created.
     ///
     /// # Errors
     /// [`Refusal::PolicyUnknown`].
@@ -91,7 +91,7 @@ impl Registry {
     }
 
     fn create(&self, namespace: &str) -> Result<Policy, Refusal> {
-        // A name that does not parse cannot reach this place through the cache's door.
+        // Unreachable for requests: their names were parsed before.
         let namespace = Namespace::parse(namespace).map_err(|_| Refusal::Unknown)?;
         let mut records = self.records.write();
         if let Some(record) = records.get(namespace.as_str()) {
@@ -112,31 +112,32 @@ impl Registry {
         self.is_loaded.load(Relaxed)
     }
 
-    /// The turn to change database and snapshot together.
+    /// Waits for the exclusive right to change database and snapshot together.
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
     }
 
-    /// Whether the namespace exists, or may: nothing of it is to be removed then.
+    /// Whether the namespace exists or may exist. Nothing of such a namespace may be removed as an orphan.
     pub fn may_exist(&self, namespace: &Namespace) -> bool {
         !matches!(self.known_policy(namespace.as_str()), Ok(None))
     }
 
-    /// Whether the policy of the namespace is not known here, although it may have one.
+    /// Whether the namespace may have a policy that is not known here.
     pub fn is_policy_unknown(&self, namespace: &Namespace) -> bool {
         self.known_policy(namespace.as_str()).is_err()
     }
 
-    /// The policy that a namespace has or would come into being with.
+    /// The policy of a namespace, or the default policy if it does not exist.
     pub fn policy(&self, namespace: &str) -> Policy {
         self.records.read().get(namespace).map_or(self.config.default_policy, |record| record.policy)
     }
 
-    /// The policy of a namespace nobody configured.
+    /// How often the snapshot is compared with the database.
     pub fn refresh(&self) -> Duration {
         self.config.refresh
     }
 
+    /// The policy of new namespaces.
     pub fn default_policy(&self) -> Policy {
         self.config.default_policy
     }
@@ -168,34 +169,34 @@ impl Registry {
         }
     }
 
-    /// Takes over one record that the database has.
+    /// Adds or replaces a record that the database has.
     pub fn put(&self, record: Record) {
         self.pending.lock().remove(record.namespace.as_str());
         self.strange.write().remove(record.namespace.as_str());
         self.records.write().insert(record.namespace.to_string(), record);
     }
 
-    /// Drops a record that the database no longer has.
+    /// Removes a record that the database no longer has.
     pub fn remove(&self, namespace: &Namespace) {
         self.pending.lock().remove(namespace.as_str());
         self.strange.write().remove(namespace.as_str());
         self.records.write().remove(namespace.as_str());
     }
 
-    /// The record of a namespace, if a write here created it and the database does not have it yet.
+    /// The record of a namespace that was created by a write here and is not in the database yet.
     pub fn unsaved(&self, namespace: &Namespace) -> Option<Record> {
         let is_pending = self.pending.lock().contains(namespace.as_str());
         if is_pending { self.get(namespace) } else { None }
     }
 
-    /// Records created here that the database does not have yet.
+    /// All records that were created here and are not in the database yet.
     pub fn pending(&self) -> Vec<Record> {
         let pending = self.pending.lock().clone();
         let records = self.records.read();
         pending.iter().filter_map(|name| records.get(name).cloned()).collect()
     }
 
-    /// These are in the database now.
+    /// Notes that these records are in the database now.
     pub fn saved(&self, saved: &[Record]) {
         let mut pending = self.pending.lock();
         for record in saved {
@@ -203,19 +204,20 @@ impl Registry {
         }
     }
 
-    /// The database has what stands here, as of now.
+    /// Notes that the snapshot equals the database now.
     pub fn confirm(&self) {
         self.confirmed_at.store(Moment::now().as_nanos(), Relaxed);
     }
 
-    /// Whether the database confirmed what stands here within `age`, or within the time of a few looks at it.
+    /// Whether the snapshot was compared with the database within `age` (or within three refreshes, if that is
+    /// longer).
     pub fn was_confirmed_within(&self, age: Duration) -> bool {
         let at = self.confirmed_at.load(Relaxed);
         at > 0 && Moment::now().since(Moment::from_nanos(at)) <= age.max(self.config.refresh * 3)
     }
 
-    /// Takes over what the database has, keeping what it does not have yet; `strange` are the names of rows that this
-    /// release does not understand.
+    /// Replaces the snapshot by the contents of the database, and keeps namespaces that are not saved yet. `strange`
+    /// are the names of rows that this release does not understand.
     pub fn replace(&self, loaded: Vec<Record>, strange: BTreeSet<String>) {
         let mut records = self.records.write();
         let pending = self.pending.lock();
@@ -269,7 +271,7 @@ mod tests {
 
     #[test]
     fn regression_what_is_pending_is_saved_in_one_order() {
-        // Two instances saving the same new names in their own order waited for each other's rows.
+        // Two instances that saved the same new names in different orders waited for each other's row locks.
         let registry = loaded(true, 100);
         for i in [7, 3, 9, 1, 8, 2, 6, 4, 5, 0] {
             registry.for_write(&format!("n{i}")).unwrap();
@@ -295,7 +297,7 @@ mod tests {
             assert_eq!(registry.for_write("a"), Err(Refusal::PolicyUnknown), "the database may know it");
             assert_eq!(registry.for_check("a"), Err(Refusal::PolicyUnknown));
             registry.put(record("a", 1));
-            assert!(registry.for_write("a").is_ok(), "the database has just told");
+            assert!(registry.for_write("a").is_ok(), "the database has just returned it");
             registry.replace(vec![record("a", 1)], BTreeSet::from(["later".to_owned()]));
             assert_eq!(registry.for_write("later"), Err(Refusal::PolicyUnknown));
             assert!(registry.may_exist(&Namespace::parse("later").unwrap()));

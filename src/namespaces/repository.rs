@@ -1,4 +1,4 @@
-//! Where records are kept, whichever the database.
+//! The interface to the records in the database, the same for PostgreSQL and SQLite.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::sqlite::Sqlite;
 use crate::database::{Database, Error, Pool};
 use crate::model::{Namespace, Origin, Policy, PolicyChange, UnixMillis};
 
-/// Records in a database. The revision moves with every change.
+/// Records in a database. The revision number changes with every change of the records.
 #[async_trait]
 pub trait Repository: Send + Sync + 'static {
     async fn revision(&self) -> Result<i64, Error>;
@@ -19,16 +19,15 @@ pub trait Repository: Send + Sync + 'static {
     /// All records.
     async fn load(&self) -> Result<Loaded, Error>;
 
-    /// Adds those records whose namespaces are not there yet.
+    /// Adds the records whose namespaces do not exist yet.
     async fn add_missing(&self, records: Vec<Record>) -> Result<(), Error>;
 
-    /// Creates or replaces a record; the date of birth of one that is there stays. Answers what
-    /// is stored now, and whether it is new. The change and its row in the audit trail are there
-    /// together or not at all.
+    /// Creates or replaces a record; an existing record keeps its creation time. Returns the stored record and
+    /// whether it is new. The change and its row in the audit trail are written in one transaction.
     async fn put(&self, record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error>;
 
-    /// Changes the fields of a policy that `change` names, in one transaction with the row in the audit trail.
-    /// Answers what is stored now; `None` where there is no such record.
+    /// Changes the fields of a policy that `change` names, and adds a row to the audit trail, in one transaction.
+    /// Returns the stored record; `None` if there is no such record.
     async fn patch(
         &self,
         namespace: &Namespace,
@@ -37,16 +36,16 @@ pub trait Repository: Send + Sync + 'static {
         origin: &Origin,
     ) -> Result<Option<Record>, Error>;
 
-    /// Removes a record and tells whether it was there; if it was, the audit trail says so, and that
-    /// `deleted` entries went with it.
+    /// Removes a record. Returns whether it existed; if so, a row in the audit trail says that it was removed with
+    /// `deleted` entries.
     async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error>;
 }
 
-/// Who asked for a change, and what only the instance that was asked knows.
+/// Who requested a change, and what only this instance knows about the namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub origin: &'a Origin,
-    /// The policy that a write gave the namespace and the database has not heard of yet.
+    /// The policy of a namespace that was created by a write here and is not in the database yet.
     pub unsaved: Option<Policy>,
 }
 

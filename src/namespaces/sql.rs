@@ -1,18 +1,18 @@
-//! Records in either database: one implementation, with the statements of each in `postgres.rs` and
-//! `sqlite.rs`. A macro, as the two libraries' types have no common form that carries a transaction.
+//! Records in either database: one implementation for both, with the SQL of each in `postgres.rs` and `sqlite.rs`. It
+//! is a macro because sqlx has no common type for the transactions of both databases.
 
-/// Moves with every change, in its transaction.
+/// Runs in the transaction of every change.
 pub(super) const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET revision = revision + 1";
 
-/// Changes nothing, and makes the transaction the only one that may change the row.
+/// Changes nothing but locks the row for this transaction.
 pub(super) const LOCK: &str = "UPDATE cache_namespaces SET name = name WHERE name = $1";
 
 pub(super) const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
 
 pub(super) const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1 RETURNING default_ttl, max_size_mb, eviction_policy, stale_if_error";
 
-/// Makes `$name` a repository over `$pool`; `LOAD`, `ADD`, `BEFORE` and `REPLACE` are the caller's
-/// statements, `$audit` adds a row to the audit trail.
+/// Defines `$name`, a repository over `$pool`. The caller's file defines the statements `LOAD`, `ADD`, `BEFORE` and
+/// `REPLACE`; `$audit` adds a row to the audit trail.
 macro_rules! repository {
     ($name:ident, $pool:ty, $audit:path) => {
         pub(super) struct $name {
@@ -31,7 +31,7 @@ macro_rules! repository {
                 self.database
                     .run(async {
                         let mut transaction = self.pool.begin().await?;
-                        // The revision first: a change in between is then loaded once too often, never missed.
+                        // Read the revision first: a change in between is then loaded twice, never missed.
                         let revision = self.database.query_scalar(REVISION).fetch_one(&mut *transaction).await?;
                         let rows: Vec<Row> = self.database.query_as(LOAD).fetch_all(&mut *transaction).await?;
                         transaction.commit().await?;
@@ -76,13 +76,13 @@ macro_rules! repository {
                             }
                             let before = self.database.query_as(BEFORE).bind(&name).fetch_optional(&mut *transaction);
                             let before: Option<PolicyRow> = before.await?;
-                            // None: somebody else removed it between the two, and it can be added now.
+                            // None: another instance removed it between the two statements, so it can be added now.
                             let Some(before) = before else { continue };
                             let replace =
                                 self.database.query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);
                             let born: i64 = replace.bind(stale).bind(updated_at).fetch_one(&mut *transaction).await?;
                             record.created_at.0 = u64::try_from(born).unwrap_or(0);
-                            // One that this version does not understand can still be replaced.
+                            // A policy that this release does not understand can still be replaced.
                             break policy_from_row(before).ok();
                         };
                         let after = record.policy;

@@ -1,4 +1,4 @@
-//! The statements for SQLite; what is done with them is in `sql.rs`.
+//! The SQL for SQLite; `sql.rs` uses it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,7 +1,7 @@
-//! Keeps the registry and the database in step.
+//! Keeps the registry in step with the database.
 //!
-//! A look at one number, the revision, tells whether anything changed elsewhere. That works the
-//! same on both databases and cannot miss a change, as a notification can.
+//! One number, the revision, tells whether another instance changed anything. Polling it works the same on both
+//! databases and cannot miss a change, as a notification can.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::record::Loaded;
 use super::{Registry, Repository};
 use crate::database::Error;
 
-/// Records created here that are saved in one transaction at most. Each is a round trip, and all of them
-/// must fit into one deadline of the database, however far away it is.
+/// The maximum number of records saved in one transaction. Each is a round trip, and all of them must fit into the
+/// database's deadline for one statement, also when the database is far away.
 const BATCH: usize = 20;
 
-/// The task between registry and database.
+/// The background task that saves new namespaces and loads changes.
 pub struct Synchronizer {
     pub registry: Arc<Registry>,
     pub repository: Arc<dyn Repository>,
@@ -35,9 +35,9 @@ impl Synchronizer {
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            // The failure is logged and shown in health where the database is run.
+            // The database module logs the failure and shows it in /health.
             if let Err(error) = self.step(&mut known).await {
-                tracing::debug!(%error, "namespaces not refreshed");
+                tracing::debug!(%error, "cannot refresh the namespaces");
             }
         }
         if let Err(error) = self.save().await {
@@ -47,7 +47,7 @@ impl Synchronizer {
 
     async fn step(&self, known: &mut Option<i64>) -> Result<(), Error> {
         let _turn = self.registry.turn().await;
-        // What cannot be saved stays pending, and keeps nobody from hearing of changes elsewhere.
+        // If saving fails, the records stay pending, and changes of other instances are still loaded.
         let saved = self.save().await;
         if *known != Some(self.repository.revision().await?) {
             let Loaded { revision, records, strange } = self.repository.load().await?;
@@ -55,7 +55,7 @@ impl Synchronizer {
                 tracing::warn!(
                     namespace,
                     reason,
-                    "a policy cannot be understood: writes to its namespace are refused"
+                    "cannot understand this policy: writes to its namespace are refused"
                 );
             }
             self.registry.replace(records, strange.into_keys().collect());

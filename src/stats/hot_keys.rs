@@ -1,5 +1,5 @@
-//! Which keys are found by reads: all of them while there are few, a sample of known density when there are
-//! many. A hit costs one load and one store more; only those that are kept take a lock.
+//! Records which keys reads find: all of them while there are few reads, a sample of known density when there are
+//! many. A hit costs one extra load and store; only a recorded read takes a lock.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use crate::model::{EntryKey, KeyRef};
 use crate::workers::PerWorker;
 
-/// Keys that a worker keeps before it takes a sparser sample, and at most.
+/// After each `PER_STEP` recorded keys a worker records a smaller fraction of the reads; it records at most `MOST`
+/// keys.
 const PER_STEP: usize = 128;
 const MOST: usize = 16 * PER_STEP;
 
-/// A key that was found, and how many reads it stands for.
+/// A key that was found, and the number of reads that it stands for.
 pub type Seen = (EntryKey, u32);
 
 /// The keys found since they were last taken.
@@ -21,16 +22,16 @@ pub struct HotKeys(PerWorker<Part>);
 
 #[derive(Default)]
 struct Part {
-    /// Reads to pass by before the next is kept. Where workers share a part they may lose each other's
-    /// decrements, which makes the sample a little sparser.
+    /// How many reads to skip before the next one is recorded. Workers that share a part may lose each other's
+    /// decrements, which makes the sample slightly sparser.
     left: AtomicU32,
     kept: Mutex<Kept>,
 }
 
 struct Kept {
     keys: Vec<Seen>,
-    /// One read in so many is kept. Always odd, so that readers in a cycle do not have the same key kept again
-    /// and again.
+    /// One of this many reads is recorded. Always odd, so that clients that read keys in a cycle do not get the same
+    /// key recorded every time.
     step: u32,
 }
 
@@ -45,7 +46,7 @@ impl HotKeys {
         let part = self.0.own();
         match part.left.load(Relaxed) {
             0 => {
-                // Held until the step is noted: it is that of what is kept now.
+                // Locked until the step is stored, so that the step belongs to the keys recorded now.
                 let mut kept = part.kept.lock();
                 part.left.store(kept.keep(key) - 1, Relaxed);
             }
@@ -65,7 +66,7 @@ impl HotKeys {
 }
 
 impl Kept {
-    /// Answers the step to the next.
+    /// Records the key. Returns the step to the next recorded read.
     fn keep(&mut self, key: KeyRef<'_>) -> u32 {
         if self.keys.len() < MOST {
             self.keys.push((key.to_key(), self.step));

@@ -1,5 +1,5 @@
-//! What is asked of each namespace, counted in memory. Hits and misses are written to the store in batches, as a
-//! read never causes a write of its own; the rest is what `trends` shows.
+//! Counts the operations on each namespace in memory. Hits and misses are written to the store in batches, because a
+//! read must not cause a write; `trends` shows the other counts.
 
 mod hot_keys;
 mod traffic;
@@ -19,34 +19,34 @@ use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
 use crate::workers::PerWorker;
 
-/// Namespaces counted apart at once by a worker. Reads of more are counted as lost: a client may try names at
-/// random.
+/// The maximum number of namespaces that a worker counts separately. Reads of further namespaces count as lost: a
+/// client may try random names.
 const MAX_NAMESPACES: usize = 20_000;
 
-/// Writes for which reads of a namespace that nobody wrote yet are kept; then they count as lost.
+/// For how many flushes the reads of an unknown namespace are kept; after that they count as lost.
 const PATIENCE_FLUSHES: u32 = 600;
 
 /// Counts of this instance that are not in the store yet.
 pub struct ReadCounters {
-    /// Each worker's own, so that none waits for another.
+    /// One for each worker, so that workers do not wait for each other.
     counts: PerWorker<Mutex<Counts>>,
     hot_keys: HotKeys,
-    /// One write at a time, so that whoever asks for the stats finds none half written.
+    /// Locked during a write, so that a request for the stats waits until the write is complete.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 }
 
-/// By namespace.
+/// Counts by namespace.
 type Counts = HashMap<String, Count>;
 
 #[derive(Default)]
 struct Count {
     reads: Reads,
-    /// Not taken by `trends` yet.
+    /// Traffic that `trends` has not taken yet.
     traffic: Traffic,
-    /// Writes that passed these by, the namespace being unknown.
+    /// How many flushes skipped this count because the namespace is unknown.
     waited_flushes: u32,
 }
 
@@ -57,7 +57,7 @@ impl ReadCounters {
         Self { counts, hot_keys, writing: tokio::sync::Mutex::default(), store, registry, metrics }
     }
 
-    /// Counts an operation on a namespace, and the `reads` that it was.
+    /// Counts an operation on a namespace and its `reads`.
     pub fn note(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
         self.count(namespace, reads, |count| {
             count.reads += reads;
@@ -70,7 +70,7 @@ impl ReadCounters {
         self.hot_keys.found(key);
     }
 
-    /// Counts reads again that the store did not take.
+    /// Puts back reads that the store did not accept.
     fn put_back(&self, namespace: &str, reads: Reads) {
         self.count(namespace, reads, |count| count.reads += reads);
     }
@@ -82,7 +82,7 @@ impl ReadCounters {
         } else if self.is_known(namespace) || (reads != Reads::default() && counts.len() < MAX_NAMESPACES) {
             add(counts.entry(namespace.to_owned()).or_default());
         } else {
-            // What was asked of a namespace that is none, but for reads, is nobody's.
+            // Operations on unknown namespaces are not counted, except reads.
             self.metrics.stats_lost.increment(reads.hits + reads.misses);
         }
     }
@@ -91,8 +91,7 @@ impl ReadCounters {
         Namespace::parse(namespace).is_ok_and(|namespace| self.registry.get(&namespace).is_some())
     }
 
-    /// Takes out what was asked of the namespaces that are `wanted` since this was last called; what was asked of
-    /// others waits.
+    /// Takes the traffic since the last call of the namespaces that are `wanted`; that of the others stays.
     pub fn take_traffic(&self, wanted: impl Fn(&str) -> bool) -> HashMap<String, Traffic> {
         let mut taken: HashMap<String, Traffic> = HashMap::new();
         for counts in self.counts.all() {
@@ -105,19 +104,19 @@ impl ReadCounters {
         taken
     }
 
-    /// Takes out the keys found since this was last called, with how many reads each stands for.
+    /// Takes the keys that reads found since the last call, with the number of reads that each stands for.
     pub fn take_found(&self) -> Vec<Seen> {
         self.hot_keys.take()
     }
 
-    /// Writes everything counted so far to the store. What the store did not take for certain is
-    /// counted again later; what it may have taken is not, as twice would be worse than lost.
+    /// Writes all counts to the store. Counts that the store certainly did not accept are written again later. Counts
+    /// that it may have accepted are not, because counting twice would be worse than losing them.
     ///
-    /// Once begun it goes on even if the caller goes away: counts taken out must arrive somewhere.
+    /// The write continues even if the caller is cancelled: counts that were taken out must be written.
     pub async fn flush(self: &Arc<Self>) {
         let counters = self.clone();
         if let Err(error) = tokio::spawn(async move { counters.write().await }).await {
-            tracing::error!(%error, "writing the counts of reads failed");
+            tracing::error!(%error, "cannot write the counts of reads");
         }
     }
 
@@ -131,7 +130,7 @@ impl ReadCounters {
             match result {
                 Ok(()) => {}
                 Err(error) if error.may_have_happened() => {
-                    tracing::warn!(%error, %namespace, hits = reads.hits, misses = reads.misses, "counts may be lost");
+                    tracing::warn!(%error, %namespace, hits = reads.hits, misses = reads.misses, "counts of reads may be lost");
                     self.metrics.stats_lost.increment(reads.hits + reads.misses);
                 }
                 Err(_) => self.put_back(namespace.as_str(), *reads),
@@ -139,10 +138,10 @@ impl ReadCounters {
         }
     }
 
-    /// Takes the counts of known namespaces out, and forgets those that nobody reads any more.
+    /// Takes the counts of known namespaces out, and drops those that are not used any more.
     ///
-    /// Reads of a namespace that does not exist wait for its first write, which a program that
-    /// looks before it stores is about to do; the store keeps nothing for names tried at random.
+    /// Reads of a namespace that does not exist wait for its first write, which usually follows when a program looks
+    /// before it stores. The store keeps nothing for random names.
     fn take(&self) -> Vec<(Namespace, Reads)> {
         let mut taken: HashMap<Namespace, Reads> = HashMap::new();
         for counts in self.counts.all() {

@@ -1,4 +1,4 @@
-//! What was asked of a namespace, and how it was answered.
+//! The operations on a namespace and how they were answered.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use crate::metrics::{Latencies, NamespaceTraffic};
 use crate::model::{Answer, Operation};
 use crate::store::Reads;
 
-/// Operations of a span of time on one namespace, by one instance.
+/// Operations on one namespace by one instance in a period of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Entries found.
     pub hits: u64,
     pub misses: u64,
-    /// Operations that may have changed something: a batch is one.
+    /// Operations that may have changed something; a batch counts as one.
     pub writes: u64,
-    /// Operations that the store failed.
+    /// Operations that failed.
     pub failures: u64,
-    /// Of all operations.
+    /// Latencies of all operations.
     pub latencies: Latencies,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where in which trace a request stands.
+/// The trace of a request and the request's position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: u128,
@@ -12,11 +12,11 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The flag that the caller may have recorded its span.
+    /// The flag for "the caller may have recorded its span".
     pub const SAMPLED: u8 = 1;
 
-    /// Reads `00-<trace id>-<parent id>-<flags>` in lowercase hexadecimal digits; later versions may have more
-    /// behind it. `None` for anything else, and for ids of zeros.
+    /// Parses `00-<trace id>-<parent id>-<flags>` in lowercase hexadecimal digits; later versions may have more
+    /// fields at the end. `None` for anything else, and for ids of only zeros.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(header).ok()?;
         let (head, rest) = text.split_at_checked(55)?;
@@ -37,7 +37,7 @@ impl TraceContext {
     }
 }
 
-/// The trace's id, as it stands in logs and in the collector.
+/// The trace's id, in the form that logs and collector use.
 impl fmt::Display for TraceContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:032x}", self.trace_id)

@@ -1,6 +1,6 @@
-//! The SDK's queue and its exporter, with every span counted in and out.
+//! Wrappers around the SDK's queue and exporter that count every span.
 //!
-//! What they lose themselves they tell in the log alone, and how much of it only at the end.
+//! The SDK itself reports lost spans only in the log, and their number only at the end.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Span, Spa
 
 use super::counts::SPANS;
 
-/// The standard's name and default for the places in the queue
+/// The standard's variable and default for the size of the queue
 /// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#batch-span-processor>).
 const PLACES: (&str, usize) = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048);
 
-/// The SDK's queue, which never gets more than it holds.
+/// The SDK's queue, which never receives more spans than it can hold.
 #[derive(Debug)]
 pub(super) struct CountedQueue {
     queue: BatchSpanProcessor,

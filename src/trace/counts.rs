@@ -1,16 +1,16 @@
-//! What became of the spans: a build that exports none counts none.
+//! Counts of exported, dropped and queued spans; all 0 in a build without the feature `otel`.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Every span is in one of the three.
+/// Every span is counted in exactly one of the three.
 pub struct SpanCounts {
     exported: AtomicU64,
     dropped: AtomicU64,
     queued: AtomicU64,
 }
 
-/// Of the process, as is the export.
+/// Global, because the export is global, too.
 pub static SPANS: SpanCounts = SpanCounts::new();
 
 impl SpanCounts {
@@ -18,17 +18,17 @@ impl SpanCounts {
         Self { exported: AtomicU64::new(0), dropped: AtomicU64::new(0), queued: AtomicU64::new(0) }
     }
 
-    /// Spans that the collector took.
+    /// Spans that the collector accepted.
     pub fn exported(&self) -> u64 {
         self.exported.load(Relaxed)
     }
 
-    /// Spans that found the queue full, or that the collector did not take.
+    /// Spans dropped because the queue was full or the collector did not accept them.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 
-    /// Spans that wait or are on their way.
+    /// Spans that wait or are being sent.
     pub fn queued(&self) -> u64 {
         self.queued.load(Relaxed)
     }
@@ -36,7 +36,8 @@ impl SpanCounts {
 
 #[cfg(feature = "otel")]
 impl SpanCounts {
-    /// Takes a place for a span, if fewer than `most` are taken; else the span is dropped.
+    /// Reserves a place for a span if fewer than `most` are taken; otherwise counts the span as dropped. Returns
+    /// whether there was a place.
     pub(super) fn admit(&self, most: u64) -> bool {
         let place = self.queued.fetch_update(Relaxed, Relaxed, |queued| (queued < most).then_some(queued + 1));
         if place.is_err() {
@@ -45,7 +46,7 @@ impl SpanCounts {
         place.is_ok()
     }
 
-    /// Tells how the export of so many ended, and frees their places.
+    /// Records the end of the export of `spans` spans, and frees their places.
     pub(super) fn settle(&self, spans: u64, were_taken: bool) {
         let ended = if were_taken { &self.exported } else { &self.dropped };
         ended.fetch_add(spans, Relaxed);

@@ -1,11 +1,11 @@
-//! Spans for an OpenTelemetry collector: one an operation of the cache, made when it has ended.
+//! Exports spans to an OpenTelemetry collector: one for each operation of the cache, created when the operation has
+//! ended.
 //!
-//! What the standard's variables say is done by the SDK: `OTEL_EXPORTER_OTLP_ENDPOINT` (without which nothing is
-//! exported), `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf` or `http/json`), `OTEL_SERVICE_NAME`,
-//! `OTEL_TRACES_SAMPLER`, `OTEL_BSP_...`
-//! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). A thread of the SDK's own
-//! exports, behind a bounded queue; every span is counted ([`super::SPANS`]).
-//! TLS is not built in: a collector stands beside the service, or in front of the one that is far.
+//! The SDK reads the standard's variables: `OTEL_EXPORTER_OTLP_ENDPOINT` (without it nothing is exported),
+//! `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf` or `http/json`), `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`,
+//! `OTEL_BSP_...` (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). A thread of
+//! the SDK exports from a bounded queue; every span is counted ([`super::SPANS`]). TLS is not built in: use a
+//! collector on the same machine, which may forward to a distant one.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -23,39 +23,40 @@ use super::counted::CountedQueue;
 use super::{Caller, Ended};
 use crate::model::Answer;
 
-/// Without one of these there is nobody to export to.
+/// Nothing is exported if none of these is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// How long the end of the process waits for the last spans to go.
+/// How long the process waits at its end for the export of the last spans.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 static EXPORTING: OnceLock<Exporting> = OnceLock::new();
 
 struct Exporting {
     tracer: SdkTracer,
-    /// Whether the caller's word decides if a span is wanted, as it does unless the sampler is another.
+    /// Whether the caller's sampling flag decides if a span is exported. True unless the configured sampler is not
+    /// parent-based.
     follows_caller: bool,
 }
 
 /// Why nothing is exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("OTEL_EXPORTER_OTLP_PROTOCOL: {0:?} is not built in; http/protobuf and http/json are")]
+    #[error("OTEL_EXPORTER_OTLP_PROTOCOL: {0:?} is not supported; use http/protobuf or http/json")]
     Protocol(String),
-    #[error("{name}: TLS is not built in, so {endpoint:?} cannot be reached; use http:// to a collector nearby")]
+    #[error("{name}: TLS is not supported, so {endpoint:?} cannot be reached; use http:// to a collector nearby")]
     Tls { name: &'static str, endpoint: String },
     #[error(transparent)]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// The export while it runs; what is queued goes out when this is dropped.
+/// The running export. Dropping it exports the queued spans.
 pub struct Export(SdkTracerProvider);
 
 impl Export {
-    /// Starts exporting, if the environment says where to. Called once.
+    /// Starts exporting, if the environment names an endpoint. Call it once.
     ///
     /// # Errors
-    /// What the environment says is not understood or not built in.
+    /// The environment asks for something that is invalid or not supported.
     pub fn start() -> Result<Option<Self>, Error> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some((name, endpoint)) = ENDPOINTS.iter().find_map(|name| Some((*name, set(name)?))) else {

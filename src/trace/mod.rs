@@ -1,8 +1,9 @@
-//! Who asks: the request's name and its place in a trace, known to all that is done for it.
+//! The caller of the current work: the request's id, its client and its trace.
 //!
-//! Both belong to no verb of the cache and to no protocol, and are wanted where an operation ends: in the access
-//! log, in the log, in an exported span. So they go along with the task, as in every tracing library, instead of
-//! through every signature: whoever takes a request in opens a [`scope`], whoever tells of it asks [`with`].
+//! These belong to no particular operation or protocol, and are needed where an operation ends: in the access log, in
+//! the log, in an exported span. Therefore they are a task-local value, as in every tracing library, instead of a
+//! parameter of every function. The code that receives a request opens a [`scope`]; the code that reports about it
+//! calls [`with`].
 
 mod context;
 #[cfg(feature = "otel")]
@@ -20,15 +21,15 @@ pub use self::counts::SPANS;
 pub use self::export::Export;
 use crate::model::{Answer, Operation};
 
-/// The longest name of a request that is kept, in bytes; of a longer one its beginning.
+/// The longest request id that is kept, in bytes; longer ids are cut.
 const MOST_ID_BYTES: usize = 128;
 
-/// A request, as its client names it. Small enough to be copied along.
+/// A request and its client. Small enough to be copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     id: [u8; MOST_ID_BYTES],
     id_len: u8,
-    /// The address of the connection's other end, where it is one.
+    /// The address of the client, if the connection has one.
     pub client: Option<IpAddr>,
     pub trace: Option<TraceContext>,
 }
@@ -38,8 +39,8 @@ tokio::task_local! {
 }
 
 impl Caller {
-    /// `request_id` and `traceparent` as the headers have them. A `traceparent` that is none is no error: the
-    /// trace begins here then (W3C Trace Context, 4.3).
+    /// `request_id` and `traceparent` are the values of the headers. An invalid `traceparent` is not an error: a new
+    /// trace begins here (W3C Trace Context, 4.3).
     pub fn new(request_id: &[u8], traceparent: Option<&[u8]>) -> Self {
         Self::within(request_id, traceparent.and_then(TraceContext::parse))
     }
@@ -51,32 +52,32 @@ impl Caller {
         Self { id, id_len: len as u8, client: None, trace }
     }
 
-    /// The same caller, whose connection comes from `client`.
+    /// The same caller with the client's address.
     pub fn at(self, client: Option<IpAddr>) -> Self {
         Self { client, ..self }
     }
 
-    /// Any bytes but control characters, tabs excepted.
+    /// Any bytes except control characters; tabs are allowed.
     pub fn request_id(&self) -> &[u8] {
         &self.id[..usize::from(self.id_len)]
     }
 }
 
-/// What is done for this caller.
+/// Runs `work` for this caller.
 pub async fn scope<F: Future>(caller: Caller, work: F) -> F::Output {
     CALLER.scope(caller, work).await
 }
 
-/// The same for what takes no waiting.
+/// Like [`scope`], for synchronous work.
 pub fn scope_sync<R>(caller: Caller, work: impl FnOnce() -> R) -> R {
     CALLER.sync_scope(caller, work)
 }
 
-/// Tells who asks; `None` where nobody does, as for what the process does of itself.
+/// Calls `tell` with the current caller; `None` for background work.
 pub fn with<R>(tell: impl FnOnce(Option<&Caller>) -> R) -> R {
     let mut tell = Some(tell);
     let told = CALLER.try_with(|caller| tell.take().map(|tell| tell(Some(caller))));
-    told.ok().flatten().unwrap_or_else(|| tell.take().map(|tell| tell(None)).expect("it was told to nobody yet"))
+    told.ok().flatten().unwrap_or_else(|| tell.take().map(|tell| tell(None)).expect("`tell` was not called yet"))
 }
 
 /// An operation that ended.
@@ -87,13 +88,13 @@ pub struct Ended<'a> {
     pub latency: Duration,
 }
 
-/// Exports a span of this operation, where that is built in and asked for.
+/// Exports a span of this operation, if the export is on.
 #[cfg(feature = "otel")]
 pub fn note(ended: &Ended<'_>) {
     with(|caller| export::note(ended, caller));
 }
 
-/// What is not built in takes nothing.
+/// Does nothing in a build without the feature `otel`.
 #[cfg(not(feature = "otel"))]
 pub fn note(_: &Ended<'_>) {}
 

@@ -1,12 +1,12 @@
-//! The keys that occur most often, found in bounded memory: Space-Saving (Metwally, Agrawal and El Abbadi,
-//! "Efficient computation of frequent and top-k elements in data streams", 2005).
+//! Finds the most frequent keys in bounded memory: Space-Saving (Metwally, Agrawal and El Abbadi, "Efficient
+//! computation of frequent and top-k elements in data streams", 2005).
 
 use std::collections::HashMap;
 
-/// Keys that are counted at once. One that occurs more often than one time in so many is among them.
+/// The number of keys that are counted. Every key that makes up more than 1/64 of all occurrences is among them.
 const COUNTED: usize = 64;
 
-/// The keys of a span of time that occurred most often.
+/// The most frequent keys of a period of time.
 #[derive(Debug, Default)]
 pub(super) struct HotKeys(HashMap<String, u64>);
 
@@ -18,8 +18,8 @@ impl HotKeys {
         }
         let mut count = times;
         if self.0.len() == COUNTED {
-            // Who takes the place of the rarest takes its count, so that a key that becomes frequent is
-            // not overtaken for ever.
+            // The new key replaces the rarest key and inherits its count, so that a key that becomes frequent can
+            // stay.
             let rarest = self.0.iter().min_by_key(|(_, count)| **count).map(|(key, _)| key.clone());
             count += rarest.and_then(|key| self.0.remove(&key)).unwrap_or_default();
         }

@@ -1,11 +1,12 @@
-//! What the numbers were lately: ten minutes of them, in memory, for the dashboard, the fleet and `/metrics`.
+//! The numbers of the last ten minutes, in memory, for the dashboard, the fleet and `/metrics`.
 //!
-//! Every [`Trends::STEP`] the totals of the namespaces are read from the store and what this instance was asked
-//! is taken from `stats`. Both are bounded, however many namespaces there are: so many totals a step, in turn, and
-//! so many namespaces with a history. Hits, misses, keys, bytes, evictions and expirations are the fleet's, as
-//! they are counted in the store; writes, failures, latencies and hot keys are this instance's.
+//! Every [`Trends::STEP`] this module reads the totals of namespaces from the store and takes this instance's traffic
+//! from `stats`. Both are bounded for any number of namespaces: each step reads the totals of a limited number in
+//! turn, and only a limited number has a history. Hits, misses, keys, bytes, evictions and expirations are those of
+//! the whole fleet, because the store counts them; writes, failures, latencies and hot keys are those of this
+//! instance.
 //!
-//! Nothing here is exact at the moment it is read: who needs that asks `cache` for the stats.
+//! These numbers are slightly old; for exact numbers ask `cache` for the stats.
 
 mod hot;
 mod point;
@@ -33,20 +34,20 @@ use crate::namespaces::{Record, Registry};
 use crate::stats::{ReadCounters, Seen, Traffic};
 use crate::store::{SharedStore, Totals};
 
-/// Namespaces whose totals are read in a step, and how many at a time.
+/// How many namespaces' totals are read in a step, and how many at a time.
 const READ_PER_STEP: usize = 200;
 const READ_AT_ONCE: usize = 16;
 
-/// Namespaces with a history; of more, those that were used last.
+/// The maximum number of namespaces with a history; the most recently used ones keep theirs.
 const MOST_HISTORIES: usize = 500;
 
-/// What lately happened to namespaces, and to this instance.
+/// The recent numbers of the namespaces and of this instance.
 pub struct Trends {
     store: SharedStore,
     registry: Arc<Registry>,
     counters: Arc<ReadCounters>,
     metrics: Arc<Metrics>,
-    /// Namespaces with metrics of their own.
+    /// How many namespaces have their own metrics.
     most_labels: usize,
     known: Mutex<Known>,
     ticks: watch::Sender<u64>,
@@ -54,18 +55,18 @@ pub struct Trends {
 
 struct Known {
     tracks: HashMap<String, Track>,
-    /// Of all namespaces together.
+    /// The points of all namespaces together.
     overview: VecDeque<Point>,
-    /// Of all operations of this instance, and as they were counted at the last step.
+    /// The latencies of all operations of this instance: the recent ones, and the counts at the last step.
     latencies: RecentLatencies,
     counted: Latencies,
-    /// Of the last step.
+    /// The load in the last step.
     load: Load,
-    /// What was asked of namespaces that have no metrics of their own, and what became of their entries; also of
-    /// those that are no more, so that these never fall.
+    /// Traffic, evictions and expirations of the namespaces without their own metrics. Deleted namespaces stay
+    /// included, so that these counters never fall.
     others: Traffic,
     others_news: News,
-    /// The namespace to go on with.
+    /// The index of the namespace to read next.
     turn: usize,
     stepped_at: Moment,
 }
@@ -74,7 +75,7 @@ impl Trends {
     /// The time between two points.
     pub const STEP: Duration = Duration::from_secs(2);
 
-    /// Points that are kept.
+    /// The number of points that are kept.
     pub const POINTS: usize = 300;
 
     pub fn new(
@@ -91,7 +92,8 @@ impl Trends {
 
     /// Takes a step at every interval until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        // Between two writes of the counts, which begin with the process and come at whole seconds by default.
+        // Offset by a quarter of a step, so that a step falls between two writes of the counts. These start with the
+        // process and by default happen every full second.
         let mut ticks = interval_at(Instant::now() + Self::STEP / 4, Self::STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let steps = async {
@@ -107,7 +109,7 @@ impl Trends {
         }
     }
 
-    /// What was not read by `deadline` counts as not answered.
+    /// Totals that are not read by `deadline` count as unanswered.
     async fn step(&self, deadline: Instant) {
         let records = self.registry.all();
         let turn = self.known.lock().turn;
@@ -127,7 +129,7 @@ impl Trends {
             read.insert(namespace, reading);
         }
 
-        // As it is now: one that a write has created meanwhile has been asked something already.
+        // Read the registry again: a namespace that was created in the meantime may already have traffic.
         let (records, found) = (self.registry.all(), self.counters.take_found());
         let now = Moment::now();
         let mut known = self.known.lock();
@@ -142,13 +144,14 @@ impl Trends {
         known.step(read, &traffic, &found, &self.metrics.latencies(), now);
     }
 
-    /// What the shards that answer hold of a namespace whose totals were never read; the totals of before are better.
+    /// The totals on the shards that answer, for a namespace whose totals were never read completely. If they were,
+    /// the older complete totals are better.
     async fn part(&self, namespace: &Namespace) -> Option<Totals> {
         let is_known = self.known.lock().tracks.get(namespace.as_str()).is_some_and(|track| track.totals().is_some());
         if is_known { None } else { Some(self.store.known_totals(namespace).await.ok()?.totals) }
     }
 
-    /// Every namespace with what is known of it, by name.
+    /// A summary of every namespace, sorted by name.
     pub fn namespaces(&self) -> Vec<Summary> {
         let known = self.known.lock();
         let mut summaries: Vec<_> = known.tracks.iter().map(|(name, track)| track.summary(name)).collect();
@@ -157,23 +160,23 @@ impl Trends {
         summaries
     }
 
-    /// The points of a namespace, the oldest first; empty for one that nobody used lately.
+    /// The points of a namespace, oldest first; empty if it was not used recently.
     pub fn history(&self, namespace: &str) -> Vec<Point> {
         self.known.lock().tracks.get(namespace).map(Track::points).unwrap_or_default()
     }
 
-    /// The longest time between two points of one namespace: where there are many, each has its turn.
+    /// The longest time between two points of one namespace: many namespaces are read in turn.
     pub fn interval(&self) -> Duration {
         let turns = self.known.lock().tracks.len().div_ceil(READ_PER_STEP).max(1);
         Self::STEP * u32::try_from(turns).unwrap_or(u32::MAX)
     }
 
-    /// The points of all namespaces together, the oldest first.
+    /// The points of all namespaces together, oldest first.
     pub fn overview(&self) -> Vec<Point> {
         self.known.lock().overview.iter().copied().collect()
     }
 
-    /// How long operations took here in about the last minute, on one namespace or on all.
+    /// The latencies of about the last minute on this instance, for one namespace or for all.
     pub fn latency(&self, namespace: Option<&str>) -> Latency {
         let known = self.known.lock();
         match namespace {
@@ -182,13 +185,13 @@ impl Trends {
         }
     }
 
-    /// What this instance was asked lately.
+    /// The recent load of this instance.
     pub fn load(&self) -> Load {
         self.known.lock().load
     }
 
-    /// The keys of a namespace that reads found most often here in the last five to ten minutes, with about how
-    /// many reads; the most first.
+    /// The keys of a namespace that reads on this instance found most often in the last five to ten minutes, with the
+    /// approximate number of reads; the most frequent first.
     pub fn top_keys(&self, namespace: &str, most: usize) -> Vec<(String, u64)> {
         self.known.lock().tracks.get(namespace).map(|track| track.top_keys(most)).unwrap_or_default()
     }
@@ -198,8 +201,8 @@ impl Trends {
         self.ticks.subscribe()
     }
 
-    /// The metrics of the namespaces in the Prometheus text format. A bounded number of namespaces has metrics of
-    /// its own, those that were created first; the rest is `other`.
+    /// The metrics of the namespaces in the Prometheus text format. A limited number of namespaces has its own
+    /// metrics (the oldest ones); the others are combined as `other`.
     pub fn render_metrics(&self) -> String {
         let known = self.known.lock();
         let (own, others): (Vec<_>, Vec<_>) = known.tracks.iter().partition(|(_, track)| track.has_label);
@@ -212,13 +215,13 @@ impl Trends {
     }
 }
 
-/// When totals were read, and what they were.
+/// The time of a reading and the totals.
 type Reading = (Moment, Totals);
 
-/// The namespaces that have metrics of their own: those that were created first. All instances choose the same, so
-/// that sums over instances count each namespace once.
+/// The namespaces with their own metrics: the oldest ones. All instances choose the same, so that sums over instances
+/// count each namespace once.
 fn labelled(records: &[Record], most: usize) -> HashSet<&str> {
-    // A namespace that is called so must not be taken for the rest.
+    // A namespace with the name `other` must not be confused with the combined rest.
     let mut candidates: Vec<_> = records.iter().filter(|record| record.namespace.as_str() != "other").collect();
     if candidates.len() > most {
         candidates.sort_by_key(|record| (record.created_at.0, record.namespace.as_str()));
@@ -241,7 +244,7 @@ impl Known {
         }
     }
 
-    /// Takes in new namespaces and lets go of those that are no more.
+    /// Adds new namespaces and removes deleted ones.
     fn keep(&mut self, records: &[Record], most_labels: usize, now: Moment) {
         self.tracks.retain(|name, _| records.binary_search_by(|record| record.namespace.as_str().cmp(name)).is_ok());
         let labelled = labelled(records, most_labels);
@@ -290,7 +293,7 @@ impl Known {
         self.forget_idle();
     }
 
-    /// Answers the writes.
+    /// Adds the traffic to its namespaces. Returns the number of writes.
     fn add_traffic(&mut self, traffic: &HashMap<String, Traffic>, now: Moment) -> u64 {
         for (name, traffic) in traffic {
             let Some(track) = self.tracks.get_mut(name) else { continue };
@@ -302,7 +305,8 @@ impl Known {
         traffic.values().map(|traffic| traffic.writes).sum()
     }
 
-    /// The rates of all namespaces as each was last read, which is not in every step where there are many.
+    /// Adds a point with the sum over all namespaces, each as last read. With many namespaces not every one is read
+    /// in every step.
     fn add_overview(&mut self, at: UnixMillis, writes: f64, is_complete: bool) {
         let totals: Totals = self.tracks.values().filter_map(Track::totals).sum();
         let rates: Vec<PerSecond> = self.tracks.values().filter_map(Track::rates).collect();
@@ -314,7 +318,7 @@ impl Known {
         push(&mut self.overview, if is_known { point } else { unknown });
     }
 
-    /// The figures of what has no metrics of its own.
+    /// The combined figures of the namespaces without their own metrics.
     fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
         let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
         let News { evictions, redis_evictions, expirations } = self.others_news;
@@ -329,7 +333,7 @@ impl Known {
                 expirations,
             }),
             quota_bytes: others.iter().map(|(_, track)| track.quota_bytes()).sum(),
-            // The quota of all together says nothing about the one that refuses.
+            // A combined quota does not say which namespace refuses writes.
             refuses_at_quota: false,
         }
     }
@@ -350,7 +354,7 @@ impl Known {
     }
 }
 
-/// Appends a point, at the cost of the oldest.
+/// Appends a point and drops the oldest if the history is full.
 fn push(points: &mut VecDeque<Point>, point: Point) {
     if points.len() == Trends::POINTS {
         points.pop_front();
@@ -365,8 +369,8 @@ mod tests {
 
     #[test]
     fn regression_all_instances_choose_the_same_namespaces_for_metrics_of_their_own() {
-        // Each took those that it had known first: with deletions in between another set than an instance that
-        // started later, and sums over instances counted one twice and another never.
+        // Each instance chose the namespaces that it had known first. After deletions it had chosen others than an
+        // instance that started later, and sums over instances counted one namespace twice and another never.
         let policy = Policy::parse(0, 0, "LRU", 0).unwrap();
         let record = |name: &str, created_at| {
             let (namespace, at) = (Namespace::parse(name).unwrap(), UnixMillis(created_at));

@@ -1,4 +1,4 @@
-//! The numbers of a moment.
+//! The numbers at one moment.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use crate::store::Totals;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     pub at: UnixMillis,
-    /// By the whole fleet since the point before; `None` where that is not known.
+    /// By the whole fleet, since the previous point; `None` if unknown.
     pub reads_per_second: Option<f64>,
-    /// 0 to 1; `None` where nothing was read.
+    /// 0 to 1; `None` without reads.
     pub hit_rate: Option<f64>,
-    /// By this instance; `None` with the keys and bytes where they could not be read.
+    /// By this instance; `None`, like keys and bytes, if they could not be read.
     pub writes_per_second: Option<f64>,
     pub keys: Option<u64>,
     pub bytes: Option<u64>,
 }
 
 impl Point {
-    /// A moment of which nothing is known.
+    /// A point without known numbers.
     pub(super) fn unknown(at: UnixMillis) -> Self {
         Self { at, reads_per_second: None, hit_rate: None, writes_per_second: None, keys: None, bytes: None }
     }
 }
 
-/// A namespace in short.
+/// A summary of a namespace.
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub name: String,
-    /// The fleet's, as last read; `None` before the first time.
+    /// The totals of the whole fleet, as last read; `None` before the first read.
     pub totals: Option<Totals>,
-    /// Those of the shards that answered, while not all have answered yet.
+    /// The totals on the shards that answered, until all of them have answered once.
     pub partial_totals: Option<Totals>,
-    /// By the fleet; `None` where that is not known.
+    /// By the whole fleet; `None` if unknown.
     pub reads_per_second: Option<f64>,
-    /// Of the last minute, 0 to 1; `None` where nothing was read.
+    /// Of the last minute, 0 to 1; `None` without reads.
     pub hit_rate: Option<f64>,
     /// By this instance.
     pub writes_per_second: f64,
-    /// 0 for none.
+    /// 0: no quota.
     pub quota_bytes: u64,
 }
 
@@ -67,7 +67,7 @@ impl Latency {
     }
 }
 
-/// What an instance was asked lately.
+/// The recent load of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     pub operations_per_second: f64,
@@ -76,7 +76,7 @@ pub struct Load {
     pub p99: Option<Duration>,
 }
 
-/// What happened between two readings.
+/// Rates between two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct PerSecond {
     pub hits: f64,

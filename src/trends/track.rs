@@ -13,42 +13,42 @@ use crate::model::{EvictionPolicy, Quota, UnixMillis};
 use crate::stats::Traffic;
 use crate::store::Totals;
 
-/// The time that the hit rate of a summary is of, in milliseconds.
+/// The period of the hit rate in a summary, in milliseconds.
 const SUMMARY_MS: u64 = 60_000;
 
-/// For how long found keys are counted together.
+/// The period over which hot keys are counted.
 const HOT_SPAN: Duration = Duration::from_secs(300);
 
-/// What is known of a namespace.
+/// The recent numbers of a namespace.
 pub(super) struct Track {
     pub has_label: bool,
     pub quota: Quota,
-    /// When it was last read or written, here or elsewhere.
+    /// When it was last read or written, on any instance.
     pub used_at: Moment,
-    /// As last read, and when.
+    /// The last reading and its time.
     totals: Option<(Moment, Totals)>,
-    /// Those of a part of the shards, until all have answered once.
+    /// The totals on some of the shards, until all have answered once.
     partial: Option<Totals>,
-    /// Between the last two readings; `None` where one of them failed.
+    /// The rates between the last two readings; `None` if one of them failed.
     rates: Option<PerSecond>,
-    /// Since the first reading, and what that found; these never fall.
+    /// The totals of the first reading and everything since; these never fall.
     news: News,
     points: VecDeque<Point>,
     latencies: RecentLatencies,
-    /// This instance's since its start.
+    /// The traffic of this instance since its start.
     traffic: Traffic,
-    /// Writes that are in no point yet.
+    /// Writes that are not in a point yet.
     writes: u64,
-    /// Of this span and of the one before.
+    /// The current period and the previous one.
     hot: [HotKeys; 2],
     hot_since: Moment,
 }
 
-/// What a reading told that the one before did not.
+/// The difference between a reading and the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     pub evictions: u64,
-    /// Those of them that were for want of a server's memory.
+    /// The part of `evictions` that happened because a server's memory was full.
     pub redis_evictions: u64,
     pub expirations: u64,
 }
@@ -80,12 +80,12 @@ impl Track {
         }
     }
 
-    /// 0 for none.
+    /// 0: no quota.
     pub fn quota_bytes(&self) -> u64 {
         self.quota.max_bytes.map_or(0, NonZeroU64::get)
     }
 
-    /// Whether writes beyond the quota are refused.
+    /// Whether writes over the quota are refused.
     pub fn refuses_at_quota(&self) -> bool {
         self.quota.max_bytes.is_some() && self.quota.eviction_policy == EvictionPolicy::None
     }
@@ -97,14 +97,14 @@ impl Track {
         self.latencies.add(&traffic.latencies, now);
     }
 
-    /// Counts a key that reads found; where there is no history nobody would see it.
+    /// Counts a key that reads found, unless the namespace has no history, because then nobody sees the keys.
     pub fn found(&mut self, key: &str, reads: u32) {
         if self.has_history() {
             self.hot[0].add(key, reads.into());
         }
     }
 
-    /// Lets go of keys that were found too long ago.
+    /// Drops keys that were found too long ago.
     pub fn age(&mut self, now: Moment) {
         let age = now.since(self.hot_since);
         if age >= HOT_SPAN {
@@ -114,7 +114,7 @@ impl Track {
         }
     }
 
-    /// Adds a point with these totals; `None` where they could not be read.
+    /// Adds a point with these totals; `None` if they could not be read.
     pub fn take_point(&mut self, totals: Option<Totals>, read_at: Moment, at: UnixMillis) -> News {
         let Some(totals) = totals else {
             self.rates = None;
@@ -131,14 +131,16 @@ impl Track {
             };
             return News::default();
         };
-        // Sums over shards: they fall when one lost its memory, and what the others counted is not new then.
+        // These are sums over shards. The sum falls when a shard loses its memory; what the other shards counted in
+        // that time is then not visible.
         let news = News {
             evictions: totals.evictions.saturating_sub(before.evictions),
             redis_evictions: totals.redis_evictions.saturating_sub(before.redis_evictions),
             expirations: totals.expirations.saturating_sub(before.expirations),
         };
         self.news.add(news);
-        // These two stand on one shard, and begin anew with it, or when the namespace was deleted meanwhile.
+        // Hits and misses are stored on one shard. They start again at 0 when that shard loses its memory or the
+        // namespace was deleted.
         let is_new = totals.hits < before.hits || totals.misses < before.misses;
         let before = if is_new { Totals { hits: 0, misses: 0, ..before } } else { before };
         let writes = std::mem::take(&mut self.writes);
@@ -149,14 +151,14 @@ impl Track {
         if is_used && read_at.as_nanos() > self.used_at.as_nanos() {
             self.used_at = read_at;
         }
-        // One that nobody uses has no history.
+        // A namespace that is not used gets no history.
         if self.has_history() || is_used {
             push(&mut self.points, rates.point(at, totals.keys, totals.bytes));
         }
         news
     }
 
-    /// Takes what a part of the shards answered; it is shown while nothing better is known.
+    /// Sets the totals of some of the shards, which are shown until complete totals are known.
     pub fn take_part(&mut self, totals: Totals) {
         self.partial = Some(totals);
     }
@@ -236,7 +238,7 @@ impl Track {
 /// Latencies of the last 45 to 60 s.
 #[derive(Default)]
 pub(super) struct RecentLatencies {
-    /// The newest first, each of [`RecentLatencies::SPAN`].
+    /// Newest first, each covering [`RecentLatencies::SPAN`].
     spans: VecDeque<(Moment, Latencies)>,
 }
 
@@ -269,7 +271,7 @@ mod tests {
         Some(Totals { hits, misses, keys: 7, bytes: 70, charged: 80, evictions: 0, expirations, ..Totals::default() })
     }
 
-    /// A track after readings a second apart.
+    /// A track after readings one second apart.
     fn read(readings: &[Option<Totals>]) -> Track {
         let start = Moment::now();
         let mut track = Track::new(true, Quota::default(), start);
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn what_is_counted_never_falls_though_the_namespace_begins_anew() {
         let track = read(&[totals(1000, 10, 5), totals(1000, 10, 8), totals(50, 30, 1), totals(50, 30, 2)]);
-        // What a sum over shards fell to may have been counted before.
+        // After the sum over shards fell, its new value may have been counted before.
         assert_eq!(track.figures().totals.unwrap().expirations, 5 + 3 + 1);
         assert_eq!(track.points()[1].hit_rate, Some(50.0 / 80.0));
     }

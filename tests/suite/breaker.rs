@@ -215,7 +215,7 @@ async fn regression_the_log_says_why_a_shard_is_unavailable_and_when_it_is_back(
     let wrong = Service::launch(Settings::none().set("redis_shards", shard));
     eventually(LATER, async || {
         let log = wrong.log();
-        ensure!(log.contains("starting without what does not answer") && log.contains("WRONGPASS"), "{log}");
+        ensure!(log.contains("starting although these do not answer") && log.contains("WRONGPASS"), "{log}");
         Ok(())
     })
     .await;

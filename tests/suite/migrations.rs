@@ -239,7 +239,7 @@ async fn regression_behind_pgbouncer_in_transaction_mode_everything_works() {
     .await;
     for service in &services {
         let log = service.log();
-        assert!(!log.contains("database lost") && !log.contains("does not answer"), "{log}");
+        assert!(!log.contains("lost the connection to the database") && !log.contains("does not answer"), "{log}");
     }
 }
 
