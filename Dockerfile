@@ -52,7 +52,6 @@ STOPSIGNAL SIGTERM
 # no curl or wget. bash, an essential package of Debian, opens the connection itself, so
 # nothing has to be installed and patched for this. The port comes from the settings in
 # force, except command-line flags. --timeout ends the check if no answer comes.
-
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["bash", "-c", "read -r _ address _ < <(sidecache print-config | grep '^listen ') && exec 3<>/dev/tcp/127.0.0.1/${address##*:} && printf 'GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 

@@ -67,6 +67,5 @@ screenshots:
 	cargo bench --locked --profile release --bench screenshots -- $(SCREENSHOTS_ARGS)
 
 # Starts nginx, two instances, three shards, PostgreSQL, Prometheus and Grafana in containers.
-
 stack:
 	docker compose up -d --build --wait
