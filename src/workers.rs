@@ -6,6 +6,9 @@
 //!
 //! The runtime of the process's main thread ([`background`]) accepts connections and does all background work. It
 //! has the same few threads however many workers there are.
+//!
+//! A large batch that is parsed on a worker delays other requests on that worker, but no watermark: subscriptions run
+//! in the background.
 
 use std::cell::Cell;
 use std::io;

@@ -3,6 +3,9 @@
 //! A change of a policy writes its row in its own transaction (`namespaces` does, with what
 //! [`postgres`] and [`sqlite`] lend it), so that neither is there without the other. A flush is a call
 //! of the cache, which never waits for a database: its row goes through a journal.
+//!
+//! Deleting a namespace leaves one row, with the deleted policy; if the deletion ends before the policy is gone, or
+//! nobody can tell, it leaves the row of a flush. A namespace that a write creates leaves no row: nobody changed a policy.
 
 mod flush;
 pub(crate) mod postgres;

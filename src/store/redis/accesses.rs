@@ -4,6 +4,9 @@
 //! Eviction by use decides on what is in the metadata. While a shard evicts, a batch is therefore
 //! written as soon as a few reads have come together and not only once in an interval: what a
 //! namespace holds may be turned over several times a second.
+//!
+//! A known inaccuracy: if a key is deleted and created again, reads of the old entry that another instance has not
+//! written yet may count for the new entry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

@@ -15,6 +15,9 @@
 //!
 //! Each operation counts: it has its own place among those in flight, and a script that stays unanswered is
 //! as many silences. What goes into one script is bounded as for a batch.
+//!
+//! Measured in instructions of Redis, to overwrite 1,000 bytes: 136,000 in a script of its own, 52,000 in a script
+//! with 32 others. Lua hashes every byte of a value that passes through it: 12,600 instructions for 1,000 bytes.
 
 use std::sync::Arc;
 
