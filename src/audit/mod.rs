@@ -4,8 +4,9 @@
 //! [`postgres`] and [`sqlite`] lend it), so that neither is there without the other. A flush is a call
 //! of the cache, which never waits for a database: its row goes through a journal.
 //!
-//! Deleting a namespace leaves one row, with the deleted policy; if the deletion ends before the policy is gone, or
-//! nobody can tell, it leaves the row of a flush. A namespace that a write creates leaves no row: nobody changed a policy.
+//! Deleting a namespace leaves one row, with the deleted policy. If the deletion ends before the policy is gone, or
+//! nobody can tell, it leaves the row of a flush. A namespace that a write creates leaves no row, because nobody changed
+//! a policy.
 
 mod flush;
 pub(crate) mod postgres;
