@@ -6,6 +6,9 @@
 //!
 //! The runtime of the main thread ([`background`]) accepts connections and does all background work. Its number of
 //! threads does not depend on the number of workers.
+//!
+//! A large batch that is parsed on a worker delays other requests on that worker, but no watermark: subscriptions run
+//! in the background.
 
 use std::cell::Cell;
 use std::io;

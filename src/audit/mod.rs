@@ -3,6 +3,10 @@
 //! A change of a policy and its row are written in one transaction (by `namespaces`, with the functions `add` of
 //! [`postgres`] and [`sqlite`]), so that neither exists without the other. A flush must not wait for the database, so
 //! its row goes through a journal.
+//!
+//! Deleting a namespace leaves one row, with the deleted policy. If the deletion ends before the policy is deleted, or
+//! its outcome is unknown, it leaves the row of a flush. A namespace that a write creates leaves no row, because nobody
+//! changed a policy.
 
 mod flush;
 pub(crate) mod postgres;

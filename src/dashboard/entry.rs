@@ -1,4 +1,6 @@
 //! `GET /dashboard/namespaces/{ns}/keys/{key}`: the page of an entry, and its deletion.
+//!
+//! Looking at an entry is a read and counts as one.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};

@@ -3,6 +3,9 @@
 //!
 //! Eviction by use decides by the metadata. So while a shard evicts, a batch is written as soon as a few reads have
 //! been collected, and not only once per interval: a namespace may replace all its entries several times a second.
+//!
+//! A known inaccuracy: if a key is deleted and created again, reads of the old entry that another instance has not
+//! written yet may count for the new entry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

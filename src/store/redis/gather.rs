@@ -14,6 +14,9 @@
 //!
 //! Each operation counts separately: it has its own place in flight, and an unanswered script counts as one timeout
 //! for each of its operations. The size of a script is limited as for a batch.
+//!
+//! Measured in instructions of Redis, to overwrite 1,000 bytes: 136,000 in a script of its own, 52,000 in a script
+//! with 32 others. Lua hashes every byte of a value that passes through it: 12,600 instructions for 1,000 bytes.
 
 use std::sync::Arc;
 
