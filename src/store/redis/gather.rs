@@ -74,6 +74,8 @@ impl Gathering {
     }
 }
 
+// The futures that send a script take some ten kilobytes, and a future that is spawned is moved several times: those
+// here are boxed, so that a pointer is moved. The same holds for what is awaited only rarely.
 impl Shard {
     /// Reads an entry.
     pub async fn get_gathered(self: &Arc<Self>, key: &EntryKey) -> Result<Option<Entry>, Error> {
@@ -144,17 +146,17 @@ impl Shard {
         }
         if !lost.is_empty() {
             let keys: Vec<&EntryKey> = lost.iter().map(|get| &get.key).collect();
-            self.notice_lost(&keys).await;
+            Box::pin(self.notice_lost(&keys)).await;
             lost.into_iter().for_each(|get| send(get.answer, Ok(None)));
         }
     }
 
     fn spawn_gets(self: &Arc<Self>, gets: Vec<Get>) {
-        tokio::spawn(self.clone().answer_gets(gets));
+        tokio::spawn(Box::pin(self.clone().answer_gets(gets)));
     }
 
     fn spawn_sets(self: &Arc<Self>, sets: Vec<Set>) {
-        tokio::spawn(self.clone().answer_sets(sets));
+        tokio::spawn(Box::pin(self.clone().answer_sets(sets)));
     }
 
     /// Answers writes with the same grant, with as many scripts as making room requires.
@@ -164,10 +166,10 @@ impl Shard {
             let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
             let grant = first.grant();
             let (done, waited) = match self.set_some(Party::Gathered(writes.len()), grant, &writes).await {
-                Ok(done) if done.is_empty() => (done, self.wait_for_room(grant, &mut turn).await),
+                Ok(done) if done.is_empty() => (done, Box::pin(self.wait_for_room(grant, &mut turn)).await),
                 Ok(done) => (done, Ok(())),
                 // Entries stored by an earlier script stay stored: only the rest has failed.
-                Err(Error::Full { .. }) => (Vec::new(), self.free_memory(grant, &mut turn).await),
+                Err(Error::Full { .. }) => (Vec::new(), Box::pin(self.free_memory(grant, &mut turn)).await),
                 Err(error) => (Vec::new(), Err(error)),
             };
             if let Err(error) = waited {
@@ -206,13 +208,17 @@ impl Departure {
         // While the breaker is half open, each operation is a separate trial.
         let most_keys = if shard.may_gather() { KEYS_PER_SCRIPT } else { 1 };
         let mut gets = scripts_of(gets, most_keys, |_| Load::READ, |_, _| true);
-        let sets = scripts_by_grant(sets, most_keys);
+        let mut sets = scripts_by_grant(sets, most_keys);
         // Usually there is one script, which needs no task of its own.
-        let last = if sets.is_empty() { gets.pop() } else { None };
+        let last_sets = sets.pop();
+        let last_gets = if last_sets.is_none() { gets.pop() } else { None };
         gets.into_iter().for_each(|gets| shard.spawn_gets(gets));
         sets.into_iter().for_each(|sets| shard.spawn_sets(sets));
-        if let Some(gets) = last {
-            shard.clone().answer_gets(gets).await;
+        if let Some(gets) = last_gets {
+            Box::pin(shard.clone().answer_gets(gets)).await;
+        }
+        if let Some(sets) = last_sets {
+            Box::pin(shard.clone().answer_sets(sets)).await;
         }
     }
 }

@@ -205,7 +205,7 @@ impl Shard {
         match self.command("EVALSHA", effect, party, call(Value::String(script.sha1.clone()))).await {
             // The server has restarted and executed nothing. EVAL runs the script and loads it again.
             Err(Refusal::NoScript) => {
-                self.command("EVAL", effect, party, call(Value::from_static_str(script.body))).await
+                Box::pin(self.command("EVAL", effect, party, call(Value::from_static_str(script.body)))).await
             }
             answer => answer,
         }
@@ -230,7 +230,7 @@ impl Shard {
             sleep(pause).await;
             self.metrics.retries.increment(party.operations().into());
             let late = |_| Err(Refusal::NoAnswer("sent again, but not answered in the remaining time".to_owned()));
-            result = timeout(left - pause, attempt()).await.unwrap_or_else(late);
+            result = timeout(left - pause, Box::pin(attempt())).await.unwrap_or_else(late);
             if !is_worth_another(&result) {
                 break;
             }

@@ -72,7 +72,7 @@ impl Shard {
                     return Err(self.unsettled());
                 }
                 // A second refusal means that the connections lead to different servers.
-                let again = self.call(&settled, party, script, effect, &arguments).await;
+                let again = Box::pin(self.call(&settled, party, script, effect, &arguments)).await;
                 again.inspect_err(|refusal| self.leave_if_fenced(refusal))
             }
             frame => frame,
