@@ -261,6 +261,7 @@ mod tests {
         assert!(!asked("/api/v1/cache/users?dry_run=true"));
         assert!(!asked("/api/v1/cache/users?pattern=a*&dry_run=true"));
         assert!(asked("/api/v1/cache/users?dry_run=false"));
+        assert!(!asked("/api/v1/cache/users?dry%5Frun=tr%75e"), "the handler reads it as a dry run");
         assert!(asked("/api/v1/cache/users?pattern=dry_run=true"));
         assert!(asked("/api/v1/cache/users"));
     }

@@ -78,9 +78,11 @@ impl FlushQuery {
     }
 }
 
-/// Whether the query of a flush contains `dry_run=true`. Checks the text only, without parsing the query.
+/// Whether the query of a flush contains `dry_run=true`, percent-encoded or not.
 pub fn is_dry_run(query: Option<&str>) -> bool {
-    query.is_some_and(|query| query.split('&').any(|pair| pair == "dry_run=true"))
+    let is = |text: &str, expected: &str| percent_decode_str(text).eq(expected.bytes());
+    let mut pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+    pairs.any(|(name, value)| is(name, "dry_run") && is(value, "true"))
 }
 
 /// The selection for a pattern or a tag.
