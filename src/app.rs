@@ -21,11 +21,11 @@ use crate::audit::Audit;
 use crate::cache::{Cache, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::Coherence;
-use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, UpkeepConfig, Without};
+use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, TestFault, UpkeepConfig};
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
-use crate::http::{self, App, Bounds, Connections, FastPath, Hosts, Numbered, Server};
+use crate::http::{self, App, Bounds, Connections, FastPath, Hosts, RequestIds, Server};
 use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
@@ -72,7 +72,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let service = Service::start(&config, address, &workers)?;
     service.warm_up().await;
     service.metrics.connections_limit.set(config.http.max_connections as f64);
-    let ids = Numbered::new(&service.instance);
+    let ids = RequestIds::new(&service.instance);
     let app = service.app(&config, dropped_log_lines);
     let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
     let pages = dashboard::router(app.clone());
@@ -137,12 +137,12 @@ impl Service {
         let database = Arc::new(Database::new(&config.database));
 
         let without = config.l1.without;
-        if without != Without::Nothing {
+        if without != TestFault::Nothing {
             tracing::warn!(?without, "answers may be stale: test_without is set");
         }
         let registry = Arc::new(Registry::new(config.namespaces.clone()));
         let l1 = L1::new(config.l1.max_bytes);
-        let l1 = Arc::new(if without == Without::Fence { l1.without_fence() } else { l1 });
+        let l1 = Arc::new(if without == TestFault::Fence { l1.without_fence() } else { l1 });
         let (store, coherence): (SharedStore, _) = match &config.store {
             StoreConfig::Embedded { max_bytes } => (Arc::new(Embedded::new(*max_bytes)), None),
             StoreConfig::Redis(redis) => {
@@ -150,7 +150,7 @@ impl Service {
                 let store =
                     Redis::start(redis, &instance, &metrics, workers, &registry).context("SIDECACHE_REDIS_SHARDS")?;
                 let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
-                let without_watermark = without == Without::Watermark;
+                let without_watermark = without == TestFault::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
                 store.subscribe(&sink, max_staleness, &tasks, &shutdown);
@@ -202,7 +202,7 @@ impl Service {
             jobs: jobs.clone(),
             metrics: metrics.clone(),
             limits: config.limits,
-            in_words: http::in_words,
+            status_of: http::status_of,
         });
         let has_shared_database = matches!(config.database.kind, DatabaseKind::Postgres(_));
         let upkeep = upkeep(&cache, &store, &registry, &config.upkeep, has_shared_database);

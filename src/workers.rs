@@ -67,7 +67,7 @@ struct Worker {
 }
 
 /// A connection's place on a worker. Dropping it lowers the worker's load.
-pub struct Place {
+pub struct ConnectionSlot {
     runtime: Handle,
     load: Arc<AtomicUsize>,
 }
@@ -109,21 +109,21 @@ impl Workers {
     }
 
     /// A place on the worker that has the fewest connections.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> ConnectionSlot {
         let fewest = self.all.iter().min_by_key(|worker| worker.load.load(Relaxed));
         let Worker { runtime, load, .. } = fewest.expect("there is at least one worker");
         load.fetch_add(1, Relaxed);
-        Place { runtime: runtime.clone(), load: load.clone() }
+        ConnectionSlot { runtime: runtime.clone(), load: load.clone() }
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     pub fn runtime(&self) -> &Handle {
         &self.runtime
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Relaxed);
     }
@@ -178,7 +178,7 @@ mod tests {
     fn a_place_is_on_the_worker_with_the_fewest_connections() {
         let workers = Workers::start(NonZero::new(2)).unwrap();
         let loads = || workers.all.iter().map(|worker| worker.load.load(Relaxed)).collect::<Vec<_>>();
-        let places: Vec<Place> = (0..4).map(|_| workers.place()).collect();
+        let places: Vec<ConnectionSlot> = (0..4).map(|_| workers.place()).collect();
         assert_eq!(loads(), [2, 2]);
         drop(places);
         assert_eq!(loads(), [0, 0]);

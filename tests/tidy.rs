@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a file that cannot be read must fail the test")]
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +106,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/screen.rs"]),
     ("ureq", &["cli/"]),
     ("rustls", &["config/redis.rs", "config/tls.rs"]),
-    ("rustls_native_certs", &["cli/trust.rs", "config/tls.rs"]),
+    ("rustls_native_certs", &["cli/tls.rs", "config/tls.rs"]),
     ("fred", &["store/redis/", "config/redis.rs"]),
     (
         "sqlx",
@@ -241,4 +242,176 @@ fn no_test_is_ignored() {
             assert!(!text.contains(&attribute), "{folder}/{path} ignores a test");
         }
     }
+}
+
+/// The imports between the files of `src`: which file a path in the code leads to.
+struct Imports<'t> {
+    /// Each file by its module's path.
+    modules: BTreeMap<Vec<&'t str>, &'t str>,
+    /// The names that each file re-exports with `pub use`, and where they come from.
+    reexports: BTreeMap<&'t str, BTreeMap<String, String>>,
+}
+
+impl<'t> Imports<'t> {
+    /// The files that each file imports from.
+    fn between(files: &'t [(String, String)]) -> BTreeMap<&'t str, BTreeSet<&'t str>> {
+        let files = || files.iter().filter(|(path, _)| path != "main.rs");
+        let modules = files().map(|(path, _)| (module(path), path.as_str())).collect();
+        let mut imports = Self { modules, reexports: BTreeMap::new() };
+        let mut used: Vec<(&str, Vec<String>)> = Vec::new();
+        for (path, text) in files() {
+            let (uses, reexports) = imports.paths(path, &without_tests_and_comments(text));
+            imports.reexports.insert(path, reexports);
+            used.push((path, uses));
+        }
+        let leads_to = |(from, paths): (&'t str, Vec<String>)| {
+            let to = paths.iter().filter_map(|path| imports.file(from, path)).filter(|to| *to != from);
+            (from, to.collect())
+        };
+        used.into_iter().map(leads_to).collect()
+    }
+
+    /// All paths in the code of a file, and its re-exports.
+    fn paths(&self, file: &str, code: &str) -> (Vec<String>, BTreeMap<String, String>) {
+        let (mut uses, mut reexports, mut rest) = (Vec::new(), BTreeMap::new(), String::new());
+        for statement in code.split_inclusive(';') {
+            let start = statement.rfind("\nuse ").map(|at| (at, "\nuse "));
+            let start = start.or_else(|| statement.rfind("\npub use ").map(|at| (at, "\npub use ")));
+            let start = start.or_else(|| statement.rfind("\npub(crate) use ").map(|at| (at, "\npub(crate) use ")));
+            let Some((at, words)) = start else {
+                rest.push_str(statement);
+                continue;
+            };
+            rest.push_str(&statement[..at]);
+            let tree: String = statement[at + words.len()..].split_whitespace().collect::<Vec<_>>().join(" ");
+            for path in expanded(tree.trim_end_matches(';')) {
+                if words == "\nuse " {
+                    uses.push(path);
+                } else {
+                    reexports.insert(path.rsplit("::").next().unwrap().to_owned(), path);
+                }
+            }
+        }
+        let own = module(file);
+        let is_child = |word: &str| self.modules.contains_key(&[&own[..], &[word]].concat());
+        let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        for path in rest.split(|c| !is_name(c)).filter(|path| path.contains("::")) {
+            let first = path.split("::").next().unwrap();
+            if ["crate", "super", "self"].contains(&first) || is_child(first) {
+                uses.push(path.to_owned());
+            }
+        }
+        (uses, reexports)
+    }
+
+    /// The file that defines what `path` names in `from`; `None` for other crates and for modules as a whole.
+    fn file(&self, from: &str, path: &str) -> Option<&'t str> {
+        let mut parts: Vec<&str> = path.split("::").collect();
+        let mut at = module(from);
+        match parts[0] {
+            "crate" => at = Vec::new(),
+            "super" | "self" => {}
+            child if self.modules.contains_key(&[&at[..], &[child]].concat()) => {}
+            _ => return None,
+        }
+        while ["crate", "super", "self"].contains(parts.first()?) {
+            if parts.remove(0) == "super" {
+                at.pop();
+            }
+        }
+        while self.modules.contains_key(&[&at[..], &parts[..1]].concat()) {
+            at.push(parts.remove(0));
+            if parts.is_empty() {
+                return None;
+            }
+        }
+        let file = self.modules.get(&at)?;
+        let reexported = self.reexports.get(file).and_then(|names| names.get(parts[0]));
+        reexported.and_then(|path| self.file(file, path)).or(Some(file))
+    }
+}
+
+/// The path of a file's module: `["http", "entry"]` for `http/entry.rs`.
+fn module(path: &str) -> Vec<&str> {
+    let path = path.strip_suffix(".rs").unwrap();
+    let mut parts: Vec<&str> = path.split('/').collect();
+    if ["mod", "lib"].contains(parts.last().unwrap()) {
+        parts.pop();
+    }
+    parts
+}
+
+/// The paths of a `use`: `a::{b, c as d}` are `a::b` and `a::c`.
+fn expanded(tree: &str) -> Vec<String> {
+    let Some((prefix, inner)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
+    };
+    let inner = &inner[..inner.rfind('}').unwrap()];
+    let (mut depth, mut from, mut parts) = (0, 0, Vec::new());
+    for (at, c) in inner.char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if c == ',' && depth == 0 {
+            parts.push(&inner[from..at]);
+            from = at + 1;
+        }
+    }
+    parts.push(&inner[from..]);
+    let parts = parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).flat_map(expanded);
+    parts
+        .map(|part| if part == "self" { prefix.trim_end_matches(':').into() } else { format!("{prefix}{part}") })
+        .collect()
+}
+
+fn without_tests_and_comments(text: &str) -> String {
+    let end = ["#[cfg(test)]", "#[cfg(all(test"].iter().filter_map(|mark| text.find(mark)).min();
+    let lines = text[..end.unwrap_or(text.len())].lines();
+    lines.fold("\n".to_owned(), |code, line| code + line.split("//").next().unwrap() + "\n")
+}
+
+/// The files of one circle of imports, in order; empty if there is none.
+fn circle<'t>(imports: &BTreeMap<&'t str, BTreeSet<&'t str>>) -> Vec<&'t str> {
+    for start in imports.keys() {
+        // Breadth first, so that the shortest way back is found.
+        let (mut ways, mut seen) = (VecDeque::from([vec![*start]]), BTreeSet::new());
+        while let Some(way) = ways.pop_front() {
+            for next in imports.get(way[way.len() - 1]).into_iter().flatten() {
+                if next == start {
+                    return way;
+                }
+                if seen.insert(*next) {
+                    ways.push_back([&way[..], &[*next]].concat());
+                }
+            }
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let files = files("src");
+    assert!(files.len() > 100);
+    assert_eq!(circle(&Imports::between(&files)), [""; 0], "cut a file where the dependency is wrong");
+}
+
+#[test]
+fn a_circle_of_files_is_found() {
+    let found = |files: &[(&str, &str)]| {
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
+        circle(&Imports::between(&files)).join(" ")
+    };
+    let straight = [("a/mod.rs", "mod b;\npub use b::B;\n"), ("a/b.rs", "struct B;"), ("a/c.rs", "use super::B;\n")];
+    assert_eq!(found(&straight), "");
+    assert_eq!(
+        found(&[("a/mod.rs", "struct A;\nfn f() { b::f() }"), ("a/b.rs", "use super::A;\n")]),
+        "a/b.rs a/mod.rs"
+    );
+    let renamed = [("a.rs", "use crate::b::{\n  c::X,\n  D as E,\n};\n"), ("b.rs", "fn f(x: crate::a::Y) {}")];
+    assert_eq!(found(&renamed), "a.rs b.rs");
+    let through = [("a/mod.rs", "pub use b::B;\n"), ("a/b.rs", "use super::c::C;\n"), ("a/c.rs", "use super::B;\n")];
+    assert_eq!(found(&through), "a/b.rs a/c.rs");
+    assert_eq!(
+        found(&[("a.rs", "// crate::b::X\n#[cfg(test)]\nuse crate::b::X;\n"), ("b.rs", "use crate::a::Y;\n")]),
+        ""
+    );
 }

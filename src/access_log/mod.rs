@@ -7,15 +7,16 @@ mod key_pattern;
 mod page;
 mod postgres;
 mod record;
+mod repository;
 mod sqlite;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use async_trait::async_trait;
-
 pub use page::{Cursor, Line, LoggedEnding, Page, Query};
-pub use record::{AskedBy, Ending, Outcome, Record, Row, Subject, Tier};
+pub use record::{CallerIds, Ending, Outcome, Record, Row, Subject, Tier};
+
+use repository::Repository;
 
 use crate::config::AccessLogConfig;
 use crate::database::{Database, Error, Pool};
@@ -98,12 +99,6 @@ impl Sampler {
             }
         }
     }
-}
-
-/// The rows in the database. The journal only writes; this also reads.
-#[async_trait]
-trait Repository: journal::Repository<Row> {
-    async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error>;
 }
 
 fn repository(database: Arc<Database>, instance: &str) -> Arc<dyn Repository> {

@@ -89,7 +89,7 @@ pub(super) struct Parameters {
 
 /// A row as both databases return it: id, time (Unix ms), operation, pattern, hit, latency, request id, trace id,
 /// position among the scanned rows (from 1), and the fields of [`LoggedEnding`].
-pub(super) type Found = (
+pub(super) type PageRow = (
     i64,
     i64,
     String,
@@ -125,7 +125,7 @@ impl Query {
     }
 
     /// Builds the page from the rows that were found.
-    pub(super) fn page(&self, found: Vec<Found>) -> Page {
+    pub(super) fn page(&self, found: Vec<PageRow>) -> Page {
         let scanned = self.parameters().scanned;
         let mut page = Page { lines: Vec::new(), next: None };
         let mut last = None;
@@ -161,7 +161,7 @@ mod tests {
         Query { since: None, operation, cursor: None, limit }
     }
 
-    fn found(id: i64, operation: &str, place: i64) -> Found {
+    fn found(id: i64, operation: &str, place: i64) -> PageRow {
         let (operation, pattern) = (operation.to_owned(), "*".to_owned());
         (id, 1000 + id, operation, pattern, None, 0.1, None, None, place, None, None, None, None, None, None)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::PgPool;
 
-use super::page::{Found, Page, Parameters, Query};
+use super::page::{Page, PageRow, Parameters, Query};
 use super::record::Row;
 use crate::database::{Database, Error, in_transaction};
 use crate::journal::{self, Batch};
@@ -84,13 +84,13 @@ impl journal::Repository<Row> for Postgres {
 }
 
 #[async_trait]
-impl super::Repository for Postgres {
+impl super::repository::Repository for Postgres {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
         let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
         // The plan is made for each call's values: a generic plan for any limit may sort the whole table.
         let select = sqlx::query_as(PAGE).persistent(false).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
-        let found: Vec<Found> =
+        let found: Vec<PageRow> =
             self.database.run(async { in_transaction!(self.pool, |one| select.fetch_all(one)) }).await?;
         Ok(query.page(found))
     }

@@ -19,7 +19,7 @@ pub struct Record {
     pub latency: Duration,
     pub at: UnixMillis,
     /// The request that caused the operation; `None` for background work.
-    pub asked_by: Option<AskedBy>,
+    pub asked_by: Option<CallerIds>,
 }
 
 /// How an operation ended.
@@ -83,13 +83,13 @@ impl Tier {
 
 /// The request that an operation belongs to.
 #[derive(Debug)]
-pub struct AskedBy {
+pub struct CallerIds {
     request_id: Box<[u8]>,
     client: Option<IpAddr>,
     trace: Option<TraceContext>,
 }
 
-impl From<&Caller> for AskedBy {
+impl From<&Caller> for CallerIds {
     fn from(caller: &Caller) -> Self {
         Self { request_id: caller.request_id().into(), client: caller.client, trace: caller.trace }
     }

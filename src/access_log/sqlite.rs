@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::SqlitePool;
 
-use super::page::{Found, Page, Parameters, Query};
+use super::page::{Page, PageRow, Parameters, Query};
 use super::record::Row;
 use crate::database::{Database, Error, give_back};
 use crate::journal::{self, Batch};
@@ -67,12 +67,12 @@ impl journal::Repository<Row> for Sqlite {
 }
 
 #[async_trait]
-impl super::Repository for Sqlite {
+impl super::repository::Repository for Sqlite {
     async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
         let Parameters { since_ms, before_ms, before_id, scanned, operation, limit } = query.parameters();
         let select = self.database.query_as(PAGE).bind(namespace.as_str()).bind(since_ms).bind(before_ms);
         let select = select.bind(before_id).bind(scanned).bind(operation).bind(limit);
-        let found: Vec<Found> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
+        let found: Vec<PageRow> = self.database.run(async { Ok(select.fetch_all(&self.pool).await?) }).await?;
         Ok(query.page(found))
     }
 }

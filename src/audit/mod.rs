@@ -11,17 +11,18 @@
 mod flush;
 pub(crate) mod postgres;
 mod record;
+mod repository;
 mod row;
 mod sql;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 pub use flush::FlushNote;
 pub use record::{Change, Outcome, Record};
 pub use row::Row;
+
+use repository::Repository;
 
 use crate::config::JournalConfig;
 use crate::database::{Database, Error, Pool};
@@ -104,13 +105,6 @@ impl Audit {
         let next = found.last().filter(|_| has_more).map(|(id, _)| Cursor { id: *id });
         Ok(Page { rows: found.into_iter().map(|(_, row)| row).collect(), next })
     }
-}
-
-/// The rows in the database. The journal only writes; this also reads.
-#[async_trait]
-trait Repository: journal::Repository<Row> {
-    /// Up to `limit` rows with ids below `before`, the highest first.
-    async fn page(&self, namespace: &Namespace, before: i64, limit: i64) -> Result<Vec<(i64, Row)>, Error>;
 }
 
 fn repository(database: Arc<Database>) -> Arc<dyn Repository> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 
-use super::Repository;
-use super::row::{Found, Row, policy_to_json};
+use super::repository::Repository;
+use super::row::{PageRow, Row, policy_to_json};
 use super::sql::repository;
 use crate::database::{Database, Error, in_transaction};
 use crate::journal::{self, Batch};

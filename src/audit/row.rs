@@ -117,7 +117,7 @@ fn strange(reason: &dyn std::error::Error) -> Error {
 
 /// A row as both databases return it: id, time (Unix ms), client, `forwarded_for`, request id, action, before, after,
 /// pattern, tag, `deleted_count`, complete.
-pub(super) type Found = (
+pub(super) type PageRow = (
     i64,
     i64,
     String,
@@ -134,7 +134,7 @@ pub(super) type Found = (
 
 impl Row {
     /// The row's id, and the row.
-    pub(super) fn from_found(namespace: &str, found: Found) -> Result<(i64, Self), Error> {
+    pub(super) fn from_found(namespace: &str, found: PageRow) -> Result<(i64, Self), Error> {
         let (id, at, client, forwarded_for, request_id, action, before, after, pattern, tag, deleted, is_complete) =
             found;
         let unsigned = |number: i64| u64::try_from(number).map_err(|error| strange(&error));

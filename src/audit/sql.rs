@@ -52,7 +52,7 @@ macro_rules! repository {
         impl Repository for $name {
             async fn page(&self, namespace: &Namespace, before: i64, limit: i64) -> Result<Vec<(i64, Row)>, Error> {
                 let select = self.database.query_as(PAGE).bind(namespace.as_str()).bind(before).bind(limit);
-                let found: Vec<Found> =
+                let found: Vec<PageRow> =
                     self.database.run(async { in_transaction!(self.pool, |one| select.fetch_all(one)) }).await?;
                 found.into_iter().map(|found| Row::from_found(namespace.as_str(), found)).collect()
             }

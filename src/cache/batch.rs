@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use futures_util::future::join_all;
 
-use super::observe::{Begun, Told};
+use super::lookup::Fetched;
+use super::observe::{Reply, StartedOperation};
 use super::read::stand_in;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
@@ -19,16 +20,6 @@ pub struct MgetAnswer {
     pub hits: u64,
     pub misses: u64,
     pub errors: u64,
-}
-
-/// One key of an mget.
-#[derive(Debug)]
-pub enum Fetched {
-    Hit(Entry),
-    /// A stale copy, because the key's shard failed.
-    Stale(Entry),
-    Miss,
-    Failed(store::Error),
 }
 
 /// How many deletions of one batch run on a shard at the same time.
@@ -68,7 +59,7 @@ impl Cache {
         let keys = distinct(keys);
         let result = self.read_many(&keys, room, started).await;
         let Ok((results, is_near)) = result else {
-            let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
+            let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
             self.observe(&begun, &result, || Subject::batch(namespace, &keys));
             return Err(Error::NoRoom);
         };
@@ -150,7 +141,7 @@ impl Cache {
         let started = Moment::now();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
         let subject = || Subject::batch(namespace, &keys);
         match &result {
             Ok(answer) => {
@@ -211,7 +202,7 @@ impl Cache {
             Ok(()) => Ok(self.delete_many(&keys).await),
             Err(error) => Err(error),
         };
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
         let subject = || Subject::batch(namespace, &keys);
         match &result {
             Ok(answer) => {
@@ -282,25 +273,11 @@ fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
 }
 
 /// What the client is told about a batch of changes, some of which may have failed.
-fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Told<'_> {
+fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Reply<'_> {
     match failed.first() {
-        None => Told::Done,
-        Some((_, error)) if is_any_done => Told::InPart(error),
-        Some((_, error)) => Told::Nothing(error),
-    }
-}
-
-impl Fetched {
-    /// Bytes of the value.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Hit(entry) | Self::Stale(entry) => entry.value.len(),
-            Self::Miss | Self::Failed(_) => 0,
-        }
-    }
-
-    pub(super) fn is_hit(&self) -> bool {
-        matches!(self, Self::Hit(_) | Self::Stale(_))
+        None => Reply::Done,
+        Some((_, error)) if is_any_done => Reply::InPart(error),
+        Some((_, error)) => Reply::Nothing(error),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::model::{Entry, EntryKey, EntryKeyHasher};
 use crate::store::Error;
 
 /// The result of a flight.
-pub type Landed = Result<Option<Entry>, Error>;
+pub type FlightResult = Result<Option<Entry>, Error>;
 
 /// The state of a key's fence and shard epoch when its flight started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +52,17 @@ struct Flight {
     /// Unique among all flights.
     id: u64,
     took_off: Moment,
-    landed: WeakShared<BoxFuture<'static, Landed>>,
+    landed: WeakShared<BoxFuture<'static, FlightResult>>,
 }
 
 /// Removes a flight from the list when it ends or when no request waits for it any more.
-struct OffTheList {
+struct RemoveOnDrop {
     open: Arc<Open>,
     key: EntryKey,
     id: u64,
 }
 
-impl Drop for OffTheList {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let mut open = self.open.lock();
         if open.get(&self.key).is_some_and(|flight| flight.id == self.id) {
@@ -78,9 +78,14 @@ impl Flights {
     }
 
     /// Joins the flight of `key` with the same `departure`, or starts one that runs `load`.
-    pub async fn join<F>(&self, key: &EntryKey, departure: Departure, load: impl FnOnce() -> F) -> (Landed, Role)
+    pub async fn join<F>(
+        &self,
+        key: &EntryKey,
+        departure: Departure,
+        load: impl FnOnce() -> F,
+    ) -> (FlightResult, Role)
     where
-        F: Future<Output = Landed> + Send + 'static,
+        F: Future<Output = FlightResult> + Send + 'static,
     {
         let (flight, role) = self.board(key, departure, load);
         (flight.await, role)
@@ -91,9 +96,9 @@ impl Flights {
         key: &EntryKey,
         departure: Departure,
         load: impl FnOnce() -> F,
-    ) -> (Shared<BoxFuture<'static, Landed>>, Role)
+    ) -> (Shared<BoxFuture<'static, FlightResult>>, Role)
     where
-        F: Future<Output = Landed> + Send + 'static,
+        F: Future<Output = FlightResult> + Send + 'static,
     {
         let now = Moment::now();
         let mut open = self.open.lock();
@@ -102,7 +107,7 @@ impl Flights {
             return (landed, Role::Follower);
         }
         let id = self.next_id.fetch_add(1, Relaxed);
-        let off_the_list = OffTheList { open: self.open.clone(), key: key.clone(), id };
+        let off_the_list = RemoveOnDrop { open: self.open.clone(), key: key.clone(), id };
         let load = load();
         let landed = async move {
             let _off_the_list = off_the_list;
@@ -142,7 +147,9 @@ mod tests {
         Departure { fence: l1.fence(&key()), stamp: Stamp { shard: 0, epoch: 0 } }
     }
 
-    fn load(count: &Arc<AtomicUsize>) -> (oneshot::Sender<()>, impl FnOnce() -> BoxFuture<'static, Landed> + use<>) {
+    fn load(
+        count: &Arc<AtomicUsize>,
+    ) -> (oneshot::Sender<()>, impl FnOnce() -> BoxFuture<'static, FlightResult> + use<>) {
         let (release, released) = oneshot::channel::<()>();
         let count = count.clone();
         let load = move || {

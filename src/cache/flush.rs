@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::observe::Begun;
+use super::observe::StartedOperation;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -76,7 +76,7 @@ impl Cache {
     ) -> Result<u64, Error> {
         let started = Moment::now();
         let result = self.flush_all_shards(namespace, selection, progress).await;
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
         self.observe(&begun, &result, || subject(namespace, selection));
         result
     }

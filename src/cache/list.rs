@@ -3,7 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::flush::subject;
-use super::observe::{Begun, Told};
+use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
 use crate::clock::Moment;
 use crate::model::{Answer, Namespace, Operation, Selection};
@@ -38,12 +38,12 @@ impl Cache {
     pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
         let started = Moment::now();
         let result = self.page(namespace, listing).await;
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::List, at: started };
         let subject = || subject(namespace, &listing.selection);
         match &result {
             // As with batches, one failed shard counts as a failure.
             Ok(Page { failed, .. }) if !failed.is_empty() => {
-                self.observe_as(&begun, Answer::Failed, Told::InPart(&failed[0]), subject);
+                self.observe_as(&begun, Answer::Failed, Reply::InPart(&failed[0]), subject);
             }
             _ => self.observe(&begun, &result, subject),
         }
@@ -85,7 +85,7 @@ impl Cache {
             None => walk.await,
             Some(end) => timeout_at(end, walk).await.unwrap_or(Ok(())),
         };
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::List, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::List, at: started };
         self.observe(&begun, &result, || subject(namespace, selection));
         result.map(|()| counted)
     }

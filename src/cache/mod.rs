@@ -10,6 +10,7 @@ mod flight;
 mod flush;
 mod history;
 mod list;
+mod lookup;
 mod namespace;
 mod near;
 mod observe;
@@ -19,16 +20,17 @@ mod write;
 
 use std::sync::Arc;
 
-pub use batch::{Fetched, MdeleteAnswer, MgetAnswer, MsetAnswer};
+pub use batch::{MdeleteAnswer, MgetAnswer, MsetAnswer};
 pub use error::Error;
 pub use flush::Flushed;
 pub use history::LogQuery;
 pub use list::{Counted, Listing};
+pub use lookup::{AnsweredBy, Fetched, L1SkipReason, Lookup};
 pub use namespace::{Stats, StoredPolicy};
 pub use near::Near;
-pub use observe::{InWords, Told};
+pub use observe::{Reply, StatusOf};
 pub use orphans::Orphans;
-pub use read::{Consistency, Lookup, Skipped, Trail};
+pub use read::Consistency;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
@@ -56,7 +58,7 @@ pub struct Cache {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     /// Maps an answer to its status and error code for the access log.
-    pub(crate) in_words: InWords,
+    pub(crate) status_of: StatusOf,
 }
 
 impl Cache {

@@ -1,12 +1,12 @@
 //! Operations on a whole namespace: its numbers and its policy.
 
-use super::observe::Begun;
+use super::observe::StartedOperation;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::audit::Outcome;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Namespace, Operation, Origin, Policy, PolicyChange, Selection};
-use crate::namespaces::{Asked, Record};
+use crate::namespaces::{ChangeRequest, Record};
 use crate::store::{KnownTotals, Totals};
 
 /// The numbers of a namespace.
@@ -29,7 +29,7 @@ impl Cache {
         let started = Moment::now();
         let result = self.watched_stats(namespace).await;
         let subject = || Subject::Selection(namespace.clone(), "*".to_owned());
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Stats, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Stats, at: started };
         self.observe(&begun, &result, subject);
         result
     }
@@ -95,7 +95,7 @@ impl Cache {
         let unsaved = self.registry.unsaved(namespace);
         let created_at = unsaved.as_ref().map_or(now, |record| record.created_at);
         let record = Record { namespace: namespace.clone(), policy, created_at, updated_at: now };
-        let asked = Asked { origin, unsaved: unsaved.map(|record| record.policy) };
+        let asked = ChangeRequest { origin, unsaved: unsaved.map(|record| record.policy) };
         let (record, created) = self.policies.put(record, &asked).await?;
         self.metrics.audit_written.increment(1);
         self.registry.put(record.clone());
@@ -155,7 +155,7 @@ impl Cache {
         self.store.forget(namespace).await?;
         let _turn = self.registry.turn().await;
         let unsaved = self.registry.unsaved(namespace).map(|record| record.policy);
-        if self.policies.remove(namespace, deleted, &Asked { origin, unsaved }).await? {
+        if self.policies.remove(namespace, deleted, &ChangeRequest { origin, unsaved }).await? {
             self.metrics.audit_written.increment(1);
         } else {
             // Another request has removed it in the meantime.

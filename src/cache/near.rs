@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flight::{Departure, Flights, Landed, Role};
-use super::read::Skipped;
+use super::flight::{Departure, FlightResult, Flights, Role};
+use super::lookup::L1SkipReason;
 use crate::clock::Moment;
 use crate::coherence::{Coherence, Freshness};
 use crate::l1::{Copy, CopyRef, L1};
@@ -40,26 +40,31 @@ impl Near {
     /// Calls `serve` with the copy of `key` if it may be served at `now`; otherwise returns the reason.
     ///
     /// L1 holds a lock during the call, see [`L1::with`]. Counts nothing.
-    pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, serve: impl FnOnce(CopyRef<'_>) -> R) -> Result<R, Skipped> {
+    pub fn with<R>(
+        &self,
+        key: KeyRef<'_>,
+        now: Moment,
+        serve: impl FnOnce(CopyRef<'_>) -> R,
+    ) -> Result<R, L1SkipReason> {
         if !self.l1.is_on() {
-            return Err(Skipped::Off);
+            return Err(L1SkipReason::Off);
         }
         let look = |copy: CopyRef<'_>| match self.coherence.freshness(copy.stamp, now) {
             Freshness::Fresh => Ok(serve(copy)),
-            Freshness::Void => Err(Skipped::Void),
-            Freshness::Unproven => Err(Skipped::Unproven),
+            Freshness::Void => Err(L1SkipReason::Void),
+            Freshness::Unproven => Err(L1SkipReason::Unproven),
         };
-        self.l1.with(key, now, look).unwrap_or(Err(Skipped::Miss))
+        self.l1.with(key, now, look).unwrap_or(Err(L1SkipReason::Miss))
     }
 
     /// The copy of `key` if it may be served at `now`; otherwise the reason.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, Skipped> {
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, L1SkipReason> {
         let served = self.with(key.borrowed(), now, Copy::of);
         match served {
             Ok(_) => self.metrics.l1_hits.increment(1),
-            Err(Skipped::Void) => self.metrics.l1_void.increment(1),
-            Err(Skipped::Unproven) => self.metrics.l1_unproven.increment(1),
-            Err(Skipped::Miss | Skipped::Off | Skipped::Request) => {}
+            Err(L1SkipReason::Void) => self.metrics.l1_void.increment(1),
+            Err(L1SkipReason::Unproven) => self.metrics.l1_unproven.increment(1),
+            Err(L1SkipReason::Miss | L1SkipReason::Off | L1SkipReason::Request) => {}
         }
         served.map(|copy| entry(copy, now))
     }
@@ -91,7 +96,7 @@ impl Near {
     }
 
     /// Reads `key` from the store, shared with other requests for it, and keeps a copy.
-    pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (Landed, Role) {
+    pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (FlightResult, Role) {
         let departure = self.departure(key, store);
         let load = || {
             let (key, store, l1) = (key.clone(), store.clone(), self.l1.clone());

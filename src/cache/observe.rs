@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Cache, Error, Fetched, Lookup, Trail};
-use crate::access_log::{AskedBy, Ending, Outcome, Record, Subject, Tier};
+use super::lookup::{AnsweredBy, Fetched, Lookup};
+use super::{Cache, Error};
+use crate::access_log::{CallerIds, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
 use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
 use crate::store::{self, Reads};
 use crate::trace;
 
 /// An operation that has started.
-pub(super) struct Begun<'a> {
+pub(super) struct StartedOperation<'a> {
     pub namespace: &'a str,
     pub operation: Operation,
     pub at: Moment,
@@ -18,7 +19,7 @@ pub(super) struct Begun<'a> {
 
 /// The answer to an operation, independent of the protocol.
 #[derive(Clone, Copy, Debug)]
-pub enum Told<'e> {
+pub enum Reply<'e> {
     Done,
     /// The entry did not exist before.
     Created,
@@ -32,7 +33,7 @@ pub enum Told<'e> {
 }
 
 /// Returns the status and error code of an answer, as the access log shows them.
-pub type InWords = fn(Told<'_>) -> (u16, Option<&'static str>);
+pub type StatusOf = fn(Reply<'_>) -> (u16, Option<&'static str>);
 
 /// How a read of one entry ended.
 pub(super) enum ReadEnd<'e> {
@@ -49,19 +50,19 @@ impl<'e> ReadEnd<'e> {
             Err(error) => return Self::Failed(error),
         };
         let tier = match trail {
-            Trail::Stale { .. } => return Self::Stale,
-            Trail::L1 => Tier::L1,
-            Trail::Embedded => Tier::Embedded,
-            Trail::Shard { .. } => Tier::Shard,
+            AnsweredBy::Stale { .. } => return Self::Stale,
+            AnsweredBy::L1 => Tier::L1,
+            AnsweredBy::Embedded => Tier::Embedded,
+            AnsweredBy::Shard { .. } => Tier::Shard,
         };
         if entry.is_some() { Self::Hit(tier) } else { Self::Miss(tier) }
     }
 }
 
 /// How an operation ended.
-struct Ended<'e> {
+struct EndedOperation<'e> {
     answer: Answer,
-    told: Told<'e>,
+    told: Reply<'e>,
     /// For answered reads: whether all requested keys were found.
     hit: Option<bool>,
     is_stale: bool,
@@ -75,10 +76,10 @@ impl Cache {
     /// Records a read of one entry.
     pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
         let (answer, told, tier, is_stale) = match *end {
-            ReadEnd::Hit(tier) => (Answer::Hit, Told::Done, Some(tier), false),
-            ReadEnd::Stale => (Answer::Hit, Told::Done, Some(Tier::L1), true),
-            ReadEnd::Miss(tier) => (Answer::Miss, Told::Absent, Some(tier), false),
-            ReadEnd::Failed(error) => (Answer::Failed, Told::Failed(error), self.tier_of(error), false),
+            ReadEnd::Hit(tier) => (Answer::Hit, Reply::Done, Some(tier), false),
+            ReadEnd::Stale => (Answer::Hit, Reply::Done, Some(Tier::L1), true),
+            ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), false),
+            ReadEnd::Failed(error) => (Answer::Failed, Reply::Failed(error), self.tier_of(error), false),
         };
         let (hit, reads) = match answer {
             Answer::Hit => (Some(true), Reads { hits: 1, misses: 0 }),
@@ -89,8 +90,10 @@ impl Cache {
             self.store.accessed(key);
             self.counters.found(key);
         }
-        let begun = Begun { namespace: key.namespace(), operation, at: started };
-        self.note(&begun, &Ended { answer, told, hit, is_stale, tier, reads }, || Subject::Entry(key.to_key()));
+        let begun = StartedOperation { namespace: key.namespace(), operation, at: started };
+        self.note(&begun, &EndedOperation { answer, told, hit, is_stale, tier, reads }, || {
+            Subject::Entry(key.to_key())
+        });
     }
 
     /// Records a batch of reads. Only answered reads are counted. `is_near`: L1 had all of them.
@@ -114,9 +117,9 @@ impl Cache {
             (None, true) => Answer::Hit,
             (None, false) => Answer::Miss,
         };
-        let ended = Ended {
+        let ended = EndedOperation {
             answer,
-            told: failure.map_or(Told::Done, Told::InPart),
+            told: failure.map_or(Reply::Done, Reply::InPart),
             // A read that was not answered is not a miss.
             hit: failure.is_none().then_some(all),
             is_stale: fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_))),
@@ -124,41 +127,46 @@ impl Cache {
             reads,
         };
         let subject = || Subject::batch(namespace, keys);
-        let begun = Begun { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
+        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
         self.note(&begun, &ended, subject);
         reads
     }
 
     /// Records any operation that is not a read.
-    pub(super) fn observe<T>(&self, begun: &Begun<'_>, result: &Result<T, Error>, subject: impl FnOnce() -> Subject) {
-        self.observe_told(begun, result, |_| Told::Done, subject);
+    pub(super) fn observe<T>(
+        &self,
+        begun: &StartedOperation<'_>,
+        result: &Result<T, Error>,
+        subject: impl FnOnce() -> Subject,
+    ) {
+        self.observe_told(begun, result, |_| Reply::Done, subject);
     }
 
     /// Records an operation that is not a read; `told` gives the answer from the result.
     pub(super) fn observe_told<T>(
         &self,
-        begun: &Begun<'_>,
+        begun: &StartedOperation<'_>,
         result: &Result<T, Error>,
-        told: impl FnOnce(&T) -> Told<'static>,
+        told: impl FnOnce(&T) -> Reply<'static>,
         subject: impl FnOnce() -> Subject,
     ) {
         let (answer, told, tier) = match result {
             Ok(result) => (Answer::Done, told(result), Some(self.tier())),
-            Err(error) if error.is_refusal() => (Answer::Refused, Told::Failed(error), self.tier_of(error)),
-            Err(error) => (Answer::Failed, Told::Failed(error), self.tier_of(error)),
+            Err(error) if error.is_refusal() => (Answer::Refused, Reply::Failed(error), self.tier_of(error)),
+            Err(error) => (Answer::Failed, Reply::Failed(error), self.tier_of(error)),
         };
-        self.note(begun, &Ended { tier, ..Ended::of(answer, told) }, subject);
+        self.note(begun, &EndedOperation { tier, ..EndedOperation::of(answer, told) }, subject);
     }
 
     /// Records an operation that is not a read and whose outcome the caller determines.
     pub(super) fn observe_as(
         &self,
-        begun: &Begun<'_>,
+        begun: &StartedOperation<'_>,
         answer: Answer,
-        told: Told<'_>,
+        told: Reply<'_>,
         subject: impl FnOnce() -> Subject,
     ) {
-        self.note(begun, &Ended { tier: Some(self.tier()), ..Ended::of(answer, told) }, subject);
+        self.note(begun, &EndedOperation { tier: Some(self.tier()), ..EndedOperation::of(answer, told) }, subject);
     }
 
     /// The tier behind L1.
@@ -171,13 +179,13 @@ impl Cache {
         matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
     }
 
-    fn note(&self, begun: &Begun<'_>, ended: &Ended<'_>, subject: impl FnOnce() -> Subject) {
-        let Begun { namespace, operation, at } = *begun;
-        let Ended { answer, told, hit, is_stale, tier, reads } = *ended;
+    fn note(&self, begun: &StartedOperation<'_>, ended: &EndedOperation<'_>, subject: impl FnOnce() -> Subject) {
+        let StartedOperation { namespace, operation, at } = *begun;
+        let EndedOperation { answer, told, hit, is_stale, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);
         self.metrics.observe(operation, answer, latency);
         self.counters.note(namespace, reads, operation, answer, latency);
-        trace::note(&trace::Ended { namespace, operation, answer, latency });
+        trace::note(&trace::EndedOperation { namespace, operation, answer, latency });
         self.access_log.record(|| {
             let outcome = match answer {
                 Answer::Hit if is_stale => Outcome::Stale,
@@ -187,7 +195,7 @@ impl Cache {
                 Answer::Refused => Outcome::Refused,
                 Answer::Failed => Outcome::Failed,
             };
-            let (status, error_code) = (self.in_words)(told);
+            let (status, error_code) = (self.status_of)(told);
             Record {
                 operation,
                 subject: subject(),
@@ -195,15 +203,15 @@ impl Cache {
                 ending: Ending { outcome, status, error_code, tier },
                 latency,
                 at: unix_millis(),
-                asked_by: trace::with(|caller| caller.map(AskedBy::from)),
+                asked_by: trace::with(|caller| caller.map(CallerIds::from)),
             }
         });
     }
 }
 
-impl<'e> Ended<'e> {
+impl<'e> EndedOperation<'e> {
     /// The end of an operation that is not a read.
-    fn of(answer: Answer, told: Told<'e>) -> Self {
+    fn of(answer: Answer, told: Reply<'e>) -> Self {
         Self { answer, told, hit: None, is_stale: false, tier: None, reads: Reads::default() }
     }
 }

@@ -1,8 +1,7 @@
 //! Reading one entry.
 
-use std::time::Duration;
-
 use super::flight::Role;
+use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::near::{Near, Stale};
 use super::observe::ReadEnd;
 use super::{Cache, Error};
@@ -10,7 +9,7 @@ use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
-use crate::store::{self, ShardIndex};
+use crate::store;
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,49 +18,6 @@ pub enum Consistency {
     Bounded,
     /// Ask the owning shard; L1 must not answer.
     Shard,
-}
-
-/// An answered read.
-#[derive(Debug)]
-pub struct Lookup {
-    /// `None` for a miss.
-    pub entry: Option<Entry>,
-    pub trail: Trail,
-}
-
-/// Which tier answered, and why L1 did not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trail {
-    Embedded,
-    L1,
-    /// L1 with a stale copy, because the shard failed with `error`.
-    Stale {
-        shard: ShardIndex,
-        error: store::Error,
-        /// Time since the copy could last be served as fresh.
-        overdue: Duration,
-    },
-    Shard {
-        shard: ShardIndex,
-        skipped: Skipped,
-        /// The read was shared with another request.
-        collapsed: bool,
-    },
-}
-
-/// Why L1 did not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Skipped {
-    /// It had no copy.
-    Miss,
-    /// The request demanded an answer from the shard.
-    Request,
-    /// The copy was made before invalidation messages were lost.
-    Void,
-    /// There was no recent enough proof that the copy is still current.
-    Unproven,
-    /// There is no L1.
-    Off,
 }
 
 /// A stale copy that may be served instead of this error.
@@ -90,7 +46,7 @@ impl Cache {
         &self,
         key: KeyRef<'_>,
         started: Moment,
-        show: impl FnOnce(Option<EntryRef<'_>>, &Trail) -> R,
+        show: impl FnOnce(Option<EntryRef<'_>>, &AnsweredBy) -> R,
     ) -> Option<R> {
         let (end, shown) = match &self.near {
             Some(near) => {
@@ -98,7 +54,7 @@ impl Cache {
                     let Value::Small(value) = copy.value else { return None };
                     let expires_in = copy.expires_at.map(|expires_at| expires_at.since(started));
                     let CopyRef { version, created_at, .. } = copy;
-                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &Trail::L1))
+                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &AnsweredBy::L1))
                 };
                 let shown = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
@@ -108,7 +64,7 @@ impl Cache {
                 let entry = self.store.get_at_hand(key)?;
                 self.metrics.shard_reads.increment(1);
                 let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
-                (end, show(entry.as_ref().map(Entry::borrowed), &Trail::Embedded))
+                (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))
             }
         };
         self.observe_read(Operation::Get, key, &end, started);
@@ -128,8 +84,9 @@ impl Cache {
         if let (Ok(found), Some(near), Some(departure)) = (&result, &self.near, departure) {
             near.learn(key, found.as_ref().map(|(entry, _)| entry), asked_at, departure);
         }
-        let shard = Trail::Shard { shard: self.store.shard_of(key), skipped: Skipped::Request, collapsed: false };
-        let trail = if self.near.is_some() { shard } else { Trail::Embedded };
+        let shard =
+            AnsweredBy::Shard { shard: self.store.shard_of(key), skipped: L1SkipReason::Request, collapsed: false };
+        let trail = if self.near.is_some() { shard } else { AnsweredBy::Embedded };
         let (result, details) = match result {
             Ok(found) => {
                 let (entry, details) = found.unzip();
@@ -144,19 +101,19 @@ impl Cache {
     async fn look_up(&self, key: &EntryKey, consistency: Consistency, now: Moment) -> Result<Lookup, Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
-            return Ok(Lookup { entry: self.store.get(key).await?, trail: Trail::Embedded });
+            return Ok(Lookup { entry: self.store.get(key).await?, trail: AnsweredBy::Embedded });
         };
-        let trail = |skipped, collapsed| Trail::Shard { shard: self.store.shard_of(key), skipped, collapsed };
+        let trail = |skipped, collapsed| AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed };
         if consistency == Consistency::Shard {
             let departure = near.departure(key, &self.store);
             let asked_at = Moment::now();
             self.metrics.shard_reads.increment(1);
             let entry = self.store.get(key).await?;
             near.learn(key, entry.as_ref(), asked_at, departure);
-            return Ok(Lookup { entry, trail: trail(Skipped::Request, false) });
+            return Ok(Lookup { entry, trail: trail(L1SkipReason::Request, false) });
         }
         let skipped = match near.get(key, now) {
-            Ok(entry) => return Ok(Lookup { entry: Some(entry), trail: Trail::L1 }),
+            Ok(entry) => return Ok(Lookup { entry: Some(entry), trail: AnsweredBy::L1 }),
             Err(skipped) => skipped,
         };
         let (landed, role) = near.load(key, &self.store).await;
@@ -164,7 +121,7 @@ impl Cache {
             Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
             Err(error) => {
                 let Stale { entry, overdue } = stand_in(near, key, &error).ok_or_else(|| error.clone())?;
-                let trail = Trail::Stale { shard: self.store.shard_of(key), error, overdue };
+                let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };
                 Ok(Lookup { entry: Some(entry), trail })
             }
         }

@@ -1,7 +1,7 @@
 //! Writing and deleting one entry.
 
 use super::near::Near;
-use super::observe::{Begun, Told};
+use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -31,10 +31,10 @@ impl Cache {
     pub async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
         let started = Moment::now();
         let result = self.store_one(key, write).await;
-        let begun = Begun { namespace: key.namespace(), operation: Operation::Set, at: started };
+        let begun = StartedOperation { namespace: key.namespace(), operation: Operation::Set, at: started };
         let told = |stored: &Stored| match stored.outcome {
-            Outcome::Created => Told::Created,
-            Outcome::Replaced => Told::Done,
+            Outcome::Created => Reply::Created,
+            Outcome::Replaced => Reply::Done,
         };
         self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
         result
@@ -72,8 +72,8 @@ impl Cache {
     pub async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let started = Moment::now();
         let result = self.delete_one(key).await;
-        let begun = Begun { namespace: key.namespace(), operation: Operation::Delete, at: started };
-        let told = |was_there: &bool| if *was_there { Told::Done } else { Told::Absent };
+        let begun = StartedOperation { namespace: key.namespace(), operation: Operation::Delete, at: started };
+        let told = |was_there: &bool| if *was_there { Reply::Done } else { Reply::Absent };
         self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
         result
     }

@@ -7,8 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
+use super::options::asking;
+use super::quantity;
 use super::screen::Side;
-use super::{Session, asking, quantity};
+use super::session::Session;
 
 pub fn command() -> Command {
     let command = Command::new("cluster")

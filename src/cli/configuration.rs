@@ -6,8 +6,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
+use super::options::answering;
 use super::screen::{Screen, Side};
-use super::{answering, runtime, settings};
+use super::session::runtime;
+use super::settings;
 use crate::config::{Config, Layer, MemoryNeed, Settings, StoreConfig};
 use crate::database::{Database, known_steps};
 use crate::store::redis::{Examination, probe};

@@ -11,9 +11,11 @@ use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::failure::{Exit, Failure};
+use super::options::{asking, namespace, text};
+use super::quantity;
 use super::screen::Side;
 use super::service::{cache_path, entry_path, with_query};
-use super::{Session, asking, namespace, note, quantity, text};
+use super::session::{Session, note};
 
 /// Keys in one `mget` request.
 const BATCH: usize = 100;

@@ -9,9 +9,10 @@ use ureq::http::Method;
 use super::entry::entries;
 use super::failure::{Exit, Failure};
 use super::jobs::{self, Job};
+use super::options::{asking, namespace, selected, selection, text, yes};
 use super::screen::spinner;
 use super::service::{Service, cache_path, with_query};
-use super::{Session, asking, namespace, selected, selection, text, yes};
+use super::session::Session;
 
 pub fn command() -> Command {
     let command = Command::new("flush")

@@ -11,10 +11,11 @@ use ureq::http::Method;
 
 use super::entry::entries;
 use super::failure::{Exit, Failure};
+use super::options::{asking, text};
 use super::quantity;
 use super::screen::{Side, bar};
 use super::service::{Service, encoded};
-use super::{Session, asking, runtime, text};
+use super::session::{Session, runtime};
 
 const PATH: &str = "/api/v1/jobs";
 

@@ -6,9 +6,10 @@ use clap::{ArgMatches, Command};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Exit, Failure};
+use super::options::{asking, count, namespace, selected, selection, text};
 use super::screen::bar;
 use super::service::{cache_path, with_query};
-use super::{Session, asking, count, namespace, selected, selection, text};
+use super::session::Session;
 
 /// Keys per page: the most that the service returns at once.
 const PAGE: u64 = 1000;

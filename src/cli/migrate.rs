@@ -7,8 +7,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::failure::{Exit, Failure};
+use super::options::answering;
 use super::screen::{Screen, spinner};
-use super::{answering, quantity, runtime, settings};
+use super::session::runtime;
+use super::{quantity, settings};
 use crate::config::{Config, Settings};
 use crate::database::{Database, Error, Step};
 

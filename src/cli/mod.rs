@@ -14,27 +14,28 @@ mod jobs;
 mod keys;
 mod migrate;
 mod namespaces;
+mod options;
 mod quantity;
 mod screen;
 mod service;
+mod session;
 mod settings;
 mod stats;
-mod trust;
+mod tls;
 mod wrong;
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 
-use failure::{EXIT_CODES, Exit, Failure};
+use failure::{EXIT_CODES, Failure};
+use options::{DEFAULT_URL, Flags as _, asking};
 use screen::Screen;
 use service::Service;
+use session::{Session, note};
 
 use crate::config::{Config, URL_VARIABLE};
-
-const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,12 +57,6 @@ pub enum Start {
     Ended(ExitCode),
 }
 
-/// The service that a command calls, and the screen that it writes to.
-struct Session {
-    service: Service,
-    screen: Screen,
-}
-
 /// Reads the command line and runs its command. Running the service is left to the caller.
 pub fn start() -> Start {
     let json = std::env::args_os().any(|word| word == "--json");
@@ -74,11 +69,6 @@ pub fn start() -> Start {
         note(&line);
     }
     Start::Ended(ExitCode::from(failure.exit as u8))
-}
-
-/// Writes a line to stderr. Errors are ignored: a caller that closed stderr does not want the line.
-fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn run() -> Result<Option<Box<Config>>, Failure> {
@@ -160,85 +150,6 @@ fn given<T: Clone + Send + Sync + 'static>(levels: &[&ArgMatches], name: &str) -
     levels.iter().rev().find_map(|matches| matches.try_get_one::<T>(name).ok().flatten().cloned())
 }
 
-/// A runtime for the few commands that need asynchronous code.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| Failure::new(Exit::Failed, format!("cannot start the asynchronous runtime: {error}")))
-}
-
-/// Adds the options of every command that calls a service.
-fn asking(command: Command) -> Command {
-    const HEADING: &str = "Service";
-    // `ask` reads the variable. If clap read it, the option would count as given at both levels, and a `--url` before
-    // the command's name would lose to the variable.
-    let url = Arg::new("url")
-        .long("url")
-        .value_name("URL")
-        .help(format!("URL of the service [env: {URL_VARIABLE}; default: {DEFAULT_URL}]"))
-        .help_heading(HEADING);
-    let timeout = Arg::new("timeout")
-        .long("timeout")
-        .value_name("TIME")
-        .value_parser(quantity::parse_wait)
-        .help("Timeout for connecting, and again for the response: 500ms, 5s [default: 10s]")
-        .help_heading(HEADING);
-    answering(command.arg(url).arg(timeout))
-}
-
-/// Adds `--json`, which every command with output takes.
-fn answering(command: Command) -> Command {
-    let json = Arg::new("json")
-        .long("json")
-        .action(ArgAction::SetTrue)
-        .help("Print JSON, for programs")
-        .help_heading("Output");
-    command.arg(json)
-}
-
-/// The namespace: the first argument of most commands.
-fn namespace() -> Arg {
-    let text = clap::builder::NonEmptyStringValueParser::new();
-    Arg::new("namespace").value_name("NS").required(true).value_parser(text).help("Namespace")
-}
-
-/// Adds the options that select keys.
-fn selection(command: Command) -> Command {
-    let pattern = Arg::new("pattern")
-        .long("pattern")
-        .value_name("GLOB")
-        .allow_hyphen_values(true)
-        .help("Only keys that match: * is any text, ? one character, [abc] one of these, \\ escapes the next");
-    let tag = Arg::new("tag")
-        .long("tag")
-        .value_name("TAG")
-        .allow_hyphen_values(true)
-        .conflicts_with("pattern")
-        .help("Only entries with this tag");
-    command.arg(pattern).arg(tag)
-}
-
-/// The option of [`selection`] that was given, as a query parameter.
-fn selected(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
-    let one = |name: &'static str| matches.get_one::<String>(name).map(|value| (name, value.as_str()));
-    one("pattern").into_iter().chain(one("tag")).collect()
-}
-
-/// The text of a required argument.
-fn text<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
-    matches.get_one::<String>(name).map_or("", String::as_str)
-}
-
-trait Flags {
-    /// Whether the flag was given; false if the command has no such flag.
-    fn get_flag_or(&self, name: &str) -> bool;
-}
-
-impl Flags for ArgMatches {
-    fn get_flag_or(&self, name: &str) -> bool {
-        matches!(self.try_get_one::<bool>(name), Ok(Some(true)))
-    }
-}
-
 fn command() -> Command {
     // `defer` builds the settings' flags of a command only when that command is used.
     let serve = Command::new("serve")
@@ -263,20 +174,6 @@ fn command() -> Command {
         .subcommand(migrate::command())
         .subcommand(completions::command());
     settings::flags(asking(top))
-}
-
-/// `--yes`, for commands that ask before they delete.
-fn yes() -> Arg {
-    Arg::new("yes")
-        .long("yes")
-        .short('y')
-        .action(ArgAction::SetTrue)
-        .help("Delete without asking; required if there is no terminal")
-}
-
-/// An option that takes a count of at least 1.
-fn count(name: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(1..))
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@ use super::failure::{Exit, Failure};
 use super::flush::{confirm, expect_a_person};
 use super::jobs::{self, Job};
 use super::keys::partial;
+use super::options::{Flags as _, asking, namespace, text, yes};
+use super::quantity;
 use super::screen::{Side, bar, spinner};
 use super::service::{entry_path, policy_path, with_query};
+use super::session::Session;
 use super::stats::Stats;
-use super::{Flags as _, Session, asking, namespace, quantity, text, yes};
 
 const PATH: &str = "/api/v1/namespaces";
 
@@ -99,7 +101,7 @@ struct Policy {
 
 /// A namespace with its statistics; `None` if they were not requested or could not be read.
 #[derive(Serialize)]
-struct Known {
+struct NamespaceWithStats {
     #[serde(flatten)]
     policy: Policy,
     stats: Option<Stats>,
@@ -107,7 +109,7 @@ struct Known {
 
 #[derive(Serialize)]
 struct KnownDocument {
-    namespaces: Vec<Known>,
+    namespaces: Vec<NamespaceWithStats>,
 }
 
 pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
@@ -143,7 +145,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
             },
             _ => None,
         };
-        known.push(Known { policy, stats });
+        known.push(NamespaceWithStats { policy, stats });
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -167,7 +169,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
     }
 }
 
-fn row(Known { policy, stats }: &Known, with_stats: bool) -> Vec<String> {
+fn row(NamespaceWithStats { policy, stats }: &NamespaceWithStats, with_stats: bool) -> Vec<String> {
     let mut row = vec![policy.name.clone()];
     row.extend(policy_cells(policy).map(|(_, value)| value));
     if with_stats {

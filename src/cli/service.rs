@@ -16,7 +16,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 
 use super::failure::{Exit, Failure};
-use super::trust;
+use super::tls;
 
 /// Characters that are not percent-encoded in a path or a query. The dot is encoded, because the key `..` would mean
 /// the parent folder.
@@ -78,7 +78,7 @@ impl Service {
     pub fn new(url: &str, origin: &str, timeout: Duration) -> Result<Self, Failure> {
         let base = parse_url(url, origin)?;
         // Read the certificates only for https: this takes longer than most requests.
-        let tls = if base.starts_with("https:") { trust::config()? } else { TlsConfig::default() };
+        let tls = if base.starts_with("https:") { tls::config()? } else { TlsConfig::default() };
         let config = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
@@ -308,7 +308,7 @@ impl Answer {
         })
     }
 
-    /// The version of the entry, if the response has an ETag.
+    /// The version of the entry, if the response has an `ETag`.
     pub fn version(&self) -> Option<u64> {
         self.etag.as_deref()?.trim_matches('"').parse().ok()
     }

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::failure::{Exit, Failure};
+use super::options::{asking, namespace, text};
+use super::quantity;
 use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
-use super::{Session, asking, namespace, quantity, text};
+use super::session::Session;
 
 /// The shortest interval of `--watch`. More frequent requests would put a load on the service themselves.
 const SHORTEST: Duration = Duration::from_millis(100);

@@ -5,6 +5,7 @@ mod hosts;
 mod log_filter;
 mod mask;
 mod memory;
+mod memory_need;
 mod redis;
 mod service_link;
 mod settings;
@@ -18,15 +19,13 @@ use crate::model::Policy;
 use database::Folder;
 pub use database::{DatabaseConfig, DatabaseKind};
 pub use hosts::{HostConfig, PublicUrl};
-pub use memory::{Available, MemoryNeed};
+pub use memory::Available;
+pub use memory_need::MemoryNeed;
 pub use redis::{RedisConfig, ShardConfig};
 pub use settings::{
     CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, WRONG_ANSWERS_VARIABLE,
     all as all_settings,
 };
-
-/// Bytes in a MiB.
-const MIB: u64 = 1 << 20;
 
 /// The maximum number of bytes in an answer with one entry, in addition to the value.
 const ANSWER_FRAME_BYTES: usize = 64 << 10;
@@ -92,12 +91,12 @@ pub enum StoreConfig {
 pub struct L1Config {
     pub max_bytes: u64,
     pub max_staleness: Duration,
-    pub without: Without,
+    pub without: TestFault,
 }
 
 /// A safeguard that is switched off, so that the tests can prove that they notice stale answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Without {
+pub enum TestFault {
     Nothing,
     /// A value read from a shard is put into L1 even if its key was invalidated during the read.
     Fence,
@@ -267,11 +266,11 @@ impl Config {
         })
     }
 
-    fn without(settings: &Settings, is_release: bool) -> Result<Without, Error> {
+    fn without(settings: &Settings, is_release: bool) -> Result<TestFault, Error> {
         let without = match settings.text("test_without") {
-            "" => return Ok(Without::Nothing),
-            "fence" => Without::Fence,
-            "watermark" => Without::Watermark,
+            "" => return Ok(TestFault::Nothing),
+            "fence" => TestFault::Fence,
+            "watermark" => TestFault::Watermark,
             other => {
                 let reason = format!("expected fence, watermark or an empty text, not {other:?}");
                 return Err(settings.error("test_without", reason));
@@ -421,9 +420,9 @@ mod tests {
         };
         let fence = ("SIDECACHE_TEST_WITHOUT", "fence");
         let told_twice = [fence, (WRONG_ANSWERS_VARIABLE, "yes")];
-        assert_eq!(without(&[fence], false), Ok(Without::Fence));
-        assert_eq!(without(&told_twice, true), Ok(Without::Fence));
-        assert_eq!(without(&[(WRONG_ANSWERS_VARIABLE, "yes")], true), Ok(Without::Nothing));
+        assert_eq!(without(&[fence], false), Ok(TestFault::Fence));
+        assert_eq!(without(&told_twice, true), Ok(TestFault::Fence));
+        assert_eq!(without(&[(WRONG_ANSWERS_VARIABLE, "yes")], true), Ok(TestFault::Nothing));
         for environment in [&[fence][..], &[fence, (WRONG_ANSWERS_VARIABLE, "no")]] {
             let error = without(environment, true).unwrap_err().to_string();
             assert!(

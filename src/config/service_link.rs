@@ -2,13 +2,10 @@
 //! have the settings' prefix but are not settings
 //! (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 
-use super::settings::ENV_PREFIX;
-
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
-/// Whether Kubernetes sets this variable for a Service.
-pub(super) fn is_service_link(variable: &str, value: &str) -> bool {
-    let Some(name) = variable.strip_prefix(ENV_PREFIX) else { return false };
+/// Whether Kubernetes sets this variable for a Service. `name` is the variable's name without the settings' prefix.
+pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     // Before these words comes the rest of the Service's name, if any.
     (0..words.len()).any(|at| match words[at..] {
@@ -35,41 +32,40 @@ mod tests {
 
     #[test]
     fn what_kubernetes_makes_for_a_service_is_known() {
-        for (variable, value) in [
-            ("SIDECACHE_SERVICE_HOST", "10.0.0.1"),
-            ("SIDECACHE_SERVICE_PORT", "80"),
-            ("SIDECACHE_SERVICE_PORT_HTTP", "80"),
-            ("SIDECACHE_SERVICE_PORT_HTTP_ALT", "80"),
-            ("SIDECACHE_PORT", "tcp://10.0.0.1:80"),
-            ("SIDECACHE_PORT", "tcp://[fd00::1]:80"),
-            ("SIDECACHE_PORT_80_TCP", "tcp://10.0.0.1:80"),
-            ("SIDECACHE_PORT_80_TCP_PROTO", "tcp"),
-            ("SIDECACHE_PORT_80_TCP_PORT", "80"),
-            ("SIDECACHE_PORT_80_TCP_ADDR", "10.0.0.1"),
-            ("SIDECACHE_PORT_53_UDP", "udp://10.0.0.1:53"),
-            ("SIDECACHE_REDIS_A_SERVICE_HOST", "10.0.0.1"),
-            ("SIDECACHE_REDIS_A_PORT", "tcp://10.0.0.1:6379"),
-            ("SIDECACHE_REDIS_A_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        for (name, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "80"),
+            ("SERVICE_PORT_HTTP", "80"),
+            ("SERVICE_PORT_HTTP_ALT", "80"),
+            ("PORT", "tcp://10.0.0.1:80"),
+            ("PORT", "tcp://[fd00::1]:80"),
+            ("PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("PORT_80_TCP_PROTO", "tcp"),
+            ("PORT_80_TCP_PORT", "80"),
+            ("PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("PORT_53_UDP", "udp://10.0.0.1:53"),
+            ("REDIS_A_SERVICE_HOST", "10.0.0.1"),
+            ("REDIS_A_PORT", "tcp://10.0.0.1:6379"),
+            ("REDIS_A_PORT_6379_TCP_ADDR", "10.0.0.1"),
         ] {
-            assert!(is_service_link(variable, value), "{variable}={value}");
+            assert!(is_service_link(name, value), "{name}={value}");
         }
     }
 
     #[test]
     fn a_mistyped_setting_is_no_service() {
-        for (variable, value) in [
-            ("SIDECACHE_PORT", "8080"),
-            ("SIDECACHE_LISTEN_PORT", "8080"),
-            ("SIDECACHE_HOST", "10.0.0.1"),
-            ("SIDECACHE_PORT_TCP", "tcp://10.0.0.1:80"),
-            ("SIDECACHE_PORT_80_HTTP", "80"),
-            ("SIDECACHE_SERVICE", "x"),
-            ("PORT", "tcp://10.0.0.1:80"),
+        for (name, value) in [
+            ("PORT", "8080"),
+            ("LISTEN_PORT", "8080"),
+            ("HOST", "10.0.0.1"),
+            ("PORT_TCP", "tcp://10.0.0.1:80"),
+            ("PORT_80_HTTP", "80"),
+            ("SERVICE", "x"),
         ] {
-            assert!(!is_service_link(variable, value), "{variable}={value}");
+            assert!(!is_service_link(name, value), "{name}={value}");
         }
         for setting in super::super::all_settings() {
-            assert!(!is_service_link(&setting.variable(), "x"), "{}", setting.name);
+            assert!(!is_service_link(&setting.name.to_uppercase(), "x"), "{}", setting.name);
         }
     }
 }

@@ -224,7 +224,7 @@ impl Settings {
                 continue;
             }
             let Some(setting) = known.iter().find(|setting| setting.variable() == variable) else {
-                if is_service_link(&variable, &text) {
+                if is_service_link(&variable[ENV_PREFIX.len()..], &text) {
                     ignored.push(variable);
                     continue;
                 }

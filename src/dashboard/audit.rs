@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 use tokio::time::timeout;
 
-use super::facts::PATIENCE;
-use super::{Dashboard, number};
+use super::fleet_snapshot::PATIENCE;
+use super::number;
+use super::state::Dashboard;
 use crate::audit::Row;
 use crate::model::{Namespace, Policy};
 

@@ -38,7 +38,7 @@ pub struct Condition {
 }
 
 /// The observations that a [`Condition`] is derived from.
-pub struct Signs<'s> {
+pub struct Observations<'s> {
     /// The names of the shards that do not answer.
     pub silent: &'s [String],
     /// How many shards answer but cannot be used.
@@ -54,9 +54,16 @@ pub struct Signs<'s> {
 }
 
 impl Condition {
-    pub fn of(signs: Signs<'_>) -> Self {
-        let Signs { silent, refused, shards, is_database_connected, are_policies_loaded, mut warnings, findings } =
-            signs;
+    pub fn of(signs: Observations<'_>) -> Self {
+        let Observations {
+            silent,
+            refused,
+            shards,
+            is_database_connected,
+            are_policies_loaded,
+            mut warnings,
+            findings,
+        } = signs;
         let is_degraded = !warnings.is_empty() || findings.iter().any(Finding::degrades);
         let status = if silent.len() + refused == shards {
             Status::Unhealthy
@@ -129,7 +136,7 @@ mod tests {
     fn condition(silent: &[&str], is_database_connected: bool, are_policies_loaded: bool) -> Condition {
         let silent: Vec<_> = silent.iter().map(|name| (*name).to_owned()).collect();
         let (warnings, findings) = (Vec::new(), &[]);
-        Condition::of(Signs {
+        Condition::of(Observations {
             silent: &silent,
             refused: 0,
             shards: 2,
@@ -152,7 +159,7 @@ mod tests {
     fn findings_are_warnings_and_those_that_break_a_promise_degrade() {
         let found = |severity| {
             let findings = [Finding::new("x", severity, "a", "is odd: mend it")];
-            Condition::of(Signs {
+            Condition::of(Observations {
                 silent: &[],
                 refused: usize::from(severity == Severity::Refused),
                 shards: 1,

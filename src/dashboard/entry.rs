@@ -12,13 +12,14 @@ use tokio::time::timeout;
 use super::address::{self, EntryPath, NamespacePath, Parameters, with_query};
 use super::condition::Condition;
 use super::confirmation;
-use super::done::{DeleteResult, ResultQuery};
-use super::events::Topic;
 use super::form_token::{Token, is_own_form};
 use super::page::Page;
 use super::problem::Problem;
-use super::{Shared, json, number};
-use crate::cache::Trail;
+use super::results::{DeleteResult, ResultQuery};
+use super::state::Shared;
+use super::topic::Topic;
+use super::{json, number};
+use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::model::{Details, Entry, EntryKey, Key, Operation, UnixMillis};
@@ -68,8 +69,10 @@ pub async fn get(
     let (status, main) = match (&lookup.entry, &details) {
         (Some(entry), Some(details)) => {
             let shard = match lookup.trail {
-                Trail::Shard { shard, .. } | Trail::Stale { shard, .. } => dashboard.app.cache.shard_name(shard),
-                Trail::L1 | Trail::Embedded => "embedded, in this process",
+                AnsweredBy::Shard { shard, .. } | AnsweredBy::Stale { shard, .. } => {
+                    dashboard.app.cache.shard_name(shard)
+                }
+                AnsweredBy::L1 | AnsweredBy::Embedded => "embedded, in this process",
             };
             (StatusCode::OK, shown(&key, entry, details, shard, &token))
         }
@@ -125,18 +128,18 @@ pub async fn deleted(
     Ok(page(&key, &facts.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
 }
 
-fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> Entries<'p> {
-    Entries { key, condition, main }
+fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> EntryPage<'p> {
+    EntryPage { key, condition, main }
 }
 
 /// A page about a key, without the parts that all such pages share.
-struct Entries<'p> {
+struct EntryPage<'p> {
     key: &'p EntryKey,
     condition: &'p Condition,
     main: Markup,
 }
 
-impl Entries<'_> {
+impl EntryPage<'_> {
     fn respond(self, status: StatusCode) -> Response {
         self.with(|page| page.respond(status))
     }

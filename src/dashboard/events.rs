@@ -13,23 +13,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use maud::Markup;
-use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::address::{OVERVIEW, Parameters, with_query};
-use super::overview::{Asked, OverviewQuery};
+use super::address::Parameters;
+use super::feeds::Regions;
 use super::problem::Problem;
-use super::{Dashboard, Shared, job, namespace, overview};
-use crate::http::Error;
-use crate::jobs::Id;
-use crate::model::Namespace;
-
-/// The most streams at a time.
-pub const MOST_STREAMS: usize = 64;
+use super::state::{Dashboard, Shared};
+use super::topic::{EventsQuery, Region, Topic};
+use super::{job, namespace, overview};
 
 /// After how long without an event a stream sends a comment: some proxies close silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -41,118 +34,45 @@ const RETRY: &str = "retry: 1000\n\n";
 /// reconnect at once. The script has the same time in `FULL_MS`.
 const FULL: &str = "retry: 30000\nevent: full\ndata: too many live pages are open on this instance\n\n";
 
-/// The page that a stream belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Topic {
-    Overview(Asked),
-    Namespace(Namespace),
-    Job(Id),
-    /// Any other page: only the state of the service is updated.
-    Condition,
-}
-
-/// A part of a page that is replaced as a whole: the `id` of its element, and the element.
-pub type Region = (&'static str, Markup);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventsQuery {
-    page: String,
-    ns: Option<String>,
-    id: Option<String>,
-    q: Option<String>,
-    sort: Option<String>,
-    order: Option<String>,
-    from: Option<String>,
-}
-
-impl TryFrom<EventsQuery> for Topic {
-    type Error = Problem;
-
-    fn try_from(query: EventsQuery) -> Result<Self, Problem> {
-        let EventsQuery { page, ns, id, q, sort, order, from } = query;
-        match page.as_str() {
-            "overview" => Ok(Self::Overview(Asked::parse(OverviewQuery { q, sort, order, from })?)),
-            "namespace" => {
-                let missing = || Error::InvalidQuery("`ns` must be the namespace of the page".to_owned());
-                Ok(Self::Namespace(Namespace::parse(&ns.ok_or_else(missing)?)?))
-            }
-            "job" => {
-                let wrong = || Error::InvalidQuery("`id` must be the id of a job".to_owned());
-                Ok(Self::Job(id.as_deref().and_then(Id::parse).ok_or_else(wrong)?))
-            }
-            "condition" => Ok(Self::Condition),
-            other => {
-                let text = format!("`page` must be overview, namespace, job or condition, not {other:?}");
-                Err(Error::InvalidQuery(text).into())
-            }
-        }
+/// The regions of a page as they are now.
+async fn regions(topic: &Topic, dashboard: &Dashboard) -> Vec<Region> {
+    let facts = dashboard.facts().await;
+    let mut regions = vec![("status", facts.condition.status()), ("notices", facts.condition.notices())];
+    match topic {
+        Topic::Overview(asked) => regions.extend(overview::regions(dashboard, &facts, asked)),
+        Topic::Namespace(name) => regions.extend(namespace::regions(dashboard, name).await),
+        Topic::Job(id) => regions.extend(job::regions(dashboard, id).await),
+        Topic::Condition => {}
     }
+    regions
 }
-
-impl Topic {
-    /// The address of the event stream.
-    pub fn path(&self) -> String {
-        let path = format!("{OVERVIEW}/events");
-        match self {
-            Self::Overview(asked) => {
-                let mut parameters = vec![("page", "overview")];
-                let asked = asked.parameters();
-                parameters.extend(asked.iter().map(|(name, value)| (*name, value.as_str())));
-                with_query(&path, &parameters)
-            }
-            Self::Namespace(namespace) => with_query(&path, &[("page", "namespace"), ("ns", namespace.as_str())]),
-            Self::Job(id) => with_query(&path, &[("page", "job"), ("id", id.as_str())]),
-            Self::Condition => with_query(&path, &[("page", "condition")]),
-        }
-    }
-
-    async fn regions(&self, dashboard: &Dashboard) -> Vec<Region> {
-        let facts = dashboard.facts().await;
-        let mut regions = vec![("status", facts.condition.status()), ("notices", facts.condition.notices())];
-        match self {
-            Self::Overview(asked) => regions.extend(overview::regions(dashboard, &facts, asked)),
-            Self::Namespace(name) => regions.extend(namespace::regions(dashboard, name).await),
-            Self::Job(id) => regions.extend(job::regions(dashboard, id).await),
-            Self::Condition => {}
-        }
-        regions
-    }
-}
-
-/// The regions that a feed rendered last.
-type Made = Arc<Vec<Region>>;
-
-/// The running feeds. There are at most as many feeds as streams.
-#[derive(Default)]
-pub struct Feeds(Mutex<HashMap<Topic, watch::Sender<Made>>>);
 
 impl Dashboard {
     /// Subscribes to the feed of a topic, and starts the feed for the first stream.
-    fn join(self: &Arc<Self>, topic: &Topic) -> watch::Receiver<Made> {
+    fn join(self: &Arc<Self>, topic: &Topic) -> watch::Receiver<Regions> {
         let mut feeds = self.feeds.0.lock();
         if let Some(feed) = feeds.get(topic) {
             let mut receiver = feed.subscribe();
             receiver.mark_changed();
             return receiver;
         }
-        let (sender, receiver) = watch::channel(Made::default());
+        let (sender, receiver) = watch::channel(Regions::default());
         feeds.insert(topic.clone(), sender.clone());
         // Not on the worker of the first stream: a feed is background work.
-        self.runtime.spawn(feed(Running { dashboard: self.clone(), topic: topic.clone(), sender }));
+        self.runtime.spawn(feed(RunningFeed { dashboard: self.clone(), topic: topic.clone(), sender }));
         receiver
     }
 }
 
 /// A running feed. However it ends, it is removed from [`Feeds`]. Then its streams end as well, and the browsers
 /// reconnect.
-struct Running {
+struct RunningFeed {
     dashboard: Shared,
     topic: Topic,
-    sender: watch::Sender<Made>,
+    sender: watch::Sender<Regions>,
 }
 
-impl Running {
+impl RunningFeed {
     /// Whether the feed has no streams left. If so, it is removed, and no stream can join it any more.
     fn is_left(&self) -> bool {
         let mut feeds = self.dashboard.feeds.0.lock();
@@ -164,24 +84,24 @@ impl Running {
     }
 
     /// Removes this feed, but not a newer one of the same topic.
-    fn take_out(&self, feeds: &mut HashMap<Topic, watch::Sender<Made>>) {
+    fn take_out(&self, feeds: &mut HashMap<Topic, watch::Sender<Regions>>) {
         if feeds.get(&self.topic).is_some_and(|feed| feed.same_channel(&self.sender)) {
             feeds.remove(&self.topic);
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningFeed {
     fn drop(&mut self) {
         self.take_out(&mut self.dashboard.feeds.0.lock());
     }
 }
 
-async fn feed(running: Running) {
-    let Running { dashboard, topic, sender } = &running;
+async fn feed(running: RunningFeed) {
+    let RunningFeed { dashboard, topic, sender } = &running;
     let mut ticks = dashboard.ticks();
     loop {
-        sender.send_replace(Arc::new(topic.regions(dashboard).await));
+        sender.send_replace(Arc::new(regions(topic, dashboard).await));
         tokio::select! {
             () = dashboard.app.draining.cancelled() => return,
             () = sender.closed() => {}
@@ -195,7 +115,7 @@ async fn feed(running: Running) {
 
 /// The event stream of one browser.
 struct Stream {
-    made: watch::Receiver<Made>,
+    made: watch::Receiver<Regions>,
     /// The regions that the browser has, by id.
     sent: HashMap<&'static str, String>,
     draining: CancellationToken,
@@ -280,21 +200,6 @@ pub async fn events(
 mod tests {
     use super::*;
 
-    fn query(page: &str, ns: Option<&str>) -> EventsQuery {
-        let ns = ns.map(str::to_owned);
-        EventsQuery { page: page.to_owned(), ns, id: None, q: None, sort: None, order: None, from: None }
-    }
-
-    #[test]
-    fn the_query_of_a_page_gives_its_topic() {
-        let topic = Topic::try_from(query("namespace", Some("users"))).unwrap();
-        assert_eq!(topic.path(), "/dashboard/events?page=namespace&ns=users");
-        assert_eq!(Topic::try_from(query("overview", None)).unwrap().path(), "/dashboard/events?page=overview");
-        for wrong in [query("namespace", None), query("namespace", Some("a b")), query("other", None)] {
-            assert!(Topic::try_from(wrong).is_err());
-        }
-    }
-
     #[test]
     fn an_element_of_several_lines_is_one_event() {
         let mut text = String::new();
@@ -304,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_changed_regions_are_sent_but_the_status_always() {
-        let (sender, made) = watch::channel(Made::default());
+        let (sender, made) = watch::channel(Regions::default());
         let semaphore = Arc::new(tokio::sync::Semaphore::new(1));
         let mut stream = Stream {
             made,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::facts::{Facts, Shard};
+use super::fleet_snapshot::{FleetSnapshot, Shard};
 use super::number;
 use super::page::bar;
 use crate::clock::unix_millis;
 use crate::fleet::Instance;
 use crate::store::Role;
 
-pub fn shards(facts: &Facts) -> Markup {
+pub fn shards(facts: &FleetSnapshot) -> Markup {
     html! {
         table.cards #shards {
             caption.hidden { "Shards, their state and memory" }
@@ -73,7 +73,7 @@ fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
     }
 }
 
-pub fn instances(facts: &Facts) -> Markup {
+pub fn instances(facts: &FleetSnapshot) -> Markup {
     html! {
         table.cards #instances {
             caption.hidden { "Instances, their load and their memory" }

@@ -8,11 +8,12 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::address::{self, JobPath};
-use super::events::{Region, Topic};
 use super::form_token::{Token, is_own_form};
 use super::page::{Page, part};
 use super::problem::Problem;
-use super::{Dashboard, Shared, flush, number};
+use super::state::{Dashboard, Shared};
+use super::topic::{Region, Topic};
+use super::{flush, number};
 use crate::http::Error;
 use crate::jobs::{Id, Job, Kind, State as JobState};
 

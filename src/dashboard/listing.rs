@@ -5,9 +5,10 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::address::{self, with_query};
-use super::facts::PATIENCE;
+use super::fleet_snapshot::PATIENCE;
+use super::number;
 use super::problem::Problem;
-use super::{Dashboard, number};
+use super::state::Dashboard;
 use crate::cache::{Error, Listing};
 use crate::http;
 use crate::model::{Namespace, Selection};
@@ -25,14 +26,14 @@ pub struct KeysQuery {
 }
 
 /// The selected keys and the position in the list.
-pub struct Asked {
+pub struct KeySelection {
     pattern: String,
     tag: String,
     selection: Selection,
     cursor: Option<String>,
 }
 
-impl TryFrom<KeysQuery> for Asked {
+impl TryFrom<KeysQuery> for KeySelection {
     type Error = Problem;
 
     fn try_from(query: KeysQuery) -> Result<Self, Problem> {
@@ -51,7 +52,7 @@ pub type Listed = Result<Page, String>;
 ///
 /// # Errors
 /// The request is refused, for instance because the cursor is invalid.
-pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -> Result<Listed, Problem> {
+pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &KeySelection) -> Result<Listed, Problem> {
     let listing = Listing { selection: asked.selection.clone(), cursor: asked.cursor.clone(), limit: LIMIT };
     match timeout(PATIENCE, dashboard.app.cache.list(namespace, &listing)).await {
         Ok(Ok(page)) => Ok(Ok(page)),
@@ -62,7 +63,7 @@ pub async fn list(dashboard: &Dashboard, namespace: &Namespace, asked: &Asked) -
     }
 }
 
-pub fn keys(namespace: &Namespace, asked: &Asked, listed: &Listed) -> Markup {
+pub fn keys(namespace: &Namespace, asked: &KeySelection, listed: &Listed) -> Markup {
     let path = address::namespace(namespace.as_str());
     html! {
         div.forms {
@@ -109,7 +110,7 @@ pub fn missing(failed: &[store::Error], meaning: &str) -> Markup {
     }
 }
 
-fn nothing(asked: &Asked, page: &Page) -> &'static str {
+fn nothing(asked: &KeySelection, page: &Page) -> &'static str {
     match (page.size, page.next.is_some()) {
         (0, false) if !page.failed.is_empty() => "The shards that answer have no keys.",
         (0, _) => "The namespace is empty.",
@@ -120,7 +121,7 @@ fn nothing(asked: &Asked, page: &Page) -> &'static str {
     }
 }
 
-fn paging(path: &str, asked: &Asked, page: &Page) -> Markup {
+fn paging(path: &str, asked: &KeySelection, page: &Page) -> Markup {
     let next = page.next.as_ref().map(Cursor::encode);
     let selection = [("pattern", asked.pattern.as_str()), ("tag", asked.tag.as_str())];
     let to = |cursor: &str| {

@@ -12,11 +12,11 @@ mod audit;
 mod chart;
 mod condition;
 mod confirmation;
-mod done;
 mod entry;
 mod events;
-mod facts;
+mod feeds;
 mod fleet;
+mod fleet_snapshot;
 mod flush;
 mod form_token;
 mod job;
@@ -28,9 +28,12 @@ mod number;
 mod overview;
 mod page;
 mod problem;
+mod results;
+mod state;
+mod table_query;
+mod topic;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -38,34 +41,10 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
-
-use self::done::{DeleteResult, FlushResult, Results};
-use self::events::Feeds;
-use self::facts::Facts;
 
 use self::problem::Problem;
-use crate::fleet::{FRESH, Fresh};
+use self::state::Dashboard;
 use crate::http::{Error, SharedApp, is_same_site};
-use crate::trends::Trends;
-
-/// The state that all pages share.
-pub struct Dashboard {
-    app: SharedApp,
-    trends: Arc<Trends>,
-    /// The runtime on which feeds run.
-    runtime: Handle,
-    latest: Fresh<Facts>,
-    feeds: Feeds,
-    flushes: Results<FlushResult>,
-    deletions: Results<DeleteResult>,
-    /// A permit for each open event stream.
-    streams: Arc<Semaphore>,
-}
-
-type Shared = Arc<Dashboard>;
 
 /// Security headers: a page loads content only from this server, and other sites cannot embed it.
 const SECURITY: [(&str, &str); 6] = [
@@ -85,16 +64,7 @@ const SECURITY: [(&str, &str); 6] = [
 /// The routes of all pages. Call this on the runtime for background work, because the feeds run on it.
 pub fn router(app: SharedApp) -> Router {
     let guard = from_fn_with_state(app.clone(), guard);
-    let dashboard = Dashboard {
-        trends: app.trends.clone(),
-        app,
-        runtime: Handle::current(),
-        latest: Fresh::new(FRESH),
-        feeds: Feeds::default(),
-        flushes: Results::default(),
-        deletions: Results::default(),
-        streams: Arc::new(Semaphore::new(events::MOST_STREAMS)),
-    };
+    let dashboard = Dashboard::new(app);
     let of_namespace = "/dashboard/namespaces/{ns}";
     Router::new()
         .route(of_namespace, get(namespace::get))
@@ -138,30 +108,4 @@ async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Re
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response
-}
-
-/// The times to send events: after each step of the trends, or when a step is late.
-struct Ticks(watch::Receiver<u64>);
-
-impl Ticks {
-    async fn next(&mut self) {
-        // A step waits for the shards. If they do not answer, the pages must still be updated to show that.
-        let late = Trends::STEP + Trends::STEP / 4;
-        if let Ok(Err(_)) = timeout(late, self.0.changed()).await {
-            // The sender is gone: the process is ending.
-            sleep(late).await;
-        }
-    }
-}
-
-impl Dashboard {
-    fn ticks(&self) -> Ticks {
-        Ticks(self.trends.ticks())
-    }
-
-    /// How long a page waits for its main content. It is shorter than the request timeout, so that the page can say
-    /// that the shards did not answer.
-    fn time_of_a_request(&self) -> Duration {
-        self.app.bounds.request_timeout() * 9 / 10
-    }
 }

@@ -10,13 +10,14 @@ use tokio::time::timeout;
 
 use super::address::{self, NamespacePath, Parameters};
 use super::chart::{Chart, Series, Top, rate, throughput};
-use super::events::{Region, Topic};
-use super::facts::PATIENCE;
+use super::fleet_snapshot::PATIENCE;
 use super::form_token::Token;
 use super::listing::{self, KeysQuery};
 use super::page::{Page, Tile, bar, part, section, tiles};
 use super::problem::Problem;
-use super::{Dashboard, Shared, audit, flush, latency, number};
+use super::state::{Dashboard, Shared};
+use super::topic::{Region, Topic};
+use super::{audit, flush, latency, number};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::model::{Namespace, Policy, Ttl};
@@ -32,7 +33,7 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let name = namespace.as_str();
-    let keys = listing::Asked::try_from(query)?;
+    let keys = listing::KeySelection::try_from(query)?;
     let token = Token::of(&headers);
     let (facts, stats, listed, changes) = tokio::join!(
         dashboard.facts(),

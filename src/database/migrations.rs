@@ -13,7 +13,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
 use tokio::time::timeout;
 
-use super::{Error, connect};
+use super::connection::connect;
+use super::error::Error;
 
 /// The table of applied steps. It is the library's own table, since the library applies the steps of SQLite, and in
 /// earlier releases also applied those of PostgreSQL.

@@ -3,6 +3,7 @@
 //! Cache requests never wait for this module. The service starts without its database and continues when the database
 //! is lost; parts that need it report an error or wait in a bounded queue.
 
+mod connection;
 mod error;
 mod migrations;
 mod space;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
@@ -240,7 +241,7 @@ impl Database {
         }
         let attempt = async {
             match &self.pool {
-                Pool::Postgres(pool) => connect(&pool.connect_options()).await.map(drop),
+                Pool::Postgres(pool) => connection::connect(&pool.connect_options()).await.map(drop),
                 Pool::Sqlite(pool) => Ok(pool.connect_options().connect().await.map(drop)?),
             }
         };
@@ -262,17 +263,6 @@ impl Database {
             tracing::warn!("the database pool did not close in time");
         }
     }
-}
-
-/// A connection outside the pool.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
-    options.connect().await.map_err(|cause| {
-        let server = match options.get_socket() {
-            Some(path) => path.display().to_string(),
-            None => format!("{}:{}", options.get_host(), options.get_port()),
-        };
-        Error::Unreachable { server, cause }
-    })
 }
 
 /// Whether a connection can be used again. The pool itself checks this, too, but without a timeout: a few statements

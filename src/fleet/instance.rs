@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::UnixMillis;
-use crate::store::Neighbour;
+use crate::store::LivingInstance;
 
 /// Figures about L1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct LoadFigures {
 /// fields get their defaults, and unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Line {
+pub struct PublishedInstance {
     pub address: String,
     pub version: String,
     pub started_at_ms: u64,
@@ -43,7 +43,7 @@ pub struct Line {
     pub load: LoadFigures,
 }
 
-impl Line {
+impl PublishedInstance {
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("text and numbers are written as JSON")
     }
@@ -67,17 +67,17 @@ pub struct Instance {
 
 impl Instance {
     /// This instance.
-    pub fn here(id: String, line: Line) -> Self {
+    pub fn here(id: String, line: PublishedInstance) -> Self {
         Self::new(id, line, Duration::ZERO, true)
     }
 
     /// Another instance; `None` if what it published is not a JSON object.
-    pub fn of(neighbour: Neighbour) -> Option<Self> {
+    pub fn of(neighbour: LivingInstance) -> Option<Self> {
         let line = serde_json::from_slice(&neighbour.line).ok()?;
         Some(Self::new(neighbour.id, line, neighbour.age, false))
     }
 
-    fn new(id: String, line: Line, last_seen: Duration, is_here: bool) -> Self {
+    fn new(id: String, line: PublishedInstance, last_seen: Duration, is_here: bool) -> Self {
         Self {
             id,
             address: line.address,
@@ -99,15 +99,20 @@ mod tests {
 
     fn seen(line: &'static str) -> Option<Instance> {
         let line = Bytes::from_static(line.as_bytes());
-        Instance::of(Neighbour { id: "x".to_owned(), age: Duration::from_millis(7), line })
+        Instance::of(LivingInstance { id: "x".to_owned(), age: Duration::from_millis(7), line })
     }
 
     #[test]
     fn what_an_instance_says_of_itself_is_read_as_it_was_said() {
         let l1 = L1Figures { entries: 1, bytes: 2, max_bytes: 3, hits: 4 };
-        let line =
-            Line { address: "a:1".to_owned(), ring_version: "r".to_owned(), started_at_ms: 5, l1, ..Line::default() };
-        assert_eq!(serde_json::from_str::<Line>(&line.to_text()).unwrap(), line);
+        let line = PublishedInstance {
+            address: "a:1".to_owned(),
+            ring_version: "r".to_owned(),
+            started_at_ms: 5,
+            l1,
+            ..PublishedInstance::default()
+        };
+        assert_eq!(serde_json::from_str::<PublishedInstance>(&line.to_text()).unwrap(), line);
     }
 
     #[test]

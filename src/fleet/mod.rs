@@ -7,8 +7,8 @@
 
 mod address;
 mod agreement;
-mod fresh;
 mod instance;
+mod shared_result;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use address::advertised;
 pub use agreement::Agreement;
-pub use fresh::Fresh;
 pub use instance::{Instance, L1Figures, LoadFigures};
+pub use shared_result::SharedResult;
 
-use self::instance::Line;
+use self::instance::PublishedInstance;
 use crate::clock::{Moment, unix_millis};
 use crate::coherence::Coherence;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::model::UnixMillis;
 use crate::namespaces::Registry;
-use crate::store::{Neighbour, RingCount, ShardIndex, SharedStore, Survey};
+use crate::store::{LivingInstance, RingCount, ShardIndex, SharedStore, Survey};
 use crate::trends::Trends;
 
 /// The pause between two beats on a shard, and the pause after a failed beat.
@@ -69,12 +69,12 @@ pub struct Fleet {
     address: String,
     started_at: UnixMillis,
     sources: Sources,
-    heard: Mutex<Heard>,
-    view: Fresh<Cluster>,
+    heard: Mutex<Beats>,
+    view: SharedResult<Cluster>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Beats {
     /// For each shard the last answer to a beat, and when that beat was sent.
     by_shard: Vec<Option<(Moment, Vec<RingCount>)>>,
     /// The state that was last logged.
@@ -106,8 +106,8 @@ pub struct Cluster {
 impl Fleet {
     pub fn new(id: &str, address: String, sources: Sources) -> Self {
         let by_shard = vec![None; sources.store.shard_names().len()];
-        let heard = Mutex::new(Heard { by_shard, is_agreed: true });
-        Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard, view: Fresh::new(FRESH) }
+        let heard = Mutex::new(Beats { by_shard, is_agreed: true });
+        Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard, view: SharedResult::new(FRESH) }
     }
 
     /// Writes beats to every shard until `shutdown`, then removes this instance.
@@ -166,7 +166,7 @@ impl Fleet {
         self.agreement_by(&self.heard.lock(), Moment::now())
     }
 
-    fn agreement_by(&self, heard: &Heard, now: Moment) -> Agreement {
+    fn agreement_by(&self, heard: &Beats, now: Moment) -> Agreement {
         let believed = heard.by_shard.iter().flatten().filter(|(asked_at, _)| now.since(*asked_at) <= BELIEVED);
         Agreement::among(self.ring_version(), believed.map(|(_, rings)| rings.as_slice()))
     }
@@ -211,7 +211,7 @@ impl Fleet {
     async fn instances(&self) -> Vec<Instance> {
         let mut latest = BTreeMap::new();
         for neighbour in self.sources.store.neighbours(LIVING).await.into_iter().filter_map(Result::ok).flatten() {
-            if latest.get(&neighbour.id).is_none_or(|known: &Neighbour| known.age > neighbour.age) {
+            if latest.get(&neighbour.id).is_none_or(|known: &LivingInstance| known.age > neighbour.age) {
                 latest.insert(neighbour.id.clone(), neighbour);
             }
         }
@@ -223,11 +223,11 @@ impl Fleet {
     }
 
     /// What this instance publishes about itself.
-    fn line(&self) -> Line {
+    fn line(&self) -> PublishedInstance {
         let Sources { l1, coherence, trends, metrics, .. } = &self.sources;
         let load = trends.load();
         let micros = |latency: Option<Duration>| latency.map(|latency| latency.as_micros() as u64);
-        Line {
+        PublishedInstance {
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at.0,

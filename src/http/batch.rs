@@ -10,13 +10,14 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::{Code, Error, store_code};
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::openapi::{answers, params, schema};
 use super::reader::{self, Reader, Text};
-use super::room::{COUNTED_FROM, Pieces};
-use super::{SharedApp, answer};
+use super::response_memory::{COUNTED_FROM, Pieces};
+use super::state::SharedApp;
 use crate::cache::{self, Fetched, MgetAnswer};
 use crate::model::{EntryKey, Invalid, Key, Namespace, Write};
 use crate::store;

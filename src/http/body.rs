@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
-use super::budget::{Budget, Share, UsedUp};
+use super::budget::{Budget, BudgetExceeded, Share};
 use super::error::Error;
 
 /// For how long the rest of a refused body is read and thrown away. If the connection were closed while the client
@@ -145,7 +145,7 @@ async fn gather(
     Ok(kept.into())
 }
 
-fn used_up(UsedUp: UsedUp) -> Error {
+fn used_up(BudgetExceeded: BudgetExceeded) -> Error {
     Error::TooManyBodies
 }
 

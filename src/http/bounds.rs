@@ -21,19 +21,17 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, BodyLimit};
 use super::budget::Budget;
-use super::connection::Peer;
 use super::error::{self, Code, Error};
-use super::extract::is_dry_run;
+use super::extract::{Peer, is_dry_run};
 use super::failure_log::FailureLog;
 use super::head_timer::keep_alive_hint;
 use super::hosts::Hosts;
-use super::request_id::Numbered;
-use super::room::{COUNTED_FROM, Room};
+use super::request_id::{RequestIds, X_REQUEST_ID};
+use super::response_memory::{COUNTED_FROM, ResponseMemory};
 use crate::config::{HttpConfig, Limits};
 use crate::metrics::{ErrorCounts, Metrics};
 use crate::trace::{self, Caller};
 
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -41,7 +39,7 @@ const CACHE_PREFIX: &str = "/api/v1/cache/";
 
 /// The latest moment to answer a request that may become a job.
 #[derive(Clone, Copy, Debug)]
-pub struct LastMoment(pub Instant);
+pub struct JobDeadline(pub Instant);
 
 /// The bounds of all requests, and the counters and the log of failed requests.
 pub struct Bounds {
@@ -99,15 +97,15 @@ impl Bounds {
     }
 
     /// Room for a response, without any memory yet.
-    pub fn room(&self) -> Room {
-        Room::of(&self.answers, &self.metrics)
+    pub fn room(&self) -> ResponseMemory {
+        ResponseMemory::of(&self.answers, &self.metrics)
     }
 
     /// If the response is large, makes it hold its memory until it has been sent, or replaces it by an error if there
-    /// is not enough memory left. Uses the [`Room`] in the extensions of the response, if there is one.
+    /// is not enough memory left. Uses the [`ResponseMemory`] in the extensions of the response, if there is one.
     fn held(&self, mut response: Response) -> Response {
         let size = response.body().size_hint().exact().map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
-        let room = response.extensions_mut().remove::<Room>();
+        let room = response.extensions_mut().remove::<ResponseMemory>();
         if size < COUNTED_FROM {
             return response;
         }
@@ -142,7 +140,7 @@ impl Bounds {
 
     /// Adds the bounds to these routes. The request id is the outermost layer, so that every response has one, even
     /// after a panic.
-    pub fn around(self: &Arc<Self>, routes: Router, ids: Numbered) -> Router {
+    pub fn around(self: &Arc<Self>, routes: Router, ids: RequestIds) -> Router {
         let metrics = self.metrics.clone();
         routes.layer(
             ServiceBuilder::new()
@@ -161,7 +159,7 @@ impl Bounds {
 async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: Next) -> Response {
     if request.method() == Method::DELETE {
         // For flushes. Set before the body is read, so that a slow body does not extend the time.
-        request.extensions_mut().insert(LastMoment(bounds.last_moment()));
+        request.extensions_mut().insert(JobDeadline(bounds.last_moment()));
     }
     let deadline = Instant::now() + bounds.request_timeout;
     let stays = request.version() == Version::HTTP_11 && is_kept(request.headers());
@@ -305,7 +303,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let bounds = bounds(&metrics);
         let routes = Router::new().route("/once", get(panics_at_once)).route("/later", get(panics_later));
-        let mut router = bounds.around(routes.route("/fine", get(async || "fine")), Numbered::new("test"));
+        let mut router = bounds.around(routes.route("/fine", get(async || "fine")), RequestIds::new("test"));
         for path in ["/once", "/later"] {
             let (status, id, body) = ask(&mut router, path, Body::from("12345")).await;
             assert_eq!((status, body.contains(r#""code":"internal""#)), (500, true), "{body}");
@@ -325,7 +323,7 @@ mod tests {
     async fn bodies_beyond_the_budget_are_a_503_and_counted() {
         let metrics = Arc::new(Metrics::default());
         let bounds = bounds(&metrics);
-        let mut router = bounds.around(Router::new().route("/fine", get(async || "fine")), Numbered::new("test"));
+        let mut router = bounds.around(Router::new().route("/fine", get(async || "fine")), RequestIds::new("test"));
         assert_eq!(ask(&mut router, "/fine", Body::from("x".repeat(50))).await.0, 200);
         let (status, _, body) = ask(&mut router, "/fine", Body::from("x".repeat(51))).await;
         assert_eq!((status, body.contains(r#""code":"overloaded""#)), (503, true), "{body}");
@@ -342,7 +340,7 @@ mod tests {
             .route("/large", get(async || "x".repeat(30_000)))
             .route("/larger", get(async || "x".repeat(40_001)))
             .route("/small", get(async || "x".repeat(COUNTED_FROM - 1)));
-        let mut router = bounds.around(routes, Numbered::new("test"));
+        let mut router = bounds.around(routes, RequestIds::new("test"));
         assert_eq!(ask(&mut router, "/large", Body::empty()).await.2.len(), 30_000);
         assert_eq!(bounds.answers.used(), 0);
         let unread = router
@@ -365,7 +363,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let bounds = bounds(&metrics);
         let routes = Router::new().route("/never", get(std::future::pending::<&'static str>));
-        let mut router = bounds.around(routes, Numbered::new("test"));
+        let mut router = bounds.around(routes, RequestIds::new("test"));
         let (status, _, body) = ask(&mut router, "/never", Body::from("12345")).await;
         assert_eq!((status, body.contains(r#""code":"timeout""#)), (503, true), "{body}");
         assert_eq!(bounds.bodies.used(), 0);

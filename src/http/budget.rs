@@ -13,7 +13,7 @@ pub struct Budget {
 
 /// The budget does not have enough left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UsedUp;
+pub struct BudgetExceeded;
 
 impl Budget {
     pub fn new(max: usize) -> Self {
@@ -56,10 +56,10 @@ impl<B: Deref<Target = Budget>> Share<B> {
     ///
     /// # Errors
     /// The budget does not have enough left.
-    pub fn take(&self, bytes: usize) -> Result<(), UsedUp> {
+    pub fn take(&self, bytes: usize) -> Result<(), BudgetExceeded> {
         let max = self.budget.max;
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
-        self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| UsedUp)?;
+        self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| BudgetExceeded)?;
         self.bytes.fetch_add(bytes, Relaxed);
         Ok(())
     }
@@ -68,7 +68,7 @@ impl<B: Deref<Target = Budget>> Share<B> {
     ///
     /// # Errors
     /// The budget does not have enough left; nothing changes.
-    pub fn resize(&self, bytes: usize) -> Result<(), UsedUp> {
+    pub fn resize(&self, bytes: usize) -> Result<(), BudgetExceeded> {
         let held = self.bytes.load(Relaxed);
         if bytes > held {
             return self.take(bytes - held);
@@ -100,8 +100,8 @@ mod tests {
     fn a_share_grows_and_shrinks_within_the_budget() {
         let budget = Budget::new(100);
         let (one, other) = (budget.share(), budget.share());
-        assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(UsedUp)));
-        assert_eq!((other.take(40), one.resize(61)), (Ok(()), Err(UsedUp)));
+        assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(BudgetExceeded)));
+        assert_eq!((other.take(40), one.resize(61)), (Ok(()), Err(BudgetExceeded)));
         assert_eq!((one.resize(10), budget.used()), (Ok(()), 50));
         drop(one);
         assert_eq!(budget.used(), 40);

@@ -10,7 +10,8 @@ use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
 use super::health::{FindingAnswer, RingAnswer, shard_state};
 use super::openapi::{answers, schema};
-use super::{SharedApp, answer, json};
+use super::state::SharedApp;
+use super::{answer, json};
 use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
 use crate::store::Role;
 

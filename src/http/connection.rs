@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,19 +20,16 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service as _;
 
-use super::closing::Closing;
 use super::error;
+use super::extract::Peer;
 use super::fast_path::{End, FastPath};
-use super::handed::Handed;
 use super::head_timer::HeadTimeouts;
-use super::server::{MAX_HEADER_BYTES, READ_BYTES};
+use super::router_stream::RouterStream;
+use super::shutdown::ShutdownReceiver;
 use super::wire::Wire;
+use super::wire::{MAX_HEADER_BYTES, READ_BYTES};
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
-
-/// The address of the peer. Every request carries it as an extension.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
 
 /// Serves connections, one per call of [`Connections::serve`].
 pub struct Connections {
@@ -60,7 +57,7 @@ impl Connections {
 
     /// Serves a connection until its end. Panics in requests are caught earlier; a panic that is caught here ends the
     /// connection.
-    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: Closing) {
+    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: ShutdownReceiver) {
         self.metrics.connections.increment(1.0);
         let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
         self.metrics.connections.decrement(1.0);
@@ -70,7 +67,7 @@ impl Connections {
         }
     }
 
-    async fn take_turns(&self, stream: TcpStream, peer: SocketAddr, mut closing: Closing) {
+    async fn take_turns(&self, stream: TcpStream, peer: SocketAddr, mut closing: ShutdownReceiver) {
         // Responses are written as a whole, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -93,10 +90,10 @@ impl Connections {
     }
 
     /// Lets the router answer requests until the next request is for the fast path, or the connection ends.
-    async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut Closing) -> Option<Wire> {
+    async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut ShutdownReceiver) -> Option<Wire> {
         // During shutdown the fast path does not get the connection back: hyper tells the client and ends it.
         let hosts = self.fast_path.as_ref().filter(|_| !closing.is_given()).map(FastPath::hosts);
-        let handed = Handed::new(wire, hosts);
+        let handed = RouterStream::new(wire, hosts);
         let turn = handed.turn();
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer.ip()));

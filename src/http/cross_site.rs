@@ -11,19 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::SharedApp;
 use super::error::Error;
 use super::hosts::Hosts;
+use super::state::SharedApp;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// The prefix of the headers in which browsers describe a request.
-const SITE_HEADERS: &str = "sec-fetch-";
-
-/// Whether only browsers send this header. The name may be in upper or lower case.
-pub fn is_site_header(name: &str) -> bool {
-    name.get(..SITE_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(SITE_HEADERS))
-}
 
 /// Whether this value of `Sec-Fetch-Site` means a page of this service, or no page at all. `same-site` is not
 /// accepted: it also means a service on another port of the same host.
@@ -88,13 +80,5 @@ mod tests {
         assert!(!accepts(&[("origin", "http://a:1"), ("origin", "http://evil.example"), ("host", "a:1")]));
         assert!(!accepts(&[("origin", "http://a:1")]), "there is no host to compare with");
         assert!(accepts(&[("host", "a:1")]), "programs send no Origin");
-    }
-
-    #[test]
-    fn browser_headers_are_recognized_by_their_prefix() {
-        for name in ["sec-fetch-site", "Sec-Fetch-Mode", "sec-fetch-storage-access"] {
-            assert!(is_site_header(name), "{name}");
-        }
-        assert!(!is_site_header("sec-fetch") && !is_site_header("sec-ch-ua") && !is_site_header("host"));
     }
 }

@@ -13,8 +13,9 @@ use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer, reader};
-use crate::cache::{Cache, Consistency, Skipped, Trail};
+use super::state::SharedApp;
+use super::{answer, reader};
+use crate::cache::{AnsweredBy, Cache, Consistency, L1SkipReason};
 use crate::model::{Entry, EntryKey, EntryRef, Operation, Version, Write};
 use crate::store::Outcome;
 
@@ -77,8 +78,8 @@ pub async fn get(
 }
 
 /// How many seconds the found entry has left: 0 if it is stale, `None` if it never expires.
-pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &Trail) -> Option<u64> {
-    let is_stale = matches!(trail, Trail::Stale { .. });
+pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &AnsweredBy) -> Option<u64> {
+    let is_stale = matches!(trail, AnsweredBy::Stale { .. });
     if is_stale { Some(0) } else { found.and_then(json::ttl_remaining) }
 }
 
@@ -86,7 +87,7 @@ pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &Trail) -> Option<u64> {
 pub fn put_headers(
     cache: &Cache,
     found: Option<EntryRef<'_>>,
-    trail: &Trail,
+    trail: &AnsweredBy,
     ttl: Option<u64>,
     mut put: impl FnMut(HeaderName, &[&[u8]]),
 ) {
@@ -99,7 +100,7 @@ pub fn put_headers(
             put(X_CACHE_TTL, &[ttl]);
         }
         put(ETAG, &[b"\"", version_text.format(entry.version.0).as_bytes(), b"\""]);
-        if matches!(trail, Trail::Stale { .. }) {
+        if matches!(trail, AnsweredBy::Stale { .. }) {
             put(WARNING, &[STALE_WARNING]);
         }
     }
@@ -224,11 +225,11 @@ fn matches(headers: &HeaderMap, version: Version) -> bool {
 }
 
 /// Builds `Cache-Status` (RFC 9211), beginning with the tier nearest to the origin. The outcome comes in two parts.
-fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put: impl FnOnce(&[&[u8]])) {
+fn put_cache_status(cache: &Cache, trail: &AnsweredBy, [first, rest]: [&[u8]; 2], put: impl FnOnce(&[&[u8]])) {
     match *trail {
-        Trail::Embedded => put(&[b"sidecache-embedded; ", first, rest]),
-        Trail::L1 => put(&[b"sidecache-l1; ", first, rest]),
-        Trail::Stale { shard, ref error, overdue } => {
+        AnsweredBy::Embedded => put(&[b"sidecache-embedded; ", first, rest]),
+        AnsweredBy::L1 => put(&[b"sidecache-l1; ", first, rest]),
+        AnsweredBy::Stale { shard, ref error, overdue } => {
             // Rounded up to at least 1: a stale copy never shows `-0`.
             let overdue = overdue.as_millis().div_ceil(1000).max(1);
             let why = detail(&format!("{}/{}", cache.shard_name(shard), store_code(error).as_str()));
@@ -236,13 +237,13 @@ fn put_cache_status(cache: &Cache, trail: &Trail, [first, rest]: [&[u8]; 2], put
                 format!("sidecache-shard; fwd=miss; {why}, sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error");
             put(&[text.as_bytes()]);
         }
-        Trail::Shard { shard, skipped, collapsed } => {
+        AnsweredBy::Shard { shard, skipped, collapsed } => {
             let (why, reason) = match skipped {
-                Skipped::Miss => ("miss", ""),
-                Skipped::Request => ("request", ""),
-                Skipped::Void => ("stale", "; detail=lost-messages"),
-                Skipped::Unproven => ("stale", "; detail=unproven"),
-                Skipped::Off => ("bypass", ""),
+                L1SkipReason::Miss => ("miss", ""),
+                L1SkipReason::Request => ("request", ""),
+                L1SkipReason::Void => ("stale", "; detail=lost-messages"),
+                L1SkipReason::Unproven => ("stale", "; detail=unproven"),
+                L1SkipReason::Off => ("bypass", ""),
             };
             let collapsed = if collapsed { "; collapsed" } else { "" };
             let name = detail(cache.shard_name(shard));

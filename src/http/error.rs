@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::answer;
 use super::failure_log::Failure;
-use crate::cache::{self, Told};
+use crate::cache::{self, Reply};
 use crate::database;
 use crate::jobs;
 use crate::metrics::Metrics;
@@ -168,14 +168,14 @@ pub struct Answer {
 }
 
 /// Status, code and text for people.
-pub type Known = (StatusCode, &'static str, &'static str);
+pub type Description = (StatusCode, &'static str, &'static str);
 
 /// The service itself tries a failed or overloaded shard again within this time, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
     /// Status, code and text for people.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> Description {
         let code = self.code();
         (code.status(), code.as_str(), code.text())
     }
@@ -234,15 +234,15 @@ pub fn cache_code(error: &cache::Error) -> Code {
 }
 
 /// The status and the code of a cache operation's result, for the access log.
-pub fn in_words(told: Told<'_>) -> (u16, Option<&'static str>) {
+pub fn status_of(told: Reply<'_>) -> (u16, Option<&'static str>) {
     let failed = |status: StatusCode, code: Code| (status.as_u16(), Some(code.as_str()));
     match told {
-        Told::Done => (StatusCode::OK.as_u16(), None),
-        Told::Created => (StatusCode::CREATED.as_u16(), None),
-        Told::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
-        Told::InPart(error) => failed(StatusCode::OK, store_code(error)),
-        Told::Nothing(error) => failed(store_code(error).status(), store_code(error)),
-        Told::Failed(error) => failed(cache_code(error).status(), cache_code(error)),
+        Reply::Done => (StatusCode::OK.as_u16(), None),
+        Reply::Created => (StatusCode::CREATED.as_u16(), None),
+        Reply::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
+        Reply::InPart(error) => failed(StatusCode::OK, store_code(error)),
+        Reply::Nothing(error) => failed(store_code(error).status(), store_code(error)),
+        Reply::Failed(error) => failed(cache_code(error).status(), cache_code(error)),
     }
 }
 

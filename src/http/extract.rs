@@ -1,6 +1,7 @@
 //! Extractors: the parts of a request that handlers use, parsed.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,14 +10,17 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::bounds::X_REQUEST_ID;
-use super::connection::Peer;
 use super::error::Error;
 use super::openapi::schema;
+use super::request_id::X_REQUEST_ID;
 use crate::jobs;
 use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection, Tag};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the peer. Every request carries it as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// The namespace in the path.
 pub struct NamespacePath(pub Namespace);
@@ -57,7 +61,7 @@ pub struct FlushQuery {
 
 /// Whether a flush deletes or only counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flushing {
+pub enum FlushMode {
     Delete,
     /// Counts, deletes nothing.
     DryRun,
@@ -66,10 +70,10 @@ pub enum Flushing {
 impl FlushQuery {
     /// # Errors
     /// A parameter is invalid, or both `pattern` and `tag` are given.
-    pub fn parse(self) -> Result<(Selection, Flushing), Error> {
+    pub fn parse(self) -> Result<(Selection, FlushMode), Error> {
         let flushing = match self.dry_run.as_deref() {
-            None | Some("false") => Flushing::Delete,
-            Some("true") => Flushing::DryRun,
+            None | Some("false") => FlushMode::Delete,
+            Some("true") => FlushMode::DryRun,
             Some(other) => {
                 return Err(Error::InvalidQuery(format!("`dry_run` must be true or false, not {other:?}")));
             }
@@ -96,20 +100,6 @@ pub fn selection(pattern: Option<String>, tag: Option<String>) -> Result<Selecti
         (None, Some(tag)) => Ok(Selection::Tagged(Tag::parse(tag)?)),
         (Some(_), Some(_)) => Err(Error::InvalidQuery("`pattern` and `tag` cannot be combined".to_owned())),
     }
-}
-
-/// Rows per page: the default and the maximum.
-pub const DEFAULT_LIMIT: usize = 100;
-pub const MAX_LIMIT: usize = 1000;
-
-/// Parses `?limit=`.
-///
-/// # Errors
-/// Not a number, or out of range.
-pub fn limit(text: Option<&str>) -> Result<usize, Error> {
-    let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
-    let wrong = || Error::InvalidQuery(format!("`limit` must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"));
-    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(wrong)
 }
 
 /// The index of the path segment that holds `{ns}`, or `{id}` in the path of a job. `{key}` is the next segment.

@@ -11,11 +11,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::bounds::LastMoment;
+use super::bounds::JobDeadline;
 use super::error::Error;
-use super::extract::{FlushQuery, Flushing, NamespacePath, RequestOrigin, StrictQuery};
+use super::extract::{FlushMode, FlushQuery, NamespacePath, RequestOrigin, StrictQuery};
 use super::openapi::{answers, params};
-use super::{SharedApp, answer, jobs};
+use super::state::SharedApp;
+use super::{answer, jobs};
 use crate::cache::Flushed;
 use crate::jobs::{Flush, Kind, Patience};
 
@@ -26,13 +27,13 @@ const RESPOND_ASYNC: &str = "respond-async";
 /// How long a client waits for a flush. With `Prefer: respond-async` it does not wait: it gets a job at once.
 pub struct ClientPatience {
     is_async: bool,
-    last_moment: Option<LastMoment>,
+    last_moment: Option<JobDeadline>,
 }
 
 impl ClientPatience {
     pub fn patience(&self) -> Patience {
         match &self.last_moment {
-            Some(LastMoment(last_moment)) if !self.is_async => Patience::Until(*last_moment),
+            Some(JobDeadline(last_moment)) if !self.is_async => Patience::Until(*last_moment),
             _ => Patience::None,
         }
     }
@@ -56,7 +57,7 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let last_moment = parts.extensions.get::<LastMoment>().copied();
+        let last_moment = parts.extensions.get::<JobDeadline>().copied();
         Ok(Self { is_async: prefers_async(&parts.headers), last_moment })
     }
 }
@@ -96,12 +97,12 @@ pub async fn flush(
     patience: ClientPatience,
 ) -> Result<Response, Error> {
     match query.parse()? {
-        (selection, Flushing::Delete) => {
+        (selection, FlushMode::Delete) => {
             let flush = Flush { kind: Kind::Flush, namespace, selection, origin };
             let flushed = app.cache.flush(flush, patience.patience(), jobs::failure).await?;
             Ok(patience.answer(&flushed))
         }
-        (selection, Flushing::DryRun) => {
+        (selection, FlushMode::DryRun) => {
             let matched_count = app.cache.count(&namespace, &selection).await?;
             Ok(answer::json(StatusCode::OK, &DryRunAnswer { success: true, deleted_count: 0, matched_count }))
         }

@@ -7,9 +7,10 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::Error;
 use super::openapi::{answers, schema};
-use super::{SharedApp, answer};
+use super::state::SharedApp;
 use crate::clock::Moment;
 use crate::store::{Finding, ShardHealth};
 use crate::trace::SPANS;

@@ -6,11 +6,13 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::Error;
-use super::extract::{NamespacePath, StrictQuery, limit};
+use super::extract::{NamespacePath, StrictQuery};
 use super::json::{date_to_the_millisecond, parse_date};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::page_limit::limit;
+use super::state::SharedApp;
 use crate::access_log;
 use crate::audit;
 use crate::cache::LogQuery;

@@ -16,7 +16,6 @@ use axum::extract::Request;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Uri, Version};
 
-use super::cross_site::is_site_header;
 use super::error::Error;
 use crate::config::HttpConfig;
 
@@ -125,6 +124,14 @@ impl Refusal {
             Self::Strange => Error::Misdirected { host },
         }
     }
+}
+
+/// The prefix of the headers in which browsers describe a request.
+const SITE_HEADERS: &str = "sec-fetch-";
+
+/// Whether only browsers send this header. The name may be in upper or lower case.
+pub fn is_site_header(name: &str) -> bool {
+    name.get(..SITE_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(SITE_HEADERS))
 }
 
 /// Whether the headers look like those of a browser.
@@ -272,5 +279,13 @@ mod tests {
         assert!(!is_own(&plain, "https://cache.example", "sidecache"));
         assert!(is_own(&proxied, "https://cache.example", "sidecache"));
         assert!(!is_own(&proxied, "http://cache.example", "sidecache"));
+    }
+
+    #[test]
+    fn browser_headers_are_recognized_by_their_prefix() {
+        for name in ["sec-fetch-site", "Sec-Fetch-Mode", "sec-fetch-storage-access"] {
+            assert!(is_site_header(name), "{name}");
+        }
+        assert!(!is_site_header("sec-fetch") && !is_site_header("sec-ch-ua") && !is_site_header("host"));
     }
 }

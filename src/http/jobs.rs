@@ -7,11 +7,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::{Error, cache_code};
 use super::extract::{JobPath, NoParameters, StrictQuery};
 use super::json::date_to_the_millisecond;
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::state::SharedApp;
 use crate::cache;
 use crate::jobs::{Failure, Job, State as JobState};
 use crate::model::Selection;

@@ -6,10 +6,12 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::Error;
-use super::extract::{NamespacePath, StrictQuery, limit, selection};
+use super::extract::{NamespacePath, StrictQuery, selection};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::page_limit::limit;
+use super::state::SharedApp;
 use crate::cache::Listing;
 use crate::store;
 

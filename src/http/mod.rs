@@ -7,7 +7,6 @@ mod batch;
 mod body;
 mod bounds;
 mod budget;
-mod closing;
 mod cluster;
 mod conditions;
 mod connection;
@@ -20,7 +19,6 @@ mod extract;
 mod failure_log;
 mod fast_path;
 mod flush;
-mod handed;
 mod head_timer;
 mod health;
 mod history;
@@ -30,30 +28,20 @@ mod json;
 mod list;
 mod namespaces;
 mod openapi;
+mod page_limit;
 mod reader;
 mod refusal;
 mod request_id;
-mod room;
+mod response_memory;
+mod router_stream;
 mod server;
+mod shutdown;
+mod state;
 mod stats;
 mod wire;
 
-use std::sync::Arc;
-
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-
-use crate::cache::Cache;
-use crate::clock::Moment;
-use crate::database::Database;
-use crate::fleet::Fleet;
-use crate::jobs::Jobs;
-use crate::l1::L1;
-use crate::metrics::Metrics;
-use crate::telemetry::DroppedLines;
-use crate::trends::Trends;
 
 /// The parsers of client input, for the fuzz targets, which run without a server.
 pub mod input {
@@ -74,39 +62,18 @@ pub use bounds::Bounds;
 pub use connection::Connections;
 pub use cross_site::is_same_site;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
-pub use error::{Code, Error, in_words};
+pub use error::{Code, Error, status_of};
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
 pub use hosts::Hosts;
 pub use jobs::failure;
-pub use request_id::Numbered;
+pub use request_id::RequestIds;
 pub use server::{Server, bind};
-
-/// The state that all handlers share.
-pub struct App {
-    pub cache: Arc<Cache>,
-    pub fleet: Arc<Fleet>,
-    pub trends: Arc<Trends>,
-    pub l1: Arc<L1>,
-    pub jobs: Arc<Jobs>,
-    pub database: Arc<Database>,
-    pub metrics: Arc<Metrics>,
-    /// The runtime for background work.
-    pub background: Handle,
-    pub bounds: Arc<Bounds>,
-    pub hosts: Arc<Hosts>,
-    pub dropped_log_lines: DroppedLines,
-    pub started: Moment,
-    /// Cancelled when the process is told to stop: the instance wants no new work.
-    pub draining: CancellationToken,
-}
-
-/// Shared by all requests. One pointer, because it is cloned for every request.
-pub type SharedApp = Arc<App>;
+pub use state::{App, SharedApp};
 
 /// All routes. `more` are the routes of other modules, such as the dashboard; the same bounds apply to them.
-pub fn router(app: SharedApp, ids: Numbered, more: Router) -> Router {
+pub fn router(app: SharedApp, ids: RequestIds, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
     let policy = || get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete);
     let (bounds, cross_site) = (app.bounds.clone(), from_fn_with_state(app.clone(), cross_site::refuse));

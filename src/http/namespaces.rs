@@ -13,7 +13,8 @@ use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
 use super::flush::ClientPatience;
 use super::json::{date, object};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer, jobs};
+use super::state::SharedApp;
+use super::{answer, jobs};
 use crate::model::{Invalid, Policy, PolicyChange, whole_number};
 use crate::namespaces::Record;
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::error;
-use super::request_id::Numbered;
+use super::request_id::RequestIds;
 
 /// How many refused connections may wait for their client at the same time. Connections beyond this number are
 /// answered and closed at once.
@@ -25,13 +25,13 @@ const FIRST_BYTE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Refuses connections.
-pub struct Refusals {
+pub struct ConnectionRefuser {
     slots: Arc<Semaphore>,
-    ids: Numbered,
+    ids: RequestIds,
 }
 
-impl Refusals {
-    pub fn new(ids: Numbered) -> Self {
+impl ConnectionRefuser {
+    pub fn new(ids: RequestIds) -> Self {
         Self { slots: Arc::new(Semaphore::new(AT_ONCE)), ids }
     }
 

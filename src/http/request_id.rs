@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use axum::http::{HeaderValue, Request};
+use axum::http::{HeaderName, HeaderValue, Request};
 use tower_http::request_id::{MakeRequestId, RequestId};
 
 use crate::workers::PerWorker;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest name of an instance, and the longest id (name, dash, number), in bytes.
 const MOST_INSTANCE_BYTES: usize = 32;
@@ -15,13 +17,13 @@ const MOST_ID_BYTES: usize = MOST_INSTANCE_BYTES + 1 + 16;
 /// Makes request ids. The number is unique within the instance. The name of the instance is random, so ids of two
 /// instances practically never collide.
 #[derive(Clone)]
-pub struct Numbered {
+pub struct RequestIds {
     instance: Arc<str>,
     /// Each worker has a counter of its own, so that workers do not contend for one.
     next: Arc<PerWorker<AtomicU64>>,
 }
 
-impl Numbered {
+impl RequestIds {
     /// # Panics
     /// The name has more than [`MOST_INSTANCE_BYTES`].
     pub fn new(instance: &str) -> Self {
@@ -58,7 +60,7 @@ impl Numbered {
     }
 }
 
-impl MakeRequestId for Numbered {
+impl MakeRequestId for RequestIds {
     fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
         HeaderValue::from_str(&self.next()).ok().map(RequestId::new)
     }

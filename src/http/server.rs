@@ -15,10 +15,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::closing::Signal;
 use super::connection::Connections;
-use super::refusal::Refusals;
-use super::request_id::Numbered;
+use super::refusal::ConnectionRefuser;
+use super::request_id::RequestIds;
+use super::shutdown::ShutdownSignal;
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 use crate::workers::Workers;
@@ -32,11 +32,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// For how long after the stop signal connections and requests are still accepted. A connection that is told to
 /// finish before its request was read is closed without a response.
 const GRACE: Duration = Duration::from_millis(250);
-
-/// The longest head of a request, and the most that is read from a connection at a time, in bytes. A connection that
-/// sent a large body keeps up to twice this much memory.
-pub const MAX_HEADER_BYTES: usize = 32 * 1024;
-pub const READ_BYTES: usize = 32 * 1024;
 
 /// Opens the listening socket.
 ///
@@ -55,7 +50,7 @@ pub struct Server {
     connections: Arc<Connections>,
     workers: Arc<Workers>,
     slots: Arc<Semaphore>,
-    refusals: Refusals,
+    refusals: ConnectionRefuser,
     drain_timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -65,14 +60,14 @@ impl Server {
         connections: Connections,
         workers: Arc<Workers>,
         config: &HttpConfig,
-        ids: Numbered,
+        ids: RequestIds,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             connections: Arc::new(connections),
             workers,
             slots: Arc::new(Semaphore::new(config.max_connections)),
-            refusals: Refusals::new(ids),
+            refusals: ConnectionRefuser::new(ids),
             drain_timeout: config.drain_timeout,
             metrics,
         }
@@ -81,7 +76,7 @@ impl Server {
     /// Accepts connections until `shutdown` and for [`GRACE`] longer. Then waits for running requests during three
     /// quarters of the drain time. The rest of the drain time is for data that the process still has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
-        let (tasks, closing) = (TaskTracker::new(), Signal::default());
+        let (tasks, closing) = (TaskTracker::new(), ShutdownSignal::default());
         let enough = async {
             shutdown.cancelled().await;
             // Clients that connected before the signal may not be accepted yet.
@@ -101,7 +96,7 @@ impl Server {
         }
     }
 
-    async fn accept(&self, listener: &TcpListener, tasks: &TaskTracker, closing: &Signal) {
+    async fn accept(&self, listener: &TcpListener, tasks: &TaskTracker, closing: &ShutdownSignal) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.take(stream, peer, tasks, closing),
@@ -114,7 +109,7 @@ impl Server {
     }
 
     /// Gives a connection to a worker, or refuses it.
-    fn take(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker, closing: &Signal) {
+    fn take(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker, closing: &ShutdownSignal) {
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
             self.metrics.connections_refused.increment(1);
             if let Some(refusal) = self.refusals.refuse(stream) {
@@ -172,7 +167,7 @@ mod tests {
         let router = Router::new().route("/panics", get(panics)).route("/fine", get(async || "fine"));
         let connections = Connections::new(router, None, &config, metrics.clone());
         let workers = Arc::new(Workers::start(None).unwrap());
-        let server = Server::new(connections, workers, &config, Numbered::new("test"), metrics.clone());
+        let server = Server::new(connections, workers, &config, RequestIds::new("test"), metrics.clone());
         let listener = bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(server.run(listener, shutdown.clone()));

@@ -6,10 +6,11 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery};
 use super::openapi::{answers, params, schema};
-use super::{SharedApp, answer};
+use super::state::SharedApp;
 use crate::store::{self, KnownTotals};
 
 #[derive(Serialize, ToSchema)]

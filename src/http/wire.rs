@@ -11,6 +11,11 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::head_timer::{HeadTimeouts, HeadTimer};
 
+/// The longest head of a request, and the most that is read from a connection at a time, in bytes. A connection that
+/// sent a large body keeps up to twice this much memory.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+pub const READ_BYTES: usize = 32 * 1024;
+
 pub struct Wire {
     /// A write fails if the client does not read for too long.
     pub stream: Pin<Box<TimeoutStream<TcpStream>>>,

@@ -11,8 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::board::{Handle, StopReason};
 use super::job::{Failure, Flush, Id, Job, Kind, State};
-use super::{Handle, Jobs, PATIENCE, Patience, Standing, StopReason};
+use super::repository::StoredState;
+use super::shared::{Jobs, PATIENCE, Patience};
 use crate::audit::{self, FlushNote, Outcome};
 use crate::clock::unix_millis;
 use crate::store::FlushProgress;
@@ -130,9 +132,9 @@ impl Jobs {
             loop {
                 let Some(job) = self.board.lock().job(id, unix_millis()) else { return };
                 match self.repository.beat(&job).await {
-                    Ok(Standing::Running) => {}
-                    Ok(Standing::CancelAsked) => handle.stop(StopReason::Cancelled),
-                    Ok(Standing::Ended) => handle.stop(StopReason::Overruled),
+                    Ok(StoredState::Running) => {}
+                    Ok(StoredState::CancelAsked) => handle.stop(StopReason::Cancelled),
+                    Ok(StoredState::Ended) => handle.stop(StopReason::Overruled),
                     // It is retried, and the job continues anyway.
                     Err(error) => tracing::debug!(job = %id, %error, "cannot write the progress of a job"),
                 }
@@ -151,7 +153,7 @@ impl Jobs {
     /// Asks the database (with a short timeout) whether another instance has written the end of a job.
     async fn look_for_end(&self, id: &Id, handle: &Handle) {
         let Some(job) = self.board.lock().job(id, unix_millis()) else { return };
-        if let Ok(Ok(Standing::Ended)) = timeout(PATIENCE, self.repository.beat(&job)).await {
+        if let Ok(Ok(StoredState::Ended)) = timeout(PATIENCE, self.repository.beat(&job)).await {
             handle.stop(StopReason::Overruled);
         }
     }

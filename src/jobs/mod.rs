@@ -14,57 +14,34 @@ mod driver;
 mod job;
 mod postgres;
 mod repository;
+mod shared;
 mod sql;
 mod sqlite;
 
-use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use self::job::{Failure, Flush, Id, Job, Kind, State};
+pub use self::shared::{Jobs, Patience};
 
-use self::board::{Board, Handle, StopReason};
+use self::board::StopReason;
 use self::driver::{Started, Task};
-use self::repository::{Repository, SILENT_MS, Standing, repository};
-use crate::audit::Audit;
+use self::repository::SILENT_MS;
+use self::shared::PATIENCE;
 use crate::clock::unix_millis;
-use crate::database::{self, Database};
-use crate::metrics::Metrics;
+use crate::database;
 use crate::store::FlushProgress;
 use crate::trace;
-
-/// The maximum number of flushes that run on an instance at a time, including jobs, since each of them may become a
-/// job. Further flushes wait for their turn as long as their requests do.
-const MOST_UNDER_WAY: usize = 32;
-
-/// The maximum number of ended jobs that wait for the database to record their end.
-const MOST_UNSAVED: usize = 256;
 
 /// How often to look for silent jobs.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// How long a response waits until the row of a new job is written, or until a cancelled job ends.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 /// The maximum number of jobs in a listing.
 const LISTED: i64 = 100;
-
-/// How long the caller of a flush waits.
-#[derive(Clone, Copy, Debug)]
-pub enum Patience {
-    /// It does not wait: the flush is a job from the start.
-    None,
-    /// It waits until this moment; an unfinished flush becomes a job.
-    Until(Instant),
-}
 
 /// How a flush was answered.
 #[derive(Debug)]
@@ -91,52 +68,7 @@ pub enum Error {
     Database(#[from] database::Error),
 }
 
-/// The jobs of this instance, and access to those of the others.
-pub struct Jobs {
-    /// The unique name of this process.
-    instance: String,
-    runtime: Runtime,
-    repository: Arc<dyn Repository>,
-    audit: Audit,
-    metrics: Arc<Metrics>,
-    board: Mutex<Board>,
-    next_number: AtomicU64,
-    /// One permit for each running flush.
-    places: Arc<Semaphore>,
-    /// One permit for each ended job that waits for the database.
-    unsaved: Arc<Semaphore>,
-    /// Cancelled when the process is asked to stop: jobs end then.
-    draining: CancellationToken,
-    /// Cancelled when no requests are left: everything ends then.
-    stopping: CancellationToken,
-    tasks: TaskTracker,
-}
-
 impl Jobs {
-    /// Call it on the runtime on which the jobs should run. The jobs end when `draining` is cancelled.
-    pub fn new(
-        instance: &str,
-        database: Arc<Database>,
-        audit: Audit,
-        metrics: Arc<Metrics>,
-        draining: CancellationToken,
-    ) -> Self {
-        Self {
-            instance: instance.to_owned(),
-            runtime: Runtime::current(),
-            repository: repository(database),
-            audit,
-            metrics,
-            board: Mutex::default(),
-            next_number: AtomicU64::new(1),
-            places: Arc::new(Semaphore::new(MOST_UNDER_WAY)),
-            unsaved: Arc::new(Semaphore::new(MOST_UNSAVED)),
-            draining,
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }
-    }
-
     /// Runs `work` in a separate task, which continues when the caller is gone. `failure` converts an error into what
     /// a job shows.
     ///
@@ -275,16 +207,5 @@ impl Jobs {
     /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.metrics.jobs_running.set(self.board.lock().running() as f64);
-    }
-
-    fn note_panic(&self, panic: &(dyn Any + Send)) {
-        let text =
-            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a flush panicked");
-        self.metrics.panics.increment(1);
-    }
-
-    fn new_id(&self) -> Id {
-        Id::new(&self.instance, self.next_number.fetch_add(1, Relaxed))
     }
 }

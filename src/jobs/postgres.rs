@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::PgPool;
 
 use super::job::{Failure, Flush, Id, Job, selection_columns};
-use super::repository::{Repository, SILENT_MS, Standing};
+use super::repository::{Repository, SILENT_MS, StoredState};
 use super::sql::{ASK_TO_CANCEL, Row, job_from_row, jobs_from_rows, repository, signed};
 use crate::audit;
 use crate::clock::unix_millis;

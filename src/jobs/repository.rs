@@ -1,18 +1,14 @@
 //! The interface to the jobs in the database, the same for PostgreSQL and SQLite.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use super::job::{Id, Job};
-use super::postgres::Postgres;
-use super::sqlite::Sqlite;
 use crate::audit::Row;
-use crate::database::{Database, Error, Pool};
+use crate::database::Error;
 
 /// What the database says about a job when its progress is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum StoredState {
     Running,
     /// It is running, and a client asked to cancel it.
     CancelAsked,
@@ -24,7 +20,7 @@ pub enum Standing {
 #[async_trait]
 pub trait Repository: Send + Sync + 'static {
     /// Writes the progress of a running job; adds the job if it is not there.
-    async fn beat(&self, job: &Job) -> Result<Standing, Error>;
+    async fn beat(&self, job: &Job) -> Result<StoredState, Error>;
 
     /// Writes the end of a job and its audit row in one transaction, and removes old jobs. Returns whether this was
     /// the first end to be written. With `None` no audit row is added.
@@ -48,11 +44,3 @@ pub trait Repository: Send + Sync + 'static {
 
 /// After this time without a sign of life an instance is silent.
 pub const SILENT_MS: i64 = 15_000;
-
-/// The repository in `database`.
-pub fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
-    match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(Postgres { database, pool }),
-        Pool::Sqlite(pool) => Arc::new(Sqlite { database, pool }),
-    }
-}

@@ -80,7 +80,7 @@ macro_rules! repository {
 
         #[async_trait]
         impl Repository for $name {
-            async fn beat(&self, job: &Job) -> Result<Standing, Error> {
+            async fn beat(&self, job: &Job) -> Result<StoredState, Error> {
                 let Flush { kind, namespace, selection, origin } = &job.flush;
                 let (pattern, tag) = selection_columns(selection);
                 let beat = self.database.query_scalar(BEAT).bind(job.id.as_str()).bind(kind.as_str());
@@ -90,9 +90,9 @@ macro_rules! repository {
                 let found =
                     self.database.run(async { in_transaction!(self.pool, |one| beat.fetch_optional(one)) }).await?;
                 Ok(match found {
-                    Some(false) => Standing::Running,
-                    Some(true) => Standing::CancelAsked,
-                    None => Standing::Ended,
+                    Some(false) => StoredState::Running,
+                    Some(true) => StoredState::CancelAsked,
+                    None => StoredState::Ended,
                 })
             }
 

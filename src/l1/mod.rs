@@ -51,8 +51,8 @@ pub struct Fence(u64);
 
 /// The cache in front of the shards.
 pub struct L1 {
-    stripes: Box<[Apart<Mutex<Stripe>>]>,
-    sums: Apart<Sums>,
+    stripes: Box<[CacheAligned<Mutex<Stripe>>]>,
+    sums: CacheAligned<Sums>,
     max_bytes: u64,
     is_fenced: bool,
 }
@@ -67,14 +67,14 @@ struct Sums {
 /// On a cache line of its own, because other cores write to its neighbours.
 #[derive(Default)]
 #[repr(align(64))]
-struct Apart<T>(T);
+struct CacheAligned<T>(T);
 
 impl L1 {
     /// An L1 that holds at most `max_bytes` of keys, values and bookkeeping; 0 turns it off.
     pub fn new(max_bytes: u64) -> Self {
         Self {
-            stripes: (0..STRIPES).map(|_| Apart::default()).collect(),
-            sums: Apart::default(),
+            stripes: (0..STRIPES).map(|_| CacheAligned::default()).collect(),
+            sums: CacheAligned::default(),
             max_bytes,
             is_fenced: true,
         }

@@ -11,5 +11,17 @@ mod sync;
 
 pub use record::Record;
 pub use registry::{Refusal, Registry};
-pub use repository::{Asked, Repository, repository};
+pub use repository::{ChangeRequest, Repository};
 pub use sync::Synchronizer;
+
+use std::sync::Arc;
+
+use crate::database::{Database, Pool};
+
+/// The repository in `database`.
+pub fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
+    match database.pool().clone() {
+        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool }),
+        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool }),
+    }
+}

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use super::record::{Loaded, PolicyRow, Row, policy_from_row};
 use super::sql::{LOCK, MOVE_REVISION, REMOVE, REVISION, repository};
-use super::{Asked, Record, Repository};
+use super::{ChangeRequest, Record, Repository};
 use crate::audit::{self, Change};
 use crate::database::{Database, Error, in_transaction};
 use crate::model::{Namespace, Origin, PolicyChange, UnixMillis};

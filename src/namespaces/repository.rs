@@ -1,14 +1,10 @@
 //! The interface to the records in the database, the same for PostgreSQL and SQLite.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use super::Record;
-use super::postgres::Postgres;
 use super::record::Loaded;
-use super::sqlite::Sqlite;
-use crate::database::{Database, Error, Pool};
+use crate::database::Error;
 use crate::model::{Namespace, Origin, Policy, PolicyChange, UnixMillis};
 
 /// Records in a database. The revision number changes with every change of the records.
@@ -24,7 +20,7 @@ pub trait Repository: Send + Sync + 'static {
 
     /// Creates or replaces a record; an existing record keeps its creation time. Returns the stored record and
     /// whether it is new. The change and its row in the audit trail are written in one transaction.
-    async fn put(&self, record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error>;
+    async fn put(&self, record: Record, by: &ChangeRequest<'_>) -> Result<(Record, bool), Error>;
 
     /// Changes the fields of a policy that `change` names, and adds a row to the audit trail, in one transaction.
     /// Returns the stored record; `None` if there is no such record.
@@ -38,21 +34,13 @@ pub trait Repository: Send + Sync + 'static {
 
     /// Removes a record. Returns whether it existed; if so, a row in the audit trail says that it was removed with
     /// `deleted` entries.
-    async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error>;
+    async fn remove(&self, namespace: &Namespace, deleted: u64, by: &ChangeRequest<'_>) -> Result<bool, Error>;
 }
 
 /// Who requested a change, and what only this instance knows about the namespace.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct ChangeRequest<'a> {
     pub origin: &'a Origin,
     /// The policy of a namespace that was created by a write here and is not in the database yet.
     pub unsaved: Option<Policy>,
-}
-
-/// The repository in `database`.
-pub fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
-    match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(Postgres { database, pool }),
-        Pool::Sqlite(pool) => Arc::new(Sqlite { database, pool }),
-    }
 }

@@ -60,7 +60,7 @@ macro_rules! repository {
                     .await
             }
 
-            async fn put(&self, mut record: Record, by: &Asked<'_>) -> Result<(Record, bool), Error> {
+            async fn put(&self, mut record: Record, by: &ChangeRequest<'_>) -> Result<(Record, bool), Error> {
                 let is_committing = AtomicBool::new(false);
                 let result = self
                     .database
@@ -141,7 +141,12 @@ macro_rules! repository {
                 result.map_err(|error| error.of_commit(&is_committing))
             }
 
-            async fn remove(&self, namespace: &Namespace, deleted: u64, by: &Asked<'_>) -> Result<bool, Error> {
+            async fn remove(
+                &self,
+                namespace: &Namespace,
+                deleted: u64,
+                by: &ChangeRequest<'_>,
+            ) -> Result<bool, Error> {
                 let is_committing = AtomicBool::new(false);
                 let result = self
                     .database

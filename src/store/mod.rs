@@ -20,7 +20,7 @@ use async_trait::async_trait;
 pub use cursor::Cursor;
 pub use error::Error;
 pub use finding::{Finding, Severity};
-pub use presence::{Neighbour, Presence, RingCount, Role, Survey};
+pub use presence::{LivingInstance, Presence, RingCount, Role, Survey};
 pub use progress::FlushProgress;
 
 use crate::clock::Moment;

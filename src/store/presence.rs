@@ -18,7 +18,7 @@ pub struct RingCount {
 
 /// A process that uses a shard.
 #[derive(Clone, Debug)]
-pub struct Neighbour {
+pub struct LivingInstance {
     pub id: String,
     /// Time since its last heartbeat, by the shard's clock.
     pub age: Duration,
@@ -57,7 +57,7 @@ pub trait Presence: Send + Sync + 'static {
     async fn leave(&self, shard: ShardIndex, id: &str) -> Result<(), Error>;
 
     /// The processes on each shard, in the order of the shards. The number per shard is bounded.
-    async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<Neighbour>, Error>>;
+    async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<LivingInstance>, Error>>;
 
     /// The health of each shard, within the shard's timeout. Entries are counted only if `namespaces` is given, as
     /// the complete list, and is not too long.

@@ -19,8 +19,8 @@ use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+use super::caller::{Caller, EndedOperation};
 use super::counted::CountedQueue;
-use super::{Caller, Ended};
 use crate::model::Answer;
 
 /// Nothing is exported if none of these is set.
@@ -95,7 +95,7 @@ impl Drop for Export {
 }
 
 /// Exports a span of this operation, as a child of the caller's.
-pub(super) fn note(ended: &Ended<'_>, caller: Option<&Caller>) {
+pub(super) fn note(ended: &EndedOperation<'_>, caller: Option<&Caller>) {
     let Some(Exporting { tracer, follows_caller }) = EXPORTING.get() else { return };
     let trace = caller.and_then(|caller| caller.trace);
     if *follows_caller && trace.is_some_and(|trace| !trace.is_sampled()) {

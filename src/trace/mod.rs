@@ -5,6 +5,7 @@
 //! parameter of every function. The code that receives a request opens a [`scope`]; the code that reports about it
 //! calls [`with`].
 
+mod caller;
 mod context;
 #[cfg(feature = "otel")]
 mod counted;
@@ -12,55 +13,14 @@ mod counts;
 #[cfg(feature = "otel")]
 mod export;
 
-use std::net::IpAddr;
-use std::time::Duration;
-
+pub use self::caller::{Caller, EndedOperation};
 pub use self::context::TraceContext;
 pub use self::counts::SPANS;
 #[cfg(feature = "otel")]
 pub use self::export::Export;
-use crate::model::{Answer, Operation};
-
-/// The longest request id that is kept, in bytes; longer ids are cut.
-const MOST_ID_BYTES: usize = 128;
-
-/// A request and its client. Small enough to be copied.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    id: [u8; MOST_ID_BYTES],
-    id_len: u8,
-    /// The address of the client, if the connection has one.
-    pub client: Option<IpAddr>,
-    pub trace: Option<TraceContext>,
-}
 
 tokio::task_local! {
     static CALLER: Caller;
-}
-
-impl Caller {
-    /// `request_id` and `traceparent` are the values of the headers. An invalid `traceparent` is not an error: a new
-    /// trace begins here (W3C Trace Context, 4.3).
-    pub fn new(request_id: &[u8], traceparent: Option<&[u8]>) -> Self {
-        Self::within(request_id, traceparent.and_then(TraceContext::parse))
-    }
-
-    pub fn within(request_id: &[u8], trace: Option<TraceContext>) -> Self {
-        let len = request_id.len().min(MOST_ID_BYTES);
-        let mut id = [0; MOST_ID_BYTES];
-        id[..len].copy_from_slice(&request_id[..len]);
-        Self { id, id_len: len as u8, client: None, trace }
-    }
-
-    /// The same caller with the client's address.
-    pub fn at(self, client: Option<IpAddr>) -> Self {
-        Self { client, ..self }
-    }
-
-    /// Any bytes except control characters; tabs are allowed.
-    pub fn request_id(&self) -> &[u8] {
-        &self.id[..usize::from(self.id_len)]
-    }
 }
 
 /// Runs `work` for this caller.
@@ -80,26 +40,19 @@ pub fn with<R>(tell: impl FnOnce(Option<&Caller>) -> R) -> R {
     told.ok().flatten().unwrap_or_else(|| tell.take().map(|tell| tell(None)).expect("`tell` was not called yet"))
 }
 
-/// An operation that ended.
-pub struct Ended<'a> {
-    pub namespace: &'a str,
-    pub operation: Operation,
-    pub answer: Answer,
-    pub latency: Duration,
-}
-
 /// Exports a span of this operation, if the export is on.
 #[cfg(feature = "otel")]
-pub fn note(ended: &Ended<'_>) {
+pub fn note(ended: &EndedOperation<'_>) {
     with(|caller| export::note(ended, caller));
 }
 
 /// Does nothing in a build without the feature `otel`.
 #[cfg(not(feature = "otel"))]
-pub fn note(_: &Ended<'_>) {}
+pub fn note(_: &EndedOperation<'_>) {}
 
 #[cfg(test)]
 mod tests {
+    use super::caller::MOST_ID_BYTES;
     use super::*;
 
     fn id() -> String {

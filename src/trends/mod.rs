@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::point::{Latency, Load, Point, Summary};
 
-use self::point::PerSecond;
-use self::track::{News, RecentLatencies, Track};
+use self::point::{MAX_POINTS, PerSecond, push};
+use self::track::{Increase, RecentLatencies, Track};
 use crate::clock::{Moment, unix_millis};
 use crate::metrics::{Latencies, Metrics, NamespaceFigures, NamespaceTotals, render_namespaces};
 use crate::model::{Namespace, UnixMillis};
@@ -65,7 +65,7 @@ struct Known {
     /// Traffic, evictions and expirations of the namespaces without their own metrics. Deleted namespaces stay
     /// included, so that these counters never fall.
     others: Traffic,
-    others_news: News,
+    others_news: Increase,
     /// The index of the namespace to read next.
     turn: usize,
     stepped_at: Moment,
@@ -76,7 +76,7 @@ impl Trends {
     pub const STEP: Duration = Duration::from_secs(2);
 
     /// The number of points that are kept.
-    pub const POINTS: usize = 300;
+    pub const POINTS: usize = MAX_POINTS;
 
     pub fn new(
         store: SharedStore,
@@ -238,7 +238,7 @@ impl Known {
             counted: Latencies::default(),
             load: Load::default(),
             others: Traffic::default(),
-            others_news: News::default(),
+            others_news: Increase::default(),
             turn: 0,
             stepped_at: Moment::now(),
         }
@@ -321,7 +321,7 @@ impl Known {
     /// The combined figures of the namespaces without their own metrics.
     fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
         let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
-        let News { evictions, redis_evictions, expirations } = self.others_news;
+        let Increase { evictions, redis_evictions, expirations } = self.others_news;
         NamespaceFigures {
             traffic: (&self.others).into(),
             totals: Some(NamespaceTotals {
@@ -352,14 +352,6 @@ impl Known {
             used.into_iter().take(surplus).for_each(|(_, track)| track.forget_history());
         }
     }
-}
-
-/// Appends a point and drops the oldest if the history is full.
-fn push(points: &mut VecDeque<Point>, point: Point) {
-    if points.len() == Trends::POINTS {
-        points.pop_front();
-    }
-    points.push_back(point);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The numbers at one moment.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::metrics::Latencies;
@@ -25,6 +26,17 @@ impl Point {
     pub(super) fn unknown(at: UnixMillis) -> Self {
         Self { at, reads_per_second: None, hit_rate: None, writes_per_second: None, keys: None, bytes: None }
     }
+}
+
+/// The most points of a history.
+pub(super) const MAX_POINTS: usize = 300;
+
+/// Appends a point and drops the oldest if the history is full.
+pub(super) fn push(points: &mut VecDeque<Point>, point: Point) {
+    if points.len() == MAX_POINTS {
+        points.pop_front();
+    }
+    points.push_back(point);
 }
 
 /// A summary of a namespace.

@@ -5,8 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::hot::HotKeys;
-use super::point::{Latency, PerSecond, Point, Summary};
-use super::push;
+use super::point::{Latency, PerSecond, Point, Summary, push};
 use crate::clock::Moment;
 use crate::metrics::{Latencies, NamespaceFigures, NamespaceTotals};
 use crate::model::{EvictionPolicy, Quota, UnixMillis};
@@ -32,7 +31,7 @@ pub(super) struct Track {
     /// The rates between the last two readings; `None` if one of them failed.
     rates: Option<PerSecond>,
     /// The totals of the first reading and everything since; these never fall.
-    news: News,
+    news: Increase,
     points: VecDeque<Point>,
     latencies: RecentLatencies,
     /// The traffic of this instance since its start.
@@ -46,14 +45,14 @@ pub(super) struct Track {
 
 /// The difference between a reading and the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
+pub(super) struct Increase {
     pub evictions: u64,
     /// The part of `evictions` that happened because a server's memory was full.
     pub redis_evictions: u64,
     pub expirations: u64,
 }
 
-impl News {
+impl Increase {
     pub fn add(&mut self, more: Self) {
         self.evictions += more.evictions;
         self.redis_evictions += more.redis_evictions;
@@ -70,7 +69,7 @@ impl Track {
             totals: None,
             partial: None,
             rates: None,
-            news: News::default(),
+            news: Increase::default(),
             points: VecDeque::new(),
             latencies: RecentLatencies::default(),
             traffic: Traffic::default(),
@@ -115,25 +114,25 @@ impl Track {
     }
 
     /// Adds a point with these totals; `None` if they could not be read.
-    pub fn take_point(&mut self, totals: Option<Totals>, read_at: Moment, at: UnixMillis) -> News {
+    pub fn take_point(&mut self, totals: Option<Totals>, read_at: Moment, at: UnixMillis) -> Increase {
         let Some(totals) = totals else {
             self.rates = None;
             if self.has_history() {
                 push(&mut self.points, Point::unknown(at));
             }
-            return News::default();
+            return Increase::default();
         };
         let Some((before_at, before)) = self.totals.replace((read_at, totals)) else {
-            self.news = News {
+            self.news = Increase {
                 evictions: totals.evictions,
                 redis_evictions: totals.redis_evictions,
                 expirations: totals.expirations,
             };
-            return News::default();
+            return Increase::default();
         };
         // These are sums over shards. The sum falls when a shard loses its memory; what the other shards counted in
         // that time is then not visible.
-        let news = News {
+        let news = Increase {
             evictions: totals.evictions.saturating_sub(before.evictions),
             redis_evictions: totals.redis_evictions.saturating_sub(before.redis_evictions),
             expirations: totals.expirations.saturating_sub(before.expirations),

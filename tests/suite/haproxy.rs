@@ -1,5 +1,7 @@
 //! A real HAProxy: in front of a pair of Redis servers, as people without Sentinels run them, and in front of instances.
 
+#![expect(clippy::print_stdout, reason = "it prints how long writes failed")]
+
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -38,11 +40,11 @@ async fn both_write(clients: [&Client; 2], ns: &str) {
         assert_eq!(wrong, 0, "health says healthy while writes fail");
     }
     for (writer, reader) in [(clients[0], clients[1]), (clients[1], clients[0])] {
-        let written = format!("{ns}-{}", writer.get(ns, "written").await.status);
-        writer.set(ns, "written", &json!(written).to_string()).await;
+        let written = json!(format!("{ns}-{}", writer.get(ns, "written").await.status)).to_string();
+        writer.set(ns, "written", &written).await;
         eventually(LATER, async || {
             let answer = reader.get(ns, "written").await;
-            ensure!(answer.status == 200 && answer.value() == json!(written).to_string(), "{}", answer.text());
+            ensure!(answer.status == 200 && answer.value() == written, "{}", answer.text());
             Ok(())
         })
         .await;
@@ -103,7 +105,7 @@ async fn sessions_that_haproxy_keeps_to_an_old_primary_are_left() {
 async fn haproxy_in_front_of_instances_answers_each_request() {
     let settings = Settings::shards().set("header_timeout_ms", 300);
     let instances = [Service::start(settings.clone()), Service::start(settings)];
-    let [first, second] = instances.each_ref().map(|instance| instance.address());
+    let [first, second] = instances.each_ref().map(Service::address);
     let proxy = HaProxy::start(&format!(
         "  mode http\n  balance roundrobin\n  http-reuse always\n  option httpchk GET /readyz\n\
          \x20 default-server inter 100ms check\n  server a {first}\n  server b {second}",

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use super::field::Field;
 use crate::http::cross_site;
 use crate::http::hosts::Hosts;
-use crate::http::server::MAX_HEADER_BYTES;
+use crate::http::wire::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
 

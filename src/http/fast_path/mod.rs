@@ -32,19 +32,19 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 pub use self::head::{EntryRequest, Head, Verb, parse};
-use self::reply::{Ending, Rest, Then, Tier};
-use super::SharedApp;
+use self::reply::{AfterResponse, LastHeaders, Tier, UnwrittenPart};
 use super::body::BodyLimit;
-use super::budget::UsedUp;
-use super::closing::Closing;
+use super::budget::BudgetExceeded;
 use super::entry;
 use super::error::{self, Error};
 use super::head_timer::{Overdue, keep_alive_hint};
 use super::hosts::Hosts;
-use super::request_id::Numbered;
-use super::room::COUNTED_FROM;
+use super::request_id::RequestIds;
+use super::response_memory::COUNTED_FROM;
+use super::shutdown::ShutdownReceiver;
+use super::state::SharedApp;
 use super::wire::Wire;
-use crate::cache::{Consistency, Lookup, Trail};
+use crate::cache::{AnsweredBy, Consistency, Lookup};
 use crate::clock::Moment;
 use crate::config::HttpConfig;
 use crate::model::{EntryKey, EntryRef, Operation};
@@ -62,7 +62,7 @@ const ROUNDS: usize = 16;
 /// Answers plain reads and writes of entries.
 pub struct FastPath {
     app: SharedApp,
-    ids: Numbered,
+    ids: RequestIds,
     /// The deadline of a request, as a duration.
     request_timeout: Duration,
     /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request.
@@ -82,7 +82,7 @@ pub enum End {
 }
 
 /// A request that cannot be answered at once.
-enum Waiting {
+enum PendingRequest {
     Get(EntryKey),
     Put(EntryKey, Bytes),
     /// The request panicked; the response is a 500.
@@ -91,15 +91,15 @@ enum Waiting {
 
 /// The caller of a waiting request: the complete request id, which the response repeats, the trace, and the client's
 /// address.
-struct AskedBy {
+struct RequestIdentity {
     request_id: Vec<u8>,
     trace: Option<TraceContext>,
     client: Option<IpAddr>,
 }
 
 /// Why [`FastPath::poll_step`] returned.
-enum Step {
-    Waits(Waiting, AskedBy),
+enum StepResult {
+    Waits(PendingRequest, RequestIdentity),
     End(End),
 }
 
@@ -116,7 +116,7 @@ struct Buffers {
 }
 
 impl FastPath {
-    pub fn new(app: SharedApp, ids: Numbered, config: &HttpConfig) -> Self {
+    pub fn new(app: SharedApp, ids: RequestIds, config: &HttpConfig) -> Self {
         let keep_alive = keep_alive_hint(config).map(|hint| format!("keep-alive: {hint}\r\n")).unwrap_or_default();
         Self {
             ids,
@@ -131,16 +131,16 @@ impl FastPath {
     ///
     /// # Errors
     /// The connection broke, or the client does not read.
-    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut Closing) -> io::Result<End> {
+    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut ShutdownReceiver) -> io::Result<End> {
         loop {
             match poll_fn(|cx| self.poll_step(cx, wire, client, closing)).await? {
-                Step::End(end) => {
+                StepResult::End(end) => {
                     // The router must not write before the rest of this output.
                     poll_fn(|cx| wire.poll_flush(cx)).await?;
                     return Ok(end);
                 }
-                Step::Waits(waiting, asked_by) => {
-                    if self.answer(wire, waiting, &asked_by, closing).await? == Then::Close {
+                StepResult::Waits(waiting, asked_by) => {
+                    if self.answer(wire, waiting, &asked_by, closing).await? == AfterResponse::Close {
                         return Ok(End::Closed);
                     }
                     wire.timer.await_request(Moment::now());
@@ -161,8 +161,8 @@ impl FastPath {
         cx: &mut Context<'_>,
         wire: &mut Wire,
         client: IpAddr,
-        closing: &mut Closing,
-    ) -> Poll<io::Result<Step>> {
+        closing: &mut ShutdownReceiver,
+    ) -> Poll<io::Result<StepResult>> {
         for _ in 0..ROUNDS {
             if !wire.output.is_empty() {
                 ready!(wire.poll_flush(cx))?;
@@ -171,12 +171,12 @@ impl FastPath {
             }
             let is_closing = closing.is_given();
             match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, client, buffers, is_closing)) {
-                Poll::Ready(Ok(Progress::Step(step))) => return Poll::Ready(Ok(step)),
-                Poll::Ready(Ok(Progress::Served(at))) => {
+                Poll::Ready(Ok(ReadResult::StepResult(step))) => return Poll::Ready(Ok(step)),
+                Poll::Ready(Ok(ReadResult::Served(at))) => {
                     wire.timer.await_request(at);
                     continue;
                 }
-                Poll::Ready(Ok(Progress::Partial)) => continue,
+                Poll::Ready(Ok(ReadResult::Partial)) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
@@ -185,12 +185,12 @@ impl FastPath {
             }
             if let Poll::Ready(overdue) = wire.timer.poll_overdue(cx) {
                 let end = if overdue == Overdue::RestOfHead { End::Slow } else { End::Closed };
-                return Poll::Ready(Ok(Step::End(end)));
+                return Poll::Ready(Ok(StepResult::End(end)));
             }
             if closing.poll(cx).is_ready() {
                 // A request that has partly arrived is still answered, by the router.
                 let end = if wire.input.is_empty() { End::Closed } else { End::Router };
-                return Poll::Ready(Ok(Step::End(end)));
+                return Poll::Ready(Ok(StepResult::End(end)));
             }
             return Poll::Pending;
         }
@@ -207,7 +207,7 @@ impl FastPath {
         client: IpAddr,
         buffers: &mut Buffers,
         is_closing: bool,
-    ) -> Poll<io::Result<Progress>> {
+    ) -> Poll<io::Result<ReadResult>> {
         let Buffers { input, output, key } = buffers;
         let kept = wire.input.len();
         // The buffer is never shrunk, so it grows only until it fits the longest head.
@@ -218,7 +218,7 @@ impl FastPath {
         let is_unseen = std::mem::take(&mut wire.is_unseen);
         let read = if is_unseen { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
         if read == 0 && !is_unseen {
-            return Poll::Ready(Ok(Progress::Step(Step::End(End::Closed))));
+            return Poll::Ready(Ok(ReadResult::StepResult(StepResult::End(End::Closed))));
         }
         input[..kept].copy_from_slice(&wire.input);
         let bytes = &input[..kept + read];
@@ -229,9 +229,9 @@ impl FastPath {
         while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
             match parse(&bytes[used..], key, &self.app.hosts) {
                 Head::Partial => break,
-                Head::Router { .. } => step = Some(Step::End(End::Router)),
+                Head::Router { .. } => step = Some(StepResult::End(End::Router)),
                 // When the process stops, the router answers, because it tells the client that the connection ends.
-                Head::Entry(_) if is_closing => step = Some(Step::End(End::Router)),
+                Head::Entry(_) if is_closing => step = Some(StepResult::End(End::Router)),
                 Head::Entry(request) => {
                     step = self.begin(&bytes[used..], &request, client, now, output);
                     used += request.len;
@@ -247,15 +247,16 @@ impl FastPath {
             wire.input.extend_from_slice(rest);
         }
         // The rest may contain further complete requests.
-        wire.is_unseen = !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(Step::Waits(..))));
+        wire.is_unseen =
+            !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(StepResult::Waits(..))));
         wire.write(cx, output)?;
         if output.capacity() > 4 * SENT_BYTES {
             *output = Vec::new();
         }
         Poll::Ready(Ok(match step {
-            Some(step) => Progress::Step(step),
-            None if used > 0 => Progress::Served(now),
-            None => Progress::Partial,
+            Some(step) => ReadResult::StepResult(step),
+            None if used > 0 => ReadResult::Served(now),
+            None => ReadResult::Partial,
         }))
     }
 
@@ -267,7 +268,7 @@ impl FastPath {
         client: IpAddr,
         now: Moment,
         output: &mut Vec<u8>,
-    ) -> Option<Step> {
+    ) -> Option<StepResult> {
         let caller = |id: &[u8]| Caller::within(id, request.trace).at(Some(client));
         match request.request_id {
             Some(id) => self.begin_as(id, bytes, request, caller(id), now, output),
@@ -283,28 +284,30 @@ impl FastPath {
         caller: Caller,
         now: Moment,
         output: &mut Vec<u8>,
-    ) -> Option<Step> {
+    ) -> Option<StepResult> {
         let EntryRequest { key, verb, .. } = request;
         let Caller { trace, client, .. } = caller;
-        let ending = Ending { request_id, keep_alive: &self.keep_alive, then: Then::Stay };
-        let waits = |waiting| Some(Step::Waits(waiting, AskedBy { request_id: request_id.to_vec(), trace, client }));
+        let ending = LastHeaders { request_id, keep_alive: &self.keep_alive, then: AfterResponse::Stay };
+        let waits = |waiting| {
+            Some(StepResult::Waits(waiting, RequestIdentity { request_id: request_id.to_vec(), trace, client }))
+        };
         match verb {
-            Verb::Put(body) => waits(Waiting::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
+            Verb::Put(body) => waits(PendingRequest::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
             Verb::Get => {
                 let (cache, begun) = (&self.app.cache, output.len());
-                let show = |found: Option<EntryRef<'_>>, trail: &Trail| match (found, trail) {
-                    (Some(entry), Trail::L1) => reply::put_hit(output, entry, Tier::L1, ending),
-                    (Some(entry), Trail::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
+                let show = |found: Option<EntryRef<'_>>, trail: &AnsweredBy| match (found, trail) {
+                    (Some(entry), AnsweredBy::L1) => reply::put_hit(output, entry, Tier::L1, ending),
+                    (Some(entry), AnsweredBy::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
                     _ => reply::put_read(output, cache, found, trail, ending),
                 };
                 let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
                 match catch_unwind(AssertUnwindSafe(look)) {
                     Ok(Some(())) => None,
-                    Ok(None) => waits(Waiting::Get(key.to_key())),
+                    Ok(None) => waits(PendingRequest::Get(key.to_key())),
                     Err(panic) => {
                         output.truncate(begun);
                         error::note_panic(&*panic, &self.app.metrics);
-                        waits(Waiting::Failed)
+                        waits(PendingRequest::Failed)
                     }
                 }
             }
@@ -315,25 +318,25 @@ impl FastPath {
     async fn answer(
         &self,
         wire: &mut Wire,
-        waiting: Waiting,
-        asked_by: &AskedBy,
-        closing: &Closing,
-    ) -> io::Result<Then> {
+        waiting: PendingRequest,
+        asked_by: &RequestIdentity,
+        closing: &ShutdownReceiver,
+    ) -> io::Result<AfterResponse> {
         let request_id = asked_by.request_id.as_slice();
         let caller = Caller::within(request_id, asked_by.trace).at(asked_by.client);
         // The responses to earlier requests are written first.
         let mut output = std::mem::take(&mut wire.output);
         let share = self.app.bounds.bodies.share();
-        let may_write = matches!(waiting, Waiting::Put(..));
+        let may_write = matches!(waiting, PendingRequest::Put(..));
         let answer = async {
             match waiting {
-                Waiting::Failed => Err(Error::Panic),
-                Waiting::Get(key) => {
+                PendingRequest::Failed => Err(Error::Panic),
+                PendingRequest::Get(key) => {
                     Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
                 }
-                Waiting::Put(key, body) => {
+                PendingRequest::Put(key, body) => {
                     self.put_limit.admit(body.len())?;
-                    share.take(body.len()).map_err(|UsedUp| Error::TooManyBodies)?;
+                    share.take(body.len()).map_err(|BudgetExceeded| Error::TooManyBodies)?;
                     entry::store(&self.app.cache, &key, &body).await.map(Answer::Response)
                 }
             }
@@ -354,20 +357,20 @@ impl FastPath {
         let room = (counted > 0).then(|| self.app.bounds.room());
         let has_room = room.as_ref().is_none_or(|room| room.admits(counted));
         let answer = if has_room { answer } else { Err(Error::TooManyAnswers) };
-        let then = if closing.is_given() { Then::Close } else { Then::Stay };
-        let ending = Ending { request_id, keep_alive: &self.keep_alive, then };
+        let then = if closing.is_given() { AfterResponse::Close } else { AfterResponse::Stay };
+        let ending = LastHeaders { request_id, keep_alive: &self.keep_alive, then };
         let rest = match answer {
             Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, ending),
             Ok(Answer::Response(response)) => {
                 reply::put_response(&mut output, response, ending).await;
-                Rest::default()
+                UnwrittenPart::default()
             }
             Err(error) => {
                 self.app.bounds.note_refusal(&error);
                 let response = error.into_response();
                 self.app.bounds.note_error(&response, &caller);
                 reply::put_response(&mut output, response, ending).await;
-                Rest::default()
+                UnwrittenPart::default()
             }
         };
         let mut all = output.as_slice().chain(&rest.value[..]).chain(rest.after.as_slice());
@@ -392,10 +395,10 @@ impl Answer {
     }
 }
 
-enum Progress {
+enum ReadResult {
     /// The requests that were read at this moment were answered.
     Served(Moment),
     /// The head of the next request has not arrived completely.
     Partial,
-    Step(Step),
+    StepResult(StepResult),
 }

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected};
 use httpdate::HttpDate;
 
-use crate::cache::{Cache, Lookup, Trail};
+use crate::cache::{AnsweredBy, Cache, Lookup};
 use crate::clock::unix_millis_of_last_tick;
 use crate::http::answer::APPLICATION_JSON;
-use crate::http::bounds::X_REQUEST_ID;
 use crate::http::entry::{put_headers, shown_ttl};
-use crate::http::room::COUNTED_FROM;
+use crate::http::request_id::X_REQUEST_ID;
+use crate::http::response_memory::COUNTED_FROM;
 use crate::http::{error, json};
 use crate::model::{Entry, EntryRef};
 
@@ -41,23 +41,23 @@ pub enum Tier {
 
 /// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterResponse {
     Stay,
     Close,
 }
 
 /// The last headers of a response.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
+pub struct LastHeaders<'a> {
     pub request_id: &'a [u8],
     /// The `Keep-Alive` header line; may be empty.
     pub keep_alive: &'a [u8],
-    pub then: Then,
+    pub then: AfterResponse,
 }
 
 /// The part of a response that is sent after the output buffer.
 #[derive(Debug, Default)]
-pub struct Rest {
+pub struct UnwrittenPart {
     /// A value that was not copied into the buffer.
     pub value: Bytes,
     /// The bytes after the value.
@@ -65,24 +65,30 @@ pub struct Rest {
 }
 
 /// Writes the response of a read to `out`. Returns a large value and the bytes after it instead of copying them.
-pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: Ending<'_>) -> Rest {
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: LastHeaders<'_>) -> UnwrittenPart {
     let found = lookup.entry.as_ref();
     match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
         None => {
             put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, ending);
-            Rest::default()
+            UnwrittenPart::default()
         }
         Some(entry) => {
             let mut after = Vec::new();
             let head = (cache, entry.borrowed(), &lookup.trail, ending);
             put_before_value(out, head, &mut after);
-            Rest { value: entry.value.clone(), after }
+            UnwrittenPart { value: entry.value.clone(), after }
         }
     }
 }
 
 /// Writes the whole response of a read to `out`.
-pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, trail: &Trail, ending: Ending<'_>) {
+pub fn put_read(
+    out: &mut Vec<u8>,
+    cache: &Cache,
+    found: Option<EntryRef<'_>>,
+    trail: &AnsweredBy,
+    ending: LastHeaders<'_>,
+) {
     let Some(entry) = found else {
         put_status(out, StatusCode::NOT_FOUND);
         put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
@@ -100,7 +106,7 @@ pub fn put_read(out: &mut Vec<u8>, cache: &Cache, found: Option<EntryRef<'_>>, t
 
 /// Writes the response of a read that found `entry` in `tier`. It writes the same as [`put_read`], but in fewer and
 /// larger pieces, because most requests are such hits.
-pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: Ending<'_>) {
+pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: LastHeaders<'_>) {
     let (mut ttl, mut version, mut length) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
     let ttl = json::ttl_remaining(entry).map(|seconds| ttl.format(seconds).as_bytes());
     AFTER_VALUE.with_borrow_mut(|after| {
@@ -140,7 +146,7 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: Endin
 /// Writes the part before the value to `out`, and the part after the value to `after`.
 fn put_before_value(
     out: &mut Vec<u8>,
-    (cache, entry, trail, ending): (&Cache, EntryRef<'_>, &Trail, Ending<'_>),
+    (cache, entry, trail, ending): (&Cache, EntryRef<'_>, &AnsweredBy, LastHeaders<'_>),
     after: &mut Vec<u8>,
 ) {
     let ttl = shown_ttl(Some(entry), trail);
@@ -154,7 +160,7 @@ fn put_before_value(
 }
 
 /// Writes any response to `out`.
-pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, ending: Ending<'_>) {
+pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, ending: LastHeaders<'_>) {
     let (Parts { status, headers, .. }, body) = response.into_parts();
     // The body is in memory, so this neither waits nor fails.
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
@@ -184,10 +190,10 @@ fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
 }
 
 /// Writes the headers that every response has, and ends the head.
-fn end_head(out: &mut Vec<u8>, body_len: usize, ending: Ending<'_>) {
+fn end_head(out: &mut Vec<u8>, body_len: usize, ending: LastHeaders<'_>) {
     match ending.then {
-        Then::Close => put_header(out, "connection", &[b"close"]),
-        Then::Stay => out.extend_from_slice(ending.keep_alive),
+        AfterResponse::Close => put_header(out, "connection", &[b"close"]),
+        AfterResponse::Stay => out.extend_from_slice(ending.keep_alive),
     }
     put_header(out, "content-length", &[itoa::Buffer::new().format(body_len).as_bytes()]);
     const REQUEST_ID: HeaderName = X_REQUEST_ID;

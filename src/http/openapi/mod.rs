@@ -23,8 +23,6 @@ use std::sync::LazyLock;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
@@ -126,16 +124,6 @@ pub fn openapi() -> Value {
         }
     }
     document
-}
-
-/// Converts a part of the document from JSON to the type of the library.
-///
-/// # Panics
-/// The JSON does not fit the type. In debug builds also if the library does not know a field and would drop it.
-fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
-    let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
-    debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");
-    typed
 }
 
 /// Adds GET, PUT and DELETE of the entries that have the name of a batch as their key.

@@ -106,7 +106,7 @@ pub fn traceparent() -> Parameter {
 }
 
 fn of(parameter: Value) -> Parameter {
-    super::typed(parameter)
+    schema::typed(parameter)
 }
 
 fn namespace() -> Parameter {

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Response};
 
-use super::failures;
+use super::{failures, schema};
 use crate::http::error::Code;
 
 pub type Responses = BTreeMap<String, RefOr<Response>>;
@@ -56,7 +56,7 @@ impl Answers {
 }
 
 fn of(response: Value) -> RefOr<Response> {
-    super::typed(response)
+    schema::typed(response)
 }
 
 pub fn refer(kind: &str, name: &str) -> Value {

@@ -1,12 +1,14 @@
 //! Schemas that cannot be derived from a type: the types of the model with their limits, the fixed words in
 //! responses, and the bodies that the code writes as bytes.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::error::Code;
-use crate::http::extract::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::http::page_limit::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::jobs::Kind;
 use crate::model::{EvictionPolicy, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
 
@@ -16,7 +18,7 @@ const NO_CONTROL: &str = r"^[^\u0000-\u001F\u007F-\u009F]+$";
 
 /// Converts JSON to a schema.
 pub fn of(schema: Value) -> RefOr<Schema> {
-    super::typed(schema)
+    typed(schema)
 }
 
 fn one_of<'w>(words: impl IntoIterator<Item = &'w str>) -> RefOr<Schema> {
@@ -329,4 +331,14 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
         "additionalProperties": false,
     });
     [("Metadata", metadata), ("Entry", entry), ("MgetAnswer", mget)]
+}
+
+/// Converts a part of the document from JSON to the type of the library.
+///
+/// # Panics
+/// The JSON does not fit the type. In debug builds also if the library does not know a field and would drop it.
+pub fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
+    let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
+    debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");
+    typed
 }

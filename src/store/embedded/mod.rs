@@ -18,8 +18,8 @@ use parking_lot::RwLock;
 use self::entries::Removed;
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, Neighbour, Page, Presence, Reads, RingCount, Role, Room, ShardHealth,
-    ShardIndex, Store, Stored, Survey, Totals,
+    Cursor, Error, FlushFailure, FlushProgress, LivingInstance, Page, Presence, Reads, RingCount, Role, Room,
+    ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
@@ -290,7 +290,7 @@ impl Presence for Embedded {
         Ok(())
     }
 
-    async fn neighbours(&self, _: Duration) -> Vec<Result<Vec<Neighbour>, Error>> {
+    async fn neighbours(&self, _: Duration) -> Vec<Result<Vec<LivingInstance>, Error>> {
         Vec::new()
     }
 

@@ -152,7 +152,7 @@ pub enum Line {
     /// The condition continues; this many replies were not logged since the last log line.
     Again { unlogged: u64 },
     /// The last log line is too recent, so this reply is not logged.
-    Skipped,
+    L1SkipReason,
 }
 
 impl Conditions {
@@ -164,7 +164,7 @@ impl Conditions {
                 seen.last = now;
                 if now.since(seen.logged) < LOG_PERIOD {
                     seen.unlogged += 1;
-                    return Line::Skipped;
+                    return Line::L1SkipReason;
                 }
                 seen.logged = now;
                 Line::Again { unlogged: std::mem::take(&mut seen.unlogged) }
@@ -248,7 +248,7 @@ mod tests {
         let mut conditions = Conditions::default();
         let lines: Vec<Line> =
             (0..=20).map(|tenth| conditions.note(Kind::Replica, "READONLY", at(tenth * 100))).collect();
-        assert_eq!(lines.iter().filter(|line| **line == Line::Skipped).count(), 18);
+        assert_eq!(lines.iter().filter(|line| **line == Line::L1SkipReason).count(), 18);
         assert_eq!(lines[10], Line::Again { unlogged: 9 });
     }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use fred::types::{Resp3Frame as Frame, Value};
 use tokio::time::sleep;
 
-use super::belonging::Settled;
 use super::place::PLACES;
 use super::reply;
+use super::ring_state::SettledRecord;
 use super::scripts;
 use super::server_info::field;
 use super::shard::{Effect, Shard};
@@ -60,7 +60,7 @@ impl Shard {
                 sleep((Moment::now().since(started) * REST).min(REST_MAX)).await;
             }
         }
-        let arguments = |_: &Settled| vec![Value::from(evicted.to_string())];
+        let arguments = |_: &SettledRecord| vec![Value::from(evicted.to_string())];
         self.ask(&scripts::END_WALK, Effect::Write, arguments, reply::number).await?;
         Ok(())
     }
@@ -68,7 +68,7 @@ impl Shard {
     /// One step of the walk over a namespace; returns the place to continue from.
     async fn find_evicted_from(&self, namespace: &Namespace, place: u64) -> Result<u64, Error> {
         let numbers = [place.to_string(), KEYS_PER_SCRIPT.to_string(), WORK_PER_SCRIPT.to_string()];
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let numbers = numbers.iter().map(|number| Value::from(number.as_str()));
             [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(numbers).collect()
         };
@@ -94,7 +94,8 @@ impl Shard {
     /// Claims the walk that the Redis key `walk` stands for, or renews the claim, for `ttl_ms`; returns whether that
     /// worked.
     pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
-        let arguments = |_: &Settled| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
+        let arguments =
+            |_: &SettledRecord| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
         Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

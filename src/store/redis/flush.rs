@@ -7,10 +7,10 @@
 use fred::types::Value;
 use futures_util::future::join_all;
 
-use super::belonging::Settled;
 use super::place::PLACES;
 use super::repair::{Kind, kind_of, pattern_of};
 use super::reply;
+use super::ring_state::SettledRecord;
 use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
@@ -146,7 +146,7 @@ impl Shard {
         before: u64,
     ) -> Result<(u64, Vec<String>), Error> {
         let before = before.to_string();
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let mut all = vec![Value::from(namespace.as_str()), secret(settled)];
             all.extend([before.as_str(), tag].map(Value::from));
             all.extend(keys_and_places(settled, keys.iter().map(String::as_str)));

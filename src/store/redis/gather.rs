@@ -20,59 +20,15 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::in_flight::Place;
-use super::shard::{Effect, Party, Shard};
-use super::verbs::{Found, Grant};
-use super::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
+use super::load::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
+use super::pending::{Answer, Get, PendingBatch, Set};
+use super::shard::{Effect, Sender, Shard};
+use super::verbs::FoundEntry;
 use crate::model::{Entry, EntryKey, EvictionPolicy, Write};
 use crate::store::{Error, Stored};
-use crate::workers::PerWorker;
-
-type Answer<T> = oneshot::Sender<Result<T, Error>>;
-
-/// A read that is queued.
-struct Get {
-    key: EntryKey,
-    answer: Answer<Option<Entry>>,
-    _place: Place,
-}
-
-/// A write that is queued.
-struct Set {
-    key: EntryKey,
-    write: Write,
-    limit_bytes: u64,
-    policy: EvictionPolicy,
-    answer: Answer<Stored>,
-    _place: Place,
-}
-
-impl Set {
-    fn grant(&self) -> Grant<'_> {
-        Grant { namespace: self.key.namespace(), limit_bytes: self.limit_bytes, policy: self.policy.as_str() }
-    }
-}
-
-/// The operations of one turn. As long as there are any, a task is about to take them.
-#[derive(Default)]
-struct Turn {
-    gets: Vec<Get>,
-    sets: Vec<Set>,
-}
-
-/// The operations on one shard that are about to be sent, by worker.
-#[derive(Default)]
-pub struct Gathering(PerWorker<Mutex<Turn>>);
-
-impl Gathering {
-    fn take(&self, worker: usize) -> Turn {
-        std::mem::take(&mut self.0.at(worker).lock())
-    }
-}
 
 // The futures that send a script take some ten kilobytes, and a future that is spawned is moved several times: those
 // here are boxed, so that a pointer is moved. The same holds for what is awaited only rarely.
@@ -99,7 +55,7 @@ impl Shard {
         answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Write)))
     }
 
-    fn gather(self: &Arc<Self>, add: impl FnOnce(&mut Turn)) {
+    fn gather(self: &Arc<Self>, add: impl FnOnce(&mut PendingBatch)) {
         let worker = self.gathering.0.own_index();
         let is_first = {
             let mut turn = self.gathering.0.at(worker).lock();
@@ -108,7 +64,7 @@ impl Shard {
             is_first
         };
         if is_first {
-            let departure = Departure { shard: self.clone(), worker, has_left: false };
+            let departure = SendTask { shard: self.clone(), worker, has_left: false };
             tokio::spawn(async move {
                 // Let all tasks that are ready run first.
                 yield_now().await;
@@ -121,7 +77,7 @@ impl Shard {
     async fn answer_gets(self: Arc<Self>, gets: Vec<Get>) {
         let found = {
             let keys: Vec<&EntryKey> = gets.iter().map(|get| &get.key).collect();
-            self.get_some(Party::Gathered(keys.len()), &keys).await
+            self.get_some(Sender::Gathered(keys.len()), &keys).await
         };
         let (found, has_stumbled) = match found {
             // One of the reads broke the script: send each alone, so that the others are answered.
@@ -132,10 +88,10 @@ impl Shard {
         let (mut lost, mut gets) = (Vec::new(), gets.into_iter());
         for (found, get) in found.into_iter().zip(&mut gets) {
             match found {
-                Found::Entry(entry) => send(get.answer, Ok(Some(entry))),
-                Found::Nothing => send(get.answer, Ok(None)),
-                Found::Lost => lost.push(get),
-                Found::Foreign(foreign) => send(get.answer, Err(self.foreign(foreign))),
+                FoundEntry::Entry(entry) => send(get.answer, Ok(Some(entry))),
+                FoundEntry::Nothing => send(get.answer, Ok(None)),
+                FoundEntry::Lost => lost.push(get),
+                FoundEntry::Foreign(foreign) => send(get.answer, Err(self.foreign(foreign))),
             }
         }
         let rest: Vec<Get> = gets.filter(|get| !get.answer.is_closed()).collect();
@@ -165,7 +121,7 @@ impl Shard {
         while let Some(first) = sets.first() {
             let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
             let grant = first.grant();
-            let (done, waited) = match self.set_some(Party::Gathered(writes.len()), grant, &writes).await {
+            let (done, waited) = match self.set_some(Sender::Gathered(writes.len()), grant, &writes).await {
                 Ok(done) if done.is_empty() => (done, Box::pin(self.wait_for_room(grant, &mut turn)).await),
                 Ok(done) => (done, Ok(())),
                 // Entries stored by an earlier script stay stored: only the rest has failed.
@@ -192,16 +148,16 @@ impl Shard {
 }
 
 /// The operations of one turn, about to be sent.
-struct Departure {
+struct SendTask {
     shard: Arc<Shard>,
     worker: usize,
     has_left: bool,
 }
 
-impl Departure {
+impl SendTask {
     async fn leave(mut self) {
         let shard = &self.shard;
-        let Turn { mut gets, sets } = shard.gathering.take(self.worker);
+        let PendingBatch { mut gets, sets } = shard.gathering.take(self.worker);
         // From now on another task is responsible for what queues.
         self.has_left = true;
         gets.retain(|get| !get.answer.is_closed());
@@ -223,7 +179,7 @@ impl Departure {
     }
 }
 
-impl Drop for Departure {
+impl Drop for SendTask {
     /// The runtime may end before the task has run. The queue is emptied, so that no operation stays in it and the
     /// next one starts a new task.
     fn drop(&mut self) {

@@ -8,8 +8,8 @@
 //! written elsewhere at that time, so the shard's entry is void up to that version. Later entries were written under
 //! rings in which the shard owned the key.
 //!
-//! An instance settles the record of every shard before it serves anything from it (`adoption.rs`). Once all void
-//! entries are removed (`moved.rs`), the record is clean and operations need no further check. A record keeps at most
+//! An instance settles the record of every shard before it serves anything from it (`ring_keeper.rs`). Once all void
+//! entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record keeps at most
 //! [`MOST_RINGS`] past rings, for shards that were unreachable meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,18 +47,18 @@ pub struct Generation {
 
 /// The version up to which entries are void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Until {
+pub enum VoidUntil {
     /// No entries are void, or the void entries were removed.
-    Settled,
+    SettledRecord,
     At(u64),
     /// Everything that was written before the record is written.
     Now,
 }
 
-impl Until {
+impl VoidUntil {
     pub fn version(self) -> u64 {
         match self {
-            Self::Settled => 0,
+            Self::SettledRecord => 0,
             Self::At(version) => version,
             // Never occurs in a record that was read.
             Self::Now => u64::MAX,
@@ -67,16 +67,16 @@ impl Until {
 
     fn parse(text: &str) -> Option<Self> {
         match text.parse().ok()? {
-            0 => Some(Self::Settled),
+            0 => Some(Self::SettledRecord),
             version => Some(Self::At(version)),
         }
     }
 }
 
-impl std::fmt::Display for Until {
+impl std::fmt::Display for VoidUntil {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Settled => f.write_str("0"),
+            Self::SettledRecord => f.write_str("0"),
             Self::At(version) => version.fmt(f),
             Self::Now => f.write_str(NOW),
         }
@@ -90,9 +90,9 @@ pub struct Record {
     pub shard: String,
     pub current: Generation,
     /// The past rings. Keys that a past ring gave to other shards are void up to its version.
-    pub past: BTreeMap<Generation, Until>,
+    pub past: BTreeMap<Generation, VoidUntil>,
     /// All keys are void up to this version.
-    pub floor: Until,
+    pub floor: VoidUntil,
     /// Whether all void entries, and all entries of keys that the shard does not own, are removed.
     pub is_clean: bool,
 }
@@ -123,13 +123,13 @@ impl Record {
         let past = past.lines().map(|line| {
             let mut parts = line.splitn(3, ' ');
             let (number, until, names) = (parts.next()?, parts.next()?, parts.next()?);
-            Some((ring(number, names)?, Until::parse(until)?))
+            Some((ring(number, names)?, VoidUntil::parse(until)?))
         });
         Some(Self {
             shard: shard.clone(),
             current: ring(number, names)?,
             past: past.collect::<Option<_>>()?,
-            floor: Until::parse(floor)?,
+            floor: VoidUntil::parse(floor)?,
             is_clean: clean == "1",
         })
     }
@@ -141,8 +141,8 @@ impl Record {
 
     /// The same record after all void entries were removed.
     pub fn cleaned(&self) -> Self {
-        let past = self.past.keys().map(|ring| (ring.clone(), Until::Settled)).collect();
-        Self { past, floor: Until::Settled, is_clean: true, ..self.clone() }
+        let past = self.past.keys().map(|ring| (ring.clone(), VoidUntil::SettledRecord)).collect();
+        Self { past, floor: VoidUntil::SettledRecord, is_clean: true, ..self.clone() }
     }
 
     /// Drops the oldest past rings above the limit.
@@ -179,17 +179,17 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     let fresh = |floor, is_clean| Record {
         shard: shard.to_owned(),
         current: mine.clone(),
-        past: others().map(|ring| (ring.clone(), Until::Settled)).collect(),
+        past: others().map(|ring| (ring.clone(), VoidUntil::SettledRecord)).collect(),
         floor,
         is_clean,
     };
     let record = match &seen.record {
-        None if !seen.has_data => fresh(Until::Settled, true),
+        None if !seen.has_data => fresh(VoidUntil::SettledRecord, true),
         // There was no change of the ring yet, so the data is from before records existed.
-        None if mine.number == 1 => fresh(Until::Settled, false),
-        None => fresh(Until::Now, false),
+        None if mine.number == 1 => fresh(VoidUntil::SettledRecord, false),
+        None => fresh(VoidUntil::Now, false),
         Some(record) if record.shard != shard || misses_an_unknown_ring(record, mine, known) => {
-            fresh(Until::Now, false)
+            fresh(VoidUntil::Now, false)
         }
         Some(record) => {
             let mut past = record.past.clone();
@@ -200,10 +200,10 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
             let now_past = (record.current != *mine).then(|| record.current.clone());
             for ring in missed.chain(now_past) {
                 // Keys that the present ring gives to other shards are void anyway.
-                let until = if ring.names == mine.names { Until::Settled } else { Until::Now };
+                let until = if ring.names == mine.names { VoidUntil::SettledRecord } else { VoidUntil::Now };
                 past.entry(ring).or_insert(until);
             }
-            let is_clean = record.is_clean && !past.values().any(|until| *until == Until::Now);
+            let is_clean = record.is_clean && !past.values().any(|until| *until == VoidUntil::Now);
             Record { shard: shard.to_owned(), current: mine.clone(), past, floor: record.floor, is_clean }
         }
     };
@@ -232,12 +232,13 @@ mod tests {
 
     #[test]
     fn a_record_is_parsed_as_it_was_written() {
-        let past = [(generation(3, &["a"]), Until::Settled), (generation(4, &["a", "c"]), Until::At(7))];
+        let past =
+            [(generation(3, &["a"]), VoidUntil::SettledRecord), (generation(4, &["a", "c"]), VoidUntil::At(7))];
         let record = Record {
             shard: "a".into(),
             current: generation(5, &["b", "a"]),
             past: past.into(),
-            floor: Until::At(3),
+            floor: VoidUntil::At(3),
             is_clean: false,
         };
         let values = record.values();
@@ -258,23 +259,23 @@ mod tests {
         let seen = Seen { record: Some(old), has_data: true };
         let known = |numbers: &[u64]| numbers.iter().map(|number| generation(*number, &["b", "c"])).collect();
         let mine = generation(4, &["a", "b"]);
-        assert_eq!(adopted("a", &mine, &known(&[3]), &seen).floor, Until::Now);
-        assert_eq!(adopted("a", &mine, &known(&[2, 3]), &seen).floor, Until::Settled);
-        assert_eq!(adopted("b", &mine, &known(&[2, 3]), &seen).floor, Until::Now, "the data of another shard");
+        assert_eq!(adopted("a", &mine, &known(&[3]), &seen).floor, VoidUntil::Now);
+        assert_eq!(adopted("a", &mine, &known(&[2, 3]), &seen).floor, VoidUntil::SettledRecord);
+        assert_eq!(adopted("b", &mine, &known(&[2, 3]), &seen).floor, VoidUntil::Now, "the data of another shard");
     }
 
     #[test]
     fn entries_made_void_by_dropped_rings_stay_void() {
-        let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), Until::At(number * 10)));
+        let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), VoidUntil::At(number * 10)));
         let record = Record {
             shard: "a".into(),
             current: generation(40, &["a"]),
             past: past.collect(),
-            floor: Until::Settled,
+            floor: VoidUntil::SettledRecord,
             is_clean: false,
         };
         let bounded = record.bounded();
-        assert_eq!((bounded.past.len(), bounded.floor), (MOST_RINGS, Until::At(20)));
+        assert_eq!((bounded.past.len(), bounded.floor), (MOST_RINGS, VoidUntil::At(20)));
     }
 
     #[test]

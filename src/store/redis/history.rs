@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::generations::{Names, Record, Until};
+use super::generations::{Names, Record, VoidUntil};
 use super::ring::Ring;
 use crate::store::ShardIndex;
 
@@ -55,7 +55,7 @@ impl History {
         };
         // If the same ring is in the past several times, its latest version counts.
         let mut past: HashMap<&Names, u64> = HashMap::new();
-        for (ring, until) in record.past.iter().filter(|(_, until)| **until != Until::Settled) {
+        for (ring, until) in record.past.iter().filter(|(_, until)| **until != VoidUntil::SettledRecord) {
             let version = past.entry(&ring.names).or_default();
             *version = until.version().max(*version);
         }

@@ -7,23 +7,17 @@
 //! a shard, and means the same to every instance, whatever the order of the shards in its settings.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::place::PLACES;
-use super::shard::Shard;
 use super::verbs::Index;
 use super::{Cursor, Error, Redis};
-use crate::clock::Moment;
-use crate::model::{EvictionPolicy, Namespace, Selection};
-use crate::store::{KnownTotals, Page, Totals};
+use crate::model::{Namespace, Selection};
+use crate::store::{KnownTotals, Page};
 
 /// About how many keys one script returns at most.
 const LISTED_PER_SCRIPT: usize = 250;
-
-/// How long a request for totals may spend on removing expired entries before it is answered.
-const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// The most steps for one page. After that the page is returned as it is, with a cursor: perhaps few keys match.
 const STEPS_PER_PAGE: usize = 20;
@@ -79,7 +73,7 @@ impl Redis {
         let asked = asked.map(|(index, shard)| async move {
             let totals = async {
                 shard.admit()?;
-                swept_totals(shard, namespace).await
+                shard.swept_totals(namespace).await
             };
             (index, totals.await)
         });
@@ -148,14 +142,4 @@ impl Missing {
         }
         Ok(given)
     }
-}
-
-/// The totals of a shard, after removing expired entries.
-pub(super) async fn swept_totals(shard: &Shard, namespace: &Namespace) -> Result<Totals, Error> {
-    let started = Moment::now();
-    // If very many entries expired at once, the totals say how many of them are still counted.
-    while shard.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
-        && Moment::now().since(started) < SWEEP_FOR_TOTALS
-    {}
-    shard.totals(namespace).await
 }

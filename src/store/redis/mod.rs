@@ -2,13 +2,15 @@
 //!
 //! Only this room uses the Redis client library. The scripts in `lua/` define what is stored and under which names.
 
+mod access_counts;
 mod accesses;
 mod address;
-mod adoption;
-mod belonging;
 mod breaker;
+mod client;
 mod conditions;
+mod connection;
 mod evicted;
+mod eviction_turns;
 mod examiner;
 mod flush;
 mod gather;
@@ -16,25 +18,33 @@ mod generations;
 mod health;
 mod history;
 mod in_flight;
-mod lane;
+mod last_error;
 mod listing;
-mod moved;
+mod load;
+mod make_room;
+mod moved_keys;
+mod pending;
 mod place;
 mod preflight;
 mod presence;
 mod pressure;
+mod primary_watch;
 mod probe;
+mod quota_share;
 mod repair;
+mod repair_queue;
 mod reply;
 mod ring;
-mod room;
+mod ring_keeper;
+mod ring_record;
+mod ring_state;
 mod scan;
 mod scripts;
 mod sentinel;
 mod server_info;
 mod shard;
 mod subscriber;
-mod trouble;
+mod swept_totals;
 mod verbs;
 mod watch;
 
@@ -50,15 +60,17 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::belonging::Settled;
 use self::flush::Flush;
+use self::load::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
 use self::place::PLACES;
 pub use self::preflight::Examination;
 pub use self::probe::probe;
+use self::quota_share::QuotaShare;
 pub use self::ring::Ring;
+use self::ring_state::SettledRecord;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
-use self::verbs::{Grant, secret};
+use self::verbs::secret;
 use super::{
     Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Outcome, Page, Reads, Room,
     ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
@@ -68,9 +80,6 @@ use crate::metrics::Metrics;
 use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Quotas, Selection, Write};
 use crate::workers::Workers;
 
-/// Limits of one script, so that it never blocks a shard's other clients for long.
-const KEYS_PER_SCRIPT: usize = 100;
-const BYTES_PER_SCRIPT: usize = 1 << 20;
 /// The most scripts that one sweep runs on a shard for one namespace, with pauses between them.
 const SCRIPTS_PER_SWEEP: usize = 500;
 
@@ -149,7 +158,7 @@ impl Redis {
                 tasks.spawn(address::watch(shard.clone(), name, shutdown.clone()));
             }
             if let Some(sentinels) = &shard.sentinels {
-                tasks.spawn(sentinel::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
+                tasks.spawn(primary_watch::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
             }
         }
     }
@@ -213,23 +222,6 @@ impl Redis {
             answered
         });
         reorder(count, join_all(asked).await.into_iter().flatten())
-    }
-}
-
-/// What an entry adds to the size of a script.
-#[derive(Clone, Copy, Default)]
-struct Load {
-    /// About how many Redis keys it touches.
-    keys: usize,
-    bytes: usize,
-}
-
-impl Load {
-    const READ: Self = Self { keys: 1, bytes: 0 };
-
-    /// A write touches the value, the metadata and the index, and each tag.
-    fn of(write: &Write) -> Self {
-        Self { keys: 3 + write.tags.len(), bytes: write.value.len() }
     }
 }
 
@@ -340,7 +332,7 @@ impl Store for Redis {
         let namespace = writes.first().map_or("", |(key, _)| key.namespace());
         let loads = writes.iter().map(|(key, write)| (key, Load::of(write)));
         let (limit_bytes, policy) = (quota.share(self.shards.len()), quota.eviction_policy.as_str());
-        let grant = Grant { namespace, limit_bytes, policy };
+        let grant = QuotaShare { namespace, limit_bytes, policy };
         let writes = &writes;
         let answers = self.ask_each(loads, |shard, indices| async move {
             let batch: Vec<(&EntryKey, &Write)> = indices.iter().map(|i| (&writes[*i].0, &writes[*i].1)).collect();
@@ -360,7 +352,7 @@ impl Store for Redis {
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let arguments =
-            |settled: &Settled| vec![Value::from(key.namespace()), secret(settled), Value::from(key.key())];
+            |settled: &SettledRecord| vec![Value::from(key.namespace()), secret(settled), Value::from(key.key())];
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
@@ -399,7 +391,7 @@ impl Store for Redis {
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        Ok(on_all(&self.shards, |shard| listing::swept_totals(shard, namespace)).await?.into_iter().sum())
+        Ok(on_all(&self.shards, |shard| shard.swept_totals(namespace)).await?.into_iter().sum())
     }
 
     async fn known_totals(&self, namespace: &Namespace) -> Result<KnownTotals, Error> {
@@ -416,7 +408,7 @@ impl Store for Redis {
             reads.iter().map(|(namespace, _)| entry_key(namespace, "stats").expect("`stats` is a key")).collect();
         let loads = homes.iter().map(|key| (key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
-            let arguments = |_: &Settled| {
+            let arguments = |_: &SettledRecord| {
                 let fields = indices.iter().flat_map(|i| {
                     let (namespace, reads) = &reads[*i];
                     [namespace.to_string(), reads.hits.to_string(), reads.misses.to_string()]
@@ -431,7 +423,7 @@ impl Store for Redis {
     }
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
-        let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
+        let arguments = |_: &SettledRecord| vec![Value::from(namespace.as_str())];
         // This sweeps first: until then expired entries still count as keys.
         self.totals(namespace).await?;
         on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;

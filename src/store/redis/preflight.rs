@@ -105,7 +105,7 @@ async fn subscribe(client: &Client) -> Option<Frame> {
 
 /// Why a command is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lack {
+enum RefusalReason {
     /// The user has no right to it.
     Right,
     /// The server does not know it, because it was renamed or because this kind of server does not have it.
@@ -115,7 +115,7 @@ enum Lack {
 /// The refusals of the server.
 #[derive(Debug, Default)]
 struct Refusals {
-    commands: BTreeMap<(Lack, Severity), BTreeSet<String>>,
+    commands: BTreeMap<(RefusalReason, Severity), BTreeSet<String>>,
     /// Prefixes of keys that the user may not access, such as `cache_meta:`.
     prefixes: BTreeSet<String>,
     is_channel_forbidden: bool,
@@ -147,13 +147,13 @@ impl Refusals {
         // `ERR unknown command 'INFO'`, and from a script `Unknown Redis command called from script`.
         let is_unknown = error.contains("unknown command") || error.contains("Unknown Redis command");
         match Kind::of(error) {
-            _ if is_unknown => lacks(Lack::Command),
+            _ if is_unknown => lacks(RefusalReason::Command),
             Some(Kind::NoPermission) if error.contains("channel") => self.is_channel_forbidden = true,
             Some(Kind::NoPermission) if error.contains("the keys") || error.contains("a key") => {
                 let prefix = name.split_once(':').map_or(name, |(prefix, _)| prefix);
                 self.prefixes.insert(format!("{prefix}:"));
             }
-            Some(Kind::NoPermission) => lacks(Lack::Right),
+            Some(Kind::NoPermission) => lacks(RefusalReason::Right),
             Some(kind) => {
                 self.conditions.entry(kind.code()).or_insert((kind, error.to_owned()));
             }
@@ -173,12 +173,12 @@ impl Refusals {
             let (names, loss) = (joined(commands, ", ", "", ""), loss(commands));
             let lowercase: BTreeSet<String> = commands.iter().map(|name| name.to_ascii_lowercase()).collect();
             let (code, predicate) = match lack {
-                Lack::Right => {
+                RefusalReason::Right => {
                     let rights = joined(&lowercase, " ", "+", "");
                     let grant = format!("ACL SETUSER {user} {rights}");
                     ("forbidden_command", format!("forbids user {user} to run {names}{loss}: run {grant}"))
                 }
-                Lack::Command => {
+                RefusalReason::Command => {
                     let advice = "remove `rename-command` from its configuration";
                     ("unknown_command", format!("does not know {names}{loss}: {advice}"))
                 }

@@ -14,12 +14,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::Redis;
-use super::belonging::Settled;
 use super::reply::{self, Unexpected};
+use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::model::Namespace;
-use crate::store::{Error, Neighbour, Presence, RingCount, ShardIndex, Store as _, Survey};
+use crate::store::{Error, LivingInstance, Presence, RingCount, ShardIndex, Store as _, Survey};
 
 /// The most instances per shard in a listing.
 const LISTED: usize = 1000;
@@ -49,7 +49,7 @@ impl Presence for Redis {
         gone.map(drop)
     }
 
-    async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<Neighbour>, Error>> {
+    async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<LivingInstance>, Error>> {
         let numbers = [living.as_millis().to_string(), LISTED.to_string()];
         let arguments = || numbers.iter().map(|number| Value::from(number.as_str())).collect();
         let asked =
@@ -96,7 +96,8 @@ impl Shard {
     async fn keys(&self, namespaces: &[Namespace]) -> Result<u64, Error> {
         let mut sum = 0;
         for some in namespaces.chunks(NAMESPACES_PER_SCRIPT) {
-            let arguments = |_: &Settled| some.iter().map(|namespace| Value::from(namespace.as_str())).collect();
+            let arguments =
+                |_: &SettledRecord| some.iter().map(|namespace| Value::from(namespace.as_str())).collect();
             sum += self.ask(&scripts::COUNT_KEYS, Effect::Read, arguments, reply::count).await?;
         }
         Ok(sum)
@@ -113,12 +114,12 @@ fn rings(frame: Frame) -> Result<Vec<RingCount>, Unexpected> {
     Ok(rings)
 }
 
-fn listed(frame: Frame) -> Result<Vec<Neighbour>, Unexpected> {
+fn listed(frame: Frame) -> Result<Vec<LivingInstance>, Unexpected> {
     let mut fields = reply::array(frame)?.into_iter();
     let mut neighbours = Vec::with_capacity(fields.len() / 3);
     while let Some(id) = fields.next() {
         let (Some(age), Some(line)) = (fields.next(), fields.next()) else { return Err("three fields per instance") };
-        neighbours.push(Neighbour {
+        neighbours.push(LivingInstance {
             id: reply::text(id)?,
             age: Duration::from_millis(reply::count(age)?),
             line: reply::bytes(line)?,

@@ -8,8 +8,9 @@ use fred::interfaces::{ClientLike as _, EventInterface as _};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::client::{EVENTS, connect};
 use super::preflight::{Examination, examine};
-use super::shard::{EVENTS, connect};
+
 use crate::config::{RedisConfig, ShardConfig};
 
 /// Examines all shards at the same time; each must answer within `patience`. The error texts contain no passwords.

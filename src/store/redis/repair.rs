@@ -6,18 +6,17 @@
 //! instance at a time walks, and it pauses for twice as long as it works. Until the walk is done, a flush searches
 //! the shard itself.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Value;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::belonging::Settled;
+use super::repair_queue::MOST_FOREIGN;
 use super::reply;
+use super::ring_state::SettledRecord;
 use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
@@ -40,41 +39,6 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// How long to wait before a repair is tried again that failed or that another instance does.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// The least time between two repairs of a namespace. If Redis keeps evicting bookkeeping, the repairs never end.
-const LEAST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The most namespaces whose last repair is remembered.
-const MOST_REPAIRED: usize = 1_000;
-
-/// The most namespaces that are remembered because one of their Redis keys holds another type.
-const MOST_FOREIGN: usize = 1_000;
-
-/// The pending repairs of one shard.
-#[derive(Default)]
-pub struct Repairs {
-    waiting: Mutex<BTreeSet<String>>,
-    /// Namespaces with a Redis key of another type.
-    foreign: Mutex<HashSet<String>>,
-    /// When this process last repaired each namespace.
-    repaired: Mutex<HashMap<String, Moment>>,
-    changed: Notify,
-}
-
-impl Repairs {
-    fn was_repaired_lately(&self, namespace: &Namespace) -> bool {
-        let repaired = self.repaired.lock();
-        repaired.get(namespace.as_str()).is_some_and(|at| Moment::now().since(*at) < LEAST_PAUSE)
-    }
-
-    fn note_end(&self, namespace: &Namespace) {
-        let (mut repaired, now) = (self.repaired.lock(), Moment::now());
-        if repaired.len() >= MOST_REPAIRED {
-            repaired.retain(|_, at| now.since(*at) < LEAST_PAUSE);
-        }
-        repaired.insert(namespace.as_str().to_owned(), now);
-    }
-}
 
 /// The pattern of the Redis keys that may belong to a namespace; [`kind_of`] decides which do.
 pub fn pattern_of(namespace: &Namespace) -> String {
@@ -136,7 +100,7 @@ impl Shard {
     }
 
     async fn begin_scope(&self, namespace: &Namespace, occasion: &'static str) -> Result<String, Error> {
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             vec![Value::from(namespace.as_str()), secret(settled), Value::from_static_str(occasion)]
         };
         let scope = self.ask(&scripts::BEGIN_REPAIR, Effect::Write, arguments, reply::text).await?;
@@ -232,7 +196,7 @@ impl Shard {
     }
 
     async fn adopt(&self, namespace: &Namespace, keys: &[&str]) -> Result<u64, Error> {
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let first = [Value::from(namespace.as_str()), secret(settled)];
             first.into_iter().chain(keys_and_places(settled, keys.iter().copied())).collect()
         };
@@ -240,7 +204,7 @@ impl Shard {
     }
 
     async fn drop_scopes(&self, namespace: &Namespace, names: &[&str]) -> Result<u64, Error> {
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let first = [Value::from(namespace.as_str()), secret(settled)];
             first.into_iter().chain(names.iter().copied().map(Value::from)).collect()
         };
@@ -249,7 +213,7 @@ impl Shard {
 
     async fn end_repair(&self, namespace: &Namespace, scope: &str) -> Result<(bool, u64), Error> {
         let arguments =
-            |settled: &Settled| vec![Value::from(namespace.as_str()), secret(settled), Value::from(scope)];
+            |settled: &SettledRecord| vec![Value::from(namespace.as_str()), secret(settled), Value::from(scope)];
         self.ask(&scripts::END_REPAIR, Effect::Write, arguments, |frame| {
             let [is_over, keys] = reply::tuple(frame)?;
             Ok((reply::count(is_over)? == 1, reply::count(keys)?))

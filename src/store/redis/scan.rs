@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use fred::types::{Resp3Frame as Frame, Value};
 
-use super::belonging::Settled;
 use super::reply::{self, Unexpected};
+use super::ring_state::SettledRecord;
 use super::scripts::{self, FENCE};
-use super::shard::{Effect, Party, Shard};
+use super::shard::{Effect, Sender, Shard};
 use crate::model::Namespace;
 use crate::store::Error;
 
@@ -19,7 +19,7 @@ const NAMES_PER_STEP: &str = "500";
 
 /// A running walk.
 pub struct Scan {
-    settled: Arc<Settled>,
+    settled: Arc<SettledRecord>,
     pattern: String,
     cursor: String,
     is_over: bool,
@@ -43,8 +43,9 @@ impl Scan {
         if self.is_over {
             return Ok(None);
         }
-        let arguments = |_: &Settled| [self.cursor.as_str(), &self.pattern, NAMES_PER_STEP].map(Value::from).to_vec();
-        let step = shard.ask_under(&self.settled, Party::Upkeep, &scripts::SCAN, Effect::Read, arguments, names);
+        let arguments =
+            |_: &SettledRecord| [self.cursor.as_str(), &self.pattern, NAMES_PER_STEP].map(Value::from).to_vec();
+        let step = shard.ask_under(&self.settled, Sender::Upkeep, &scripts::SCAN, Effect::Read, arguments, names);
         let Some((cursor, names)) = step.await? else {
             shard.belonging.doubted.notify_one();
             return Err(shard.unsettled());

@@ -1,11 +1,4 @@
-//! Watches which server is the primary of a shard according to its Sentinels.
-//!
-//! A connection leads to the server that was the primary when the connection was made. A primary that was suspended
-//! or cut off while another one took over does not know that when it returns. Until a Sentinel tells it, after about
-//! ten seconds, it accepts writes that will be lost, and answers reads with old values. So the Sentinels are asked
-//! several times within the staleness bound, and connections to any other server than the one they report are
-//! replaced. A connection that was silent is not used again before the Sentinels confirm it (see `lane`): a failover
-//! may have happened since the last question.
+//! The Sentinels of a shard: which server they report as the primary.
 //!
 //! If the Sentinels give different answers, the one with the highest configuration epoch counts, because Sentinels
 //! raise the epoch with every failover
@@ -22,25 +15,14 @@ use fred::interfaces::{ClientLike, ServerInterface as _};
 use fred::types::config::{Config, Server, ServerConfig};
 use fred::types::{ClusterHash, CustomCommand};
 use futures_util::future::join_all;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
+use super::client::{EVENTS, connect};
 use super::reply;
-use super::shard::{EVENTS, Shard, connect};
 use crate::config::{RedisConfig, ShardConfig};
-
-/// How often the Sentinels are asked within one staleness bound.
-const QUESTIONS_PER_BOUND: u32 = 4;
-
-/// Limits of the time between two questions: not too often for the Sentinels, and not too late for us.
-const PERIOD_MIN: Duration = Duration::from_millis(50);
-const PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// How long to wait for one Sentinel.
 const PATIENCE: Duration = Duration::from_millis(250);
-
-/// How long to wait for a requested reconnection.
-const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The Sentinels of one shard.
 pub struct Sentinels {
@@ -52,8 +34,8 @@ pub struct Sentinels {
 
 /// The primary that a Sentinel reports.
 pub struct Primary {
-    host: String,
-    port: u16,
+    pub host: String,
+    pub port: u16,
     epoch: u64,
 }
 
@@ -116,47 +98,5 @@ impl Primary {
         let is_another = |server: &Server| server.port != self.port || *server.host != *self.host;
         // The server of its last connection. The library's list of active connections is updated too late.
         client.sentinel_primary().as_ref().is_some_and(is_another)
-    }
-}
-
-/// Watches `shard` until `shutdown`.
-pub async fn watch(
-    shard: Arc<Shard>,
-    sentinels: Arc<Sentinels>,
-    max_staleness: Duration,
-    shutdown: CancellationToken,
-) {
-    let mut ticks = interval((max_staleness / QUESTIONS_PER_BOUND).clamp(PERIOD_MIN, PERIOD_MAX));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let watching = async {
-        loop {
-            ticks.tick().await;
-            if let Some(primary) = sentinels.primary().await {
-                leave_others(&shard, &primary);
-            }
-        }
-    };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watching => {}
-    }
-}
-
-/// Replaces the connections that lead to another server than the primary.
-fn leave_others(shard: &Shard, primary: &Primary) {
-    for lane in &shard.lanes {
-        if primary.is_missed_by(&lane.client) && lane.replace() {
-            shard.metrics.primary_changes.increment(1);
-        }
-    }
-    // A subscriber that is connecting asks the Sentinels itself.
-    let subscriber = &shard.subscriber;
-    if primary.is_missed_by(subscriber) && subscriber.is_connected() {
-        let Primary { host, port, .. } = primary;
-        tracing::warn!(shard = %shard.name, host, port, "the Sentinels report another primary");
-        shard.metrics.primary_changes.increment(1);
-        let subscriber = subscriber.clone();
-        // If this fails, the next question shows it.
-        tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
     }
 }

@@ -3,7 +3,7 @@
 //! These rules hide the pitfalls of the client library from the rest of the project. A command is sent at most once,
 //! is refused if the connection is known to be lost, never waits longer than the shard's timeout, and only a bounded
 //! number of commands are in flight. A shard that does not answer gets no requests until a probe is answered (see
-//! [`Breaker`]); a connection that does not answer is replaced (see [`Lane`]).
+//! [`Breaker`]); a connection that does not answer is replaced (see [`Connection`]).
 //!
 //! Only reads are retried, and only if their connection broke or led to a replica: a second request does not help a
 //! shard that is too slow. A retry stays within the read's own timeout and waits for a random pause first. Only a
@@ -17,41 +17,31 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fred::clients::Client;
 use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
-use fred::types::config::{Config as Endpoint, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
-use fred::types::{Builder, ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
+use fred::types::{ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::accesses::Accesses;
-use super::belonging::Belonging;
+use super::access_counts::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
+use super::client::{EVENTS, MESSAGES, connect};
 use super::conditions::Kind;
-use super::gather::Gathering;
+use super::connection::Connection;
+use super::eviction_turns::EvictionTurns;
 use super::in_flight::{InFlight, Place};
-use super::lane::Lane;
-use super::repair::Repairs;
-use super::room::Rooms;
+use super::last_error::LastError;
+use super::pending::Gathering;
+use super::repair_queue::Repairs;
+use super::ring_state::RingState;
 use super::scripts::{FENCE, Script};
 use super::sentinel::Sentinels;
-use super::trouble::Trouble;
-use super::watch::Watch;
+use super::watch::ShardProblems;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::model::Quotas;
 use crate::store::{Error, Finding};
 use crate::workers::{self, Workers};
-
-/// The pause before a reconnect is 50 ms at first and at most half a second, so that a shard is used again soon after
-/// it comes back.
-const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 500;
-
-/// How many messages may wait for a slow subscriber before some are dropped and the subscriber is notified.
-/// [`EVENTS`] is the limit for connections that receive only events. The library allocates the memory at once.
-const MESSAGES: usize = 4 * 1024;
-pub const EVENTS: usize = 32;
 
 /// The most reads that may wait for a new connection at the same time; further reads are refused at once.
 const MAX_RETRYING: usize = 256;
@@ -75,7 +65,7 @@ pub enum Effect {
 
 /// Who sends a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
+pub enum Sender {
     /// One operation, which counts as in flight for the duration of the command.
     Alone,
     /// This many operations, which already count as in flight, see `gather`.
@@ -84,7 +74,7 @@ pub enum Party {
     Upkeep,
 }
 
-impl Party {
+impl Sender {
     /// A gathered script has few keys, so the number fits.
     fn operations(self) -> u32 {
         match self {
@@ -97,7 +87,7 @@ impl Party {
 /// A named Redis endpoint.
 pub struct Shard {
     pub name: String,
-    pub lanes: Vec<Arc<Lane>>,
+    pub lanes: Vec<Arc<Connection>>,
     pub sentinels: Option<Arc<Sentinels>>,
     /// Receives pub/sub messages; sends no other commands.
     pub subscriber: Client,
@@ -107,8 +97,8 @@ pub struct Shard {
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
-    pub trouble: Trouble,
-    pub watch: Watch,
+    pub trouble: LastError,
+    pub watch: ShardProblems,
     /// `probe.rs` makes the connections for examinations from these settings.
     pub config: ShardConfig,
     pub common: RedisConfig,
@@ -118,9 +108,9 @@ pub struct Shard {
     /// The timeout of one operation.
     pub timeout: Duration,
     pub accesses: Accesses,
-    pub belonging: Belonging,
+    pub belonging: RingState,
     pub repairs: Repairs,
-    pub rooms: Rooms,
+    pub rooms: EvictionTurns,
     /// The quotas of the namespaces, for writes that have to free memory.
     pub quotas: Arc<dyn Quotas>,
     /// Each quota is divided by this number of shards.
@@ -144,13 +134,13 @@ impl Shard {
         let lanes = (0..common.lanes(workers.count())).map(|i| {
             // The connection runs on a worker, so an answer wakes the waiting request on the same thread.
             let _runtime = workers.runtime(i + 1).enter();
-            connect(config.endpoint.clone(), common, EVENTS).map(|client| Lane::new(client, sentinels.clone()))
+            connect(config.endpoint.clone(), common, EVENTS).map(|client| Connection::new(client, sentinels.clone()))
         });
         let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             name: config.name.clone(),
-            trouble: lanes.first().map(|lane| Trouble::of(&lane.client)).unwrap_or_default(),
-            watch: Watch::new(&config.name),
+            trouble: lanes.first().map(|lane| LastError::of(&lane.client)).unwrap_or_default(),
+            watch: ShardProblems::new(&config.name),
             config: config.clone(),
             common: common.clone(),
             lanes,
@@ -166,9 +156,9 @@ impl Shard {
             timeout: common.timeout,
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
-            belonging: Belonging::default(),
+            belonging: RingState::default(),
             repairs: Repairs::default(),
-            rooms: Rooms::new(common.room_patience),
+            rooms: EvictionTurns::new(common.room_patience),
             quotas,
             shard_count: common.shards.len(),
         })
@@ -180,7 +170,7 @@ impl Shard {
         &self,
         script: &Script,
         effect: Effect,
-        party: Party,
+        party: Sender,
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Frame, Refusal> {
         let attempt = || self.try_run(script, effect, party, &arguments);
@@ -191,7 +181,7 @@ impl Shard {
         &self,
         script: &Script,
         effect: Effect,
-        party: Party,
+        party: Sender,
         arguments: &(impl Fn() -> Vec<Value> + Send + Sync),
     ) -> Result<Frame, Refusal> {
         let call = |first: Value| {
@@ -212,7 +202,7 @@ impl Shard {
     }
 
     /// Runs the attempt, and repeats it if the connection broke or is not back yet.
-    async fn again_if_broken<F>(&self, party: Party, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
+    async fn again_if_broken<F>(&self, party: Sender, attempt: impl Fn() -> F) -> Result<Frame, Refusal>
     where
         F: Future<Output = Result<Frame, Refusal>>,
     {
@@ -240,7 +230,7 @@ impl Shard {
 
     /// Sends one command that only reads, or whose result may get lost.
     pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
-        let answer = self.command(name, Effect::Read, Party::Upkeep, arguments).await;
+        let answer = self.command(name, Effect::Read, Sender::Upkeep, arguments).await;
         answer.map_err(|refusal| self.error(refusal, Effect::Read))
     }
 
@@ -252,7 +242,7 @@ impl Shard {
         arguments: impl Fn() -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, &'static str>,
     ) -> Result<T, Error> {
-        let answer = self.run(script, effect, Party::Upkeep, arguments).await;
+        let answer = self.run(script, effect, Sender::Upkeep, arguments).await;
         let frame = answer.map_err(|refusal| self.error(refusal, effect))?;
         read(frame).map_err(|expected| self.unexpected(expected))
     }
@@ -266,7 +256,7 @@ impl Shard {
         &self,
         name: &'static str,
         effect: Effect,
-        party: Party,
+        party: Sender,
         arguments: Vec<Value>,
     ) -> Result<Frame, Refusal> {
         let operations = party.operations();
@@ -275,8 +265,8 @@ impl Shard {
             refusal
         };
         let _place = match party {
-            Party::Alone => Some(self.in_flight.enter().ok_or_else(|| refused(Refusal::Overloaded))?),
-            Party::Gathered(_) | Party::Upkeep => None,
+            Sender::Alone => Some(self.in_flight.enter().ok_or_else(|| refused(Refusal::Overloaded))?),
+            Sender::Gathered(_) | Sender::Upkeep => None,
         };
         let admission = self.breaker.admit(operations).ok_or_else(|| refused(Refusal::GivenUp))?;
         let Some(lane) = self.lane() else {
@@ -328,12 +318,12 @@ impl Shard {
             tracing::warn!(shard = %self.name, reason, "the shard does not answer; no requests until it does");
         }
         // Idle connections may be broken as well without having noticed it.
-        self.lanes.iter().for_each(Lane::doubt);
+        self.lanes.iter().for_each(Connection::doubt);
         tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
     }
 
     /// The next usable lane in turn. Prefers lanes without doubts, and on a worker its own lane.
-    fn lane(&self) -> Option<&Arc<Lane>> {
+    fn lane(&self) -> Option<&Arc<Connection>> {
         let count = self.lanes.len();
         let start = match workers::current() {
             0 => self.next.fetch_add(1, Relaxed),
@@ -422,7 +412,7 @@ impl Shard {
 }
 
 /// Half-opens the breaker as soon as one of the connections answers.
-async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Lane>>) {
+async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Connection>>) {
     // The connections send the PINGs themselves, see `lane`; this loop only watches for the result.
     while !lanes.iter().any(|lane| lane.is_sure()) {
         sleep(PROBE_PAUSE).await;
@@ -468,33 +458,4 @@ fn refused_by(reply: &str) -> Refusal {
         None if reply.starts_with("FENCED") => Refusal::Fenced,
         None => Refusal::Strange(reply.to_owned()),
     }
-}
-
-/// A client that connects in the background. `capacity` is the number of messages and events that may wait for their
-/// receiver.
-pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Result<Client, fred::error::Error> {
-    let timeout = common.timeout;
-    let client = Builder::from_config(endpoint)
-        .with_performance_config(|performance| {
-            performance.default_command_timeout = timeout;
-            performance.broadcast_channel_capacity = capacity;
-        })
-        .with_connection_config(|connection| {
-            connection.connection_timeout = Duration::from_secs(2);
-            connection.internal_command_timeout = Duration::from_secs(2);
-            connection.max_command_attempts = 1;
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some((timeout * 4).max(Duration::from_secs(1))),
-                interval: timeout,
-            };
-            connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            // In Redis 6.2 CLIENT is a dangerous command, which the user may not be allowed to run.
-            connection.auto_client_setname = false;
-            connection.reconnect_on_auth_error = true;
-        })
-        .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
-        .build()?;
-    // Runs until the process ends; the client's state shows an outage.
-    drop(client.connect());
-    Ok(client)
 }

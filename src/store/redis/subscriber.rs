@@ -34,10 +34,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::belonging::Settled;
 use super::reply;
+use super::ring_state::SettledRecord;
 use super::scripts::{self, INVALIDATION_CHANNEL};
-use super::shard::{Effect, Party, Shard};
+use super::shard::{Effect, Sender, Shard};
 use crate::clock::Moment;
 use crate::store::{InvalidationSink, ShardIndex};
 
@@ -188,13 +188,13 @@ impl Subscriber {
         let shard = self.shard.clone();
         tokio::spawn(async move {
             let reading = Moment::now().as_nanos().to_string();
-            let arguments = |settled: &Settled| {
+            let arguments = |settled: &SettledRecord| {
                 let run_id = if looks { settled.identity.run_id.clone() } else { Str::default() };
                 vec![Value::from(channel.as_str()), Value::from(reading.as_str()), Value::String(run_id)]
             };
             let Some(settled) = shard.belonging.settled() else { return };
             let proved =
-                shard.ask_under(&settled, Party::Upkeep, &scripts::PROVE, Effect::Read, arguments, reply::number);
+                shard.ask_under(&settled, Sender::Upkeep, &scripts::PROVE, Effect::Read, arguments, reply::number);
             if matches!(proved.await, Ok(None)) {
                 // The shard has another record or server: the task that keeps the records handles that.
                 shard.belonging.doubted.notify_one();
@@ -203,7 +203,7 @@ impl Subscriber {
     }
 
     /// The moment that a reading proves, and the record under which it was published; `None` if it proves nothing.
-    fn proof(&self, value: &Value, connection: &Connection) -> Option<(Moment, Arc<Settled>)> {
+    fn proof(&self, value: &Value, connection: &Connection) -> Option<(Moment, Arc<SettledRecord>)> {
         let text = std::str::from_utf8(value.as_bytes()?).ok()?;
         let (token, nanos) = text.split_once(' ')?;
         let moment = Moment::from_nanos(nanos.parse().ok()?);

@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::belonging::Settled;
+use super::quota_share::QuotaShare;
 use super::reply::{self, Unexpected};
+use super::ring_state::SettledRecord;
 use super::scripts;
-use super::shard::{Effect, Party, Refusal, Shard};
+use super::shard::{Effect, Refusal, Sender, Shard};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
 };
@@ -18,23 +19,14 @@ use crate::store::{Error, Outcome, Room, Stored, Totals};
 /// The work that one script of a sweep may do, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
 
-/// How many bytes a namespace may use on a shard, and the policy by which it evicts entries beyond that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Grant<'n> {
-    pub namespace: &'n str,
-    /// 0: no limit.
-    pub limit_bytes: u64,
-    pub policy: &'static str,
-}
-
 /// The secret for places, as a script argument.
-pub fn secret(settled: &Settled) -> Value {
+pub fn secret(settled: &SettledRecord) -> Value {
     Value::String(settled.identity.place_secret.clone())
 }
 
 /// Keys, each followed by its place, as script arguments.
 pub fn keys_and_places<'k>(
-    settled: &'k Settled,
+    settled: &'k SettledRecord,
     keys: impl Iterator<Item = &'k str> + 'k,
 ) -> impl Iterator<Item = Value> + 'k {
     keys.flat_map(|key| [Value::from(key), Value::from(settled.place_of(key).to_string())])
@@ -46,20 +38,20 @@ impl Shard {
         &self,
         script: &scripts::Script,
         effect: Effect,
-        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
+        arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
-        self.ask_for(Party::Alone, script, effect, arguments, read).await
+        self.ask_for(Sender::Alone, script, effect, arguments, read).await
     }
 
     /// Like [`Self::ask`], for `party`. If the shard has another record now, it has executed nothing, and the script
     /// is sent once more under the new record.
     pub async fn ask_for<T>(
         &self,
-        party: Party,
+        party: Sender,
         script: &scripts::Script,
         effect: Effect,
-        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
+        arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
         let mut settled = self.belonging.settled().ok_or_else(|| self.unsettled())?;
@@ -84,11 +76,11 @@ impl Shard {
     /// Runs a script under this record; `None` if the shard has another record now.
     pub async fn ask_under<T>(
         &self,
-        settled: &Settled,
-        party: Party,
+        settled: &SettledRecord,
+        party: Sender,
         script: &scripts::Script,
         effect: Effect,
-        arguments: impl Fn(&Settled) -> Vec<Value> + Send + Sync,
+        arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<Option<T>, Error> {
         match self.call(settled, party, script, effect, &arguments).await {
@@ -100,11 +92,11 @@ impl Shard {
 
     async fn call(
         &self,
-        settled: &Settled,
-        party: Party,
+        settled: &SettledRecord,
+        party: Sender,
         script: &scripts::Script,
         effect: Effect,
-        arguments: &(impl Fn(&Settled) -> Vec<Value> + Send + Sync),
+        arguments: &(impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync),
     ) -> Result<Frame, Refusal> {
         let behind_token = || {
             let mut all = vec![Value::String(settled.token.clone())];
@@ -130,17 +122,17 @@ impl Shard {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
             let wanted = &keys[entries.len()..];
-            let found = self.get_some(Party::Alone, wanted).await?;
-            bytes = found.iter().map(Found::bytes).sum();
+            let found = self.get_some(Sender::Alone, wanted).await?;
+            bytes = found.iter().map(FoundEntry::bytes).sum();
             for (key, found) in wanted.iter().zip(found) {
                 entries.push(match found {
-                    Found::Entry(entry) => Ok(Some(entry)),
-                    Found::Nothing => Ok(None),
-                    Found::Lost => {
+                    FoundEntry::Entry(entry) => Ok(Some(entry)),
+                    FoundEntry::Nothing => Ok(None),
+                    FoundEntry::Lost => {
                         lost.push(*key);
                         Ok(None)
                     }
-                    Found::Foreign(foreign) => Err(self.foreign(foreign)),
+                    FoundEntry::Foreign(foreign) => Err(self.foreign(foreign)),
                 });
             }
         }
@@ -154,8 +146,8 @@ impl Shard {
     }
 
     /// Reads the first of `keys`, which may be of any namespaces: as many as one script returns, at least one.
-    pub async fn get_some(&self, party: Party, keys: &[&EntryKey]) -> Result<Vec<Found>, Error> {
-        let arguments = |_: &Settled| keys.iter().map(|key| Value::from(key.text())).collect();
+    pub async fn get_some(&self, party: Sender, keys: &[&EntryKey]) -> Result<Vec<FoundEntry>, Error> {
+        let arguments = |_: &SettledRecord| keys.iter().map(|key| Value::from(key.text())).collect();
         let read = |frame| {
             let mut fields = reply::array(frame)?.into_iter();
             let mut given = Vec::with_capacity(keys.len());
@@ -179,7 +171,7 @@ impl Shard {
             by_namespace.entry(key.namespace()).or_default().push(key.key());
         }
         let noticed = by_namespace.into_iter().map(|(namespace, keys)| async move {
-            let arguments = |settled: &Settled| {
+            let arguments = |settled: &SettledRecord| {
                 let first = [Value::from(namespace), secret(settled)];
                 first.into_iter().chain(keys.iter().copied().map(Value::from)).collect()
             };
@@ -192,7 +184,7 @@ impl Shard {
 
     /// Reads an entry with its metadata as stored on the shard.
     pub async fn describe_stored(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        let arguments = |_: &Settled| vec![Value::from(key.namespace()), Value::from(key.key())];
+        let arguments = |_: &SettledRecord| vec![Value::from(key.namespace()), Value::from(key.key())];
         match self.ask(&scripts::DESCRIBE, Effect::Read, arguments, described).await? {
             Described::Entry(entry, details) => Ok(Some((entry, details))),
             Described::Nothing => Ok(None),
@@ -207,14 +199,14 @@ impl Shard {
     /// Writes entries, with as many scripts as making room requires.
     pub async fn set(
         &self,
-        grant: Grant<'_>,
+        grant: QuotaShare<'_>,
         writes: &[(&EntryKey, &Write)],
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
         let mut answers = Vec::with_capacity(writes.len());
         let mut turn = None;
         while answers.len() < writes.len() {
             let rest = &writes[answers.len()..];
-            match self.set_some(Party::Alone, grant, rest).await {
+            match self.set_some(Sender::Alone, grant, rest).await {
                 Ok(done) if done.is_empty() => match self.wait_for_room(grant, &mut turn).await {
                     Ok(()) => {}
                     Err(error) => answers.resize(writes.len(), Err(error)),
@@ -237,12 +229,12 @@ impl Shard {
     /// at first.
     pub async fn set_some(
         &self,
-        party: Party,
-        grant: Grant<'_>,
+        party: Sender,
+        grant: QuotaShare<'_>,
         writes: &[(&EntryKey, &Write)],
     ) -> Result<Vec<Result<Stored, Error>>, Error> {
         let script = if grant.limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let mut all = Vec::with_capacity(4 + 5 * writes.len());
             all.extend([Value::from(grant.namespace), secret(settled), Value::from(grant.limit_bytes.to_string())]);
             all.push(Value::from_static_str(grant.policy));
@@ -291,7 +283,7 @@ impl Shard {
         count: usize,
     ) -> Result<Part, Error> {
         let (place, count, tag) = (place.to_string(), count.to_string(), tag_of(selection));
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let rest = [place.as_str(), &count, tag].map(Value::from);
             [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
         };
@@ -323,11 +315,11 @@ impl Shard {
         policy: EvictionPolicy,
     ) -> Result<Swept, Error> {
         let (most, limit) = (WORK_PER_SWEEP.to_string(), limit_bytes.to_string());
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let rest = [most.as_str(), &limit, policy.as_str()].map(Value::from);
             [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
         };
-        self.ask_for(Party::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
+        self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
             let [more, repair] = reply::tuple(frame)?;
             Ok(Swept { has_more: reply::count(more)? > 0, is_in_repair: reply::count(repair)? > 0 })
         })
@@ -335,11 +327,11 @@ impl Shard {
     }
 
     pub async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        self.totals_for(Party::Alone, namespace).await
+        self.totals_for(Sender::Alone, namespace).await
     }
 
-    pub async fn totals_for(&self, party: Party, namespace: &Namespace) -> Result<Totals, Error> {
-        let arguments = |_: &Settled| vec![Value::from(namespace.as_str())];
+    pub async fn totals_for(&self, party: Sender, namespace: &Namespace) -> Result<Totals, Error> {
+        let arguments = |_: &SettledRecord| vec![Value::from(namespace.as_str())];
         let totals = self.ask_for(party, &scripts::TOTALS, Effect::Read, arguments, |frame| {
             let fields = reply::array(frame)?;
             if fields.len() == 2 {
@@ -410,7 +402,7 @@ fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
 }
 
 /// What a shard holds for one key.
-pub enum Found {
+pub enum FoundEntry {
     Entry(Entry),
     Nothing,
     /// There is no entry, but index and totals still count one.
@@ -418,22 +410,22 @@ pub enum Found {
     Foreign(Foreign),
 }
 
-impl Found {
+impl FoundEntry {
     /// The size of the value.
     fn bytes(&self) -> usize {
         if let Self::Entry(entry) = self { entry.value.len() } else { 0 }
     }
 }
 
-fn found(fields: [Frame; 4]) -> Result<Found, Unexpected> {
+fn found(fields: [Frame; 4]) -> Result<FoundEntry, Unexpected> {
     match &fields {
-        [Frame::Null, Frame::Number { data: 0, .. }, ..] => Ok(Found::Nothing),
-        [Frame::Null, Frame::Number { data: 1, .. }, ..] => Ok(Found::Lost),
+        [Frame::Null, Frame::Number { data: 0, .. }, ..] => Ok(FoundEntry::Nothing),
+        [Frame::Null, Frame::Number { data: 1, .. }, ..] => Ok(FoundEntry::Lost),
         [Frame::Null, ..] => {
             let [_, _, name, found] = fields;
-            Ok(Found::Foreign(foreign(vec![name, found])?))
+            Ok(FoundEntry::Foreign(foreign(vec![name, found])?))
         }
-        _ => Ok(Found::Entry(entry(fields)?)),
+        _ => Ok(FoundEntry::Entry(entry(fields)?)),
     }
 }
 

@@ -27,7 +27,7 @@ const PASSED: u8 = 1;
 const REFUSED: u8 = 2;
 
 /// The known problems of one shard.
-pub struct Watch {
+pub struct ShardProblems {
     /// The shard's name.
     name: String,
     /// A copy of the verdict in `examination` that operations can check quickly.
@@ -43,7 +43,7 @@ pub struct Watch {
     pub due: Notify,
 }
 
-impl Watch {
+impl ShardProblems {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -91,7 +91,7 @@ impl Watch {
         let Some(kind) = Kind::of(reply) else { return };
         let shard = &*self.name;
         match self.conditions.lock().note(kind, reply, Moment::now()) {
-            Line::Skipped => {}
+            Line::L1SkipReason => {}
             Line::Again { unlogged } => {
                 tracing::warn!(shard, code = kind.code(), reply, unlogged, "the shard still refuses operations");
             }

@@ -1,6 +1,6 @@
 -- The fence: the first part of every script that writes.
 --
--- KEYS[1] is the set `sidecache:fence`, ARGV[1] is the caller's token (see `adoption.rs`). A shard with another token
+-- KEYS[1] is the set `sidecache:fence`, ARGV[1] is the caller's token (see `ring_keeper.rs`). A shard with another token
 -- refuses the script before it changes anything. The first write of the script shows whether the server is a primary:
 -- a replica answers READONLY.
 

@@ -34,7 +34,7 @@ const REVIVAL: Duration = Duration::from_secs(5);
 const REVIVAL_STEP: Duration = Duration::from_millis(50);
 
 /// One connection for commands.
-pub struct Lane {
+pub struct Connection {
     pub client: Client,
     /// The Sentinels, which know where the connection should lead.
     sentinels: Option<Arc<Sentinels>>,
@@ -47,7 +47,7 @@ pub struct Lane {
 /// The pause before a connection to a replica is replaced: its name may resolve to another server by then.
 const REPLICA_PAUSE: Duration = Duration::from_millis(200);
 
-impl Lane {
+impl Connection {
     /// A lane over `client`. Behind Sentinels, each new connection starts as doubtful.
     pub fn new(client: Client, sentinels: Option<Arc<Sentinels>>) -> Arc<Self> {
         let doubts = AtomicU64::new(0);

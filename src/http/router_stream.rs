@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::fast_path::{Head, parse};
 use super::head_timer::Overdue;
 use super::hosts::Hosts;
-use super::server::READ_BYTES;
+use super::wire::READ_BYTES;
 use super::wire::Wire;
 use crate::clock::Moment;
 
@@ -30,14 +30,14 @@ use crate::clock::Moment;
 const PEEKED_BYTES: usize = 4096;
 
 /// A stream with the router's part of a connection.
-pub struct Handed {
+pub struct RouterStream {
     wire: Wire,
-    owed: Owed,
+    owed: BytesLeft,
     /// Whether the last write was blocked.
     is_blocked: bool,
     /// The waker of a read during a blocked write. It must be woken, because hyper does not read again by itself.
     reader: Option<Waker>,
-    turn: Turn,
+    turn: StreamState,
     /// Needed to recognize requests for the fast path; absent if all requests are for the router.
     hosts: Option<Arc<Hosts>>,
     /// Set if the connection was ended by the timer.
@@ -46,7 +46,7 @@ pub struct Handed {
 
 /// The state of the connection, for code that has no access to the stream while hyper owns it.
 #[derive(Clone, Default)]
-pub struct Turn(Arc<Flags>);
+pub struct StreamState(Arc<Flags>);
 
 #[derive(Default)]
 struct Flags {
@@ -58,7 +58,7 @@ struct Flags {
     is_served: AtomicBool,
 }
 
-impl Turn {
+impl StreamState {
     pub fn is_left(&self) -> bool {
         self.0.is_left.load(Relaxed)
     }
@@ -77,21 +77,21 @@ impl Turn {
 }
 
 /// How much input hyper may still get.
-enum Owed {
+enum BytesLeft {
     /// This many bytes. After them, the next request is examined.
     Bytes(u64),
     /// All bytes until the end of the connection.
     All,
 }
 
-impl Handed {
+impl RouterStream {
     /// A stream for a connection whose next request is for the router. Without `hosts`, all requests are.
     pub fn new(wire: Wire, hosts: Option<Arc<Hosts>>) -> Self {
-        let owed = if hosts.is_some() { Owed::Bytes(0) } else { Owed::All };
-        Self { wire, owed, is_blocked: false, reader: None, turn: Turn::default(), hosts, overdue: None }
+        let owed = if hosts.is_some() { BytesLeft::Bytes(0) } else { BytesLeft::All };
+        Self { wire, owed, is_blocked: false, reader: None, turn: StreamState::default(), hosts, overdue: None }
     }
 
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self) -> StreamState {
         self.turn.clone()
     }
 
@@ -145,11 +145,11 @@ impl Handed {
                 match parse(&self.wire.input, &mut String::new(), hosts) {
                     Head::Partial => {}
                     Head::Router { len: Some(len) } => {
-                        self.owed = Owed::Bytes(len);
+                        self.owed = BytesLeft::Bytes(len);
                         return Poll::Ready(Ok(()));
                     }
                     Head::Router { len: None } => {
-                        self.owed = Owed::All;
+                        self.owed = BytesLeft::All;
                         return Poll::Ready(Ok(()));
                     }
                     Head::Entry(_) => {
@@ -161,7 +161,7 @@ impl Handed {
             let mut chunk = [0; PEEKED_BYTES];
             let read = ready!(self.wire.poll_read(cx, &mut chunk))?;
             if read == 0 {
-                self.owed = Owed::All;
+                self.owed = BytesLeft::All;
                 return Poll::Ready(Ok(()));
             }
             self.wire.input.extend_from_slice(&chunk[..read]);
@@ -170,7 +170,7 @@ impl Handed {
 
     /// Fills hyper's buffer with its input.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.owed, Owed::Bytes(0)) {
+        if matches!(self.owed, BytesLeft::Bytes(0)) {
             if self.is_blocked {
                 self.reader = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -178,19 +178,19 @@ impl Handed {
             ready!(self.poll_next(cx))?;
         }
         match self.owed {
-            Owed::All if self.wire.input.is_empty() => self.wire.stream.as_mut().poll_read(cx, buffer),
-            Owed::All => self.poll_give(cx, buffer, usize::MAX).map_ok(drop),
-            Owed::Bytes(owed) => {
+            BytesLeft::All if self.wire.input.is_empty() => self.wire.stream.as_mut().poll_read(cx, buffer),
+            BytesLeft::All => self.poll_give(cx, buffer, usize::MAX).map_ok(drop),
+            BytesLeft::Bytes(owed) => {
                 let most = usize::try_from(owed).unwrap_or(usize::MAX).min(READ_BYTES);
                 let given = ready!(self.poll_give(cx, buffer, most))?;
-                self.owed = Owed::Bytes(owed - given as u64);
+                self.owed = BytesLeft::Bytes(owed - given as u64);
                 Poll::Ready(Ok(()))
             }
         }
     }
 }
 
-impl AsyncRead for Handed {
+impl AsyncRead for RouterStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.turn.0.is_serving.load(Relaxed) {
             return self.poll_fill(cx, buffer);
@@ -212,7 +212,7 @@ impl AsyncRead for Handed {
     }
 }
 
-impl AsyncWrite for Handed {
+impl AsyncWrite for RouterStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write(cx, bytes);
         self.note_written(written.is_pending());

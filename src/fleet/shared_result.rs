@@ -8,13 +8,13 @@ use tokio::sync::Mutex;
 use crate::clock::Moment;
 
 /// The last result, and when its computation began.
-pub struct Fresh<T> {
+pub struct SharedResult<T> {
     /// How long before the request the computation may have begun.
     fresh: Duration,
     latest: Mutex<Option<(Moment, Arc<T>)>>,
 }
 
-impl<T> Fresh<T> {
+impl<T> SharedResult<T> {
     pub fn new(fresh: Duration) -> Self {
         Self { fresh, latest: Mutex::default() }
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_ask_at_once_share_one_result() {
-        let (fresh, gathered) = (Fresh::new(Duration::from_secs(60)), AtomicUsize::new(0));
+        let (fresh, gathered) = (SharedResult::new(Duration::from_secs(60)), AtomicUsize::new(0));
         let gather = || async {
             sleep(Duration::from_millis(5)).await;
             gathered.fetch_add(1, Relaxed)
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_old_result_and_one_that_was_given_up_are_gathered_anew() {
-        let fresh = Fresh::new(Duration::ZERO);
+        let fresh = SharedResult::new(Duration::ZERO);
         assert_eq!(*fresh.get(|| async { 1 }).await, 1);
         sleep(Duration::from_millis(1)).await;
         assert!(timeout(Duration::from_millis(1), fresh.get(std::future::pending)).await.is_err());

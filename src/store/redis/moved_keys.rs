@@ -13,13 +13,14 @@ use fred::types::Value;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::belonging::{FORM, Settled};
 use super::history::ANY_VERSION;
 use super::place::PLACES;
 use super::reply;
+use super::ring_record::FORM;
+use super::ring_state::SettledRecord;
 use super::scan;
 use super::scripts;
-use super::shard::{Effect, Party, Shard};
+use super::shard::{Effect, Sender, Shard};
 use super::verbs::{Index, keys_and_places, secret};
 use crate::clock::Moment;
 use crate::model::{EntryKey, Namespace, Selection, hash};
@@ -104,21 +105,21 @@ impl Shard {
         effect: Effect,
         namespace: &str,
         due: Due<'_>,
-        settled: &Arc<Settled>,
+        settled: &Arc<SettledRecord>,
     ) -> Result<Option<HashSet<String>>, Error> {
         let mut all_gone = HashSet::new();
         let before_write = if effect == Effect::Write { "1" } else { "0" };
         for (until, keys) in due {
             let until = if until == ANY_VERSION { String::new() } else { until.to_string() };
             for keys in keys.chunks(PURGED_PER_SCRIPT) {
-                let arguments = |settled: &Settled| {
+                let arguments = |settled: &SettledRecord| {
                     let mut all = vec![Value::from(namespace), secret(settled), Value::from(until.as_str())];
                     all.push(Value::from_static_str(before_write));
                     all.extend(keys_and_places(settled, keys.iter().copied()));
                     all
                 };
                 let gone =
-                    self.ask_under(settled, Party::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
+                    self.ask_under(settled, Sender::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
                 let gone = gone.await.map_err(|error| match error {
                     // This is not the client's operation, so its unknown outcome is only a failure to answer in time.
                     Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
@@ -134,7 +135,7 @@ impl Shard {
     }
 
     /// Reads the record again; returns it if the shard may hold void entries.
-    async fn refreshed(&self, settled: &Settled) -> Result<Option<Arc<Settled>>, Error> {
+    async fn refreshed(&self, settled: &SettledRecord) -> Result<Option<Arc<SettledRecord>>, Error> {
         self.settle_anew(settled).await?;
         self.unclean()
     }
@@ -223,7 +224,7 @@ impl Shard {
     async fn goes_on(
         &self,
         instance: &str,
-        settled: &Settled,
+        settled: &SettledRecord,
         started: Moment,
         renewed: &mut Moment,
     ) -> Result<bool, Error> {

@@ -12,9 +12,9 @@ use super::probe::words;
 
 /// The last error of a shard's connections, as a text.
 #[derive(Clone, Default)]
-pub struct Trouble(Arc<Mutex<Option<String>>>);
+pub struct LastError(Arc<Mutex<Option<String>>>);
 
-impl Trouble {
+impl LastError {
     /// Watches one connection. It is enough for the shard, because all connections lead to the same place.
     pub fn of(client: &Client) -> Self {
         let trouble = Self::default();

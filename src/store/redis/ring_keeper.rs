@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Redis;
-use super::belonging::{EMPTYING, FORM, Found, Settled, Written, random_name};
 use super::generations::{Generation, Names, Record, Seen, adopted, number};
 use super::history::{History, Rings};
+use super::ring_record::{EMPTYING, FORM, StoredRecord, Written, random_name};
+use super::ring_state::SettledRecord;
 use super::shard::Shard;
 use crate::clock::Moment;
 use crate::store::{Error, InvalidationSink, RingCount, ShardIndex};
@@ -56,7 +57,7 @@ const ROUNDS: usize = 20;
 impl Redis {
     /// Starts to settle the shards and to remove void entries; nothing is served before a shard is settled.
     pub fn settle(&self, sink: &Arc<dyn InvalidationSink>, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        let keeper = Keeper {
+        let keeper = RingKeeper {
             names: Names::new(&self.names),
             shards: self.shards.clone(),
             rings: Rings::default(),
@@ -78,7 +79,7 @@ impl Redis {
 }
 
 /// Keeps the records of all shards up to date.
-struct Keeper {
+struct RingKeeper {
     names: Names,
     shards: Vec<Arc<Shard>>,
     rings: Rings,
@@ -106,7 +107,7 @@ enum Occasion {
     Routine,
 }
 
-impl Keeper {
+impl RingKeeper {
     async fn run(mut self) {
         let shutdown = self.shutdown.clone();
         tokio::select! {
@@ -250,13 +251,13 @@ impl Keeper {
         let (shard, rings) = (&self.shards[usize::from(index)], &mut self.rings);
         let history = (!record.is_clean).then(|| History::new(&record, rings));
         self.secret = Some(written.identity.place_secret.to_string());
-        shard.belonging.settle(Settled::new(record, written.at, written.identity, history));
+        shard.belonging.settle(SettledRecord::new(record, written.at, written.identity, history));
         self.void_copies();
     }
 
     /// Chooses the secret for places for shards without one: the secret that this process uses already, or else the
     /// most frequent secret among the shards (on a tie, that of the first shard by name), or else a new secret.
-    fn secret_of(&mut self, found: &[Option<Found>]) -> String {
+    fn secret_of(&mut self, found: &[Option<StoredRecord>]) -> String {
         if let Some(secret) = &self.secret {
             return secret.clone();
         }
@@ -329,7 +330,7 @@ enum State {
 }
 
 /// The secret for places under which the data of a shard was stored, if it is known.
-fn shard_secret(shard: &Shard, found: &Found) -> Option<String> {
+fn shard_secret(shard: &Shard, found: &StoredRecord) -> Option<String> {
     let of_record = found.written.as_ref().filter(|written| written.form == FORM);
     let of_record = of_record.map(|written| written.identity.place_secret.to_string());
     // If only the record was lost, the data is still stored under the secret that was settled here.
@@ -340,7 +341,7 @@ fn shard_secret(shard: &Shard, found: &Found) -> Option<String> {
 const EMPTY: Seen = Seen { record: None, has_data: false };
 
 impl State {
-    fn of(found: &Found, shard: &Shard) -> Self {
+    fn of(found: &StoredRecord, shard: &Shard) -> Self {
         let Some(written) = &found.written else {
             // If only the record was lost, the same record is written again for the data.
             return if found.seen.has_data && found.seen.record.is_none() { Self::Foreign } else { Self::Stale };
@@ -392,7 +393,7 @@ async fn empty(shard: &Shard, record: &Record, written: Option<u64>, secret: &st
 }
 
 /// The shard's record; `None` if the shard does not answer. For a lost record, the record settled here.
-async fn find(shard: &Shard) -> Option<Found> {
+async fn find(shard: &Shard) -> Option<StoredRecord> {
     if !shard.may_be_adopted() || shard.belonging.is_being_emptied() {
         return None;
     }

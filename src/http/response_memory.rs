@@ -22,7 +22,7 @@ pub const COUNTED_FROM: usize = 16 * 1024;
 
 /// The memory that one response holds. It is given back when the last clone is dropped.
 #[derive(Clone)]
-pub struct Room(Arc<Held>);
+pub struct ResponseMemory(Arc<Held>);
 
 struct Held {
     share: Share<Arc<Budget>>,
@@ -31,7 +31,7 @@ struct Held {
     metrics: Arc<Metrics>,
 }
 
-impl Room {
+impl ResponseMemory {
     /// Room that holds no memory yet.
     pub fn of(budget: &Arc<Budget>, metrics: &Arc<Metrics>) -> Self {
         let is_refused = AtomicBool::new(false);
@@ -60,35 +60,35 @@ impl Room {
 
     /// `body`, which holds the room until its last byte is written to the client.
     pub fn hold(self, body: Body) -> Body {
-        Body::new(HeldBody { body, room: self })
+        Body::new(CountedBody { body, room: self })
     }
 }
 
 /// A body whose chunks hold the room.
-struct HeldBody {
+struct CountedBody {
     body: Body,
-    room: Room,
+    room: ResponseMemory,
 }
 
 /// A chunk of a response. The server keeps it, and so the room, until it is written.
-struct HeldBytes {
+struct CountedBytes {
     bytes: Bytes,
-    _room: Room,
+    _room: ResponseMemory,
 }
 
-impl AsRef<[u8]> for HeldBytes {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl HttpBody for HeldBody {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let room = self.room.clone();
-        let hold = |bytes| Bytes::from_owner(HeldBytes { bytes, _room: room });
+        let hold = |bytes| Bytes::from_owner(CountedBytes { bytes, _room: room });
         Pin::new(&mut self.body).poll_frame(cx).map_ok(|frame| frame.map_data(hold))
     }
 
@@ -141,14 +141,14 @@ mod tests {
     #[tokio::test]
     async fn room_is_held_until_the_last_byte_is_written() {
         let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
-        let room = Room::of(&budget, &metrics);
+        let room = ResponseMemory::of(&budget, &metrics);
         assert!(room.admits(30) && room.admits(40) && room.admits_in_all(60));
         let body = room.hold(Pieces::body(vec![Bytes::from_static(b"a"), Bytes::from_static(b"bc")]));
         assert_eq!(body.size_hint().exact(), Some(3));
         let sent = body.collect().await.unwrap().to_bytes();
         assert_eq!((&sent[..], budget.used()), (b"abc".as_slice(), 0));
 
-        let room = Room::of(&budget, &metrics);
+        let room = ResponseMemory::of(&budget, &metrics);
         assert!(room.admits(60));
         let mut body = room.hold(Body::from("abc"));
         let frame = body.frame().await.unwrap().unwrap();
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_refused_response_holds_no_memory_and_is_counted_once() {
         let (budget, metrics) = (Arc::new(Budget::new(100)), Arc::new(Metrics::default()));
-        let room = Room::of(&budget, &metrics);
+        let room = ResponseMemory::of(&budget, &metrics);
         assert!(room.admits(60) && !room.admits(41) && !room.admits(1) && !room.admits_in_all(1));
         assert_eq!(budget.used(), 0);
         assert!(metrics.render().contains("sidecache_http_answers_refused_total 1"), "{}", metrics.render());

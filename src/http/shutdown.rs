@@ -9,13 +9,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Tells connections to end.
 #[derive(Clone, Default)]
-pub struct Signal {
+pub struct ShutdownSignal {
     token: CancellationToken,
     /// A copy of the token's state. The token has a lock, and all connections would contend for it at every step.
     is_given: Arc<AtomicBool>,
 }
 
-impl Signal {
+impl ShutdownSignal {
     pub fn give(&self) {
         // First, so that a woken task sees it.
         self.is_given.store(true, Relaxed);
@@ -23,8 +23,8 @@ impl Signal {
     }
 
     /// The receiving side of the signal, for one connection.
-    pub fn closing(&self) -> Closing {
-        Closing {
+    pub fn closing(&self) -> ShutdownReceiver {
+        ShutdownReceiver {
             is_given: self.is_given.clone(),
             is_waited_for: false,
             given: Box::pin(self.token.clone().cancelled_owned()),
@@ -32,14 +32,14 @@ impl Signal {
     }
 }
 
-/// The receiving side of [`Signal`]. Poll it from one task only: the waker of the first poll is kept.
-pub struct Closing {
+/// The receiving side of [`ShutdownSignal`]. Poll it from one task only: the waker of the first poll is kept.
+pub struct ShutdownReceiver {
     is_given: Arc<AtomicBool>,
     is_waited_for: bool,
     given: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Closing {
+impl ShutdownReceiver {
     pub fn is_given(&self) -> bool {
         self.is_given.load(Relaxed)
     }
@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_task_is_woken_and_a_later_one_does_not_wait() {
-        let signal = Signal::default();
+        let signal = ShutdownSignal::default();
         let mut closing = signal.closing();
         let waiting = tokio::spawn(async move {
             assert!(poll_fn(|cx| Poll::Ready(closing.poll(cx))).await.is_pending());

@@ -5,22 +5,20 @@
 //! namespace: it runs the script repeatedly, with pauses, and the others wait for the turn. Then each of them finds
 //! room.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Value;
 use futures_util::future::join_all;
-use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::belonging::Settled;
+use super::eviction_turns::{Scope, Turn};
+use super::quota_share::QuotaShare;
 use super::reply;
+use super::ring_state::SettledRecord;
 use super::scripts;
 use super::server_info::field;
-use super::shard::{Effect, Party, Shard};
-use super::verbs::{Grant, secret};
+use super::shard::{Effect, Sender, Shard};
+use super::verbs::secret;
 use crate::clock::Moment;
 use crate::model::{EvictionPolicy, Namespace};
 use crate::store::Error;
@@ -39,28 +37,6 @@ const MOST_ROUNDS: usize = 64;
 const MOST_NAMESPACES: usize = 1_000;
 const AT_ONCE: usize = 8;
 
-/// The turns for making room on one shard.
-pub struct Rooms {
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// How long a write may wait for room.
-    patience: Duration,
-}
-
-/// The turn of a write: it makes room now.
-pub struct Turn {
-    _guard: OwnedMutexGuard<()>,
-    scope: Scope,
-    until: Moment,
-    rounds: usize,
-}
-
-/// Where a write makes room: within the quota of its namespace, or in the memory of the whole shard.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Namespace,
-    Shard,
-}
-
 /// Another namespace that may give up entries.
 struct Other {
     namespace: Namespace,
@@ -69,42 +45,13 @@ struct Other {
     charged: u64,
 }
 
-impl Rooms {
-    pub fn new(patience: Duration) -> Self {
-        Self { turns: Mutex::default(), patience }
-    }
-
-    /// The turn of `namespace`; an empty name means the turn of the whole shard.
-    fn of(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock();
-        if let Some(turn) = turns.get(namespace) {
-            return turn.clone();
-        }
-        // Remove turns that nobody uses or waits for.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(namespace.to_owned()).or_default().clone()
-    }
-
-    /// Waits for a turn until `until`, or for as long as a write may wait.
-    async fn wait(&self, scope: Scope, namespace: &str, until: Option<Moment>) -> Option<Turn> {
-        let until = until.unwrap_or_else(|| Moment::now() + self.patience);
-        let key = match scope {
-            Scope::Namespace => namespace,
-            Scope::Shard => "",
-        };
-        let patience = until.since(Moment::now());
-        let guard = timeout(patience, self.of(key).lock_owned()).await.ok()?;
-        Some(Turn { _guard: guard, scope, until, rounds: 0 })
-    }
-}
-
 impl Shard {
     /// Waits until a write that found no room within its quota may try again: the first time until it has the turn,
     /// later for a pause.
     ///
     /// # Errors
     /// [`Error::MakingRoom`] when its time is over.
-    pub async fn wait_for_room(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
+    pub async fn wait_for_room(&self, grant: QuotaShare<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         match turn {
             None => {
@@ -123,7 +70,7 @@ impl Shard {
     ///
     /// # Errors
     /// [`Error::Full`] if nothing may be evicted, or [`Error::MakingRoom`] when its time is over.
-    pub async fn free_memory(&self, grant: Grant<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
+    pub async fn free_memory(&self, grant: QuotaShare<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         // A write returns the turn of its namespace before it waits for that of the shard: no write holds a turn while it
         // waits for another.
@@ -144,7 +91,7 @@ impl Shard {
         let policy = grant.policy.parse().unwrap_or_default();
         let others = self.by_excess(&own).await?;
         let own_bytes =
-            if policy == EvictionPolicy::None { 0 } else { self.totals_for(Party::Upkeep, &own).await?.charged };
+            if policy == EvictionPolicy::None { 0 } else { self.totals_for(Sender::Upkeep, &own).await?.charged };
         let evictable = own_bytes + others.iter().map(|other| other.charged).sum::<u64>();
         if missing > evictable {
             return Err(self.refused_for_memory());
@@ -176,18 +123,18 @@ impl Shard {
     /// Evicts part of what a namespace holds on this shard, at least `missing` bytes if it has them. Returns whether
     /// anything was evicted.
     async fn give_up_part(&self, namespace: &Namespace, policy: EvictionPolicy, missing: u64) -> Result<bool, Error> {
-        let before = self.totals_for(Party::Upkeep, namespace).await?;
+        let before = self.totals_for(Sender::Upkeep, namespace).await?;
         if before.keys == 0 {
             return Ok(false);
         }
         let part = (before.charged / PART).max(missing);
         let limit = before.charged.saturating_sub(part).saturating_sub(1).max(1).to_string();
-        let arguments = |settled: &Settled| {
+        let arguments = |settled: &SettledRecord| {
             let rest = ["100", &limit, policy.as_str(), "memory"].map(Value::from);
             [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
         };
         for _ in 0..SCRIPTS {
-            let more = self.ask_for(Party::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
+            let more = self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
                 let [more, _] = reply::tuple(frame)?;
                 reply::count(more)
             });
@@ -196,7 +143,7 @@ impl Shard {
             }
             sleep(REST).await;
         }
-        let after = self.totals_for(Party::Upkeep, namespace).await?;
+        let after = self.totals_for(Sender::Upkeep, namespace).await?;
         Ok(after.charged < before.charged)
     }
 
@@ -207,7 +154,7 @@ impl Shard {
         namespaces.truncate(MOST_NAMESPACES);
         let mut held = Vec::with_capacity(namespaces.len());
         for some in namespaces.chunks(AT_ONCE) {
-            let asked = some.iter().map(|namespace| self.totals_for(Party::Upkeep, namespace));
+            let asked = some.iter().map(|namespace| self.totals_for(Sender::Upkeep, namespace));
             let totals = join_all(asked).await;
             held.extend(some.iter().zip(totals).filter_map(|(namespace, totals)| Some((namespace, totals.ok()?))));
         }

@@ -3,14 +3,13 @@
 //!
 //! Every source has its own deadline. If a source does not answer, the page is shown without its data, and says so.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Dashboard;
-use super::condition::{Condition, Signs};
+use super::condition::{Condition, Observations};
 use crate::fleet::{Cluster, Instance, ShardView};
+use crate::http::App;
 use crate::namespaces::Record;
 use crate::store::{Finding, Role, Totals};
 use crate::trends::Summary;
@@ -19,7 +18,7 @@ use crate::trends::Summary;
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The state of the fleet at one moment.
-pub struct Facts {
+pub struct FleetSnapshot {
     pub condition: Condition,
     pub shards: Vec<Shard>,
     /// `None` if the shards did not answer in time.
@@ -29,10 +28,10 @@ pub struct Facts {
 }
 
 /// The namespaces, sorted by name; `None` until the policies have been read once.
-pub struct Rows(pub Option<Vec<Row>>);
+pub struct Namespaces(pub Option<Vec<NamespaceRow>>);
 
-impl Rows {
-    pub fn known(&self) -> &[Row] {
+impl Namespaces {
+    pub fn known(&self) -> &[NamespaceRow] {
         self.0.as_deref().unwrap_or_default()
     }
 }
@@ -55,12 +54,12 @@ pub struct Shard {
 }
 
 /// A namespace with its recent numbers, if they are known.
-pub struct Row {
+pub struct NamespaceRow {
     pub record: Record,
     pub lately: Option<Summary>,
 }
 
-impl Row {
+impl NamespaceRow {
     pub fn name(&self) -> &str {
         self.record.namespace.as_str()
     }
@@ -81,26 +80,8 @@ impl Row {
     }
 }
 
-impl Dashboard {
-    /// The namespaces as they are now. They are read from memory each time, so that a user sees a new namespace at
-    /// once.
-    pub fn rows(&self) -> Rows {
-        let mut lately: std::collections::HashMap<String, Summary> =
-            self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
-        let row = |record: Record| {
-            let lately = lately.remove(record.namespace.as_str());
-            Row { record, lately }
-        };
-        Rows(self.app.cache.namespaces().ok().map(|records| records.into_iter().map(row).collect()))
-    }
-
-    /// The recent state of the fleet.
-    pub async fn facts(&self) -> Arc<Facts> {
-        self.latest.get(|| self.gather()).await
-    }
-
-    async fn gather(&self) -> Facts {
-        let app = &self.app;
+impl FleetSnapshot {
+    pub async fn gather(app: &App) -> Self {
         let cluster = timeout(PATIENCE, app.fleet.cluster()).await.ok();
         let are_policies_loaded = app.cache.namespaces().is_ok();
         let findings: Vec<Finding> = cluster.iter().flat_map(|cluster| findings_of(cluster)).cloned().collect();
@@ -123,7 +104,7 @@ impl Dashboard {
         let unusable = || shards.iter().filter(|shard| shard.is_connected == Some(false));
         let silent: Vec<_> = unusable().filter(|shard| !shard.is_refused).map(|shard| shard.name.clone()).collect();
         let refused = unusable().count() - silent.len();
-        let condition = Condition::of(Signs {
+        let condition = Condition::of(Observations {
             silent: &silent,
             refused,
             shards: shards.len(),
@@ -132,7 +113,7 @@ impl Dashboard {
             warnings,
             findings: &findings,
         });
-        Facts { condition, shards, instances, max_staleness: app.fleet.max_staleness() }
+        Self { condition, shards, instances, max_staleness: app.fleet.max_staleness() }
     }
 }
 

@@ -1,0 +1,247 @@
+//! Which namespaces the table of the overview shows, and in which order.
+
+use std::cmp::Ordering;
+
+use serde::Deserialize;
+
+use super::address::{OVERVIEW, with_query};
+use super::fleet_snapshot::NamespaceRow;
+use crate::http::Error;
+
+/// Rows per page in the table of namespaces.
+pub const ROWS: usize = 100;
+
+/// A column of the table of namespaces, by which it can be sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Column {
+    Name,
+    Keys,
+    Memory,
+    HitRate,
+    Reads,
+    Evictions,
+    Expirations,
+}
+
+impl Column {
+    pub const ALL: [Self; 7] =
+        [Self::Name, Self::Reads, Self::HitRate, Self::Keys, Self::Memory, Self::Evictions, Self::Expirations];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Keys => "keys",
+            Self::Memory => "memory",
+            Self::HitRate => "hit_rate",
+            Self::Reads => "reads",
+            Self::Evictions => "evictions",
+            Self::Expirations => "expirations",
+        }
+    }
+
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Name => "Namespace",
+            Self::Keys => "Keys",
+            Self::Memory => "Memory",
+            Self::HitRate => "Hit rate",
+            Self::Reads => "Reads",
+            Self::Evictions => "Evictions",
+            Self::Expirations => "Expirations",
+        }
+    }
+
+    fn compare(self, one: &NamespaceRow, other: &NamespaceRow) -> Ordering {
+        let of = |row: &NamespaceRow| {
+            let totals = row.totals();
+            let lately = row.lately.as_ref();
+            match self {
+                Self::Name => None,
+                Self::Keys => totals.map(|totals| totals.keys as f64),
+                Self::Memory => totals.map(|totals| totals.bytes as f64),
+                Self::Evictions => totals.map(|totals| totals.evictions as f64),
+                Self::Expirations => totals.map(|totals| totals.expirations as f64),
+                Self::HitRate => lately.and_then(|lately| lately.hit_rate),
+                Self::Reads => lately.and_then(|lately| lately.reads_per_second),
+            }
+        };
+        match self {
+            Self::Name => one.name().cmp(other.name()),
+            // Unknown numbers sort below all others.
+            _ => of(one).unwrap_or(-1.0).total_cmp(&of(other).unwrap_or(-1.0)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Which namespaces to show, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TableQuery {
+    /// A part of the name, in lower case. The search ignores the case of letters.
+    pub search: String,
+    pub column: Column,
+    pub order: Order,
+    /// The first row.
+    pub from: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverviewQuery {
+    pub q: Option<String>,
+    pub sort: Option<String>,
+    pub order: Option<String>,
+    pub from: Option<String>,
+}
+
+/// The longest text to search for, in characters. No name is longer.
+pub const MOST_SEARCHED: usize = 100;
+
+impl TableQuery {
+    /// # Errors
+    /// [`Error::InvalidQuery`] naming the parameter.
+    pub fn parse(query: OverviewQuery) -> Result<Self, Error> {
+        let OverviewQuery { q: search, sort, order, from } = query;
+        let column = match sort.as_deref() {
+            None => Column::Name,
+            Some(name) => Column::ALL.into_iter().find(|column| column.as_str() == name).ok_or_else(|| {
+                let names = Column::ALL.map(Column::as_str).join(", ");
+                Error::InvalidQuery(format!("`sort` must be one of {names}, not {name:?}"))
+            })?,
+        };
+        let order = match order.as_deref() {
+            Some("asc") => Order::Ascending,
+            Some("desc") => Order::Descending,
+            None if column == Column::Name => Order::Ascending,
+            None => Order::Descending,
+            Some(other) => return Err(Error::InvalidQuery(format!("`order` must be asc or desc, not {other:?}"))),
+        };
+        let wrong = |text: &String| Error::InvalidQuery(format!("`from` must be the number of a row, not {text:?}"));
+        let from = from.map_or(Ok(0), |text| text.parse().map_err(|_| wrong(&text)))?;
+        let search = search.unwrap_or_default().trim().chars().take(MOST_SEARCHED).collect::<String>();
+        Ok(Self { search: search.to_ascii_lowercase(), column, order, from })
+    }
+
+    /// The parameters of the query. Parameters with their default value are left out.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let mut parameters = vec![("q", self.search.clone())];
+        let default = if self.column == Column::Name { Order::Ascending } else { Order::Descending };
+        if self.column != Column::Name {
+            parameters.push(("sort", self.column.as_str().to_owned()));
+        }
+        if self.order != default {
+            let order = if self.order == Order::Ascending { "asc" } else { "desc" };
+            parameters.push(("order", order.to_owned()));
+        }
+        if self.from > 0 {
+            parameters.push(("from", self.from.to_string()));
+        }
+        parameters
+    }
+
+    pub fn path(&self) -> String {
+        let parameters = self.parameters();
+        let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        with_query(OVERVIEW, &parameters)
+    }
+
+    /// The same, sorted by `column`. If it is sorted by that column already, the order is reversed.
+    pub fn sorted_by(&self, column: Column) -> Self {
+        let order = match (self.column == column, self.order) {
+            (true, Order::Ascending) => Order::Descending,
+            (true, Order::Descending) => Order::Ascending,
+            (false, _) if column == Column::Name => Order::Ascending,
+            (false, _) => Order::Descending,
+        };
+        Self { column, order, from: 0, ..self.clone() }
+    }
+
+    /// The first row that is shown. If `from` is past the end, the last page is shown.
+    pub fn first_of(&self, all: usize) -> usize {
+        if self.from < all { self.from } else { all.saturating_sub(1) / ROWS * ROWS }
+    }
+
+    /// The matching rows of this page, sorted, and the number of matching rows on all pages.
+    pub fn select<'r>(&self, rows: &'r [NamespaceRow]) -> (Vec<&'r NamespaceRow>, usize) {
+        let matches = |row: &&NamespaceRow| row.name().to_ascii_lowercase().contains(&self.search);
+        let mut found: Vec<&NamespaceRow> = rows.iter().filter(matches).collect();
+        found.sort_by(|one, other| {
+            let ordering = self.column.compare(one, other);
+            let ordering = if self.order == Order::Descending { ordering.reverse() } else { ordering };
+            ordering.then_with(|| one.name().cmp(other.name()))
+        });
+        let all = found.len();
+        (found.into_iter().skip(self.first_of(all)).take(ROWS).collect(), all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Namespace, Policy, UnixMillis};
+    use crate::namespaces::Record;
+    use crate::store::Totals;
+    use crate::trends::Summary;
+
+    fn row(name: &str, keys: Option<u64>) -> NamespaceRow {
+        let lately = Summary {
+            name: name.to_owned(),
+            totals: keys.map(|keys| Totals { keys, ..Totals::default() }),
+            partial_totals: None,
+            reads_per_second: None,
+            hit_rate: None,
+            writes_per_second: 0.0,
+            quota_bytes: 0,
+        };
+        let (created_at, updated_at) = (UnixMillis(0), UnixMillis(0));
+        let (namespace, policy) = (Namespace::parse(name).unwrap(), Policy::parse(0, 0, "LRU", 0).unwrap());
+        NamespaceRow { record: Record { namespace, policy, created_at, updated_at }, lately: Some(lately) }
+    }
+
+    fn asked(search: &str, sort: Option<&str>, order: Option<&str>) -> TableQuery {
+        let text = |text: &str| Some(text.to_owned());
+        let (sort, order) = (sort.and_then(text), order.and_then(text));
+        TableQuery::parse(OverviewQuery { q: text(search), sort, order, from: None }).unwrap()
+    }
+
+    #[test]
+    fn rows_are_found_by_a_part_of_their_name_and_sorted_by_a_column() {
+        let rows = [row("beta", Some(3)), row("Alpha", None), row("gamma", Some(3)), row("delta", Some(9))];
+        let names =
+            |asked: &TableQuery| asked.select(&rows).0.iter().map(|row| row.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&asked("", None, None)), ["Alpha", "beta", "delta", "gamma"]);
+        assert_eq!(names(&asked(" ALPH ", None, None)), ["Alpha"]);
+        assert_eq!(names(&asked("ta", Some("keys"), None)), ["delta", "beta"]);
+        let by_keys = names(&asked("", Some("keys"), Some("asc")));
+        assert_eq!(by_keys, ["Alpha", "beta", "gamma", "delta"], "unknown numbers sort below all others");
+    }
+
+    #[test]
+    fn a_page_has_a_bounded_number_of_rows() {
+        let rows: Vec<NamespaceRow> = (0..250).map(|i| row(&format!("n{i:03}"), Some(i))).collect();
+        let last = TableQuery { from: 200, ..asked("", None, None) };
+        let (shown, all) = last.select(&rows);
+        assert_eq!((shown.len(), all, shown[0].name()), (50, 250, "n200"));
+        assert_eq!(asked("", None, None).select(&rows).0.len(), ROWS);
+        for from in [250, usize::MAX] {
+            let past = TableQuery { from, ..asked("", None, None) };
+            assert_eq!(past.select(&rows).0[0].name(), "n200", "past the end, the last page is shown");
+            assert_eq!(past.first_of(0), 0);
+        }
+    }
+
+    #[test]
+    fn a_heading_sorts_and_then_reverses_the_order() {
+        let by_name = asked("x", None, None);
+        let by_keys = by_name.sorted_by(Column::Keys);
+        assert_eq!(by_keys.path(), "/dashboard?q=x&sort=keys");
+        assert_eq!(by_keys.sorted_by(Column::Keys).path(), "/dashboard?q=x&sort=keys&order=asc");
+        assert_eq!(by_keys.sorted_by(Column::Name), by_name);
+        assert_eq!(by_name.sorted_by(Column::Name).path(), "/dashboard?q=x&order=desc");
+    }
+}

@@ -1,0 +1,17 @@
+//! `?limit=`: how many rows a page of a listing has.
+
+use super::error::Error;
+
+/// Rows per page: the default and the maximum.
+pub const DEFAULT_LIMIT: usize = 100;
+pub const MAX_LIMIT: usize = 1000;
+
+/// Parses `?limit=`.
+///
+/// # Errors
+/// Not a number, or out of range.
+pub fn limit(text: Option<&str>) -> Result<usize, Error> {
+    let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
+    let wrong = || Error::InvalidQuery(format!("`limit` must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"));
+    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(wrong)
+}
