@@ -5,6 +5,7 @@
 //! - [`process`]: child processes that never outlive the test process
 //! - [`ports`], [`scratch`]: free ports, and temporary folders that are removed at the end
 //! - [`redis`], [`postgres`], [`nginx`]: the servers from Debian's packages
+//! - [`haproxy`]: a proxy in front of Redis servers or of instances
 //! - [`pgbouncer`]: a pooler in front of PostgreSQL
 //! - [`certificates`]: a certificate authority for tests
 //! - [`acl`], [`confined`]: Redis users with few rights, and a service that runs with the fewest
