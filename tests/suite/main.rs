@@ -47,7 +47,7 @@
 //! - [`ring_change`]: shards that are added and removed
 //! - [`regressions`]: bugs that were found and fixed
 //! - [`openapi`]: the interface, compared with its document
-//! - [`nginx`], [`haproxy`]: proxies in front of the instances, and HAProxy in front of Redis
+//! - [`nginx`], [`haproxy`]: nginx and HAProxy in front of the instances, and HAProxy in front of Redis servers
 //! - [`replay`]: the `replay` example, on a generated workload and on a recorded trace
 //! - [`browser`]: the dashboard in Chromium
 //! - [`clients`]: the cache-aside programs of docs/CLIENTS.md
