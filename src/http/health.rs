@@ -12,7 +12,7 @@ use super::error::Error;
 use super::openapi::{answers, schema};
 use super::state::SharedApp;
 use crate::clock::Moment;
-use crate::store::{Finding, ShardHealth};
+use crate::store::{Finding, RING_MISMATCH, ShardHealth};
 use crate::trace::SPANS;
 
 #[derive(Serialize, ToSchema)]
@@ -203,19 +203,29 @@ pub async fn livez() -> Response {
     responses(answers::Readyz)
 )]
 pub async fn readyz(State(app): State<SharedApp>) -> Response {
-    let is_reachable = || async { app.cache.health().await.iter().any(|shard| shard.reachable) };
     let reason = if app.draining.is_cancelled() {
         Some("draining")
     } else if !app.cache.are_policies_loaded() {
         Some("policies_unknown")
-    } else if !is_reachable().await {
-        Some("no_shard")
     } else {
-        None
+        unusable(&app.cache.health().await)
     };
     match reason {
         Some(_) => answer::json(StatusCode::SERVICE_UNAVAILABLE, &StatusAnswer { status: "not_ready", reason }),
         None => answer::json(StatusCode::OK, &StatusAnswer { status: "ready", reason }),
+    }
+}
+
+/// Why no shard can be used; `None` if one can.
+fn unusable(shards: &[ShardHealth]) -> Option<&'static str> {
+    let is_mismatched =
+        || shards.iter().flat_map(|shard| &shard.findings).any(|finding| finding.code == RING_MISMATCH);
+    if shards.iter().any(|shard| shard.reachable) {
+        None
+    } else if is_mismatched() {
+        Some(RING_MISMATCH)
+    } else {
+        Some("no_shard")
     }
 }
 

@@ -44,5 +44,5 @@ table! {
     memory_limit: Gauge, "sidecache_shard_memory_limit_bytes", "Memory that the shard may use: maxmemory, or the machine's memory if maxmemory is not set; 0 if it did not report it.";
     degraded: Gauge, "sidecache_shard_degraded", "1 while /health reports a problem of the shard as degraded or refused, else 0.";
     out_of_memory: Counter, "sidecache_shard_out_of_memory_total", "Operations that the shard refused because it was out of memory.";
-    primary_changes: Counter, "sidecache_shard_primary_changes_total", "Connections replaced because the Sentinels named another primary.";
+    primary_changes: Counter, "sidecache_shard_primary_changes_total", "Connections replaced because they led to a server that is not the primary, or to another server than the others.";
 }

@@ -21,6 +21,9 @@ impl Severity {
     }
 }
 
+/// The code of the finding that living instances use a different set of shards.
+pub const RING_MISMATCH: &str = "ring_mismatch";
+
 /// One problem of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 pub use cursor::Cursor;
 pub use error::Error;
-pub use finding::{Finding, Severity};
+pub use finding::{Finding, RING_MISMATCH, Severity};
 pub use presence::{LivingInstance, Presence, RingCount, Role, Survey};
 pub use progress::FlushProgress;
 

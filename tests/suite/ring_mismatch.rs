@@ -75,9 +75,11 @@ async fn refused(cache: &Client, ns: &str) {
     }
     let answer = cache.mset(ns, &json!([{"key": "k1", "value": 9}])).await.expect(503).json();
     assert_eq!(answer["errors"]["k1"], "ring_mismatch", "{answer}");
-    cache.fetch("/readyz").await.expect(503);
+    let ready = cache.fetch("/readyz").await.expect(503).json();
+    assert_eq!(ready["reason"], "ring_mismatch", "{ready}");
     let health = cache.health().await.json();
     assert_ne!(health["status"], "healthy", "{health}");
+    assert!(health.to_string().contains("correct redis_shards here, or set accept_ring_change = true"), "{health}");
 }
 
 /// The bug: the instance started and gave the shards a new ring, although another instance still used the old one. It

@@ -385,7 +385,7 @@ async fn regression_connections_that_a_proxy_keeps_on_an_old_primary_are_replace
         Ok(())
     })
     .await;
-    assert!(service.log().contains("its connections lead to different servers"), "{}", service.log());
+    assert!(service.log().contains("the connections of the shard lead to different servers"), "{}", service.log());
 }
 
 /// Waits until a replica has received everything from its primary.

@@ -218,7 +218,7 @@ pub fn probe_status() -> RefOr<Schema> {
 }
 
 pub fn not_ready_reason() -> RefOr<Schema> {
-    one_of(["draining", "policies_unknown", "no_shard"])
+    one_of(["draining", "policies_unknown", "ring_mismatch", "no_shard"])
 }
 
 pub fn role() -> RefOr<Schema> {

@@ -108,7 +108,7 @@ impl Shard {
         let mut left = self.left_apart.lock();
         if left.is_none_or(|at| now.since(at) >= APART_PAUSE) {
             *left = Some(now);
-            tracing::warn!(shard = %self.name, "its connections lead to different servers and are replaced");
+            tracing::warn!(shard = %self.name, "the connections of the shard lead to different servers; replacing all of them");
             self.leave_server();
         }
     }

@@ -5,7 +5,7 @@ use fred::types::Value;
 use super::reply;
 use super::server_info::{field, role};
 use super::shard::Shard;
-use crate::store::{Finding, Role, Severity, ShardHealth};
+use crate::store::{Finding, RING_MISMATCH, Role, Severity, ShardHealth};
 
 impl Shard {
     /// Whether the shard is connected and passed its examination, so that its ring record can be settled.
@@ -34,6 +34,11 @@ impl Shard {
         if let Some(reason) = self.trouble.last().filter(|_| !self.is_connected()) {
             let predicate = format!("cannot be reached: {reason}");
             findings.push(Finding::new("not_connected", Severity::Degraded, &self.name, &predicate));
+        }
+        if self.belonging.is_mismatched() {
+            let predicate = "is used by running instances with a different set of shards, so this instance serves \
+                             nothing: correct redis_shards here, or set accept_ring_change = true to change the shards";
+            findings.push(Finding::new(RING_MISMATCH, Severity::Refused, &self.name, predicate));
         }
         let is_used = self.belonging.is_settled() && self.watch.admit().is_ok();
         ShardHealth {

@@ -157,7 +157,10 @@ impl RingKeeper {
             if occasion == Occasion::Routine && is_new && is_running {
                 // The other ring was adopted after this instance's ring, so this instance's ring is out of date.
                 if self.warned < number {
-                    tracing::warn!("other instances use a different set of shards: reads may return old values");
+                    tracing::warn!(
+                        "other instances use a different set of shards, so reads may return old values: restart this instance with \
+                         their list, or the others with this one"
+                    );
                     self.warned = number;
                 }
                 return;
