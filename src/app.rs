@@ -68,7 +68,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
-    tell_of(&config);
+    log_warnings(&config);
     let service = Service::start(&config, address, &workers)?;
     service.warm_up().await;
     service.metrics.connections_limit.set(config.http.max_connections as f64);
@@ -104,7 +104,7 @@ fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
     match store {
         StoreConfig::Embedded { .. } => 0,
         // Each shard has one more connection, for the subscription.
-        StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.lanes(workers) + 1),
+        StoreConfig::Redis(redis) => 2 * redis.shards.len() * (redis.connections(workers) + 1),
     }
 }
 
@@ -405,7 +405,7 @@ fn instance_name() -> String {
 }
 
 /// Logs consequences of the settings that a user might not expect.
-fn tell_of(config: &Config) {
+fn log_warnings(config: &Config) {
     if !config.ignored_variables.is_empty() {
         let variables = config.ignored_variables.join(", ");
         tracing::debug!(
@@ -435,7 +435,7 @@ fn announce(address: SocketAddr, config: &Config) {
         tracing::info!("{greeting}");
         return;
     }
-    let to_try = from_here(address);
+    let to_try = loopback_address(address);
     let text = format!(
         "{greeting}\n\
          try it:\n  \
@@ -448,7 +448,7 @@ fn announce(address: SocketAddr, config: &Config) {
 }
 
 /// An address that works on this machine: `0.0.0.0` and `[::]` are replaced by loopback.
-fn from_here(listening: SocketAddr) -> SocketAddr {
+fn loopback_address(listening: SocketAddr) -> SocketAddr {
     let address = match listening.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -11,7 +11,7 @@
 //! The generator's own delays count as the server's, because they cannot be separated. It runs on one thread next to
 //! the servers, wakes up at most every [`TICK`], and reports how late it was ([`Outcome::lateness`]).
 //!
-//! Everything is bounded: a fixed number of connections with one request on each; at most [`MOST_WAITING`] seconds of
+//! Everything is bounded: a fixed number of connections with one request on each; at most [`MAX_WAITING`] seconds of
 //! waiting requests (further ones are counted as not sent); and [`PATIENCE`] for the last answers.
 
 use std::cell::RefCell;
@@ -35,7 +35,7 @@ use super::{Latency, Request, Traffic};
 const TICK: Duration = Duration::from_micros(100);
 
 /// The maximum number of requests that wait for a connection, in seconds of the rate.
-const MOST_WAITING: f64 = 2.0;
+const MAX_WAITING: f64 = 2.0;
 
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -207,7 +207,7 @@ impl Shared {
     /// Queues requests when they are due. Returns how many.
     async fn keep_to_schedule(&self, begun: Instant, rate: f64, count: u64) -> anyhow::Result<u64> {
         let mut timer = Timer::new()?;
-        let most = (rate * MOST_WAITING).ceil() as usize;
+        let most = (rate * MAX_WAITING).ceil() as usize;
         let mut unsent = 0;
         for number in 0..count {
             let due = begun + Duration::from_secs_f64(number as f64 / rate);

@@ -22,7 +22,7 @@ const GRACE_REFRESHES: u32 = 60;
 const CONFIRMED: Duration = Duration::from_secs(10);
 
 /// The maximum number of namespaces to watch at the same time.
-const MOST_WATCHED: usize = 1_000;
+const MAX_WATCHED: usize = 1_000;
 
 /// The namespaces without a policy: their totals, and since when these totals have not changed.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub struct Orphans(HashMap<Namespace, (Moment, Totals)>);
 impl Orphans {
     /// Records the totals of a namespace at `now`. Returns whether they have not changed for `grace`.
     fn is_quiet(&mut self, namespace: &Namespace, totals: Totals, now: Moment, grace: Duration) -> bool {
-        if self.0.len() >= MOST_WATCHED && !self.0.contains_key(namespace) {
+        if self.0.len() >= MAX_WATCHED && !self.0.contains_key(namespace) {
             return false;
         }
         let (since, known) = self.0.entry(namespace.clone()).or_insert((now, totals));

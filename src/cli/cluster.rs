@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::options::asking;
+use super::options::with_service_options;
 use super::quantity;
 use super::screen::Side;
 use super::session::Session;
@@ -16,7 +16,7 @@ pub fn command() -> Command {
     let command = Command::new("cluster")
         .about("Show all instances and shards, as one instance sees them")
         .after_help("Examples:\n  sidecache cluster\n  sidecache cluster --json | jq '.shards[] | select(.state != \"connected\")'");
-    asking(command)
+    with_service_options(command)
 }
 
 #[derive(Deserialize)]

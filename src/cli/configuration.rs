@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
-use super::options::answering;
+use super::options::with_json_option;
 use super::screen::{Screen, Side};
 use super::session::runtime;
 use super::settings;
@@ -36,7 +36,7 @@ pub fn commands() -> [Command; 2] {
         .about("Print the effective settings and where each one comes from; passwords are masked")
         .arg(changed)
         .after_help("Examples:\n  sidecache print-config --changed\n  sidecache print-config --json | jq '.settings[] | select(.layer != \"default\")'");
-    [check, print].map(|command| answering(command).defer(settings::flags))
+    [check, print].map(|command| with_json_option(command).defer(settings::flags))
 }
 
 #[derive(Default, Serialize)]

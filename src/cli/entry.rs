@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::failure::{Exit, Failure};
-use super::options::{asking, namespace, text};
+use super::options::{namespace, text, with_service_options};
 use super::quantity;
 use super::screen::Side;
 use super::service::{cache_path, entry_path, with_query};
@@ -24,7 +24,7 @@ const BATCH: usize = 100;
 const STATISTICS: &str = "stats";
 
 /// The longest value, in characters, that a table on a terminal shows; longer ones are cut.
-const MOST_SHOWN: usize = 60;
+const MAX_SHOWN: usize = 60;
 
 pub fn commands() -> [Command; 4] {
     let text = NonEmptyStringValueParser::new;
@@ -104,7 +104,7 @@ pub fn commands() -> [Command; 4] {
         .arg(namespace())
         .arg(keys())
         .after_help("Examples:\n  sidecache mget users user_1 user_2\n  sidecache mget users user_1 user_2 --json");
-    [get, set, del, mget].map(asking)
+    [get, set, del, mget].map(with_service_options)
 }
 
 #[derive(Deserialize)]
@@ -462,7 +462,7 @@ pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> 
 }
 
 fn shortened(value: &str) -> String {
-    match value.char_indices().nth(MOST_SHOWN) {
+    match value.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
     }

@@ -9,7 +9,7 @@ use ureq::http::Method;
 use super::entry::entries;
 use super::failure::{Exit, Failure};
 use super::jobs::{self, Job};
-use super::options::{asking, namespace, selected, selection, text, yes};
+use super::options::{namespace, selected, selection, text, with_service_options, yes};
 use super::screen::spinner;
 use super::service::{Service, cache_path, with_query};
 use super::session::Session;
@@ -26,7 +26,7 @@ pub fn command() -> Command {
              them. The pattern is a glob as in Redis.\nA flush that takes longer than the request timeout of the \
              service continues as a job. Ctrl-C does not stop the job: see `sidecache jobs`.",
         );
-    asking(selection(command))
+    with_service_options(selection(command))
 }
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
         return screen.line(&format!("{} of {what} would be deleted", entries(matched)));
     }
     if !matches.get_flag("yes") {
-        expect_a_person("count the entries first with --dry-run")?;
+        require_terminal("count the entries first with --dry-run")?;
         let matched = count(service, namespace, &query)?;
         if matched == 0 {
             // There is nothing to delete, so do not ask.
@@ -120,7 +120,7 @@ fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u
 ///
 /// # Errors
 /// There is no terminal.
-pub fn expect_a_person(otherwise: &str) -> Result<(), Failure> {
+pub fn require_terminal(otherwise: &str) -> Result<(), Failure> {
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use ureq::http::Method;
 
 use super::entry::entries;
 use super::failure::{Exit, Failure};
-use super::options::{asking, text};
+use super::options::{text, with_service_options};
 use super::quantity;
 use super::screen::{Side, bar};
 use super::service::{Service, encoded};
@@ -23,7 +23,7 @@ const PATH: &str = "/api/v1/jobs";
 const POLL: Duration = Duration::from_millis(250);
 
 /// Waiting ends after this many failed reads in a row. During a short outage, another instance may answer.
-const MOST_FAILURES: u32 = 40;
+const MAX_FAILURES: u32 = 40;
 
 pub fn command() -> Command {
     let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");
@@ -34,12 +34,12 @@ pub fn command() -> Command {
     let command = Command::new("jobs")
         .about("Show or cancel jobs: flushes and deletions of namespaces that continue after their request")
         .subcommand_value_name("COMMAND")
-        .subcommands([list, show, cancel].map(asking))
+        .subcommands([list, show, cancel].map(with_service_options))
         .after_help(
             "Examples:\n  sidecache jobs\n  sidecache jobs show 0f31c8f1b2a49d77-000001 --wait\n  \
              sidecache jobs cancel 0f31c8f1b2a49d77-000001\n\nA job is shown until one hour after it ended.",
         );
-    asking(command)
+    with_service_options(command)
 }
 
 /// A job, as the service describes it.
@@ -156,7 +156,7 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
             Err(failure) if failure.exit == Exit::NotFound => break Err(failure),
             Err(failure) => {
                 failures += 1;
-                if failures >= MOST_FAILURES {
+                if failures >= MAX_FAILURES {
                     break Err(failure.and(&format!("job {id} may still be running: {}", later())));
                 }
             }

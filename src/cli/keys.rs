@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Exit, Failure};
-use super::options::{asking, count, namespace, selected, selection, text};
+use super::options::{count, namespace, selected, selection, text, with_service_options};
 use super::screen::bar;
 use super::service::{cache_path, with_query};
 use super::session::Session;
@@ -25,7 +25,7 @@ pub fn command() -> Command {
              whole listing is listed exactly once. If a shard does not answer, the keys of the other shards are \
              listed and the exit code is 5.",
         );
-    asking(selection(command))
+    with_service_options(selection(command))
 }
 
 #[derive(Deserialize)]

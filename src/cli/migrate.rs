@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::failure::{Exit, Failure};
-use super::options::answering;
+use super::options::with_json_option;
 use super::screen::{Screen, spinner};
 use super::session::runtime;
 use super::{quantity, settings};
@@ -32,7 +32,7 @@ pub fn command() -> Command {
              runs pending migrations when it starts; instances take turns. Exit code: 3 if the database cannot be \
              reached in time, 5 if a migration fails.",
         );
-    answering(command).defer(settings::flags)
+    with_json_option(command).defer(settings::flags)
 }
 
 #[derive(Serialize)]

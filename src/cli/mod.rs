@@ -30,7 +30,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use failure::{EXIT_CODES, Failure};
-use options::{DEFAULT_URL, Flags as _, asking};
+use options::{DEFAULT_URL, Flags as _, with_service_options};
 use screen::Screen;
 use service::Service;
 use session::{Session, note};
@@ -98,7 +98,7 @@ fn run() -> Result<Option<Box<Config>>, Failure> {
     }
     let Some(sub) = sub else { return Ok(None) };
     let levels = levels(&matches);
-    let json = levels.iter().any(|matches| matches.get_flag_or("json"));
+    let json = levels.iter().any(|matches| matches.flag_or_false("json"));
     match name {
         "check-config" => configuration::check(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
         "print-config" => configuration::print(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
@@ -173,7 +173,7 @@ fn command() -> Command {
         .subcommands(configuration::commands())
         .subcommand(migrate::command())
         .subcommand(completions::command());
-    settings::flags(asking(top))
+    settings::flags(with_service_options(top))
 }
 
 #[cfg(test)]

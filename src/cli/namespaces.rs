@@ -9,10 +9,10 @@ use ureq::http::Method;
 
 use super::entry::entries;
 use super::failure::{Exit, Failure};
-use super::flush::{confirm, expect_a_person};
+use super::flush::{confirm, require_terminal};
 use super::jobs::{self, Job};
 use super::keys::partial;
-use super::options::{Flags as _, asking, namespace, text, yes};
+use super::options::{Flags as _, namespace, text, with_service_options, yes};
 use super::quantity;
 use super::screen::{Side, bar, spinner};
 use super::service::{entry_path, policy_path, with_query};
@@ -75,12 +75,12 @@ pub fn command() -> Command {
         .about("Show all namespaces with their policies and statistics, or change a policy")
         .arg(policies_alone())
         .subcommand_value_name("COMMAND")
-        .subcommands([list, get, set, delete].map(asking))
+        .subcommands([list, get, set, delete].map(with_service_options))
         .after_help(
             "Examples:\n  sidecache namespaces\n  sidecache namespaces set users --ttl 1h --max-size-mb 512\n  \
              sidecache namespaces get users --json\n  sidecache namespaces delete users --yes",
         );
-    asking(command)
+    with_service_options(command)
 }
 
 #[derive(Deserialize)]
@@ -266,8 +266,8 @@ struct DeletedDocument<'a> {
 fn delete(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let namespace = text(matches, "namespace");
-    if !matches.get_flag_or("yes") {
-        expect_a_person(&format!("first see what it holds with `sidecache stats {namespace}`"))?;
+    if !matches.flag_or_false("yes") {
+        require_terminal(&format!("first see what it holds with `sidecache stats {namespace}`"))?;
         let stats: Stats = service.fetch(&entry_path(namespace, "stats"))?;
         confirm(&format!("Delete the namespace {namespace} with {}?", entries(stats.total_keys)))?;
     }

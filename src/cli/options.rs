@@ -9,7 +9,7 @@ use crate::config::URL_VARIABLE;
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// Adds the options of every command that calls a service.
-pub fn asking(command: Command) -> Command {
+pub fn with_service_options(command: Command) -> Command {
     const HEADING: &str = "Service";
     // `ask` reads the variable. If clap read it, the option would count as given at both levels, and a `--url` before
     // the command's name would lose to the variable.
@@ -24,11 +24,11 @@ pub fn asking(command: Command) -> Command {
         .value_parser(quantity::parse_wait)
         .help("Timeout for connecting, and again for the response: 500ms, 5s [default: 10s]")
         .help_heading(HEADING);
-    answering(command.arg(url).arg(timeout))
+    with_json_option(command.arg(url).arg(timeout))
 }
 
 /// Adds `--json`, which every command with output takes.
-pub fn answering(command: Command) -> Command {
+pub fn with_json_option(command: Command) -> Command {
     let json = Arg::new("json")
         .long("json")
         .action(ArgAction::SetTrue)
@@ -72,11 +72,11 @@ pub fn text<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
 
 pub trait Flags {
     /// Whether the flag was given; false if the command has no such flag.
-    fn get_flag_or(&self, name: &str) -> bool;
+    fn flag_or_false(&self, name: &str) -> bool;
 }
 
 impl Flags for ArgMatches {
-    fn get_flag_or(&self, name: &str) -> bool {
+    fn flag_or_false(&self, name: &str) -> bool {
         matches!(self.try_get_one::<bool>(name), Ok(Some(true)))
     }
 }

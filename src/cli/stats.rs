@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::failure::{Exit, Failure};
-use super::options::{asking, namespace, text};
+use super::options::{namespace, text, with_service_options};
 use super::quantity;
 use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
@@ -31,7 +31,7 @@ pub fn command() -> Command {
             "Examples:\n  sidecache stats users\n  sidecache stats users --watch 5\n  \
              sidecache stats users --json | jq .hit_rate",
         );
-    asking(command)
+    with_service_options(command)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {

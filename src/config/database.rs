@@ -57,7 +57,7 @@ impl std::fmt::Debug for DatabaseConfig {
 const URL: &str = "database_url";
 
 /// The maximum size of the write-ahead log that SQLite keeps after a checkpoint, in bytes.
-const MOST_LOG_BYTES: &str = "67108864";
+const MAX_LOG_BYTES: &str = "67108864";
 
 /// What to do with the folder of an SQLite file while the settings are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl DatabaseConfig {
                 let options = options
                     .create_if_missing(true)
                     .auto_vacuum(SqliteAutoVacuum::Incremental)
-                    .pragma("journal_size_limit", MOST_LOG_BYTES)
+                    .pragma("journal_size_limit", MAX_LOG_BYTES)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Normal)
                     .busy_timeout(timeout);

@@ -49,7 +49,7 @@ const SERVER_NAME: &str = "redis_tls_server_name";
 
 impl RedisConfig {
     /// Connections to each shard: at least as many as configured, and equally many on each worker.
-    pub fn lanes(&self, workers: usize) -> usize {
+    pub fn connections(&self, workers: usize) -> usize {
         self.connections.next_multiple_of(workers)
     }
 

@@ -63,7 +63,7 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     // At the same time: one after the other could take longer than the request timeout.
     let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get));
-    let (described, facts) = tokio::join!(described, dashboard.facts());
+    let (described, snapshot) = tokio::join!(described, dashboard.snapshot());
     let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
     let token = Token::of(&headers);
     let (status, main) = match (&lookup.entry, &details) {
@@ -78,7 +78,7 @@ pub async fn get(
         }
         _ => (StatusCode::NOT_FOUND, not_found(&key)),
     };
-    Ok(page(&key, &facts.condition, main).respond_with_forms(status, &token))
+    Ok(page(&key, &snapshot.condition, main).respond_with_forms(status, &token))
 }
 
 #[derive(Deserialize)]
@@ -103,8 +103,8 @@ pub async fn delete(
         return Err(Problem::StrangeForm);
     }
     if form.confirmed.is_none() {
-        let facts = dashboard.facts().await;
-        return Ok(page(&key, &facts.condition, ask(&key, &form.token)).respond(StatusCode::OK));
+        let snapshot = dashboard.snapshot().await;
+        return Ok(page(&key, &snapshot.condition, ask(&key, &form.token)).respond(StatusCode::OK));
     }
     confirmation::check(form.issued.as_deref())?;
     let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
@@ -124,8 +124,8 @@ pub async fn deleted(
         // Behind a load balancer, another instance may have carried out the deletion.
         return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
     };
-    let facts = dashboard.facts().await;
-    Ok(page(&key, &facts.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
+    let snapshot = dashboard.snapshot().await;
+    Ok(page(&key, &snapshot.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
 }
 
 fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> EntryPage<'p> {

@@ -36,10 +36,10 @@ const FULL: &str = "retry: 30000\nevent: full\ndata: too many live pages are ope
 
 /// The regions of a page as they are now.
 async fn regions(topic: &Topic, dashboard: &Dashboard) -> Vec<Region> {
-    let facts = dashboard.facts().await;
-    let mut regions = vec![("status", facts.condition.status()), ("notices", facts.condition.notices())];
+    let snapshot = dashboard.snapshot().await;
+    let mut regions = vec![("status", snapshot.condition.status()), ("notices", snapshot.condition.notices())];
     match topic {
-        Topic::Overview(asked) => regions.extend(overview::regions(dashboard, &facts, asked)),
+        Topic::Overview(asked) => regions.extend(overview::regions(dashboard, &snapshot, asked)),
         Topic::Namespace(name) => regions.extend(namespace::regions(dashboard, name).await),
         Topic::Job(id) => regions.extend(job::regions(dashboard, id).await),
         Topic::Condition => {}

@@ -11,7 +11,7 @@ use crate::clock::unix_millis;
 use crate::fleet::Instance;
 use crate::store::Role;
 
-pub fn shards(facts: &FleetSnapshot) -> Markup {
+pub fn shards(snapshot: &FleetSnapshot) -> Markup {
     html! {
         table.cards #shards {
             caption.hidden { "Shards, their state and memory" }
@@ -23,11 +23,11 @@ pub fn shards(facts: &FleetSnapshot) -> Markup {
                     th.number scope="col" { "Memory" }
                     th.number scope="col" { "Keys" }
                     th.number scope="col" { "Share of the ring" }
-                    @if facts.max_staleness.is_some() { th.number scope="col" { "Watermark age" } }
+                    @if snapshot.max_staleness.is_some() { th.number scope="col" { "Watermark age" } }
                 }
             }
             tbody {
-                @for shard in &facts.shards { (shard_row(shard, facts.max_staleness)) }
+                @for shard in &snapshot.shards { (shard_row(shard, snapshot.max_staleness)) }
             }
         }
     }
@@ -73,7 +73,7 @@ fn shard_row(shard: &Shard, max_staleness: Option<Duration>) -> Markup {
     }
 }
 
-pub fn instances(facts: &FleetSnapshot) -> Markup {
+pub fn instances(snapshot: &FleetSnapshot) -> Markup {
     html! {
         table.cards #instances {
             caption.hidden { "Instances, their load and their memory" }
@@ -92,7 +92,7 @@ pub fn instances(facts: &FleetSnapshot) -> Markup {
                 }
             }
             tbody {
-                @match &facts.instances {
+                @match &snapshot.instances {
                     None => { tr { td.none colspan="10" { "The shards did not answer in time." } } }
                     Some(instances) => { @for instance in instances { (instance_row(instance)) } }
                 }

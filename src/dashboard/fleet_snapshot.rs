@@ -56,7 +56,7 @@ pub struct Shard {
 /// A namespace with its recent numbers, if they are known.
 pub struct NamespaceRow {
     pub record: Record,
-    pub lately: Option<Summary>,
+    pub recent: Option<Summary>,
 }
 
 impl NamespaceRow {
@@ -66,7 +66,7 @@ impl NamespaceRow {
 
     /// The totals as last read. If not all shards answered, the totals of those that did.
     pub fn totals(&self) -> Option<Totals> {
-        self.lately.as_ref().and_then(|lately| lately.totals.or(lately.partial_totals))
+        self.recent.as_ref().and_then(|recent| recent.totals.or(recent.partial_totals))
     }
 
     /// Adds `(partial)` to a number of the totals if they cover only a part of the shards.
@@ -76,7 +76,7 @@ impl NamespaceRow {
 
     /// Whether the totals cover only a part of the shards.
     pub fn is_partial(&self) -> bool {
-        self.lately.as_ref().is_some_and(|lately| lately.totals.is_none() && lately.partial_totals.is_some())
+        self.recent.as_ref().is_some_and(|recent| recent.totals.is_none() && recent.partial_totals.is_some())
     }
 }
 

@@ -117,10 +117,10 @@ pub async fn post(
     }
     let end = Instant::now() + dashboard.time_of_a_request();
     // At the same time: one after the other could take longer than the request timeout.
-    let (counted, facts) =
-        tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.facts());
+    let (counted, snapshot) =
+        tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.snapshot());
     let main = dry_run(&namespace, &selection, &form, counted?);
-    Ok(page(&namespace, "Flush: dry run", &facts.condition, main))
+    Ok(page(&namespace, "Flush: dry run", &snapshot.condition, main))
 }
 
 /// `GET /dashboard/namespaces/{ns}/flushed`: the result of a flush that this instance carried out.
@@ -134,7 +134,7 @@ pub async fn flushed(
         // in the audit trail.
         return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
     };
-    Ok(page(&namespace, "Flushed", &dashboard.facts().await.condition, result(&done)))
+    Ok(page(&namespace, "Flushed", &dashboard.snapshot().await.condition, result(&done)))
 }
 
 fn page(namespace: &Namespace, title: &str, condition: &Condition, main: Markup) -> Response {

@@ -23,7 +23,7 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(&id));
-    let (job, facts) = tokio::join!(job, dashboard.facts());
+    let (job, snapshot) = tokio::join!(job, dashboard.snapshot());
     let job = job.map_err(|_| Problem::TookTooLong { may_write: false })?.map_err(Error::from)?;
     let (name, token) = (job.flush.namespace.as_str(), Token::of(&headers));
     let trail = [(name, address::namespace(name)), (title(job.flush.kind), String::new())];
@@ -39,7 +39,7 @@ pub async fn get(
             p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
         }
     };
-    let condition = &facts.condition;
+    let condition = &snapshot.condition;
     let title = title(job.flush.kind);
     let page = Page { title, events: Topic::Job(id).path(), condition, trail: &trail, main };
     Ok(page.respond_with_forms(StatusCode::OK, &token))

@@ -1,9 +1,9 @@
 //! Formats JSON for people. Only white space changes: numbers of any size, the order of keys and escapes stay as they
 //! were written.
 
-/// Spaces per level. Levels deeper than `MOST_LEVELS` are not indented further.
+/// Spaces per level. Levels deeper than `MAX_LEVELS` are not indented further.
 const INDENT: usize = 2;
-const MOST_LEVELS: usize = 32;
+const MAX_LEVELS: usize = 32;
 
 /// The same JSON on several lines.
 pub fn pretty(json: &str) -> String {
@@ -52,7 +52,7 @@ pub fn pretty(json: &str) -> String {
 
 fn break_line(text: &mut String, level: usize) {
     text.push('\n');
-    text.extend(std::iter::repeat_n(' ', INDENT * level.min(MOST_LEVELS)));
+    text.extend(std::iter::repeat_n(' ', INDENT * level.min(MAX_LEVELS)));
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_size_of_deeply_nested_json_is_bounded() {
         let deep = "[".repeat(5000) + &"]".repeat(5000);
-        assert!(pretty(&deep).len() < deep.len() * (2 + INDENT * MOST_LEVELS));
+        assert!(pretty(&deep).len() < deep.len() * (2 + INDENT * MAX_LEVELS));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -35,8 +35,8 @@ pub async fn get(
     let name = namespace.as_str();
     let keys = listing::KeySelection::try_from(query)?;
     let token = Token::of(&headers);
-    let (facts, stats, listed, changes) = tokio::join!(
-        dashboard.facts(),
+    let (snapshot, stats, listed, changes) = tokio::join!(
+        dashboard.snapshot(),
         stats_of(&dashboard, &namespace),
         listing::list(&dashboard, &namespace, &keys),
         audit::latest(&dashboard, &namespace),
@@ -58,7 +58,7 @@ pub async fn get(
     };
     let events = Topic::Namespace(namespace.clone()).path();
     let trail = [(name, address::namespace(name))];
-    let page = Page { title: name, events, condition: &facts.condition, trail: &trail, main };
+    let page = Page { title: name, events, condition: &snapshot.condition, trail: &trail, main };
     Ok(page.respond_with_forms(StatusCode::OK, &token))
 }
 

@@ -11,7 +11,7 @@ use super::fleet_snapshot::{FleetSnapshot, NamespaceRow, Namespaces};
 use super::page::{Page, Tile, bar, section, tiles};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
-use super::table_query::{Column, MOST_SEARCHED, Order, OverviewQuery, ROWS, TableQuery};
+use super::table_query::{Column, MAX_SEARCHED, Order, OverviewQuery, ROWS, TableQuery};
 use super::topic::{Region, Topic};
 use super::{fleet, latency, number};
 use crate::clock::unix_millis;
@@ -22,13 +22,13 @@ pub async fn get(
     Parameters(query): Parameters<OverviewQuery>,
 ) -> Result<Response, Problem> {
     let asked = TableQuery::parse(query)?;
-    let facts = dashboard.facts().await;
+    let snapshot = dashboard.snapshot().await;
     let rows = dashboard.rows();
     let search = html! {
         form.search role="search" method="get" action=(OVERVIEW) data-live {
             label.hidden for="q" { "Search namespaces by name" }
             input #q type="search" name="q" value=(asked.search) placeholder="Search namespaces" autocomplete="off"
-                spellcheck="false" maxlength=(MOST_SEARCHED);
+                spellcheck="false" maxlength=(MAX_SEARCHED);
             @for (name, value) in asked.parameters() {
                 @if name == "sort" || name == "order" { input type="hidden" name=(name) value=(value); }
             }
@@ -37,37 +37,37 @@ pub async fn get(
     };
     let main = html! {
         h1.hidden { "Overview of the fleet" }
-        (figures(&dashboard, &facts, &rows))
+        (figures(&dashboard, &snapshot, &rows))
         (charts(&dashboard))
         section.card aria-labelledby="namespaces-heading" {
             div.head { h2 #namespaces-heading { "Namespaces" } (search) }
             (namespaces(&rows, &asked))
             (paging(&rows, &asked))
         }
-        (section("shards", "Shards", "They store the entries", &fleet::shards(&facts)))
-        (section("instances", "Instances", "All sidecaches that use these shards", &fleet::instances(&facts)))
+        (section("shards", "Shards", "They store the entries", &fleet::shards(&snapshot)))
+        (section("instances", "Instances", "All sidecaches that use these shards", &fleet::instances(&snapshot)))
         (section("latency", "Latency", "On this instance, in the last minute", &latency::row(dashboard.trends.latency(None))))
     };
     let events = Topic::Overview(asked).path();
-    let page = Page { title: "Overview", events, condition: &facts.condition, trail: &[], main };
+    let page = Page { title: "Overview", events, condition: &snapshot.condition, trail: &[], main };
     Ok(page.respond(StatusCode::OK))
 }
 
 /// The regions that are updated while the page is open.
-pub fn regions(dashboard: &Dashboard, facts: &FleetSnapshot, asked: &TableQuery) -> Vec<Region> {
+pub fn regions(dashboard: &Dashboard, snapshot: &FleetSnapshot, asked: &TableQuery) -> Vec<Region> {
     let rows = dashboard.rows();
     vec![
-        ("figures", figures(dashboard, facts, &rows)),
+        ("figures", figures(dashboard, snapshot, &rows)),
         ("charts", charts(dashboard)),
         ("namespaces", namespaces(&rows, asked)),
         ("paging", paging(&rows, asked)),
-        ("shards", fleet::shards(facts)),
-        ("instances", fleet::instances(facts)),
+        ("shards", fleet::shards(snapshot)),
+        ("instances", fleet::instances(snapshot)),
         ("latency", latency::row(dashboard.trends.latency(None))),
     ]
 }
 
-fn figures(dashboard: &Dashboard, facts: &FleetSnapshot, rows: &Namespaces) -> Markup {
+fn figures(dashboard: &Dashboard, snapshot: &FleetSnapshot, rows: &Namespaces) -> Markup {
     let points = dashboard.trends.overview();
     let latest = points.last();
     let reads = latest.and_then(|point| point.reads_per_second);
@@ -82,13 +82,13 @@ fn figures(dashboard: &Dashboard, facts: &FleetSnapshot, rows: &Namespaces) -> M
         "partial: a shard does not answer"
     } else if namespaces.is_none() || known().count() < rows.known().len() {
         "not all are counted yet"
-    } else if facts.shards.iter().any(|shard| shard.is_connected != Some(true)) {
+    } else if snapshot.shards.iter().any(|shard| shard.is_connected != Some(true)) {
         "as last known"
     } else {
         "in all namespaces"
     };
-    let instances = facts.instances.as_ref().map(|instances| instances.len() as u64);
-    let connected = facts.shards.iter().filter(|shard| shard.is_connected == Some(true)).count();
+    let instances = snapshot.instances.as_ref().map(|instances| instances.len() as u64);
+    let connected = snapshot.shards.iter().filter(|shard| shard.is_connected == Some(true)).count();
     tiles(
         "figures",
         &[
@@ -138,7 +138,7 @@ fn figures(dashboard: &Dashboard, facts: &FleetSnapshot, rows: &Namespaces) -> M
                 stat: "shards",
                 name: "Shards",
                 raw: Some(connected.to_string()),
-                shown: format!("{connected} of {}", facts.shards.len()),
+                shown: format!("{connected} of {}", snapshot.shards.len()),
                 note: html! { "connected" },
             },
             Tile {
@@ -212,9 +212,9 @@ fn sortable(asked: &TableQuery, column: Column) -> Markup {
 fn namespace_row(row: &NamespaceRow) -> Markup {
     let unknown = || number::UNKNOWN.to_owned();
     let totals = row.totals();
-    let lately = row.lately.as_ref();
-    let reads = lately.and_then(|lately| lately.reads_per_second);
-    let hit_rate = lately.and_then(|lately| lately.hit_rate);
+    let recent = row.recent.as_ref();
+    let reads = recent.and_then(|recent| recent.reads_per_second);
+    let hit_rate = recent.and_then(|recent| recent.hit_rate);
     let quota = row.record.policy.quota().max_bytes.map_or(0, std::num::NonZeroU64::get);
     let cell = |label: &str, raw: Option<String>, shown: String| {
         html! { td.number data-label=(label) data-value=[raw] { (shown) } }

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::feeds::{Feeds, MOST_STREAMS};
+use super::feeds::{Feeds, MAX_STREAMS};
 use super::fleet_snapshot::{FleetSnapshot, NamespaceRow, Namespaces};
 use super::results::{DeleteResult, FlushResult, Results};
 use crate::fleet::{FRESH, SharedResult};
@@ -57,24 +57,24 @@ impl Dashboard {
             feeds: Feeds::default(),
             flushes: Results::default(),
             deletions: Results::default(),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }
 
     /// The namespaces as they are now. They are read from memory each time, so that a user sees a new namespace at
     /// once.
     pub fn rows(&self) -> Namespaces {
-        let mut lately: HashMap<String, Summary> =
+        let mut recent: HashMap<String, Summary> =
             self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
         let row = |record: Record| {
-            let lately = lately.remove(record.namespace.as_str());
-            NamespaceRow { record, lately }
+            let recent = recent.remove(record.namespace.as_str());
+            NamespaceRow { record, recent }
         };
         Namespaces(self.app.cache.namespaces().ok().map(|records| records.into_iter().map(row).collect()))
     }
 
     /// The recent state of the fleet.
-    pub async fn facts(&self) -> Arc<FleetSnapshot> {
+    pub async fn snapshot(&self) -> Arc<FleetSnapshot> {
         self.latest.get(|| FleetSnapshot::gather(&self.app)).await
     }
 

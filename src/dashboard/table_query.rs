@@ -54,15 +54,15 @@ impl Column {
     fn compare(self, one: &NamespaceRow, other: &NamespaceRow) -> Ordering {
         let of = |row: &NamespaceRow| {
             let totals = row.totals();
-            let lately = row.lately.as_ref();
+            let recent = row.recent.as_ref();
             match self {
                 Self::Name => None,
                 Self::Keys => totals.map(|totals| totals.keys as f64),
                 Self::Memory => totals.map(|totals| totals.bytes as f64),
                 Self::Evictions => totals.map(|totals| totals.evictions as f64),
                 Self::Expirations => totals.map(|totals| totals.expirations as f64),
-                Self::HitRate => lately.and_then(|lately| lately.hit_rate),
-                Self::Reads => lately.and_then(|lately| lately.reads_per_second),
+                Self::HitRate => recent.and_then(|recent| recent.hit_rate),
+                Self::Reads => recent.and_then(|recent| recent.reads_per_second),
             }
         };
         match self {
@@ -100,7 +100,7 @@ pub struct OverviewQuery {
 }
 
 /// The longest text to search for, in characters. No name is longer.
-pub const MOST_SEARCHED: usize = 100;
+pub const MAX_SEARCHED: usize = 100;
 
 impl TableQuery {
     /// # Errors
@@ -123,7 +123,7 @@ impl TableQuery {
         };
         let wrong = |text: &String| Error::InvalidQuery(format!("`from` must be the number of a row, not {text:?}"));
         let from = from.map_or(Ok(0), |text| text.parse().map_err(|_| wrong(&text)))?;
-        let search = search.unwrap_or_default().trim().chars().take(MOST_SEARCHED).collect::<String>();
+        let search = search.unwrap_or_default().trim().chars().take(MAX_SEARCHED).collect::<String>();
         Ok(Self { search: search.to_ascii_lowercase(), column, order, from })
     }
 
@@ -189,7 +189,7 @@ mod tests {
     use crate::trends::Summary;
 
     fn row(name: &str, keys: Option<u64>) -> NamespaceRow {
-        let lately = Summary {
+        let recent = Summary {
             name: name.to_owned(),
             totals: keys.map(|keys| Totals { keys, ..Totals::default() }),
             partial_totals: None,
@@ -200,7 +200,7 @@ mod tests {
         };
         let (created_at, updated_at) = (UnixMillis(0), UnixMillis(0));
         let (namespace, policy) = (Namespace::parse(name).unwrap(), Policy::parse(0, 0, "LRU", 0).unwrap());
-        NamespaceRow { record: Record { namespace, policy, created_at, updated_at }, lately: Some(lately) }
+        NamespaceRow { record: Record { namespace, policy, created_at, updated_at }, recent: Some(recent) }
     }
 
     fn asked(search: &str, sort: Option<&str>, order: Option<&str>) -> TableQuery {

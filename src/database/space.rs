@@ -11,7 +11,7 @@ use super::Error;
 const PAGES_PER_STEP: i64 = 1024;
 
 /// The largest file that is rewritten at the start, which takes some seconds.
-const MOST_TO_REWRITE_BYTES: i64 = 256 << 20;
+const MAX_TO_REWRITE_BYTES: i64 = 256 << 20;
 
 /// The value of `PRAGMA auto_vacuum` if the file cannot give pages back.
 const NONE: i64 = 0;
@@ -25,7 +25,7 @@ pub(super) async fn enable(pool: &SqlitePool) -> Result<(), Error> {
     }
     let used = number("PRAGMA page_count").await? - number("PRAGMA freelist_count").await?;
     let used_bytes = used * number("PRAGMA page_size").await?;
-    if used_bytes > MOST_TO_REWRITE_BYTES {
+    if used_bytes > MAX_TO_REWRITE_BYTES {
         tracing::info!(
             used_bytes,
             "the SQLite file cannot give free space back until it is rewritten. The first start with less than 256 \

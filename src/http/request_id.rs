@@ -11,8 +11,8 @@ use crate::workers::PerWorker;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest name of an instance, and the longest id (name, dash, number), in bytes.
-const MOST_INSTANCE_BYTES: usize = 32;
-const MOST_ID_BYTES: usize = MOST_INSTANCE_BYTES + 1 + 16;
+const MAX_INSTANCE_BYTES: usize = 32;
+const MAX_ID_BYTES: usize = MAX_INSTANCE_BYTES + 1 + 16;
 
 /// Makes request ids. The number is unique within the instance. The name of the instance is random, so ids of two
 /// instances practically never collide.
@@ -25,9 +25,9 @@ pub struct RequestIds {
 
 impl RequestIds {
     /// # Panics
-    /// The name has more than [`MOST_INSTANCE_BYTES`].
+    /// The name has more than [`MAX_INSTANCE_BYTES`].
     pub fn new(instance: &str) -> Self {
-        assert!(instance.len() <= MOST_INSTANCE_BYTES, "the instance's name is too long: {instance}");
+        assert!(instance.len() <= MAX_INSTANCE_BYTES, "the instance's name is too long: {instance}");
         Self { instance: instance.into(), next: Arc::default() }
     }
 
@@ -41,8 +41,8 @@ impl RequestIds {
         let parts = PerWorker::<AtomicU64>::PARTS as u64;
         let mut number = self.next.own().fetch_add(1, Relaxed) * parts + self.next.own_index() as u64;
         // Writes the hexadecimal digits from the end of the buffer, without leading zeros.
-        let mut id = [0; MOST_ID_BYTES];
-        let mut start = MOST_ID_BYTES;
+        let mut id = [0; MAX_ID_BYTES];
+        let mut start = MAX_ID_BYTES;
         loop {
             start -= 1;
             id[start] = b"0123456789abcdef"[(number % 16) as usize];

@@ -11,7 +11,7 @@ use crate::model::UnixMillis;
 use crate::store::FlushProgress;
 
 /// The maximum number of ended jobs that are remembered here; the database has the others.
-const MOST_ENDED: usize = 256;
+const MAX_ENDED: usize = 256;
 
 /// How long an ended job is kept, here and in the database.
 pub const KEPT_MS: u64 = 3_600_000;
@@ -107,7 +107,7 @@ impl Board {
 
     fn forget_old(&mut self, now: UnixMillis) {
         let is_old = |at: UnixMillis| at.0 + KEPT_MS <= now.0;
-        while self.ended.len() > MOST_ENDED || self.ended.front().is_some_and(|(_, at)| is_old(*at)) {
+        while self.ended.len() > MAX_ENDED || self.ended.front().is_some_and(|(_, at)| is_old(*at)) {
             if let Some((id, _)) = self.ended.pop_front() {
                 self.jobs.remove(&id);
             }
@@ -149,10 +149,10 @@ mod tests {
             board.end(&id, State::Cancelled, UnixMillis(1000 + number));
         }
         let (running, _) = open(&mut board, 300, 2000);
-        assert_eq!((board.jobs.len(), board.running()), (MOST_ENDED + 1, 1));
+        assert_eq!((board.jobs.len(), board.running()), (MAX_ENDED + 1, 1));
         assert!(board.job(&Id::new("test", 0), UnixMillis(2000)).is_none());
         board.forget(&Id::new("test", 299));
-        assert_eq!((board.jobs.len(), board.running()), (MOST_ENDED, 1));
+        assert_eq!((board.jobs.len(), board.running()), (MAX_ENDED, 1));
         assert!(board.job(&running, UnixMillis(2000)).is_some());
     }
 

@@ -22,10 +22,10 @@ use crate::metrics::Metrics;
 
 /// The maximum number of flushes that run on an instance at a time, including jobs, since each of them may become a
 /// job. Further flushes wait for their turn as long as their requests do.
-const MOST_UNDER_WAY: usize = 32;
+const MAX_UNDER_WAY: usize = 32;
 
 /// The maximum number of ended jobs that wait for the database to record their end.
-const MOST_UNSAVED: usize = 256;
+const MAX_UNSAVED: usize = 256;
 
 /// How long a response waits until the row of a new job is written, or until a cancelled job ends.
 pub const PATIENCE: Duration = Duration::from_millis(500);
@@ -77,8 +77,8 @@ impl Jobs {
             metrics,
             board: Mutex::default(),
             next_number: AtomicU64::new(1),
-            places: Arc::new(Semaphore::new(MOST_UNDER_WAY)),
-            unsaved: Arc::new(Semaphore::new(MOST_UNSAVED)),
+            places: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            unsaved: Arc::new(Semaphore::new(MAX_UNSAVED)),
             draining,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

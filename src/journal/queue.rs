@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::workers::PerWorker;
 
 /// The maximum number of places that a part reserves at a time.
-const MOST_PLACES: usize = 64;
+const MAX_PLACES: usize = 64;
 
 pub(super) struct Queue<R> {
     parts: PerWorker<Mutex<Part<R>>>,
@@ -45,7 +45,7 @@ impl<R> Queue<R> {
         Self {
             parts: PerWorker::default(),
             free: AtomicUsize::new(capacity),
-            step: (capacity / 64).clamp(1, MOST_PLACES),
+            step: (capacity / 64).clamp(1, MAX_PLACES),
             is_closed: AtomicBool::new(false),
             news: Notify::new(),
             takes: AtomicUsize::new(0),

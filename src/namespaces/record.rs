@@ -20,17 +20,17 @@ pub struct Loaded {
     pub revision: i64,
     pub records: Vec<Record>,
     /// Names of rows that this release does not understand (a later release may have written them), with the reasons.
-    pub strange: BTreeMap<String, String>,
+    pub unreadable: BTreeMap<String, String>,
 }
 
 impl Loaded {
     pub(super) fn from_rows(revision: i64, rows: Vec<Row>) -> Self {
-        let mut loaded = Self { revision, records: Vec::with_capacity(rows.len()), strange: BTreeMap::new() };
+        let mut loaded = Self { revision, records: Vec::with_capacity(rows.len()), unreadable: BTreeMap::new() };
         for row in rows {
             let name = row.0.clone();
             match Record::from_row(row) {
                 Ok(record) => loaded.records.push(record),
-                Err(error) => drop(loaded.strange.insert(name, error.to_string())),
+                Err(error) => drop(loaded.unreadable.insert(name, error.to_string())),
             }
         }
         loaded
@@ -45,14 +45,14 @@ pub(super) type Row = (String, i64, i64, String, i64, i64, i64);
 pub(super) type PolicyRow = (i64, i64, String, i64);
 
 pub(super) fn policy_from_row((ttl, size, eviction, stale): PolicyRow) -> Result<Policy, Error> {
-    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(|error| strange(&error))
+    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(|error| unreadable(&error))
 }
 
 fn unsigned(number: i64) -> Result<u64, Error> {
-    u64::try_from(number).map_err(|error| strange(&error))
+    u64::try_from(number).map_err(|error| unreadable(&error))
 }
 
-fn strange(reason: &dyn std::error::Error) -> Error {
+fn unreadable(reason: &dyn std::error::Error) -> Error {
     Error::Row { table: "cache_namespaces", reason: reason.to_string() }
 }
 
@@ -60,7 +60,7 @@ fn strange(reason: &dyn std::error::Error) -> Error {
 impl Record {
     pub(super) fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
         Ok(Self {
-            namespace: Namespace::parse(&name).map_err(|error| strange(&error))?,
+            namespace: Namespace::parse(&name).map_err(|error| unreadable(&error))?,
             policy: policy_from_row((ttl, size, eviction, stale))?,
             created_at: UnixMillis(unsigned(created_at)?),
             updated_at: UnixMillis(unsigned(updated_at)?),

@@ -29,7 +29,7 @@ pub struct Registry {
     config: NamespaceConfig,
     records: RwLock<BTreeMap<String, Record>>,
     /// Namespaces with policies that this release does not understand.
-    strange: RwLock<BTreeSet<String>>,
+    unreadable: RwLock<BTreeSet<String>>,
     /// Namespaces created by a write here and not yet in the database. Sorted, so that instances that save the same
     /// names lock the rows in the same order.
     pending: Mutex<BTreeSet<String>>,
@@ -46,7 +46,7 @@ impl Registry {
         Self {
             config,
             records: RwLock::default(),
-            strange: RwLock::default(),
+            unreadable: RwLock::default(),
             pending: Mutex::default(),
             is_loaded: AtomicBool::new(false),
             confirmed_at: AtomicU64::new(0),
@@ -76,7 +76,7 @@ impl Registry {
         if let Some(record) = self.records.read().get(namespace) {
             return Ok(Some(record.policy));
         }
-        if !self.is_loaded() || self.strange.read().contains(namespace) {
+        if !self.is_loaded() || self.unreadable.read().contains(namespace) {
             return Err(Refusal::PolicyUnknown);
         }
         Ok(None)
@@ -172,14 +172,14 @@ impl Registry {
     /// Adds or replaces a record that the database has.
     pub fn put(&self, record: Record) {
         self.pending.lock().remove(record.namespace.as_str());
-        self.strange.write().remove(record.namespace.as_str());
+        self.unreadable.write().remove(record.namespace.as_str());
         self.records.write().insert(record.namespace.to_string(), record);
     }
 
     /// Removes a record that the database no longer has.
     pub fn remove(&self, namespace: &Namespace) {
         self.pending.lock().remove(namespace.as_str());
-        self.strange.write().remove(namespace.as_str());
+        self.unreadable.write().remove(namespace.as_str());
         self.records.write().remove(namespace.as_str());
     }
 
@@ -216,13 +216,13 @@ impl Registry {
         at > 0 && Moment::now().since(Moment::from_nanos(at)) <= age.max(self.config.refresh * 3)
     }
 
-    /// Replaces the snapshot by the contents of the database, and keeps namespaces that are not saved yet. `strange`
+    /// Replaces the snapshot by the contents of the database, and keeps namespaces that are not saved yet. `unreadable`
     /// are the names of rows that this release does not understand.
-    pub fn replace(&self, loaded: Vec<Record>, strange: BTreeSet<String>) {
+    pub fn replace(&self, loaded: Vec<Record>, unreadable: BTreeSet<String>) {
         let mut records = self.records.write();
         let pending = self.pending.lock();
-        records.retain(|name, _| pending.contains(name) && !strange.contains(name));
-        *self.strange.write() = strange;
+        records.retain(|name, _| pending.contains(name) && !unreadable.contains(name));
+        *self.unreadable.write() = unreadable;
         records.extend(loaded.into_iter().map(|record| (record.namespace.to_string(), record)));
         self.is_loaded.store(true, Relaxed);
     }

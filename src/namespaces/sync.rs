@@ -50,15 +50,15 @@ impl Synchronizer {
         // If saving fails, the records stay pending, and changes of other instances are still loaded.
         let saved = self.save().await;
         if *known != Some(self.repository.revision().await?) {
-            let Loaded { revision, records, strange } = self.repository.load().await?;
-            for (namespace, reason) in &strange {
+            let Loaded { revision, records, unreadable } = self.repository.load().await?;
+            for (namespace, reason) in &unreadable {
                 tracing::warn!(
                     namespace,
                     reason,
                     "cannot understand this policy: writes to its namespace are refused"
                 );
             }
-            self.registry.replace(records, strange.into_keys().collect());
+            self.registry.replace(records, unreadable.into_keys().collect());
             *known = Some(revision);
         }
         self.registry.confirm();

@@ -7,12 +7,12 @@ use super::context::TraceContext;
 use crate::model::{Answer, Operation};
 
 /// The longest request id that is kept, in bytes; longer ids are cut.
-pub(super) const MOST_ID_BYTES: usize = 128;
+pub(super) const MAX_ID_BYTES: usize = 128;
 
 /// A request and its client. Small enough to be copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    id: [u8; MOST_ID_BYTES],
+    id: [u8; MAX_ID_BYTES],
     id_len: u8,
     /// The address of the client, if the connection has one.
     pub client: Option<IpAddr>,
@@ -27,8 +27,8 @@ impl Caller {
     }
 
     pub fn within(request_id: &[u8], trace: Option<TraceContext>) -> Self {
-        let len = request_id.len().min(MOST_ID_BYTES);
-        let mut id = [0; MOST_ID_BYTES];
+        let len = request_id.len().min(MAX_ID_BYTES);
+        let mut id = [0; MAX_ID_BYTES];
         id[..len].copy_from_slice(&request_id[..len]);
         Self { id, id_len: len as u8, client: None, trace }
     }

@@ -52,7 +52,7 @@ pub fn note(_: &EndedOperation<'_>) {}
 
 #[cfg(test)]
 mod tests {
-    use super::caller::MOST_ID_BYTES;
+    use super::caller::MAX_ID_BYTES;
     use super::*;
 
     fn id() -> String {
@@ -75,6 +75,6 @@ mod tests {
     #[test]
     fn a_long_name_is_kept_in_part() {
         let caller = Caller::new(&[b'x'; 1000], Some(b"none of ours"));
-        assert_eq!((caller.request_id().len(), caller.trace), (MOST_ID_BYTES, None));
+        assert_eq!((caller.request_id().len(), caller.trace), (MAX_ID_BYTES, None));
     }
 }

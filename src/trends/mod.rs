@@ -39,7 +39,7 @@ const READ_PER_STEP: usize = 200;
 const READ_AT_ONCE: usize = 16;
 
 /// The maximum number of namespaces with a history; the most recently used ones keep theirs.
-const MOST_HISTORIES: usize = 500;
+const MAX_HISTORIES: usize = 500;
 
 /// The recent numbers of the namespaces and of this instance.
 pub struct Trends {
@@ -346,9 +346,9 @@ impl Known {
             .filter(|track| track.has_history())
             .map(|track| (track.used_at, track))
             .collect();
-        if used.len() > MOST_HISTORIES {
+        if used.len() > MAX_HISTORIES {
             used.sort_by_key(|(at, _)| at.as_nanos());
-            let surplus = used.len() - MOST_HISTORIES;
+            let surplus = used.len() - MAX_HISTORIES;
             used.into_iter().take(surplus).for_each(|(_, track)| track.forget_history());
         }
     }

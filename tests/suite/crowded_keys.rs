@@ -16,7 +16,7 @@ use crate::support::walk::agreed;
 const CROWD: usize = 1_000;
 
 /// Up to this size a bucket is a compact sorted set; the mean size is 32.
-const MOST_IN_A_BUCKET: i64 = 128;
+const MAX_IN_A_BUCKET: i64 = 128;
 
 /// Keys that share the first bits of their SHA-1.
 fn crowding() -> Vec<String> {
@@ -54,7 +54,7 @@ async fn regression_chosen_keys_do_not_crowd_a_bucket() {
     assert_eq!(sizes.iter().sum::<i64>(), CROWD as i64);
     let largest = sizes.iter().copied().max().unwrap_or(0);
     println!("{} buckets, the largest with {largest} keys", sizes.len());
-    assert!(largest <= MOST_IN_A_BUCKET, "{largest} of {CROWD} keys are in one bucket");
+    assert!(largest <= MAX_IN_A_BUCKET, "{largest} of {CROWD} keys are in one bucket");
     assert!(sizes.len() >= CROWD / 64, "{} buckets", sizes.len());
 
     // Listings and flushes find them all.

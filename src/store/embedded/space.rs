@@ -12,7 +12,7 @@ use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, U
 use crate::store::{Outcome, Reads, Stored, Totals};
 
 /// The most expired entries that are counted for the totals.
-const MOST_COUNTED: usize = 100_000;
+const MAX_COUNTED: usize = 100_000;
 
 /// The bytes that the namespace is charged for an entry.
 pub fn charged(key: &EntryKey, write: &Write) -> u64 {
@@ -244,7 +244,7 @@ impl Space {
     pub fn totals(&self) -> Totals {
         let inner = self.inner.lock();
         // Usually few, except shortly after very many entries expired at once.
-        let expired = inner.expiries.range(..=(Moment::now(), u64::MAX)).take(MOST_COUNTED).count();
+        let expired = inner.expiries.range(..=(Moment::now(), u64::MAX)).take(MAX_COUNTED).count();
         Totals { unswept: expired as u64, ..inner.totals }
     }
 

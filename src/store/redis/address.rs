@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The least time between two replacements of all connections because they led to different servers.
-const APART_PAUSE: Duration = Duration::from_secs(2);
+const SPLIT_PAUSE: Duration = Duration::from_secs(2);
 
 /// An address counts as gone when this many lookups in a row did not find it.
 const MISSED: u32 = 10;
@@ -101,28 +101,28 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 
 impl Shard {
     /// Replaces all connections of the shard because they lead to different servers, for example behind a proxy that
-    /// keeps old sessions. Does so at most once per [`APART_PAUSE`], because frequent changes of the record look the
+    /// keeps old sessions. Does so at most once per [`SPLIT_PAUSE`], because frequent changes of the record look the
     /// same.
-    pub fn leave_servers_apart(&self) {
+    pub fn replace_split_connections(&self) {
         let now = Moment::now();
-        let mut left = self.left_apart.lock();
-        if left.is_none_or(|at| now.since(at) >= APART_PAUSE) {
+        let mut left = self.last_split.lock();
+        if left.is_none_or(|at| now.since(at) >= SPLIT_PAUSE) {
             *left = Some(now);
             tracing::warn!(shard = %self.name, "the connections of the shard lead to different servers; replacing all of them");
             self.leave_server();
         }
     }
 
-    pub fn leave_if_fenced(&self, refusal: &Refusal) {
+    pub fn replace_if_fenced(&self, refusal: &Refusal) {
         if matches!(refusal, Refusal::Fenced) {
-            self.leave_servers_apart();
+            self.replace_split_connections();
         }
     }
 
     /// Replaces all connections because the shard has another server now.
     fn leave_server(&self) {
-        for lane in &self.lanes {
-            if lane.replace() {
+        for connection in &self.connections {
+            if connection.replace() {
                 self.metrics.primary_changes.increment(1);
             }
         }

@@ -10,7 +10,7 @@
 //!
 //! Without it, every operation on a shard that hangs would wait for its timeout. Thousands of operations at a time
 //! would hold memory and connections, only to fail in the end. The connections send the PINGs themselves, see
-//! `lane`: no request of a client is used as a probe.
+//! `connection`: no request of a client is used as a probe.
 //!
 //! Only missing answers count: a shard that answers with an error is reachable.
 

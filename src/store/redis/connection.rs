@@ -51,12 +51,12 @@ impl Connection {
     /// A lane over `client`. Behind Sentinels, each new connection starts as doubtful.
     pub fn new(client: Client, sentinels: Option<Arc<Sentinels>>) -> Arc<Self> {
         let doubts = AtomicU64::new(0);
-        let lane = Arc::new(Self { client, sentinels, doubts, is_reviving: AtomicBool::new(false) });
-        if lane.sentinels.is_some() {
+        let connection = Arc::new(Self { client, sentinels, doubts, is_reviving: AtomicBool::new(false) });
+        if connection.sentinels.is_some() {
             // Runs until the process ends, like the client.
-            tokio::spawn(lane.clone().doubt_new_connections());
+            tokio::spawn(connection.clone().doubt_new_connections());
         }
-        lane
+        connection
     }
 
     async fn doubt_new_connections(self: Arc<Self>) {
@@ -92,13 +92,13 @@ impl Connection {
     /// Raises doubt: a command was not answered in time, or the connection broke.
     pub fn doubt(self: &Arc<Self>) {
         if self.doubts.fetch_add(1, Relaxed) == 0 {
-            let lane = self.clone();
+            let connection = self.clone();
             tokio::spawn(async move {
                 let mut doubts = 1;
                 // Doubts that were raised during the check require another check.
                 while doubts != 0 {
-                    lane.examine().await;
-                    let left = lane.doubts.compare_exchange(doubts, 0, Relaxed, Relaxed);
+                    connection.examine().await;
+                    let left = connection.doubts.compare_exchange(doubts, 0, Relaxed, Relaxed);
                     doubts = left.err().unwrap_or(0);
                 }
             });
@@ -110,8 +110,8 @@ impl Connection {
     pub fn replace(self: &Arc<Self>) -> bool {
         let begins = !self.is_reviving.swap(true, Relaxed);
         if begins {
-            let lane = self.clone();
-            tokio::spawn(async move { lane.revive().await });
+            let connection = self.clone();
+            tokio::spawn(async move { connection.revive().await });
         }
         begins
     }

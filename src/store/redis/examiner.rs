@@ -81,7 +81,7 @@ impl Shard {
                 let is_another = self.is_of_another_server(&examination);
                 self.watch.settle(examination, now);
                 if self.watch.meets_another(is_another) {
-                    self.leave_servers_apart();
+                    self.replace_split_connections();
                 }
                 return true;
             }
@@ -98,7 +98,7 @@ impl Shard {
     /// Whether the examination met another server than the one that the shard's ring record belongs to. A proxy may
     /// lead new connections to another server and keep the old connections.
     fn is_of_another_server(&self, examination: &Examination) -> bool {
-        let Some(settled) = self.belonging.settled() else { return false };
+        let Some(settled) = self.ring_state.settled() else { return false };
         let known = &settled.identity.run_id;
         !known.is_empty() && examination.server.run_id.as_deref().is_some_and(|run_id| *run_id != **known)
     }

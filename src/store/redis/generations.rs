@@ -10,13 +10,13 @@
 //!
 //! An instance settles the record of every shard before it serves anything from it (`ring_keeper.rs`). Once all void
 //! entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record keeps at most
-//! [`MOST_RINGS`] past rings, for shards that were unreachable meanwhile.
+//! [`MAX_RINGS`] past rings, for shards that were unreachable meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most past rings in a record. When an older ring is dropped, its version applies to all keys (`floor`).
-pub const MOST_RINGS: usize = 16;
+pub const MAX_RINGS: usize = 16;
 
 /// Placeholder: `lua/write_ring.lua` replaces it with a version that separates everything written so far from
 /// everything written later. No shard name contains it.
@@ -147,7 +147,7 @@ impl Record {
 
     /// Drops the oldest past rings above the limit.
     fn bounded(mut self) -> Self {
-        while self.past.len() > MOST_RINGS {
+        while self.past.len() > MAX_RINGS {
             if let Some((_, until)) = self.past.pop_first() {
                 self.floor = self.floor.max(until);
             }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn entries_made_void_by_dropped_rings_stay_void() {
-        let past = (1..=MOST_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), VoidUntil::At(number * 10)));
+        let past = (1..=MAX_RINGS as u64 + 2).map(|number| (generation(number, &["b"]), VoidUntil::At(number * 10)));
         let record = Record {
             shard: "a".into(),
             current: generation(40, &["a"]),
@@ -275,7 +275,7 @@ mod tests {
             is_clean: false,
         };
         let bounded = record.bounded();
-        assert_eq!((bounded.past.len(), bounded.floor), (MOST_RINGS, VoidUntil::At(20)));
+        assert_eq!((bounded.past.len(), bounded.floor), (MAX_RINGS, VoidUntil::At(20)));
     }
 
     #[test]

@@ -31,16 +31,16 @@ impl Shard {
         let number = |name: &str| field(memory.as_deref()?, name)?.parse().ok();
         let configured = number("maxmemory").filter(|bytes| *bytes > 0);
         let mut findings = self.watch.findings();
-        if let Some(reason) = self.trouble.last().filter(|_| !self.is_connected()) {
+        if let Some(reason) = self.last_error.last().filter(|_| !self.is_connected()) {
             let predicate = format!("cannot be reached: {reason}");
             findings.push(Finding::new("not_connected", Severity::Degraded, &self.name, &predicate));
         }
-        if self.belonging.is_mismatched() {
+        if self.ring_state.is_mismatched() {
             let predicate = "is used by running instances with a different set of shards, so this instance serves \
                              nothing: correct redis_shards here, or set accept_ring_change = true to change the shards";
             findings.push(Finding::new(RING_MISMATCH, Severity::Refused, &self.name, predicate));
         }
-        let is_used = self.belonging.is_settled() && self.watch.admit().is_ok();
+        let is_used = self.ring_state.is_settled() && self.watch.admit().is_ok();
         ShardHealth {
             name: self.name.clone(),
             reachable: is_answering && is_used,

@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::model::hash;
-    use crate::store::redis::generations::{Generation, MOST_RINGS, NOW, Seen, adopted, number};
+    use crate::store::redis::generations::{Generation, MAX_RINGS, NOW, Seen, adopted, number};
 
     /// How far the clocks of the simulated shards may differ.
     const APART: u64 = 1000;
@@ -273,7 +273,7 @@ mod tests {
                         let most = if bits >= 0xf0 { 1 } else { SHARDS.len() };
                         world.restart(&fleet.clone(), &subset(away, &fleet), most);
                         changes += 1;
-                        if changes >= MOST_RINGS {
+                        if changes >= MAX_RINGS {
                             world.steady.clear();
                         }
                     }

@@ -17,8 +17,8 @@ pub struct LastError(Arc<Mutex<Option<String>>>);
 impl LastError {
     /// Watches one connection. It is enough for the shard, because all connections lead to the same place.
     pub fn of(client: &Client) -> Self {
-        let trouble = Self::default();
-        let (mut errors, mut reconnects, told) = (client.error_rx(), client.reconnect_rx(), trouble.clone());
+        let last_error = Self::default();
+        let (mut errors, mut reconnects, told) = (client.error_rx(), client.reconnect_rx(), last_error.clone());
         // Runs until the process ends, like the client.
         tokio::spawn(async move {
             loop {
@@ -36,7 +36,7 @@ impl LastError {
                 }
             }
         });
-        trouble
+        last_error
     }
 
     /// `None` if there was no error since the last connect.

@@ -101,7 +101,7 @@ impl Redis {
                     shard.begin_repair(namespace).await?;
                 }
                 let visible = shard.without_void(namespace, part.keys).await?;
-                let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
+                let settled = shard.ring_state.settled().ok_or_else(|| shard.unsettled())?;
                 let placed: Vec<_> = visible.into_iter().map(|key| (settled.place_of(&key), key)).collect();
                 Ok::<_, Error>((part.next, placed))
             };

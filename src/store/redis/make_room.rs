@@ -31,7 +31,7 @@ const PART: u64 = 16;
 
 /// The most scripts for one such part, and how often a write may request another part.
 const SCRIPTS: usize = 50;
-const MOST_ROUNDS: usize = 64;
+const MAX_ROUNDS: usize = 64;
 
 /// The most namespaces of a full shard that are considered, and how many are read at a time.
 const MOST_NAMESPACES: usize = 1_000;
@@ -55,7 +55,7 @@ impl Shard {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
         match turn {
             None => {
-                let waited = self.rooms.wait(Scope::Namespace, grant.namespace, None).await;
+                let waited = self.eviction_turns.wait(Scope::Namespace, grant.namespace, None).await;
                 *turn = Some(waited.ok_or_else(making_room)?);
             }
             Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
@@ -78,11 +78,13 @@ impl Shard {
         match turn {
             // Another write has freed memory meanwhile, perhaps enough: try again first.
             None => {
-                *turn = Some(self.rooms.wait(Scope::Shard, grant.namespace, until).await.ok_or_else(making_room)?);
+                *turn = Some(
+                    self.eviction_turns.wait(Scope::Shard, grant.namespace, until).await.ok_or_else(making_room)?,
+                );
                 return Ok(());
             }
             Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
-            Some(turn) if turn.rounds >= MOST_ROUNDS => return Err(self.refused_for_memory()),
+            Some(turn) if turn.rounds >= MAX_ROUNDS => return Err(self.refused_for_memory()),
             Some(turn) => turn.rounds += 1,
         }
         // If evicting everything possible would not be enough, nothing is evicted.

@@ -170,7 +170,7 @@ impl Shard {
         let cleaning = async {
             loop {
                 // The timeout covers an instance that dies during its walk.
-                let _ = timeout(LOOK, self.belonging.changed.notified()).await;
+                let _ = timeout(LOOK, self.ring_state.changed.notified()).await;
                 if self.is_unclean()
                     && let Err(error) = self.clean(&instance).await
                 {
@@ -237,6 +237,6 @@ impl Shard {
                 return Ok(false);
             }
         }
-        Ok(self.belonging.settled().is_some_and(|known| known.written == settled.written))
+        Ok(self.ring_state.settled().is_some_and(|known| known.written == settled.written))
     }
 }

@@ -52,8 +52,8 @@ pub async fn watch(
 
 /// Replaces the connections that lead to another server than the primary.
 fn leave_others(shard: &Shard, primary: &Primary) {
-    for lane in &shard.lanes {
-        if primary.is_missed_by(&lane.client) && lane.replace() {
+    for connection in &shard.connections {
+        if primary.is_missed_by(&connection.client) && connection.replace() {
             shard.metrics.primary_changes.increment(1);
         }
     }

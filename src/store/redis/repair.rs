@@ -14,7 +14,7 @@ use fred::types::Value;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::repair_queue::MOST_FOREIGN;
+use super::repair_queue::MAX_FOREIGN;
 use super::reply;
 use super::ring_state::SettledRecord;
 use super::scan::Scan;
@@ -78,7 +78,7 @@ impl Shard {
     pub fn note_foreign(&self, name: &str) {
         let namespace = name.split(':').nth(1).map(|scope| scope.split('@').next().unwrap_or(scope));
         let mut foreign = self.repairs.foreign.lock();
-        if let Some(namespace) = namespace.filter(|_| foreign.len() < MOST_FOREIGN) {
+        if let Some(namespace) = namespace.filter(|_| foreign.len() < MAX_FOREIGN) {
             foreign.insert(namespace.to_owned());
         }
     }

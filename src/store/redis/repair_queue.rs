@@ -13,10 +13,10 @@ use crate::model::Namespace;
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The most namespaces whose last repair is remembered.
-const MOST_REPAIRED: usize = 1_000;
+const MAX_REPAIRED: usize = 1_000;
 
 /// The most namespaces that are remembered because one of their Redis keys holds another type.
-pub const MOST_FOREIGN: usize = 1_000;
+pub const MAX_FOREIGN: usize = 1_000;
 
 /// The pending repairs of one shard.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Repairs {
 
     pub fn note_end(&self, namespace: &Namespace) {
         let (mut repaired, now) = (self.repaired.lock(), Moment::now());
-        if repaired.len() >= MOST_REPAIRED {
+        if repaired.len() >= MAX_REPAIRED {
             repaired.retain(|_, at| now.since(*at) < LEAST_PAUSE);
         }
         repaired.insert(namespace.as_str().to_owned(), now);

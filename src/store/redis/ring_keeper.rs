@@ -123,7 +123,7 @@ impl RingKeeper {
             let now = Moment::now();
             let is_early = now.since(started) < PATIENCE;
             let waiting: Vec<&Arc<Shard>> =
-                self.shards.iter().filter(|shard| !shard.belonging.is_settled()).collect();
+                self.shards.iter().filter(|shard| !shard.ring_state.is_settled()).collect();
             let connected = waiting.iter().filter(|shard| shard.may_be_adopted()).count();
             if connected > 0 && (connected == waiting.len() || !is_early) {
                 self.settle(if is_early { Occasion::Start } else { Occasion::Arrival }).await;
@@ -132,9 +132,9 @@ impl RingKeeper {
                 looked = Moment::now();
             }
             self.void_copies();
-            let is_waiting = self.shards.iter().any(|shard| !shard.belonging.is_settled());
+            let is_waiting = self.shards.iter().any(|shard| !shard.ring_state.is_settled());
             let pause = if is_waiting && is_early { SOON } else { LATER };
-            let doubts = self.shards.iter().map(|shard| Box::pin(shard.belonging.doubted.notified()));
+            let doubts = self.shards.iter().map(|shard| Box::pin(shard.ring_state.doubted.notified()));
             is_doubted = timeout(pause, select_all(doubts)).await.is_ok();
             if is_doubted {
                 // Pause, however often operations ask for a check.
@@ -153,7 +153,7 @@ impl RingKeeper {
             let records: Vec<&Record> =
                 found.iter().flatten().filter_map(|found| found.seen.record.as_ref()).collect();
             let (number, is_new) = number(&self.names, records.iter().copied());
-            let is_running = self.shards.iter().any(|shard| shard.belonging.is_settled());
+            let is_running = self.shards.iter().any(|shard| shard.ring_state.is_settled());
             if occasion == Occasion::Routine && is_new && is_running {
                 // The other ring was adopted after this instance's ring, so this instance's ring is out of date.
                 if self.warned < number {
@@ -186,7 +186,7 @@ impl RingKeeper {
                 let record = adopted(&shard.name, &mine, &known, seen);
                 // A record older than the one known here came back with old data, from a replica or a snapshot. It is
                 // written again, so that all instances check it.
-                let known_written = shard.belonging.settled().map_or(0, |settled| settled.written);
+                let known_written = shard.ring_state.settled().map_or(0, |settled| settled.written);
                 match found.written {
                     Some(written)
                         if state == State::Good
@@ -232,7 +232,7 @@ impl RingKeeper {
     /// Starts a task that empties the shard, which may take long, and then writes its record. Other shards do not
     /// wait.
     fn empty(&self, shard: &Arc<Shard>, record: Record, written: Option<u64>, secret: String) {
-        if !shard.belonging.begin_emptying() {
+        if !shard.ring_state.begin_emptying() {
             return;
         }
         let (shard, shutdown) = (shard.clone(), self.shutdown.clone());
@@ -245,7 +245,7 @@ impl RingKeeper {
                 tracing::debug!(%error, shard = %shard.name, "the shard is not emptied yet");
                 sleep(LATER).await;
             }
-            shard.belonging.end_emptying();
+            shard.ring_state.end_emptying();
         });
     }
 
@@ -254,7 +254,7 @@ impl RingKeeper {
         let (shard, rings) = (&self.shards[usize::from(index)], &mut self.rings);
         let history = (!record.is_clean).then(|| History::new(&record, rings));
         self.secret = Some(written.identity.place_secret.to_string());
-        shard.belonging.settle(SettledRecord::new(record, written.at, written.identity, history));
+        shard.ring_state.settle(SettledRecord::new(record, written.at, written.identity, history));
         self.void_copies();
     }
 
@@ -293,7 +293,7 @@ impl RingKeeper {
             }
         }
         for shard in &self.shards {
-            shard.belonging.mismatch(is_mismatched);
+            shard.ring_state.mismatch(is_mismatched);
         }
         if is_mismatched && !self.is_mismatched {
             tracing::error!(
@@ -312,7 +312,7 @@ impl RingKeeper {
     /// Voids this process's copies of entries that became void.
     fn void_copies(&self) {
         for (index, shard) in (0..).zip(&self.shards) {
-            if shard.belonging.take_voided() {
+            if shard.ring_state.take_voided() {
                 self.sink.lost(index);
             }
         }
@@ -337,7 +337,7 @@ fn shard_secret(shard: &Shard, found: &StoredRecord) -> Option<String> {
     let of_record = found.written.as_ref().filter(|written| written.form == FORM);
     let of_record = of_record.map(|written| written.identity.place_secret.to_string());
     // If only the record was lost, the data is still stored under the secret that was settled here.
-    of_record.or_else(|| Some(shard.belonging.settled()?.identity.place_secret.to_string()))
+    of_record.or_else(|| Some(shard.ring_state.settled()?.identity.place_secret.to_string()))
 }
 
 /// The state of a shard that was emptied.
@@ -352,7 +352,7 @@ impl State {
         let is_readable = written.form == FORM && written.is_fenced;
         if !is_readable && (found.seen.has_data || written.form == EMPTYING) {
             Self::Foreign
-        } else if shard.belonging.is_suspect() {
+        } else if shard.ring_state.is_suspect() {
             Self::Suspect
         } else if is_readable && written.identity.run_id == found.run_id {
             Self::Good
@@ -374,11 +374,11 @@ async fn write(
     state: State,
     secret: &str,
 ) -> Result<bool, Error> {
-    let suspicions = shard.belonging.suspicions();
-    let is_another = state == State::Suspect || shard.belonging.is_suspect();
+    let suspicions = shard.ring_state.suspicions();
+    let is_another = state == State::Suspect || shard.ring_state.is_suspect();
     let is_written = shard.write_record(written, record, FORM, secret, is_another).await?.is_some();
     if is_written && is_another {
-        shard.belonging.trust(suspicions);
+        shard.ring_state.trust(suspicions);
     }
     Ok(is_written)
 }
@@ -397,7 +397,7 @@ async fn empty(shard: &Shard, record: &Record, written: Option<u64>, secret: &st
 
 /// The shard's record; `None` if the shard does not answer. For a lost record, the record settled here.
 async fn find(shard: &Shard) -> Option<StoredRecord> {
-    if !shard.may_be_adopted() || shard.belonging.is_being_emptied() {
+    if !shard.may_be_adopted() || shard.ring_state.is_being_emptied() {
         return None;
     }
     match timeout(READ_TIMEOUT, shard.find_record()).await.ok()? {
@@ -405,7 +405,7 @@ async fn find(shard: &Shard) -> Option<StoredRecord> {
             if found.written.is_none() {
                 // The record is gone, perhaps with all data. Data that is there now was stored under the record
                 // settled here.
-                found.seen.record = shard.belonging.settled().map(|settled| settled.record.clone());
+                found.seen.record = shard.ring_state.settled().map(|settled| settled.record.clone());
             }
             Some(found)
         }

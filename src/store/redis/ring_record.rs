@@ -52,11 +52,11 @@ impl Shard {
     /// [`Error::Unavailable`], or [`Error::RingMismatch`] if living instances use another ring.
     pub fn admit(&self) -> Result<(), Error> {
         self.watch.admit()?;
-        if self.belonging.is_settled() { Ok(()) } else { Err(self.unsettled()) }
+        if self.ring_state.is_settled() { Ok(()) } else { Err(self.unsettled()) }
     }
 
     pub fn unsettled(&self) -> Error {
-        if self.belonging.is_mismatched() {
+        if self.ring_state.is_mismatched() {
             return Error::RingMismatch;
         }
         Error::Unavailable { shard: self.name.clone(), reason: "its ring record is not known yet".to_owned() }
@@ -65,21 +65,21 @@ impl Shard {
     /// The record if the shard may hold void entries; `None` if it holds none.
     pub fn unclean(&self) -> Result<Option<Arc<SettledRecord>>, Error> {
         self.watch.admit()?;
-        if self.belonging.is_clean() {
+        if self.ring_state.is_clean() {
             return Ok(None);
         }
-        self.belonging.settled().map(Some).ok_or_else(|| self.unsettled())
+        self.ring_state.settled().map(Some).ok_or_else(|| self.unsettled())
     }
 
     pub fn is_unclean(&self) -> bool {
-        self.belonging.is_unclean()
+        self.ring_state.is_unclean()
     }
 
     /// Reads the record again after the shard refused the token of `settled`, and serves under it if this instance
     /// may.
     pub async fn settle_anew(&self, settled: &SettledRecord) -> Result<Arc<SettledRecord>, Error> {
         // Another operation may already have read it.
-        if let Some(known) = self.belonging.settled().filter(|known| known.token != settled.token) {
+        if let Some(known) = self.ring_state.settled().filter(|known| known.token != settled.token) {
             return Ok(known);
         }
         let StoredRecord { seen, run_id, written } = self.find_record().await?;
@@ -91,15 +91,15 @@ impl Shard {
                     && written.is_fenced
                     && written.identity.run_id == run_id
                     && written.at >= settled.written
-                    && !self.belonging.is_suspect() =>
+                    && !self.ring_state.is_suspect() =>
             {
                 let history = (!record.is_clean).then(|| History::new(&record, &mut Rings::default()));
-                self.belonging.settle(SettledRecord::new(record, written.at, written.identity, history));
-                self.belonging.settled().ok_or_else(|| self.unsettled())
+                self.ring_state.settle(SettledRecord::new(record, written.at, written.identity, history));
+                self.ring_state.settled().ok_or_else(|| self.unsettled())
             }
             // The record is lost, or belongs to another ring or server: the task that keeps the records handles that.
             _ => {
-                self.belonging.doubted.notify_one();
+                self.ring_state.doubted.notify_one();
                 Err(self.unsettled())
             }
         }
@@ -144,7 +144,7 @@ impl Shard {
         is_another: bool,
     ) -> Result<Option<u64>, Error> {
         let expected = expected.map_or_else(String::new, |written| written.to_string());
-        let after = self.belonging.settled().map_or(0, |settled| settled.written).to_string();
+        let after = self.ring_state.settled().map_or(0, |settled| settled.written).to_string();
         let incarnation = random_name();
         let is_another = if is_another { "1" } else { "0" };
         let arguments = || {

@@ -31,7 +31,7 @@ impl Scan {
     /// # Errors
     /// The shard's ring record is not settled.
     pub fn new(shard: &Shard, pattern: String) -> Result<Self, Error> {
-        let settled = shard.belonging.settled().ok_or_else(|| shard.unsettled())?;
+        let settled = shard.ring_state.settled().ok_or_else(|| shard.unsettled())?;
         Ok(Self { settled, pattern, cursor: "0".to_owned(), is_over: false })
     }
 
@@ -47,7 +47,7 @@ impl Scan {
             |_: &SettledRecord| [self.cursor.as_str(), &self.pattern, NAMES_PER_STEP].map(Value::from).to_vec();
         let step = shard.ask_under(&self.settled, Sender::Upkeep, &scripts::SCAN, Effect::Read, arguments, names);
         let Some((cursor, names)) = step.await? else {
-            shard.belonging.doubted.notify_one();
+            shard.ring_state.doubted.notify_one();
             return Err(shard.unsettled());
         };
         self.is_over = cursor == "0";

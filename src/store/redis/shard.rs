@@ -87,7 +87,7 @@ impl Sender {
 /// A named Redis endpoint.
 pub struct Shard {
     pub name: String,
-    pub lanes: Vec<Arc<Connection>>,
+    pub connections: Vec<Arc<Connection>>,
     pub sentinels: Option<Arc<Sentinels>>,
     /// Receives pub/sub messages; sends no other commands.
     pub subscriber: Client,
@@ -97,20 +97,20 @@ pub struct Shard {
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
     breaker: Arc<Breaker>,
-    pub trouble: LastError,
+    pub last_error: LastError,
     pub watch: ShardProblems,
     /// `probe.rs` makes the connections for examinations from these settings.
     pub config: ShardConfig,
     pub common: RedisConfig,
     retrying: Semaphore,
     /// When all connections were last replaced because they led to different servers.
-    pub left_apart: Mutex<Option<Moment>>,
+    pub last_split: Mutex<Option<Moment>>,
     /// The timeout of one operation.
     pub timeout: Duration,
     pub accesses: Accesses,
-    pub belonging: RingState,
+    pub ring_state: RingState,
     pub repairs: Repairs,
-    pub rooms: EvictionTurns,
+    pub eviction_turns: EvictionTurns,
     /// The quotas of the namespaces, for writes that have to free memory.
     pub quotas: Arc<dyn Quotas>,
     /// Each quota is divided by this number of shards.
@@ -131,19 +131,19 @@ impl Shard {
         quotas: Arc<dyn Quotas>,
     ) -> Result<Self, fred::error::Error> {
         let sentinels = Sentinels::of(config, common)?;
-        let lanes = (0..common.lanes(workers.count())).map(|i| {
+        let connections = (0..common.connections(workers.count())).map(|i| {
             // The connection runs on a worker, so an answer wakes the waiting request on the same thread.
             let _runtime = workers.runtime(i + 1).enter();
             connect(config.endpoint.clone(), common, EVENTS).map(|client| Connection::new(client, sentinels.clone()))
         });
-        let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
+        let connections = connections.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             name: config.name.clone(),
-            trouble: lanes.first().map(|lane| LastError::of(&lane.client)).unwrap_or_default(),
+            last_error: connections.first().map(|connection| LastError::of(&connection.client)).unwrap_or_default(),
             watch: ShardProblems::new(&config.name),
             config: config.clone(),
             common: common.clone(),
-            lanes,
+            connections,
             sentinels,
             subscriber: connect(config.endpoint.clone(), common, MESSAGES)?,
             next: AtomicUsize::new(0),
@@ -152,13 +152,13 @@ impl Shard {
             gathering: Gathering::default(),
             breaker: Arc::new(Breaker::new(common.timeout)),
             retrying: Semaphore::new(MAX_RETRYING),
-            left_apart: Mutex::default(),
+            last_split: Mutex::default(),
             timeout: common.timeout,
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
-            belonging: RingState::default(),
+            ring_state: RingState::default(),
             repairs: Repairs::default(),
-            rooms: EvictionTurns::new(common.room_patience),
+            eviction_turns: EvictionTurns::new(common.room_patience),
             quotas,
             shard_count: common.shards.len(),
         })
@@ -269,21 +269,21 @@ impl Shard {
             Sender::Gathered(_) | Sender::Upkeep => None,
         };
         let admission = self.breaker.admit(operations).ok_or_else(|| refused(Refusal::GivenUp))?;
-        let Some(lane) = self.lane() else {
+        let Some(connection) = self.connection() else {
             self.failed(&admission, Failure::NotConnected);
             return Err(refused(Refusal::NotConnected("not connected".to_owned())));
         };
         let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-        let answer = lane.client.custom_raw(command, arguments).await;
+        let answer = connection.client.custom_raw(command, arguments).await;
         match answer {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
-                lane.doubt();
+                connection.doubt();
                 self.metrics.silent.increment(operations.into());
                 self.failed(&admission, Failure::Silent);
                 Err(Refusal::NoAnswer(error.to_string()))
             }
             Err(error) => {
-                lane.doubt();
+                connection.doubt();
                 self.failed(&admission, Failure::NotConnected);
                 let reason = error.to_string();
                 // A read that broke off has changed nothing; a write may have been executed.
@@ -299,7 +299,7 @@ impl Shard {
                     frame => return Ok(frame),
                 };
                 if let Refusal::NotPrimary(reason) = &refusal
-                    && lane.replace()
+                    && connection.replace()
                 {
                     tracing::warn!(shard = %self.name, reason, "replacing a connection whose server takes no writes");
                     self.metrics.primary_changes.increment(1);
@@ -314,34 +314,36 @@ impl Shard {
         let Some(left) = admission.failed(failure, Moment::now()) else { return };
         self.metrics.breaker_openings.increment(1);
         if left == State::Closed {
-            let reason = self.trouble.last().unwrap_or_else(|| "no answers".to_owned());
+            let reason = self.last_error.last().unwrap_or_else(|| "no answers".to_owned());
             tracing::warn!(shard = %self.name, reason, "the shard does not answer; no requests until it does");
         }
         // Idle connections may be broken as well without having noticed it.
-        self.lanes.iter().for_each(Connection::doubt);
-        tokio::spawn(probe(self.breaker.clone(), self.lanes.clone()));
+        self.connections.iter().for_each(Connection::doubt);
+        tokio::spawn(probe(self.breaker.clone(), self.connections.clone()));
     }
 
     /// The next usable lane in turn. Prefers lanes without doubts, and on a worker its own lane.
-    fn lane(&self) -> Option<&Arc<Connection>> {
-        let count = self.lanes.len();
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        let count = self.connections.len();
         let start = match workers::current() {
             0 => self.next.fetch_add(1, Relaxed),
             worker if count == self.workers => worker - 1,
             worker => worker - 1 + self.next.fetch_add(1, Relaxed) * self.workers,
         };
-        let in_turn = || (0..count).map(|i| &self.lanes[(start + i) % count]);
-        in_turn().find(|lane| lane.is_sure()).or_else(|| in_turn().find(|lane| lane.is_usable()))
+        let in_turn = || (0..count).map(|i| &self.connections[(start + i) % count]);
+        in_turn()
+            .find(|connection| connection.is_sure())
+            .or_else(|| in_turn().find(|connection| connection.is_usable()))
     }
 
     /// Whether there is a connection that can send commands.
     pub fn is_connected(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_usable())
+        self.connections.iter().any(|connection| connection.is_usable())
     }
 
     /// Whether a server is connected, even if it does not accept our commands at present.
     pub fn has_server(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.client.is_connected())
+        self.connections.iter().any(|connection| connection.client.is_connected())
     }
 
     /// Updates the gauges.
@@ -412,9 +414,9 @@ impl Shard {
 }
 
 /// Half-opens the breaker as soon as one of the connections answers.
-async fn probe(breaker: Arc<Breaker>, lanes: Vec<Arc<Connection>>) {
-    // The connections send the PINGs themselves, see `lane`; this loop only watches for the result.
-    while !lanes.iter().any(|lane| lane.is_sure()) {
+async fn probe(breaker: Arc<Breaker>, connections: Vec<Arc<Connection>>) {
+    // The connections send the PINGs themselves, see `connection`; this loop only watches for the result.
+    while !connections.iter().any(|connection| connection.is_sure()) {
         sleep(PROBE_PAUSE).await;
     }
     breaker.try_again();

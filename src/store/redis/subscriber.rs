@@ -98,7 +98,7 @@ impl Subscriber {
             let run_id = self.run_id().await;
             if run_id.is_empty() {
                 // The server may be another one, but it does not report its run id.
-                self.shard.belonging.suspect();
+                self.shard.ring_state.suspect();
             }
             let channels = vec![INVALIDATION_CHANNEL.to_owned(), private_channel.clone()];
             if client.subscribe(channels).await.is_err() {
@@ -144,7 +144,7 @@ impl Subscriber {
                                 self.sink.lost(self.index);
                                 tracing::info!(shard = %self.shard.name, "subscribed to invalidations");
                             }
-                            if self.shard.belonging.take_voided() {
+                            if self.shard.ring_state.take_voided() {
                                 // Must come before `proven`: a proof for the new record says nothing about copies
                                 // from before.
                                 self.sink.lost(self.index);
@@ -192,12 +192,12 @@ impl Subscriber {
                 let run_id = if looks { settled.identity.run_id.clone() } else { Str::default() };
                 vec![Value::from(channel.as_str()), Value::from(reading.as_str()), Value::String(run_id)]
             };
-            let Some(settled) = shard.belonging.settled() else { return };
+            let Some(settled) = shard.ring_state.settled() else { return };
             let proved =
                 shard.ask_under(&settled, Sender::Upkeep, &scripts::PROVE, Effect::Read, arguments, reply::number);
             if matches!(proved.await, Ok(None)) {
                 // The shard has another record or server: the task that keeps the records handles that.
-                shard.belonging.doubted.notify_one();
+                shard.ring_state.doubted.notify_one();
             }
         });
     }
@@ -207,7 +207,7 @@ impl Subscriber {
         let text = std::str::from_utf8(value.as_bytes()?).ok()?;
         let (token, nanos) = text.split_once(' ')?;
         let moment = Moment::from_nanos(nanos.parse().ok()?);
-        let settled = self.shard.belonging.settled()?;
+        let settled = self.shard.ring_state.settled()?;
         let run_id = &settled.identity.run_id;
         let is_of_this_server = connection.run_id.is_empty() || run_id.is_empty() || connection.run_id == *run_id;
         // Readings sent over the previous connection may still be in the queue.

@@ -54,7 +54,7 @@ impl Shard {
         arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
-        let mut settled = self.belonging.settled().ok_or_else(|| self.unsettled())?;
+        let mut settled = self.ring_state.settled().ok_or_else(|| self.unsettled())?;
         let frame = match self.call(&settled, party, script, effect, &arguments).await {
             Err(Refusal::Fenced) => {
                 // Boxed because it is rare: it must not enlarge the future of every operation.
@@ -65,7 +65,7 @@ impl Shard {
                 }
                 // A second refusal means that the connections lead to different servers.
                 let again = Box::pin(self.call(&settled, party, script, effect, &arguments)).await;
-                again.inspect_err(|refusal| self.leave_if_fenced(refusal))
+                again.inspect_err(|refusal| self.replace_if_fenced(refusal))
             }
             frame => frame,
         };
