@@ -1,9 +1,9 @@
 //! Live pages: `GET /dashboard/events?page=...` sends the regions of a page that changed, as server-sent events
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! All browsers that show the same page share one *feed*. It renders the regions once per tick, and ends after its
-//! last browser has left. The number of streams is limited. Streams end when the process drains, so that the process
-//! does not wait for them.
+//! All browsers that show the same page share one *feed*. The feed renders the regions once per tick, and ends
+//! after its last browser has left. The number of streams is limited. Streams end when the process drains, so that
+//! the process does not wait for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

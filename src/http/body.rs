@@ -21,7 +21,7 @@ const DISCARD: Duration = Duration::from_secs(1);
 /// space.
 const BESIDE_VALUE_BYTES: usize = 64 << 10;
 
-/// The largest body that contains no entries, such as a policy or a form.
+/// The largest body of any other call, such as a policy or a form.
 const SMALL_BODY_BYTES: usize = 64 << 10;
 
 /// How large a body may be. Depends on the call.

@@ -117,8 +117,8 @@ impl Bounds {
         }
     }
 
-    /// For a request that arrives now: the latest moment for an answer with a partial result or with a job. It is
-    /// earlier than the deadline, because at the deadline the client gets only a timeout.
+    /// For a flush that arrives now: the latest moment to answer it, with its result or with a job. It is earlier
+    /// than the deadline, because at the deadline the client gets only a timeout.
     pub fn last_moment(&self) -> Instant {
         Instant::now() + self.request_timeout * 9 / 10
     }

@@ -2,7 +2,7 @@
 //! stops.
 //!
 //! There is one listener for all workers, not one per worker with `SO_REUSEPORT`. So connections are spread evenly
-//! instead of randomly, and none is lost in the queue of a listener that closes.
+//! instead of randomly, and no connection is lost in the queue of a listener that closes.
 
 use std::io;
 use std::net::SocketAddr;

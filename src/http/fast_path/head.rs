@@ -2,7 +2,7 @@
 //!
 //! Only a plain read or a small write of one entry is for the fast path. Everything else is for the router, including
 //! every invalid request, so that error texts are in one place. The length of a request for the router must be
-//! certain, by the same rules as in the router's HTTP server (hyper). If it is not, the router gets the rest of the
+//! certain, by the same rules as in the router's HTTP server (hyper). Otherwise the router gets the rest of the
 //! connection.
 
 use std::mem::MaybeUninit;

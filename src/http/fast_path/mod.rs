@@ -5,11 +5,12 @@
 //! written here if it has arrived completely and asks for nothing special. Any other request goes to the router (see
 //! [`Head`]). When the router has answered it, the fast path gets the connection back (`http::router_stream`).
 //!
-//! The content of a response is decided by the same code as for the router: `http::entry` and `http::error`. A read
-//! that L1 or the embedded store can answer needs no waiting: all such requests that have arrived are answered one
-//! after another and sent with one write. A request that has to wait is answered alone, within the request deadline.
+//! Responses have the same content as those of the router, because the same code decides it: `http::entry` and
+//! `http::error`. A read that L1 or the embedded store can answer does not have to wait. All such requests that have
+//! arrived are answered one after another, and their responses are sent with one write. A request that has to wait is
+//! answered alone, within the request deadline.
 //!
-//! Buffers belong to the thread, not to the connection: an idle connection holds none.
+//! Buffers belong to the thread, not to the connection: an idle connection holds no buffer.
 
 mod field;
 mod head;

@@ -248,7 +248,7 @@ fn headers() -> Value {
         "Allow": text("The methods that the path supports.", "GET,HEAD,PUT,DELETE"),
     });
     for (name, header) in headers.as_object_mut().into_iter().flatten() {
-        // `ETag` is required although a miss has none: the response of a miss does not list it.
+        // `ETag` is required, because the responses of misses, which have no ETag, do not list it.
         if !SOMETIMES.contains(&name.as_str()) || name == "ETag" {
             header["required"] = true.into();
         }
