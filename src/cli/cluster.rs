@@ -60,7 +60,7 @@ struct Shard {
     watermark_age_ms: Option<u64>,
 }
 
-/// How long ago `moment` was, in its two largest units. A text that is not a time is returned unchanged.
+/// How long ago `moment` was, in the two largest units: `2h 5m`. A text that is not a time is returned unchanged.
 fn since(moment: &str) -> String {
     let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     // The clock of the other machine may be ahead of the clock here.

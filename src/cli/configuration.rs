@@ -74,7 +74,7 @@ impl From<&MemoryNeed> for MemoryDocument {
     }
 }
 
-/// What `--connect` found out about a shard or the database.
+/// The result of `--connect` for a shard or the database.
 #[derive(Serialize)]
 struct Connection {
     /// `shard a` or `database`.
@@ -101,7 +101,7 @@ pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
             if screen.json {
                 let (setting, error) = (Some(error.origin.clone()), Some(error.reason.clone()));
                 let document = CheckDocument { setting, error, ..CheckDocument::default() };
-                // An error of writing is ignored: the invalid setting, which goes to stderr, matters more.
+                // An error of writing is ignored: it matters more to report the invalid setting, on stderr.
                 let _ = screen.document(&document).and_then(|()| screen.flush());
             }
             return Err(error.into());

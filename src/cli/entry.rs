@@ -17,7 +17,7 @@ use super::screen::Side;
 use super::service::{cache_path, entry_path, with_query};
 use super::session::{Session, note};
 
-/// Keys in one `mget` request.
+/// The most keys in one `mget` request.
 const BATCH: usize = 100;
 
 /// A reserved key: its path is the path of the namespace's statistics.
@@ -280,7 +280,7 @@ struct Deleted {
     error: Option<String>,
 }
 
-/// A map that is serialised in the order of its keys in the slice.
+/// A map whose entries are serialised in the order of the slice.
 struct InOrder<'a, T>(&'a [(&'a str, T)]);
 
 impl<T: Serialize> Serialize for InOrder<'_, T> {

@@ -19,7 +19,7 @@ pub enum Exit {
     Unreachable = 3,
     /// The request was refused (4xx).
     Refused = 4,
-    /// The service, a shard or the database failed (5xx). Nothing was changed, except for what the message says.
+    /// The service, a shard or the database failed (5xx). If something was changed nevertheless, the message says so.
     Failed = 5,
     /// A change was sent, and it is unknown whether it happened.
     Unknown = 6,
@@ -43,7 +43,7 @@ Exit codes:
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// One line; empty if there is nothing more to say.
+    /// One line; empty if the exit code says enough.
     text: String,
     /// The service's error code, if it sent one.
     code: Option<String>,
@@ -118,7 +118,7 @@ impl Failure {
     }
 }
 
-/// An error of writing to standard output. Other I/O errors are converted where they happen.
+/// Converts an error of writing to standard output. Other I/O errors are converted where they happen.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -115,8 +115,8 @@ fn count(service: &Service, namespace: &str, query: &[(&str, &str)]) -> Result<u
     counted.matched_count.ok_or_else(unclear)
 }
 
-/// Checks that there is a terminal, before anything is counted for a question. `otherwise` says what the user can do
-/// without a terminal.
+/// Checks that there is a terminal on which the user can be asked. Call this before entries are counted for the
+/// question. `otherwise` says what the user can do without a terminal.
 ///
 /// # Errors
 /// There is no terminal.

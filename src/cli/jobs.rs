@@ -22,8 +22,9 @@ const PATH: &str = "/api/v1/jobs";
 /// How often the state of a job is read.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Waiting ends after this many failed reads in a row. During a short outage, another instance may answer.
-const MAX_FAILURES: u32 = 40;
+/// After this many failed reads in a row, the command stops waiting. A short outage is no reason to stop: behind a
+/// load balancer, another instance may answer soon.
+const MOST_FAILURES: u32 = 40;
 
 pub fn command() -> Command {
     let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");
@@ -131,7 +132,7 @@ fn cancel(session: &mut Session, id: &str) -> Result<(), Failure> {
     })
 }
 
-/// Waits for a job to end, and shows a progress bar. Ctrl-C ends the waiting, not the job.
+/// Waits for a job to end, and shows a progress bar. Ctrl-C ends only the waiting; the job continues.
 ///
 /// # Errors
 /// The state of the job cannot be read, or Ctrl-C ended the waiting.
@@ -170,7 +171,7 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
     ended
 }
 
-/// Receives Ctrl-C. From now on, Ctrl-C does not end the process.
+/// Returns a channel that receives Ctrl-C. After this call, Ctrl-C does not end the process.
 fn on_interrupt() -> Result<mpsc::Receiver<()>, Failure> {
     let (sender, receiver) = mpsc::channel();
     let runtime = runtime()?;
@@ -180,7 +181,7 @@ fn on_interrupt() -> Result<mpsc::Receiver<()>, Failure> {
         signal.map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for Ctrl-C: {error}")))?;
     thread::spawn(move || {
         runtime.block_on(signal.recv());
-        // The receiver is gone once the job has ended.
+        // The receiver no longer exists once the job has ended.
         let _ = sender.send(());
     });
     Ok(receiver)

@@ -11,7 +11,7 @@ use super::screen::bar;
 use super::service::{cache_path, with_query};
 use super::session::Session;
 
-/// Keys per page: the most that the service returns at once.
+/// Keys per page: the maximum that the service allows.
 const PAGE: u64 = 1000;
 
 pub fn command() -> Command {
@@ -50,7 +50,8 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     let Session { service, screen } = session;
     let mut left = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
     let mut cursor: Option<String> = None;
-    // Created with the first page, which tells how many keys there are. With a pattern or tag the total is unknown.
+    // Created with the first page, because that page has the number of keys. With a pattern or tag the total is
+    // unknown.
     let mut progress = None;
     let mut missing = BTreeSet::new();
     loop {
@@ -80,7 +81,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// The failure for an incomplete list; the shards in `missing` did not answer.
+/// Fails if the list is incomplete because the shards in `missing` did not answer. `meaning` says what is incomplete.
 pub fn partial(missing: &BTreeSet<String>, meaning: &str) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());

@@ -14,7 +14,7 @@ use super::{quantity, settings};
 use crate::config::{Config, Settings};
 use crate::database::{Database, Error, Step};
 
-/// Pause between two attempts to reach the database.
+/// The pause between two attempts to run the migrations.
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub fn command() -> Command {
@@ -75,7 +75,7 @@ pub fn run(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Res
     screen.flush()
 }
 
-/// The migrations that were applied before this run, and all that are applied now.
+/// Runs the migrations. Returns those that were applied before this run, and all that are applied now.
 async fn migrate(config: &Config, wait: Duration) -> Result<(Vec<Step>, Vec<Step>), Error> {
     let deadline = Instant::now() + wait;
     let database = Database::new(&config.database);

@@ -1,8 +1,9 @@
 //! The command line: it starts the service, or runs a command that calls a running service.
 //!
-//! One file for each noun. `command` describes a command to clap. `run` runs it, and returns an error as a
-//! [`Failure`]. A command writes its output to a [`Screen`] and sends its requests through a [`Service`]. Only
-//! commands that connect to databases and shards themselves, or that wait for Ctrl-C, use an asynchronous runtime.
+//! There is one file for each command or group of commands. Its function `command` describes the command to clap, and
+//! `run` runs the command and returns an error as a [`Failure`]. A command writes its output to a [`Screen`] and
+//! sends its requests through a [`Service`]. Only commands that connect to databases and shards themselves, or that
+//! wait for Ctrl-C, use an asynchronous runtime.
 
 mod cluster;
 mod completions;
@@ -49,15 +50,15 @@ Examples:
 Settings come from the defaults, then the --config file, then the environment, then the flags.
 A later source overrides an earlier one.";
 
-/// What is left to do after [`start`].
+/// What the caller of [`start`] has to do.
 pub enum Start {
     /// Run the service.
     Serve(Box<Config>),
-    /// Nothing: the command has ended. Exit with this code.
+    /// Exit with this code: the command has ended.
     Ended(ExitCode),
 }
 
-/// Reads the command line and runs its command. Running the service is left to the caller.
+/// Reads the command line and runs its command. The caller runs the service.
 pub fn start() -> Start {
     let json = std::env::args_os().any(|word| word == "--json");
     let failure = match run() {
@@ -134,7 +135,7 @@ fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Resu
         "namespaces" => namespaces::run(&mut session, sub),
         _ => cluster::run(&mut session),
     };
-    // Also after a failure: show the output that was written before it.
+    // Flush after a failure, too: the user must see the output that was written before it.
     let flushed = session.screen.flush();
     ended.and(flushed)
 }

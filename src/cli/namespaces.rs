@@ -99,7 +99,7 @@ struct Policy {
     updated_at: String,
 }
 
-/// A namespace with its statistics; `None` if they were not requested or could not be read.
+/// A namespace with its statistics; `stats` is `None` if they were not requested or could not be read.
 #[derive(Serialize)]
 struct NamespaceWithStats {
     #[serde(flatten)]
@@ -137,7 +137,7 @@ fn show_all(session: &mut Session, with_stats: bool) -> Result<(), Failure> {
                     missing.extend(stats.missing_shards.iter().cloned());
                     Some(stats)
                 }
-                // Stop: the next requests would fail as well, each after its timeout.
+                // Read no more statistics: the next requests would fail as well, each after its timeout.
                 Err(failure) => {
                     failed = Some(failure);
                     None
@@ -211,7 +211,7 @@ fn get(session: &mut Session, namespace: &str) -> Result<(), Failure> {
     screen.fields(Side::Left, policy_cells(&policy).into_iter().chain(times).collect())
 }
 
-/// Absent fields keep their value. In a new policy they get the service's default.
+/// The body of a change. Absent fields keep their value. In a new policy they get the service's default.
 #[derive(Default, Serialize)]
 struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

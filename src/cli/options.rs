@@ -5,14 +5,14 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::quantity;
 use crate::config::URL_VARIABLE;
 
-/// The URL of the service if no other is given.
+/// The URL of the service if the command line and the environment have none.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// Adds the options of every command that calls a service.
 pub fn with_service_options(command: Command) -> Command {
     const HEADING: &str = "Service";
-    // `ask` reads the variable. If clap read it, the option would count as given at both levels, and a `--url` before
-    // the command's name would lose to the variable.
+    // `ask` reads the variable. If clap read it, the option would count as given before and after the command's name,
+    // and the variable would override a `--url` before the name.
     let url = Arg::new("url")
         .long("url")
         .value_name("URL")
@@ -27,7 +27,7 @@ pub fn with_service_options(command: Command) -> Command {
     with_json_option(command.arg(url).arg(timeout))
 }
 
-/// Adds `--json`, which every command with output takes.
+/// Adds `--json`, for commands that can print JSON.
 pub fn with_json_option(command: Command) -> Command {
     let json = Arg::new("json")
         .long("json")
@@ -37,7 +37,7 @@ pub fn with_json_option(command: Command) -> Command {
     command.arg(json)
 }
 
-/// The namespace: the first argument of most commands.
+/// The argument for the namespace, the first one of most commands.
 pub fn namespace() -> Arg {
     let text = clap::builder::NonEmptyStringValueParser::new();
     Arg::new("namespace").value_name("NS").required(true).value_parser(text).help("Namespace")
@@ -59,7 +59,7 @@ pub fn selection(command: Command) -> Command {
     command.arg(pattern).arg(tag)
 }
 
-/// The option of [`selection`] that was given, as a query parameter.
+/// The query parameters for the option of [`selection`] that was given: one, or none.
 pub fn selected(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
     let one = |name: &'static str| matches.get_one::<String>(name).map(|value| (name, value.as_str()));
     one("pattern").into_iter().chain(one("tag")).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `1,234,567`.
+/// Groups the digits: `1,234,567`.
 pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -15,7 +15,7 @@ pub fn number(number: u64) -> String {
     text
 }
 
-/// `1.5 MiB`.
+/// A size with its unit: `1.5 MiB`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -31,12 +31,12 @@ pub fn bytes(bytes: u64) -> String {
     format!("{amount:.1} {}", UNITS[unit])
 }
 
-/// `12.3%`, for a fraction between 0 and 1.
+/// A fraction between 0 and 1 as a percentage: `12.3%`.
 pub fn percent(part: f64) -> String {
     format!("{:.1}%", part * 100.0)
 }
 
-/// `1h 5m`, `90d`, `12s`.
+/// A time of whole seconds in units: `1h 5m`, `2days`, `12s`.
 pub fn seconds(seconds: u64) -> String {
     match Duration::from_secs(seconds) {
         Duration::ZERO => "0s".to_owned(),
@@ -79,7 +79,7 @@ pub fn parse_ttl(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses a time to wait, longer than 0 and at most a day.
+/// Parses a time to wait, longer than 0. A time longer than a day becomes a day.
 ///
 /// # Errors
 /// Not a time, or 0.

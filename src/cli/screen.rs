@@ -69,7 +69,7 @@ impl Screen {
         self.line("")
     }
 
-    /// Passes all buffered output on to the reader.
+    /// Writes all buffered output to standard output.
     ///
     /// # Errors
     /// Standard output was closed or cannot be written.
@@ -174,8 +174,9 @@ fn may_colour() -> bool {
     !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A progress bar on stderr for `total` steps, or a spinner if the total is unknown. The bar is hidden if stderr is
-/// not a terminal, and if `is_alone` is false: then it would appear between the lines of the output.
+/// A progress bar on stderr for `total` steps, or a spinner if the total is unknown. `is_alone` says that the command
+/// writes no output to the terminal while the bar is shown. The bar is hidden if stderr is not a terminal, or if it
+/// is not alone, because it would appear between the lines of the output.
 pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBar {
     let target = match is_alone && io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
@@ -195,7 +196,7 @@ pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBa
     bar
 }
 
-/// A spinner for a single request that may take long.
+/// A spinner on stderr for a single request that may take long.
 pub fn spinner(text: &'static str) -> ProgressBar {
     let bar = bar(text, None, true);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {

@@ -32,7 +32,7 @@ pub struct Service {
     base: String,
     timeout: Duration,
     connected: Connected,
-    /// Headers `traceparent` and `tracestate` of the caller.
+    /// The headers `traceparent` and `tracestate`, if the caller's environment has them.
     trace: Vec<(&'static str, String)>,
 }
 
@@ -47,8 +47,8 @@ pub struct Answer {
     etag: Option<String>,
 }
 
-/// Whether the current request has a connection, with the TLS handshake done. From then on, the request may have been
-/// sent.
+/// Whether the current request has a connection, including the TLS handshake. Without a connection, the request was
+/// certainly not sent.
 #[derive(Clone, Debug, Default)]
 struct Connected(Arc<AtomicBool>);
 
@@ -262,7 +262,7 @@ impl Service {
         };
         let url = self.url();
         if !self.connected.0.load(Relaxed) {
-            // An error of rustls, which is known here only by its text: the server sent something other than TLS.
+            // rustls reports with this text that the server sent something other than TLS.
             if reason.contains("InvalidContentType") {
                 let plain = url.replacen("https://", "http://", 1);
                 let text = format!("cannot reach {url}: the server does not speak TLS; did you mean {plain}?");
@@ -314,7 +314,7 @@ impl Answer {
     }
 }
 
-/// Whether a request may change something. The method decides first, because a key or a namespace may be named
+/// Whether a request may change something. The path alone is not enough, because a key or a namespace may be named
 /// `mget`.
 fn may_change(method: &Method, path: &str) -> bool {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -379,7 +379,7 @@ fn masked(url: &str) -> String {
     }
 }
 
-/// The reason for an I/O error; the most common ones without the system's error number.
+/// The reason for an I/O error. The most common reasons are shown without the system's error number.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),

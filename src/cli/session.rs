@@ -1,4 +1,4 @@
-//! What a command works with: the service that it calls, the screen that it writes to, and a runtime.
+//! What commands share: a session with a service, messages on stderr, and an asynchronous runtime.
 
 use std::io::{self, Write as _};
 

@@ -9,7 +9,7 @@ use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_setti
 
 const HEADING: &str = "Settings";
 
-/// Adds the flags of all settings to a command that takes them.
+/// Adds the flags of all settings to a command.
 pub fn flags(command: Command) -> Command {
     let config = Arg::new("config")
         .long("config")

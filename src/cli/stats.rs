@@ -14,7 +14,7 @@ use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
 use super::session::Session;
 
-/// The shortest interval of `--watch`. More frequent requests would put a load on the service themselves.
+/// The shortest interval of `--watch`. More frequent requests would be a load for the service.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 pub fn command() -> Command {
@@ -94,7 +94,7 @@ pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
             }
             // The request itself is wrong: repeating it does not help.
             Err(failure) if is_first && matches!(failure.exit, Exit::Usage | Exit::Refused) => return Err(failure),
-            // After any other error, go on: the service may come back.
+            // Continue after any other error: the service may come back.
             Err(failure) => {
                 let line = failure.shown(screen.json).unwrap_or_default();
                 let line = if screen.json { line } else { screen.warning(&line) };
@@ -132,7 +132,7 @@ fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>)
     ];
     if let Some((before, now)) = before {
         let seconds = now.duration_since(before.at).as_secs_f64().max(0.001);
-        // The counts start at 0 again if the namespace was deleted in between.
+        // The counts start at 0 again if the namespace was deleted between the two readings.
         let (hits, reads) = (
             stats.hits.saturating_sub(before.stats.hits),
             (stats.hits + stats.misses).saturating_sub(before.stats.hits + before.stats.misses),

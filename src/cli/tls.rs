@@ -9,11 +9,11 @@ use super::failure::Failure;
 /// Either variable replaces the system's list of certificates.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Trusts the certificates that the environment names, or else the system's list, where a private CA belongs. If the
-/// system has no list, as in a small container, Mozilla's list is used.
+/// Trusts the certificates that the environment names. If it names none, trusts the system's list, to which an
+/// operator can add a private CA. If the system has no list, as in a small container, trusts Mozilla's list.
 ///
 /// # Errors
-/// The certificates that the environment names cannot be read, or there are none.
+/// The environment names a file or a folder from which no certificate can be read.
 pub fn config() -> Result<TlsConfig, Failure> {
     let loaded = rustls_native_certs::load_native_certs();
     let named = VARIABLES.into_iter().find(|name| var_os(name).is_some());

@@ -1,4 +1,5 @@
-//! Errors of the command line: turns an error of clap into a one-line message, like those for invalid settings.
+//! Errors of the command line: turns an error of clap into a message of one line, in the style of the messages about
+//! settings.
 
 use std::error::Error as _;
 use std::io::{self, Write as _};
@@ -8,8 +9,8 @@ use clap::error::{ContextKind, ErrorKind};
 
 use super::failure::Failure;
 
-/// Handles an error of clap for `program`. `--help` and `--version` are errors of clap, too: their text is printed
-/// here.
+/// Handles an error of clap for `program`. clap reports `--help` and `--version` as errors, too: their text is
+/// printed here.
 ///
 /// # Errors
 /// A one-line message that names the wrong argument.
@@ -85,9 +86,9 @@ pub fn argument(error: &clap::Error, program: &Command) -> Result<(), Failure> {
     }))
 }
 
-/// The subcommand of `command` that was probably meant by `word`. At most a third of the letters may be missing,
-/// wrong, extra or swapped with a neighbour. Of equally close names, the shorter one wins. clap's own suggestions
-/// count the letters in common: for `gte` they suggest `mget`.
+/// The subcommand of `command` that the user probably meant by `word`. At most a third of the letters may be missing,
+/// wrong, extra or swapped with a neighbour. Of equally close names, the shorter one wins. clap's own suggestions are
+/// not used first, because they count the letters in common: for `gte` they suggest `mget`.
 fn slip<'p>(word: &str, program: &'p Command, command: &str) -> Option<&'p str> {
     let mut names = command.split_whitespace().skip(1);
     let above = names.try_fold(program, |above, name| above.find_subcommand(name))?;
@@ -103,7 +104,7 @@ fn command_of(usage: &str) -> String {
     if words.is_empty() { "sidecache".to_owned() } else { words.join(" ") }
 }
 
-/// Whether the command takes arguments besides its options.
+/// Whether the command takes a namespace or keys, which may begin with a dash.
 fn takes_words(error: &clap::Error) -> bool {
     usage(error).split_whitespace().any(|word| matches!(word, "<NS>" | "<KEY>" | "<KEY>..."))
 }

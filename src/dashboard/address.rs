@@ -31,8 +31,8 @@ pub struct JobPath(pub Id);
 /// The parsed query.
 pub struct Parameters<Q>(pub Q);
 
-/// Whether the key cannot be part of a path: browsers treat `.` and `..` as steps in the path, even if they are
-/// escaped. Such a key goes into the query.
+/// Whether the key cannot be part of a path: browsers treat `.` and `..` as the current and the parent folder, even
+/// if they are escaped. The address of such a key has the key in its query.
 fn is_step(key: &str) -> bool {
     matches!(key, "." | "..")
 }

@@ -11,9 +11,9 @@ use super::problem::Problem;
 use crate::http::Error;
 use crate::model;
 
-/// A file and its path.
+/// An embedded file. Its name is `<stem>-<hash>.<extension>`.
 pub struct Asset {
-    /// The file name without its hash: `<stem>.<extension>`.
+    /// The part of the file name before the hash.
     stem: &'static str,
     extension: &'static str,
     content_type: &'static str,

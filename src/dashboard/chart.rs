@@ -24,7 +24,7 @@ pub struct Chart<'c> {
     pub shown: fn(f64) -> String,
     pub top: Top,
     pub lines: &'c [Line<'c>],
-    /// The longest time span that it shows.
+    /// The longest time span that the chart shows.
     pub span: Duration,
 }
 
@@ -33,8 +33,9 @@ pub struct Chart<'c> {
 pub enum Top {
     /// A round number above the values.
     Decimal,
-    /// The same for bytes, whose units are steps of 1,024.
+    /// A round number of bytes, KiB, MiB and so on above the values.
     Binary,
+    /// This value.
     At(f64),
 }
 
@@ -52,8 +53,8 @@ impl Top {
     }
 }
 
-/// The time spans that a chart may show, as divisors of the longest one. A chart uses the shortest one that holds its
-/// points: otherwise the few points of a service that has just started would be in a corner.
+/// The time spans that a chart may show, as divisors of the longest time span. A chart shows the shortest time span
+/// that contains its points: otherwise the few points of a service that has just started would all be in a corner.
 const PARTS: [u32; 4] = [10, 5, 2, 1];
 
 /// Measured points, and the interval at which they were measured.
@@ -73,8 +74,9 @@ pub struct Line<'c> {
     pub values: Vec<(UnixMillis, Option<f64>)>,
 }
 
-/// How many intervals without a point make a gap: between two points, and after the last point. A single slow step is
-/// not a gap. Between two points more are allowed, because past intervals were longer if there were more namespaces.
+/// How many intervals without a point make a gap: between two points (`GAP`), and after the last point (`LATE`). A
+/// single slow step is not a gap. Between two points, more intervals are allowed, because past intervals were longer
+/// if there were more namespaces then.
 const GAP: u64 = 4;
 const LATE: u64 = 2;
 

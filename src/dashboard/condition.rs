@@ -103,8 +103,8 @@ impl Condition {
         debug_assert_eq!(word, self.status.as_str());
         html! {
             p.status #status role="status" data-status=(word) {
-                // The title is not on the parent: screen readers would use it as the name of the status, but it
-                // changes all the time.
+                // The title is not on the parent element: screen readers would use it as the name of the status,
+                // although it changes all the time.
                 span title={ "As of " (number::date(self.at)) " UTC" } { (text) }
             }
         }
@@ -122,7 +122,7 @@ impl Condition {
     }
 }
 
-/// Makes the text of a finding a sentence: with a capital letter and a full stop.
+/// Turns the text of a finding into a sentence, with a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
     format!("{}{rest}.", first.to_uppercase())

@@ -1,11 +1,13 @@
-//! How long a confirmation form is valid. A tab that a browser restores days later must not delete entries that have
-//! come to match since. The form carries the time at which it was rendered, so any instance can check its age.
+//! How long a confirmation form is valid. If a browser restores a tab with a form days later, the form must not
+//! delete entries that were written in the meantime. The form contains the time at which it was rendered, so any
+//! instance can check its age.
 
 use crate::clock::unix_millis;
 use crate::http::Error;
 
 use super::problem::Problem;
 
+/// How long a form is valid.
 const GOOD_FOR_MS: u64 = 10 * 60 * 1000;
 
 /// By how much the clocks of two instances may differ.

@@ -1,6 +1,6 @@
 //! `GET /dashboard/namespaces/{ns}/keys/{key}`: the page of an entry, and its deletion.
 //!
-//! Looking at an entry is a read and counts as one.
+//! To show the page, the entry is read. This counts as a read in the statistics.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -61,7 +61,7 @@ pub async fn get(
     EntryPath(key): EntryPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // At the same time: one after the other could take longer than the request timeout.
+    // Both wait at the same time: one after the other could take longer than the request timeout.
     let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get));
     let (described, snapshot) = tokio::join!(described, dashboard.snapshot());
     let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
@@ -90,8 +90,8 @@ pub struct DeleteForm {
     issued: Option<String>,
 }
 
-/// The first request gets a page that asks for confirmation, the second request deletes the key. Its response
-/// redirects to a page that only shows the result, so reloading that page deletes nothing.
+/// The first request gets a page that asks for confirmation, and the second request deletes the key. The response to
+/// the second request redirects to a page that only shows the result, so reloading that page deletes nothing.
 pub async fn delete(
     State(dashboard): State<Shared>,
     EntryPath(key): EntryPath,
@@ -132,7 +132,7 @@ fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> EntryP
     EntryPage { key, condition, main }
 }
 
-/// A page about a key, without the parts that all such pages share.
+/// The parts in which pages about a key differ.
 struct EntryPage<'p> {
     key: &'p EntryKey,
     condition: &'p Condition,
@@ -238,12 +238,12 @@ fn value(entry: &Entry) -> Markup {
     }
 }
 
-/// The beginning of a text, at most `most` bytes of it, and whether that is the whole text.
+/// The first `most` bytes of a text, or fewer in order not to cut a character, and whether that is the whole text.
 fn beginning(bytes: &[u8], most: usize) -> (String, bool) {
     let is_whole = bytes.len() <= most;
     let mut cut = &bytes[..bytes.len().min(most)];
     if !is_whole {
-        // Do not cut a character in two.
+        // The last character may be incomplete: drop it.
         while let Some((last, rest)) = cut.split_last() {
             let is_start = last & 0b1100_0000 != 0b1000_0000;
             cut = rest;

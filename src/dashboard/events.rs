@@ -1,9 +1,9 @@
 //! Live pages: `GET /dashboard/events?page=...` sends the regions of a page that changed, as server-sent events
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! All browsers that show the same page share one *feed*. It renders the regions once per tick, and ends after its
-//! last browser has left. The number of streams is limited. Streams end when the process drains, so that the process
-//! does not wait for them.
+//! All browsers that show the same page share one *feed*. The feed renders the regions once per tick, and ends
+//! after its last browser has left. The number of streams is limited. Streams end when the process drains, so that
+//! the process does not wait for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,14 +24,15 @@ use super::state::{Dashboard, Shared};
 use super::topic::{EventsQuery, Region, Topic};
 use super::{job, namespace, overview};
 
-/// After how long without an event a stream sends a comment: some proxies close silent connections.
+/// After this time without an event a stream sends a comment, because some proxies close silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// After how many milliseconds a browser reconnects.
+/// Tells the browser after how many milliseconds to reconnect.
 const RETRY: &str = "retry: 1000\n\n";
 
-/// The response if there are too many streams. It has status 200 like the others: after an error, a browser would
-/// reconnect at once. The script has the same time in `FULL_MS`.
+/// The response if there are too many streams. Its status is 200, because `retry` has no effect in a response with an
+/// error status: the script would reconnect after `AGAIN_MS`, which is much shorter. The script has the same time in
+/// `FULL_MS`.
 const FULL: &str = "retry: 30000\nevent: full\ndata: too many live pages are open on this instance\n\n";
 
 /// The regions of a page as they are now.
@@ -58,14 +59,14 @@ impl Dashboard {
         }
         let (sender, receiver) = watch::channel(Regions::default());
         feeds.insert(topic.clone(), sender.clone());
-        // Not on the worker of the first stream: a feed is background work.
+        // A feed is background work, so it does not run on the worker of the first stream.
         self.runtime.spawn(feed(RunningFeed { dashboard: self.clone(), topic: topic.clone(), sender }));
         receiver
     }
 }
 
-/// A running feed. However it ends, it is removed from [`Feeds`]. Then its streams end as well, and the browsers
-/// reconnect.
+/// A running feed. Dropping it removes it from `Feeds`, also after a panic. Then its streams end as well, and the
+/// browsers reconnect.
 struct RunningFeed {
     dashboard: Shared,
     topic: Topic,
@@ -73,7 +74,8 @@ struct RunningFeed {
 }
 
 impl RunningFeed {
-    /// Whether the feed has no streams left. If so, it is removed, and no stream can join it any more.
+    /// Whether the feed has no streams left. If it has none, it is removed at once, so that no new stream can join
+    /// it.
     fn is_left(&self) -> bool {
         let mut feeds = self.dashboard.feeds.0.lock();
         let is_left = self.sender.receiver_count() == 0;
@@ -149,8 +151,8 @@ impl Stream {
         }
     }
 
-    /// The events for regions that changed, and always the one for the status: it shows the browser that the service
-    /// is alive.
+    /// The events for regions that changed. The event for the status is always sent: it shows the browser that the
+    /// service is alive.
     fn news(&mut self, made: &[Region]) -> String {
         let mut news = String::new();
         for (id, region) in made {
@@ -163,7 +165,7 @@ impl Stream {
     }
 }
 
-/// Appends an event. The first line of its data is the id of the region, the other lines are the element.
+/// Appends an event. The first line of its data is the id of the region. The other lines are the element.
 fn put_event(text: &mut String, id: &str, element: &str) {
     text.push_str("event: region\ndata: ");
     text.push_str(id);

@@ -1,4 +1,4 @@
-//! The running feeds, by the page that they render.
+//! The table of running feeds. `events` runs the feeds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use tokio::sync::watch;
 
 use super::topic::{Region, Topic};
 
-/// The most streams at a time.
-pub const MAX_STREAMS: usize = 64;
+/// The most event streams that may be open at a time.
+pub const MOST_STREAMS: usize = 64;
 
 /// The regions that a feed rendered last.
 pub type Regions = Arc<Vec<Region>>;
 
-/// The running feeds. There are at most as many feeds as streams.
+/// The running feeds, by the page that each one renders. A feed ends soon after its last stream, so the limit on
+/// streams also limits the feeds.
 #[derive(Default)]
 pub struct Feeds(pub Mutex<HashMap<Topic, watch::Sender<Regions>>>);

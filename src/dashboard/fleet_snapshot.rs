@@ -1,7 +1,7 @@
 //! The state of the whole fleet, as the pages show it. It is gathered at most once per [`crate::fleet::FRESH`],
 //! however many pages need it.
 //!
-//! Every source has its own deadline. If a source does not answer, the page is shown without its data, and says so.
+//! If the shards do not answer in time, the snapshot has no instances, and the state of the shards is unknown.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub struct Shard {
     pub name: String,
     /// Its URL without credentials; `None` for the embedded store.
     pub address: Option<String>,
-    /// `None` if it is not known.
+    /// `None` if the shards did not answer in time.
     pub is_connected: Option<bool>,
     /// Whether the shard answers but cannot be used.
     pub is_refused: bool,
@@ -64,7 +64,7 @@ impl NamespaceRow {
         self.record.namespace.as_str()
     }
 
-    /// The totals as last read. If not all shards answered, the totals of those that did.
+    /// The totals as last read. If some shards did not answer, the totals of the other shards.
     pub fn totals(&self) -> Option<Totals> {
         self.recent.as_ref().and_then(|recent| recent.totals.or(recent.partial_totals))
     }

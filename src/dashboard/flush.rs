@@ -1,6 +1,6 @@
-//! `POST /dashboard/namespaces/{ns}/flush`: the first request is a dry run that counts the entries. Its page has a
-//! form that sends the second request, which deletes them. The second response redirects to a page that only shows
-//! the result, so reloading that page deletes nothing.
+//! `POST /dashboard/namespaces/{ns}/flush`: the first request is a dry run that counts the entries. The page that it
+//! gets has a form that sends the second request, which deletes the entries. The response to the second request
+//! redirects to a page that only shows the result, so reloading that page deletes nothing.
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -116,7 +116,7 @@ pub async fn post(
         return Ok(Redirect::to(&address::flushed(namespace.as_str(), &result)).into_response());
     }
     let end = Instant::now() + dashboard.time_of_a_request();
-    // At the same time: one after the other could take longer than the request timeout.
+    // Both wait at the same time: one after the other could take longer than the request timeout.
     let (counted, snapshot) =
         tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.snapshot());
     let main = dry_run(&namespace, &selection, &form, counted?);

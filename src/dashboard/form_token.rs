@@ -1,8 +1,8 @@
-//! A token against requests from other sites. Each form carries it, and the browser also has it in a cookie, which
-//! another site cannot read. The server stores nothing, so a form of one instance is valid on all of them.
+//! A token against requests from other sites. Each form contains the token, and the browser also has it in a cookie,
+//! which another site cannot read. The server stores nothing, so a form of one instance is valid on all instances.
 //!
-//! The token is a second check, after `http::is_same_site`. It is not enough alone: a cookie is valid for all ports
-//! of a host, so a server on another port of this host can set it.
+//! The token is a second check, after `http::is_same_site`. The token alone is not enough: a cookie is valid for all
+//! ports of a host, so a server on another port of this host can set it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -46,8 +46,8 @@ impl Token {
     }
 }
 
-/// The tokens among the cookies. There may be several cookies with this name, set for different paths. One that is
-/// not a valid token must not hide one that is.
+/// The tokens among the cookies. There may be several cookies with this name, set for different paths. A cookie with
+/// an invalid token must not hide one with a valid token.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Token> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));

@@ -30,7 +30,7 @@ pub async fn get(
     let main = html! {
         section.card.narrow {
             (shown(&job))
-            // The style sheet hides this form once the region above shows that the job has ended.
+            // The style sheet hides this form when the region above shows that the job has ended.
             form.actions #cancel method="post" action=(address::cancel(&id)) {
                 input type="hidden" name="token" value=(token.as_str());
                 button.danger type="submit" { "Cancel the job" }
@@ -67,7 +67,7 @@ pub async fn cancel(
     Ok(Redirect::to(&address::job(&id)).into_response())
 }
 
-/// The region that is updated on the page of a job; none while the state of the job cannot be read.
+/// The region that is updated on the page of a job. Empty while the state of the job cannot be read.
 pub async fn regions(dashboard: &Dashboard, id: &Id) -> Vec<Region> {
     let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(id)).await;
     match job {

@@ -1,11 +1,13 @@
 //! Formats JSON for people. Only white space changes: numbers of any size, the order of keys and escapes stay as they
 //! were written.
 
-/// Spaces per level. Levels deeper than `MAX_LEVELS` are not indented further.
+/// Spaces per level.
 const INDENT: usize = 2;
-const MAX_LEVELS: usize = 32;
 
-/// The same JSON on several lines.
+/// Deeper levels are not indented further.
+const MOST_LEVELS: usize = 32;
+
+/// Puts JSON on several lines, with indentation.
 pub fn pretty(json: &str) -> String {
     let mut text = String::with_capacity(json.len() * 2);
     let mut level = 0usize;

@@ -25,7 +25,7 @@ pub struct KeysQuery {
     cursor: Option<String>,
 }
 
-/// The selected keys and the position in the list.
+/// Which keys to list, and the position in the list.
 pub struct KeySelection {
     pattern: String,
     tag: String,
@@ -114,7 +114,7 @@ fn nothing(asked: &KeySelection, page: &Page) -> &'static str {
     match (page.size, page.next.is_some()) {
         (0, false) if !page.failed.is_empty() => "The shards that answer have no keys.",
         (0, _) => "The namespace is empty.",
-        // A page looks at a limited number of keys, and a rare pattern may match none of them.
+        // For each page a limited number of keys is examined, and a rare pattern may match none of them.
         (_, true) => "No key on this page. Go on to the next page.",
         _ if matches!(asked.selection, Selection::All) => "No more keys.",
         _ => "No key matches.",

@@ -3,8 +3,8 @@
 //! The server renders whole pages (`maud`), with charts as SVG. A small script updates regions of a page, which
 //! arrive as server-sent events ([`events`]). Without the script, everything works except these updates. The data
 //! comes from `cache`, `fleet` and `trends`. Each source has a deadline: if a shard is down or hangs, the page is
-//! still shown, and says what is missing. Flushes and deletions must be confirmed. A change that another site sent is
-//! refused (`http::is_same_site` and [`form_token`]).
+//! still shown, and says what is missing. Flushes and deletions must be confirmed. Changes that another site makes
+//! the browser send are refused (`http::is_same_site` and [`form_token`]).
 
 mod address;
 mod asset;
@@ -94,8 +94,8 @@ async fn no_such_page() -> Problem {
     Error::NoSuchRoute.into()
 }
 
-/// Wraps every page: refuses changes that another site sent, and adds the security headers to each response. Event
-/// streams that another site opens are refused as well, because the number of streams is limited.
+/// Wraps every page: refuses changes from other sites, and adds the security headers to each response. Event streams
+/// that another site opens are refused as well, because the number of streams is limited.
 async fn guard(State(app): State<SharedApp>, request: Request, next: Next) -> Response {
     let is_guarded = request.method() != Method::GET && request.method() != Method::HEAD
         || request.uri().path() == "/dashboard/events";

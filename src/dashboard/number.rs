@@ -1,10 +1,10 @@
-//! Formats numbers for people. The pages have the exact numbers as well, in `data-value` and titles.
+//! Formats numbers and times for people. The pages have the exact numbers as well, in `data-value` and titles.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::model::UnixMillis;
 
-/// The latest time that the date formatter accepts. Stored times may be later.
+/// The latest time that the date formatter accepts. A later stored time is shown as this time.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 /// Shown in place of an unknown number.
@@ -28,7 +28,8 @@ pub fn of(number: u64, one: &str, several: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { several })
 }
 
-/// From ten thousand on, three digits and a letter: `12.3k`, `1.23M`.
+/// A number of at least ten thousand as three digits and a letter: `12.3k`, `1.23M`. Smaller numbers have all digits
+/// before the point.
 pub fn short(number: f64) -> String {
     let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     if !number.is_finite() {

@@ -16,7 +16,7 @@ pub struct Page<'p> {
     /// The address of its event stream.
     pub events: String,
     pub condition: &'p Condition,
-    /// Names and paths of the pages above it, below the overview. The last one is the page itself.
+    /// The breadcrumb after the overview: names and paths of pages. The last one is the page itself.
     pub trail: &'p [(&'p str, String)],
     pub main: Markup,
 }
@@ -112,9 +112,9 @@ pub fn section(id: &str, heading: &str, note: &str, content: &Markup) -> Markup 
     }
 }
 
-/// A large number with its name, and what it means.
+/// A large number with its name and a note.
 pub struct Tile<'t> {
-    /// Its name in the attribute `data-stat`, for tests and scripts.
+    /// The value of the attribute `data-stat`, for tests and scripts.
     pub stat: &'t str,
     pub name: &'t str,
     /// The exact number; `None` if it is unknown.
@@ -137,7 +137,7 @@ pub fn tiles(id: &str, tiles: &[Tile<'_>]) -> Markup {
     }
 }
 
-/// A bar that shows how full something is, in a warning colour if it is nearly full.
+/// A bar that shows how full something is. It has a warning colour from 80 % on.
 pub fn bar(used: u64, limit: u64) -> Markup {
     let share = share(used, limit);
     let level = if share >= 0.95 {
@@ -150,7 +150,7 @@ pub fn bar(used: u64, limit: u64) -> Markup {
     filled(share, level)
 }
 
-/// A bar that shows a share of a whole, never in a warning colour.
+/// A bar that shows a share of a whole. It never has a warning colour.
 pub fn part(number: u64, of: u64) -> Markup {
     filled(share(number, of), "fine")
 }
@@ -159,7 +159,7 @@ fn share(number: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { (number as f64 / of as f64).min(1.0) }
 }
 
-/// Hidden from screen readers: the numbers next to it say the same.
+/// Draws a bar. It is hidden from screen readers, because the numbers next to it say the same.
 fn filled(share: f64, level: &str) -> Markup {
     let width = format!("{:.1}", share * 100.0);
     html! {

@@ -1,5 +1,5 @@
-//! Error pages. Status, code and text are those of the API (`http::error`). The codes that only pages have are
-//! defined here.
+//! Error pages. Status, code and text are those of the API (`http::error`), except for errors that only pages have,
+//! which are defined here.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -67,8 +67,8 @@ impl Problem {
         }
     }
 
-    /// The text for an error of the service. It does not advise to reload the page if the request may have changed
-    /// something: reloading would send the change again.
+    /// What the user can do after an error of the service. If the request may have changed something, the text does
+    /// not advise to reload the page: reloading would send the change again.
     fn advice(&self, code: &str) -> String {
         const COUNT: &str = "The page of the namespace shows its current state. The audit trail on it shows what is \
                              known about a flush. A new flush counts the entries again.";

@@ -1,6 +1,6 @@
 //! Recent results of flushes and deletions on this instance, for the pages that show them. The address of such a page
-//! has only the name of a result. If it had the result itself, anybody could make up a link to a page that reports a
-//! deletion that never happened.
+//! contains only the random name of a result. If it contained the result itself, anybody could invent a link to a
+//! page that reports a deletion that never happened.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::cache::Counted;
 use crate::model::{EntryKey, Namespace, Selection};
 
-/// How many results are kept: the latest ones.
+/// How many of the latest results are kept.
 const MOST: usize = 256;
 
 /// The query of a page that shows a result.

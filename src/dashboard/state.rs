@@ -1,4 +1,4 @@
-//! The state that all pages share.
+//! The state that all pages share, and the times at which live pages are updated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,22 +32,22 @@ pub struct Dashboard {
 /// Shared by all pages.
 pub type Shared = Arc<Dashboard>;
 
-/// The times to send events: after each step of the trends, or when a step is late.
+/// The moments at which live pages are updated: after each step of the trends, or when a step is late.
 pub struct Ticks(watch::Receiver<u64>);
 
 impl Ticks {
     pub async fn next(&mut self) {
-        // A step waits for the shards. If they do not answer, the pages must still be updated to show that.
+        // A step waits for the shards. If they do not answer, pages must still be updated, to show this.
         let late = Trends::STEP + Trends::STEP / 4;
         if let Ok(Err(_)) = timeout(late, self.0.changed()).await {
-            // The sender is gone: the process is ending.
+            // The sender no longer exists: the process is ending.
             sleep(late).await;
         }
     }
 }
 
 impl Dashboard {
-    /// Call this on the runtime for background work, because the feeds run on it.
+    /// Call this on the runtime for background work: the feeds run on the runtime of the caller.
     pub fn new(app: SharedApp) -> Self {
         Self {
             trends: app.trends.clone(),
@@ -61,8 +61,8 @@ impl Dashboard {
         }
     }
 
-    /// The namespaces as they are now. They are read from memory each time, so that a user sees a new namespace at
-    /// once.
+    /// The namespaces with their recent numbers. Reads them from memory on each call, so that a user sees a new
+    /// namespace at once.
     pub fn rows(&self) -> Namespaces {
         let mut recent: HashMap<String, Summary> =
             self.trends.namespaces().into_iter().map(|summary| (summary.name.clone(), summary)).collect();
@@ -73,7 +73,7 @@ impl Dashboard {
         Namespaces(self.app.cache.namespaces().ok().map(|records| records.into_iter().map(row).collect()))
     }
 
-    /// The recent state of the fleet.
+    /// The state of the fleet, gathered at most [`FRESH`] before this call.
     pub async fn snapshot(&self) -> Arc<FleetSnapshot> {
         self.latest.get(|| FleetSnapshot::gather(&self.app)).await
     }

@@ -11,7 +11,7 @@ use crate::http::Error;
 /// Rows per page in the table of namespaces.
 pub const ROWS: usize = 100;
 
-/// A column of the table of namespaces, by which it can be sorted.
+/// A column of the table of namespaces. The table can be sorted by each column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
     Name,
@@ -86,7 +86,7 @@ pub struct TableQuery {
     pub search: String,
     pub column: Column,
     pub order: Order,
-    /// The first row.
+    /// The index of the first row to show.
     pub from: usize,
 }
 
@@ -104,7 +104,7 @@ pub const MAX_SEARCHED: usize = 100;
 
 impl TableQuery {
     /// # Errors
-    /// [`Error::InvalidQuery`] naming the parameter.
+    /// [`Error::InvalidQuery`], which names the parameter.
     pub fn parse(query: OverviewQuery) -> Result<Self, Error> {
         let OverviewQuery { q: search, sort, order, from } = query;
         let column = match sort.as_deref() {
@@ -150,7 +150,7 @@ impl TableQuery {
         with_query(OVERVIEW, &parameters)
     }
 
-    /// The same, sorted by `column`. If it is sorted by that column already, the order is reversed.
+    /// This query, but sorted by `column`. If it is sorted by that column already, the order is reversed.
     pub fn sorted_by(&self, column: Column) -> Self {
         let order = match (self.column == column, self.order) {
             (true, Order::Ascending) => Order::Descending,

@@ -1,4 +1,4 @@
-//! The pages that can be live, and the parts of them that are replaced.
+//! Which page an event stream belongs to, and which parts of the page it replaces.
 
 use maud::Markup;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub enum Topic {
     Overview(TableQuery),
     Namespace(Namespace),
     Job(Id),
-    /// Any other page: only the state of the service is updated.
+    /// Any other page: only the status and the warnings are updated.
     Condition,
 }
 

@@ -39,7 +39,7 @@ pub struct MgetKeys {
     pub valid: Vec<EntryKey>,
     /// Invalid keys, without duplicates.
     pub invalid: BTreeSet<String>,
-    /// Texts that are too long for a key, as JSON from the body, without duplicates.
+    /// Texts that are too long for a key, without duplicates. Each one is the JSON string in the body.
     pub too_long: BTreeSet<Bytes>,
 }
 
@@ -84,7 +84,7 @@ fn read_keys(
     if is_there { Ok(()) } else { Err(reader::missing("keys")) }
 }
 
-/// Checks that a batch may have an element with this index.
+/// Checks that the element with this index is within the limit of a batch.
 fn check_count(index: usize, most: usize) -> Result<(), Error> {
     if index < most { Ok(()) } else { Err(cache::Error::TooManyKeys { limit: most }.into()) }
 }
@@ -332,7 +332,7 @@ pub async fn mdelete(
     Ok(answer::json(status, &MdeleteAnswer { success, deleted_count: answer.deleted, errors, details }))
 }
 
-/// The code of each key that failed, and the text of those errors that name the cause.
+/// The code of each key that failed, and the texts for those keys whose error is `foreign_type`.
 fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTreeMap<&str, String>) {
     let foreign = failed.iter().filter(|(_, error)| error.is_foreign());
     let details = foreign.map(|(key, error)| (key.key(), error.to_string())).collect();
@@ -364,7 +364,7 @@ fn entry_key(namespace: &Namespace, text: &Text<'_>) -> Result<EntryKey, Invalid
     }
 }
 
-/// Adds to an error which element of `list` it is about.
+/// Adds the list and the index of the wrong element to an error.
 fn at(list: &'static str, index: usize, error: Error) -> Error {
     match error {
         Error::Cache(error) => Error::Cache(cache::Error::Entry { list, index, error: Box::new(error) }),

@@ -17,11 +17,11 @@ use super::error::Error;
 /// still sends, the client would lose the response.
 const DISCARD: Duration = Duration::from_secs(1);
 
-/// How many bytes a body may have in addition to its value: key, TTL and tags, with every character escaped, and
-/// white space.
+/// How many bytes a body may have in addition to its value: for the TTL, tags with every character escaped, and white
+/// space.
 const BESIDE_VALUE_BYTES: usize = 64 << 10;
 
-/// The largest body that contains no entries, such as a policy or a form.
+/// The largest body of any other call, such as a policy or a form.
 const SMALL_BODY_BYTES: usize = 64 << 10;
 
 /// How large a body may be. Depends on the call.
@@ -29,7 +29,7 @@ const SMALL_BODY_BYTES: usize = 64 << 10;
 pub struct BodyLimit {
     /// The most bytes that are read into memory.
     bytes: usize,
-    /// The size of the largest value, if the body holds one value.
+    /// The limit for the value, if the body holds one value.
     value_bytes: Option<usize>,
     /// The limit for all bodies.
     max_body_bytes: usize,
@@ -66,7 +66,7 @@ impl BodyLimit {
     }
 }
 
-/// Refuses a request before its body is read.
+/// Refuses a request before its body is read. Returns `error`.
 pub async fn refuse(request: Request, error: Error) -> Error {
     let (parts, mut body) = request.into_parts();
     if !is_expecting(&parts.headers) {

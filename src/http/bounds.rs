@@ -37,7 +37,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 const CACHE_PREFIX: &str = "/api/v1/cache/";
 
-/// The latest moment to answer a request that may become a job.
+/// The latest moment at which a flush must be answered. A flush that has not ended by then becomes a job.
 #[derive(Clone, Copy, Debug)]
 pub struct JobDeadline(pub Instant);
 
@@ -96,7 +96,7 @@ impl Bounds {
         self.request_timeout
     }
 
-    /// Room for a response, without any memory yet.
+    /// The memory of a new response, which holds nothing yet.
     pub fn room(&self) -> ResponseMemory {
         ResponseMemory::of(&self.answers, &self.metrics)
     }
@@ -117,13 +117,13 @@ impl Bounds {
         }
     }
 
-    /// The latest moment to answer a request that arrives now with a partial result. It is earlier than the deadline,
-    /// because at the deadline the client only gets a timeout.
+    /// For a flush that arrives now: the latest moment to answer it, with its result or with a job. It is earlier
+    /// than the deadline, because at the deadline the client gets only a timeout.
     pub fn last_moment(&self) -> Instant {
         Instant::now() + self.request_timeout * 9 / 10
     }
 
-    /// Counts a refused body, if `error` is one.
+    /// Counts the body as refused if `error` says that there was no memory for it.
     pub fn note_refusal(&self, error: &Error) {
         if matches!(error, Error::TooManyBodies) {
             self.metrics.bodies_refused.increment(1);
@@ -158,7 +158,7 @@ impl Bounds {
 /// a refused request leaves no unread bytes on the connection.
 async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: Next) -> Response {
     if request.method() == Method::DELETE {
-        // For flushes. Set before the body is read, so that a slow body does not extend the time.
+        // For flushes. Computed before the body is read, so that a slow body does not extend the time.
         request.extensions_mut().insert(JobDeadline(bounds.last_moment()));
     }
     let deadline = Instant::now() + bounds.request_timeout;
@@ -202,7 +202,7 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
     response
 }
 
-/// Whether a client of HTTP/1.1 wants to keep its connection.
+/// Whether a client that speaks HTTP/1.1 wants to keep its connection.
 fn is_kept(headers: &HeaderMap) -> bool {
     headers.get(CONNECTION).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
 }

@@ -1,10 +1,10 @@
 //! Memory budgets that all requests share: one for request bodies and one for responses. A request takes memory from
-//! the budget when needed. It never waits: it gets the memory at once or not at all.
+//! the budget when it needs it, and fails if there is not enough.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// How many bytes all current requests together may use for one purpose.
+/// Limits how many bytes all current requests together use for one purpose.
 #[derive(Debug)]
 pub struct Budget {
     max: usize,
@@ -51,8 +51,8 @@ impl<B: Deref<Target = Budget>> Share<B> {
         self.budget.left()
     }
 
-    /// Takes `bytes` more, at once or not at all. It does not wait: requests that each hold a part of the budget
-    /// could wait for each other forever.
+    /// Takes `bytes` more, at once or not at all. It never waits: requests that each hold a part of the budget could
+    /// wait for each other forever.
     ///
     /// # Errors
     /// The budget does not have enough left.

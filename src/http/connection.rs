@@ -55,8 +55,8 @@ impl Connections {
         Self { fast_path, router, http, write_timeout: config.request_timeout, timeouts: config.into(), metrics }
     }
 
-    /// Serves a connection until its end. Panics in requests are caught earlier; a panic that is caught here ends the
-    /// connection.
+    /// Serves a connection until its end. `Bounds` catches panics in requests. Any other panic is caught here and
+    /// ends the connection.
     pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: ShutdownReceiver) {
         self.metrics.connections.increment(1.0);
         let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
@@ -91,7 +91,8 @@ impl Connections {
 
     /// Lets the router answer requests until the next request is for the fast path, or the connection ends.
     async fn route(&self, wire: Wire, peer: SocketAddr, closing: &mut ShutdownReceiver) -> Option<Wire> {
-        // During shutdown the fast path does not get the connection back: hyper tells the client and ends it.
+        // During shutdown the fast path does not get the connection back: hyper sends `Connection: close` and ends
+        // it.
         let hosts = self.fast_path.as_ref().filter(|_| !closing.is_given()).map(FastPath::hosts);
         let handed = RouterStream::new(wire, hosts);
         let turn = handed.turn();

@@ -1,9 +1,10 @@
 //! Refuses requests that may change something if a page of another site made the browser send them.
 //!
 //! Any page can make a browser send a `POST` of plain text to any address, and no call checks `Content-Type`. But the
-//! browser says which site the page is from. On connections that it trusts (loopback addresses and TLS) it sends
-//! `Sec-Fetch-Site`, which no page can set (<https://www.w3.org/TR/fetch-metadata/>). On others, `Origin` says it,
-//! which every POST has. Programs send neither header. The forms of the dashboard have an additional check.
+//! browser tells the service which site the page is from. On connections that it trusts (loopback addresses and TLS)
+//! it sends `Sec-Fetch-Site`, which no page can set (<https://www.w3.org/TR/fetch-metadata/>). On other connections
+//! it sends `Origin` with every POST. Programs send neither header. The forms of the dashboard have an additional
+//! check.
 
 use axum::extract::{Request, State};
 use axum::http::header::ORIGIN;
@@ -34,7 +35,7 @@ pub async fn refuse(State(app): State<SharedApp>, request: Request, next: Next) 
     Ok(next.run(request).await)
 }
 
-/// Whether no page of another site made the browser send the request.
+/// False if a page of another site made the browser send the request.
 pub fn is_same_site(headers: &HeaderMap, uri: &Uri, hosts: &Hosts) -> bool {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes).peekable();
     if sites.peek().is_some() {

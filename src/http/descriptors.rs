@@ -4,12 +4,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::refusal;
 
-/// A generous number of descriptors for anything except connections to clients and shards: standard streams, the
-/// runtime, the database, and a file now and then.
+/// How many descriptors are kept for everything except connections to clients and shards: standard streams, the
+/// runtime, the database, and files that are opened for a short time. The number is generous.
 const OWN: usize = 128;
 
-/// Raises the soft limit on file descriptors to the hard limit and returns it; `None`: no limit. A low soft limit
-/// only protects programs that use `select`, and this program does not.
+/// Raises the soft limit on file descriptors to the hard limit and returns it; `None` means no limit. A low soft
+/// limit only protects programs that use `select`, and this program does not use it.
 pub fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };

@@ -1,7 +1,7 @@
 //! `/docs`: the API documentation, to read and try in a browser.
 //!
-//! Swagger UI is part of the binary, so the page loads nothing from other servers. Our own page and script load two
-//! files of Swagger UI. There are no inline scripts or styles.
+//! Swagger UI is part of the binary, so the page loads nothing from other servers. The page is our own: it loads two
+//! files of Swagger UI, and our own script and style sheet. There are no inline scripts or styles.
 
 use std::sync::Arc;
 

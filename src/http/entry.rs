@@ -77,13 +77,14 @@ pub async fn get(
     Ok(response)
 }
 
-/// How many seconds the found entry has left: 0 if it is stale, `None` if it never expires.
+/// How many seconds the found entry has left: 0 if it is stale; `None` if it never expires or nothing was found.
 pub fn shown_ttl(found: Option<EntryRef<'_>>, trail: &AnsweredBy) -> Option<u64> {
     let is_stale = matches!(trail, AnsweredBy::Stale { .. });
     if is_stale { Some(0) } else { found.and_then(json::ttl_remaining) }
 }
 
-/// Calls `put` for each header of a read's response, except length and type. A value is a list of parts.
+/// Calls `put` for each header that a read adds to its response, with the parts of its value. `Content-Type` and
+/// `Content-Length` are not among them.
 pub fn put_headers(
     cache: &Cache,
     found: Option<EntryRef<'_>>,
@@ -224,7 +225,8 @@ fn matches(headers: &HeaderMap, version: Version) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(has)
 }
 
-/// Builds `Cache-Status` (RFC 9211), beginning with the tier nearest to the origin. The outcome comes in two parts.
+/// Builds `Cache-Status` (RFC 9211), which begins with the tier that is farthest from the client. `first` and `rest`
+/// are the two parts of the outcome.
 fn put_cache_status(cache: &Cache, trail: &AnsweredBy, [first, rest]: [&[u8]; 2], put: impl FnOnce(&[&[u8]])) {
     match *trail {
         AnsweredBy::Embedded => put(&[b"sidecache-embedded; ", first, rest]),
@@ -253,7 +255,7 @@ fn put_cache_status(cache: &Cache, trail: &AnsweredBy, [first, rest]: [&[u8]; 2]
     }
 }
 
-/// The parameter `detail`, for information that no other parameter has.
+/// The parameter `detail` of `Cache-Status`.
 fn detail(text: &str) -> String {
     // An RFC 8941 token begins with a letter; other text is written as a string.
     let quote = if text.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "\"" };

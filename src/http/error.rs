@@ -170,7 +170,7 @@ pub struct Answer {
 /// Status, code and text for people.
 pub type Description = (StatusCode, &'static str, &'static str);
 
-/// The service itself tries a failed or overloaded shard again within this time, see `store::redis`.
+/// Within this time the service itself tries a shard again that failed or was overloaded, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
@@ -291,7 +291,7 @@ impl Answer {
     }
 }
 
-/// The answer of a read that found nothing.
+/// The response to a read or a deletion that found nothing.
 pub fn key_not_found() -> Response {
     answer::json(StatusCode::NOT_FOUND, &Answer::of(Code::KeyNotFound))
 }
@@ -309,7 +309,7 @@ pub async fn method_not_allowed() -> Error {
     Error::MethodNotAllowed
 }
 
-/// The bytes of the response on a connection beyond the limit.
+/// The response, as bytes, on a connection beyond the limit.
 pub fn too_many_connections(request_id: &str) -> Vec<u8> {
     let answer = Answer { error: "Too many connections are open", ..Answer::of(Code::Overloaded) };
     let body = serde_json::to_string(&answer).expect("answers are structs with text");

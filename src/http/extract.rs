@@ -18,7 +18,7 @@ use crate::model::{EntryKey, Invalid, Key, Namespace, Origin, Pattern, Selection
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the peer. Every request carries it as an extension.
+/// The address of the peer: the client, or the last proxy. The server adds it to every request as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -38,7 +38,7 @@ pub struct StrictQuery<Q>(pub Q);
 /// Who sent the request, for the audit trail.
 pub struct RequestOrigin(pub Origin);
 
-/// A query without parameters.
+/// A query that must have no parameters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParameters {}

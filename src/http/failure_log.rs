@@ -1,5 +1,6 @@
-//! Logs failed requests whose cause was not the client. For each error code there is at most one line per second,
-//! with the number of failures that were not logged, because a shard that is down fails thousands of requests.
+//! Logs failed requests whose cause was not the client. A shard that is down makes thousands of requests fail, so
+//! there is at most one line per second for each error code. The line has the number of failures that were not
+//! logged.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// For each code: when it was last logged, and how many failures were not logged since.
+/// When each code was last logged, and how many failures were not logged since then.
 #[derive(Default)]
 pub struct FailureLog {
     codes: Mutex<HashMap<&'static str, (Moment, u64)>>,
@@ -37,7 +38,8 @@ impl FailureLog {
         tracing::warn!(status, code, reason, request_id = &*request_id, trace_id, unlogged, "request failed");
     }
 
-    /// If this failure is to be logged: the number of failures since the last log line. Otherwise `None`.
+    /// Decides whether to log a failure. Returns the number of failures that were not logged since the last line, or
+    /// `None` if this one is not to be logged either.
     fn turn(&self, code: &'static str, now: Moment) -> Option<u64> {
         let mut codes = self.codes.lock();
         match codes.get_mut(code) {

@@ -1,6 +1,6 @@
 //! `DELETE /api/v1/cache/{ns}`: deletes all entries of a namespace, or those that `?pattern=` or `?tag=` selects.
 //! With `?dry_run=true` it only counts them. A flush that takes longer than its request continues as a job, see
-//! `jobs.rs`.
+//! `http::jobs`.
 
 use std::convert::Infallible;
 
@@ -24,7 +24,7 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
 
-/// How long a client waits for a flush. With `Prefer: respond-async` it does not wait: it gets a job at once.
+/// How long a client waits for a flush. With `Prefer: respond-async` the client does not wait and gets a job at once.
 pub struct ClientPatience {
     is_async: bool,
     last_moment: Option<JobDeadline>,

@@ -1,5 +1,5 @@
-//! Detects connections to end: those that are idle for too long, and those on which the head of a request does not
-//! arrive completely in time.
+//! Detects which connections must be ended: a connection that is idle for too long, or on which the head of a request
+//! does not arrive completely in time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -58,13 +58,13 @@ impl HeadTimer {
         Self { timeouts, awaited: Awaited::FirstRequest, since: Moment::now(), alarm: None }
     }
 
-    /// Call it when a request was answered, or while the client still reads the response. The idle time starts at
+    /// Call this when a request was answered, and while the client still reads the response. The idle time starts at
     /// `now`.
     pub fn await_request(&mut self, now: Moment) {
         (self.awaited, self.since) = (Awaited::NextRequest, now);
     }
 
-    /// Call it when a part of a head has arrived.
+    /// Call this when a part of a head has arrived.
     pub fn await_rest_of_head(&mut self) {
         if self.awaited != Awaited::RestOfHead {
             // The alarm may be set to the end of the idle time, which would be too late.
@@ -92,7 +92,7 @@ impl HeadTimer {
 }
 
 /// The value of the `Keep-Alive` header, which tells clients how long a connection stays open without a request.
-/// `None` if that is less than a second.
+/// `None` if the idle timeout is less than a second.
 pub fn keep_alive_hint(config: &HttpConfig) -> Option<String> {
     let seconds = config.idle_timeout.as_secs();
     (seconds > 0).then(|| format!("timeout={seconds}"))

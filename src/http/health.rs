@@ -94,9 +94,9 @@ pub struct StatusAnswer {
     reason: Option<&'static str>,
 }
 
-/// The state of everything that this instance depends on. Shards are checked now. The state of the database is that
-/// of its last statement, which is at most one refresh of the policies ago. The state of other instances comes from
-/// their last heartbeats.
+/// The state of everything that this instance depends on. Shards are checked now. The database counts as connected if
+/// its last statement succeeded; the regular refresh of the policies is such a statement. The state of other
+/// instances comes from their last heartbeats.
 #[utoipa::path(
     get,
     path = "/health",
@@ -180,7 +180,7 @@ impl From<Finding> for FindingAnswer {
     }
 }
 
-/// Whether the process is alive: it is if it answers.
+/// Always succeeds: a process that answers is alive.
 #[utoipa::path(
     get,
     path = "/livez",

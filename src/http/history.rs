@@ -200,7 +200,7 @@ impl From<access_log::Line> for LineAnswer {
             operation: line.operation,
             key_pattern: line.key_pattern,
             hit: line.hit,
-            // Rounded to the microsecond: further digits are only binary rounding errors.
+            // Rounded to the microsecond: more digits would only show binary rounding errors.
             latency_ms: (line.latency_ms * 1000.0).round() / 1000.0,
             request_id: line.request_id,
             trace_id: line.trace_id,

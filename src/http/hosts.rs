@@ -6,9 +6,9 @@
 //! the attack, so requests with an unknown host are refused. An IP address is always accepted, because an attacker
 //! cannot make it resolve to another address.
 //!
-//! - On a loopback address the only usual name is `localhost`, so every request is checked.
-//! - On other addresses a service can have names that it does not know. There, only requests of browsers are checked,
-//!   unless the setting `hosts` lists the names.
+//! - A service that listens on a loopback address is usually called `localhost`, so every request is checked.
+//! - A service that listens on another address can have names that it does not know. Only requests of browsers are
+//!   checked, unless the setting `hosts` lists the names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -37,7 +37,7 @@ pub struct Hosts {
 pub enum Refusal {
     /// The text is not a valid host.
     Invalid,
-    /// The host is not one of this service.
+    /// The text is not a host of this service.
     Strange,
 }
 
@@ -58,7 +58,7 @@ impl Hosts {
         }
     }
 
-    /// Checks the host of a request, given whether a browser sent it.
+    /// Checks the host in a request. `is_from_browser` says whether a browser sent the request.
     ///
     /// # Errors
     /// Why the host is refused.
@@ -74,7 +74,7 @@ impl Hosts {
         if !(self.checks_all || is_from_browser) || is_known() { Ok(()) } else { Err(Refusal::Strange) }
     }
 
-    /// Checks the host of a request.
+    /// Checks every host that a request names.
     ///
     /// # Errors
     /// [`Error::InvalidHost`], [`Error::Misdirected`].

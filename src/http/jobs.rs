@@ -94,13 +94,13 @@ impl From<&Job> for JobAnswer {
     }
 }
 
-/// How a job reports an error of the cache.
+/// Converts an error of the cache to the failure that a job reports.
 pub fn failure(error: &cache::Error) -> Failure {
     let code = cache_code(error);
     Failure { code: code.as_str().to_owned(), error: code.text().to_owned() }
 }
 
-/// The 202 of a request that continues as this job.
+/// The 202 response to a request that continues as this job.
 pub fn accepted(job: &Job) -> Response {
     let mut response = answer::json(StatusCode::ACCEPTED, &JobAnswer::from(job));
     let location = HeaderValue::try_from(format!("/api/v1/jobs/{}", job.id));

@@ -1,7 +1,5 @@
-//! Reads and writes JSON; values stay the bytes that the client sent.
-//!
-//! A value is the slice of the request body that holds the JSON value, and responses contain the same bytes. It is
-//! checked to be valid JSON, but never converted to another representation.
+//! Reads and writes JSON. A value is checked to be valid JSON, but never converted: it is a slice of the request
+//! body, and responses contain the same bytes.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,14 +12,14 @@ use super::reader::{self, Reader, Text};
 use crate::clock::unix_millis;
 use crate::model::{Details, Entry, EntryRef, Invalid, Tag, Tags, Ttl, UnixMillis, Write};
 
-/// The latest date that can be formatted, the end of the year 9999. Stored numbers can be larger and are cut to it.
+/// The latest date that can be formatted, the end of the year 9999. A larger stored number is shown as this date.
 const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 /// The calendar repeats every 400 years. This is five such cycles, in years and in milliseconds.
 const CYCLE_YEARS: i64 = 5 * 400;
 const CYCLE_MILLIS: i64 = 5 * 146_097 * 24 * 3600 * 1000;
 
-/// Parses a small body that must be one JSON object; `reader` reads large ones.
+/// Parses a small body that must be one JSON object. For large bodies, use `reader`.
 ///
 /// # Errors
 /// [`Error::InvalidBody`], which names the field and the position.
@@ -205,8 +203,8 @@ pub fn date_to_the_millisecond(date: UnixMillis) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + date).to_string()
 }
 
-/// Parses an RFC 3339 date with any offset from UTC. Rounds up to the millisecond, so that an earlier moment stays
-/// earlier than the result.
+/// Parses an RFC 3339 date with any offset from UTC. Rounds up to the millisecond: a stored time that is earlier than
+/// the date is also earlier than the result.
 pub fn parse_date(text: &str) -> Option<UnixMillis> {
     let (local, offset_minutes) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),

@@ -1,9 +1,11 @@
-//! `?limit=`: how many rows a page of a listing has.
+//! The query parameter `limit`: how many rows a page of a listing has.
 
 use super::error::Error;
 
-/// Rows per page: the default and the maximum.
+/// Rows per page if the request has no `limit`.
 pub const DEFAULT_LIMIT: usize = 100;
+
+/// The most rows per page.
 pub const MAX_LIMIT: usize = 1000;
 
 /// Parses `?limit=`.

@@ -20,13 +20,13 @@ pub enum Text<'b> {
     TooLong(&'b RawValue),
 }
 
-/// A body, and the position up to which it was read.
+/// A body, and the position of the next byte to read.
 pub struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-/// The most bytes of JSON for one byte of text, which is an escape such as `\u0061`.
+/// The most bytes of JSON that one byte of text can have: those of an escape such as `\u0061`.
 const ESCAPED_BYTES: usize = 6;
 
 /// How many characters of an unknown field's name are shown.
@@ -58,7 +58,7 @@ pub fn missing(name: &str) -> Error {
     Error::InvalidBody(format!("missing field `{name}`"))
 }
 
-/// Puts the place that an error is about in front of its text.
+/// Adds `place` in front of the text of an error, to show which part of the body is wrong.
 pub fn within(place: &str, error: Error) -> Error {
     match error {
         Error::InvalidBody(reason) => Error::InvalidBody(format!("{place}: {reason}")),
@@ -217,7 +217,7 @@ impl<'b> Reader<'b> {
             shown.push('…');
         }
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-        // The position is the one after the name.
+        // `wrong` adds the position after the name.
         let reason = format!("unknown field `{shown}`, expected one of {}", names.join(", "));
         within(&format!("`{shown}`"), self.wrong(&reason))
     }

@@ -1,4 +1,4 @@
-//! Request ids: a request without an id gets one made of the instance's name and a number.
+//! Makes an id for each request that has none, from the name of the instance and a number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,7 +19,7 @@ const MAX_ID_BYTES: usize = MAX_INSTANCE_BYTES + 1 + 16;
 #[derive(Clone)]
 pub struct RequestIds {
     instance: Arc<str>,
-    /// Each worker has a counter of its own, so that workers do not contend for one.
+    /// Each worker has its own counter, so that workers do not contend for a shared one.
     next: Arc<PerWorker<AtomicU64>>,
 }
 

@@ -17,10 +17,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use super::budget::{Budget, Share};
 use crate::metrics::Metrics;
 
-/// The size in bytes from which on a response is counted.
+/// Responses of at least this many bytes are counted.
 pub const COUNTED_FROM: usize = 16 * 1024;
 
-/// The memory that one response holds. It is given back when the last clone is dropped.
+/// The memory that one response holds. Dropping the last clone gives it back.
 #[derive(Clone)]
 pub struct ResponseMemory(Arc<Held>);
 
@@ -32,24 +32,24 @@ struct Held {
 }
 
 impl ResponseMemory {
-    /// Room that holds no memory yet.
+    /// Holds no memory yet.
     pub fn of(budget: &Arc<Budget>, metrics: &Arc<Metrics>) -> Self {
         let is_refused = AtomicBool::new(false);
         Self(Arc::new(Held { share: Share::of(budget.clone()), is_refused, metrics: metrics.clone() }))
     }
 
-    /// Takes room for `bytes` more and returns whether there was enough. After a refusal the room holds no memory and
-    /// admits nothing more.
+    /// Takes `bytes` more from the budget and returns whether there was enough. After a refusal it holds no memory
+    /// and admits nothing more.
     pub fn admits(&self, bytes: usize) -> bool {
         !self.0.is_refused.load(Relaxed) && (self.0.share.take(bytes).is_ok() || self.refuse())
     }
 
-    /// Changes the room to `bytes` in total and returns whether there was enough.
+    /// Changes the held memory to `bytes` in total and returns whether there was enough.
     pub fn admits_in_all(&self, bytes: usize) -> bool {
         !self.0.is_refused.load(Relaxed) && (self.0.share.resize(bytes).is_ok() || self.refuse())
     }
 
-    /// Gives everything back. Always returns false.
+    /// Gives all memory back and counts the refusal. Always returns false.
     fn refuse(&self) -> bool {
         if !self.0.is_refused.swap(true, Relaxed) {
             self.0.metrics.answers_refused.increment(1);
@@ -58,19 +58,19 @@ impl ResponseMemory {
         false
     }
 
-    /// `body`, which holds the room until its last byte is written to the client.
+    /// Returns `body` such that the memory is held until the last byte is written to the client.
     pub fn hold(self, body: Body) -> Body {
         Body::new(CountedBody { body, room: self })
     }
 }
 
-/// A body whose chunks hold the room.
+/// A body whose chunks hold the memory of the response.
 struct CountedBody {
     body: Body,
     room: ResponseMemory,
 }
 
-/// A chunk of a response. The server keeps it, and so the room, until it is written.
+/// A chunk of a response. The server keeps the chunk until it is written, so the memory is held until then.
 struct CountedBytes {
     bytes: Bytes,
     _room: ResponseMemory,

@@ -1,15 +1,15 @@
 //! The connection as the router's HTTP server (hyper) sees it: it contains only the requests for the router.
 //!
-//! Where a request for the router ends, this stream looks at the next request. If that request is for the fast path,
-//! hyper gets no more input, and the fast path takes the connection back.
+//! When a request for the router has ended, this stream examines the next request. If that request is for the fast
+//! path, hyper gets no more input, and the fast path takes the connection back.
 //!
-//! **That point is reached only after all responses are written.** Hyper writes a response into its buffer and
-//! flushes the buffer before it reads the head of the next request. If the flush is blocked, this stream gives hyper
-//! no input until a write succeeds again.
+//! **The fast path gets the connection only after all responses are written.** Hyper writes a response into its
+//! buffer and flushes the buffer before it reads the head of the next request. If the flush is blocked, this stream
+//! gives hyper no input until a write succeeds again.
 //!
 //! Hyper has no deadline for heads, because it cannot tell an idle connection from one on which a request has begun.
-//! This stream can: a request has begun if bytes have arrived while no request is being answered. That also covers
-//! the bytes that hyper reads to the end of the connection.
+//! This stream can: a request has begun if bytes have arrived while no request is being answered. This also works
+//! when hyper gets all bytes until the end of the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use super::wire::READ_BYTES;
 use super::wire::Wire;
 use crate::clock::Moment;
 
-/// How many bytes are read at a time to look at the next request.
+/// How many bytes are read at a time while the next request is examined.
 const PEEKED_BYTES: usize = 4096;
 
 /// A stream with the router's part of a connection.
@@ -40,7 +40,7 @@ pub struct RouterStream {
     turn: StreamState,
     /// Needed to recognize requests for the fast path; absent if all requests are for the router.
     hosts: Option<Arc<Hosts>>,
-    /// Set if the connection was ended by the timer.
+    /// What did not arrive in time, if the timer ended the connection.
     overdue: Option<Overdue>,
 }
 
@@ -85,7 +85,8 @@ enum BytesLeft {
 }
 
 impl RouterStream {
-    /// A stream for a connection whose next request is for the router. Without `hosts`, all requests are.
+    /// A stream for a connection whose next request is for the router. Without `hosts`, all further requests are for
+    /// the router, too.
     pub fn new(wire: Wire, hosts: Option<Arc<Hosts>>) -> Self {
         let owed = if hosts.is_some() { BytesLeft::Bytes(0) } else { BytesLeft::All };
         Self { wire, owed, is_blocked: false, reader: None, turn: StreamState::default(), hosts, overdue: None }

@@ -2,7 +2,7 @@
 //! stops.
 //!
 //! There is one listener for all workers, not one per worker with `SO_REUSEPORT`. So connections are spread evenly
-//! instead of randomly, and none is lost in the queue of a listener that closes.
+//! instead of randomly, and no connection is lost in the queue of a listener that closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,11 +26,12 @@ use crate::workers::Workers;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// The pause after a connection could not be accepted, for example because no file descriptor was left.
+/// How long to wait before the next attempt after a connection could not be accepted, for example because no file
+/// descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// For how long after the stop signal connections and requests are still accepted. A connection that is told to
-/// finish before its request was read is closed without a response.
+/// For how long after the stop signal connections are still accepted, and then for how long their requests are still
+/// read. A connection that is told to finish before its request was read is closed without a response.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// Opens the listening socket.
@@ -73,13 +74,14 @@ impl Server {
         }
     }
 
-    /// Accepts connections until `shutdown` and for [`GRACE`] longer. Then waits for running requests during three
-    /// quarters of the drain time. The rest of the drain time is for data that the process still has to write.
+    /// Accepts connections until `shutdown` and for [`GRACE`] longer. Waits [`GRACE`] for requests that were not read
+    /// yet, and then at most three quarters of the drain time for running requests. The rest of the drain time is for
+    /// data that the process still has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let (tasks, closing) = (TaskTracker::new(), ShutdownSignal::default());
         let enough = async {
             shutdown.cancelled().await;
-            // Clients that connected before the signal may not be accepted yet.
+            // Connections that were opened before the signal may still wait to be accepted.
             sleep(GRACE.min(self.drain_timeout)).await;
         };
         tokio::select! {
@@ -87,7 +89,7 @@ impl Server {
             () = self.accept(&listener, &tasks, &closing) => {}
         }
         drop(listener);
-        // The last accepted connection may have a request that its worker has not read yet.
+        // The worker of the last accepted connection may not have read its request yet.
         sleep(GRACE.min(self.drain_timeout)).await;
         closing.give();
         tasks.close();
@@ -163,7 +165,7 @@ mod tests {
         let settings = settings.map(|(name, value)| (format!("SIDECACHE_{name}"), value.to_owned()));
         let config = Config::parse(&Settings::gather(None, settings, []).unwrap()).unwrap().http;
         let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
-        // Without `Bounds`, which would catch the panic.
+        // The routes have no `Bounds` around them, because `Bounds` would catch the panic.
         let router = Router::new().route("/panics", get(panics)).route("/fine", get(async || "fine"));
         let connections = Connections::new(router, None, &config, metrics.clone());
         let workers = Arc::new(Workers::start(None).unwrap());
@@ -173,7 +175,7 @@ mod tests {
         let running = tokio::spawn(server.run(listener, shutdown.clone()));
 
         assert_eq!(ask(address, "/panics").await, "");
-        // The worker counts it after the connection has ended.
+        // The worker counts the panic after the connection has ended.
         let is_counted = || {
             let shown = metrics.render();
             shown.contains("sidecache_panics_total 1") && shown.contains("sidecache_http_connections 0")

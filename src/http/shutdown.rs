@@ -17,7 +17,7 @@ pub struct ShutdownSignal {
 
 impl ShutdownSignal {
     pub fn give(&self) {
-        // First, so that a woken task sees it.
+        // Set the copy first, so that a task that the token wakes sees it.
         self.is_given.store(true, Relaxed);
         self.token.cancel();
     }

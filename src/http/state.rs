@@ -1,4 +1,4 @@
-//! The state that all handlers share.
+//! The parts of the service that the handlers use, in one struct.
 
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use crate::metrics::Metrics;
 use crate::telemetry::DroppedLines;
 use crate::trends::Trends;
 
-/// The state that all handlers share.
 pub struct App {
     pub cache: Arc<Cache>,
     pub fleet: Arc<Fleet>,
@@ -32,7 +31,7 @@ pub struct App {
     pub hosts: Arc<Hosts>,
     pub dropped_log_lines: DroppedLines,
     pub started: Moment,
-    /// Cancelled when the process is told to stop: the instance wants no new work.
+    /// Cancelled when the process is told to stop: this instance should get no new work.
     pub draining: CancellationToken,
 }
 

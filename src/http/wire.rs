@@ -11,9 +11,11 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::head_timer::{HeadTimeouts, HeadTimer};
 
-/// The longest head of a request, and the most that is read from a connection at a time, in bytes. A connection that
-/// sent a large body keeps up to twice this much memory.
+/// The longest head of a request, in bytes.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// The most bytes that the router's HTTP server (hyper) reads at a time. A connection that sent a large body keeps up
+/// to twice this much memory.
 pub const READ_BYTES: usize = 32 * 1024;
 
 pub struct Wire {
@@ -25,12 +27,12 @@ pub struct Wire {
     pub is_unseen: bool,
     /// Bytes that must be written before anything else.
     pub output: Vec<u8>,
-    /// Detects when no request arrives in time.
+    /// Fires if no request arrives in time.
     pub timer: HeadTimer,
 }
 
 impl Wire {
-    /// `write_timeout`: how long a write may take without progress.
+    /// `write_timeout` is how long a write may make no progress.
     pub fn new(stream: TcpStream, write_timeout: Duration, timeouts: HeadTimeouts) -> Self {
         let mut stream = Box::pin(TimeoutStream::new(stream));
         // A client that does not read its response must not hold the connection forever.

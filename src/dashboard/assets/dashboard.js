@@ -3,11 +3,13 @@
 // Keeps the page up to date. Regions arrive as server-sent events and are merged into the page, so that
 // focus, selection and scroll position do not change.
 
-// Without an event for this time, the service is unreachable: it sends one every two seconds.
+// After this time without an event the service counts as unreachable: it sends an event about every two seconds.
 const QUIET_MS = 7000;
+// How long to wait before connecting again after a response that is not an event stream.
 const AGAIN_MS = 2000;
 // After how long the browser reconnects if there were too many streams.
 const FULL_MS = 30000;
+// How long the user must not type before the search starts.
 const TYPING_MS = 200;
 
 let source = null;
@@ -105,7 +107,7 @@ setInterval(() => {
 }, 500);
 
 // A form that changes something is sent only once, however often its button is pressed. Otherwise the browser would
-// show the answer of the last request, not of the one that changed something.
+// show the response to the last request, but the first request is the one that changed something.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;
   if (event.target.dataset.sent) event.preventDefault();
@@ -124,7 +126,7 @@ window.addEventListener("pageshow", (event) => {
   connect();
 });
 
-// Search while the user types: the address and the stream follow the form.
+// Searches while the user types: updates the address of the page, and opens the event stream for the new search.
 for (const form of document.querySelectorAll("form[data-live]")) {
   let typing = 0;
   form.addEventListener("input", () => {

@@ -15,7 +15,7 @@ pub enum Field {
     /// Determines the length of the request in a way that the fast path does not support.
     Framing,
     Connection,
-    /// Says which site made a browser send the request.
+    /// Says whether a page of another site made the browser send the request.
     Site,
     /// Only browsers send it.
     Browser,
@@ -24,7 +24,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// Selects by length first, so that a name is compared with few others.
+    /// The field of this name. Selects by length first, so that a name is compared with few others.
     pub fn of(name: &str) -> Self {
         let known: &[(&str, Self)] = match name.len() {
             4 => &[("host", Self::Host)],
@@ -82,7 +82,8 @@ mod tests {
         "cookie",
     ];
 
-    /// The source code of the files in a folder, without tests, and without the fast path, which has no header map.
+    /// The source code of the files in a folder, without tests. Leaves out the fast path, which has no header map,
+    /// and `openapi`, which only names headers.
     fn text_of(folder: &Path) -> String {
         let mut text = String::new();
         for file in fs::read_dir(folder).unwrap() {
@@ -115,7 +116,8 @@ mod tests {
             .collect();
         let mut names = BTreeSet::new();
         for constant in read {
-            // Our own constants contain the header's name. Those of the library are named after the header.
+            // The text of our own constants contains the header's name. The constants of the library are named after
+            // the header.
             let own = text.split_once(&format!("const {constant}: HeaderName = HeaderName::from_static(\""));
             let own = own.and_then(|(_, rest)| rest.split('"').next()).map(str::to_owned);
             names.insert(own.unwrap_or_else(|| constant.to_lowercase().replace('_', "-")));

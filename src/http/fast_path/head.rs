@@ -2,7 +2,7 @@
 //!
 //! Only a plain read or a small write of one entry is for the fast path. Everything else is for the router, including
 //! every invalid request, so that error texts are in one place. The length of a request for the router must be
-//! certain, by the same rules as in the router's HTTP server (hyper). If it is not, the router gets the rest of the
+//! certain, by the same rules as in the router's HTTP server (hyper). Otherwise the router gets the rest of the
 //! connection.
 
 use std::mem::MaybeUninit;
@@ -22,12 +22,12 @@ const MAX_HEADERS: usize = 48;
 
 const ENTRY_PREFIX: &str = "/api/v1/cache/";
 
-/// Who answers the request at the start of the bytes.
+/// Whether the fast path or the router answers the request at the start of the bytes.
 #[derive(Debug)]
 pub enum Head<'b> {
     /// Unknown until more bytes arrive.
     Partial,
-    /// The router. The request ends after `len` bytes, of which some may not have arrived yet. `None`: its length is
+    /// The router. The request has `len` bytes, and some of them may not have arrived yet. `None` if its length is
     /// not certain.
     Router {
         len: Option<u64>,
@@ -35,12 +35,12 @@ pub enum Head<'b> {
     Entry(EntryRequest<'b>),
 }
 
-/// The fast path: a complete read or write of one entry.
+/// A request for the fast path: a complete read or write of one entry.
 #[derive(Debug)]
 pub struct EntryRequest<'b> {
     pub key: KeyRef<'b>,
     pub verb: Verb,
-    /// The id that the client sent.
+    /// The request id that the client sent.
     pub request_id: Option<&'b [u8]>,
     pub trace: Option<TraceContext>,
     /// The length in bytes, including the body.
@@ -50,7 +50,7 @@ pub struct EntryRequest<'b> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,
-    /// The position of the body.
+    /// With the position of the body.
     Put(Range<usize>),
 }
 
@@ -113,10 +113,11 @@ fn number(value: &[u8]) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// The entry in a path; `None` if the path is not that of an entry, or is invalid.
+/// The key of the entry that a path names; `None` if the path does not name an entry, or is invalid.
 fn entry_key<'t>(path: &str, text: &'t mut String) -> Option<KeyRef<'t>> {
     let (namespace, key) = path.strip_prefix(ENTRY_PREFIX)?.split_once('/')?;
-    // `stats` is the path of the statistics. The router may refuse a path with other bytes, whatever they decode to.
+    // `stats` is the path of the statistics. A path with bytes that are not allowed is for the router, which may
+    // refuse it.
     if key == "stats" || !namespace.bytes().chain(key.bytes()).all(is_path_byte) {
         return None;
     }

@@ -3,13 +3,14 @@
 //! Nearly all requests to a cache are these two. The router, its layers and a header map per message cost several
 //! times as much as a lookup in L1. So every connection starts on the fast path. A request is parsed, answered and
 //! written here if it has arrived completely and asks for nothing special. Any other request goes to the router (see
-//! [`Head`]). When the router has answered it, the fast path gets the connection back (`http::handed`).
+//! [`Head`]). When the router has answered it, the fast path gets the connection back (`http::router_stream`).
 //!
-//! The content of a response is decided by the same code as for the router: `http::entry` and `http::error`. A read
-//! that L1 or the embedded store can answer needs no waiting: all such requests that have arrived are answered one
-//! after another and sent with one write. A request that has to wait is answered alone, within the request deadline.
+//! Responses have the same content as those of the router, because the same code decides it: `http::entry` and
+//! `http::error`. A read that L1 or the embedded store can answer does not have to wait. All such requests that have
+//! arrived are answered one after another, and their responses are sent with one write. A request that has to wait is
+//! answered alone, within the request deadline.
 //!
-//! Buffers belong to the thread, not to the connection: an idle connection holds none.
+//! Buffers belong to the thread, not to the connection: an idle connection holds no buffer.
 
 mod field;
 mod head;
@@ -50,7 +51,7 @@ use crate::config::HttpConfig;
 use crate::model::{EntryKey, EntryRef, Operation};
 use crate::trace::{self, Caller, TraceContext};
 
-/// How many bytes are read at a time. They are appended to an incomplete head from earlier reads.
+/// How many bytes are read at a time, in addition to an incomplete head from earlier reads.
 const READ_BYTES: usize = 16 * 1024;
 
 /// Responses are collected until they have this many bytes, and then sent.
@@ -81,7 +82,7 @@ pub enum End {
     Slow,
 }
 
-/// A request that cannot be answered at once.
+/// A request that cannot be answered without waiting.
 enum PendingRequest {
     Get(EntryKey),
     Put(EntryKey, Bytes),
@@ -111,7 +112,7 @@ thread_local! {
 struct Buffers {
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The key of the current request.
+    /// The decoded key of the current request.
     key: String,
 }
 
@@ -154,8 +155,8 @@ impl FastPath {
         self.app.hosts.clone()
     }
 
-    /// Reads, answers and writes until a request has to wait, or the fast path stops. Pending only while it waits for
-    /// the client.
+    /// Reads, answers and writes until a request has to wait, or the fast path stops. Pending while it waits for the
+    /// client, and after [`ROUNDS`] reads, so that other connections get their turn.
     fn poll_step(
         &self,
         cx: &mut Context<'_>,
@@ -260,7 +261,7 @@ impl FastPath {
         }))
     }
 
-    /// Writes the response to `output`, or returns the request if it has to wait.
+    /// Writes the response to `output`. If the request has to wait, returns it instead.
     fn begin(
         &self,
         bytes: &[u8],

@@ -21,14 +21,14 @@ use crate::http::response_memory::COUNTED_FROM;
 use crate::http::{error, json};
 use crate::model::{Entry, EntryRef};
 
-/// Larger values are sent without a copy, and count against the memory for responses. Copying a smaller value costs
-/// less than sending one more piece.
+/// Values of at most this many bytes are copied: this costs less than sending one more piece. Larger values are sent
+/// without a copy, and count against the memory for responses.
 const COPIED_BYTES: usize = COUNTED_FROM - 1;
 
 /// Space for a response without its value.
 const HEAD_BYTES: usize = 512;
 
-/// The first bytes of every hit.
+/// The first bytes of every response of [`put_hit`].
 const HIT: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-cache\r\nx-cache-hit: true\r\n";
 
@@ -104,8 +104,8 @@ pub fn put_read(
     });
 }
 
-/// Writes the response of a read that found `entry` in `tier`. It writes the same as [`put_read`], but in fewer and
-/// larger pieces, because most requests are such hits.
+/// Writes the response of a read that found `entry` in `tier`. The response has the same headers and body as that of
+/// [`put_read`], but is written in fewer and larger pieces, because most requests are such hits.
 pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: LastHeaders<'_>) {
     let (mut ttl, mut version, mut length) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
     let ttl = json::ttl_remaining(entry).map(|seconds| ttl.format(seconds).as_bytes());

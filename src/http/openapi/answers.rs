@@ -1,4 +1,4 @@
-//! The responses of each call: one type per call, which the annotation on the handler names.
+//! The responses of each call. There is one type per call, and the annotation on the handler names that type.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
 
-/// The errors with status 503 that a call can return beside a 503 answer of its own.
+/// The 503 errors of a call that also has a 503 response with a body of its own.
 const UNANSWERED: &[Code] = &[Code::Overloaded, Code::Timeout];
 
 const OK: StatusCode = StatusCode::OK;

@@ -1,6 +1,7 @@
 //! Errors in the OpenAPI document: which calls can return which error, and an example of each.
 //!
-//! [`detail`] matches every code, so a new code cannot be forgotten here. A test fails if no call names a code.
+//! [`detail`] matches every code, so a new code cannot be forgotten here. A test fails if a code is not listed for
+//! any call.
 
 use std::collections::BTreeMap;
 

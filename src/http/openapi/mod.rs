@@ -9,8 +9,8 @@
 //! - [`response`]: functions that build responses, used by the two above
 //! - [`schema`]: schemas that cannot be derived from a type
 //!
-//! This file adds what all calls share: a HEAD for every GET, the request id, and the keys `mget`, `mset` and
-//! `mdelete`, which are ordinary entries for every method except POST.
+//! This file adds what the annotations do not contain: a HEAD for every GET, what all calls share, such as the
+//! request id, and the paths of the keys `mget`, `mset`, `mdelete` and `stats`.
 
 pub mod answers;
 pub mod failures;
@@ -73,7 +73,7 @@ const ABOUT: &str = include_str!("about.md");
 /// The path of an entry.
 const ENTRY_PATH: &str = "/api/v1/cache/{ns}/{key}";
 
-/// Keys that need a path of their own in the document, because a POST to that path is a batch.
+/// Keys that need their own path in the document, because a POST to that path is a batch.
 const BATCHES: [&str; 3] = ["mget", "mset", "mdelete"];
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
@@ -150,7 +150,8 @@ fn put_reserved_key(paths: &mut Map<String, Value>) {
     }
 }
 
-/// Excludes the reserved key `stats`. Done on the JSON because the library does not support `not`.
+/// Excludes the reserved key `stats` from a schema. This changes the JSON, because the library does not support
+/// `not`.
 fn forbid_reserved(key: &mut Value) {
     key["not"] = json!({"const": "stats"});
 }
@@ -203,7 +204,7 @@ fn head_of(get: &Value) -> Value {
     head
 }
 
-/// The response headers.
+/// The response headers, for `components`.
 fn headers() -> Value {
     let text = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
     let mut headers = json!({
@@ -247,7 +248,7 @@ fn headers() -> Value {
         "Allow": text("The methods that the path supports.", "GET,HEAD,PUT,DELETE"),
     });
     for (name, header) in headers.as_object_mut().into_iter().flatten() {
-        // `ETag` is required although a miss has none: the response of a miss does not list it.
+        // `ETag` is required, because the responses of misses, which have no ETag, do not list it.
         if !SOMETIMES.contains(&name.as_str()) || name == "ETag" {
             header["required"] = true.into();
         }

@@ -121,7 +121,8 @@ fn key() -> Parameter {
     }))
 }
 
-/// The example is part of the description. Swagger UI would send an `example` field as the value by default.
+/// An optional request header. The example is part of the description, because Swagger UI would send an `example`
+/// field as the value by default.
 fn header(name: &str, description: &str, example: &str) -> Parameter {
     of(json!({
         "name": name, "in": "header", "required": false, "schema": {"type": "string"},

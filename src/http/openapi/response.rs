@@ -27,12 +27,12 @@ impl Answers {
         self
     }
 
-    /// Adds a JSON response: the name of a schema in the components, and named examples.
+    /// Adds a JSON response. `schema` is the name of a schema in the components; `examples` are by name.
     pub fn json(self, status: StatusCode, description: &str, schema: &str, examples: Value) -> Self {
         self.and(status, json_response(description, &refer("schemas", schema), &[], examples))
     }
 
-    /// Adds a JSON response whose status is also the status of errors with these codes.
+    /// Adds a JSON response with a status that is also the status of errors with these codes.
     pub fn json_or_errors(
         self,
         status: StatusCode,

@@ -200,7 +200,7 @@ pub fn connection_state() -> RefOr<Schema> {
     one_of(["connected", "disconnected"])
 }
 
-/// `refused`: the shard is reachable but cannot be used; its findings say why.
+/// `refused`: the shard answers but cannot be used; its findings say why.
 pub fn shard_state() -> RefOr<Schema> {
     one_of(["connected", "disconnected", "refused"])
 }
@@ -273,7 +273,7 @@ impl ToSchema for Code {
     }
 }
 
-/// The responses that the code writes as bytes, because they contain stored values byte for byte.
+/// The schemas of the responses that the code writes as bytes, because they contain stored values byte for byte.
 pub fn written_by_hand() -> [(&'static str, Value); 3] {
     let date = json!({"type": "string", "format": "date-time"});
     let count = json!({"type": "integer", "minimum": 0});
@@ -336,7 +336,7 @@ pub fn written_by_hand() -> [(&'static str, Value); 3] {
 /// Converts a part of the document from JSON to the type of the library.
 ///
 /// # Panics
-/// The JSON does not fit the type. In debug builds also if the library does not know a field and would drop it.
+/// The JSON does not fit the type. In debug builds, also if the library does not know a field and drops it.
 pub fn typed<T: DeserializeOwned + Serialize>(part: Value) -> T {
     let typed = T::deserialize(&part).expect("the parts of the document that are written as JSON have its form");
     debug_assert_eq!(serde_json::to_value(&typed).ok(), Some(part), "a field is lost");
