@@ -36,12 +36,13 @@ pub fn percent(part: f64) -> String {
     format!("{:.1}%", part * 100.0)
 }
 
-/// A time of whole seconds in units: `1h 5m`, `2days`, `12s`.
+/// A time of whole seconds in units that `--ttl` also takes: `1h 5m`, `90d`, `12s`. `humantime` would show 90 days in
+/// average months: `2months 29days 2h 52m 48s`.
 pub fn seconds(seconds: u64) -> String {
-    match Duration::from_secs(seconds) {
-        Duration::ZERO => "0s".to_owned(),
-        duration => humantime::format_duration(duration).to_string(),
-    }
+    let units = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts: Vec<String> =
+        units.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// Parses a time such as `90` (seconds), `5m` or `1h 30m`.
@@ -111,7 +112,9 @@ mod tests {
         ] {
             assert_eq!(bytes(n), text);
         }
-        assert_eq!((seconds(0), seconds(90)), ("0s".to_owned(), "1m 30s".to_owned()));
+        for (number, text) in [(0, "0s"), (90, "1m 30s"), (90 * 86_400, "90d"), (86_400 + 3_601, "1d 1h 1s")] {
+            assert_eq!(seconds(number), text);
+        }
         assert_eq!(percent(0.1234), "12.3%");
     }
 

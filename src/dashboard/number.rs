@@ -60,7 +60,8 @@ fn three_digits(number: f64) -> String {
 /// Bytes in the units of memory: `1.5 MiB`.
 pub fn bytes(number: u64) -> String {
     let steps = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match steps.iter().find(|(unit, _)| number >= *unit) {
+    // Numbers just below a unit would be rounded to `1024 KiB`: use that unit.
+    match steps.iter().find(|(unit, _)| number >= *unit - unit / 2048) {
         Some((unit, name)) => format!("{} {name}", three_digits(number as f64 / *unit as f64)),
         None => format!("{number} B"),
     }
@@ -158,7 +159,14 @@ mod tests {
 
     #[test]
     fn bytes_have_the_units_of_memory() {
-        for (number, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (5 << 30, "5 GiB")] {
+        for (number, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1 MiB"),
+            (5 << 30, "5 GiB"),
+        ] {
             assert_eq!(bytes(number), text);
         }
     }

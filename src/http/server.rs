@@ -4,6 +4,7 @@
 //! There is one listener for all workers, not one per worker with `SO_REUSEPORT`. So connections are spread evenly
 //! instead of randomly, and no connection is lost in the queue of a listener that closes.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,31 +75,35 @@ impl Server {
         }
     }
 
-    /// Accepts connections until `shutdown` and for [`GRACE`] longer. Waits [`GRACE`] for requests that were not read
-    /// yet, and then at most three quarters of the drain time for running requests. The rest of the drain time is for
-    /// data that the process still has to write.
+    /// Accepts connections until `shutdown` and for [`GRACE`] longer (at most an eighth of the drain time), and waits
+    /// as long again for requests that were not read yet. Running requests have until three quarters of the drain time
+    /// are over. The rest is for data that the process still has to write.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let (tasks, closing) = (TaskTracker::new(), ShutdownSignal::default());
+        // A short drain time is divided in the same way as a long one.
+        let grace = GRACE.min(self.drain_timeout / 8);
         let enough = async {
             shutdown.cancelled().await;
+            let deadline = Instant::now() + self.drain_timeout * 3 / 4;
             // Connections that were opened before the signal may still wait to be accepted.
-            sleep(GRACE.min(self.drain_timeout)).await;
+            sleep(grace).await;
+            deadline
         };
-        tokio::select! {
-            () = enough => {}
-            () = self.accept(&listener, &tasks, &closing) => {}
-        }
+        let deadline = tokio::select! {
+            deadline = enough => deadline,
+            never = self.accept(&listener, &tasks, &closing) => match never {},
+        };
         drop(listener);
         // The worker of the last accepted connection may not have read its request yet.
-        sleep(GRACE.min(self.drain_timeout)).await;
+        sleep(grace).await;
         closing.give();
         tasks.close();
-        if timeout(self.drain_timeout * 3 / 4, tasks.wait()).await.is_err() {
+        if timeout_at(deadline, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "the drain time is over: closing the remaining connections");
         }
     }
 
-    async fn accept(&self, listener: &TcpListener, tasks: &TaskTracker, closing: &ShutdownSignal) {
+    async fn accept(&self, listener: &TcpListener, tasks: &TaskTracker, closing: &ShutdownSignal) -> Infallible {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.take(stream, peer, tasks, closing),

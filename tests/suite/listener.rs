@@ -237,3 +237,20 @@ async fn sigterm_ends_the_service_within_the_drain_timeout_whatever_clients_do()
         logs["logs"].as_array().expect("rows").iter().filter_map(|row| row["operation"].as_str()).collect();
     assert_eq!(operations.len(), 2, "{logs}");
 }
+
+/// The bug: the waits for connections and requests took half a second of any drain time, so with less nothing was left
+/// to write the rows that were in memory.
+#[tokio::test]
+async fn regression_a_short_drain_time_leaves_time_to_write_rows() {
+    let settings = Settings::embedded().set("drain_timeout_ms", 500);
+    let mut service = Service::start(settings.clone());
+    let (cache, ns) = (service.client(), namespace("listener"));
+    for number in 0..10 {
+        cache.set(&ns, &format!("k{number}"), "1").await.expect(201);
+    }
+    service.signal(Signal::Term);
+    assert_eq!(service.ended().code(), Some(0));
+    let again = Service::start(settings.folder(service.folder()));
+    let logs = again.client().logs(&ns, &[]).await.expect(200).json();
+    assert_eq!(logs["logs"].as_array().map(Vec::len), Some(10), "{logs}");
+}

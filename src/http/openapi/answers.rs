@@ -118,10 +118,18 @@ fn mset() -> Answers {
     });
     let answers = Answers::errors(&[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], CHANGE, ANY])
         .json(OK, "All entries are stored, or only some of them (`success` is false).", "MsetAnswer", examples);
-    let unavailable =
-        &[Code::ShardUnavailable, Code::Timeout, Code::Overloaded, Code::OutcomeUnknown, Code::PoliciesUnknown];
+    let unavailable = &[
+        Code::ShardUnavailable,
+        Code::Timeout,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+        Code::MakingRoom,
+        Code::RingMismatch,
+        Code::PoliciesUnknown,
+    ];
     let failed = [
-        (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal][..]),
+        (StatusCode::CONFLICT, &[Code::ForeignType][..]),
+        (StatusCode::INTERNAL_SERVER_ERROR, &[Code::Internal]),
         (StatusCode::SERVICE_UNAVAILABLE, unavailable),
         (StatusCode::INSUFFICIENT_STORAGE, &[Code::StorageFull]),
     ];
