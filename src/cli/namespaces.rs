@@ -63,7 +63,7 @@ pub fn command() -> Command {
                 .long("stale-if-error")
                 .value_name("TIME")
                 .value_parser(quantity::parse_seconds)
-                .help("How long an outdated copy may be served while its shard does not answer; 0: never"),
+                .help("How long an expired copy may be served while its shard does not answer; 0: never"),
         )
         .after_help(
             "Examples:\n  sidecache namespaces set users --ttl 1h --max-size-mb 512 --eviction LFU\n\nOptions that \

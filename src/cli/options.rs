@@ -22,7 +22,7 @@ pub fn with_service_options(command: Command) -> Command {
         .long("timeout")
         .value_name("TIME")
         .value_parser(quantity::parse_wait)
-        .help("Timeout for connecting, and again for the response: 500ms, 5s [default: 10s]")
+        .help("Timeout for the connection, and the same for the response: 500ms, 5s [default: 10s]")
         .help_heading(HEADING);
     with_json_option(command.arg(url).arg(timeout))
 }

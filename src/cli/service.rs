@@ -199,7 +199,9 @@ impl Service {
             "database_unavailable" => {
                 "entries can be read and written without the database; see the service's /health"
             }
-            "policies_unknown" => "the instance could not read the database since its start; see its /health",
+            "policies_unknown" => {
+                "the instance has not been able to read the database since it started; see its /health"
+            }
             "no_such_route" if without_path.is_some() => without_path.as_deref().unwrap_or_default(),
             "no_such_route" => "the service may be older than this program",
             _ => "",

@@ -220,7 +220,7 @@ fn difference(announced: Counted, deleted: u64) -> Option<String> {
             number::count(deleted - count)
         )),
         std::cmp::Ordering::Less => Some(format!(
-            "The dry run had announced {}: {} of them were gone or had changed by the time of the flush.",
+            "The dry run had announced {}: {} of them no longer existed or no longer matched when the flush ran.",
             told(announced),
             number::count(count - deleted)
         )),

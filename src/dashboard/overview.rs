@@ -81,9 +81,9 @@ fn figures(dashboard: &Dashboard, snapshot: &FleetSnapshot, rows: &Namespaces) -
     let of_what = if rows.known().iter().any(NamespaceRow::is_partial) {
         "partial: a shard does not answer"
     } else if namespaces.is_none() || known().count() < rows.known().len() {
-        "not all are counted yet"
+        "some namespaces are not counted yet"
     } else if snapshot.shards.iter().any(|shard| shard.is_connected != Some(true)) {
-        "as last known"
+        "last known numbers"
     } else {
         "in all namespaces"
     };

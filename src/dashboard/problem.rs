@@ -80,9 +80,8 @@ impl Problem {
             None if code == OUTCOME_UNKNOWN => {
                 format!("The change was sent, and may have been done partly or completely. {COUNT}")
             }
-            None => {
-                "This is not your mistake. The problem may be over in a few seconds: load the page again.".to_owned()
-            }
+            None => "The service caused this error. The problem may be over in a few seconds: load the page again."
+                .to_owned(),
         }
     }
 }

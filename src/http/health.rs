@@ -62,7 +62,7 @@ pub struct ShardAnswer {
 #[schema(as = Finding)]
 pub struct FindingAnswer {
     code: &'static str,
-    /// `warning`: everything works. `degraded`: something does not work. `refused`: the shard is not used.
+    /// `warning`: nothing fails yet. `degraded`: something does not work. `refused`: the shard is not used.
     #[schema(schema_with = schema::severity)]
     severity: &'static str,
     /// For people: the problem, and what to do.

@@ -222,12 +222,12 @@ fn headers() -> Value {
             "example": "\"1704067200000000\"",
         },
         "Cache-Control": {
-            "description": "An HTTP cache in front must revalidate each time, with the ETag.",
+            "description": "An HTTP cache in front of the service must revalidate each time, with the ETag.",
             "schema": {"type": "string", "const": "no-cache"},
         },
         "Keep-Alive": text("How many seconds the connection stays open without a request.", "timeout=75"),
         "Cache-Status": text(
-            "Which tier answered, and why a nearer tier did not (RFC 9211).",
+            "Which tier answered, and why a tier closer to the client did not (RFC 9211).",
             "sidecache-shard; hit; ttl=3500; detail=a, sidecache-l1; fwd=miss",
         ),
         "Warning": text("The entry is stale (`stale_if_error`).", "111 sidecache \"Revalidation Failed\""),

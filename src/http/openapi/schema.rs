@@ -161,7 +161,7 @@ pub fn asked_default_ttl() -> RefOr<Schema> {
 }
 
 pub fn asked_stale_if_error() -> RefOr<Schema> {
-    or_null(seconds(0, "For how many seconds after its expiry a copy is served if the owning shard fails; 0: never."))
+    or_null(seconds(0, "How many seconds an expired copy is still served while its shard fails; 0: never."))
 }
 
 pub fn asked_max_size_mb() -> RefOr<Schema> {
