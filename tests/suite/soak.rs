@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::support::client::{Client, cache_path, key_path, namespace};
+use crate::support::load::WHOLE_MACHINE;
 use crate::support::postgres::Postgres;
 use crate::support::random::Random;
 use crate::support::redis::Redis;
@@ -248,6 +249,7 @@ fn is_flat(name: &str, samples: &[Sample]) {
 
 #[tokio::test]
 async fn memory_descriptors_threads_and_files_stay_flat_through_outages() {
+    let _alone = WHOLE_MACHINE.lock().await;
     let pace = Pace::of_this_run();
     let mut database = Postgres::start();
     let mut shards = Redis::three();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use self::probe::{Probe, see_copies};
 use crate::support::checker::Checker;
 use crate::support::history::{Lost, Violation};
-use crate::support::load::{Load, Plan};
+use crate::support::load::{Load, Plan, WHOLE_MACHINE};
 use crate::support::process::Signal;
 use crate::support::proxy::{Of, Proxy};
 use crate::support::redis::{Connection, Redis};
@@ -114,6 +114,7 @@ fn settings(shards: &str) -> Settings {
 
 #[test]
 fn no_answer_is_older_than_the_bound_whatever_fails() {
+    let _alone = WHOLE_MACHINE.blocking_lock();
     let pace = Pace::chosen();
     let servers = [Redis::start(), Redis::start()];
     let group = Group::start();

@@ -22,6 +22,9 @@ use super::history::{At, Change, Found, Outcome, Read};
 use super::line::{self, Line, Received};
 use super::random::Random;
 
+/// Held by each test that loads the whole machine, so that two of them never run at the same time.
+pub static WHOLE_MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// How many clients there are, and what they do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
