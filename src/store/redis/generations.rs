@@ -8,9 +8,9 @@
 //! written elsewhere at that time, so the shard's entry is void up to that version. Later entries were written under
 //! rings in which the shard owned the key.
 //!
-//! An instance settles the record of every shard before it serves anything from it (`ring_keeper.rs`). Once all void
-//! entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record keeps at most
-//! [`MOST_RINGS`] past rings, for shards that were unreachable meanwhile.
+//! An instance settles the record of a shard before it serves anything from the shard (`ring_keeper.rs`). Once all
+//! void entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record
+//! keeps at most [`MOST_RINGS`] past rings, for shards that were unreachable meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub enum VoidUntil {
     /// No entries are void, or the void entries were removed.
     SettledRecord,
     At(u64),
-    /// Everything that was written before the record is written.
+    /// All entries that were written before this record are void.
     Now,
 }
 
@@ -156,7 +156,7 @@ impl Record {
     }
 }
 
-/// What was found on a shard.
+/// What an instance found on a shard.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub record: Option<Record>,
@@ -210,7 +210,7 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     record.bounded()
 }
 
-/// Whether the shard missed a ring that no record knows, so that nobody knows where the keys were at that time.
+/// Whether the shard missed a ring that is in no record. Then it is unknown where the keys were at that time.
 fn misses_an_unknown_ring(record: &Record, mine: &Generation, known: &BTreeSet<Generation>) -> bool {
     let numbers: BTreeSet<u64> = known.iter().map(|ring| ring.number).collect();
     let missed = mine.number.saturating_sub(record.current.number + 1);

@@ -1,6 +1,7 @@
 //! The store on Redis shards: the ring chooses the shard, and a script on that shard does the work.
 //!
-//! Only this room uses the Redis client library. The scripts in `lua/` define what is stored and under which names.
+//! Only this room talks to Redis; `config/redis.rs` uses the client library only to parse shard URLs. The scripts in
+//! `lua/` define what is stored and under which names.
 
 mod access_counts;
 mod accesses;

@@ -63,7 +63,7 @@ impl Sentinels {
         Ok(Some(Arc::new(Self { clients, service_name: service_name.clone(), epoch: AtomicU64::new(0) })))
     }
 
-    /// The present primary; `None` if no Sentinel answers that knows about the last failover.
+    /// The present primary; `None` if there is no answer from a Sentinel that knows about the last failover.
     pub async fn primary(&self) -> Option<Primary> {
         let asked = self.clients.iter().map(|sentinel| timeout(PATIENCE, self.ask(sentinel)));
         let named = join_all(asked).await.into_iter().filter_map(|answer| answer.ok().flatten());

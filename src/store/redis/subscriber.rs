@@ -225,7 +225,7 @@ impl Subscriber {
     }
 }
 
-/// A subscription.
+/// The connection of the present subscription.
 struct Connection {
     /// When the SUBSCRIBE was sent, or a little later.
     asked_at: Moment,

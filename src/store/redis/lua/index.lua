@@ -125,7 +125,7 @@ local function end_index()
   books.buckets = 0
 end
 
--- Adjusts the number of buckets to the number of keys, a few at a time; usually nothing is to do.
+-- Adjusts the number of buckets to the number of keys, a few at a time. Usually there is nothing to do.
 local function fit_buckets()
   local keys, buckets = books.keys, books.buckets
   if keys <= 0 then

@@ -42,7 +42,7 @@ if known.err then
   known = {}
 end
 
--- The last three count what this script evicts and expires.
+-- The last three fields count what this script evicts and expires.
 local books = {
   keys = tonumber(known[1] or 0) or 0, bytes = tonumber(known[2] or 0) or 0, charged = tonumber(known[5] or 0) or 0,
   version = tonumber(known[3] or 0) or 0, buckets = tonumber(known[4] or 0) or 0,

@@ -11,7 +11,7 @@ local limit, policy = tonumber(ARGV[4]), ARGV[5]
 local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
 local answers, evicted = {}, {}
 
--- Publish first, because the user may lack the right to.
+-- Publish first, because the user may lack the right to publish.
 local keys = {}
 for i = FIRST, #ARGV, FIELDS do
   keys[#keys + 1] = ARGV[i]
