@@ -197,8 +197,8 @@ impl L1 {
         self.forget(freed);
     }
 
-    /// Removes the copies of all keys whose text is `meant`, and refuses every running fill. It visits every copy, so
-    /// use it only when the keys are not known.
+    /// Removes all copies for whose key text `meant` returns true, and refuses every running fill. It visits every
+    /// copy, so use it only when the keys are not known.
     pub fn void_where(&self, meant: impl Fn(&str) -> bool) {
         for stripe in &self.stripes {
             for freed in stripe.0.lock().remove_where(&meant) {

@@ -94,7 +94,7 @@ impl Drop for Export {
     }
 }
 
-/// Exports a span of this operation, as a child of the caller's.
+/// Exports a span of this operation, as a child of the caller's span.
 pub(super) fn note(ended: &EndedOperation<'_>, caller: Option<&Caller>) {
     let Some(Exporting { tracer, follows_caller }) = EXPORTING.get() else { return };
     let trace = caller.and_then(|caller| caller.trace);
