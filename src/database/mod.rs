@@ -201,7 +201,7 @@ impl Database {
         migration.await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// The steps that were applied to the schema, in order. Applies none.
+    /// The steps that were applied to the schema, in order. Applies no step itself.
     ///
     /// # Errors
     /// The database cannot be reached or used.

@@ -38,8 +38,8 @@ pub trait Repository: Send + Sync + 'static {
     /// write.
     async fn is_any_silent_or_old(&self) -> Result<bool, Error>;
 
-    /// Marks jobs as failed whose instances gave no sign of life for [`SILENT_MS`], adds their audit rows, and
-    /// removes old jobs. Returns how many it marked.
+    /// Marks jobs as failed if their instances gave no sign of life for [`SILENT_MS`], adds their audit rows, and
+    /// removes old jobs. Returns how many jobs it marked.
     async fn fail_silent(&self) -> Result<u64, Error>;
 }
 

@@ -23,7 +23,7 @@ use super::caller::{Caller, EndedOperation};
 use super::counted::CountedQueue;
 use crate::model::Answer;
 
-/// Nothing is exported if none of these is set.
+/// Nothing is exported unless one of these is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// How long the process waits at its end for the export of the last spans.

@@ -107,7 +107,7 @@ impl Connection {
         }
     }
 
-    /// Replaces the connection, whatever it answers, because it leads to the wrong server. Returns whether the
+    /// Replaces the connection even if it answers, because it leads to the wrong server. Returns whether the
     /// replacement began now; false if one was already running.
     pub fn replace(self: &Arc<Self>) -> bool {
         let begins = !self.is_reviving.swap(true, Relaxed);

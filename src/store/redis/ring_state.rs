@@ -31,7 +31,7 @@ pub struct RingState {
     pub changed: Notify,
     /// Whether entries became void and this process may have copies of them.
     voided: AtomicBool,
-    /// Wakes the task that keeps the record. Notified when an operation or a proof found another record, or none.
+    /// Wakes the task that keeps the record. Notified when an operation or a proof found another record or no record.
     pub doubted: Notify,
     /// How often this process suspected that the server was replaced by one that reports no run id. Every instance
     /// must then void its copies.

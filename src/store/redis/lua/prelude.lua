@@ -1,4 +1,4 @@
--- Follows the fence in the scripts that use the bookkeeping of a namespace: names, time and totals.
+-- Comes after the fence in scripts that use the bookkeeping of a namespace: names, time and totals.
 --
 -- ARGV[2] is the namespace, ARGV[3] the fleet's secret for places. A script reads the totals of the namespace once
 -- and writes them once, so for other clients keys, bytes and version always agree with the entries. Names are built

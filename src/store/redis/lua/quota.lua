@@ -1,4 +1,4 @@
--- Follows the removal in scripts in which entries make room for others.
+-- Comes after `removal.lua` in scripts that evict entries to make room for others.
 
 local SAMPLE = 16
 
@@ -51,8 +51,8 @@ end
 
 local is_random = false
 
--- The entries that the policy evicts, at most `most`; none if `spared` is the only entry. By expiry the next entry is
--- known. Otherwise they are the best of a sample, as in Redis itself
+-- The entries that the policy evicts, at most `most`; none if `spared` is the only entry. With policy TTL it is the
+-- entry that expires next. With other policies, or if none expires, they are the best of a sample, as in Redis itself
 -- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys are in buckets by their hash, so the keys
 -- of one bucket are already a random sample.
 local function victims(policy, spared, most)
