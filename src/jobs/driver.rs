@@ -1,4 +1,4 @@
-//! The task of one flush: at first part of its request, then, if it takes longer, a job.
+//! The task of one flush: at first it is part of its request; if it takes longer, it becomes a job.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;

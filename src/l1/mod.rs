@@ -333,7 +333,7 @@ mod tests {
             let early = l1.fence(&key(1));
             l1.void(&key(1));
             let slow = l1.fence(&key(1));
-            // It was given to the client, although its fence had moved or it is too large to be kept.
+            // The client got this value, although its fence had moved or it is too large to be kept.
             let fence = if newer.value.len() > 2 { slow } else { early };
             assert!(!l1.insert(&key(1), newer, fence));
             assert!(!l1.insert(&key(1), version(1), slow), "older than the answer");

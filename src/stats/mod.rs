@@ -111,7 +111,7 @@ impl ReadCounters {
     }
 
     /// Writes all counts to the store. Counts that the store certainly did not accept are written again later. Counts
-    /// that it may have accepted are not, because counting twice would be worse than losing them.
+    /// that the store may have accepted are dropped, because counting twice would be worse than losing them.
     ///
     /// The write continues even if the caller is cancelled: counts that were taken out must be written.
     pub async fn flush(self: &Arc<Self>) {

@@ -30,8 +30,9 @@ const WALKER: &str = "sidecache:walker";
 const WALKER_TTL_MS: u64 = 30_000;
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// Keys that one script looks at, and the work it may do on entries that are gone (see `lua/prelude.lua`). After a
-/// script, the walk pauses for [`REST`] times the script's duration, at most [`REST_MAX`].
+/// Keys that one script looks at, and the work that it may do on entries that are gone (in the units of
+/// `lua/prelude.lua`). After a script, the walk pauses for [`REST`] times the script's duration, at most
+/// [`REST_MAX`].
 const KEYS_PER_SCRIPT: usize = 200;
 const WORK_PER_SCRIPT: usize = 100;
 const REST: u32 = 4;

@@ -135,7 +135,7 @@ mod tests {
         shards: [Shard; SHARDS.len()],
         rings: Rings,
         time: u64,
-        /// The indices of the shards in the ring of the running instances, and those of them that are settled.
+        /// The indices of the shards in the ring of the running instances, and the indices of the settled ones.
         fleet: Vec<usize>,
         settled: Vec<usize>,
         written: HashMap<u64, u64>,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     impl World {
-        /// The clocks of the shards differ, each in its own way, and jump.
+        /// The clocks of the shards differ, and they jump.
         fn clock(&self, shard: usize) -> u64 {
             self.time + APART / 2 * ((self.time / 7 + shard as u64) % 3)
         }

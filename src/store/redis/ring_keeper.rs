@@ -137,7 +137,7 @@ impl RingKeeper {
             let doubts = self.shards.iter().map(|shard| Box::pin(shard.belonging.doubted.notified()));
             is_doubted = timeout(pause, select_all(doubts)).await.is_ok();
             if is_doubted {
-                // Pause, however often operations ask for a check.
+                // Pause, even if operations ask for checks all the time.
                 sleep(SOON).await;
             }
         }

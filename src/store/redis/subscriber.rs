@@ -155,7 +155,7 @@ impl Subscriber {
                     }
                     Ok(message) => match message.value.as_bytes() {
                         Some(payload) => self.sink.apply(self.index, payload),
-                        // No script publishes such a message, so it may have meant anything.
+                        // No script publishes such a message. It may be about any key.
                         None => self.sink.lost(self.index),
                     },
                     Err(RecvError::Lagged(lost)) => {

@@ -44,8 +44,8 @@ impl Shard {
         self.ask_for(Sender::Alone, script, effect, arguments, read).await
     }
 
-    /// Like [`Self::ask`], for `party`. If the shard has another record now, it has executed nothing, and the script
-    /// is sent once more under the new record.
+    /// Like [`Self::ask`], for the sender `party`. If the shard has another record now, it has executed nothing, and
+    /// the script is sent once more under the new record.
     pub async fn ask_for<T>(
         &self,
         party: Sender,
