@@ -70,7 +70,7 @@ local function victims(policy, spared, most)
   work = work + 5
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
-  -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. Alone that would empty
+  -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. That alone would empty
   -- the buckets before full ones first, so after 8 buckets in a row the search continues at another random place.
   for look = 1, math.min(books.buckets, MOST_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)

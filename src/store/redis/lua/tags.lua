@@ -1,4 +1,4 @@
--- Comes after `index.lua` in scripts that add or remove tags, or that list keys by tag.
+-- Comes after `index.lua` in scripts that add or remove tags.
 
 -- Counts that a key with a tag was added (`change` is 1) or removed (`change` is -1).
 local function count_tagged(tag, change)
