@@ -124,7 +124,7 @@ struct Service {
     metrics: Arc<Metrics>,
     /// When cancelled, no new requests are accepted.
     draining: CancellationToken,
-    /// When cancelled, the background tasks end. Cancelled after the last request, as requests need the tasks.
+    /// When cancelled, the background tasks end. Cancelled after the last request, because requests need the tasks.
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }

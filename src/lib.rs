@@ -4,7 +4,7 @@
 //! The modules in reading order. A module uses only modules below it:
 //!
 //! ```text
-//!  main -> cli -> config        settings are parsed before anything binds; commands against a service end here
+//!  main -> cli -> config        settings are parsed before anything binds; other commands go no further
 //!            |
 //!           app                 builds, starts and drains everything
 //!            |

@@ -63,7 +63,7 @@ pub fn start(config: &LogConfig) -> Log {
     }
 }
 
-/// Starts the export of spans. An error in it must not keep the service from starting.
+/// Starts the export of spans. The service also starts if this fails.
 #[cfg(feature = "otel")]
 fn spans() -> Option<crate::trace::Export> {
     crate::trace::Export::start().unwrap_or_else(|error| {

@@ -7,8 +7,8 @@
 //! The runtime of the main thread ([`background`]) accepts connections and does all background work. Its number of
 //! threads does not depend on the number of workers.
 //!
-//! A large batch that is parsed on a worker delays other requests on that worker, but no watermark: subscriptions run
-//! in the background.
+//! A large batch that is parsed on a worker delays other requests on that worker, and commands on the worker's own
+//! connections to shards. It does not delay invalidations: subscriptions run in the background.
 
 use std::cell::Cell;
 use std::io;
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 const BACKGROUND_THREADS: usize = 2;
 
 /// The maximum number of threads for blocking calls (DNS lookups, rendering `/metrics`), in the background runtime
-/// and on each worker, and how long an idle one is kept.
+/// and on each worker, and how long an idle thread is kept.
 const BLOCKING_THREADS: usize = 4;
 const BLOCKING_STAYS: Duration = Duration::from_secs(1);
 

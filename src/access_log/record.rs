@@ -8,7 +8,8 @@ use crate::model::{EntryKey, Namespace, Operation, UnixMillis};
 use crate::trace::{Caller, TraceContext};
 
 /// The record of one operation, as a request queues it. Its size is bounded, so the bound on the number of queued
-/// records also bounds their memory. The writer computes everything that does not need more memory.
+/// records also bounds their memory. The writer later turns the record into a [`Row`], so that the request does little
+/// work.
 #[derive(Debug)]
 pub struct Record {
     pub operation: Operation,
@@ -106,8 +107,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Computes the pattern at once, because a batch may have thousands of keys, and the queue holds thousands of
-    /// records.
+    /// Computes the pattern now and not in the writer: a batch may have thousands of keys, and the queue holds
+    /// thousands of records.
     pub fn batch(namespace: &Namespace, keys: &[EntryKey]) -> Self {
         Self::Batch(namespace.clone(), key_pattern::shared(keys.iter().map(EntryKey::key)))
     }

@@ -103,7 +103,8 @@ fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     text.map(parse).transpose()
 }
 
-/// Parses a policy. If a later release wrote one that this release does not understand, the row is shown without it.
+/// Parses a policy. `None` if this release does not understand it (a later release may have written it): the row is
+/// then shown without the policy.
 fn understood(text: Option<String>) -> Option<Policy> {
     policy_from_json(text).unwrap_or_else(|error| {
         tracing::debug!(%error, "cannot understand a policy in the audit trail; showing the row without it");

@@ -263,7 +263,8 @@ impl Cache {
     }
 }
 
-/// How a batch of changes is counted: as failed if a single entry failed, like a batch of reads.
+/// How a batch of changes is counted: as failed if any entry failed, like a batch of reads; as refused if all failed
+/// entries were refused by the policy.
 fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
     match failed {
         [] => Answer::Done,

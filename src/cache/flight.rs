@@ -42,8 +42,8 @@ type Open = Mutex<HashMap<EntryKey, Flight, EntryKeyHasher>>;
 pub struct Flights {
     open: Arc<Open>,
     next_id: AtomicU64,
-    /// Older flights are not joined. The value may date from the start of the flight, and after a pause of the
-    /// process the answer may already be waiting.
+    /// Flights that are older than this are not joined: the value may be as old as the start of the flight. A flight
+    /// can get old if the process was paused.
     max_age: Duration,
 }
 
@@ -120,8 +120,8 @@ impl Flights {
         (landed, Role::Leader)
     }
 
-    /// No later request joins the current flight of `key`, because its result may be older than an answer that the
-    /// shard has given since. Requests that already wait for it began before that answer.
+    /// Keeps later requests from joining the current flight of `key`, because its result may be older than an answer
+    /// that the shard has given since. Requests that already wait for the flight began before that answer.
     pub fn close(&self, key: &EntryKey) {
         self.open.lock().remove(key);
     }

@@ -2,9 +2,9 @@
 //!
 //! While a namespace is being deleted, another instance that does not know it yet may write to the namespace once
 //! more. Namespaces without a policy are never swept, so entries without a TTL would stay for ever. Therefore a
-//! namespace is flushed and forgotten if for the length of [`GRACE_REFRESHES`] the registry does not know it and
-//! nobody reads or writes it. This requires a database that all instances share and that was read recently: with its
-//! own SQLite file an instance does not know the namespaces of the others.
+//! namespace is flushed and forgotten if the registry did not know it, and nobody read or wrote it, during the last
+//! [`GRACE_REFRESHES`] refreshes. This requires a database that all instances share and that was read recently: with
+//! its own SQLite file, an instance does not know the namespaces of the others.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
-/// How many runs of ended epochs are remembered. Each run had its own proof, so only this many recoveries of a shard
-/// push one out. Epochs without a proof join the run before them.
+/// How many runs of ended epochs are remembered. Epochs without a proof of their own join the run before them. So a
+/// run is forgotten only after the shard has recovered this many times.
 const RUNS: usize = 16;
 
 /// Read by every request, written only by the shard's subscriber.

@@ -48,7 +48,7 @@ const SHARDS: &str = "redis_shards";
 const SERVER_NAME: &str = "redis_tls_server_name";
 
 impl RedisConfig {
-    /// Connections to each shard: at least as many as configured, and equally many on each worker.
+    /// The number of connections to each shard: at least as many as configured, and equally many on each worker.
     pub fn connections(&self, workers: usize) -> usize {
         self.connections.next_multiple_of(workers)
     }
@@ -77,7 +77,7 @@ impl RedisConfig {
             if shards.iter().any(|other| other.name == shard.name) {
                 return Err(settings.error(SHARDS, format!("two shards are named {:?}", shard.name)));
             }
-            // Each shard would regard the entries of the other as moved away and remove them.
+            // Each of the two would treat the entries of the other as moved to another shard, and remove them.
             if let Some(other) = shards.iter().find(|other| is_same_place(&other.endpoint, &shard.endpoint)) {
                 let reason = format!("the shards {} and {} have the same address", other.name, shard.name);
                 return Err(settings.error(SHARDS, reason));
@@ -141,7 +141,7 @@ fn shard(part: &str, files: &TlsFiles, server_name: Option<&ServerName<'static>>
     if is_tls {
         let names = match server_name {
             Some(name) => vec![name.clone()],
-            // A server that a Sentinel named by its address may have the name of a Sentinel in its certificate.
+            // Sentinels report a server's IP address. The server's certificate may have the host name of a Sentinel.
             None => endpoint.server.hosts().iter().filter_map(dns_name).collect(),
         };
         let config = files.client_config(names).map_err(|reason| format!("shard {name}: TLS: {reason}"))?;

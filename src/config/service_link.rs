@@ -7,7 +7,7 @@ const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 /// Whether Kubernetes sets this variable for a Service. `name` is the variable's name without the settings' prefix.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
-    // Before these words comes the rest of the Service's name, if any.
+    // The words before `at` are the rest of the Service's name.
     (0..words.len()).any(|at| match words[at..] {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
         ["PORT"] => is_address(value),

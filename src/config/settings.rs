@@ -262,8 +262,8 @@ impl Settings {
         effective.collect()
     }
 
-    /// The value of the setting `name`. Panics if there is none: names come only from this program's own code, and
-    /// every name is used at every start and in the tests of `config`.
+    /// The value of the setting `name`. Panics if there is no such setting: names come only from this program's own
+    /// code, and every name is used at every start and in the tests of `config`.
     fn value(&self, name: &str) -> &Value {
         self.values.get(name).unwrap_or_else(|| panic!("default.toml lists the setting `{name}`"))
     }

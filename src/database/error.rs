@@ -68,7 +68,8 @@ impl Error {
     }
 
     /// Whether a retry may succeed a moment later: the database is unreachable, starting, out of connections, or a
-    /// replica after a failover; or another session holds a lock. SQLSTATE 57P01 to 57P03, 53300, 25006 and 55P03.
+    /// replica after a failover; or another session holds a lock. SQLSTATE 57P.., 53300, 25006 and 55P03, or SQLite's
+    /// code 5 (`SQLITE_BUSY`).
     pub fn may_pass(&self) -> bool {
         use sqlx::Error as E;
         let passes = |error: &E| match error {

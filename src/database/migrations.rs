@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use super::connection::connect;
 use super::error::Error;
 
-/// The table of applied steps. It is the library's own table, since the library applies the steps of SQLite, and in
-/// earlier releases also applied those of PostgreSQL.
+/// The table of applied steps. It is the library's own table, because the library applies the steps of SQLite, and in
+/// earlier releases it also applied the steps of PostgreSQL.
 const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (\
      version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), \
      success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";

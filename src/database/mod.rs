@@ -201,7 +201,7 @@ impl Database {
         migration.await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// The steps that were applied to the schema, in order. Applies none.
+    /// The steps that were applied to the schema, in order. Applies no step itself.
     ///
     /// # Errors
     /// The database cannot be reached or used.
@@ -266,7 +266,7 @@ impl Database {
 }
 
 /// Whether a connection can be used again. The pool itself checks this, too, but without a timeout: a few statements
-/// on dead connections would block the whole pool for good.
+/// on dead connections would block the whole pool for ever.
 async fn still_answers(connection: &mut PgConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
     match tokio::time::timeout(timeout, connection.ping()).await {
         Ok(answer) => answer.map(|()| true),

@@ -1,7 +1,8 @@
 //! Free space in SQLite files: the space of deleted rows is given back to the file system, in bounded steps.
 //!
 //! A file can give pages back only if it was created with `auto_vacuum`. A file of an earlier release is rewritten
-//! once, at a start at which it contains little enough; a larger file must first get smaller by the retention.
+//! once, when the service starts and the file contains little enough. A larger file must first shrink, as old rows are
+//! deleted.
 
 use sqlx::{AssertSqlSafe, SqlitePool};
 

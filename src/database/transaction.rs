@@ -23,8 +23,8 @@ macro_rules! in_transaction {
 
 pub(crate) use in_transaction;
 
-/// All modules create their statements here, because it depends on the setup whether connections may keep prepared
-/// statements.
+/// All modules create their statements here, because connections may keep prepared statements only if the settings
+/// allow it.
 impl Database {
     pub(crate) fn query<K>(&self, sql: &'static str) -> Query<'static, K, K::Arguments>
     where

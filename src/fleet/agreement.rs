@@ -17,7 +17,7 @@ pub struct Agreement {
 
 impl Agreement {
     fn new(own_version: &str, mut instances: BTreeMap<String, u64>) -> Self {
-        // This instance is alive, whatever the shards counted.
+        // This instance is alive, even if no shard counted it.
         let own = instances.remove(own_version).unwrap_or(0).max(1);
         Self { own_version: own_version.to_owned(), own, others: instances }
     }

@@ -1,9 +1,9 @@
 //! The fleet: all instances on these shards, whether they agree about the ring, and the shards' figures.
 //!
-//! Each instance writes a beat to every shard once a second, with one script whose cost hardly depends on the number
-//! of instances. The answer says how many instances live with which ring; health and metrics need no more. Details
-//! about the instances are read from the shards only on request. An instance that stops removes itself; an instance
-//! that crashes is counted until its last beat is [`LIVING`] old.
+//! Each instance sends a heartbeat (a *beat*) to every shard once a second, with one script whose cost hardly depends
+//! on the number of instances. The answer says how many living instances use each ring; health and metrics need no
+//! more. Details about the instances are read from the shards only on request. An instance that stops removes itself;
+//! an instance that crashes is counted until its last beat is [`LIVING`] old.
 
 mod address;
 mod agreement;
@@ -77,7 +77,7 @@ pub struct Fleet {
 struct Beats {
     /// For each shard the last answer to a beat, and when that beat was sent.
     by_shard: Vec<Option<(Moment, Vec<RingCount>)>>,
-    /// The state that was last logged.
+    /// Whether the instances agreed when this was last logged.
     is_agreed: bool,
 }
 
@@ -89,7 +89,8 @@ pub struct ShardView {
     pub address: Option<String>,
     /// The fraction of all keys that it owns.
     pub ring_share: f64,
-    /// Age of the last proof that L1 knows its writes; `None` without any.
+    /// Age of the last proof that the shard's invalidations were applied to L1; `None` before the first proof, and if
+    /// L1 is not used.
     pub watermark_age: Option<Duration>,
 }
 
@@ -110,7 +111,7 @@ impl Fleet {
         Self { id: id.to_owned(), address, started_at: unix_millis(), sources, heard, view: SharedResult::new(FRESH) }
     }
 
-    /// Writes beats to every shard until `shutdown`, then removes this instance.
+    /// Sends beats to every shard until `shutdown`, then removes this instance.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         if !self.sources.store.is_remote() {
             return;

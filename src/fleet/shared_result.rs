@@ -21,7 +21,7 @@ impl<T> SharedResult<T> {
 
     /// Returns the last result if it is fresh enough, otherwise computes a new one. Callers that wait during a
     /// computation reuse its result if it is fresh enough for them. If the computing caller is cancelled, the next
-    /// one computes.
+    /// caller computes.
     pub async fn get<F: Future<Output = T>>(&self, gather: impl FnOnce() -> F) -> Arc<T> {
         let asked_at = Moment::now();
         let mut latest = self.latest.lock().await;

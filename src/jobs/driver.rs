@@ -1,4 +1,4 @@
-//! The task of one flush: at first part of its request, then, if it takes longer, a job.
+//! The task of one flush: at first it is part of its request; if it takes longer, it becomes a job.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -97,7 +97,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
         };
         drop(place);
         if !matches!(ended, Ok(Ok(_))) {
-            // After a pause of the process its scripts have failed, and another instance may have ended the job.
+            // If the process was paused, its scripts have failed, and another instance may have ended the job.
             jobs.look_for_end(&id, &handle).await;
         }
         let state = match (ended, handle.reason()) {
@@ -135,7 +135,7 @@ impl Jobs {
                     Ok(StoredState::Running) => {}
                     Ok(StoredState::CancelAsked) => handle.stop(StopReason::Cancelled),
                     Ok(StoredState::Ended) => handle.stop(StopReason::Overruled),
-                    // It is retried, and the job continues anyway.
+                    // The next beat writes it, and the job continues anyway.
                     Err(error) => tracing::debug!(job = %id, %error, "cannot write the progress of a job"),
                 }
                 saved.cancel();
@@ -198,7 +198,7 @@ impl Jobs {
                     return true;
                 }
                 Ok(false) => {
-                    // It was written before: by another instance, or by an attempt whose answer was lost.
+                    // The end was written before: by another instance, or by an attempt whose answer was lost.
                     self.board.lock().forget(&job.id);
                     return true;
                 }

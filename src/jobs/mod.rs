@@ -168,8 +168,8 @@ impl Jobs {
     /// Looks for jobs of silent instances until `shutdown`.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let silent = Duration::from_millis(SILENT_MS.unsigned_abs());
-        // Since when the database has answered every time. If the database was away, no instance could give a sign of
-        // life.
+        // Since when the database has answered every time. While it does not answer, no instance can give a sign of
+        // life, so silence means nothing.
         let mut answered_since = None;
         loop {
             tokio::select! {

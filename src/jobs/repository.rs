@@ -34,11 +34,12 @@ pub trait Repository: Send + Sync + 'static {
     /// Stores a request to cancel, which the job's instance reads.
     async fn ask_to_cancel(&self, id: &Id) -> Result<(), Error>;
 
-    /// Whether [`Repository::fail_silent`] has anything to do. Usually not, so this check avoids a write.
+    /// Whether [`Repository::fail_silent`] has anything to do. Usually it has nothing to do, and this check avoids a
+    /// write.
     async fn is_any_silent_or_old(&self) -> Result<bool, Error>;
 
-    /// Marks jobs as failed whose instances gave no sign of life for [`SILENT_MS`], adds their audit rows, and
-    /// removes old jobs. Returns how many it marked.
+    /// Marks jobs as failed if their instances gave no sign of life for [`SILENT_MS`], adds their audit rows, and
+    /// removes old jobs. Returns how many jobs it marked.
     async fn fail_silent(&self) -> Result<u64, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! The state behind all calls of [`Jobs`]: what runs here, and how many may.
+//! The state behind all calls of [`Jobs`]: the flushes that run here, and how many may run.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ pub struct Jobs {
     pub(super) places: Arc<Semaphore>,
     /// One permit for each ended job that waits for the database.
     pub(super) unsaved: Arc<Semaphore>,
-    /// Cancelled when the process is asked to stop: jobs end then.
+    /// Cancelled when the process is asked to stop. Jobs then end.
     pub(super) draining: CancellationToken,
-    /// Cancelled when no requests are left: everything ends then.
+    /// Cancelled when no requests are left. All flushes then end, and so do the retries of writes.
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
 }

@@ -1,9 +1,9 @@
 //! Writes rows to the database in the background: a bounded queue with one writer at its end. The access log and the
 //! audit rows of flushes use it.
 //!
-//! Adding a record never waits. If the queue is full, the record is dropped and counted. A queued record is written
-//! exactly once: batches are numbered, and the database stores the number of each writer's last batch in the same
-//! transaction as the batch.
+//! Adding a record never waits. A record is dropped and counted if the queue is full, if the database rejects it, or
+//! if the process ends while the database does not answer. No record is written twice: batches are numbered, and the
+//! database stores the number of each writer's last batch in the same transaction as the batch.
 
 mod cursor;
 pub(crate) mod postgres;
@@ -97,7 +97,7 @@ pub(crate) trait Repository<Row>: Send + Sync + 'static {
     /// Adds all rows of a batch or none. Does nothing if the batch was written before.
     async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error>;
 
-    /// Deletes up to `limit` rows older than `before` and frees their space. Returns 0 when there is nothing left to
-    /// do.
+    /// Deletes up to `limit` rows older than `before` and frees their space. Returns 0 when nothing is left to delete
+    /// or to free.
     async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
 }

@@ -23,7 +23,7 @@ pub(super) struct Queue<R> {
     is_closed: AtomicBool,
     /// Wakes the writer.
     news: Notify,
-    /// The number of calls of `take`. Each starts one part further than the last, so that no part starves.
+    /// The number of calls of `take`. Each call starts one part further than the call before, so that no part starves.
     takes: AtomicUsize,
 }
 

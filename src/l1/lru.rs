@@ -85,7 +85,7 @@ impl Lru {
         Some((hash, self.take(self.oldest, half(hash))))
     }
 
-    /// Removes all copies whose key text is `meant`.
+    /// Removes all copies for whose key text `meant` returns true. Calls `removed` with each of them.
     pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool, mut removed: impl FnMut(&Node)) {
         let mut number = 0;
         while number < self.nodes.len {

@@ -197,8 +197,8 @@ impl L1 {
         self.forget(freed);
     }
 
-    /// Removes the copies of all keys whose text is `meant`, and refuses every running fill. It visits every copy, so
-    /// use it only when the keys are not known.
+    /// Removes all copies for whose key text `meant` returns true, and refuses every running fill. It visits every
+    /// copy, so use it only when the keys are not known.
     pub fn void_where(&self, meant: impl Fn(&str) -> bool) {
         for stripe in &self.stripes {
             for freed in stripe.0.lock().remove_where(&meant) {
@@ -333,7 +333,7 @@ mod tests {
             let early = l1.fence(&key(1));
             l1.void(&key(1));
             let slow = l1.fence(&key(1));
-            // It was given to the client, although its fence had moved or it is too large to be kept.
+            // The client got this value, although its fence had moved or it is too large to be kept.
             let fence = if newer.value.len() > 2 { slow } else { early };
             assert!(!l1.insert(&key(1), newer, fence));
             assert!(!l1.insert(&key(1), version(1), slow), "older than the answer");

@@ -12,7 +12,7 @@ const PARTS: usize = 64;
 /// The entries of one stripe. Methods that remove entries return the freed bytes.
 ///
 /// **Whenever a copy is removed, the generation of its key moves**, so that a fill that began earlier cannot bring
-/// back an older value. Only a newer or equal copy may replace a copy without this.
+/// back an older value. Replacing a copy by a newer or equal copy does not move the generation.
 pub struct Stripe {
     entries: Lru,
     generations: [u64; PARTS],
@@ -60,7 +60,7 @@ impl Stripe {
         Some(node.cost())
     }
 
-    /// Removes all copies whose key text is `meant`, and refuses every running fill.
+    /// Removes all copies for whose key text `meant` returns true, and refuses every running fill.
     pub fn remove_where(&mut self, meant: impl Fn(&str) -> bool) -> Vec<u64> {
         for generation in &mut self.generations {
             *generation += 1;

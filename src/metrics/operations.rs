@@ -1,8 +1,9 @@
 //! Counts and latencies of operations. Each worker has its own counters on its own cache lines; they are added up
 //! when the metrics are shown.
 //!
-//! The exporter's histograms keep every sample until it is folded, which costs more than all other bookkeeping of an
-//! L1 hit. Here a sample is added to its bucket at once, and the resulting lines are appended to the exporter's text.
+//! The exporter's histograms first store every sample and add it to a bucket later, which costs more than all other
+//! bookkeeping of an L1 hit. Here a sample is added to its bucket at once, and the resulting lines are appended to the
+//! exporter's text.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

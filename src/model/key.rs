@@ -33,7 +33,7 @@ impl Key {
                 text.len()
             )));
         }
-        // Nearly all keys are printable ASCII, which one fast pass over the bytes can tell.
+        // Nearly all keys are printable ASCII. One fast pass over the bytes checks that.
         let is_plain = text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'));
         if !is_plain && text.chars().any(char::is_control) {
             return Err(Invalid::Key(format!("a key must not contain control characters: {}", quoted(text))));

@@ -75,8 +75,8 @@ impl Pattern {
     }
 }
 
-/// Greedy matching that backtracks only to the last `*`: once a later `*` is reached, it no longer matters how the
-/// earlier ones split the text.
+/// Greedy matching that backtracks only to the last `*`: once a later `*` is reached, it no longer matters how much
+/// the earlier ones matched.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to resume: after the last `*`, which then takes one more byte.

@@ -117,7 +117,7 @@ impl Registry {
         self.changing.lock().await
     }
 
-    /// Whether the namespace exists or may exist. Nothing of such a namespace may be removed as an orphan.
+    /// Whether the namespace exists or may exist. Such a namespace must not be removed as an orphan.
     pub fn may_exist(&self, namespace: &Namespace) -> bool {
         !matches!(self.known_policy(namespace.as_str()), Ok(None))
     }

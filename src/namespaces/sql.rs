@@ -76,7 +76,7 @@ macro_rules! repository {
                             }
                             let before = self.database.query_as(BEFORE).bind(&name).fetch_optional(&mut *transaction);
                             let before: Option<PolicyRow> = before.await?;
-                            // None: another instance removed it between the two statements, so it can be added now.
+                            // If there is no row, another instance removed it between the two statements: add again.
                             let Some(before) = before else { continue };
                             let replace =
                                 self.database.query_scalar(REPLACE).bind(&name).bind(ttl).bind(size).bind(&eviction);

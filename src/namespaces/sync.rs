@@ -1,7 +1,7 @@
 //! Keeps the registry in step with the database.
 //!
-//! One number, the revision, tells whether another instance changed anything. Polling it works the same on both
-//! databases and cannot miss a change, as a notification can.
+//! One number, the revision, shows whether another instance changed anything. Polling the revision works the same on
+//! both databases. It cannot miss a change, while a notification could get lost.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Records which keys reads find: all of them while there are few reads, a sample of known density when there are
-//! many. A hit costs one extra load and store; only a recorded read takes a lock.
+//! Records which keys reads find: all of them while there are few reads, and a sample when there are many. Each
+//! recorded key comes with the number of reads that it stands for. A hit costs one extra load and store; only a
+//! recorded read takes a lock.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

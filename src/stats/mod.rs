@@ -91,7 +91,8 @@ impl ReadCounters {
         Namespace::parse(namespace).is_ok_and(|namespace| self.registry.get(&namespace).is_some())
     }
 
-    /// Takes the traffic since the last call of the namespaces that are `wanted`; that of the others stays.
+    /// Takes the traffic since the last call of those namespaces for which `wanted` returns true. The traffic of the
+    /// other namespaces stays.
     pub fn take_traffic(&self, wanted: impl Fn(&str) -> bool) -> HashMap<String, Traffic> {
         let mut taken: HashMap<String, Traffic> = HashMap::new();
         for counts in self.counts.all() {
@@ -110,7 +111,7 @@ impl ReadCounters {
     }
 
     /// Writes all counts to the store. Counts that the store certainly did not accept are written again later. Counts
-    /// that it may have accepted are not, because counting twice would be worse than losing them.
+    /// that the store may have accepted are dropped, because counting twice would be worse than losing them.
     ///
     /// The write continues even if the caller is cancelled: counts that were taken out must be written.
     pub async fn flush(self: &Arc<Self>) {
@@ -140,8 +141,8 @@ impl ReadCounters {
 
     /// Takes the counts of known namespaces out, and drops those that are not used any more.
     ///
-    /// Reads of a namespace that does not exist wait for its first write, which usually follows when a program looks
-    /// before it stores. The store keeps nothing for random names.
+    /// Reads of a namespace that does not exist wait for its first write, which usually follows, because programs read
+    /// a key before they store it. The store keeps nothing for random names.
     fn take(&self) -> Vec<(Namespace, Reads)> {
         let mut taken: HashMap<Namespace, Reads> = HashMap::new();
         for counts in self.counts.all() {

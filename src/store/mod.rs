@@ -277,7 +277,7 @@ pub trait Store: Presence {
     /// appear in [`Store::health`].
     async fn look_at_memory(&self, _namespaces: &[Namespace]) {}
 
-    /// Updates the metrics that are gauges before they are shown.
+    /// Updates the gauges of the store; called before the metrics are shown.
     fn refresh_gauges(&self) {}
 }
 

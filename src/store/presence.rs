@@ -49,8 +49,8 @@ pub struct Survey {
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
     /// Records a heartbeat of the process `id` on `shard`, together with `line`, its description of itself. Returns
-    /// how many processes live there with each ring: those whose last heartbeat is at most `living` old. Also works
-    /// when the shard is out of memory.
+    /// how many living processes on the shard use each ring. A process lives if its last heartbeat is at most
+    /// `living` old. Also works when the shard is out of memory.
     async fn beat(&self, shard: ShardIndex, id: &str, line: &str, living: Duration) -> Result<Vec<RingCount>, Error>;
 
     /// Removes the process `id` from `shard`.
@@ -59,7 +59,7 @@ pub trait Presence: Send + Sync + 'static {
     /// The processes on each shard, in the order of the shards. The number per shard is bounded.
     async fn neighbours(&self, living: Duration) -> Vec<Result<Vec<LivingInstance>, Error>>;
 
-    /// The health of each shard, within the shard's timeout. Entries are counted only if `namespaces` is given, as
-    /// the complete list, and is not too long.
+    /// The health of each shard, within the shard's timeout. `namespaces` is the list of all namespaces. Entries are
+    /// counted only if the list is given and not too long.
     async fn survey(&self, namespaces: Option<&[Namespace]>) -> Vec<Survey>;
 }

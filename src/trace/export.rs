@@ -23,7 +23,7 @@ use super::caller::{Caller, EndedOperation};
 use super::counted::CountedQueue;
 use crate::model::Answer;
 
-/// Nothing is exported if none of these is set.
+/// Nothing is exported unless one of these is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// How long the process waits at its end for the export of the last spans.
@@ -94,7 +94,7 @@ impl Drop for Export {
     }
 }
 
-/// Exports a span of this operation, as a child of the caller's.
+/// Exports a span of this operation, as a child of the caller's span.
 pub(super) fn note(ended: &EndedOperation<'_>, caller: Option<&Caller>) {
     let Some(Exporting { tracer, follows_caller }) = EXPORTING.get() else { return };
     let trace = caller.and_then(|caller| caller.trace);

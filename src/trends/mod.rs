@@ -1,10 +1,10 @@
 //! The numbers of the last ten minutes, in memory, for the dashboard, the fleet and `/metrics`.
 //!
 //! Every [`Trends::STEP`] this module reads the totals of namespaces from the store and takes this instance's traffic
-//! from `stats`. Both are bounded for any number of namespaces: each step reads the totals of a limited number in
-//! turn, and only a limited number has a history. Hits, misses, keys, bytes, evictions and expirations are those of
-//! the whole fleet, because the store counts them; writes, failures, latencies and hot keys are those of this
-//! instance.
+//! from `stats`. Time and memory are bounded for any number of namespaces: each step reads the totals of a limited
+//! number of namespaces in turn, and only a limited number of namespaces has a history. Hits, misses, keys, bytes,
+//! evictions and expirations are those of the whole fleet, because the store counts them; writes, failures, latencies
+//! and hot keys are those of this instance.
 //!
 //! These numbers are slightly old; for exact numbers ask `cache` for the stats.
 
@@ -38,7 +38,7 @@ use crate::store::{SharedStore, Totals};
 const READ_PER_STEP: usize = 200;
 const READ_AT_ONCE: usize = 16;
 
-/// The maximum number of namespaces with a history; the most recently used ones keep theirs.
+/// The maximum number of namespaces with a history. The most recently used namespaces keep their history.
 const MAX_HISTORIES: usize = 500;
 
 /// The recent numbers of the namespaces and of this instance.
@@ -92,8 +92,8 @@ impl Trends {
 
     /// Takes a step at every interval until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        // Offset by a quarter of a step, so that a step falls between two writes of the counts. These start with the
-        // process and by default happen every full second.
+        // Offset by a quarter of a step, so that a step falls between two writes of the counts. The writes begin with
+        // the process and by default happen every second.
         let mut ticks = interval_at(Instant::now() + Self::STEP / 4, Self::STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let steps = async {
@@ -144,8 +144,8 @@ impl Trends {
         known.step(read, &traffic, &found, &self.metrics.latencies(), now);
     }
 
-    /// The totals on the shards that answer, for a namespace whose totals were never read completely. If they were,
-    /// the older complete totals are better.
+    /// The totals on the shards that answer, for a namespace whose totals were never read completely. `None` if they
+    /// were read completely before: older complete totals are better than partial ones.
     async fn part(&self, namespace: &Namespace) -> Option<Totals> {
         let is_known = self.known.lock().tracks.get(namespace.as_str()).is_some_and(|track| track.totals().is_some());
         if is_known { None } else { Some(self.store.known_totals(namespace).await.ok()?.totals) }

@@ -30,7 +30,7 @@ pub(super) struct Track {
     partial: Option<Totals>,
     /// The rates between the last two readings; `None` if one of them failed.
     rates: Option<PerSecond>,
-    /// The totals of the first reading and everything since; these never fall.
+    /// The totals of the first reading, plus all increases since then. They never fall.
     news: Increase,
     points: VecDeque<Point>,
     latencies: RecentLatencies,

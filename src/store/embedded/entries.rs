@@ -34,7 +34,7 @@ pub struct Entries {
     pub(super) births: BTreeMap<u64, EntryKey>,
     /// By expiry, only entries that expire.
     pub(super) expiries: BTreeSet<(Moment, u64)>,
-    /// In the order of the last used policy, if that is neither by use nor by expiry. The first is evicted first.
+    /// In the order of `policy`, if that is neither by use nor by expiry. The first entry is evicted first.
     pub(super) ranks: BTreeSet<(Rank, u64)>,
     pub(super) policy: EvictionPolicy,
     pub(super) next_birth: u64,

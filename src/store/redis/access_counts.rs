@@ -18,7 +18,7 @@ const MAX_ENTRIES: usize = 65_536;
 /// With this many entries, the reads are written before the interval ends.
 const MANY_ENTRIES: usize = 16_384;
 
-/// While the shard evicts by use, this many entries are enough.
+/// While the shard evicts entries, the reads are written as soon as there are this many entries.
 const FEW_ENTRIES: usize = 32;
 
 /// Reads of one shard's entries that are not in the metadata yet.
@@ -100,7 +100,7 @@ impl Accesses {
         })
     }
 
-    /// The shard is evicting entries: the metadata must include the latest reads.
+    /// Records that the shard is evicting entries, so the metadata must soon include the latest reads.
     pub fn note_eviction(&self) {
         if !self.is_evicting.swap(true, Relaxed) {
             self.due.notify_one();

@@ -1,8 +1,8 @@
-//! Counts reads of entries in memory (`access_counts.rs`) and writes the counts into the metadata in batches: a read never causes a write
-//! of its own.
+//! Writes the reads of entries into their metadata in batches. Reads are counted in memory first
+//! (`access_counts.rs`), so a read never causes a write of its own.
 //!
-//! Eviction by use decides by the metadata. So while a shard evicts, a batch is written as soon as a few reads have
-//! been collected, and not only once per interval: a namespace may replace all its entries several times a second.
+//! Eviction by use reads the metadata. So while a shard evicts, a batch is written as soon as a few reads have been
+//! collected, and not only once per interval: a namespace may replace all its entries several times a second.
 //!
 //! A known inaccuracy: if a key is deleted and created again, reads of the old entry that another instance has not
 //! written yet may count for the new entry.

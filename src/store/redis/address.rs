@@ -34,7 +34,7 @@ const MISSED: u32 = 10;
 /// The known addresses of one host name.
 #[derive(Default)]
 struct Addresses {
-    /// Each with the number of lookups since the last that found it.
+    /// Each address, with the number of lookups since the last one that found it.
     known: BTreeMap<IpAddr, u32>,
     /// The addresses of the last lookup, if it found no known address.
     suspected: BTreeSet<IpAddr>,
@@ -85,7 +85,7 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
     let watching = async {
         loop {
             ticks.tick().await;
-            // A failed lookup says nothing.
+            // A failed lookup says nothing about the addresses.
             let Ok(Ok(found)) = timeout(PATIENCE, lookup_host((name.0.as_str(), name.1))).await else { continue };
             if addresses.lead_elsewhere(found.map(|address| address.ip()).collect()) {
                 tracing::warn!(shard = %shard.name, host = %name.0, "the host name resolves to other addresses now");
@@ -101,8 +101,8 @@ pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: Cancellatio
 
 impl Shard {
     /// Replaces all connections of the shard because they lead to different servers, for example behind a proxy that
-    /// keeps old sessions. Does so at most once per [`SPLIT_PAUSE`], because frequent changes of the record look the
-    /// same.
+    /// keeps old sessions. Does so at most once per [`SPLIT_PAUSE`], because frequent changes of the ring record cause
+    /// the same refusals.
     pub fn replace_split_connections(&self) {
         let now = Moment::now();
         let mut left = self.last_split.lock();

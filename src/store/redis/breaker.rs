@@ -10,7 +10,7 @@
 //!
 //! Without it, every operation on a shard that hangs would wait for its timeout. Thousands of operations at a time
 //! would hold memory and connections, only to fail in the end. The connections send the PINGs themselves, see
-//! `connection`: no request of a client is used as a probe.
+//! `connection.rs`: no request of a client is used as a probe.
 //!
 //! Only missing answers count: a shard that answers with an error is reachable.
 
@@ -36,7 +36,7 @@ pub enum State {
     HalfOpen,
 }
 
-/// The breaker; see the text of the module.
+/// The circuit breaker of one shard.
 pub struct Breaker {
     state: AtomicU8,
     /// Timeouts since the last answer.
@@ -119,7 +119,8 @@ impl Breaker {
         }
     }
 
-    /// Whether a command for `operations` may be sent now; costs two atomic loads while the breaker is closed.
+    /// Admits a command for this many operations; `None` if it must not be sent now. Costs two atomic loads while the
+    /// breaker is closed.
     pub fn admit(&self, operations: u32) -> Option<Admission<'_>> {
         let generation = self.generation.load(Relaxed);
         match self.state() {
@@ -171,7 +172,7 @@ impl Breaker {
         opens.then_some(state)
     }
 
-    /// A probe was answered: half-opens the breaker.
+    /// Half-opens the breaker, because a probe was answered.
     pub fn try_again(&self) {
         let _change = self.change.lock();
         if self.state() == State::Open {

@@ -43,7 +43,7 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
         })
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
         .build()?;
-    // Runs until the process ends; the client's state shows an outage.
+    // The connection task runs until the process ends. Its result is not needed: the client's state shows an outage.
     drop(client.connect());
     Ok(client)
 }

@@ -18,7 +18,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(1);
 /// A problem that Redis has an error code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It could not save its data, and is configured to refuse writes in that case.
+    /// The server could not save its data, and is configured to refuse writes in that case.
     CannotSave,
     NoReplicas,
     OutOfMemory,
@@ -62,7 +62,8 @@ impl Kind {
             "BUSY" | "UNKILLABLE" => Some(Self::Busy),
             "NOAUTH" => Some(Self::NoPassword),
             "CLUSTERDOWN" | "MOVED" | "CROSSSLOT" => Some(Self::ClusterNode),
-            // Errors inside a script without a code: up to Redis 7.x, from 8.0 on, and on a cluster node.
+            // These errors inside a script have no code. The texts are those of Redis up to 7.x, of Redis from 8.0
+            // on, and of a cluster node.
             _ if reply.contains("The user executing the script can't") => Some(Self::NoPermission),
             _ if reply.contains("ACL failure in script") => Some(Self::NoPermission),
             _ if reply.contains("in a cluster node") => Some(Self::ClusterNode),
@@ -152,7 +153,7 @@ pub enum Line {
     /// The condition continues; this many replies were not logged since the last log line.
     Again { unlogged: u64 },
     /// The last log line is too recent, so this reply is not logged.
-    L1SkipReason,
+    Skipped,
 }
 
 impl Conditions {
@@ -164,7 +165,7 @@ impl Conditions {
                 seen.last = now;
                 if now.since(seen.logged) < LOG_PERIOD {
                     seen.unlogged += 1;
-                    return Line::L1SkipReason;
+                    return Line::Skipped;
                 }
                 seen.logged = now;
                 Line::Again { unlogged: std::mem::take(&mut seen.unlogged) }
@@ -182,8 +183,8 @@ impl Conditions {
         seen.filter(move |(_, seen)| now.since(seen.last) <= CURRENT).map(|(kind, seen)| (kind, seen.reply.as_str()))
     }
 
-    /// A write succeeded after `moment`, so conditions last seen before it are over. This says nothing about memory,
-    /// because the write needed none.
+    /// Ends the conditions that were last seen before `moment`, because a write succeeded after it. A lack of memory
+    /// stays, because that write needed no memory.
     pub fn disprove(&mut self, moment: Moment) {
         for (kind, slot) in Kind::ALL.into_iter().zip(&mut self.0) {
             if kind != Kind::OutOfMemory && slot.as_ref().is_some_and(|seen| seen.last <= moment) {
@@ -248,7 +249,7 @@ mod tests {
         let mut conditions = Conditions::default();
         let lines: Vec<Line> =
             (0..=20).map(|tenth| conditions.note(Kind::Replica, "READONLY", at(tenth * 100))).collect();
-        assert_eq!(lines.iter().filter(|line| **line == Line::L1SkipReason).count(), 18);
+        assert_eq!(lines.iter().filter(|line| **line == Line::Skipped).count(), 18);
         assert_eq!(lines[10], Line::Again { unlogged: 9 });
     }
 

@@ -1,12 +1,13 @@
-//! One connection for commands, and the checks whether it can be trusted.
+//! One connection for commands, and the checks that show whether it can be trusted.
 //!
 //! A connection that does not answer becomes *doubtful*: PINGs check whether it still works, and other connections
 //! are preferred meanwhile. If it stays silent, it is replaced: otherwise commands would pile up in the client
 //! library, and the silence of a half-open connection would look like silence of the shard.
 //!
 //! Behind Sentinels, a connection that is new or was silent gets no commands until the Sentinels confirm that it
-//! leads to the primary. Its server may have been paused while another became the primary. When it resumes it does
-//! not know that yet, and would accept writes that are lost as soon as it learns of the new primary.
+//! leads to the primary. Its server may have been paused while another server became the primary. When the paused
+//! server resumes, it does not know that yet, and would accept writes that are lost as soon as it learns of the new
+//! primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -48,7 +49,7 @@ pub struct Connection {
 const REPLICA_PAUSE: Duration = Duration::from_millis(200);
 
 impl Connection {
-    /// A lane over `client`. Behind Sentinels, each new connection starts as doubtful.
+    /// Wraps `client`. Behind Sentinels, each new connection of the client starts as doubtful.
     pub fn new(client: Client, sentinels: Option<Arc<Sentinels>>) -> Arc<Self> {
         let doubts = AtomicU64::new(0);
         let connection = Arc::new(Self { client, sentinels, doubts, is_reviving: AtomicBool::new(false) });
@@ -60,7 +61,8 @@ impl Connection {
     }
 
     async fn doubt_new_connections(self: Arc<Self>) {
-        // The end of the old connection counts too, so that the new one is never used before it is in doubt.
+        // An error raises doubt too, because it ends the old connection: so the new connection is never used before it
+        // is in doubt.
         let (mut errors, mut reconnects) = (self.client.error_rx(), self.client.reconnect_rx());
         loop {
             let is_over = tokio::select! {
@@ -105,7 +107,7 @@ impl Connection {
         }
     }
 
-    /// Replaces the connection, whatever it answers, because it leads to the wrong server. Returns whether the
+    /// Replaces the connection even if it answers, because it leads to the wrong server. Returns whether the
     /// replacement began now; false if one was already running.
     pub fn replace(self: &Arc<Self>) -> bool {
         let begins = !self.is_reviving.swap(true, Relaxed);
@@ -142,14 +144,15 @@ impl Connection {
         matches!(timeout(PING_TIMEOUT, self.client.ping::<()>(None)).await, Ok(Ok(())))
     }
 
-    /// Must be called after the connection has answered: an earlier statement of the Sentinels proves nothing.
+    /// Whether the connection leads to the primary. Must be called after the connection has answered: an earlier
+    /// statement of the Sentinels proves nothing.
     async fn leads_to_the_primary(&self) -> bool {
         let Some(sentinels) = &self.sentinels else { return true };
         // If no Sentinel answers, the connection stays: a shard must not fail together with its Sentinels.
         sentinels.primary().await.is_none_or(|primary| !primary.is_missed_by(&self.client))
     }
 
-    /// Checked with a write that changes nothing, see `lua/fence_read.lua`.
+    /// Whether the connection leads to a replica. Tries a write that changes nothing, see `lua/fence_read.lua`.
     async fn is_on_a_replica(&self) -> bool {
         let command = CustomCommand::new_static("SMOVE", ClusterHash::FirstKey, false);
         let asked = self.client.custom_raw(command, vec![FENCE, FENCE, ""]);

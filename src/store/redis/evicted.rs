@@ -1,8 +1,8 @@
 //! Finds entries that Redis evicted, and corrects index and totals.
 //!
-//! An evicted value leaves its metadata and its index member behind. The next read of the key notices that. For keys
-//! that nobody reads there is a walk over the index. It happens only if the shard's count of evictions has changed
-//! since the last walk, and by one instance at a time. It pauses much longer than it works.
+//! An evicted value leaves its metadata and its index member behind. The next read of the key notices that. Keys that
+//! nobody reads are found by a walk over the index. An instance walks only if the shard's count of evictions has
+//! changed since the last walk, and only one instance walks at a time. It pauses much longer than it works.
 
 use std::time::Duration;
 
@@ -23,15 +23,16 @@ use crate::store::Error;
 /// The shard's count of evictions at the start of the last walk.
 const WALKED: &str = "sidecache:walked";
 
-/// Which instance walks, see `lua/become_walker.lua`.
+/// The Redis key that names the instance that walks, see `lua/become_walker.lua`.
 const WALKER: &str = "sidecache:walker";
 
-/// When an instance's claim to the walk ends if it dies, and how often it renews the claim.
+/// How long an instance's claim to the walk lasts without renewal, and how often the instance renews it.
 const WALKER_TTL_MS: u64 = 30_000;
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// Keys that one script looks at, and the work it may do on entries that are gone (see `lua/prelude.lua`). After a
-/// script, the walk pauses for [`REST`] times the script's duration, at most [`REST_MAX`].
+/// Keys that one script looks at, and the work that it may do on entries that are gone (in the units of
+/// `lua/prelude.lua`). After a script, the walk pauses for [`REST`] times the script's duration, at most
+/// [`REST_MAX`].
 const KEYS_PER_SCRIPT: usize = 200;
 const WORK_PER_SCRIPT: usize = 100;
 const REST: u32 = 4;
@@ -91,8 +92,8 @@ impl Shard {
         }
     }
 
-    /// Claims the walk that the Redis key `walk` stands for, or renews the claim, for `ttl_ms`; returns whether that
-    /// worked.
+    /// Claims a walk for the instance `name`, or renews its claim, for `ttl_ms`. The claim is stored in the Redis key
+    /// `walk`. Returns false if another instance has the claim.
     pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
         let arguments =
             |_: &SettledRecord| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];

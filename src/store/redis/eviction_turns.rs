@@ -1,4 +1,4 @@
-//! Which write makes room on a shard, so that not all of them do it at the same time.
+//! The turns of the writes that make room on a shard, so that they do not all do it at the same time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl EvictionTurns {
         turns.entry(namespace.to_owned()).or_default().clone()
     }
 
-    /// Waits for a turn until `until`, or for as long as a write may wait.
+    /// Waits for a turn until `until`, or for as long as a write may wait. `None` if that time is over.
     pub async fn wait(&self, scope: Scope, namespace: &str, until: Option<Moment>) -> Option<Turn> {
         let until = until.unwrap_or_else(|| Moment::now() + self.patience);
         let key = match scope {

@@ -1,6 +1,6 @@
 //! Decides when a shard is examined: when it is connected, before its ring record is settled, after every reconnect,
-//! when an operation finds a problem, and regularly (see `Watch::period`). Also reads how much memory it uses. The
-//! results go to `watch.rs`.
+//! when an operation finds a problem, and regularly (see `ShardProblems::period`). Also reads how much memory the
+//! shard uses. The results go to `watch.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const EXAMINATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The least time between two examinations, whatever requests them.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often to check whether an examination is due: before the first, and later.
+/// How often to check whether an examination is due: before the first examination, and later.
 const FIRST_STEP: Duration = Duration::from_millis(5);
 const STEP: Duration = Duration::from_millis(500);
 
@@ -88,7 +88,7 @@ impl Shard {
             Err(reason) => reason,
         };
         tracing::debug!(shard = %self.name, reason, "could not examine the shard");
-        // The shard is reachable over its other connections, so the results of the last examination stay.
+        // The shard's other connections still work, so the results of the last examination stay.
         if !self.watch.is_examined() {
             self.watch.settle(Examination::default(), now);
         }

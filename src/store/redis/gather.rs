@@ -9,8 +9,9 @@
 //!
 //! A separate command costs this process and Redis more than an additional entry in a command. No operation waits for
 //! a timer or for operations in flight: an operation that is alone is sent at once, and a shard that hangs delays
-//! operations no longer than it would without this. The task does not depend on the requests in the queue: if one is
-//! cancelled, the others continue, and its write is still executed, unless the shard is still making room for it.
+//! operations no longer than it would without this. The task does not depend on the requests in the queue: if one
+//! request is cancelled, the others continue, and even the cancelled write is executed, unless the shard is still
+//! making room for it.
 //!
 //! Each operation counts separately: it has its own place in flight, and an unanswered script counts as one timeout
 //! for each of its operations. The size of a script is limited as for a batch.
@@ -30,8 +31,9 @@ use super::verbs::FoundEntry;
 use crate::model::{Entry, EntryKey, EvictionPolicy, Write};
 use crate::store::{Error, Stored};
 
-// The futures that send a script take some ten kilobytes, and a future that is spawned is moved several times: those
-// here are boxed, so that a pointer is moved. The same holds for what is awaited only rarely.
+// A future that sends a script takes about ten kilobytes, and a spawned future is moved several times. The futures
+// here are boxed, so that only a pointer is moved. Futures that are rarely awaited are boxed too, so that they do not
+// enlarge the others.
 impl Shard {
     /// Reads an entry.
     pub async fn get_gathered(self: &Arc<Self>, key: &EntryKey) -> Result<Option<Entry>, Error> {
@@ -147,7 +149,7 @@ impl Shard {
     }
 }
 
-/// The operations of one turn, about to be sent.
+/// The task that sends the operations of one turn.
 struct SendTask {
     shard: Arc<Shard>,
     worker: usize,
@@ -158,7 +160,7 @@ impl SendTask {
     async fn leave(mut self) {
         let shard = &self.shard;
         let PendingBatch { mut gets, sets } = shard.gathering.take(self.worker);
-        // From now on another task is responsible for what queues.
+        // Operations that are queued from now on start another task.
         self.has_left = true;
         gets.retain(|get| !get.answer.is_closed());
         // While the breaker is half open, each operation is a separate trial.
@@ -190,7 +192,7 @@ impl Drop for SendTask {
     }
 }
 
-/// The receiver may be gone.
+/// Sends a result, which is dropped if nobody waits for it any more.
 fn send<T>(answer: Answer<T>, result: Result<T, Error>) {
     drop(answer.send(result));
 }
@@ -201,8 +203,8 @@ fn scripts_by_grant(mut sets: Vec<Set>, most_keys: usize) -> Vec<Vec<Set>> {
     scripts_of(sets, most_keys, |set| Load::of(&set.write), |a, b| a.grant() == b.grant())
 }
 
-/// Divides operations into scripts, in their order. Each script takes as many as may be together within the limits,
-/// at least one.
+/// Divides operations into scripts, in their order. Each script takes as many operations as the limits allow, at least
+/// one. Neighbours in a script must pass `stand_together`.
 fn scripts_of<T>(
     operations: Vec<T>,
     most_keys: usize,

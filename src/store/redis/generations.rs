@@ -8,9 +8,9 @@
 //! written elsewhere at that time, so the shard's entry is void up to that version. Later entries were written under
 //! rings in which the shard owned the key.
 //!
-//! An instance settles the record of every shard before it serves anything from it (`ring_keeper.rs`). Once all void
-//! entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record keeps at most
-//! [`MAX_RINGS`] past rings, for shards that were unreachable meanwhile.
+//! An instance settles the record of a shard before it serves anything from the shard (`ring_keeper.rs`). Once all
+//! void entries are removed (`moved_keys.rs`), the record is clean and operations need no further check. A record
+//! keeps at most [`MAX_RINGS`] past rings, for shards that were unreachable meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,16 +49,16 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VoidUntil {
     /// No entries are void, or the void entries were removed.
-    SettledRecord,
+    Nothing,
     At(u64),
-    /// Everything that was written before the record is written.
+    /// All entries that were written before this record are void.
     Now,
 }
 
 impl VoidUntil {
     pub fn version(self) -> u64 {
         match self {
-            Self::SettledRecord => 0,
+            Self::Nothing => 0,
             Self::At(version) => version,
             // Never occurs in a record that was read.
             Self::Now => u64::MAX,
@@ -67,7 +67,7 @@ impl VoidUntil {
 
     fn parse(text: &str) -> Option<Self> {
         match text.parse().ok()? {
-            0 => Some(Self::SettledRecord),
+            0 => Some(Self::Nothing),
             version => Some(Self::At(version)),
         }
     }
@@ -76,7 +76,7 @@ impl VoidUntil {
 impl std::fmt::Display for VoidUntil {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::SettledRecord => f.write_str("0"),
+            Self::Nothing => f.write_str("0"),
             Self::At(version) => version.fmt(f),
             Self::Now => f.write_str(NOW),
         }
@@ -141,8 +141,8 @@ impl Record {
 
     /// The same record after all void entries were removed.
     pub fn cleaned(&self) -> Self {
-        let past = self.past.keys().map(|ring| (ring.clone(), VoidUntil::SettledRecord)).collect();
-        Self { past, floor: VoidUntil::SettledRecord, is_clean: true, ..self.clone() }
+        let past = self.past.keys().map(|ring| (ring.clone(), VoidUntil::Nothing)).collect();
+        Self { past, floor: VoidUntil::Nothing, is_clean: true, ..self.clone() }
     }
 
     /// Drops the oldest past rings above the limit.
@@ -156,7 +156,7 @@ impl Record {
     }
 }
 
-/// What was found on a shard.
+/// What an instance found on a shard.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub record: Option<Record>,
@@ -179,14 +179,14 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     let fresh = |floor, is_clean| Record {
         shard: shard.to_owned(),
         current: mine.clone(),
-        past: others().map(|ring| (ring.clone(), VoidUntil::SettledRecord)).collect(),
+        past: others().map(|ring| (ring.clone(), VoidUntil::Nothing)).collect(),
         floor,
         is_clean,
     };
     let record = match &seen.record {
-        None if !seen.has_data => fresh(VoidUntil::SettledRecord, true),
+        None if !seen.has_data => fresh(VoidUntil::Nothing, true),
         // There was no change of the ring yet, so the data is from before records existed.
-        None if mine.number == 1 => fresh(VoidUntil::SettledRecord, false),
+        None if mine.number == 1 => fresh(VoidUntil::Nothing, false),
         None => fresh(VoidUntil::Now, false),
         Some(record) if record.shard != shard || misses_an_unknown_ring(record, mine, known) => {
             fresh(VoidUntil::Now, false)
@@ -200,7 +200,7 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
             let now_past = (record.current != *mine).then(|| record.current.clone());
             for ring in missed.chain(now_past) {
                 // Keys that the present ring gives to other shards are void anyway.
-                let until = if ring.names == mine.names { VoidUntil::SettledRecord } else { VoidUntil::Now };
+                let until = if ring.names == mine.names { VoidUntil::Nothing } else { VoidUntil::Now };
                 past.entry(ring).or_insert(until);
             }
             let is_clean = record.is_clean && !past.values().any(|until| *until == VoidUntil::Now);
@@ -210,7 +210,7 @@ pub fn adopted(shard: &str, mine: &Generation, known: &BTreeSet<Generation>, see
     record.bounded()
 }
 
-/// Whether the shard missed a ring that no record knows, so that nobody knows where the keys were at that time.
+/// Whether the shard missed a ring that is in no record. Then it is unknown where the keys were at that time.
 fn misses_an_unknown_ring(record: &Record, mine: &Generation, known: &BTreeSet<Generation>) -> bool {
     let numbers: BTreeSet<u64> = known.iter().map(|ring| ring.number).collect();
     let missed = mine.number.saturating_sub(record.current.number + 1);
@@ -232,8 +232,7 @@ mod tests {
 
     #[test]
     fn a_record_is_parsed_as_it_was_written() {
-        let past =
-            [(generation(3, &["a"]), VoidUntil::SettledRecord), (generation(4, &["a", "c"]), VoidUntil::At(7))];
+        let past = [(generation(3, &["a"]), VoidUntil::Nothing), (generation(4, &["a", "c"]), VoidUntil::At(7))];
         let record = Record {
             shard: "a".into(),
             current: generation(5, &["b", "a"]),
@@ -260,7 +259,7 @@ mod tests {
         let known = |numbers: &[u64]| numbers.iter().map(|number| generation(*number, &["b", "c"])).collect();
         let mine = generation(4, &["a", "b"]);
         assert_eq!(adopted("a", &mine, &known(&[3]), &seen).floor, VoidUntil::Now);
-        assert_eq!(adopted("a", &mine, &known(&[2, 3]), &seen).floor, VoidUntil::SettledRecord);
+        assert_eq!(adopted("a", &mine, &known(&[2, 3]), &seen).floor, VoidUntil::Nothing);
         assert_eq!(adopted("b", &mine, &known(&[2, 3]), &seen).floor, VoidUntil::Now, "the data of another shard");
     }
 
@@ -271,7 +270,7 @@ mod tests {
             shard: "a".into(),
             current: generation(40, &["a"]),
             past: past.collect(),
-            floor: VoidUntil::SettledRecord,
+            floor: VoidUntil::Nothing,
             is_clean: false,
         };
         let bounded = record.bounded();

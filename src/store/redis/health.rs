@@ -54,7 +54,7 @@ impl Shard {
     pub async fn role(&self) -> Option<Role> {
         match self.info("replication").await {
             Some(info) => field(&info, "role").and_then(role),
-            // A replica gets no commands except from examinations, so INFO is not answered here.
+            // A replica gets no commands except from examinations, so the last examination knows its role.
             None if self.has_server() => self.watch.role(),
             None => None,
         }

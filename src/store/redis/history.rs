@@ -55,7 +55,7 @@ impl History {
         };
         // If the same ring is in the past several times, its latest version counts.
         let mut past: HashMap<&Names, u64> = HashMap::new();
-        for (ring, until) in record.past.iter().filter(|(_, until)| **until != VoidUntil::SettledRecord) {
+        for (ring, until) in record.past.iter().filter(|(_, until)| **until != VoidUntil::Nothing) {
             let version = past.entry(&ring.names).or_default();
             *version = until.version().max(*version);
         }
@@ -135,7 +135,7 @@ mod tests {
         shards: [Shard; SHARDS.len()],
         rings: Rings,
         time: u64,
-        /// The indices of the shards in the ring of the running instances, and those of them that are settled.
+        /// The indices of the shards in the ring of the running instances, and the indices of the settled ones.
         fleet: Vec<usize>,
         settled: Vec<usize>,
         written: HashMap<u64, u64>,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     impl World {
-        /// The clocks of the shards differ, each in its own way, and jump.
+        /// The clocks of the shards differ, and they jump.
         fn clock(&self, shard: usize) -> u64 {
             self.time + APART / 2 * ((self.time / 7 + shard as u64) % 3)
         }

@@ -15,7 +15,7 @@ use super::probe::words;
 pub struct LastError(Arc<Mutex<Option<String>>>);
 
 impl LastError {
-    /// Watches one connection. It is enough for the shard, because all connections lead to the same place.
+    /// Watches one connection. That is enough, because all connections of a shard lead to the same place.
     pub fn of(client: &Client) -> Self {
         let last_error = Self::default();
         let (mut errors, mut reconnects, told) = (client.error_rx(), client.reconnect_rx(), last_error.clone());

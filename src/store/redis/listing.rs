@@ -127,7 +127,7 @@ impl Missing {
     /// Returns the answers, and records the shards that did not answer.
     ///
     /// # Errors
-    /// None of the `all` shards answered, or a shard failed in another way than by not answering.
+    /// None of the `all` shards answered, or a shard answered with an error.
     fn sort_out<T>(&mut self, answers: Vec<(usize, Result<T, Error>)>, all: usize) -> Result<Vec<T>, Error> {
         let mut given = Vec::with_capacity(answers.len());
         for (index, answer) in answers {

@@ -72,8 +72,8 @@ impl Shard {
     /// [`Error::Full`] if nothing may be evicted, or [`Error::MakingRoom`] when its time is over.
     pub async fn free_memory(&self, grant: QuotaShare<'_>, turn: &mut Option<Turn>) -> Result<(), Error> {
         let making_room = || Error::MakingRoom { shard: self.name.clone() };
-        // A write returns the turn of its namespace before it waits for that of the shard: no write holds a turn while it
-        // waits for another.
+        // A write returns the turn of its namespace before it waits for the turn of the shard: no write holds a turn
+        // while it waits for another turn.
         let until = turn.take_if(|turn| turn.scope == Scope::Namespace).map(|turn| turn.until);
         match turn {
             // Another write has freed memory meanwhile, perhaps enough: try again first.

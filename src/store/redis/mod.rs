@@ -1,6 +1,7 @@
 //! The store on Redis shards: the ring chooses the shard, and a script on that shard does the work.
 //!
-//! Only this room uses the Redis client library. The scripts in `lua/` define what is stored and under which names.
+//! Only this room talks to Redis; `config/redis.rs` uses the client library only to parse shard URLs. The scripts in
+//! `lua/` define what is stored and under which names.
 
 mod access_counts;
 mod accesses;
@@ -144,8 +145,8 @@ impl Redis {
         }
     }
 
-    /// Starts to watch where the primaries are. For a shard with Sentinels, the Sentinels are asked several times
-    /// within `max_staleness`; for a shard with a host name, the name is looked up regularly.
+    /// Starts to watch which servers the connections must lead to. For a shard with Sentinels, the Sentinels are asked
+    /// several times within `max_staleness`; for a shard with a host name, the name is looked up regularly.
     pub fn watch_primaries(
         &self,
         config: &RedisConfig,
@@ -170,7 +171,7 @@ impl Redis {
         }
     }
 
-    /// Starts to write reads into the metadata of their entries every `period`.
+    /// Starts to write the counts of reads into the metadata of their entries every `period`.
     pub fn record_accesses(&self, period: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
         for shard in &self.shards {
             tasks.spawn(shard.clone().run_accesses(period, shutdown.clone()));
@@ -199,7 +200,7 @@ impl Redis {
         batches.filter(|(_, batches)| !batches.is_empty()).collect()
     }
 
-    /// Asks every shard for its batches of `keys`; the answers are in the order of `keys`.
+    /// Calls `ask` for the batches of `keys` on each shard. The answers are in the order of `keys`.
     ///
     /// A request has at most one batch in flight per shard. So other requests run between the scripts of a large
     /// request, and no batch reaches its timeout because it waits behind other batches of the same request.
@@ -424,7 +425,7 @@ impl Store for Redis {
 
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error> {
         let arguments = |_: &SettledRecord| vec![Value::from(namespace.as_str())];
-        // This sweeps first: until then expired entries still count as keys.
+        // Reading the totals sweeps first: until then expired entries still count as keys.
         self.totals(namespace).await?;
         on_all(&self.shards, |shard| shard.ask(&scripts::FORGET, Effect::Write, arguments, reply::number)).await?;
         Ok(())

@@ -26,8 +26,8 @@ use crate::clock::Moment;
 use crate::model::{EntryKey, Namespace, Selection, hash};
 use crate::store::Error;
 
-/// Which instance walks, see `lua/become_walker.lua`; when its claim ends if it dies; and how often it renews the
-/// claim.
+/// The Redis key that names the instance that walks, see `lua/become_walker.lua`; how long its claim lasts without
+/// renewal; and how often it renews the claim.
 const WALKER: &str = "sidecache:ring_walker";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ impl Shard {
                     Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
                     error => error,
                 })?;
-                // Under a new record, other entries may be void: find them out again.
+                // Under a new record, other entries may be void: the caller checks again.
                 let Some(gone) = gone else { return Ok(None) };
                 self.metrics.moved_removed.increment(gone.len() as u64);
                 all_gone.extend(gone);

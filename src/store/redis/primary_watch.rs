@@ -4,8 +4,8 @@
 //! or cut off while another one took over does not know that when it returns. Until a Sentinel tells it, after about
 //! ten seconds, it accepts writes that will be lost, and answers reads with old values. So the Sentinels are asked
 //! several times within the staleness bound, and connections to any other server than the one they report are
-//! replaced. A connection that was silent is not used again before the Sentinels confirm it (see `connection`): a failover
-//! may have happened since the last question.
+//! replaced. A connection that was silent is not used again before the Sentinels confirm it (see `connection.rs`): a
+//! failover may have happened since the last question.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,7 +20,7 @@ pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Res
     join_all(answers).await
 }
 
-/// Examines a shard over a new connection; all of it may take `patience`.
+/// Examines a shard over a new connection. Connecting and examining may take `patience` together.
 pub(super) async fn visit(
     shard: &ShardConfig,
     config: &RedisConfig,

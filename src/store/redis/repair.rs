@@ -25,8 +25,8 @@ use crate::clock::Moment;
 use crate::model::Namespace;
 use crate::store::Error;
 
-/// Which instance walks, see `lua/become_walker.lua`; when its claim ends if it dies; and how often it renews the
-/// claim.
+/// The Redis key that names the instance that walks, see `lua/become_walker.lua`; how long its claim lasts without
+/// renewal; and how often it renews the claim.
 const WALKER: &str = "sidecache:repairer";
 const WALKER_TTL_MS: u64 = 5_000;
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ const ADOPTED_PER_SCRIPT: usize = 25;
 const REST: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// How long to wait before a repair is tried again that failed or that another instance does.
+/// How long to wait before trying a repair again that failed, or that another instance is doing.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The pattern of the Redis keys that may belong to a namespace; [`kind_of`] decides which do.

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use crate::clock::Moment;
 use crate::model::Namespace;
 
-/// The least time between two repairs of a namespace. If Redis keeps evicting bookkeeping, the repairs never end.
+/// The least time between two repairs of a namespace. Without it, repairs would run all the time while Redis keeps
+/// evicting bookkeeping.
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The most namespaces whose last repair is remembered.

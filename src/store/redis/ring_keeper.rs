@@ -15,8 +15,8 @@
 //! instance uses it. The whole fleet uses one secret for places, but a shard that comes from another fleet keeps its
 //! own.
 //!
-//! Limits: a ring stays unknown if only shards know it that are all unreachable, or that are in no ring of this fleet
-//! any more. A running instance with another ring keeps serving. An instance that starts while living instances use
+//! Limits: a ring stays unknown if all shards that know it are unreachable, or are no longer in any ring of this
+//! fleet. A running instance with another ring keeps serving. An instance that starts while living instances use
 //! another ring serves nothing, unless `accept_ring_change` is set.
 
 use std::collections::BTreeSet;
@@ -92,7 +92,7 @@ struct RingKeeper {
     instance: String,
     /// Whether this instance may serve although living instances use another ring.
     accepts_change: bool,
-    /// Whether there were such instances at the last check.
+    /// Whether living instances used another ring at the last check.
     is_mismatched: bool,
     shutdown: CancellationToken,
 }
@@ -137,13 +137,13 @@ impl RingKeeper {
             let doubts = self.shards.iter().map(|shard| Box::pin(shard.ring_state.doubted.notified()));
             is_doubted = timeout(pause, select_all(doubts)).await.is_ok();
             if is_doubted {
-                // Pause, however often operations ask for a check.
+                // Pause, even if operations ask for checks all the time.
                 sleep(SOON).await;
             }
         }
     }
 
-    /// Reads all records, and writes those that must change, until all are as they should be.
+    /// Reads all records and writes those that must change, until no record must change.
     async fn settle(&mut self, occasion: Occasion) {
         for _ in 0..ROUNDS {
             let found = join_all(self.shards.iter().map(|shard| find(shard))).await;
@@ -328,7 +328,7 @@ enum State {
     Stale,
     /// Its record must be written, and all copies of its entries are void.
     Suspect,
-    /// Its data has another format or lost its fence, so the data must be removed.
+    /// Its data has another format, or its fence is lost, so the data must be removed.
     Foreign,
 }
 

@@ -29,9 +29,9 @@ pub struct RingState {
     settling: Mutex<()>,
     /// Wakes the task that removes void entries.
     pub changed: Notify,
-    /// Whether entries became void of which this process may have copies.
+    /// Whether entries became void and this process may have copies of them.
     voided: AtomicBool,
-    /// Wakes the task that keeps the record. Notified when an operation or a proof found another record, or none.
+    /// Wakes the task that keeps the record. Notified when an operation or a proof found another record or no record.
     pub doubted: Notify,
     /// How often this process suspected that the server was replaced by one that reports no run id. Every instance
     /// must then void its copies.
@@ -108,7 +108,7 @@ impl RingState {
         }
     }
 
-    /// Whether entries became void since the last call, of which this process may have copies.
+    /// Whether entries became void since the last call and this process may have copies of them.
     pub fn take_voided(&self) -> bool {
         self.voided.swap(false, Ordering::AcqRel)
     }

@@ -63,7 +63,7 @@ impl Sentinels {
         Ok(Some(Arc::new(Self { clients, service_name: service_name.clone(), epoch: AtomicU64::new(0) })))
     }
 
-    /// The present primary; `None` if no Sentinel answers that knows about the last failover.
+    /// The present primary; `None` if there is no answer from a Sentinel that knows about the last failover.
     pub async fn primary(&self) -> Option<Primary> {
         let asked = self.clients.iter().map(|sentinel| timeout(PATIENCE, self.ask(sentinel)));
         let named = join_all(asked).await.into_iter().filter_map(|answer| answer.ok().flatten());
@@ -77,7 +77,7 @@ impl Sentinels {
             return None;
         }
         // Ask for the epoch first, so that the address cannot be older than the epoch. `MASTER` returns an address as
-        // well, but that of the old primary until a failover has completely ended.
+        // well, but until a failover has completely ended, it is the address of the old primary.
         let master = self.sentinel(sentinel, "MASTER").await?;
         let field = |name: &str| master.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
         let epoch = field("config-epoch")?.parse().ok()?;

@@ -50,7 +50,7 @@ const MAX_RETRYING: usize = 256;
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pauses between the attempts of a read; jitter makes each up to twice as long. A broken connection is back
-/// after [`RECONNECT_MIN_MS`] at the earliest.
+/// after `client::RECONNECT_MIN_MS` at the earliest.
 fn pauses() -> impl Iterator<Item = Duration> {
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(15)).with_factor(2.0);
     pauses.with_max_times(3).with_jitter().build()
@@ -68,14 +68,14 @@ pub enum Effect {
 pub enum Sender {
     /// One operation, which counts as in flight for the duration of the command.
     Alone,
-    /// This many operations, which already count as in flight, see `gather`.
+    /// This many operations, which already count as in flight, see `gather.rs`.
     Gathered(usize),
     /// The instance itself. Such commands are few, because their senders limit them, and need no place in flight.
     Upkeep,
 }
 
 impl Sender {
-    /// A gathered script has few keys, so the number fits.
+    /// The number of operations that the command stands for. A gathered script has few keys, so the number fits.
     fn operations(self) -> u32 {
         match self {
             Self::Alone | Self::Upkeep => 1,
@@ -92,7 +92,7 @@ pub struct Shard {
     /// Receives pub/sub messages; sends no other commands.
     pub subscriber: Client,
     next: AtomicUsize,
-    /// Lane `i` runs on worker `i % workers + 1`.
+    /// The connection `connections[i]` runs on worker `i % workers + 1`.
     workers: usize,
     in_flight: Arc<InFlight>,
     pub gathering: Gathering,
@@ -317,12 +317,13 @@ impl Shard {
             let reason = self.last_error.last().unwrap_or_else(|| "no answers".to_owned());
             tracing::warn!(shard = %self.name, reason, "the shard does not answer; no requests until it does");
         }
-        // Idle connections may be broken as well without having noticed it.
+        // Idle connections may be broken as well, but have not noticed it yet.
         self.connections.iter().for_each(Connection::doubt);
         tokio::spawn(probe(self.breaker.clone(), self.connections.clone()));
     }
 
-    /// The next usable lane in turn. Prefers lanes without doubts, and on a worker its own lane.
+    /// The next usable connection in turn. Prefers connections without doubts, and on a worker the worker's own
+    /// connection.
     fn connection(&self) -> Option<&Arc<Connection>> {
         let count = self.connections.len();
         let start = match workers::current() {
@@ -415,7 +416,7 @@ impl Shard {
 
 /// Half-opens the breaker as soon as one of the connections answers.
 async fn probe(breaker: Arc<Breaker>, connections: Vec<Arc<Connection>>) {
-    // The connections send the PINGs themselves, see `connection`; this loop only watches for the result.
+    // The connections send the PINGs themselves, see `connection.rs`; this loop only watches for the result.
     while !connections.iter().any(|connection| connection.is_sure()) {
         sleep(PROBE_PAUSE).await;
     }

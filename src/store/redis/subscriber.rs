@@ -155,7 +155,7 @@ impl Subscriber {
                     }
                     Ok(message) => match message.value.as_bytes() {
                         Some(payload) => self.sink.apply(self.index, payload),
-                        // No script publishes such a message, so it may have meant anything.
+                        // No script publishes such a message. It may be about any key.
                         None => self.sink.lost(self.index),
                     },
                     Err(RecvError::Lagged(lost)) => {
@@ -225,7 +225,7 @@ impl Subscriber {
     }
 }
 
-/// A subscription.
+/// The connection of the present subscription.
 struct Connection {
     /// When the SUBSCRIBE was sent, or a little later.
     asked_at: Moment,

@@ -44,8 +44,8 @@ impl Shard {
         self.ask_for(Sender::Alone, script, effect, arguments, read).await
     }
 
-    /// Like [`Self::ask`], for `party`. If the shard has another record now, it has executed nothing, and the script
-    /// is sent once more under the new record.
+    /// Like [`Self::ask`], for the sender `party`. If the shard has another record now, it has executed nothing, and
+    /// the script is sent once more under the new record.
     pub async fn ask_for<T>(
         &self,
         party: Sender,
@@ -225,8 +225,8 @@ impl Shard {
         Ok(answers)
     }
 
-    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for. That may be none
-    /// at first.
+    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for. The result is
+    /// empty if the script must be sent again to make more room.
     pub async fn set_some(
         &self,
         party: Sender,
@@ -359,7 +359,7 @@ impl Shard {
 
 /// A part of a namespace's keys.
 pub struct Part {
-    /// The place to continue from; [`PLACES`] at the end.
+    /// The place to continue from; `place::PLACES` at the end.
     pub next: u64,
     /// No key of this part was written with a greater version.
     pub version: u64,

@@ -91,7 +91,7 @@ impl ShardProblems {
         let Some(kind) = Kind::of(reply) else { return };
         let shard = &*self.name;
         match self.conditions.lock().note(kind, reply, Moment::now()) {
-            Line::L1SkipReason => {}
+            Line::Skipped => {}
             Line::Again { unlogged } => {
                 tracing::warn!(shard, code = kind.code(), reply, unlogged, "the shard still refuses operations");
             }

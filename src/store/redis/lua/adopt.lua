@@ -37,6 +37,6 @@ for i = 4, #ARGV, 2 do
   end
 end
 save_books()
--- These had no metadata, so copies of them would outlive the entry.
+-- These entries are gone, so copies of them are void.
 publish(removed)
 return adopted

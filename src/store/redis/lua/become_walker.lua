@@ -1,6 +1,6 @@
 -- Claims the walk over the shard for an instance, or renews the claim. ARGV: token, the instance, the duration of the
--- claim in ms, the key that stores the claim. Returns 1 if the instance has the claim. The key has no TTL: Redis must
--- not evict it, and such an eviction must not appear in its count of evictions.
+-- claim in ms, the key that stores the claim. Returns 1 if the instance has the claim. The key has no TTL, because
+-- Redis may evict keys with a TTL, and such an eviction would look like the eviction of an entry.
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,7 +1,7 @@
 -- The fence: the first part of every script that only reads.
 --
--- KEYS[1] is the set `sidecache:fence`, ARGV[1] is the caller's token (see `ring_keeper.rs`). Moving a member from a set
--- to the same set changes nothing, returns whether the member is there, and counts as a write in Redis
+-- KEYS[1] is the set `sidecache:fence`, ARGV[1] is the caller's token (see `ring_keeper.rs`). Moving a member from a
+-- set to the same set changes nothing, returns whether the member is there, and counts as a write in Redis
 -- (https://redis.io/docs/latest/commands/smove/). So one command checks both the token and that the server is a
 -- primary: a replica answers READONLY.
 

@@ -1,4 +1,4 @@
--- The index. Follows the prelude in scripts that add or remove keys.
+-- The index. Comes after `prelude.lua` in scripts that add, remove or list keys.
 --
 -- Every key has a place, the first 32 bits of a SHA-1 over the fleet's secret and the key. It never changes. Without
 -- the secret, nobody can choose many keys with the same place. The places are divided into buckets. A bucket is a
@@ -125,7 +125,7 @@ local function end_index()
   books.buckets = 0
 end
 
--- Adjusts the number of buckets to the number of keys, a few at a time; usually nothing is to do.
+-- Adjusts the number of buckets to the number of keys, a few at a time. Usually there is nothing to do.
 local function fit_buckets()
   local keys, buckets = books.keys, books.buckets
   if keys <= 0 then

@@ -1,4 +1,4 @@
--- Follows the tags in scripts that add entries.
+-- Comes after `tags.lua` in scripts that add entries.
 
 -- Adds a key to the index. Returns how many members were added; nil and {name, type} if a key of the index holds
 -- another type; nil and the error if Redis accepts no writes at present, because then it refuses the first write of a

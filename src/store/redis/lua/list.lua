@@ -1,8 +1,8 @@
 -- Lists part of the live keys, in the order of their buckets. ARGV: token, ns, secret, the place to continue from,
 -- about how many keys, and the tag that they must have ('' for any).
--- Returns {the place to continue from, 2^32 at the end; a version that is not less than that of any listed key; the
--- keys; 1 if the index is whole, 0 if part of it is missing, 2 during a repair}, or {name, type} if a key of the
--- index holds another type. A part never ends between two keys with the same place.
+-- Returns {the place to continue from, 2^32 at the end; a version that no listed key exceeds; the keys; 1 if the index
+-- is whole, 0 if part of it is missing, 2 during a repair}, or {name, type} if a key of the index holds another type.
+-- A part never ends between two keys with the same place.
 
 local place, count, tag = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local keys = {}

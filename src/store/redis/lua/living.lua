@@ -1,8 +1,8 @@
 -- The first part of the scripts about living instances: names and time.
 --
 -- There is one sorted set per ring, id -> last heartbeat in ms, so that counting costs about the same however many
--- instances there are. The keys have no TTL: Redis must not evict them, and such an eviction must not appear in its
--- count of evictions.
+-- instances there are. The keys have no TTL, because Redis may evict keys with a TTL, and such an eviction would look
+-- like the eviction of an entry.
 
 local lines, rings = 'sidecache:instances', 'sidecache:heartbeats'
 local function beats_of(ring)

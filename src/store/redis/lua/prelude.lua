@@ -1,4 +1,4 @@
--- Follows the fence in the scripts that use the bookkeeping of a namespace: names, time and totals.
+-- Comes after the fence in scripts that use the bookkeeping of a namespace: names, time and totals.
 --
 -- ARGV[2] is the namespace, ARGV[3] the fleet's secret for places. A script reads the totals of the namespace once
 -- and writes them once, so for other clients keys, bytes and version always agree with the entries. Names are built
@@ -42,7 +42,7 @@ if known.err then
   known = {}
 end
 
--- The last three count what this script evicts and expires.
+-- The last three fields count what this script evicts and expires.
 local books = {
   keys = tonumber(known[1] or 0) or 0, bytes = tonumber(known[2] or 0) or 0, charged = tonumber(known[5] or 0) or 0,
   version = tonumber(known[3] or 0) or 0, buckets = tonumber(known[4] or 0) or 0,

@@ -1,6 +1,6 @@
 -- Deletes void entries. ARGV: token, ns, secret, the version up to which they are void ('' for any version), 1 if one
--- of the keys is written next, then key and place of each entry. Returns the deleted keys. When the record becomes
--- clean, its token changes, and writes no longer need a version above that one.
+-- of the keys is written next, then key and place of each entry. Returns the deleted keys.
+-- A write that follows needs a version above the void versions, until the record is clean and has a new token.
 
 local until_version = tonumber(ARGV[4])
 local gone, places, metas = {}, {}, {}

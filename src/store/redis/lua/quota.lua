@@ -1,4 +1,4 @@
--- Follows the removal in scripts in which entries make room for others.
+-- Comes after `removal.lua` in scripts that evict entries to make room for others.
 
 local SAMPLE = 16
 
@@ -6,8 +6,8 @@ local SAMPLE = 16
 -- expire.
 local MOST_LOOKS = 64
 
--- The order of eviction in a sample, by policy: the smaller first number goes, then the smaller second. A write
--- counts as a use.
+-- The order of eviction in a sample, by policy: the entry with the smaller first number goes first; if they are equal,
+-- the second number decides. A write counts as a use.
 local function rank(policy, meta)
   local used_at = math.max(tonumber(meta[1] or 0) or 0, tonumber(meta[3] or 0) or 0)
   if policy == 'LFU' then
@@ -51,8 +51,8 @@ end
 
 local is_random = false
 
--- The entries that the policy evicts, at most `most`; none if `spared` is the only entry. By expiry the next entry is
--- known. Otherwise they are the best of a sample, as in Redis itself
+-- The entries that the policy evicts, at most `most`; none if `spared` is the only entry. With policy TTL it is the
+-- entry that expires next. With other policies, or if none expires, they are the best of a sample, as in Redis itself
 -- (https://redis.io/docs/latest/develop/reference/eviction/#apx-lru). Keys are in buckets by their hash, so the keys
 -- of one bucket are already a random sample.
 local function victims(policy, spared, most)
@@ -70,8 +70,8 @@ local function victims(policy, spared, most)
   work = work + 5
   local start, width = bucket_at(math.floor(math.random() * PLACES))
   local sample = {}
-  -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. That empties the buckets
-  -- before full ones first, so after a row of 8 buckets the search continues at another random place.
+  -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. That alone would empty
+  -- the buckets before full ones first, so after 8 buckets in a row the search continues at another random place.
   for look = 1, math.min(books.buckets, MOST_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
     if #members == 0 then

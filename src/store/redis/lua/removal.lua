@@ -1,4 +1,4 @@
--- Follows the tags in scripts that remove entries.
+-- Comes after `tags.lua` in scripts that remove entries.
 
 -- Removes a key from everything. Pass `meta`, its size and tags, and `place` if they are known already.
 -- Returns whether the value existed; if not, also the score that the key had in the index (its expiry), false if it

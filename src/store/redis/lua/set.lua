@@ -1,17 +1,17 @@
 -- Writes entries in their order; a key may occur more than once. ARGV: token, ns, secret, the limit of charged bytes
 -- on this shard (0: none), the eviction policy, then for each entry key, value, TTL in ms ('' for none), tags
 -- separated by line feeds, place.
--- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 from
--- the first entry on that must be sent again, because making room is done in bounded steps; {name, type} if a key
--- that it needs holds another type, then nothing of the entry is stored.
--- After the entries: how many entries were removed to make room.
+-- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 for the
+-- first entry that must be sent again and for all entries after it, because making room is done in bounded steps;
+-- {name, type} if a key that the entry needs holds another type, and then nothing of the entry is stored.
+-- The last element of the answer is how many entries were removed to make room.
 
 local FIRST, FIELDS = 6, 5
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
 local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
 local answers, evicted = {}, {}
 
--- Publish first, because the user may lack the right to.
+-- Publish first, because the user may lack the right to publish.
 local keys = {}
 for i = FIRST, #ARGV, FIELDS do
   keys[#keys + 1] = ARGV[i]

@@ -1,4 +1,4 @@
--- Follows the index in scripts that add or remove tags.
+-- Comes after `index.lua` in scripts that add or remove tags.
 
 -- Counts that a key with a tag was added (`change` is 1) or removed (`change` is -1).
 local function count_tagged(tag, change)

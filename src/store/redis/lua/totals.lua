@@ -1,7 +1,7 @@
 -- The totals of a namespace on this shard. ARGV: token, ns.
--- Returns {hits, misses, total_keys, total_bytes, charged_bytes, evictions, the evictions among them for lack of
--- server memory, expirations, about how many entries have expired but are still counted, 1 during a repair}, or
--- {name, type} if the key of the totals holds another type.
+-- Returns {hits, misses, total_keys, total_bytes, charged_bytes, evictions, how many of these evictions had a lack of
+-- server memory as the reason, expirations, about how many entries have expired but are still counted, 1 during a
+-- repair}, or {name, type} if the key of the totals holds another type.
 
 local stats = 'cache_stats:' .. ARGV[2]
 local fields = redis.pcall('HMGET', stats, 'hits', 'misses', 'total_keys', 'total_bytes', 'charged_bytes',
