@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// After this many failed reads in a row, the command stops waiting. A short outage is no reason to stop: behind a
 /// load balancer, another instance may answer soon.
-const MOST_FAILURES: u32 = 40;
+const MAX_FAILURES: u32 = 40;
 
 pub fn command() -> Command {
     let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");

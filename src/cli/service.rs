@@ -23,7 +23,7 @@ use super::tls;
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 /// The largest response body that is read.
-const MOST_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// A service to call.
 pub struct Service {
@@ -156,7 +156,7 @@ impl Service {
                 .and_then(|request| self.agent.run(request)),
         };
         let received = sent.and_then(|mut response| {
-            let body = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec()?;
+            let body = response.body_mut().with_config().limit(MAX_BYTES).read_to_vec()?;
             Ok((response, body))
         });
         match received {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::topic::{Region, Topic};
 
 /// The most event streams that may be open at a time.
-pub const MOST_STREAMS: usize = 64;
+pub const MAX_STREAMS: usize = 64;
 
 /// The regions that a feed rendered last.
 pub type Regions = Arc<Vec<Region>>;

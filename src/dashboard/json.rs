@@ -5,7 +5,7 @@
 const INDENT: usize = 2;
 
 /// Deeper levels are not indented further.
-const MOST_LEVELS: usize = 32;
+const MAX_LEVELS: usize = 32;
 
 /// Puts JSON on several lines, with indentation.
 pub fn pretty(json: &str) -> String {

@@ -190,7 +190,9 @@ mod tests {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(30), counted).await.expect("the panic and the end of its connection are counted");
+        tokio::time::timeout(Duration::from_secs(30), counted)
+            .await
+            .expect("the panic and the end of its connection are counted");
         assert!(ask(address, "/fine").await.ends_with("fine"));
         shutdown.cancel();
         running.await.unwrap();

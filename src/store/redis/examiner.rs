@@ -32,7 +32,7 @@ const STEP: Duration = Duration::from_millis(500);
 
 /// The most namespaces whose bytes are read by one script, and in all.
 const NAMESPACES_PER_SCRIPT: usize = 500;
-const MOST_NAMESPACES: usize = 10_000;
+const MAX_NAMESPACES: usize = 10_000;
 
 /// Returns the stored `total_bytes` of namespaces. It only reads, so it needs no fence. ARGV: the namespaces.
 const BYTES_OF_NAMESPACES: &str = "local bytes = {} \
@@ -111,7 +111,7 @@ impl Shard {
             let reading = Reading::parse(&format!("{memory}\n{stats}\n{keyspace}"));
             self.watch.read_memory(reading);
         }
-        if self.watch.lacks_memory() && namespaces.len() <= MOST_NAMESPACES {
+        if self.watch.lacks_memory() && namespaces.len() <= MAX_NAMESPACES {
             match self.bytes_of(namespaces).await {
                 Ok(bytes) => self.watch.read_holders(bytes),
                 Err(error) => tracing::debug!(%error, "could not read how much memory the namespaces use"),

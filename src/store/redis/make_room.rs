@@ -34,7 +34,7 @@ const SCRIPTS: usize = 50;
 const MAX_ROUNDS: usize = 64;
 
 /// The most namespaces of a full shard that are considered, and how many are read at a time.
-const MOST_NAMESPACES: usize = 1_000;
+const MAX_NAMESPACES: usize = 1_000;
 const AT_ONCE: usize = 8;
 
 /// Another namespace that may give up entries.
@@ -153,7 +153,7 @@ impl Shard {
     async fn by_excess(&self, own: &Namespace) -> Result<Vec<Other>, Error> {
         let mut namespaces = self.namespaces().await?;
         namespaces.retain(|namespace| namespace != own);
-        namespaces.truncate(MOST_NAMESPACES);
+        namespaces.truncate(MAX_NAMESPACES);
         let mut held = Vec::with_capacity(namespaces.len());
         for some in namespaces.chunks(AT_ONCE) {
             let asked = some.iter().map(|namespace| self.totals_for(Sender::Upkeep, namespace));

@@ -27,7 +27,7 @@ const LISTED: usize = 1000;
 /// How many namespaces one script adds up, which takes about half a millisecond, and the most namespaces for which
 /// entries are counted at all.
 const NAMESPACES_PER_SCRIPT: usize = 500;
-const MOST_NAMESPACES: usize = 10_000;
+const MAX_NAMESPACES: usize = 10_000;
 
 #[async_trait]
 impl Presence for Redis {
@@ -58,7 +58,7 @@ impl Presence for Redis {
     }
 
     async fn survey(&self, namespaces: Option<&[Namespace]>) -> Vec<Survey> {
-        let namespaces = namespaces.filter(|namespaces| namespaces.len() <= MOST_NAMESPACES);
+        let namespaces = namespaces.filter(|namespaces| namespaces.len() <= MAX_NAMESPACES);
         join_all(self.shards.iter().map(|shard| async move {
             let keys = async {
                 let counted = timeout(shard.timeout, shard.keys(namespaces?)).await;

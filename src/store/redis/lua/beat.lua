@@ -3,7 +3,7 @@
 -- Returns {ring, how many instances live with it, ...}.
 
 -- The most dead instances of a ring that are removed at a time, about 0.3 ms of work.
-local MOST_DEAD = 250
+local MAX_DEAD = 250
 
 local ring, id, line, living_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local beats = beats_of(ring)
@@ -23,7 +23,7 @@ redis.call('ZADD', rings, integer(now_ms), ring)
 redis.call('HSET', lines, id, line)
 
 local function forget(beats, from, to)
-  local dead = redis.call('ZRANGEBYSCORE', beats, from, to, 'LIMIT', 0, MOST_DEAD)
+  local dead = redis.call('ZRANGEBYSCORE', beats, from, to, 'LIMIT', 0, MAX_DEAD)
   if #dead > 0 then
     redis.call('ZREM', beats, unpack(dead))
     redis.call('HDEL', lines, unpack(dead))
@@ -32,7 +32,7 @@ end
 
 local answer = {}
 -- The rings with the oldest heartbeats first, so that dead rings do not delay the removal of others.
-for _, other in ipairs(redis.call('ZRANGE', rings, 0, MOST_RINGS - 1)) do
+for _, other in ipairs(redis.call('ZRANGE', rings, 0, MAX_RINGS - 1)) do
   local beats = beats_of(other)
   forget(beats, '-inf', integer(now_ms - living_ms))
   -- Heartbeats from the future: the clock has stepped back since. Living instances will send new ones.

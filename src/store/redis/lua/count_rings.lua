@@ -3,7 +3,7 @@
 
 local from, to = now_ms - ARGV[1], now_ms + ARGV[1]
 local answer = {}
-for _, ring in ipairs(redis.call('ZREVRANGE', rings, 0, MOST_RINGS - 1)) do
+for _, ring in ipairs(redis.call('ZREVRANGE', rings, 0, MAX_RINGS - 1)) do
   local beats = beats_of(ring)
   local living = redis.call('ZCOUNT', beats, '(' .. integer(from), '(' .. integer(to))
   local own = tonumber(redis.call('ZSCORE', beats, ARGV[2]) or 0)

@@ -10,7 +10,7 @@ local function beats_of(ring)
 end
 
 -- The most rings that one script looks at.
-local MOST_RINGS = 16
+local MAX_RINGS = 16
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -3,7 +3,7 @@
 
 local living_ms, left = tonumber(ARGV[1]), tonumber(ARGV[2])
 local answer = {}
-for _, ring in ipairs(redis.call('ZREVRANGE', rings, 0, MOST_RINGS - 1)) do
+for _, ring in ipairs(redis.call('ZREVRANGE', rings, 0, MAX_RINGS - 1)) do
   local from, to = '(' .. integer(now_ms - living_ms), '(' .. integer(now_ms + living_ms)
   local beats = redis.call('ZREVRANGEBYSCORE', beats_of(ring), to, from, 'WITHSCORES', 'LIMIT', 0, left)
   local ids = {}

@@ -4,7 +4,7 @@ local SAMPLE = 16
 
 -- The most buckets that are looked at for a sample, and the most due buckets when looking for the next entry to
 -- expire.
-local MOST_LOOKS = 64
+local MAX_LOOKS = 64
 
 -- The order of eviction in a sample, by policy: the entry with the smaller first number goes first; if they are equal,
 -- the second number decides. A write counts as a use.
@@ -21,7 +21,7 @@ end
 -- The entry that expires next, but not `spared`; nil if none expires, or if too many buckets were due too early.
 local function next_to_expire(spared)
   local number, best, best_score = 0, nil, nil
-  for _ = 1, MOST_LOOKS do
+  for _ = 1, MAX_LOOKS do
     work = work + 0.2
     local bucket = redis.pcall('ZRANGE', due, number, number, 'WITHSCORES')
     if bucket.err then
@@ -72,7 +72,7 @@ local function victims(policy, spared, most)
   local sample = {}
   -- If buckets are sparse, one bucket is too small a sample, and the next buckets are added. That alone would empty
   -- the buckets before full ones first, so after 8 buckets in a row the search continues at another random place.
-  for look = 1, math.min(books.buckets, MOST_LOOKS) do
+  for look = 1, math.min(books.buckets, MAX_LOOKS) do
     local members = redis.pcall('ZRANDMEMBER', name_of(start), SAMPLE + 1)
     if #members == 0 then
       -- Even the mark is missing.
@@ -130,7 +130,7 @@ local function evict(key)
 end
 
 -- The most work of one script to make room.
-local MOST_WORK = 150
+local MAX_WORK = 150
 
 -- Makes room for an entry under `key` that is charged `charge`; the present entry is charged `own`. Expired entries
 -- go first, then entries by the policy, whose keys are added to `evicted`. Returns 'fits', 'full', or 'again' if the
@@ -143,14 +143,14 @@ local function make_room(limit, policy, key, charge, own, evicted)
   if too_much() <= 0 then
     return 'fits'
   end
-  local taken, more = take_expired(MOST_WORK)
+  local taken, more = take_expired(MAX_WORK)
   if taken > 0 then
     made_room = made_room + taken
     local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'size_bytes', 'tags')
     own = meta[1] and charge_of(key, meta[2], tonumber(meta[1]) or 0) or 0
   end
   while too_much() > 0 do
-    if more or work >= MOST_WORK then
+    if more or work >= MAX_WORK then
       return 'again'
     end
     local out = policy == 'NONE' and {} or victims(policy, key, at_once(too_much(), limit))

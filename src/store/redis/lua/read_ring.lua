@@ -5,7 +5,7 @@
 -- only the first three.
 
 -- The most keys that are checked on a small shard.
-local MOST_KEYS = 1000
+local MAX_KEYS = 1000
 
 local size = redis.pcall('DBSIZE')
 local has_data = type(size) ~= 'number' or size > 100
@@ -17,7 +17,7 @@ if not has_data then
     for _, key in ipairs(step[2]) do
       has_data = has_data or string.sub(key, 1, 10) ~= 'sidecache:'
     end
-  until cursor == '0' or has_data or looked >= MOST_KEYS
+  until cursor == '0' or has_data or looked >= MAX_KEYS
 end
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
