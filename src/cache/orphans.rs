@@ -68,10 +68,12 @@ impl Orphans {
             if self.is_quiet(&namespace, totals, Moment::now(), grace) {
                 self.0.remove(&namespace);
                 match cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await {
-                    Ok(deleted) => {
-                        let forgotten = cache.store.forget(&namespace).await;
-                        tracing::info!(%namespace, deleted, done = forgotten.is_ok(), "removed a namespace without a policy");
-                    }
+                    Ok(deleted) => match cache.store.forget(&namespace).await {
+                        Ok(()) => tracing::info!(%namespace, deleted, "removed a namespace without a policy"),
+                        Err(error) => {
+                            tracing::debug!(%error, %namespace, deleted, "emptied a namespace without a policy");
+                        }
+                    },
                     Err(error) => {
                         tracing::debug!(%error, %namespace, "cannot remove a namespace without a policy yet");
                     }

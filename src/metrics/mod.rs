@@ -114,7 +114,7 @@ table! {
     spans_dropped: Counter, "sidecache_spans_dropped_total", Unit::Count, "Spans dropped because the queue was full or the OpenTelemetry collector did not accept them.";
     spans_queued: Gauge, "sidecache_spans_queued", Unit::Count, "Spans not yet exported or dropped.";
     database_connected: Gauge, "sidecache_database_connected", Unit::Count, "1 if the last statement reached the database, else 0.";
-    panics: Counter, "sidecache_panics_total", Unit::Count, "Requests and connections that ended in a panic.";
+    panics: Counter, "sidecache_panics_total", Unit::Count, "Requests, connections and flushes that ended in a panic.";
 }
 
 fn requests(operation: Operation, answer: Answer) -> Counter {
