@@ -60,8 +60,8 @@ pub struct LoggedEnding {
 impl Cursor {
     /// Distinguishes this format from later ones.
     const FORM: &str = "log1";
-    /// Before the newest row: the end of the year 9999, because the dates of the databases have a limit.
-    const START: Self = Self { timestamp_ms: 253_402_300_799_999, id: i64::MAX };
+    /// Before the newest row.
+    const START: Self = Self { timestamp_ms: UnixMillis::LATEST_DATE.0 as i64, id: i64::MAX };
 
     pub fn encode(self) -> String {
         journal::encode(Self::FORM, &[self.timestamp_ms, self.id])

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::key_pattern;
-use crate::model::{EntryKey, Namespace, Operation, UnixMillis};
+use crate::model::{EntryKey, Namespace, Operation, UnixMillis, printable};
 use crate::trace::{Caller, TraceContext};
 
 /// The record of one operation, as a request queues it. Its size is bounded, so the bound on the number of queued
@@ -155,11 +155,7 @@ impl From<Record> for Row {
             latency_ms: record.latency.as_secs_f64() * 1000.0,
             timestamp_ms: i64::try_from(record.at.0).unwrap_or(i64::MAX),
             trace_id: record.asked_by.as_ref().and_then(|asked| asked.trace).map(|trace| trace.to_string()),
-            request_id: record.asked_by.map(|asked| printable(&asked.request_id)),
+            request_id: record.asked_by.map(|asked| printable(&String::from_utf8_lossy(&asked.request_id))),
         }
     }
-}
-
-fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).collect()
 }

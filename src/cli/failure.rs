@@ -103,7 +103,7 @@ impl Failure {
             return None;
         }
         // Parts of the text come from other programs. Their control characters must not move the cursor.
-        let text: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = in_one_line(&self.text);
         if json {
             let document = Document {
                 error: &text,
@@ -136,4 +136,9 @@ impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         Self::usage(error)
     }
+}
+
+/// The text with a space in place of each control character.
+pub fn in_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Row, Table, pres
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::failure::{Failure, in_one_line};
 
 /// How often a progress bar is redrawn while nothing changes.
 const TICK: Duration = Duration::from_millis(120);
@@ -118,8 +118,7 @@ impl Screen {
     fn fill(&self, table: &mut Table, rows: Vec<Vec<String>>) {
         for cells in rows {
             // Control characters in stored data must not move the cursor or break the line.
-            let cells = cells.iter().map(|cell| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
-            table.add_row(Row::from(cells.collect::<Vec<String>>()));
+            table.add_row(Row::from(cells.iter().map(|cell| in_one_line(cell)).collect::<Vec<_>>()));
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));

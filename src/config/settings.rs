@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
+use strsim::levenshtein;
+
 use super::mask;
 use super::service_link::is_service_link;
 
@@ -344,29 +346,14 @@ fn place(text: &str, at: usize) -> String {
 }
 
 fn unknown(origin: String, name: &str, known: impl Iterator<Item = String>) -> Error {
-    let nearest = known.min_by_key(|candidate| distance(candidate, name));
+    let nearest = known.min_by_key(|candidate| levenshtein(candidate, name));
     let reason = match nearest {
-        Some(nearest) if distance(&nearest, name) <= name.trim_start_matches(ENV_PREFIX).len() / 3 => {
+        Some(nearest) if levenshtein(&nearest, name) <= name.trim_start_matches(ENV_PREFIX).len() / 3 => {
             format!("unknown setting, did you mean {nearest}?")
         }
         _ => "unknown setting".to_owned(),
     };
     Error::new(origin, reason)
-}
-
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -12,9 +12,6 @@ use super::reader::{self, Reader, Text};
 use crate::clock::unix_millis;
 use crate::model::{Details, Entry, EntryRef, Invalid, Tag, Tags, Ttl, UnixMillis, Write};
 
-/// The latest date that can be formatted, the end of the year 9999. A larger stored number is shown as this date.
-const LAST_MILLISECOND: u64 = 253_402_300_799_999;
-
 /// The calendar repeats every 400 years. This is five such cycles, in years and in milliseconds.
 const CYCLE_YEARS: i64 = 5 * 400;
 const CYCLE_MILLIS: i64 = 5 * 146_097 * 24 * 3600 * 1000;
@@ -177,7 +174,7 @@ pub fn date(millis: u64) -> String {
 /// Like [`date`], but fast, because every hit formats a date: no allocation and no `format!`. Converts days to a date
 /// with Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
 fn seconds_date(millis: u64) -> [u8; 20] {
-    let seconds = millis.min(LAST_MILLISECOND) / 1000;
+    let seconds = millis.min(UnixMillis::LATEST_DATE.0) / 1000;
     let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -199,7 +196,7 @@ fn seconds_date(millis: u64) -> [u8; 20] {
 
 /// Formats a date as RFC 3339 in UTC, to the millisecond.
 pub fn date_to_the_millisecond(date: UnixMillis) -> String {
-    let date = Duration::from_millis(date.0.min(LAST_MILLISECOND));
+    let date = Duration::from_millis(date.0.min(UnixMillis::LATEST_DATE.0));
     humantime::format_rfc3339_millis(UNIX_EPOCH + date).to_string()
 }
 
@@ -266,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_date_equals_the_one_of_humantime(millis in 0..=LAST_MILLISECOND) {
+        fn a_date_equals_the_one_of_humantime(millis in 0..=UnixMillis::LATEST_DATE.0) {
             let expected = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(millis)).to_string();
             prop_assert_eq!(date(millis), expected);
         }

@@ -11,6 +11,11 @@ use super::ttl::Ttl;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub u64);
 
+impl UnixMillis {
+    /// The end of the year 9999: the latest date that is shown, because the dates of the databases have this limit.
+    pub const LATEST_DATE: Self = Self(253_402_300_799_999);
+}
+
 /// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
 ///
 /// The highest version wins. It is also the entry's `ETag`. It is less than 2^53, so a Lua number represents it

@@ -22,7 +22,7 @@ pub use invalid::Invalid;
 pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};
-pub use origin::Origin;
+pub use origin::{Origin, printable};
 pub use pattern::{Pattern, Selection};
 pub use policy::{EvictionPolicy, Policy, PolicyChange, Quota, Quotas};
 pub use tag::{Tag, Tags};

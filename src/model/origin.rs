@@ -39,7 +39,8 @@ impl Origin {
     }
 }
 
-fn printable(text: &str) -> String {
+/// The text without control characters.
+pub fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
