@@ -69,13 +69,15 @@ impl Error {
 
     /// Whether a retry may succeed a moment later: the database is unreachable, starting, out of connections, or a
     /// replica after a failover; or another session holds a lock. SQLSTATE 57P.., 53300, 25006 and 55P03, or SQLite's
-    /// code 5 (`SQLITE_BUSY`).
+    /// `SQLITE_BUSY` with any of its extended codes, such as 517 (<https://www.sqlite.org/rescode.html>).
     pub fn may_pass(&self) -> bool {
         use sqlx::Error as E;
         let passes = |error: &E| match error {
             E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::WorkerCrashed => true,
             E::Database(error) => error.code().is_some_and(|code| {
-                code.starts_with("57P") || ["53300", "25006", "55P03", "5"].contains(&code.as_ref())
+                code.starts_with("57P")
+                    || ["53300", "25006", "55P03"].contains(&code.as_ref())
+                    || is_sqlite_busy(&code)
             }),
             _ => false,
         };
@@ -119,6 +121,12 @@ impl Error {
     }
 }
 
+/// The lowest byte of an extended code is the primary code; a SQLSTATE has five characters.
+fn is_sqlite_busy(code: &str) -> bool {
+    const SQLITE_BUSY: u32 = 5;
+    code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == SQLITE_BUSY)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -134,5 +142,14 @@ mod tests {
         assert!(Error::Sql(sqlx::Error::PoolTimedOut).hides_its_cause() && Error::Timeout.hides_its_cause());
         let reset = Error::Sql(sqlx::Error::Io(io::Error::from_raw_os_error(104)));
         assert!(reset.to_string().starts_with("Connection reset"), "{reset}");
+    }
+
+    #[test]
+    fn sqlite_is_busy_with_every_extended_code() {
+        for (code, is_busy) in
+            [("5", true), ("261", true), ("517", true), ("6", false), ("1", false), ("00517", false)]
+        {
+            assert_eq!(is_sqlite_busy(code), is_busy, "{code}");
+        }
     }
 }
