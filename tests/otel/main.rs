@@ -211,7 +211,7 @@ async fn a_silent_collector_delays_neither_requests_nor_the_shutdown() {
 #[tokio::test]
 async fn unsupported_export_settings_are_logged_and_the_service_runs_without_spans() {
     for (name, value, said) in [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318", "TLS is not built in"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318", "TLS is not supported"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/json"),
     ] {
         let settings = Settings::embedded().variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
