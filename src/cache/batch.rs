@@ -55,21 +55,13 @@ impl Cache {
         room: Room<'_>,
     ) -> Result<MgetAnswer, Error> {
         let started = Moment::now();
-        let checked = self.check_batch(keys.len());
+        self.check_batch(keys.len())?;
         let keys = distinct(keys);
-        let result = match checked {
-            Ok(()) => self.read_many(&keys, room, started).await,
-            Err(error) => Err(error),
-        };
-        let (results, is_near) = match result {
-            Ok(read) => read,
-            Err(error) => {
-                let begun =
-                    StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-                let refused = Err(error);
-                self.observe(&begun, &refused, || Subject::batch(namespace, &keys));
-                return refused;
-            }
+        let result = self.read_many(&keys, room, started).await;
+        let Ok((results, is_near)) = result else {
+            let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
+            self.observe(&begun, &result, || Subject::batch(namespace, &keys));
+            return Err(Error::NoRoom);
         };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
