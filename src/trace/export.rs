@@ -43,7 +43,9 @@ struct Exporting {
 pub enum Error {
     #[error("OTEL_EXPORTER_OTLP_PROTOCOL: {0:?} is not supported; use http/protobuf or http/json")]
     Protocol(String),
-    #[error("{name}: TLS is not supported, so {endpoint:?} cannot be reached; use http:// to a collector on this machine")]
+    #[error(
+        "{name}: TLS is not supported, so {endpoint:?} cannot be reached; use http:// to a collector on this machine"
+    )]
     Tls { name: &'static str, endpoint: String },
     #[error(transparent)]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
