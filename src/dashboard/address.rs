@@ -1,13 +1,8 @@
-//! The addresses of the pages: builds their paths, and parses paths and queries.
+//! The addresses of the pages: builds their paths and queries, and parses paths.
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
-use crate::http::Error;
-use crate::jobs::{self, Id};
+use crate::jobs::Id;
 use crate::model::{EntryKey, Invalid, Key, Namespace};
 
 pub const OVERVIEW: &str = "/dashboard";
@@ -18,18 +13,6 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// The positions of `{ns}` and `{key}` in a path that is split at `/`.
 const NAMESPACE_SEGMENT: usize = 3;
 const KEY_SEGMENT: usize = 5;
-
-/// The namespace in the path.
-pub struct NamespacePath(pub Namespace);
-
-/// The namespace and the key in the path.
-pub struct EntryPath(pub EntryKey);
-
-/// The id of the job in the path.
-pub struct JobPath(pub Id);
-
-/// The parsed query.
-pub struct Parameters<Q>(pub Q);
 
 /// Whether the key cannot be part of a path: browsers treat `.` and `..` as the current and the parent folder, even
 /// if they are escaped. The address of such a key has the key in its query.
@@ -108,50 +91,24 @@ fn segment(path: &str, index: usize) -> Option<String> {
     percent_decode_str(raw).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-fn namespace_of(path: &str) -> Result<Namespace, Invalid> {
+/// # Errors
+/// The path has no valid namespace.
+pub fn namespace_of(path: &str) -> Result<Namespace, Invalid> {
     let undecodable = || Invalid::Namespace("the namespace in the path is not valid UTF-8".to_owned());
     Namespace::parse(&segment(path, NAMESPACE_SEGMENT).ok_or_else(undecodable)?)
 }
 
-fn entry_of(path: &str) -> Result<EntryKey, Invalid> {
+/// # Errors
+/// The path has no valid namespace, or no valid key.
+pub fn entry_of(path: &str) -> Result<EntryKey, Invalid> {
     let undecodable = || Invalid::Key("the key in the path is not valid UTF-8".to_owned());
     let key = Key::parse(segment(path, KEY_SEGMENT).ok_or_else(undecodable)?)?;
     Ok(EntryKey::new(&namespace_of(path)?, &key))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        Ok(Self(namespace_of(parts.uri.path())?))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for JobPath {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let id = segment(parts.uri.path(), NAMESPACE_SEGMENT).and_then(|text| Id::parse(&text));
-        Ok(Self(id.ok_or(Error::Job(jobs::Error::NotFound))?))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        Ok(Self(entry_of(parts.uri.path())?))
-    }
-}
-
-impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for Parameters<Q> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let query = axum::extract::Query::<Q>::try_from_uri(&parts.uri);
-        let query = query.map_err(|rejection| Error::InvalidQuery(rejection.body_text()))?;
-        Ok(Self(query.0))
-    }
+/// The job id in a path; `None` if the path has no valid id.
+pub fn job_of(path: &str) -> Option<Id> {
+    segment(path, NAMESPACE_SEGMENT).and_then(|text| Id::parse(&text))
 }
 
 #[cfg(test)]

@@ -3,12 +3,9 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
-use super::problem::Problem;
-use crate::http::Error;
 use crate::model;
 
 /// An embedded file. Its name is `<stem>-<hash>.<extension>`.
@@ -39,37 +36,36 @@ pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
 
-/// `GET /dashboard/assets/{name}`. A page of an older release may still request a file with an old hash. It gets the
-/// current file, but must not cache it.
-pub async fn get(Path(name): Path<String>) -> Result<Response, Problem> {
+/// The response with the file `name`; `None` if there is no such file. A page of an older release may still request a
+/// file with an old hash. It gets the current file, but must not cache it.
+pub fn response(name: &str) -> Option<Response> {
     let all = [&*STYLE, &*SCRIPT, &*ICON];
     let is_asked = |asset: &&Asset| {
         let rest = name.strip_prefix(asset.stem).and_then(|rest| rest.strip_suffix(asset.extension));
         rest.is_some_and(|hash| hash.starts_with('-') && hash.ends_with('.'))
     };
-    let asset = all.into_iter().find(is_asked).ok_or(Error::NoSuchRoute)?;
-    let caching = if asset.path.ends_with(&name) { "public, max-age=31536000, immutable" } else { "no-store" };
-    Ok(([(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, caching)], asset.content).into_response())
+    let asset = all.into_iter().find(is_asked)?;
+    let caching = if asset.path.ends_with(name) { "public, max-age=31536000, immutable" } else { "no-store" };
+    Some(([(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, caching)], asset.content).into_response())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn caching(path: &str) -> Option<String> {
-        let name = path.rsplit('/').next().unwrap().to_owned();
-        let answer = get(Path(name)).await.ok()?;
+    fn caching(path: &str) -> Option<String> {
+        let answer = response(path.rsplit('/').next().unwrap())?;
         Some(answer.headers()[CACHE_CONTROL].to_str().unwrap().to_owned())
     }
 
-    #[tokio::test]
-    async fn only_a_file_with_its_current_hash_is_cached_forever() {
+    #[test]
+    fn only_a_file_with_its_current_hash_is_cached_forever() {
         for asset in [&*STYLE, &*SCRIPT, &*ICON] {
-            assert_eq!(caching(&asset.path).await.unwrap(), "public, max-age=31536000, immutable");
+            assert_eq!(caching(&asset.path).unwrap(), "public, max-age=31536000, immutable");
         }
-        assert_eq!(caching("dashboard-0123456789abcdef.css").await.unwrap(), "no-store");
+        assert_eq!(caching("dashboard-0123456789abcdef.css").unwrap(), "no-store");
         for other in ["", "dashboard.css", "dashboard-1.html", "-.css"] {
-            assert_eq!(caching(other).await, None, "{other}");
+            assert_eq!(caching(other), None, "{other}");
         }
     }
 

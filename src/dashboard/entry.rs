@@ -9,9 +9,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::address::{self, EntryPath, NamespacePath, Parameters, with_query};
+use super::address::{self, with_query};
 use super::condition::Condition;
 use super::confirmation;
+use super::extract::{EntryPath, NamespacePath, Parameters};
 use super::form_token::{Token, is_own_form};
 use super::page::Page;
 use super::problem::Problem;

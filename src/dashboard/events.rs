@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::address::Parameters;
+use super::extract::Parameters;
 use super::feeds::Regions;
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};

@@ -9,9 +9,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::address::{self, NamespacePath, Parameters};
+use super::address;
 use super::condition::Condition;
 use super::confirmation;
+use super::extract::{NamespacePath, Parameters};
 use super::form_token::{Token, is_own_form};
 use super::number;
 use super::page::Page;

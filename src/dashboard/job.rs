@@ -7,7 +7,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::address::{self, JobPath};
+use super::address;
+use super::extract::JobPath;
 use super::form_token::{Token, is_own_form};
 use super::page::{Page, part};
 use super::problem::Problem;

@@ -14,6 +14,7 @@ mod condition;
 mod confirmation;
 mod entry;
 mod events;
+mod extract;
 mod feeds;
 mod fleet;
 mod fleet_snapshot;
@@ -36,7 +37,7 @@ mod topic;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -79,7 +80,7 @@ pub fn router(app: SharedApp) -> Router {
         .route("/dashboard/jobs/{id}", get(job::get))
         .route("/dashboard/jobs/{id}/cancel", post(job::cancel))
         .route("/dashboard/events", get(events::events))
-        .route("/dashboard/assets/{name}", get(asset::get))
+        .route("/dashboard/assets/{name}", get(asset))
         // Addresses that people type from memory.
         .route("/", get(async || Redirect::temporary(address::OVERVIEW)))
         .route("/dashboard/", get(async || Redirect::temporary(address::OVERVIEW)))
@@ -88,6 +89,11 @@ pub fn router(app: SharedApp) -> Router {
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
         .layer(guard)
         .with_state(Arc::new(dashboard))
+}
+
+/// `GET /dashboard/assets/{name}`.
+async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    asset::response(&name).ok_or_else(|| Error::NoSuchRoute.into())
 }
 
 async fn no_such_page() -> Problem {

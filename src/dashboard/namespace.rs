@@ -8,8 +8,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 use tokio::time::timeout;
 
-use super::address::{self, NamespacePath, Parameters};
+use super::address;
 use super::chart::{Chart, Series, Top, rate, throughput};
+use super::extract::{NamespacePath, Parameters};
 use super::fleet_snapshot::PATIENCE;
 use super::form_token::Token;
 use super::listing::{self, KeysQuery};

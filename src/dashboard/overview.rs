@@ -5,8 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::address::{self, OVERVIEW, Parameters};
+use super::address::{self, OVERVIEW};
 use super::chart::{Series, rate, throughput};
+use super::extract::Parameters;
 use super::fleet_snapshot::{FleetSnapshot, NamespaceRow, Namespaces};
 use super::page::{Page, Tile, bar, section, tiles};
 use super::problem::Problem;

@@ -22,9 +22,6 @@ const SCRIPT: &[u8] = include_bytes!("openapi/page.js");
 
 const STYLE: &[u8] = include_bytes!("openapi/page.css");
 
-/// The files of the page; the first two are Swagger UI's.
-pub const FILES: [&str; 4] = ["swagger-ui-bundle.js", "swagger-ui.css", "page.js", "page.css"];
-
 /// Allows only scripts and styles of this service, and forbids other pages to show this page in a frame. `data:` is
 /// for the icons of Swagger UI.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -68,7 +65,7 @@ pub async fn file(uri: Uri) -> Result<Response, Error> {
     let (bytes, is_gzipped) = match name {
         "page.js" => (Bytes::from_static(SCRIPT), false),
         "page.css" => (Bytes::from_static(STYLE), false),
-        name if FILES.contains(&name) => {
+        name if params::FILES.contains(&name) => {
             let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
             file.map(|file| (Bytes::from(file.bytes.into_owned()), file.gzpipped)).ok_or(Error::NoSuchRoute)?
         }

@@ -82,9 +82,12 @@ impl IntoParams for ChangeHeaders {
     }
 }
 
+/// The files of `/docs`; the first two are Swagger UI's.
+pub const FILES: [&str; 4] = ["swagger-ui-bundle.js", "swagger-ui.css", "page.js", "page.css"];
+
 impl IntoParams for DocsFile {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let names = crate::http::docs::FILES;
+        let names = FILES;
         vec![of(json!({
             "name": "file", "in": "path", "required": true, "schema": {"type": "string", "enum": names},
         }))]
