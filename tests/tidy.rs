@@ -292,13 +292,17 @@ impl<'t> Imports<'t> {
                 }
             }
         }
+        let imported = uses.clone();
         let own = module(file);
         let is_child = |word: &str| self.modules.contains_key(&[&own[..], &[word]].concat());
         let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         for path in rest.split(|c| !is_name(c)).filter(|path| path.contains("::")) {
-            let first = path.split("::").next().unwrap();
+            let (first, below) = path.split_once("::").unwrap();
             if ["crate", "super", "self"].contains(&first) || is_child(first) {
                 uses.push(path.to_owned());
+            } else if let Some(imported) = imported.iter().find(|path| path.rsplit("::").next() == Some(first)) {
+                // A module was imported as a whole: `use super::page;`, and then `page::bare`.
+                uses.push(format!("{imported}::{below}"));
             }
         }
         (uses, reexports)
@@ -414,4 +418,7 @@ fn a_circle_of_files_is_found() {
         found(&[("a.rs", "// crate::b::X\n#[cfg(test)]\nuse crate::b::X;\n"), ("b.rs", "use crate::a::Y;\n")]),
         ""
     );
+    let whole =
+        [("r/a.rs", "use super::{b, c};\nfn f() { b::f() }"), ("r/b.rs", "use super::a::A;\n"), ("r/c.rs", "")];
+    assert_eq!(found(&whole), "r/a.rs r/b.rs", "a module that is imported as a whole");
 }

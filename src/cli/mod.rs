@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
-use failure::{EXIT_CODES, Exit, Failure};
+use failure::{EXIT_CODES, Failure};
 use options::{DEFAULT_URL, Flags as _, with_service_options};
 use screen::Screen;
 use service::Service;
@@ -134,7 +134,7 @@ fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Resu
         "stats" => stats::run(&mut session, sub),
         "namespaces" => namespaces::run(&mut session, sub),
         "cluster" => cluster::run(&mut session),
-        other => Err(Failure::new(Exit::Failed, format!("{other}: this command is not implemented"))),
+        other => Err(Failure::usage(format!("{other}: unknown command; see `sidecache --help`"))),
     };
     // Flush after a failure, too: the user must see the output that was written before it.
     let flushed = session.screen.flush();

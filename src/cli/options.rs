@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::quantity;
 use crate::config::URL_VARIABLE;
 
-/// The URL of the service if the command line and the environment have none.
+/// The URL of the service if neither the command line nor the environment names one.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// Adds the options of every command that calls a service.

@@ -74,7 +74,7 @@ struct RunningFeed {
 }
 
 impl RunningFeed {
-    /// Whether the feed has no streams left. If it has none, it is removed at once, so that no new stream can join
+    /// Whether the feed has no streams left. If so, it is removed at once, so that no new stream can join
     /// it.
     fn is_left(&self) -> bool {
         let mut feeds = self.dashboard.feeds.0.lock();

@@ -1,4 +1,4 @@
-//! Makes an id for each request that has none, from the name of the instance and a number.
+//! Makes an id for each request without an id, from the name of the instance and a number.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
