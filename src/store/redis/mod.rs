@@ -352,8 +352,10 @@ impl Store for Redis {
     }
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        let arguments =
-            |settled: &SettledRecord| vec![Value::from(key.namespace()), secret(settled), Value::from(key.key())];
+        let arguments = |settled: &SettledRecord| {
+            let place = settled.place_of(key.key()).to_string();
+            vec![Value::from(key.namespace()), secret(settled), Value::from(key.key()), Value::from(place)]
+        };
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;

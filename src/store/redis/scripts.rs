@@ -45,7 +45,7 @@ macro_rules! writing {
 /// A script that adds or removes entries: first the files that this requires, then its own files.
 macro_rules! change {
     ($($file:literal),+) => {
-        writing!("lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/removal.lua", $($file),+)
+        writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/removal.lua", $($file),+)
     };
 }
 
@@ -53,6 +53,8 @@ pub static GET: LazyLock<Script> = reading!("lua/get.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
 pub static DESCRIBE: LazyLock<Script> = reading!("lua/describe.lua");
 pub static SET: LazyLock<Script> = writing!(
+    "lua/constants.lua",
+    "lua/set_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tags.lua",
@@ -60,17 +62,38 @@ pub static SET: LazyLock<Script> = writing!(
     "lua/no_quota.lua",
     "lua/set.lua"
 );
-pub static SET_WITHIN_QUOTA: LazyLock<Script> = change!("lua/insertion.lua", "lua/quota.lua", "lua/set.lua");
-pub static DELETE: LazyLock<Script> = change!("lua/delete.lua");
+pub static SET_WITHIN_QUOTA: LazyLock<Script> = writing!(
+    "lua/constants.lua",
+    "lua/set_plain.lua",
+    "lua/prelude.lua",
+    "lua/index.lua",
+    "lua/tags.lua",
+    "lua/removal.lua",
+    "lua/insertion.lua",
+    "lua/quota.lua",
+    "lua/set.lua"
+);
+pub static DELETE: LazyLock<Script> = writing!(
+    "lua/constants.lua",
+    "lua/delete_plain.lua",
+    "lua/prelude.lua",
+    "lua/index.lua",
+    "lua/tags.lua",
+    "lua/removal.lua",
+    "lua/delete.lua"
+);
 pub static FLUSH: LazyLock<Script> = change!("lua/flush.lua");
 pub static PURGE: LazyLock<Script> = change!("lua/purge.lua");
-pub static LIST: LazyLock<Script> = reading!("lua/prelude.lua", "lua/index.lua", "lua/list.lua");
+pub static LIST: LazyLock<Script> = reading!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/list.lua");
 pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
 pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
-pub static BEGIN_REPAIR: LazyLock<Script> = writing!("lua/prelude.lua", "lua/index.lua", "lua/begin_repair.lua");
+pub static BEGIN_REPAIR: LazyLock<Script> =
+    writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/begin_repair.lua");
 pub static ADOPT: LazyLock<Script> = change!("lua/insertion.lua", "lua/adopt.lua");
-pub static DROP_SCOPES: LazyLock<Script> = writing!("lua/prelude.lua", "lua/index.lua", "lua/drop_scopes.lua");
-pub static END_REPAIR: LazyLock<Script> = writing!("lua/prelude.lua", "lua/index.lua", "lua/end_repair.lua");
+pub static DROP_SCOPES: LazyLock<Script> =
+    writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/drop_scopes.lua");
+pub static END_REPAIR: LazyLock<Script> =
+    writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/end_repair.lua");
 pub static SCAN: LazyLock<Script> = reading!("lua/scan.lua");
 pub static EMPTY: LazyLock<Script> = script!("lua/empty.lua");
 pub static BECOME_WALKER: LazyLock<Script> = writing!("lua/become_walker.lua");

@@ -1,9 +1,11 @@
--- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key.
+-- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key, place.
 -- Returns 1 if there was something to delete, else 0.
 
 local key = ARGV[4]
-publish({ key })
-local alive, score = take_out(key)
+if not is_published then
+  publish({ key })
+end
+local alive, score = take_out(key, nil, tonumber(ARGV[5]))
 if score then
   count_loss(score)
 end

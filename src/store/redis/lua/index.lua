@@ -13,8 +13,6 @@
 -- the *mark*, and so does the set of due buckets. If a mark is missing, part of the index is lost. Then a new, empty
 -- *scope* with new names begins, and a walk (`repair.rs`) finds the entries again.
 
-local PLACES = 4294967296
-local FULL_BUCKET, SPARSE_BUCKET = 32, 4
 local MARK = ''
 
 local index, due, tag_counts

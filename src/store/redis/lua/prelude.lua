@@ -8,9 +8,8 @@
 
 local ns, secret = ARGV[2], ARGV[3]
 local stats = 'cache_stats:' .. ns
-local channel = 'sidecache:invalidations'
 
-local time = redis.call('TIME')
+time = time or redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now_ms = (now_us - now_us % 1000) / 1000
 
@@ -30,8 +29,7 @@ local function foreign_at(name)
   return { name, redis.call('TYPE', name).ok }
 end
 
-local known = redis.pcall('HMGET', stats,
-  'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair')
+known = known or redis.pcall('HMGET', stats, unpack(BOOKS))
 -- The name and type if the key of the totals holds another type: then nothing can be counted.
 local foreign_books
 if known.err then
@@ -56,9 +54,7 @@ local books = {
   evictions = 0, redis_evictions = 0, expirations = 0,
 }
 
--- What a quota charges for an entry: its value, its key, its tags, and a fixed overhead of Redis, see
--- `model::charge`.
-local ENTRY_OVERHEAD = 384
+-- What a quota charges for an entry: its value, its key, its tags, and a fixed overhead of Redis.
 local function charge_of(key, tags, size)
   return size + #key + #(tags or '') + ENTRY_OVERHEAD
 end
@@ -92,6 +88,6 @@ end
 -- two, because Redis runs one script at a time.
 local function publish(keys)
   if #keys > 0 then
-    redis.call('PUBLISH', channel, ns .. '\n' .. table.concat(keys, '\n'))
+    redis.call('PUBLISH', CHANNEL, ns .. '\n' .. table.concat(keys, '\n'))
   end
 end

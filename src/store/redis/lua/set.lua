@@ -1,22 +1,23 @@
--- Writes entries in their order; a key may occur more than once. ARGV: token, ns, secret, the limit of charged bytes
--- on this shard (0: none), the eviction policy, then for each entry key, value, TTL in ms ('' for none), tags
--- separated by line feeds, place.
+-- Writes the entries that `set_plain.lua` left, in their order; a key may occur more than once. ARGV: token, ns,
+-- secret, the limit of charged bytes on this shard (0: none), the eviction policy, then for each entry key, value, TTL
+-- in ms ('' for none), tags separated by line feeds, place.
 -- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 for the
 -- first entry that must be sent again and for all entries after it, because making room is done in bounded steps;
 -- {name, type} if a key that the entry needs holds another type, and then nothing of the entry is stored.
 -- The last element of the answer is how many entries were removed to make room.
 
-local FIRST, FIELDS = 6, 5
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
 local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
-local answers, evicted = {}, {}
+local evicted = {}
 
 -- Publish first, because the user may lack the right to publish.
-local keys = {}
-for i = FIRST, #ARGV, FIELDS do
-  keys[#keys + 1] = ARGV[i]
+if not is_published then
+  local keys = {}
+  for i = FIRST, #ARGV, FIELDS do
+    keys[#keys + 1] = ARGV[i]
+  end
+  publish(keys)
 end
-publish(keys)
 
 -- Finds the first tag whose set, or the tag counts, hold another type; nil if there is none.
 local function foreign_tag(tags)
@@ -33,7 +34,7 @@ end
 local has_stored = false
 
 local last_size, size_text
-for i = FIRST, #ARGV, FIELDS do
+for i = next_entry, #ARGV, FIELDS do
   local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id = prefix .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id

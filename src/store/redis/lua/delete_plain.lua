@@ -1,0 +1,41 @@
+-- The common cases of `delete.lua` as one straight line, see `set_plain.lua`: there is no such entry, or it has no tags;
+-- and its namespace is complete, not in repair and in no need of joined buckets. In every other case this part changes
+-- nothing.
+
+local is_published = false
+
+do
+  local call, pcall, format = redis.call, redis.pcall, string.format
+  local ns, key, place = ARGV[2], ARGV[4], tonumber(ARGV[5])
+  local stats, id = 'cache_stats:' .. ns, ns .. ':' .. key
+  local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
+  local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags')
+  known = pcall('HMGET', stats, unpack(BOOKS))
+  local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
+  local buckets = tonumber(known[4] or '')
+  if keys and bytes and charged and known[3] and buckets and buckets >= 1 and not known[7] and not meta[2]
+    and not meta.err and keys > 1 and (buckets == 1 or keys > buckets * SPARSE_BUCKET) then
+    call('PUBLISH', CHANNEL, ns .. '\n' .. key)
+    is_published = true
+    local _, exponent = math.frexp(buckets)
+    local whole = 2 ^ (exponent - 1)
+    local width = PLACES / whole
+    if place < (buckets - whole) * width then
+      width = width / 2
+    end
+    local bucket = 'cache_index:' .. ns .. (known[6] or '') .. ':' .. format('%d', place - place % width)
+    local size = tonumber(meta[1] or '')
+    if not size then
+      if call('EXISTS', value_key, meta_key) == 0 and pcall('ZSCORE', bucket, key) == false then
+        return 0
+      end
+    -- A deletion first, see `removal.lua`.
+    elseif call('EXISTS', value_key) == 1 and pcall('ZREM', bucket, key) == 1 then
+      call('UNLINK', value_key, meta_key)
+      call('HSET', stats, 'total_keys', format('%d', keys - 1),
+        'total_bytes', format('%d', math.max(bytes - size, 0)),
+        'charged_bytes', format('%d', math.max(charged - size - #key - ENTRY_OVERHEAD, 0)))
+      return 1
+    end
+  end
+end
