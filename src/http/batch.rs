@@ -14,7 +14,7 @@ use super::answer;
 use super::error::{Code, Error, store_code};
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
-use super::openapi::{answers, params, schema};
+use super::openapi::schema;
 use super::reader::{self, Reader, Text};
 use super::response_memory::{COUNTED_FROM, Pieces};
 use super::state::SharedApp;
@@ -93,9 +93,12 @@ fn check_count(index: usize, most: usize) -> Result<(), Error> {
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mget", operation_id = "mget", tag = "batches", summary = "Read many entries",
     description = "If a key is invalid or its shard fails, only that key has an error.",
-    params(params::InNamespace),
     request_body(content = MgetBody, example = json!({"keys": ["user_1", "user_2"]})),
-    responses(answers::Mget)
+    responses((
+        status = 200, body = ref("#/components/schemas/MgetAnswer"),
+        description = "A result for every requested key. If a key is invalid or its shard fails, only that key has \
+                       an error.",
+    ))
 )]
 pub async fn mget(
     State(app): State<SharedApp>,
@@ -202,7 +205,7 @@ pub struct MsetBody {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MsetEntry {
-    #[schema(schema_with = schema::written_key)]
+    #[schema(schema_with = schema::writable_key)]
     key: String,
     /// Any JSON. A read returns the same bytes.
     #[schema(value_type = serde_json::Value)]
@@ -242,16 +245,25 @@ pub fn mset_entries(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
     entries.ok_or_else(|| reader::missing("entries"))
 }
 
+/// The description of an answer to an mset whose entries all failed.
+const NOTHING_STORED: &str = "Nothing was stored, and `errors` has the reasons";
+
 /// `mset`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mset", operation_id = "mset", tag = "batches", summary = "Store many entries",
     description = "All entries are checked before the first one is stored. If a key is repeated, its last entry wins.",
-    params(params::InNamespace),
     request_body(content = MsetBody, example = json!({"entries": [
         {"key": "user_1", "value": {"name": "Ada"}, "ttl": 3600},
         {"key": "user_2", "value": [1, 2], "tags": ["vip"]},
     ]})),
-    responses(answers::Mset)
+    responses(
+        (status = 200, body = MsetAnswer,
+         description = "All entries are stored, or only some of them (`success` is false)."),
+        (status = 409, description = NOTHING_STORED, body = MsetAnswer),
+        (status = 500, description = NOTHING_STORED, body = MsetAnswer),
+        (status = 503, description = NOTHING_STORED, body = MsetAnswer),
+        (status = 507, description = NOTHING_STORED, body = MsetAnswer),
+    )
 )]
 pub async fn mset(
     State(app): State<SharedApp>,
@@ -276,7 +288,7 @@ pub async fn mset(
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct MdeleteBody {
     /// A repeated key is deleted and counted once.
-    #[schema(schema_with = schema::deleted_keys)]
+    #[schema(schema_with = schema::writable_keys)]
     keys: Vec<String>,
 }
 
@@ -306,14 +318,22 @@ pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<
     Ok(keys)
 }
 
+/// The description of an answer to an mdelete whose keys all failed.
+const NOTHING_DELETED: &str = "Nothing was deleted, and `errors` has the reasons";
+
 /// `mdelete`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mdelete", operation_id = "mdelete", tag = "batches", summary = "Delete many entries",
     description = "Also deletes entries whose key cannot be part of a path, such as `../a`. All keys are checked \
                    before the first entry is deleted.",
-    params(params::InNamespace),
     request_body(content = MdeleteBody, example = json!({"keys": ["user_1", "../user_2"]})),
-    responses(answers::Mdelete)
+    responses(
+        (status = 200, body = MdeleteAnswer,
+         description = "All keys are deleted, or only some (`success` is false)."),
+        (status = 409, description = NOTHING_DELETED, body = MdeleteAnswer),
+        (status = 500, description = NOTHING_DELETED, body = MdeleteAnswer),
+        (status = 503, description = NOTHING_DELETED, body = MdeleteAnswer),
+    )
 )]
 pub async fn mdelete(
     State(app): State<SharedApp>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
 use super::health::{FindingAnswer, RingAnswer, shard_state};
-use super::openapi::{answers, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, json};
 use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
@@ -74,7 +74,7 @@ pub struct ShardAnswer {
     tag = "operations",
     summary = "All instances that use these shards, and the shards",
     description = "The answer may be up to half a second old.",
-    responses(answers::Cluster)
+    responses((status = 200, description = "All live instances, and the shards.", body = ClusterAnswer))
 )]
 pub async fn cluster(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
     let cluster = app.fleet.cluster().await;

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use utoipa_swagger_ui::Config;
 
 use super::error::Error;
-use super::openapi::{answers, params};
 
 const PAGE: &str = include_str!("openapi/page.html");
 
@@ -28,6 +27,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
+
+/// The files of `/docs`; the first two are Swagger UI's.
+pub const FILES: [&str; 4] = ["swagger-ui-bundle.js", "swagger-ui.css", "page.js", "page.css"];
 
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (CONTENT_SECURITY_POLICY, POLICY),
@@ -44,7 +46,10 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     operation_id = "get_docs",
     tag = "documentation",
     summary = "The interactive documentation",
-    responses(answers::DocsPage)
+    responses((
+        status = 200, description = "The page.",
+        body = String, content_type = "text/html", example = "<!doctype html>",
+    ))
 )]
 pub async fn page() -> Response {
     (HEADERS, Html(PAGE)).into_response()
@@ -57,15 +62,14 @@ pub async fn page() -> Response {
     operation_id = "get_docs_file",
     tag = "documentation",
     summary = "A file of the interactive documentation",
-    params(params::DocsFile),
-    responses(answers::DocsAsset)
+    responses((status = 200, description = "The file.", content((String = "text/css"), (String = "text/javascript"))))
 )]
 pub async fn file(uri: Uri) -> Result<Response, Error> {
     let name = uri.path().rsplit('/').next().unwrap_or_default();
     let (bytes, is_gzipped) = match name {
         "page.js" => (Bytes::from_static(SCRIPT), false),
         "page.css" => (Bytes::from_static(STYLE), false),
-        name if params::FILES.contains(&name) => {
+        name if FILES.contains(&name) => {
             let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
             file.map(|file| (Bytes::from(file.bytes.into_owned()), file.gzpipped)).ok_or(Error::NoSuchRoute)?
         }

@@ -12,7 +12,7 @@ use super::answer::NO_CACHE;
 use super::error::{Error, key_not_found, store_code};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::{self, WriteFields};
-use super::openapi::{answers, params, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, reader};
 use crate::cache::{AnsweredBy, Cache, Consistency, L1SkipReason};
@@ -42,8 +42,11 @@ pub struct GetQuery {
     operation_id = "get_entry",
     tag = "entries",
     summary = "Read the entry",
-    params(params::OfEntry, GetQuery, params::ReadHeaders),
-    responses(answers::GetEntry)
+    params(GetQuery),
+    responses(
+        (status = 200, description = "The entry.", body = ref("#/components/schemas/Entry")),
+        (status = 304, description = "The client already has this version (`If-None-Match`)."),
+    )
 )]
 pub async fn get(
     State(app): State<SharedApp>,
@@ -148,11 +151,14 @@ pub struct SetAnswer<'k> {
 /// `PUT`.
 #[utoipa::path(
     put, path = "/api/v1/cache/{ns}/{key}", operation_id = "put_entry", tag = "entries", summary = "Store the entry",
-    params(params::OfEntry), request_body(content = SetBody, examples(
+    request_body(content = SetBody, examples(
         ("everything" = (value = json!({"value": {"name": "Ada"}, "ttl": 3600, "tags": ["vip"]}))),
         ("null is a value" = (value = json!({"value": null}))),
     )),
-    responses(answers::PutEntry)
+    responses(
+        (status = 200, description = "The entry was replaced.", body = SetAnswer),
+        (status = 201, description = "The entry is new.", body = SetAnswer),
+    )
 )]
 pub async fn put(
     State(app): State<SharedApp>,
@@ -189,8 +195,7 @@ pub struct DeleteAnswer {
     operation_id = "delete_entry",
     tag = "entries",
     summary = "Delete the entry",
-    params(params::OfEntry),
-    responses(answers::DeleteEntry)
+    responses((status = 200, description = "The entry is deleted.", body = DeleteAnswer))
 )]
 pub async fn delete(
     State(app): State<SharedApp>,

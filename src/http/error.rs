@@ -8,7 +8,7 @@ use std::any::Any;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer;
@@ -71,13 +71,14 @@ impl From<Invalid> for Error {
     }
 }
 
-/// Defines [`Code`] from the table below.
+/// Defines [`Code`] from the table below. A name is a `tt`, because utoipa does not see a `literal` in an attribute.
 macro_rules! codes {
-    ($($code:ident: $status:ident $name:literal $text:literal;)+) => {
+    ($($code:ident: $status:ident $name:tt $text:literal;)+) => {
         /// Why a request failed, for programs. A name never changes.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+        #[schema(as = ErrorCode)]
         pub enum Code {
-            $($code,)+
+            $(#[serde(rename = $name)] $code,)+
         }
 
         impl Code {
@@ -141,12 +142,6 @@ codes! {
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
     PoliciesUnknown: SERVICE_UNAVAILABLE "policies_unknown" "The namespace's policy is not known yet";
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
-}
-
-impl Serialize for Code {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
 }
 
 /// The JSON of an error.

@@ -14,7 +14,6 @@ use utoipa::ToSchema;
 use super::bounds::JobDeadline;
 use super::error::Error;
 use super::extract::{FlushMode, FlushQuery, NamespacePath, RequestOrigin, StrictQuery};
-use super::openapi::{answers, params};
 use super::state::SharedApp;
 use super::{answer, jobs};
 use crate::cache::Flushed;
@@ -41,8 +40,9 @@ impl ClientPatience {
     /// The response for the client.
     pub fn answer(&self, flushed: &Flushed) -> Response {
         let mut response = match flushed {
-            Flushed::Done(deleted_count) => {
-                answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count: *deleted_count })
+            Flushed::Done(deleted) => {
+                let answer = FlushAnswer { success: true, deleted_count: *deleted, matched_count: None };
+                answer::json(StatusCode::OK, &answer)
             }
             Flushed::Job(job) => jobs::accepted(job),
         };
@@ -65,18 +65,13 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
 /// The result of a flush.
 #[derive(Serialize, ToSchema)]
 pub struct FlushAnswer {
-    pub success: bool,
-    pub deleted_count: u64,
-}
-
-/// The result of a dry run.
-#[derive(Serialize, ToSchema)]
-pub struct DryRunAnswer {
     success: bool,
-    /// Always 0.
+    /// How many entries were deleted: 0 with `dry_run=true`.
     deleted_count: u64,
-    /// How many entries the flush would delete.
-    matched_count: u64,
+    /// Only with `dry_run=true`: how many entries the flush would delete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    matched_count: Option<u64>,
 }
 
 #[utoipa::path(
@@ -86,8 +81,11 @@ pub struct DryRunAnswer {
     tag = "namespaces",
     summary = "Delete all entries, or those that a pattern or a tag selects",
     description = "A flush that takes longer than the request's deadline continues as a job.",
-    params(params::InNamespace, FlushQuery, params::FlushHeaders, params::ChangeHeaders),
-    responses(answers::Flush)
+    params(FlushQuery),
+    responses(
+        (status = 200, description = "The selected entries are deleted, or only counted.", body = FlushAnswer),
+        (status = 202, description = jobs::ACCEPTED, body = jobs::JobAnswer),
+    )
 )]
 pub async fn flush(
     State(app): State<SharedApp>,
@@ -103,8 +101,8 @@ pub async fn flush(
             Ok(patience.answer(&flushed))
         }
         (selection, FlushMode::DryRun) => {
-            let matched_count = app.cache.count(&namespace, &selection).await?;
-            Ok(answer::json(StatusCode::OK, &DryRunAnswer { success: true, deleted_count: 0, matched_count }))
+            let matched_count = Some(app.cache.count(&namespace, &selection).await?);
+            Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count: 0, matched_count }))
         }
     }
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::answer;
 use super::error::Error;
-use super::openapi::{answers, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use crate::clock::Moment;
 use crate::store::{Finding, RING_MISMATCH, ShardHealth};
@@ -103,7 +103,11 @@ pub struct StatusAnswer {
     operation_id = "get_health",
     tag = "operations",
     summary = "The state of everything that this instance depends on",
-    responses(answers::Health)
+    responses(
+        (status = 200, body = HealthAnswer,
+         description = "`healthy`; or `degraded`: part of what this instance needs is down."),
+        (status = 503, description = "`unhealthy`: no request can be served", body = HealthAnswer),
+    )
 )]
 pub async fn health(State(app): State<SharedApp>) -> Response {
     let shards = app.cache.health().await;
@@ -187,7 +191,7 @@ impl From<Finding> for FindingAnswer {
     operation_id = "get_livez",
     tag = "operations",
     summary = "Whether the process is alive",
-    responses(answers::Livez)
+    responses((status = 200, description = "The instance is alive.", body = StatusAnswer))
 )]
 pub async fn livez() -> Response {
     answer::json(StatusCode::OK, &StatusAnswer { status: "alive", reason: None })
@@ -200,7 +204,10 @@ pub async fn livez() -> Response {
     operation_id = "get_readyz",
     tag = "operations",
     summary = "Whether this instance should get requests",
-    responses(answers::Readyz)
+    responses(
+        (status = 200, description = "The instance is ready.", body = StatusAnswer),
+        (status = 503, description = "The instance is not ready yet, or is stopping", body = StatusAnswer),
+    )
 )]
 pub async fn readyz(State(app): State<SharedApp>) -> Response {
     let reason = if app.draining.is_cancelled() {
@@ -237,7 +244,11 @@ fn unusable(shards: &[ShardHealth]) -> Option<&'static str> {
     operation_id = "get_metrics",
     tag = "operations",
     summary = "The metrics, for Prometheus",
-    responses(answers::Metrics)
+    responses((
+        status = 200, description = "The metrics in the Prometheus text format.",
+        body = String, content_type = "text/plain",
+        example = "# TYPE sidecache_http_connections gauge\nsidecache_http_connections 3\n",
+    ))
 )]
 pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.cache.refresh_gauges();

@@ -10,8 +10,8 @@ use super::answer;
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery};
 use super::json::{date_to_the_millisecond, parse_date};
-use super::openapi::{answers, params, schema};
-use super::page_limit::limit;
+use super::openapi::schema;
+use super::page_limit::{PAGE, limit};
 use super::state::SharedApp;
 use crate::access_log;
 use crate::audit;
@@ -110,8 +110,8 @@ impl From<audit::Row> for ChangeAnswer {
     operation_id = "list_audit",
     tag = "history",
     summary = "The audit trail: who changed what, newest first",
-    params(params::InNamespace, AuditParameters),
-    responses(answers::Audit)
+    params(AuditParameters),
+    responses((status = 200, description = PAGE, body = AuditAnswer))
 )]
 pub async fn audit(
     State(app): State<SharedApp>,
@@ -217,8 +217,8 @@ impl From<access_log::Line> for LineAnswer {
     summary = "The access log, newest first",
     description = "With `operation`, a page can have few rows or none although more pages follow. Continue until \
                    `cursor` is null.",
-    params(params::InNamespace, LogParameters),
-    responses(answers::Logs)
+    params(LogParameters),
+    responses((status = 200, description = PAGE, body = LogAnswer))
 )]
 pub async fn logs(
     State(app): State<SharedApp>,

@@ -11,7 +11,7 @@ use super::answer;
 use super::error::{Error, cache_code};
 use super::extract::{JobPath, NoParameters, StrictQuery};
 use super::json::date_to_the_millisecond;
-use super::openapi::{answers, params, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use crate::cache;
 use crate::jobs::{Failure, Job, State as JobState};
@@ -100,6 +100,9 @@ pub fn failure(error: &cache::Error) -> Failure {
     Failure { code: code.as_str().to_owned(), error: code.text().to_owned() }
 }
 
+/// The description of the answer below.
+pub const ACCEPTED: &str = "The request continues as a job, even if the client disconnects.";
+
 /// The 202 response to a request that continues as this job.
 pub fn accepted(job: &Job) -> Response {
     let mut response = answer::json(StatusCode::ACCEPTED, &JobAnswer::from(job));
@@ -116,7 +119,7 @@ pub fn accepted(job: &Job) -> Response {
     tag = "jobs",
     summary = "The jobs of all instances, newest first",
     description = "Running jobs, and jobs that ended within the last hour. At most 100.",
-    responses(answers::ListJobs)
+    responses((status = 200, description = "The jobs.", body = JobsAnswer))
 )]
 pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
     let jobs = app.jobs.list().await?.iter().map(JobAnswer::from).collect();
@@ -132,8 +135,7 @@ pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) ->
     summary = "The progress of a job",
     description = "Any instance can answer, not only the one that runs the job. A job is kept for an hour after its \
                    end.",
-    params(params::OfJob),
-    responses(answers::GetJob)
+    responses((status = 200, description = "The job.", body = JobAnswer))
 )]
 pub async fn show(
     State(app): State<SharedApp>,
@@ -152,8 +154,7 @@ pub async fn show(
     summary = "Cancel a job",
     description = "Entries that the job has deleted stay deleted. A job on another instance stops within about a \
                    second, so the response may still say `running`. A job that has ended does not change.",
-    params(params::OfJob),
-    responses(answers::CancelJob)
+    responses((status = 200, description = "The current state of the job.", body = JobAnswer))
 )]
 pub async fn cancel(
     State(app): State<SharedApp>,

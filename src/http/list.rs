@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery, selection};
-use super::openapi::{answers, params, schema};
-use super::page_limit::limit;
+use super::openapi::schema;
+use super::page_limit::{PAGE, limit};
 use super::state::SharedApp;
 use crate::cache::Listing;
 use crate::store;
@@ -58,8 +58,8 @@ pub struct ListAnswer {
     summary = "List the live keys",
     description = "A key that exists during the whole listing is listed exactly once, whatever is written meanwhile. \
                    If a shard does not answer, `partial` is true.",
-    params(params::InNamespace, ListQuery),
-    responses(answers::List)
+    params(ListQuery),
+    responses((status = 200, description = PAGE, body = ListAnswer))
 )]
 pub async fn list(
     State(app): State<SharedApp>,

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
-use super::flush::ClientPatience;
+use super::flush::{ClientPatience, FlushAnswer};
 use super::json::{date, object};
-use super::openapi::{answers, params, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, jobs};
 use crate::model::{Invalid, Policy, PolicyChange, whole_number};
@@ -62,7 +62,7 @@ impl From<Record> for NamespaceAnswer {
     operation_id = "list_namespaces",
     tag = "namespaces",
     summary = "The policies of all namespaces",
-    responses(answers::ListNamespaces)
+    responses((status = 200, description = "All policies, sorted by name.", body = NamespacesAnswer))
 )]
 pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) -> Result<Response, Error> {
     let namespaces = app.cache.namespaces()?.into_iter().map(NamespaceAnswer::from).collect();
@@ -76,8 +76,7 @@ pub async fn list(State(app): State<SharedApp>, _: StrictQuery<NoParameters>) ->
     operation_id = "get_namespace",
     tag = "namespaces",
     summary = "The policy of a namespace",
-    params(params::InNamespace),
-    responses(answers::GetNamespace)
+    responses((status = 200, description = "The policy.", body = NamespaceAnswer))
 )]
 pub async fn get(
     State(app): State<SharedApp>,
@@ -87,56 +86,10 @@ pub async fn get(
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(app.cache.namespace(&namespace)?)))
 }
 
+/// The fields of a policy. A PATCH distinguishes an absent field from `null`, a PUT does not.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyBody<'b> {
-    #[serde(borrow, default)]
-    #[schema(schema_with = schema::asked_default_ttl)]
-    default_ttl: Option<&'b RawValue>,
-    #[serde(borrow, default)]
-    #[schema(schema_with = schema::asked_max_size_mb)]
-    max_size_mb: Option<&'b RawValue>,
-    #[serde(default)]
-    #[schema(schema_with = schema::asked_eviction_policy)]
-    eviction_policy: Option<String>,
-    #[serde(borrow, default)]
-    #[schema(schema_with = schema::asked_stale_if_error)]
-    stale_if_error: Option<&'b RawValue>,
-}
-
-/// `PUT`: creates or replaces a policy.
-#[utoipa::path(
-    put, path = "/api/v1/namespaces/{ns}", operation_id = "put_namespace", tag = "namespaces",
-    summary = "Create or replace a policy", description = "A field that is absent or null gets the default.",
-    params(params::InNamespace, params::ChangeHeaders),
-    request_body(content = PolicyBody, example = json!({
-        "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60,
-    })),
-    responses(answers::PutNamespace)
-)]
-pub async fn put(
-    State(app): State<SharedApp>,
-    NamespacePath(namespace): NamespacePath,
-    _: StrictQuery<NoParameters>,
-    RequestOrigin(origin): RequestOrigin,
-    body: Bytes,
-) -> Result<Response, Error> {
-    let body: PolicyBody<'_> = object(&body)?;
-    let default = app.cache.default_policy();
-    let policy = Policy::parse(
-        number("default_ttl", body.default_ttl)?.unwrap_or(default.default_ttl_seconds()),
-        number("max_size_mb", body.max_size_mb)?.unwrap_or(default.max_size_mb),
-        body.eviction_policy.as_deref().unwrap_or(default.eviction_policy.as_str()),
-        number("stale_if_error", body.stale_if_error)?.unwrap_or(default.stale_if_error_seconds()),
-    )?;
-    let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
-    let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyChangeBody<'b> {
     #[serde(borrow, default, deserialize_with = "named")]
     #[schema(schema_with = schema::asked_default_ttl)]
     default_ttl: Option<Option<&'b RawValue>>,
@@ -156,15 +109,46 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
     Option::deserialize(deserializer).map(Some)
 }
 
+/// `PUT`: creates or replaces a policy.
+#[utoipa::path(
+    put, path = "/api/v1/namespaces/{ns}", operation_id = "put_namespace", tag = "namespaces",
+    summary = "Create or replace a policy", description = "A field that is absent or null gets the default.",
+    request_body(content = PolicyBody, example = json!({
+        "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60,
+    })),
+    responses(
+        (status = 200, description = "The policy was replaced.", body = NamespaceAnswer),
+        (status = 201, description = "The policy was created.", body = NamespaceAnswer),
+    )
+)]
+pub async fn put(
+    State(app): State<SharedApp>,
+    NamespacePath(namespace): NamespacePath,
+    _: StrictQuery<NoParameters>,
+    RequestOrigin(origin): RequestOrigin,
+    body: Bytes,
+) -> Result<Response, Error> {
+    let body: PolicyBody<'_> = object(&body)?;
+    let default = app.cache.default_policy();
+    let policy = Policy::parse(
+        number("default_ttl", body.default_ttl.flatten())?.unwrap_or(default.default_ttl_seconds()),
+        number("max_size_mb", body.max_size_mb.flatten())?.unwrap_or(default.max_size_mb),
+        body.eviction_policy.flatten().as_deref().unwrap_or(default.eviction_policy.as_str()),
+        number("stale_if_error", body.stale_if_error.flatten())?.unwrap_or(default.stale_if_error_seconds()),
+    )?;
+    let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
+    let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
+}
+
 /// `PATCH`: changes the fields in the body.
 #[utoipa::path(
     patch, path = "/api/v1/namespaces/{ns}", operation_id = "patch_namespace", tag = "namespaces",
     summary = "Change fields of a policy",
     description = "Changes the fields in the body, in one transaction. `null` sets the default; absent fields do not \
                    change.",
-    params(params::InNamespace, params::ChangeHeaders),
-    request_body(content = PolicyChangeBody, example = json!({"max_size_mb": 200})),
-    responses(answers::PatchNamespace)
+    request_body(content = PolicyBody, example = json!({"max_size_mb": 200})),
+    responses((status = 200, description = "The policy after the change.", body = NamespaceAnswer))
 )]
 pub async fn patch(
     State(app): State<SharedApp>,
@@ -173,7 +157,7 @@ pub async fn patch(
     RequestOrigin(origin): RequestOrigin,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let body: PolicyChangeBody<'_> = object(&body)?;
+    let body: PolicyBody<'_> = object(&body)?;
     let default = app.cache.default_policy();
     let number = |field, named: Option<Option<&RawValue>>, default: u64| {
         named.map(|text| Ok::<_, Invalid>(number(field, text)?.unwrap_or(default))).transpose()
@@ -207,8 +191,10 @@ fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> 
     summary = "Delete the policy and all entries of a namespace",
     description = "A deletion that takes longer than the request's deadline continues as a job. The policy is deleted \
                    last.",
-    params(params::InNamespace, params::FlushHeaders, params::ChangeHeaders),
-    responses(answers::DeleteNamespace)
+    responses(
+        (status = 200, description = "The policy and all entries are deleted.", body = FlushAnswer),
+        (status = 202, description = jobs::ACCEPTED, body = jobs::JobAnswer),
+    )
 )]
 pub async fn delete(
     State(app): State<SharedApp>,

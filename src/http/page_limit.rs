@@ -8,6 +8,9 @@ pub const DEFAULT_LIMIT: usize = 100;
 /// The most rows per page.
 pub const MAX_LIMIT: usize = 1000;
 
+/// The description of a page.
+pub const PAGE: &str = "A page. Pass `cursor` to get the next page; it is null on the last page.";
+
 /// Parses `?limit=`.
 ///
 /// # Errors

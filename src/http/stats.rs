@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery};
-use super::openapi::{answers, params, schema};
+use super::openapi::schema;
 use super::state::SharedApp;
 use crate::store::{self, KnownTotals};
 
@@ -64,8 +64,8 @@ pub struct StatsQuery {
     operation_id = "get_stats",
     tag = "namespaces",
     summary = "The statistics of a namespace",
-    params(params::InNamespace, StatsQuery),
-    responses(answers::Stats)
+    params(StatsQuery),
+    responses((status = 200, description = "The statistics.", body = StatsAnswer))
 )]
 pub async fn stats(
     State(app): State<SharedApp>,

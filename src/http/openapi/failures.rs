@@ -6,25 +6,34 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::http::error::Code;
+use super::schema::refer;
+use crate::http::error::{Code, Error};
 
 /// Any call can return these.
-pub const ANY: &[Code] =
+const ANY: &[Code] =
     &[Code::Internal, Code::Overloaded, Code::Timeout, Code::InvalidHost, Code::Misdirected, Code::BodyTooLarge];
 
+const NAMESPACE: &[Code] = &[Code::InvalidNamespace, Code::InvalidQuery];
+
+const KEY: &[Code] = &[Code::InvalidNamespace, Code::InvalidKey, Code::InvalidQuery];
+
+const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
+
 /// A call with a body can return these.
-pub const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
+const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLarge];
 
 /// A call that uses the shards can return these.
-pub const SHARD: &[Code] = &[Code::ForeignType, Code::RingMismatch, Code::ShardUnavailable];
+const SHARD: &[Code] = &[Code::ForeignType, Code::RingMismatch, Code::ShardUnavailable];
+
+const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
 
 /// A call that changes something can return these.
-pub const CHANGE: &[Code] = &[Code::OutcomeUnknown];
+const CHANGE: &[Code] = &[Code::OutcomeUnknown];
 
 /// A call that stores entries can return these.
-pub const STORE: &[Code] = &[
+const STORE: &[Code] = &[
     Code::InvalidTtl,
     Code::InvalidTag,
     Code::ReservedKey,
@@ -34,9 +43,40 @@ pub const STORE: &[Code] = &[
     Code::StorageFull,
 ];
 
+/// The errors of each call, in addition to [`ANY`].
+const CALLS: &[(&str, &[&[Code]])] = &[
+    ("get_entry", &[KEY, &[Code::KeyNotFound], SHARD]),
+    ("put_entry", &[KEY, BODY, STORE, SHARD, CHANGE]),
+    ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], SHARD, CHANGE]),
+    ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),
+    ("mset", &[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], SHARD, CHANGE]),
+    ("mdelete", &[NAMESPACE, BODY, &[Code::InvalidKey, Code::ReservedKey, Code::TooManyKeys], SHARD, CHANGE]),
+    ("list_keys", &[NAMESPACE, SELECTION, &[Code::InvalidCursor], SHARD]),
+    ("flush", &[NAMESPACE, SELECTION, SHARD, CHANGE]),
+    ("get_stats", &[NAMESPACE, SHARD]),
+    ("list_namespaces", &[&[Code::InvalidQuery, Code::PoliciesUnknown]]),
+    ("get_namespace", &[NAMESPACE, &[Code::NamespaceNotFound, Code::PoliciesUnknown]]),
+    ("put_namespace", &[NAMESPACE, BODY, &[Code::InvalidPolicy], DATABASE, CHANGE]),
+    ("patch_namespace", &[NAMESPACE, BODY, &[Code::InvalidPolicy, Code::NamespaceNotFound], DATABASE, CHANGE]),
+    ("delete_namespace", &[NAMESPACE, &[Code::NamespaceNotFound, Code::PoliciesUnknown], DATABASE, SHARD, CHANGE]),
+    ("list_audit", &[NAMESPACE, &[Code::InvalidCursor], DATABASE]),
+    ("list_logs", &[NAMESPACE, &[Code::InvalidCursor], DATABASE]),
+    ("list_jobs", &[&[Code::InvalidQuery], DATABASE]),
+    ("get_job", &[&[Code::InvalidQuery, Code::JobNotFound], DATABASE]),
+    ("cancel_job", &[&[Code::InvalidQuery, Code::JobNotFound], DATABASE, CHANGE]),
+    ("get_cluster", &[&[Code::InvalidQuery]]),
+    ("get_health", &[]),
+    ("get_livez", &[]),
+    ("get_readyz", &[]),
+    ("get_metrics", &[]),
+    ("get_openapi", &[]),
+    ("get_docs", &[]),
+    ("get_docs_file", &[&[Code::NoSuchRoute]]),
+];
+
 /// The `detail` in the example of this code, for codes that have one.
-fn detail(code: Code) -> Option<&'static str> {
-    Some(match code {
+fn detail(code: Code) -> Option<String> {
+    let text: &str = match code {
         Code::InvalidNamespace => "a namespace may only contain A-Z, a-z, 0-9, `_`, `.` and `-`, not \"a b\"",
         Code::InvalidKey => "a key must have 1 to 512 bytes, this one has 513",
         Code::InvalidTtl => "`ttl` must be a whole number of seconds from 1 to 3153600000, not \"0\"",
@@ -51,22 +91,14 @@ fn detail(code: Code) -> Option<&'static str> {
         Code::TooManyKeys => "a batch has at most 1000 keys, and this one has more",
         Code::NamespaceNotFound => "no namespace of this name is configured",
         Code::JobNotFound => "there is no such job, or it ended more than an hour ago",
-        Code::NoSuchRoute => "unknown path: /docs lists all paths; write a `/` in a key as `%2F`",
-        Code::MethodNotAllowed => {
-            "the path does not support this method; the `Allow` header lists the methods that it supports"
-        }
-        Code::CrossSite => {
-            "a page of another site made the browser send this request (see `sec-fetch-site` and `origin`)"
-        }
+        Code::NoSuchRoute => &Error::NoSuchRoute.to_string(),
+        Code::MethodNotAllowed => &Error::MethodNotAllowed.to_string(),
+        Code::CrossSite => &Error::CrossSite.to_string(),
         Code::InvalidHost => "the request has no Host header",
-        Code::Misdirected => {
-            "\"cache.example\" is not a host of this service: use localhost or an IP address, or add it to the setting `hosts`"
-        }
-        Code::NotImplemented => {
-            "`If-Match` is not supported on this call, and nothing was changed: send the request without it"
-        }
-        Code::RequestTimeout => "the body did not arrive in time",
-        Code::BodyTooLarge => "the body has more than 33554432 bytes",
+        Code::Misdirected => &Error::Misdirected { host: "cache.example".to_owned() }.to_string(),
+        Code::NotImplemented => &Error::UnsupportedCondition { header: "If-Match" }.to_string(),
+        Code::RequestTimeout => &Error::SlowBody.to_string(),
+        Code::BodyTooLarge => &Error::BodyTooLarge { limit: 32 << 20 }.to_string(),
         Code::StorageFull => "the namespace's quota is used up",
         Code::ForeignType => {
             "on shard a the key cache_tag:users:red is a list that sidecache did not write: \
@@ -82,55 +114,67 @@ fn detail(code: Code) -> Option<&'static str> {
         | Code::ShardUnavailable
         | Code::DatabaseUnavailable
         | Code::PoliciesUnknown => return None,
-    })
-}
-
-/// An example of an error with this code.
-fn example(code: Code) -> Value {
-    let mut value = json!({"error": code.text(), "code": code.as_str()});
-    if let Some(detail) = detail(code) {
-        value["detail"] = detail.into();
-    }
-    json!({"summary": code.text(), "value": value})
+    };
+    Some(text.to_owned())
 }
 
 /// The examples of all codes, by name.
 pub fn examples() -> Value {
-    Code::ALL.iter().map(|code| (code.as_str().to_owned(), example(*code))).collect::<serde_json::Map<_, _>>().into()
+    let example = |code: &Code| {
+        let mut value = json!({"error": code.text(), "code": code.as_str()});
+        if let Some(detail) = detail(*code) {
+            value["detail"] = detail.into();
+        }
+        (code.as_str().to_owned(), json!({"summary": code.text(), "value": value}))
+    };
+    Code::ALL.iter().map(example).collect::<Map<_, _>>().into()
 }
 
-/// The responses for these codes, by status.
-pub fn responses(sets: &[&[Code]]) -> BTreeMap<StatusCode, Value> {
+/// Adds the errors of this call to its responses.
+pub fn put_errors(call: &str, responses: &mut Value) {
+    let (_, sets) = CALLS.iter().find(|(of, _)| *of == call).expect("every call is in the table");
     let mut by_status: BTreeMap<StatusCode, Vec<Code>> = BTreeMap::new();
-    for code in sets.iter().copied().flatten() {
+    for code in sets.iter().chain([&ANY]).copied().flatten() {
         let codes = by_status.entry(code.status()).or_default();
         if !codes.contains(code) {
             codes.push(*code);
         }
     }
-    by_status.into_iter().map(|(status, codes)| (status, response(status, &codes))).collect()
+    for (status, codes) in by_status {
+        let response = &mut responses[status.as_str()];
+        let error = self::response(status, &codes);
+        *response = if response.is_null() { error } else { either(&*response, error) };
+    }
 }
 
 /// The response of a status, with its possible codes.
 pub fn response(status: StatusCode, codes: &[Code]) -> Value {
     let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
-    let refer = |name: &&str| ((*name).to_owned(), json!({"$ref": format!("#/components/examples/{name}")}));
-    let examples: serde_json::Map<_, _> = names.iter().map(refer).collect();
+    let examples: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), refer("examples", name))).collect();
+    let code = json!({"type": "object", "properties": {"code": {"type": "string", "enum": names}}});
+    let schema = json!({"allOf": [refer("schemas", "Error"), code]});
     let reason = status.canonical_reason().unwrap_or_default();
     let mut response = json!({
         "description": format!("{reason}: `{}`.", names.join("`, `")),
-        "content": {"application/json": {"schema": schema(&names), "examples": examples}},
+        "content": {"application/json": {"schema": schema, "examples": examples}},
     });
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response["headers"]["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
-    }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response["headers"]["Allow"] = json!({"$ref": "#/components/headers/Allow"});
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => response["headers"]["Retry-After"] = refer("headers", "Retry-After"),
+        StatusCode::METHOD_NOT_ALLOWED => response["headers"]["Allow"] = refer("headers", "Allow"),
+        _ => {}
     }
     response
 }
 
-fn schema(names: &[&str]) -> Value {
-    let code = json!({"type": "object", "properties": {"code": {"type": "string", "enum": names}}});
-    json!({"allOf": [{"$ref": "#/components/schemas/Error"}, code]})
+/// The response of a status that has the call's own body or the body of an error.
+fn either(own: &Value, mut error: Value) -> Value {
+    let text = |response: &Value| response["description"].as_str().unwrap_or_default().to_owned();
+    error["description"] = format!("{}; or {}", text(own), text(&error)).into();
+    let own = &own["content"]["application/json"];
+    let both = &mut error["content"]["application/json"];
+    both["schema"] = json!({"anyOf": [own["schema"], both["schema"]]});
+    for (name, example) in own["examples"].as_object().into_iter().flatten() {
+        both["examples"][name] = example.clone();
+    }
+    error
 }

@@ -1,21 +1,19 @@
 //! The OpenAPI 3.1 document. It is generated from the code: from the annotations on the handlers, the types of their
 //! requests and responses, the table of error codes and the limits of the model.
 //!
-//! The annotations refer to these modules:
+//! Annotations cannot say everything. These files have the rest:
 //!
-//! - [`params`]: parameters in paths and headers
-//! - [`answers`]: the responses of each call
-//! - [`failures`]: the errors that a call can return, with examples
-//! - [`response`]: functions that build responses, used by the two above
 //! - [`schema`]: schemas that cannot be derived from a type
+//! - [`calls`]: headers, links and examples (`examples.json`) of each call
+//! - [`failures`]: the errors that a call can return, with examples
+//! - `components.json`: parts that need no value from the code: headers, parameters, and the schemas of the responses
+//!   that the code writes as bytes, because they contain stored values byte for byte
 //!
-//! This file adds what the annotations do not contain: a HEAD for every GET, what all calls share, such as the
-//! request id, and the paths of the keys `mget`, `mset`, `mdelete` and `stats`.
+//! This file adds what all calls share, such as the request id, a HEAD for every GET, and the paths of the keys
+//! `mget`, `mset`, `mdelete` and `stats`.
 
-pub mod answers;
-pub mod failures;
-pub mod params;
-mod response;
+mod calls;
+mod failures;
 pub mod schema;
 
 use std::sync::LazyLock;
@@ -26,6 +24,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use self::schema::refer;
 use super::error::Code;
 use super::{answer, batch, cluster, docs, entry, error, flush, health, history, jobs, list, namespaces, stats};
 
@@ -54,17 +53,8 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
         cluster::cluster, health::health, health::livez, health::readyz, health::metrics,
         document, docs::page, docs::file,
     ),
-    components(schemas(
-        Code, error::Answer,
-        entry::SetBody, entry::SetAnswer, entry::DeleteAnswer,
-        batch::MgetBody, batch::MsetBody, batch::MsetEntry, batch::MsetAnswer, batch::MdeleteBody, batch::MdeleteAnswer,
-        list::ListAnswer, flush::FlushAnswer, flush::DryRunAnswer, stats::StatsAnswer,
-        namespaces::PolicyBody, namespaces::PolicyChangeBody, namespaces::NamespaceAnswer, namespaces::NamespacesAnswer,
-        history::AuditAnswer, history::ChangeAnswer, history::PolicyAnswer, history::LogAnswer, history::LineAnswer,
-        jobs::JobAnswer, jobs::JobResult, jobs::JobsAnswer,
-        cluster::ClusterAnswer, cluster::InstanceAnswer, cluster::ShardAnswer,
-        health::HealthAnswer, health::ShardAnswer, health::FindingAnswer, health::DatabaseAnswer, health::RingAnswer, health::StatusAnswer,
-    )),
+    // Schemas that no annotation names.
+    components(schemas(error::Answer, batch::MsetEntry)),
 )]
 struct Annotations;
 
@@ -78,52 +68,64 @@ const BATCHES: [&str; 3] = ["mget", "mset", "mdelete"];
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
-/// Headers that a response may leave out.
-const SOMETIMES: [&str; 7] =
-    ["X-Cache-TTL", "Warning", "Retry-After", "ETag", "Content-Encoding", "Preference-Applied", "Keep-Alive"];
+/// The parts of the document's components that need no value from the code.
+const COMPONENTS: &str = include_str!("components.json");
 
 /// The whole document.
 pub fn openapi() -> Value {
     let mut document = serde_json::to_value(Annotations::openapi()).expect("the document is JSON");
-    document["components"]["headers"] = headers();
-    document["components"]["examples"] = failures::examples();
-    document["components"]["parameters"] = json!({
-        "X-Request-Id": serde_json::to_value(params::request_id()).expect("a parameter is JSON"),
-        "Traceparent": serde_json::to_value(params::traceparent()).expect("a parameter is JSON"),
-    });
-    document["components"]["responses"] = anywhere();
-    for (name, schema) in schema::written_by_hand() {
-        document["components"]["schemas"][name] = schema;
-    }
-    forbid_reserved(&mut document["components"]["schemas"]["MsetEntry"]["properties"]["key"]);
-    forbid_reserved(&mut document["components"]["schemas"]["MdeleteBody"]["properties"]["keys"]["items"]);
+    put_components(&mut document["components"]);
     let paths = document["paths"].as_object_mut().expect("a document has paths");
+    for_each_operation(paths, |_, _, operation| calls::complete(operation));
     put_entries_named_as_batches(paths);
     put_reserved_key(paths);
-    for method in ["put", "delete"] {
-        for parameter in paths[ENTRY_PATH][method]["parameters"].as_array_mut().into_iter().flatten() {
-            if parameter["name"] == "key" {
-                forbid_reserved(&mut parameter["schema"]);
-            }
-        }
-    }
+    for_each_operation(paths, put_what_all_have);
     for path in paths.values_mut() {
-        let path = path.as_object_mut().expect("a path is an object");
-        for method in METHODS {
-            if let Some(operation) = path.get_mut(method) {
-                put_what_all_have(operation);
-                if method != "get" {
-                    operation["responses"]["403"] = json!({"$ref": "#/components/responses/CrossSite"});
-                    operation["responses"]["501"] = json!({"$ref": "#/components/responses/UnsupportedCondition"});
-                }
-            }
-        }
         if let Some(get) = path.get("get") {
-            let head = head_of(get);
-            path.insert("head".to_owned(), head);
+            path["head"] = head_of(get);
         }
     }
     document
+}
+
+/// Calls `change` with the path, the method and the operation.
+fn for_each_operation(paths: &mut Map<String, Value>, change: impl Fn(&str, &str, &mut Value)) {
+    for (path, item) in paths {
+        for method in METHODS {
+            if let Some(operation) = item.get_mut(method) {
+                change(path, method, operation);
+            }
+        }
+    }
+}
+
+/// Adds the components that do not come from types.
+fn put_components(components: &mut Value) {
+    let fixed: Value = serde_json::from_str(COMPONENTS).expect("the file is JSON");
+    for (kind, parts) in fixed.as_object().into_iter().flatten() {
+        for (name, part) in parts.as_object().into_iter().flatten() {
+            components[kind][name] = part.clone();
+        }
+    }
+    for (name, schema) in schema::components() {
+        components["schemas"][name] = schema;
+    }
+    components["examples"] = failures::examples();
+    // Responses that do not depend on the call.
+    for (name, code) in [
+        ("NoSuchRoute", Code::NoSuchRoute),
+        ("UnsupportedCondition", Code::NotImplemented),
+        ("CrossSite", Code::CrossSite),
+        ("MethodNotAllowed", Code::MethodNotAllowed),
+    ] {
+        let mut response = failures::response(code.status(), &[code]);
+        response["headers"]["X-Request-Id"] = refer("headers", "X-Request-Id");
+        components["responses"][name] = response;
+    }
+    // PUT and DELETE refuse the key `stats`.
+    let mut key = components["parameters"]["key"].clone();
+    key["schema"] = refer("schemas", "WritableKey");
+    components["parameters"]["writable_key"] = key;
 }
 
 /// Adds GET, PUT and DELETE of the entries that have the name of a batch as their key.
@@ -150,12 +152,6 @@ fn put_reserved_key(paths: &mut Map<String, Value>) {
     }
 }
 
-/// Excludes the reserved key `stats` from a schema. This changes the JSON, because the library does not support
-/// `not`.
-fn forbid_reserved(key: &mut Value) {
-    key["not"] = json!({"const": "stats"});
-}
-
 /// Turns an operation on any key into an operation on this key.
 fn without_key(operation: &mut Value, key: &str) {
     let id = operation["operationId"].as_str().unwrap_or_default().replace("_entry", &format!("_entry_{key}"));
@@ -163,31 +159,28 @@ fn without_key(operation: &mut Value, key: &str) {
     let summary = operation["summary"].as_str().unwrap_or_default();
     operation["summary"] = format!("{summary} whose key is {key}").into();
     operation["tags"] = json!(["special-keys"]);
-    if let Some(parameters) = operation["parameters"].as_array_mut() {
-        parameters.retain(|parameter| parameter["name"] != "key");
-    }
-    for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(response) = response.as_object_mut() {
-            response.remove("links");
-        }
-    }
+    remove_from_responses(operation, &["links"]);
 }
 
-/// Adds what every operation has: the request id and the trace as parameters, the request id and `Keep-Alive` as
-/// response headers, and the 431.
-fn put_what_all_have(operation: &mut Value) {
-    if operation["parameters"].is_null() {
-        operation["parameters"] = json!([]);
-    }
-    let common =
-        ["X-Request-Id", "Traceparent"].map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
-    operation["parameters"].as_array_mut().into_iter().for_each(|parameters| parameters.extend(common.clone()));
+/// Adds what every operation has: the parameters of its path, the request id and the trace as parameters, the request
+/// id and `Keep-Alive` as response headers, the 431, and the errors of every method except GET.
+fn put_what_all_have(path: &str, method: &str, operation: &mut Value) {
+    let names_in_path = path.split(['{', '}']).skip(1).step_by(2);
+    let is_write = matches!(method, "put" | "delete");
+    let in_path = names_in_path.map(|name| if name == "key" && is_write { "writable_key" } else { name });
+    let parameters = calls::parameters_of(operation);
+    parameters.splice(0..0, in_path.map(|name| refer("parameters", name)));
+    parameters.extend(["X-Request-Id", "Traceparent"].map(|name| refer("parameters", name)));
     for response in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for name in ["X-Request-Id", "Keep-Alive"] {
-            response["headers"][name] = json!({"$ref": format!("#/components/headers/{name}")});
+            response["headers"][name] = refer("headers", name);
         }
     }
-    operation["responses"]["431"] = json!({"$ref": "#/components/responses/HeadTooLarge"});
+    operation["responses"]["431"] = refer("responses", "HeadTooLarge");
+    if method != "get" {
+        operation["responses"]["403"] = refer("responses", "CrossSite");
+        operation["responses"]["501"] = refer("responses", "UnsupportedCondition");
+    }
 }
 
 /// The HEAD operation of a GET: the same responses without bodies.
@@ -195,83 +188,15 @@ fn head_of(get: &Value) -> Value {
     let mut head = get.clone();
     head["operationId"] = format!("{}_head", get["operationId"].as_str().unwrap_or_default()).into();
     head["summary"] = format!("{} (headers only)", get["summary"].as_str().unwrap_or_default()).into();
-    for response in head["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(response) = response.as_object_mut() {
-            response.remove("content");
-            response.remove("links");
-        }
-    }
+    remove_from_responses(&mut head, &["content", "links"]);
     head
 }
 
-/// The response headers, for `components`.
-fn headers() -> Value {
-    let text = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
-    let mut headers = json!({
-        "X-Request-Id": text("The id of the request: the client's own, or a new one.", "0f31c8f1b2a49d77-2a"),
-        "X-Cache-Hit-true": {"description": "An entry was found.", "schema": {"type": "string", "const": "true"}},
-        "X-Cache-Hit-false": {"description": "No entry was found.", "schema": {"type": "string", "const": "false"}},
-        "X-Cache-TTL": {
-            "description": "Seconds left, rounded up; absent for an entry that never expires.",
-            "schema": {"type": "integer", "minimum": 0},
-            "example": 3500,
-        },
-        "ETag": {
-            "description": "The version of the entry.",
-            "schema": {"type": "string", "pattern": "^\"[0-9]+\"$"},
-            "example": "\"1704067200000000\"",
-        },
-        "Cache-Control": {
-            "description": "An HTTP cache in front of the service must revalidate each time, with the ETag.",
-            "schema": {"type": "string", "const": "no-cache"},
-        },
-        "Keep-Alive": text("How many seconds the connection stays open without a request.", "timeout=75"),
-        "Cache-Status": text(
-            "Which tier answered, and why a tier closer to the client did not (RFC 9211).",
-            "sidecache-shard; hit; ttl=3500; detail=a, sidecache-l1; fwd=miss",
-        ),
-        "Warning": text("The entry is stale (`stale_if_error`).", "111 sidecache \"Revalidation Failed\""),
-        "Retry-After": {
-            "description": "Seconds to wait before a retry; absent if the outcome is unknown.",
-            "schema": {"type": "integer", "minimum": 1},
-            "example": 1,
-        },
-        "Content-Encoding": {
-            "description": "The files of Swagger UI are always sent compressed, whatever `Accept-Encoding` says.",
-            "schema": {"type": "string", "const": "gzip"},
-        },
-        "Location": text("The path of the job.", "/api/v1/jobs/0f31c8f1b2a49d77-000001"),
-        "Preference-Applied": {
-            "description": "The preference of the request that was applied.",
-            "schema": {"type": "string", "const": "respond-async"},
-        },
-        "Allow": text("The methods that the path supports.", "GET,HEAD,PUT,DELETE"),
-    });
-    for (name, header) in headers.as_object_mut().into_iter().flatten() {
-        // `ETag` is required, because the responses of misses, which have no ETag, do not list it.
-        if !SOMETIMES.contains(&name.as_str()) || name == "ETag" {
-            header["required"] = true.into();
-        }
+fn remove_from_responses(operation: &mut Value, fields: &[&str]) {
+    let responses = operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    for response in responses.filter_map(Value::as_object_mut) {
+        response.retain(|field, _| !fields.contains(&field.as_str()));
     }
-    headers
-}
-
-/// Responses that do not depend on the call. `CrossSite` and `UnsupportedCondition` apply to every method except GET.
-fn anywhere() -> Value {
-    let mut responses = json!({
-        "NoSuchRoute": failures::response(StatusCode::NOT_FOUND, &[Code::NoSuchRoute]),
-        "UnsupportedCondition": failures::response(StatusCode::NOT_IMPLEMENTED, &[Code::NotImplemented]),
-        "CrossSite": failures::response(StatusCode::FORBIDDEN, &[Code::CrossSite]),
-        "MethodNotAllowed": failures::response(StatusCode::METHOD_NOT_ALLOWED, &[Code::MethodNotAllowed]),
-    });
-    for response in responses.as_object_mut().into_iter().flat_map(Map::values_mut) {
-        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
-    }
-    responses["HeadTooLarge"] = json!({
-        "description": "The head of the request has more than 32 KiB or more than 100 headers. The response has no \
-                        body, and no request id because the head was not read to its end.",
-    });
-    responses
 }
 
 /// `GET /openapi.json`.
@@ -281,7 +206,9 @@ fn anywhere() -> Value {
     operation_id = "get_openapi",
     tag = "documentation",
     summary = "This document",
-    responses(answers::OpenApiDocument)
+    responses((
+        status = 200, description = "This document, in OpenAPI 3.1.", body = ref("#/components/schemas/Document"),
+    ))
 )]
 pub async fn document() -> Response {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| openapi().to_string().into());
