@@ -54,20 +54,22 @@ impl Cache {
         keys: Vec<EntryKey>,
         room: Room<'_>,
     ) -> Result<MgetAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mget);
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
-        let result = self.read_many(&keys, room, started).await;
-        let Ok((results, is_near)) = result else {
-            let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-            self.observe(&begun, &result, || Subject::batch(namespace, &keys));
-            return Err(Error::NoRoom);
+        let subject = || Subject::batch(namespace, &keys);
+        let (results, is_near) = match self.read_many(&keys, room, begun.at).await {
+            Ok(results) => results,
+            Err(error) => {
+                self.observe(&begun, Err(&error), subject);
+                return Err(error);
+            }
         };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
             self.counters.found(key.borrowed());
         }
-        let reads = self.observe_reads(namespace, &keys, &results, is_near, started);
+        let reads = self.observe_reads(&begun, subject, &results, is_near);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
@@ -138,18 +140,11 @@ impl Cache {
     /// # Errors
     /// The batch or one of its entries is refused; nothing was stored.
     pub async fn mset(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mset);
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
-        let subject = || Subject::batch(namespace, &keys);
-        match &result {
-            Ok(answer) => {
-                let told = told(answer.stored > 0, &answer.failed);
-                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
-            }
-            Err(_) => self.observe(&begun, &result, subject),
-        }
+        let changes = result.as_ref().map(|answer| (answer.stored, &*answer.failed));
+        self.observe_changes(&begun, changes, || Subject::batch(namespace, &keys));
         result
     }
 
@@ -195,23 +190,29 @@ impl Cache {
     /// # Errors
     /// The batch or one of its keys is refused; nothing was deleted.
     pub async fn mdelete(&self, namespace: &Namespace, keys: Vec<EntryKey>) -> Result<MdeleteAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mdelete);
         let refused = self.check_deletions(&keys);
         let keys = distinct(keys);
         let result = match refused {
             Ok(()) => Ok(self.delete_many(&keys).await),
             Err(error) => Err(error),
         };
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
-        let subject = || Subject::batch(namespace, &keys);
-        match &result {
-            Ok(answer) => {
-                let told = told(answer.deleted + answer.absent > 0, &answer.failed);
-                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
-            }
-            Err(_) => self.observe(&begun, &result, subject),
-        }
+        let changes = result.as_ref().map(|answer| (answer.deleted + answer.absent, &*answer.failed));
+        self.observe_changes(&begun, changes, || Subject::batch(namespace, &keys));
         result
+    }
+
+    /// Records a batch of changes: how many keys succeeded and which failed, or why the whole batch was refused.
+    fn observe_changes(
+        &self,
+        begun: &StartedOperation<'_>,
+        changes: Result<(u64, &[(EntryKey, store::Error)]), &Error>,
+        subject: impl FnOnce() -> Subject,
+    ) {
+        match changes {
+            Ok((done, failed)) => self.observe_as(begun, answer_of(failed), told(done > 0, failed), subject),
+            Err(error) => self.observe(begun, Err(error), subject),
+        }
     }
 
     fn check_deletions(&self, keys: &[EntryKey]) -> Result<(), Error> {

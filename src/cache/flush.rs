@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::observe::StartedOperation;
+use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
 use crate::access_log::Subject;
-use crate::clock::Moment;
 use crate::jobs::{Answer, Failure, Flush, Job, Kind, Patience, Refused};
 use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
 use crate::store::FlushProgress;
@@ -74,10 +73,9 @@ impl Cache {
         selection: &Selection,
         progress: &FlushProgress,
     ) -> Result<u64, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Flush);
         let result = self.flush_all_shards(namespace, selection, progress).await;
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
-        self.observe(&begun, &result, || subject(namespace, selection));
+        self.observe(&begun, result.as_ref().map(|_| Reply::Done), || subject(namespace, selection));
         result
     }
 

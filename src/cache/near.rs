@@ -111,7 +111,8 @@ impl Near {
                 landed
             }
         };
-        let (landed, role) = self.flights.join(key, departure, load).await;
+        let (flight, role) = self.flights.join(key, departure, load);
+        let landed = flight.await;
         if role == Role::Follower {
             self.metrics.coalesced_reads.increment(1);
         }

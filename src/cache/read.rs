@@ -42,7 +42,7 @@ impl Cache {
     /// values also give `None`, because they should not be copied under L1's lock.
     ///
     /// `started` must be read from the clock after the request arrived: the answer is what was true at that moment.
-    pub fn get_at_hand<R>(
+    pub fn get_without_waiting<R>(
         &self,
         key: KeyRef<'_>,
         started: Moment,
@@ -61,7 +61,7 @@ impl Cache {
                 (ReadEnd::Hit(Tier::L1), shown)
             }
             None => {
-                let entry = self.store.get_at_hand(key)?;
+                let entry = self.store.get_without_waiting(key)?;
                 self.metrics.shard_reads.increment(1);
                 let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
                 (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))

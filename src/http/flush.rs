@@ -103,7 +103,7 @@ pub async fn flush(
             Ok(patience.answer(&flushed))
         }
         (selection, FlushMode::DryRun) => {
-            let matched_count = app.cache.count(&namespace, &selection).await?;
+            let matched_count = app.cache.count(&namespace, &selection, None).await?.count;
             Ok(answer::json(StatusCode::OK, &DryRunAnswer { success: true, deleted_count: 0, matched_count }))
         }
     }

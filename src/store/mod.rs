@@ -178,7 +178,7 @@ pub trait Store: Presence {
 
     /// The same answer as [`Store::get`] if the store is in this process and can answer without waiting and without
     /// failing.
-    fn get_at_hand(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
+    fn get_without_waiting(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
         None
     }
 
@@ -190,7 +190,7 @@ pub trait Store: Presence {
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
     /// Whether a listing of this store can have issued `cursor`.
-    fn gave(&self, _cursor: &Cursor) -> bool {
+    fn may_have_issued(&self, _cursor: &Cursor) -> bool {
         true
     }
 

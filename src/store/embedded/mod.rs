@@ -33,7 +33,7 @@ const BATCH: usize = 512;
 const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// Largest value in bytes that is answered without waiting. Larger values count towards the memory of answers.
-const LARGEST_AT_HAND: usize = 16 * 1024 - 1;
+const LARGEST_WITHOUT_WAITING: usize = 16 * 1024 - 1;
 
 /// An in-process store bounded by memory.
 pub struct Embedded {
@@ -124,8 +124,8 @@ impl Store for Embedded {
         Ok(self.read(key, usize::MAX).flatten())
     }
 
-    fn get_at_hand(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
-        self.read(&key.to_key(), LARGEST_AT_HAND)
+    fn get_without_waiting(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
+        self.read(&key.to_key(), LARGEST_WITHOUT_WAITING)
     }
 
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {

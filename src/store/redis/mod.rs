@@ -310,7 +310,7 @@ impl Store for Redis {
         shard.describe(key).await
     }
 
-    fn gave(&self, cursor: &Cursor) -> bool {
+    fn may_have_issued(&self, cursor: &Cursor) -> bool {
         cursor.place < PLACES
     }
 
