@@ -6,11 +6,10 @@ use futures_util::future::join_all;
 
 use super::lookup::Fetched;
 use super::observe::{Reply, StartedOperation};
-use super::read::stand_in;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
+use crate::model::{Answer, EntryKey, Namespace, Operation, Write};
 use crate::store::{self, Room};
 
 /// The answer to an mget: each distinct key once, in the order of the request.
@@ -77,61 +76,51 @@ impl Cache {
 
     /// The entries of `keys`, in their order, and whether L1 had all of them.
     async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
-        let mut results = Vec::with_capacity(keys.len());
+        let mut hits = Vec::with_capacity(keys.len());
         for key in keys {
-            let hit = self.near_hit(key, now);
+            let hit = self.near.as_ref().and_then(|near| near.get(key, now).ok()).map(Fetched::Hit);
             if !room(hit.as_ref().map_or(0, Fetched::bytes)) {
                 return Err(Error::NoRoom);
             }
-            results.push(hit);
+            hits.push(hit);
         }
-        let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
-        let is_near = absent.is_empty();
-        for (i, fetched) in self.fetch(keys, absent, room).await {
-            results[i] = Some(fetched);
-        }
+        let absent: Vec<EntryKey> =
+            keys.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
+        let mut fetched = self.fetch(&absent, room).await.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        let results = results.into_iter().map(|fetched| fetched.expect("every key that L1 did not have was fetched"));
-        Ok((results.collect(), is_near))
+        let one = |hit: Option<Fetched>| {
+            hit.or_else(|| fetched.next()).expect("every key that L1 did not have was fetched")
+        };
+        Ok((hits.into_iter().map(one).collect(), absent.is_empty()))
     }
 
-    fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
-        self.near.as_ref()?.get(key, now).ok().map(Fetched::Hit)
-    }
-
-    /// Fetches the keys at `indices` from the store and keeps copies.
-    async fn fetch(&self, keys: &[EntryKey], indices: Vec<usize>, room: Room<'_>) -> Vec<(usize, Fetched)> {
-        if indices.is_empty() {
+    /// Fetches entries from the store and keeps copies. The answers are in the order of `keys`.
+    async fn fetch(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Fetched> {
+        if keys.is_empty() {
             return Vec::new();
         }
-        let wanted: Vec<EntryKey> = indices.iter().map(|i| keys[*i].clone()).collect();
-        let departures: Option<Vec<_>> =
-            self.near.as_ref().map(|near| wanted.iter().map(|key| near.departure(key, &self.store)).collect());
+        let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
+        let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
-        self.metrics.shard_reads.increment(wanted.len() as u64);
-        let answers = self.store.get_many(&wanted, room).await;
-        let mut fetched = Vec::with_capacity(indices.len());
-        for (n, answer) in answers.into_iter().enumerate() {
-            if let (Ok(found), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
-                near.learn(&wanted[n], found.as_ref(), asked_at, departures[n]);
+        self.metrics.shard_reads.increment(keys.len() as u64);
+        let answers = self.store.get_many(keys, room).await;
+        let fetched = keys.iter().zip(departures).zip(answers).map(|((key, departure), answer)| {
+            if let (Ok(found), Some(near), Some(departure)) = (&answer, &self.near, departure) {
+                near.learn(key, found.as_ref(), asked_at, departure);
             }
-            fetched.push((indices[n], self.fetched(&wanted[n], answer)));
-        }
-        fetched
-    }
-
-    fn fetched(&self, key: &EntryKey, answer: Result<Option<Entry>, store::Error>) -> Fetched {
-        match answer {
-            Ok(Some(entry)) => Fetched::Hit(entry),
-            Ok(None) => Fetched::Miss,
-            Err(error) => match self.near.as_ref().and_then(|near| stand_in(near, key, &error)) {
-                Some(stale) => Fetched::Stale(stale.entry),
-                None => Fetched::Failed(error),
-            },
-        }
+            match answer {
+                Ok(Some(entry)) => Fetched::Hit(entry),
+                Ok(None) => Fetched::Miss,
+                Err(error) => match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
+                    Some(stale) => Fetched::Stale(stale.entry),
+                    None => Fetched::Failed(error),
+                },
+            }
+        });
+        fetched.collect()
     }
 
     /// Stores many entries of one namespace. All entries are checked before the first is stored. If a key occurs
@@ -162,10 +151,8 @@ impl Cache {
             return Ok(MsetAnswer { stored: 0, failed: Vec::new() });
         }
         let policy = self.registry.for_write(namespace.as_str())?;
-        let mut last: HashMap<EntryKey, usize> = HashMap::with_capacity(writes.len());
-        for (i, (key, _)) in writes.iter().enumerate() {
-            last.insert(key.clone(), i);
-        }
+        let last: HashMap<EntryKey, usize> =
+            writes.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
         let writes: Vec<(EntryKey, Write)> = writes
             .into_iter()
             .enumerate()

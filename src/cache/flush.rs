@@ -74,28 +74,18 @@ impl Cache {
         progress: &FlushProgress,
     ) -> Result<u64, Error> {
         let begun = StartedOperation::now(namespace.as_str(), Operation::Flush);
-        let result = self.flush_all_shards(namespace, selection, progress).await;
-        self.observe(&begun, result.as_ref().map(|_| Reply::Done), || subject(namespace, selection));
-        result
-    }
-
-    async fn flush_all_shards(
-        &self,
-        namespace: &Namespace,
-        selection: &Selection,
-        progress: &FlushProgress,
-    ) -> Result<u64, Error> {
         let on_deleted = |key: &str| {
             if let (Some(near), Ok(key)) = (&self.near, Key::parse(key)) {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let result = self.store.flush(namespace, selection, &on_deleted, progress).await;
+        let result = self.store.flush(namespace, selection, &on_deleted, progress).await.map_err(Error::from);
         if let (Err(_), Some(near)) = (&result, &self.near) {
             // A step may have deleted keys without reporting which.
             near.void_namespace(namespace.as_str());
         }
-        Ok(result?)
+        self.observe(&begun, result.as_ref().map(|_| Reply::Done), || subject(namespace, selection));
+        result
     }
 }
 
