@@ -139,14 +139,6 @@ impl Entries {
         true
     }
 
-    /// Evicts the next entry, but not `spared`; returns whether there was one.
-    pub(super) fn evict_one(&mut self, spared: Option<&EntryKey>) -> bool {
-        let Some(victim) = self.victim(spared) else { return false };
-        self.totals.evictions += 1;
-        self.remove(&victim);
-        true
-    }
-
     /// Orders the entries by `policy`. A change of policy costs a pass over all entries.
     pub(super) fn order_by(&mut self, policy: EvictionPolicy) {
         if self.policy != policy {
@@ -155,9 +147,9 @@ impl Entries {
         }
     }
 
-    /// The entry that the policy evicts next, but not `spared`. When the store's memory is full, policy `NONE` evicts
-    /// in the order of `LRU`.
-    fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
+    /// Evicts the next entry by the policy, but not `spared`; returns whether there was one. When the store's memory is
+    /// full, policy `NONE` evicts in the order of `LRU`.
+    pub(super) fn evict_one(&mut self, spared: Option<&EntryKey>) -> bool {
         let may_go = |key: &&EntryKey| Some(*key) != spared;
         let mut by_use = self.by_use.iter().rev().map(|(key, _)| key);
         let victim = match self.policy {
@@ -170,7 +162,10 @@ impl Entries {
                 by_expiry.find(may_go).or_else(|| by_use.find(may_go))
             }
         };
-        victim.cloned()
+        let Some(victim) = victim.cloned() else { return false };
+        self.totals.evictions += 1;
+        self.remove(&victim);
+        true
     }
 
     /// Makes room for an entry under `key` that is charged `charged` bytes. Removes expired entries first. Returns
