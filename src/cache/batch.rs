@@ -21,6 +21,9 @@ pub struct MgetAnswer {
     pub errors: u64,
 }
 
+/// A key of a batch of changes that failed.
+pub type FailedKey = (EntryKey, store::Error);
+
 /// How many deletions of one batch run on a shard at the same time.
 const DELETIONS_AT_ONCE: usize = 8;
 
@@ -31,7 +34,7 @@ pub struct MdeleteAnswer {
     pub deleted: u64,
     /// Distinct keys that had no entry.
     pub absent: u64,
-    pub failed: Vec<(EntryKey, store::Error)>,
+    pub failed: Vec<FailedKey>,
 }
 
 /// The answer to an mset.
@@ -39,7 +42,7 @@ pub struct MdeleteAnswer {
 pub struct MsetAnswer {
     /// Distinct keys stored.
     pub stored: u64,
-    pub failed: Vec<(EntryKey, store::Error)>,
+    pub failed: Vec<FailedKey>,
 }
 
 impl Cache {
@@ -193,7 +196,7 @@ impl Cache {
     fn observe_changes(
         &self,
         begun: &StartedOperation<'_>,
-        changes: Result<(u64, &[(EntryKey, store::Error)]), &Error>,
+        changes: Result<(u64, &[FailedKey]), &Error>,
         subject: impl FnOnce() -> Subject,
     ) {
         match changes {
@@ -253,7 +256,7 @@ impl Cache {
 
 /// How a batch of changes is counted: as failed if any entry failed, like a batch of reads; as refused if all failed
 /// entries were refused by the policy.
-fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
+fn answer_of(failed: &[FailedKey]) -> Answer {
     match failed {
         [] => Answer::Done,
         failed if failed.iter().all(|(_, error)| error.is_refusal()) => Answer::Refused,
@@ -262,7 +265,7 @@ fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
 }
 
 /// What the client is told about a batch of changes, some of which may have failed.
-fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Reply<'_> {
+fn told(is_any_done: bool, failed: &[FailedKey]) -> Reply<'_> {
     match failed.first() {
         None => Reply::Done,
         Some((_, error)) if is_any_done => Reply::InPart(error),

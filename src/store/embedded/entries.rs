@@ -179,7 +179,8 @@ impl Entries {
                 return true;
             }
             let is_evictable = quota.eviction_policy != EvictionPolicy::None;
-            if !self.remove_an_expired(now) && !(is_evictable && self.evict_one(Some(key))) {
+            let has_removed = self.remove_an_expired(now) || (is_evictable && self.evict_one(Some(key)));
+            if !has_removed {
                 return false;
             }
         }

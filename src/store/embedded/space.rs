@@ -152,7 +152,8 @@ impl Space {
             while removed < limit {
                 let is_over =
                     inner.totals.keys > 1 && most_bytes.is_some_and(|most| inner.totals.charged > most.get());
-                if !inner.remove_an_expired(now) && !(is_over && inner.evict_one(None)) {
+                let has_removed = inner.remove_an_expired(now) || (is_over && inner.evict_one(None));
+                if !has_removed {
                     break;
                 }
                 removed += 1;
