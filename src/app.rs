@@ -153,11 +153,7 @@ impl Service {
                 let without_watermark = without == TestFault::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
-                store.subscribe(&sink, max_staleness, &tasks, &shutdown);
-                store.watch(&tasks, &shutdown);
-                store.settle(&sink, &tasks, &shutdown);
-                store.watch_primaries(redis, max_staleness, &tasks, &shutdown);
-                store.record_accesses(config.upkeep.stats_flush, &tasks, &shutdown);
+                store.start_tasks(redis, &sink, max_staleness, config.upkeep.stats_flush, &tasks, &shutdown);
                 (Arc::new(store), Some(coherence))
             }
         };

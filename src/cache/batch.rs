@@ -6,11 +6,10 @@ use futures_util::future::join_all;
 
 use super::lookup::Fetched;
 use super::observe::{Reply, StartedOperation};
-use super::read::stand_in;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{Answer, Entry, EntryKey, Namespace, Operation, Write};
+use crate::model::{Answer, EntryKey, Namespace, Operation, Write};
 use crate::store::{self, Room};
 
 /// The answer to an mget: each distinct key once, in the order of the request.
@@ -22,6 +21,9 @@ pub struct MgetAnswer {
     pub errors: u64,
 }
 
+/// A key of a batch of changes that failed.
+pub type FailedKey = (EntryKey, store::Error);
+
 /// How many deletions of one batch run on a shard at the same time.
 const DELETIONS_AT_ONCE: usize = 8;
 
@@ -32,7 +34,7 @@ pub struct MdeleteAnswer {
     pub deleted: u64,
     /// Distinct keys that had no entry.
     pub absent: u64,
-    pub failed: Vec<(EntryKey, store::Error)>,
+    pub failed: Vec<FailedKey>,
 }
 
 /// The answer to an mset.
@@ -40,7 +42,7 @@ pub struct MdeleteAnswer {
 pub struct MsetAnswer {
     /// Distinct keys stored.
     pub stored: u64,
-    pub failed: Vec<(EntryKey, store::Error)>,
+    pub failed: Vec<FailedKey>,
 }
 
 impl Cache {
@@ -54,20 +56,22 @@ impl Cache {
         keys: Vec<EntryKey>,
         room: Room<'_>,
     ) -> Result<MgetAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mget);
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
-        let result = self.read_many(&keys, room, started).await;
-        let Ok((results, is_near)) = result else {
-            let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-            self.observe(&begun, &result, || Subject::batch(namespace, &keys));
-            return Err(Error::NoRoom);
+        let subject = || Subject::batch(namespace, &keys);
+        let (results, is_near) = match self.read_many(&keys, room, begun.at).await {
+            Ok(results) => results,
+            Err(error) => {
+                self.observe(&begun, Err(&error), subject);
+                return Err(error);
+            }
         };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
             self.counters.found(key.borrowed());
         }
-        let reads = self.observe_reads(namespace, &keys, &results, is_near, started);
+        let reads = self.observe_reads(&begun, subject, &results, is_near);
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
@@ -75,61 +79,51 @@ impl Cache {
 
     /// The entries of `keys`, in their order, and whether L1 had all of them.
     async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
-        let mut results = Vec::with_capacity(keys.len());
+        let mut hits = Vec::with_capacity(keys.len());
         for key in keys {
-            let hit = self.near_hit(key, now);
+            let hit = self.near.as_ref().and_then(|near| near.get(key, now).ok()).map(Fetched::Hit);
             if !room(hit.as_ref().map_or(0, Fetched::bytes)) {
                 return Err(Error::NoRoom);
             }
-            results.push(hit);
+            hits.push(hit);
         }
-        let absent: Vec<usize> = (0..keys.len()).filter(|i| results[*i].is_none()).collect();
-        let is_near = absent.is_empty();
-        for (i, fetched) in self.fetch(keys, absent, room).await {
-            results[i] = Some(fetched);
-        }
+        let absent: Vec<EntryKey> =
+            keys.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
+        let mut fetched = self.fetch(&absent, room).await.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
         if !room(0) {
             return Err(Error::NoRoom);
         }
-        let results = results.into_iter().map(|fetched| fetched.expect("every key that L1 did not have was fetched"));
-        Ok((results.collect(), is_near))
+        let one = |hit: Option<Fetched>| {
+            hit.or_else(|| fetched.next()).expect("every key that L1 did not have was fetched")
+        };
+        Ok((hits.into_iter().map(one).collect(), absent.is_empty()))
     }
 
-    fn near_hit(&self, key: &EntryKey, now: Moment) -> Option<Fetched> {
-        self.near.as_ref()?.get(key, now).ok().map(Fetched::Hit)
-    }
-
-    /// Fetches the keys at `indices` from the store and keeps copies.
-    async fn fetch(&self, keys: &[EntryKey], indices: Vec<usize>, room: Room<'_>) -> Vec<(usize, Fetched)> {
-        if indices.is_empty() {
+    /// Fetches entries from the store and keeps copies. The answers are in the order of `keys`.
+    async fn fetch(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Fetched> {
+        if keys.is_empty() {
             return Vec::new();
         }
-        let wanted: Vec<EntryKey> = indices.iter().map(|i| keys[*i].clone()).collect();
-        let departures: Option<Vec<_>> =
-            self.near.as_ref().map(|near| wanted.iter().map(|key| near.departure(key, &self.store)).collect());
+        let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
+        let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
-        self.metrics.shard_reads.increment(wanted.len() as u64);
-        let answers = self.store.get_many(&wanted, room).await;
-        let mut fetched = Vec::with_capacity(indices.len());
-        for (n, answer) in answers.into_iter().enumerate() {
-            if let (Ok(found), Some(near), Some(departures)) = (&answer, &self.near, &departures) {
-                near.learn(&wanted[n], found.as_ref(), asked_at, departures[n]);
+        self.metrics.shard_reads.increment(keys.len() as u64);
+        let answers = self.store.get_many(keys, room).await;
+        let fetched = keys.iter().zip(departures).zip(answers).map(|((key, departure), answer)| {
+            if let (Ok(found), Some(near), Some(departure)) = (&answer, &self.near, departure) {
+                near.learn(key, found.as_ref(), asked_at, departure);
             }
-            fetched.push((indices[n], self.fetched(&wanted[n], answer)));
-        }
-        fetched
-    }
-
-    fn fetched(&self, key: &EntryKey, answer: Result<Option<Entry>, store::Error>) -> Fetched {
-        match answer {
-            Ok(Some(entry)) => Fetched::Hit(entry),
-            Ok(None) => Fetched::Miss,
-            Err(error) => match self.near.as_ref().and_then(|near| stand_in(near, key, &error)) {
-                Some(stale) => Fetched::Stale(stale.entry),
-                None => Fetched::Failed(error),
-            },
-        }
+            match answer {
+                Ok(Some(entry)) => Fetched::Hit(entry),
+                Ok(None) => Fetched::Miss,
+                Err(error) => match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
+                    Some(stale) => Fetched::Stale(stale.entry),
+                    None => Fetched::Failed(error),
+                },
+            }
+        });
+        fetched.collect()
     }
 
     /// Stores many entries of one namespace. All entries are checked before the first is stored. If a key occurs
@@ -138,18 +132,11 @@ impl Cache {
     /// # Errors
     /// The batch or one of its entries is refused; nothing was stored.
     pub async fn mset(&self, namespace: &Namespace, writes: Vec<(EntryKey, Write)>) -> Result<MsetAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mset);
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let result = self.store_many(namespace, writes).await;
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mset, at: started };
-        let subject = || Subject::batch(namespace, &keys);
-        match &result {
-            Ok(answer) => {
-                let told = told(answer.stored > 0, &answer.failed);
-                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
-            }
-            Err(_) => self.observe(&begun, &result, subject),
-        }
+        let changes = result.as_ref().map(|answer| (answer.stored, &*answer.failed));
+        self.observe_changes(&begun, changes, || Subject::batch(namespace, &keys));
         result
     }
 
@@ -167,10 +154,8 @@ impl Cache {
             return Ok(MsetAnswer { stored: 0, failed: Vec::new() });
         }
         let policy = self.registry.for_write(namespace.as_str())?;
-        let mut last: HashMap<EntryKey, usize> = HashMap::with_capacity(writes.len());
-        for (i, (key, _)) in writes.iter().enumerate() {
-            last.insert(key.clone(), i);
-        }
+        let last: HashMap<EntryKey, usize> =
+            writes.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
         let writes: Vec<(EntryKey, Write)> = writes
             .into_iter()
             .enumerate()
@@ -195,23 +180,29 @@ impl Cache {
     /// # Errors
     /// The batch or one of its keys is refused; nothing was deleted.
     pub async fn mdelete(&self, namespace: &Namespace, keys: Vec<EntryKey>) -> Result<MdeleteAnswer, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Mdelete);
         let refused = self.check_deletions(&keys);
         let keys = distinct(keys);
         let result = match refused {
             Ok(()) => Ok(self.delete_many(&keys).await),
             Err(error) => Err(error),
         };
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mdelete, at: started };
-        let subject = || Subject::batch(namespace, &keys);
-        match &result {
-            Ok(answer) => {
-                let told = told(answer.deleted + answer.absent > 0, &answer.failed);
-                self.observe_as(&begun, answer_of(&answer.failed), told, subject);
-            }
-            Err(_) => self.observe(&begun, &result, subject),
-        }
+        let changes = result.as_ref().map(|answer| (answer.deleted + answer.absent, &*answer.failed));
+        self.observe_changes(&begun, changes, || Subject::batch(namespace, &keys));
         result
+    }
+
+    /// Records a batch of changes: how many keys succeeded and which failed, or why the whole batch was refused.
+    fn observe_changes(
+        &self,
+        begun: &StartedOperation<'_>,
+        changes: Result<(u64, &[FailedKey]), &Error>,
+        subject: impl FnOnce() -> Subject,
+    ) {
+        match changes {
+            Ok((done, failed)) => self.observe_as(begun, answer_of(failed), told(done > 0, failed), subject),
+            Err(error) => self.observe(begun, Err(error), subject),
+        }
     }
 
     fn check_deletions(&self, keys: &[EntryKey]) -> Result<(), Error> {
@@ -265,7 +256,7 @@ impl Cache {
 
 /// How a batch of changes is counted: as failed if any entry failed, like a batch of reads; as refused if all failed
 /// entries were refused by the policy.
-fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
+fn answer_of(failed: &[FailedKey]) -> Answer {
     match failed {
         [] => Answer::Done,
         failed if failed.iter().all(|(_, error)| error.is_refusal()) => Answer::Refused,
@@ -274,7 +265,7 @@ fn answer_of(failed: &[(EntryKey, store::Error)]) -> Answer {
 }
 
 /// What the client is told about a batch of changes, some of which may have failed.
-fn told(is_any_done: bool, failed: &[(EntryKey, store::Error)]) -> Reply<'_> {
+fn told(is_any_done: bool, failed: &[FailedKey]) -> Reply<'_> {
     match failed.first() {
         None => Reply::Done,
         Some((_, error)) if is_any_done => Reply::InPart(error),

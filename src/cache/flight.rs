@@ -78,20 +78,7 @@ impl Flights {
     }
 
     /// Joins the flight of `key` with the same `departure`, or starts one that runs `load`.
-    pub async fn join<F>(
-        &self,
-        key: &EntryKey,
-        departure: Departure,
-        load: impl FnOnce() -> F,
-    ) -> (FlightResult, Role)
-    where
-        F: Future<Output = FlightResult> + Send + 'static,
-    {
-        let (flight, role) = self.board(key, departure, load);
-        (flight.await, role)
-    }
-
-    fn board<F>(
+    pub fn join<F>(
         &self,
         key: &EntryKey,
         departure: Departure,
@@ -167,10 +154,10 @@ mod tests {
     async fn followers_share_the_leaders_read_even_if_it_is_cancelled() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
-        let (leader, role) = flights.board(&key(), departure(&l1), first);
+        let (leader, role) = flights.join(&key(), departure(&l1), first);
         assert_eq!(role, Role::Leader);
         let (_unused, second) = load(&count);
-        let (follower, role) = flights.board(&key(), departure(&l1), second);
+        let (follower, role) = flights.join(&key(), departure(&l1), second);
         assert_eq!(role, Role::Follower);
         drop(leader);
         release.send(()).unwrap();
@@ -183,10 +170,10 @@ mod tests {
     async fn nobody_joins_a_flight_from_before_a_write() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (old, _) = flights.board(&key(), departure(&l1), first);
+        let (old, _) = flights.join(&key(), departure(&l1), first);
         l1.void(&key());
         let (release, second) = load(&count);
-        let (new, role) = flights.board(&key(), departure(&l1), second);
+        let (new, role) = flights.join(&key(), departure(&l1), second);
         assert_eq!(role, Role::Leader);
         drop(old);
         assert!(!flights.is_empty(), "the old flight takes only itself off the list");
@@ -201,10 +188,10 @@ mod tests {
         // joined the flight would have got an older value than the batch read.
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
-        let (early, _) = flights.board(&key(), departure(&l1), first);
+        let (early, _) = flights.join(&key(), departure(&l1), first);
         flights.close(&key());
         let (_hold, second) = load(&count);
-        let (_late, role) = flights.board(&key(), departure(&l1), second);
+        let (_late, role) = flights.join(&key(), departure(&l1), second);
         assert_eq!(role, Role::Leader);
         release.send(()).unwrap();
         assert_eq!(early.await, Ok(None));
@@ -215,9 +202,9 @@ mod tests {
     async fn nobody_joins_a_flight_that_is_too_old() {
         let (flights, l1, count) = (Flights::new(Duration::ZERO), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (_old, _) = flights.board(&key(), departure(&l1), first);
+        let (_old, _) = flights.join(&key(), departure(&l1), first);
         let (_release, second) = load(&count);
-        let (_new, role) = flights.board(&key(), departure(&l1), second);
+        let (_new, role) = flights.join(&key(), departure(&l1), second);
         assert_eq!(role, Role::Leader);
     }
 
@@ -225,7 +212,7 @@ mod tests {
     async fn a_flight_that_everybody_left_is_gone() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (flight, _) = flights.board(&key(), departure(&l1), first);
+        let (flight, _) = flights.join(&key(), departure(&l1), first);
         drop(flight);
         assert!(flights.is_empty());
     }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::observe::StartedOperation;
+use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
 use crate::access_log::Subject;
-use crate::clock::Moment;
 use crate::jobs::{Answer, Failure, Flush, Job, Kind, Patience, Refused};
 use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
 use crate::store::FlushProgress;
@@ -74,30 +73,19 @@ impl Cache {
         selection: &Selection,
         progress: &FlushProgress,
     ) -> Result<u64, Error> {
-        let started = Moment::now();
-        let result = self.flush_all_shards(namespace, selection, progress).await;
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Flush, at: started };
-        self.observe(&begun, &result, || subject(namespace, selection));
-        result
-    }
-
-    async fn flush_all_shards(
-        &self,
-        namespace: &Namespace,
-        selection: &Selection,
-        progress: &FlushProgress,
-    ) -> Result<u64, Error> {
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Flush);
         let on_deleted = |key: &str| {
             if let (Some(near), Ok(key)) = (&self.near, Key::parse(key)) {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let result = self.store.flush(namespace, selection, &on_deleted, progress).await;
+        let result = self.store.flush(namespace, selection, &on_deleted, progress).await.map_err(Error::from);
         if let (Err(_), Some(near)) = (&result, &self.near) {
             // A step may have deleted keys without reporting which.
             near.void_namespace(namespace.as_str());
         }
-        Ok(result?)
+        self.observe(&begun, result.as_ref().map(|_| Reply::Done), || subject(namespace, selection));
+        result
     }
 }
 

@@ -5,7 +5,6 @@ use tokio::time::{Instant, timeout_at};
 use super::flush::subject;
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
-use crate::clock::Moment;
 use crate::model::{Answer, Namespace, Operation, Selection};
 use crate::store::{Cursor, Page};
 
@@ -36,57 +35,38 @@ impl Cache {
     /// # Errors
     /// The cursor is invalid, or no shard answers.
     pub async fn list(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::List);
         let result = self.page(namespace, listing).await;
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::List, at: started };
         let subject = || subject(namespace, &listing.selection);
         match &result {
             // As with batches, one failed shard counts as a failure.
             Ok(Page { failed, .. }) if !failed.is_empty() => {
                 self.observe_as(&begun, Answer::Failed, Reply::InPart(&failed[0]), subject);
             }
-            _ => self.observe(&begun, &result, subject),
+            _ => self.observe(&begun, result.as_ref().map(|_| Reply::Done), subject),
         }
         result
     }
 
     /// How many live keys are selected, that is, how many a flush would delete now. Holds one page of keys in memory
-    /// at a time.
+    /// at a time. Stops at `end`, if there is one.
     ///
     /// # Errors
     /// A shard failed.
-    pub async fn count(&self, namespace: &Namespace, selection: &Selection) -> Result<u64, Error> {
-        Ok(self.counted(namespace, selection, None).await?.count)
-    }
-
-    /// Like [`Cache::count`], but stops at `end`.
-    ///
-    /// # Errors
-    /// A shard failed.
-    pub async fn count_until(
-        &self,
-        namespace: &Namespace,
-        selection: &Selection,
-        end: Instant,
-    ) -> Result<Counted, Error> {
-        self.counted(namespace, selection, Some(end)).await
-    }
-
-    async fn counted(
+    pub async fn count(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         end: Option<Instant>,
     ) -> Result<Counted, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(namespace.as_str(), Operation::List);
         let mut counted = Counted::default();
         let walk = self.walk(namespace, selection, &mut counted);
         let result = match end {
             None => walk.await,
             Some(end) => timeout_at(end, walk).await.unwrap_or(Ok(())),
         };
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::List, at: started };
-        self.observe(&begun, &result, || subject(namespace, selection));
+        self.observe(&begun, result.as_ref().map(|()| Reply::Done), || subject(namespace, selection));
         result.map(|()| counted)
     }
 
@@ -108,13 +88,11 @@ impl Cache {
     }
 
     async fn page(&self, namespace: &Namespace, listing: &Listing) -> Result<Page, Error> {
-        let cursor = match &listing.cursor {
-            None => None,
-            Some(text) => {
-                let cursor = Cursor::decode(text).filter(|cursor| self.store.gave(cursor));
-                Some(cursor.ok_or(Error::InvalidCursor)?)
-            }
+        let decode = |text: &String| {
+            let cursor = Cursor::decode(text).filter(|cursor| self.store.may_have_issued(cursor));
+            cursor.ok_or(Error::InvalidCursor)
         };
+        let cursor = listing.cursor.as_ref().map(decode).transpose()?;
         Ok(self.store.list(namespace, &listing.selection, cursor, listing.limit).await?)
     }
 }

@@ -1,11 +1,12 @@
-//! Operations on a whole namespace: its numbers and its policy.
+//! Operations on a whole namespace: its numbers, its policy, and its history. The history (audit trail and access log)
+//! is read from the database; nothing else waits for it.
 
-use super::observe::StartedOperation;
+use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
-use crate::access_log::Subject;
-use crate::audit::Outcome;
-use crate::clock::{Moment, unix_millis};
-use crate::model::{Namespace, Operation, Origin, Policy, PolicyChange, Selection};
+use crate::access_log::{self, Subject};
+use crate::audit::{self, Outcome};
+use crate::clock::unix_millis;
+use crate::model::{Namespace, Operation, Origin, Policy, PolicyChange, Selection, UnixMillis};
 use crate::namespaces::{ChangeRequest, Record};
 use crate::store::{KnownTotals, Totals};
 
@@ -20,23 +21,29 @@ pub struct StoredPolicy {
     pub created: bool,
 }
 
+/// Selects rows of the access log.
+#[derive(Debug)]
+pub struct LogQuery {
+    /// Only rows from this time on.
+    pub since: Option<UnixMillis>,
+    pub operation: Option<Operation>,
+    /// The `cursor` of the previous page.
+    pub cursor: Option<String>,
+    pub limit: usize,
+}
+
 impl Cache {
     /// The numbers of a namespace, including the latest reads of this instance.
     ///
     /// # Errors
     /// A shard failed.
     pub async fn stats(&self, namespace: &Namespace) -> Result<Stats, Error> {
-        let started = Moment::now();
-        let result = self.watched_stats(namespace).await;
-        let subject = || Subject::Selection(namespace.clone(), "*".to_owned());
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Stats, at: started };
-        self.observe(&begun, &result, subject);
-        result
-    }
-
-    async fn watched_stats(&self, namespace: &Namespace) -> Result<Stats, Error> {
+        let begun = StartedOperation::now(namespace.as_str(), Operation::Stats);
         self.counters.flush().await;
-        Ok(self.store.totals(namespace).await?)
+        let result = self.store.totals(namespace).await.map_err(Error::from);
+        let subject = || Subject::Selection(namespace.clone(), "*".to_owned());
+        self.observe(&begun, result.as_ref().map(|_| Reply::Done), subject);
+        result
     }
 
     /// The sum over the shards that answer, for pages and lists that accept partial numbers. Not counted and not
@@ -163,5 +170,30 @@ impl Cache {
         }
         self.registry.remove(namespace);
         Ok(())
+    }
+
+    /// The audit trail of a namespace, newest first. Also works for deleted namespaces.
+    ///
+    /// # Errors
+    /// The cursor is invalid, or the database failed.
+    pub async fn audit(
+        &self,
+        namespace: &Namespace,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<audit::Page, Error> {
+        let decode = |text| audit::Cursor::decode(text).ok_or(Error::InvalidCursor);
+        Ok(self.audit.page(namespace, cursor.map(decode).transpose()?, limit).await?)
+    }
+
+    /// The rows of the access log of a namespace, newest first.
+    ///
+    /// # Errors
+    /// The cursor is invalid, or the database failed.
+    pub async fn logs(&self, namespace: &Namespace, query: &LogQuery) -> Result<access_log::Page, Error> {
+        let decode = |text: &String| access_log::Cursor::decode(text).ok_or(Error::InvalidCursor);
+        let cursor = query.cursor.as_ref().map(decode).transpose()?;
+        let LogQuery { since, operation, limit, .. } = *query;
+        Ok(self.access_log.page(namespace, &access_log::Query { since, operation, cursor, limit }).await?)
     }
 }

@@ -11,7 +11,7 @@ use crate::l1::{Copy, CopyRef, L1};
 use crate::metrics::Metrics;
 use crate::model::{Entry, EntryKey, KeyRef};
 use crate::namespaces::Registry;
-use crate::store::SharedStore;
+use crate::store::{Error, SharedStore};
 
 /// The part of a remote store's cache that lives in this process.
 pub struct Near {
@@ -69,10 +69,13 @@ impl Near {
         served.map(|copy| entry(copy, now))
     }
 
-    /// A stale copy of `key` (expired or unproven), if the namespace's policy allows it to be served while the shard
-    /// does not answer. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
+    /// A stale copy of `key` (expired or unproven) that may be served instead of this error: the shard did not answer,
+    /// and the namespace's policy allows it. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
     /// it is never served.
-    pub fn stand_in(&self, key: &EntryKey) -> Option<Stale> {
+    pub fn stand_in(&self, key: &EntryKey, error: &Error) -> Option<Stale> {
+        if !error.is_unanswered() {
+            return None;
+        }
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
         let copy = self.l1.get_stale(key)?;
         let proven_until = self.coherence.proven_until(copy.stamp)?;
@@ -111,7 +114,8 @@ impl Near {
                 landed
             }
         };
-        let (landed, role) = self.flights.join(key, departure, load).await;
+        let (flight, role) = self.flights.join(key, departure, load);
+        let landed = flight.await;
         if role == Role::Follower {
             self.metrics.coalesced_reads.increment(1);
         }

@@ -6,7 +6,7 @@ use super::lookup::{AnsweredBy, Fetched, Lookup};
 use super::{Cache, Error};
 use crate::access_log::{CallerIds, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Answer, EntryKey, KeyRef, Namespace, Operation};
+use crate::model::{Answer, KeyRef, Operation};
 use crate::store::{self, Reads};
 use crate::trace;
 
@@ -15,6 +15,13 @@ pub(super) struct StartedOperation<'a> {
     pub namespace: &'a str,
     pub operation: Operation,
     pub at: Moment,
+}
+
+impl<'a> StartedOperation<'a> {
+    /// The operation starts now.
+    pub fn now(namespace: &'a str, operation: Operation) -> Self {
+        Self { namespace, operation, at: Moment::now() }
+    }
 }
 
 /// The answer to an operation, independent of the protocol.
@@ -91,19 +98,17 @@ impl Cache {
             self.counters.found(key);
         }
         let begun = StartedOperation { namespace: key.namespace(), operation, at: started };
-        self.note(&begun, &EndedOperation { answer, told, hit, is_stale, tier, reads }, || {
-            Subject::Entry(key.to_key())
-        });
+        let ended = EndedOperation { answer, told, hit, is_stale, tier, reads };
+        self.record(&begun, &ended, || Subject::Entry(key.to_key()));
     }
 
     /// Records a batch of reads. Only answered reads are counted. `is_near`: L1 had all of them.
     pub(super) fn observe_reads(
         &self,
-        namespace: &Namespace,
-        keys: &[EntryKey],
+        begun: &StartedOperation<'_>,
+        subject: impl FnOnce() -> Subject,
         fetched: &[Fetched],
         is_near: bool,
-        started: Moment,
     ) -> Reads {
         let count = |wanted: fn(&Fetched) -> bool| fetched.iter().filter(|fetched| wanted(fetched)).count() as u64;
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
@@ -111,7 +116,7 @@ impl Cache {
             Fetched::Failed(error) => Some(error),
             _ => None,
         });
-        let all = reads.hits == keys.len() as u64;
+        let all = reads.hits == fetched.len() as u64;
         let answer = match (failure, all) {
             (Some(_), _) => Answer::Failed,
             (None, true) => Answer::Hit,
@@ -123,39 +128,26 @@ impl Cache {
             // A read that was not answered is not a miss.
             hit: failure.is_none().then_some(all),
             is_stale: fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_))),
-            tier: Some(if is_near && !keys.is_empty() { Tier::L1 } else { self.tier() }),
+            tier: Some(if is_near && !fetched.is_empty() { Tier::L1 } else { self.tier() }),
             reads,
         };
-        let subject = || Subject::batch(namespace, keys);
-        let begun = StartedOperation { namespace: namespace.as_str(), operation: Operation::Mget, at: started };
-        self.note(&begun, &ended, subject);
+        self.record(begun, &ended, subject);
         reads
     }
 
-    /// Records any operation that is not a read.
-    pub(super) fn observe<T>(
+    /// Records an operation that is not a read. `result` is what the client is told about a success, or the error.
+    pub(super) fn observe(
         &self,
         begun: &StartedOperation<'_>,
-        result: &Result<T, Error>,
-        subject: impl FnOnce() -> Subject,
-    ) {
-        self.observe_told(begun, result, |_| Reply::Done, subject);
-    }
-
-    /// Records an operation that is not a read; `told` gives the answer from the result.
-    pub(super) fn observe_told<T>(
-        &self,
-        begun: &StartedOperation<'_>,
-        result: &Result<T, Error>,
-        told: impl FnOnce(&T) -> Reply<'static>,
+        result: Result<Reply<'_>, &Error>,
         subject: impl FnOnce() -> Subject,
     ) {
         let (answer, told, tier) = match result {
-            Ok(result) => (Answer::Done, told(result), Some(self.tier())),
+            Ok(told) => (Answer::Done, told, Some(self.tier())),
             Err(error) if error.is_refusal() => (Answer::Refused, Reply::Failed(error), self.tier_of(error)),
             Err(error) => (Answer::Failed, Reply::Failed(error), self.tier_of(error)),
         };
-        self.note(begun, &EndedOperation { tier, ..EndedOperation::of(answer, told) }, subject);
+        self.record(begun, &EndedOperation { tier, ..EndedOperation::of(answer, told) }, subject);
     }
 
     /// Records an operation that is not a read and whose outcome the caller determines.
@@ -166,7 +158,7 @@ impl Cache {
         told: Reply<'_>,
         subject: impl FnOnce() -> Subject,
     ) {
-        self.note(begun, &EndedOperation { tier: Some(self.tier()), ..EndedOperation::of(answer, told) }, subject);
+        self.record(begun, &EndedOperation { tier: Some(self.tier()), ..EndedOperation::of(answer, told) }, subject);
     }
 
     /// The tier behind L1.
@@ -179,7 +171,7 @@ impl Cache {
         matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
     }
 
-    fn note(&self, begun: &StartedOperation<'_>, ended: &EndedOperation<'_>, subject: impl FnOnce() -> Subject) {
+    fn record(&self, begun: &StartedOperation<'_>, ended: &EndedOperation<'_>, subject: impl FnOnce() -> Subject) {
         let StartedOperation { namespace, operation, at } = *begun;
         let EndedOperation { answer, told, hit, is_stale, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);

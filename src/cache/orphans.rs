@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Cache;
+use super::{Cache, Error};
 use crate::clock::Moment;
 use crate::model::{Namespace, Selection};
 use crate::store::{FlushProgress, Totals};
@@ -67,13 +67,14 @@ impl Orphans {
             let Ok(totals) = cache.store.booked_totals(&namespace).await else { continue };
             if self.is_quiet(&namespace, totals, Moment::now(), grace) {
                 self.0.remove(&namespace);
-                match cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await {
-                    Ok(deleted) => match cache.store.forget(&namespace).await {
-                        Ok(()) => tracing::info!(%namespace, deleted, "removed a namespace without a policy"),
-                        Err(error) => {
-                            tracing::debug!(%error, %namespace, deleted, "emptied a namespace without a policy");
-                        }
-                    },
+                let removed = async {
+                    let deleted =
+                        cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await?;
+                    cache.store.forget(&namespace).await?;
+                    Ok::<_, Error>(deleted)
+                };
+                match removed.await {
+                    Ok(deleted) => tracing::info!(%namespace, deleted, "removed a namespace without a policy"),
                     Err(error) => {
                         tracing::debug!(%error, %namespace, "cannot remove a namespace without a policy yet");
                     }

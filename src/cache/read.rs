@@ -2,14 +2,13 @@
 
 use super::flight::Role;
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
-use super::near::{Near, Stale};
+use super::near::Stale;
 use super::observe::ReadEnd;
 use super::{Cache, Error};
 use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
-use crate::store;
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +17,6 @@ pub enum Consistency {
     Bounded,
     /// Ask the owning shard; L1 must not answer.
     Shard,
-}
-
-/// A stale copy that may be served instead of this error.
-pub(super) fn stand_in(near: &Near, key: &EntryKey, error: &store::Error) -> Option<Stale> {
-    if error.is_unanswered() { near.stand_in(key) } else { None }
 }
 
 impl Cache {
@@ -42,7 +36,7 @@ impl Cache {
     /// values also give `None`, because they should not be copied under L1's lock.
     ///
     /// `started` must be read from the clock after the request arrived: the answer is what was true at that moment.
-    pub fn get_at_hand<R>(
+    pub fn get_without_waiting<R>(
         &self,
         key: KeyRef<'_>,
         started: Moment,
@@ -61,7 +55,7 @@ impl Cache {
                 (ReadEnd::Hit(Tier::L1), shown)
             }
             None => {
-                let entry = self.store.get_at_hand(key)?;
+                let entry = self.store.get_without_waiting(key)?;
                 self.metrics.shard_reads.increment(1);
                 let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
                 (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))
@@ -120,7 +114,7 @@ impl Cache {
         match landed {
             Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
             Err(error) => {
-                let Stale { entry, overdue } = stand_in(near, key, &error).ok_or_else(|| error.clone())?;
+                let Stale { entry, overdue } = near.stand_in(key, &error).ok_or_else(|| error.clone())?;
                 let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };
                 Ok(Lookup { entry: Some(entry), trail })
             }

@@ -4,7 +4,6 @@ use super::near::Near;
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
-use crate::clock::Moment;
 use crate::model::{EntryKey, Operation, Quota, Write};
 use crate::store::{Outcome, Stored};
 
@@ -29,14 +28,13 @@ impl Cache {
     /// # Errors
     /// The write is refused, or the owning shard failed.
     pub async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(key.namespace(), Operation::Set);
         let result = self.store_one(key, write).await;
-        let begun = StartedOperation { namespace: key.namespace(), operation: Operation::Set, at: started };
         let told = |stored: &Stored| match stored.outcome {
             Outcome::Created => Reply::Created,
             Outcome::Replaced => Reply::Done,
         };
-        self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
+        self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
         result
     }
 
@@ -70,11 +68,10 @@ impl Cache {
     /// # Errors
     /// The key is reserved, or the owning shard failed.
     pub async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        let started = Moment::now();
+        let begun = StartedOperation::now(key.namespace(), Operation::Delete);
         let result = self.delete_one(key).await;
-        let begun = StartedOperation { namespace: key.namespace(), operation: Operation::Delete, at: started };
         let told = |was_there: &bool| if *was_there { Reply::Done } else { Reply::Absent };
-        self.observe_told(&begun, &result, told, || Subject::Entry(key.clone()));
+        self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
         result
     }
 

@@ -5,7 +5,6 @@
 //! watermark (see [`watermark`]) is within the staleness bound. The third rule does not depend on any message, so it
 //! holds in every kind of failure.
 
-mod message;
 mod watermark;
 
 use std::sync::Arc;
@@ -15,9 +14,8 @@ use self::watermark::ShardState;
 use crate::clock::Moment;
 use crate::l1::{L1, Stamp};
 use crate::metrics::{Metrics, ShardMetrics};
+use crate::model::{EntryKey, Namespace};
 use crate::store::{InvalidationSink, ShardIndex};
-
-pub use self::message::Invalidation;
 
 /// What this instance knows about the writes on each shard.
 pub struct Coherence {
@@ -131,11 +129,35 @@ impl InvalidationSink for Coherence {
     }
 }
 
+/// An invalidation message: a namespace and the keys whose copies are void. The keys are parsed during iteration.
+///
+/// On the wire it is UTF-8 text, separated by line feeds, which neither a namespace nor a key can contain:
+/// `namespace\nkey\nkey...`. `SUBSCRIBE sidecache:invalidations` shows the messages in readable form.
+#[derive(Debug)]
+pub struct Invalidation<'m> {
+    namespace: &'m str,
+    keys: &'m str,
+}
+
+impl<'m> Invalidation<'m> {
+    /// `None` if the payload is not such a message.
+    pub fn parse(payload: &'m [u8]) -> Option<Self> {
+        let (namespace, keys) = std::str::from_utf8(payload).ok()?.split_once('\n')?;
+        Namespace::parse(namespace).ok()?;
+        Some(Self { namespace, keys })
+    }
+
+    /// The keys in the message. Invalid keys are skipped, as they cannot have a copy.
+    pub fn keys(&self) -> impl Iterator<Item = EntryKey> {
+        self.keys.split('\n').filter_map(|key| EntryKey::parse(self.namespace, key).ok())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::l1::Copy;
-    use crate::model::{EntryKey, UnixMillis, Version};
+    use crate::model::{UnixMillis, Version};
     use bytes::Bytes;
 
     fn coherence() -> Coherence {

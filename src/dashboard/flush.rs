@@ -119,7 +119,7 @@ pub async fn post(
     let end = Instant::now() + dashboard.time_of_a_request();
     // Both wait at the same time: one after the other could take longer than the request timeout.
     let (counted, snapshot) =
-        tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.snapshot());
+        tokio::join!(dashboard.app.cache.count(&namespace, &selection, Some(end)), dashboard.snapshot());
     let main = dry_run(&namespace, &selection, &form, counted?);
     Ok(page(&namespace, "Flush: dry run", &snapshot.condition, main))
 }

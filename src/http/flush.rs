@@ -101,7 +101,7 @@ pub async fn flush(
             Ok(patience.answer(&flushed))
         }
         (selection, FlushMode::DryRun) => {
-            let matched_count = Some(app.cache.count(&namespace, &selection).await?);
+            let matched_count = Some(app.cache.count(&namespace, &selection, None).await?.count);
             Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count: 0, matched_count }))
         }
     }

@@ -8,10 +8,10 @@ use crate::clock::Moment;
 use crate::model::{UnixMillis, Version};
 
 /// A copy of an entry, or a mark: an entry without a value, which is never served.
-#[derive(Clone, Debug)]
-pub struct Copy {
+#[derive(Clone, Copy, Debug)]
+pub struct Copy<V = Bytes> {
     /// JSON, so it is empty only in a mark.
-    pub value: Bytes,
+    pub value: V,
     pub version: Version,
     pub created_at: UnixMillis,
     pub expires_at: Option<Moment>,
@@ -28,15 +28,7 @@ pub struct Stamp {
 }
 
 /// A view of a [`Copy`] inside L1, valid while its stripe is locked.
-#[derive(Clone, Copy, Debug)]
-pub struct CopyRef<'c> {
-    pub value: Value<'c>,
-    pub version: Version,
-    pub created_at: UnixMillis,
-    pub expires_at: Option<Moment>,
-    pub stale_seconds: u32,
-    pub stamp: Stamp,
-}
+pub type CopyRef<'c> = Copy<Value<'c>>;
 
 /// The value of a copy. Small values are stored next to their key and are copied; large values are shared.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,6 @@
 mod cursor;
 pub mod embedded;
 mod error;
-mod finding;
 mod presence;
 mod progress;
 pub mod redis;
@@ -19,8 +18,9 @@ use async_trait::async_trait;
 
 pub use cursor::Cursor;
 pub use error::Error;
-pub use finding::{Finding, RING_MISMATCH, Severity};
-pub use presence::{LivingInstance, Presence, RingCount, Role, Survey};
+pub use presence::{
+    Finding, LivingInstance, Presence, RING_MISMATCH, RingCount, Role, Severity, ShardHealth, Survey,
+};
 pub use progress::FlushProgress;
 
 use crate::clock::Moment;
@@ -118,26 +118,6 @@ impl AddAssign for Reads {
 /// memory.
 pub type Room<'r> = &'r (dyn Fn(usize) -> bool + Sync);
 
-/// The health of one shard.
-#[derive(Clone, Debug)]
-pub struct ShardHealth {
-    pub name: String,
-    pub reachable: bool,
-    /// Bytes in use; 0 when the shard did not answer.
-    pub used_bytes: u64,
-    /// The most bytes that it may use; 0 when it did not answer.
-    pub limit_bytes: u64,
-    /// Problems of the shard, the worst first.
-    pub findings: Vec<Finding>,
-}
-
-impl ShardHealth {
-    /// Whether the shard is reachable but must not be used.
-    pub fn is_refused(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Refused)
-    }
-}
-
 /// A flush that did not complete on all shards.
 #[derive(Clone, Debug)]
 pub struct FlushFailure {
@@ -178,7 +158,7 @@ pub trait Store: Presence {
 
     /// The same answer as [`Store::get`] if the store is in this process and can answer without waiting and without
     /// failing.
-    fn get_at_hand(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
+    fn get_without_waiting(&self, _key: KeyRef<'_>) -> Option<Option<Entry>> {
         None
     }
 
@@ -190,7 +170,7 @@ pub trait Store: Presence {
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
 
     /// Whether a listing of this store can have issued `cursor`.
-    fn gave(&self, _cursor: &Cursor) -> bool {
+    fn may_have_issued(&self, _cursor: &Cursor) -> bool {
         true
     }
 

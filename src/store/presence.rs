@@ -1,12 +1,80 @@
-//! What processes on the same shards know about each other, and what a shard reports about itself.
+//! What processes on the same shards know about each other, what a shard reports about itself, and the problems that
+//! a store finds with a shard.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Error, ShardHealth, ShardIndex};
+use super::{Error, ShardIndex};
 use crate::model::Namespace;
+
+/// The health of one shard.
+#[derive(Clone, Debug)]
+pub struct ShardHealth {
+    pub name: String,
+    pub reachable: bool,
+    /// Bytes in use; 0 when the shard did not answer.
+    pub used_bytes: u64,
+    /// The most bytes that it may use; 0 when it did not answer.
+    pub limit_bytes: u64,
+    /// Problems of the shard, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl ShardHealth {
+    /// Whether the shard is reachable but must not be used.
+    pub fn is_refused(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Refused)
+    }
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Everything works, but an operator should know about it.
+    Warning,
+    /// Part of what the service promises does not hold on this shard.
+    Degraded,
+    /// The shard is not used.
+    Refused,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Degraded => "degraded",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The code of the finding that living instances use a different set of shards.
+pub const RING_MISMATCH: &str = "ring_mismatch";
+
+/// One problem of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable, for programs. The table of codes is in `docs/OPERATIONS.md`, "What it runs on".
+    pub code: &'static str,
+    pub severity: Severity,
+    pub shard: String,
+    /// A sentence for people: it begins with the shard and ends with what to do.
+    pub text: String,
+}
+
+impl Finding {
+    /// Whether the service counts as degraded because of this finding.
+    pub fn degrades(&self) -> bool {
+        self.severity >= Severity::Degraded
+    }
+
+    /// A finding about `shard`. `predicate` completes the sentence that begins with `shard a `.
+    pub fn new(code: &'static str, severity: Severity, shard: &str, predicate: &str) -> Self {
+        Self { code, severity, shard: shard.to_owned(), text: format!("shard {shard} {predicate}") }
+    }
+}
 
 /// How many processes on a shard use one version of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]

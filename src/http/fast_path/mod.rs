@@ -301,7 +301,7 @@ impl FastPath {
                     (Some(entry), AnsweredBy::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
                     _ => reply::put_read(output, cache, found, trail, ending),
                 };
-                let look = || trace::scope_sync(caller, || cache.get_at_hand(*key, now, show));
+                let look = || trace::scope_sync(caller, || cache.get_without_waiting(*key, now, show));
                 match catch_unwind(AssertUnwindSafe(look)) {
                     Ok(Some(())) => None,
                     Ok(None) => waits(PendingRequest::Get(key.to_key())),

@@ -12,14 +12,6 @@ use crate::model::{
 };
 use crate::store::Totals;
 
-/// What an operation removed from a namespace, for the totals of the whole store.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Removed {
-    pub entries: u64,
-    /// Bytes of the store's memory.
-    pub cost: u64,
-}
-
 /// The memory of an entry in bytes, computed from the bytes that its namespace is charged for it. The name of the
 /// namespace is stored with every key.
 pub fn cost(key: &EntryKey, charged: u64) -> u64 {
@@ -116,8 +108,8 @@ impl Item {
 
 impl Entries {
     /// Removes an entry from all orders and totals. The caller counts the reason.
-    pub(super) fn remove(&mut self, key: &EntryKey) -> Removed {
-        let Some(item) = self.by_use.pop(key) else { return Removed::default() };
+    pub(super) fn remove(&mut self, key: &EntryKey) {
+        let Some(item) = self.by_use.pop(key) else { return };
         self.births.remove(&item.birth);
         if let Some(rank) = item.rank(self.policy) {
             self.ranks.remove(&rank);
@@ -126,32 +118,25 @@ impl Entries {
             self.expiries.remove(&(expires_at, item.birth));
         }
         let charged = item.charged(key);
-        let cost = cost(key, charged);
-        self.cost -= cost;
+        self.cost -= cost(key, charged);
         self.totals.keys -= 1;
         self.totals.bytes -= item.value.len() as u64;
         self.totals.charged -= charged;
-        Removed { entries: 1, cost }
     }
 
-    pub(super) fn remove_expired(&mut self, key: &EntryKey) -> Removed {
+    pub(super) fn remove_expired(&mut self, key: &EntryKey) {
         self.totals.expirations += 1;
-        self.remove(key)
+        self.remove(key);
     }
 
-    pub(super) fn remove_evicted(&mut self, key: &EntryKey) -> Removed {
-        self.totals.evictions += 1;
-        self.remove(key)
-    }
-
-    /// Removes one expired entry, if there is one.
-    pub(super) fn remove_an_expired(&mut self, now: Moment) -> Option<Removed> {
-        let &(expires_at, birth) = self.expiries.first()?;
-        if expires_at > now {
-            return None;
-        }
-        let key = self.births[&birth].clone();
-        Some(self.remove_expired(&key))
+    /// Removes one expired entry; returns whether there was one.
+    pub(super) fn remove_an_expired(&mut self, now: Moment) -> bool {
+        let Some((_, birth)) = self.expiries.first().filter(|(expires_at, _)| *expires_at <= now) else {
+            return false;
+        };
+        let key = self.births[birth].clone();
+        self.remove_expired(&key);
+        true
     }
 
     /// Orders the entries by `policy`. A change of policy costs a pass over all entries.
@@ -162,9 +147,9 @@ impl Entries {
         }
     }
 
-    /// The entry that the policy evicts next, but not `spared`. When the store's memory is full, policy `NONE` evicts
-    /// in the order of `LRU`.
-    pub(super) fn victim(&self, spared: Option<&EntryKey>) -> Option<EntryKey> {
+    /// Evicts the next entry by the policy, but not `spared`; returns whether there was one. When the store's memory is
+    /// full, policy `NONE` evicts in the order of `LRU`.
+    pub(super) fn evict_one(&mut self, spared: Option<&EntryKey>) -> bool {
         let may_go = |key: &&EntryKey| Some(*key) != spared;
         let mut by_use = self.by_use.iter().rev().map(|(key, _)| key);
         let victim = match self.policy {
@@ -177,19 +162,15 @@ impl Entries {
                 by_expiry.find(may_go).or_else(|| by_use.find(may_go))
             }
         };
-        victim.cloned()
+        let Some(victim) = victim.cloned() else { return false };
+        self.totals.evictions += 1;
+        self.remove(&victim);
+        true
     }
 
     /// Makes room for an entry under `key` that is charged `charged` bytes. Removes expired entries first. Returns
     /// false when there is no room. An entry that would be alone in the namespace always fits.
-    pub(super) fn make_room(
-        &mut self,
-        key: &EntryKey,
-        charged: u64,
-        quota: Quota,
-        now: Moment,
-        removed: &mut Removed,
-    ) -> bool {
+    pub(super) fn make_room(&mut self, key: &EntryKey, charged: u64, quota: Quota, now: Moment) -> bool {
         let Some(limit) = quota.max_bytes else { return true };
         let own = self.by_use.peek(key).map_or(0, |item| item.charged(key));
         loop {
@@ -197,33 +178,34 @@ impl Entries {
             if others == 0 || others + charged <= limit.get() {
                 return true;
             }
-            if let Some(expired) = self.remove_an_expired(now) {
-                removed.add(expired);
-                continue;
-            }
-            if quota.eviction_policy == EvictionPolicy::None {
+            let is_evictable = quota.eviction_policy != EvictionPolicy::None;
+            let has_removed = self.remove_an_expired(now) || (is_evictable && self.evict_one(Some(key)));
+            if !has_removed {
                 return false;
             }
-            let Some(victim) = self.victim(Some(key)) else { return false };
-            removed.add(self.remove_evicted(&victim));
         }
     }
 
-    /// The live entry under `key`; counts as a use now.
-    pub(super) fn access(&mut self, key: &EntryKey, now: Moment) -> Result<&Item, Removed> {
-        self.access_at_most(key, now, usize::MAX).expect("no value is larger")
+    /// Whether `key` has an entry that has not expired. Removes an expired one.
+    pub(super) fn is_live(&mut self, key: &EntryKey, now: Moment) -> bool {
+        match self.by_use.peek(key) {
+            Some(item) if item.is_expired(now) => {
+                self.remove_expired(key);
+                false
+            }
+            item => item.is_some(),
+        }
     }
 
-    /// Like [`Self::access`], but returns `None` and does nothing if the value has more than `most` bytes.
-    pub(super) fn access_at_most(
-        &mut self,
-        key: &EntryKey,
-        now: Moment,
-        most: usize,
-    ) -> Option<Result<&Item, Removed>> {
+    /// The live entry under `key`; counts as a use now. Returns `None` and does nothing if the value has more than
+    /// `most` bytes.
+    pub(super) fn access(&mut self, key: &EntryKey, now: Moment, most: usize) -> Option<Option<&Item>> {
         match self.by_use.peek(key) {
-            None => return Some(Err(Removed::default())),
-            Some(item) if item.is_expired(now) => return Some(Err(self.remove_expired(key))),
+            None => return Some(None),
+            Some(item) if item.is_expired(now) => {
+                self.remove_expired(key);
+                return Some(None);
+            }
             Some(item) if item.value.len() > most => return None,
             Some(_) => {}
         }
@@ -239,18 +221,11 @@ impl Entries {
             self.ranks.remove(&before);
             self.ranks.insert(after);
         }
-        Some(Ok(item))
+        Some(Some(item))
     }
 
     pub(super) fn next_version(&mut self, now_micros: u64) -> Version {
         self.last_version = now_micros.max(self.last_version + 1);
         Version(self.last_version)
-    }
-}
-
-impl Removed {
-    pub(super) fn add(&mut self, other: Self) {
-        self.entries += other.entries;
-        self.cost += other.cost;
     }
 }

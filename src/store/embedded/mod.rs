@@ -15,7 +15,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use self::entries::Removed;
 use self::space::Space;
 use super::{
     Cursor, Error, FlushFailure, FlushProgress, LivingInstance, Page, Presence, Reads, RingCount, Role, Room,
@@ -34,13 +33,13 @@ const BATCH: usize = 512;
 const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 /// Largest value in bytes that is answered without waiting. Larger values count towards the memory of answers.
-const LARGEST_AT_HAND: usize = 16 * 1024 - 1;
+const LARGEST_WITHOUT_WAITING: usize = 16 * 1024 - 1;
 
 /// An in-process store bounded by memory.
 pub struct Embedded {
     spaces: RwLock<HashMap<String, Arc<Space>>>,
     /// Sum of the namespaces' costs.
-    used: AtomicU64,
+    used: Arc<AtomicU64>,
     limit_bytes: u64,
     names: [String; 1],
 }
@@ -48,7 +47,7 @@ pub struct Embedded {
 impl Embedded {
     /// A store that holds about `limit_bytes` of keys, values and bookkeeping.
     pub fn new(limit_bytes: u64) -> Self {
-        Self { spaces: RwLock::default(), used: AtomicU64::new(0), limit_bytes, names: [NAME.to_owned()] }
+        Self { spaces: RwLock::default(), used: Arc::default(), limit_bytes, names: [NAME.to_owned()] }
     }
 
     fn space(&self, namespace: &str) -> Option<Arc<Space>> {
@@ -59,61 +58,30 @@ impl Embedded {
         if let Some(space) = self.space(namespace) {
             return space;
         }
-        self.spaces.write().entry(namespace.to_owned()).or_default().clone()
+        let new = || Arc::new(Space::new(self.used.clone()));
+        self.spaces.write().entry(namespace.to_owned()).or_insert_with(new).clone()
     }
 
-    fn read(&self, key: &EntryKey) -> Option<Entry> {
-        let (entry, removed) = self.space(key.namespace())?.get(key);
-        self.release(removed);
-        entry
+    fn read(&self, key: &EntryKey, most: usize) -> Option<Option<Entry>> {
+        self.space(key.namespace()).map_or(Some(None), |space| space.get(key, most))
     }
 
     fn put(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
-        let cost = entries::cost(key, space::charged(key, &write));
-        if cost > self.limit_bytes {
+        if entries::cost(key, space::charged(key, &write)) > self.limit_bytes {
             return Err(Error::Full { shard: NAME.to_owned() });
         }
-        // Count the entry before it is stored: another task may delete it at once and subtract its cost.
-        self.used.fetch_add(cost, Relaxed);
-        let (stored, removed) = self.space_or_new(key.namespace()).set(key, write, quota);
-        self.release(removed);
-        if stored.is_none() {
-            self.used.fetch_sub(cost, Relaxed);
-        }
+        let stored = self.space_or_new(key.namespace()).set(key, write, quota);
         self.make_room(key);
         stored.ok_or(Error::QuotaUsedUp)
     }
 
-    /// Repeats a step that removes up to [`BATCH`] entries until nothing is left to do.
-    async fn take_out(&self, namespace: &Namespace, step: impl Fn(&Space) -> Removed + Send) {
-        let Some(space) = self.space(namespace.as_str()) else { return };
-        loop {
-            let removed = step(&space);
-            self.release(removed);
-            if removed.entries < BATCH as u64 {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Removes expired entries for at most [`SWEEP_FOR_TOTALS`]. If very many entries expired at once, the totals say
-    /// how many of them are still counted.
-    async fn sweep_expired(&self, namespace: &Namespace) {
+    /// Sweeps a namespace in steps of up to [`BATCH`] entries, until nothing is left to do or for about `patience`.
+    async fn sweep_in_steps(&self, namespace: &Namespace, quota: Option<Quota>, patience: Duration) {
         let Some(space) = self.space(namespace.as_str()) else { return };
         let started = Moment::now();
-        loop {
-            let removed = space.sweep_expired(BATCH);
-            self.release(removed);
-            if removed.entries < BATCH as u64 || Moment::now().since(started) >= SWEEP_FOR_TOTALS {
-                return;
-            }
+        while space.sweep(BATCH, quota) == BATCH && Moment::now().since(started) < patience {
             tokio::task::yield_now().await;
         }
-    }
-
-    fn release(&self, removed: Removed) {
-        self.used.fetch_sub(removed.cost, Relaxed);
     }
 
     /// Evicts from the largest namespace until everything fits again. The entry that was just written goes last.
@@ -122,12 +90,10 @@ impl Embedded {
             let largest = self.spaces.read().values().max_by_key(|space| space.cost()).cloned();
             let Some(largest) = largest else { return };
             let excess = self.used.load(Relaxed).saturating_sub(self.limit_bytes);
-            let removed = largest.evict(excess, written);
-            if removed.entries == 0 {
-                // Another writer's entry is counted but not stored yet: that writer will evict.
+            if !largest.evict(excess, written) {
+                // Another task has removed the entries meanwhile.
                 return;
             }
-            self.release(removed);
         }
     }
 }
@@ -155,22 +121,18 @@ impl Store for Embedded {
     }
 
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
-        Ok(self.read(key))
+        Ok(self.read(key, usize::MAX).flatten())
     }
 
-    fn get_at_hand(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
-        let key = key.to_key();
-        let Some(space) = self.space(key.namespace()) else { return Some(None) };
-        let (entry, removed) = space.get_at_most(&key, LARGEST_AT_HAND)?;
-        self.release(removed);
-        Some(entry)
+    fn get_without_waiting(&self, key: KeyRef<'_>) -> Option<Option<Entry>> {
+        self.read(&key.to_key(), LARGEST_WITHOUT_WAITING)
     }
 
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
         let overloaded = || Error::Overloaded { shard: NAME.to_owned() };
         let mut has_room = true;
         let read = |key| {
-            let found = if has_room { self.read(key) } else { None };
+            let found = if has_room { self.read(key, usize::MAX).flatten() } else { None };
             has_room = has_room && found.as_ref().is_none_or(|entry| room(entry.value.len()));
             if has_room { Ok(found) } else { Err(overloaded()) }
         };
@@ -178,10 +140,7 @@ impl Store for Embedded {
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
-        let Some(space) = self.space(key.namespace()) else { return Ok(None) };
-        let (description, removed) = space.describe(key);
-        self.release(removed);
-        Ok(description)
+        Ok(self.space(key.namespace()).and_then(|space| space.describe(key)))
     }
 
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
@@ -193,10 +152,7 @@ impl Store for Embedded {
     }
 
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        let Some(space) = self.space(key.namespace()) else { return Ok(false) };
-        let (deleted, removed) = space.delete(key);
-        self.release(removed);
-        Ok(deleted)
+        Ok(self.space(key.namespace()).is_some_and(|space| space.delete(key)))
     }
 
     async fn flush(
@@ -210,10 +166,9 @@ impl Store for Embedded {
         let before = space.last_version();
         let mut position = Some(0);
         while let Some(from) = position.filter(|_| !progress.is_cancelled()) {
-            let batch = space.flush(selection, from, before, selection.step(BATCH));
-            progress.add_deleted(batch.deleted);
-            position = batch.next;
-            self.release(batch.removed);
+            let (deleted, next) = space.flush(selection, from, before, selection.step(BATCH));
+            progress.add_deleted(deleted);
+            position = next;
             tokio::task::yield_now().await;
         }
         Ok(progress.deleted())
@@ -229,7 +184,7 @@ impl Store for Embedded {
         let Some(space) = self.space(namespace.as_str()) else {
             return Ok(Page { size: 0, keys: Vec::new(), next: None, failed: Vec::new() });
         };
-        self.sweep_expired(namespace).await;
+        self.sweep_in_steps(namespace, None, SWEEP_FOR_TOTALS).await;
         let from = cursor.map_or(0, |cursor| cursor.place);
         let (keys, next) = space.list(selection, from, limit, selection.step(BATCH.max(limit)));
         let next = next.map(Cursor::at);
@@ -237,8 +192,8 @@ impl Store for Embedded {
     }
 
     async fn totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
-        self.sweep_expired(namespace).await;
-        Ok(self.space(namespace.as_str()).map(|space| space.totals()).unwrap_or_default())
+        self.sweep_in_steps(namespace, None, SWEEP_FOR_TOTALS).await;
+        self.booked_totals(namespace).await
     }
 
     async fn booked_totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
@@ -260,7 +215,7 @@ impl Store for Embedded {
     }
 
     async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error> {
-        self.take_out(namespace, |space| space.sweep(BATCH, quota)).await;
+        self.sweep_in_steps(namespace, Some(quota), Duration::MAX).await;
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! One namespace of the embedded store: its [`Entries`] behind one lock, so that entries and totals always agree.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::entries::{Entries, Item, Removed, cost};
+use super::entries::{Entries, Item, cost};
 use crate::clock::{Moment, unix_micros};
 use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge};
 use crate::store::{Outcome, Reads, Stored, Totals};
@@ -19,56 +20,48 @@ pub fn charged(key: &EntryKey, write: &Write) -> u64 {
     charge(key.key().len(), write.tags.joined_len(), write.value.len())
 }
 
-/// One bounded step of a flush.
-pub struct FlushBatch {
-    pub deleted: u64,
-    pub removed: Removed,
-    /// The birth at which the next step begins; `None` at the end.
-    pub next: Option<u64>,
-}
-
 /// The entries of one namespace.
 #[derive(Default)]
 pub struct Space {
     inner: Mutex<Entries>,
     /// Copy of `inner.cost`, readable without the lock.
     cost: AtomicU64,
+    /// Sum of the costs of all namespaces of the store.
+    used: Arc<AtomicU64>,
 }
 
 impl Space {
+    /// An empty namespace. Its cost is added to `used`.
+    pub fn new(used: Arc<AtomicU64>) -> Self {
+        Self { used, ..Self::default() }
+    }
+
     /// The memory of all entries in bytes.
     pub fn cost(&self) -> u64 {
         self.cost.load(Relaxed)
     }
 
-    /// Runs `change` under the lock and then updates the copy of the cost.
+    /// Runs `change` under the lock and then updates the copy and the sum of the cost.
     fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let mut inner = self.inner.lock();
+        let before = inner.cost;
         let result = change(&mut inner);
-        self.cost.store(inner.cost, Relaxed);
+        if inner.cost != before {
+            self.cost.store(inner.cost, Relaxed);
+            // The addition wraps around, so this also subtracts.
+            self.used.fetch_add(inner.cost.wrapping_sub(before), Relaxed);
+        }
         result
     }
 
-    /// Reads an entry and counts the read.
-    pub fn get(&self, key: &EntryKey) -> (Option<Entry>, Removed) {
+    /// Reads an entry and counts the read. Returns `None` and counts nothing if the value has more than `most` bytes.
+    pub fn get(&self, key: &EntryKey, most: usize) -> Option<Option<Entry>> {
         let now = Moment::now();
-        self.change(|inner| match inner.access(key, now) {
-            Ok(item) => (Some(item.entry(now)), Removed::default()),
-            Err(removed) => (None, removed),
-        })
-    }
-
-    /// Like [`Self::get`], but returns `None` and reads and counts nothing if the value has more than `most` bytes.
-    pub fn get_at_most(&self, key: &EntryKey, most: usize) -> Option<(Option<Entry>, Removed)> {
-        let now = Moment::now();
-        self.change(|inner| match inner.access_at_most(key, now, most)? {
-            Ok(item) => Some((Some(item.entry(now)), Removed::default())),
-            Err(removed) => Some((None, removed)),
-        })
+        self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
     /// Reads an entry with its details. The details do not include this read.
-    pub fn describe(&self, key: &EntryKey) -> (Option<(Entry, Details)>, Removed) {
+    pub fn describe(&self, key: &EntryKey) -> Option<(Entry, Details)> {
         let now = Moment::now();
         self.change(|inner| {
             let details = inner.by_use.peek(key).map(|item| Details {
@@ -76,28 +69,21 @@ impl Space {
                 access_count: item.access_count,
                 tags: item.tags.clone(),
             });
-            match inner.access(key, now) {
-                Ok(item) => (Some(item.entry(now)).zip(details), Removed::default()),
-                Err(removed) => (None, removed),
-            }
+            inner.access(key, now, usize::MAX)?.map(|item| item.entry(now)).zip(details)
         })
     }
 
-    /// Stores an entry whose cost the caller has already counted; `None` if the quota has no room. Also returns what
-    /// was removed to make room.
-    pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> (Option<Stored>, Removed) {
+    /// Stores an entry; `None` if the quota has no room.
+    pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Option<Stored> {
         let (now, now_micros) = (Moment::now(), unix_micros());
         let charged = charged(key, &write);
         // A value that is a slice of a request would keep the whole request in memory.
         let value = Bytes::copy_from_slice(&write.value);
         self.change(|inner| {
             inner.order_by(quota.eviction_policy);
-            let mut removed = Removed::default();
-            if inner.by_use.peek(key).is_some_and(|item| item.is_expired(now)) {
-                removed.add(inner.remove_expired(key));
-            }
-            if !inner.make_room(key, charged, quota, now, &mut removed) {
-                return (None, removed);
+            inner.is_live(key, now);
+            if !inner.make_room(key, charged, quota, now) {
+                return None;
             }
             let created_at = UnixMillis(now_micros / 1000);
             let previous = inner.by_use.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
@@ -105,7 +91,7 @@ impl Space {
                 Some(previous) => (Outcome::Replaced, previous),
                 None => (Outcome::Created, (inner.next_birth, 0, created_at)),
             };
-            removed.add(inner.remove(key));
+            inner.remove(key);
             inner.next_birth = inner.next_birth.max(birth + 1);
             let version = inner.next_version(now_micros);
             let expires_at = write.ttl.map(|ttl| now + ttl.as_duration());
@@ -124,67 +110,53 @@ impl Space {
                 Item { value, version, created_at, expires_at, tags, birth, access_count, last_accessed, last_use };
             inner.ranks.extend(item.rank(inner.policy));
             inner.by_use.put(key.clone(), item);
-            (Some(Stored { outcome, version }), removed)
+            Some(Stored { outcome, version })
         })
     }
 
     /// Deletes an entry; returns whether it was alive.
-    pub fn delete(&self, key: &EntryKey) -> (bool, Removed) {
+    pub fn delete(&self, key: &EntryKey) -> bool {
         let now = Moment::now();
-        self.change(|inner| match inner.by_use.peek(key).map(|item| item.is_expired(now)) {
-            None => (false, Removed::default()),
-            Some(true) => (false, inner.remove_expired(key)),
-            Some(false) => (true, inner.remove(key)),
+        self.change(|inner| {
+            let was_live = inner.is_live(key, now);
+            inner.remove(key);
+            was_live
         })
     }
 
-    /// Evicts entries until `bytes` of cost are free. Evicts `spared` only when there is no other entry.
-    pub fn evict(&self, bytes: u64, spared: &EntryKey) -> Removed {
+    /// Evicts entries until `bytes` of cost are free; returns whether there was an entry to remove. Evicts `spared`
+    /// only when there is no other entry.
+    pub fn evict(&self, bytes: u64, spared: &EntryKey) -> bool {
         let now = Moment::now();
         self.change(|inner| {
-            let mut removed = Removed::default();
-            while removed.cost < bytes {
-                let expired = inner.remove_an_expired(now);
-                let gone = expired.or_else(|| {
-                    let victim = inner.victim(Some(spared)).or_else(|| inner.victim(None))?;
-                    Some(inner.remove_evicted(&victim))
-                });
-                let Some(gone) = gone else { break };
-                removed.add(gone);
+            let before = inner.cost;
+            while before - inner.cost < bytes
+                && (inner.remove_an_expired(now) || inner.evict_one(Some(spared)) || inner.evict_one(None))
+            {
             }
-            removed
-        })
-    }
-
-    /// Removes up to `limit` expired entries.
-    pub fn sweep_expired(&self, limit: usize) -> Removed {
-        let now = Moment::now();
-        self.change(|inner| {
-            let mut removed = Removed::default();
-            while removed.entries < limit as u64 {
-                let Some(expired) = inner.remove_an_expired(now) else { break };
-                removed.add(expired);
-            }
-            removed
+            inner.cost < before
         })
     }
 
     /// Removes up to `limit` entries that are expired, or that are evicted because the namespace is over `quota`.
-    pub fn sweep(&self, limit: usize, quota: Quota) -> Removed {
+    /// Without a quota only expired entries are removed. Returns how many entries were removed.
+    pub fn sweep(&self, limit: usize, quota: Option<Quota>) -> usize {
         let now = Moment::now();
         self.change(|inner| {
-            inner.order_by(quota.eviction_policy);
-            let mut removed = Removed::default();
-            while removed.entries < limit as u64 {
-                let too_much = quota.eviction_policy != EvictionPolicy::None
-                    && inner.totals.keys > 1
-                    && quota.max_bytes.is_some_and(|limit| inner.totals.charged > limit.get());
-                let gone = inner.remove_an_expired(now).or_else(|| {
-                    let victim = too_much.then(|| inner.victim(None)).flatten()?;
-                    Some(inner.remove_evicted(&victim))
-                });
-                let Some(gone) = gone else { break };
-                removed.add(gone);
+            if let Some(quota) = quota {
+                inner.order_by(quota.eviction_policy);
+            }
+            let most_bytes = quota.filter(|quota| quota.eviction_policy != EvictionPolicy::None);
+            let most_bytes = most_bytes.and_then(|quota| quota.max_bytes);
+            let mut removed = 0;
+            while removed < limit {
+                let is_over =
+                    inner.totals.keys > 1 && most_bytes.is_some_and(|most| inner.totals.charged > most.get());
+                let has_removed = inner.remove_an_expired(now) || (is_over && inner.evict_one(None));
+                if !has_removed {
+                    break;
+                }
+                removed += 1;
             }
             removed
         })
@@ -196,27 +168,24 @@ impl Space {
     }
 
     /// Looks at up to `limit` entries whose birth is `from` or later. Deletes those that are selected and were not
-    /// written after `before`.
-    pub fn flush(&self, selection: &Selection, from: u64, before: Version, limit: usize) -> FlushBatch {
+    /// written after `before`. Returns how many live entries were deleted, and the birth at which the next step
+    /// begins, `None` at the end.
+    pub fn flush(&self, selection: &Selection, from: u64, before: Version, limit: usize) -> (u64, Option<u64>) {
         let now = Moment::now();
         self.change(|inner| {
             let looked_at: Vec<(u64, EntryKey)> =
                 inner.births.range(from..).take(limit).map(|(birth, key)| (*birth, key.clone())).collect();
             let next = (looked_at.len() == limit).then(|| looked_at[limit - 1].0 + 1);
-            let mut batch = FlushBatch { deleted: 0, removed: Removed::default(), next };
+            let mut deleted = 0;
             for (_, key) in looked_at {
                 let item = inner.by_use.peek(&key).expect("every birth has its entry");
                 if item.version > before || !item.is_selected(&key, selection) {
                     continue;
                 }
-                if item.is_expired(now) {
-                    batch.removed.add(inner.remove_expired(&key));
-                } else {
-                    batch.removed.add(inner.remove(&key));
-                    batch.deleted += 1;
-                }
+                deleted += u64::from(inner.is_live(&key, now));
+                inner.remove(&key);
             }
-            batch
+            (deleted, next)
         })
     }
 
@@ -278,7 +247,11 @@ mod tests {
     }
 
     fn set(space: &Space, i: usize) -> Stored {
-        space.set(&key(i), write("1"), Quota::default()).0.unwrap()
+        space.set(&key(i), write("1"), Quota::default()).unwrap()
+    }
+
+    fn get(space: &Space, i: usize) -> Option<Entry> {
+        space.get(&key(i), usize::MAX).unwrap()
     }
 
     fn filled(count: usize) -> Space {
@@ -313,9 +286,8 @@ mod tests {
         let before = space.last_version();
         set(&space, 2);
         let pattern = Selection::Matching(Pattern::parse("key_*").unwrap());
-        let batch = space.flush(&pattern, 0, before, 100);
-        assert_eq!((batch.deleted, batch.next), (4, None));
-        assert!(space.get(&key(2)).0.is_some());
+        assert_eq!(space.flush(&pattern, 0, before, 100), (4, None));
+        assert!(get(&space, 2).is_some());
     }
 
     #[test]
@@ -336,15 +308,15 @@ mod tests {
         let (space, quota) = (Space::default(), room_for_three(eviction_policy));
         for (i, ttl) in ttls.into_iter().enumerate() {
             let ttl = ttl.map(|seconds| Ttl::from_seconds(seconds).unwrap());
-            space.set(&key(i), Write { ttl, ..write("1") }, quota).0.unwrap();
+            space.set(&key(i), Write { ttl, ..write("1") }, quota).unwrap();
         }
         for i in reads {
-            space.get(&key(*i)).0.unwrap();
+            get(&space, *i).unwrap();
         }
-        let (stored, _) = space.set(&key(3), write("1"), quota);
+        let stored = space.set(&key(3), write("1"), quota);
         let totals = space.totals();
         assert_eq!((totals.keys, totals.bytes, totals.evictions), (3, 3, u64::from(stored.is_some())));
-        (0..3).find(|i| space.get(&key(*i)).0.is_none())
+        (0..3).find(|i| get(&space, *i).is_none())
     }
 
     #[test]
@@ -364,11 +336,11 @@ mod tests {
     fn a_new_policy_also_orders_the_old_entries() {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
         for i in [1, 2, 2] {
-            space.get(&key(i)).0.unwrap();
+            get(&space, i).unwrap();
         }
         let quota = Quota { eviction_policy: EvictionPolicy::Lfu, ..quota };
-        space.set(&key(3), write("1"), quota).0.unwrap();
-        assert!(space.get(&key(0)).0.is_none());
+        space.set(&key(3), write("1"), quota).unwrap();
+        assert!(get(&space, 0).is_none());
     }
 
     #[test]
@@ -376,7 +348,7 @@ mod tests {
         let (space, quota) = (filled(3), room_for_three(EvictionPolicy::Lru));
         // Together with the overhead, exactly as large as the quota.
         let size = 1 + 2 * charged(&key(1), &write("1")) as usize;
-        space.set(&key(1), Write { value: vec![b'1'; size].into(), ..write("") }, quota).0.unwrap();
+        space.set(&key(1), Write { value: vec![b'1'; size].into(), ..write("") }, quota).unwrap();
         let totals = space.totals();
         assert_eq!((totals.keys, totals.bytes, totals.evictions), (1, size as u64, 2));
         assert_eq!(totals.charged, quota.max_bytes.unwrap().get());
@@ -386,12 +358,12 @@ mod tests {
     fn a_quota_charges_key_tags_and_overhead_until_the_entry_is_removed() {
         let (space, tags) = (Space::default(), Tags::parse(vec!["one".into(), "two".into()]).unwrap());
         let tagged = Write { tags, ..write("1234") };
-        space.set(&key(10), tagged, Quota::default()).0.unwrap();
+        space.set(&key(10), tagged, Quota::default()).unwrap();
         assert_eq!(space.totals().charged, 4 + "key_10".len() as u64 + "one\ntwo".len() as u64 + ENTRY_OVERHEAD);
         // A thousand values of one byte are charged far more than a thousand bytes.
         let quota = Quota { max_bytes: NonZeroU64::new(10_000), ..Quota::default() };
         for i in 0..1000 {
-            space.set(&key(i), write("1"), quota).0.unwrap();
+            space.set(&key(i), write("1"), quota).unwrap();
             assert!(space.totals().charged <= 10_000);
         }
         assert_eq!(space.totals().keys, 10_000 / charged(&key(999), &write("1")));

@@ -101,7 +101,7 @@ impl Accesses {
     }
 
     /// Records that the shard is evicting entries, so the metadata must soon include the latest reads.
-    pub fn note_eviction(&self) {
+    pub fn mark_evicting(&self) {
         if !self.is_evicting.swap(true, Relaxed) {
             self.due.notify_one();
         }

@@ -197,10 +197,10 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(250);
+    const OPENS_AFTER: Duration = Duration::from_millis(250);
 
     fn open() -> (Breaker, Moment) {
-        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let (breaker, now) = (Breaker::new(OPENS_AFTER), Moment::now());
         let opened = (0..SILENT_IN_A_ROW).filter_map(|_| breaker.failed(Failure::Silent, 1, now)).count();
         assert_eq!((opened, breaker.state()), (1, State::Open), "reported once");
         (breaker, now)
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn an_answer_in_between_keeps_it_closed() {
-        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let (breaker, now) = (Breaker::new(OPENS_AFTER), Moment::now());
         for _ in 0..20 {
             for _ in 1..SILENT_IN_A_ROW {
                 assert_eq!(breaker.failed(Failure::Silent, 1, now), None);
@@ -222,16 +222,16 @@ mod tests {
             breaker.answered(1);
         }
         assert_eq!(breaker.state(), State::Closed);
-        assert_eq!(breaker.failed(Failure::Silent, 1, now + PATIENCE * 10), None, "the count starts again");
+        assert_eq!(breaker.failed(Failure::Silent, 1, now + OPENS_AFTER * 10), None, "the count starts again");
     }
 
     #[test]
     fn a_connection_that_stays_lost_opens_it_and_a_short_break_does_not() {
-        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let (breaker, now) = (Breaker::new(OPENS_AFTER), Moment::now());
         for _ in 0..1000 {
             assert_eq!(breaker.failed(Failure::NotConnected, 1, now), None, "one broken connection");
         }
-        assert_eq!(breaker.failed(Failure::NotConnected, 1, now + PATIENCE), Some(State::Closed));
+        assert_eq!(breaker.failed(Failure::NotConnected, 1, now + OPENS_AFTER), Some(State::Closed));
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn results_of_commands_sent_before_it_opened_do_not_count() {
-        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let (breaker, now) = (Breaker::new(OPENS_AFTER), Moment::now());
         let sent: Vec<_> = (0..20).map(|_| breaker.admit(1).expect("closed")).collect();
         let opened = sent.iter().filter_map(|operation| operation.failed(Failure::Silent, now)).count();
         assert_eq!(opened, 1);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_command_counts_once_for_each_of_its_operations() {
-        let (breaker, now) = (Breaker::new(PATIENCE), Moment::now());
+        let (breaker, now) = (Breaker::new(OPENS_AFTER), Moment::now());
         assert_eq!(breaker.admit(SILENT_IN_A_ROW).unwrap().failed(Failure::Silent, now), Some(State::Closed));
         breaker.try_again();
         assert!(breaker.admit(TRIALS + 1).is_none(), "more than a few");

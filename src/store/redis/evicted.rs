@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use fred::types::{Resp3Frame as Frame, Value};
-use tokio::time::sleep;
+use fred::types::Value;
 
 use super::place::PLACES;
 use super::reply;
@@ -15,52 +14,44 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::server_info::field;
 use super::shard::{Effect, Shard};
-use super::verbs::secret;
-use crate::clock::Moment;
+use super::walk::{Walk, WalkKind};
 use crate::model::Namespace;
 use crate::store::Error;
 
 /// The shard's count of evictions at the start of the last walk.
 const WALKED: &str = "sidecache:walked";
 
-/// The Redis key that names the instance that walks, see `lua/become_walker.lua`.
-const WALKER: &str = "sidecache:walker";
-
-/// How long an instance's claim to the walk lasts without renewal, and how often the instance renews it.
-const WALKER_TTL_MS: u64 = 30_000;
-const RENEWAL: Duration = Duration::from_secs(5);
+const WALK: WalkKind = WalkKind {
+    claim: "sidecache:walker",
+    claim_ttl_ms: 30_000,
+    renewal: Duration::from_secs(5),
+    pauses_per_step: 4,
+    max_pause: Duration::from_millis(100),
+};
 
 /// Keys that one script looks at, and the work that it may do on entries that are gone (in the units of
-/// `lua/prelude.lua`). After a script, the walk pauses for [`REST`] times the script's duration, at most
-/// [`REST_MAX`].
-const KEYS_PER_SCRIPT: usize = 200;
-const WORK_PER_SCRIPT: usize = 100;
-const REST: u32 = 4;
-const REST_MAX: Duration = Duration::from_millis(100);
+/// `lua/prelude.lua`).
+const KEYS_PER_SCRIPT: &str = "200";
+const WORK_PER_SCRIPT: &str = "100";
 
 impl Shard {
     /// Walks over the namespaces if Redis evicted keys since the last walk and no other instance walks.
     pub async fn find_evicted(&self, instance: &str, namespaces: &[Namespace]) -> Result<(), Error> {
         let evicted = self.evicted_keys().await?;
-        if evicted == self.walked().await? || !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
+        if evicted == self.walked().await? {
             return Ok(());
         }
-        let mut renewed = Moment::now();
+        let Some(mut walk) = Walk::begin(self, instance, &WALK).await? else { return Ok(()) };
         for namespace in namespaces {
             let mut place = 0;
             while place < PLACES {
-                let started = Moment::now();
-                if started.since(renewed) >= RENEWAL {
-                    if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-                        // This process was suspended for so long that another one took over.
-                        return Ok(());
-                    }
-                    renewed = started;
-                }
                 place = self.find_evicted_from(namespace, place).await?;
-                sleep((Moment::now().since(started) * REST).min(REST_MAX)).await;
+                if !walk.pause().await? {
+                    return Ok(());
+                }
             }
         }
+        // This also gives up the claim.
         let arguments = |_: &SettledRecord| vec![Value::from(evicted.to_string())];
         self.ask(&scripts::END_WALK, Effect::Write, arguments, reply::number).await?;
         Ok(())
@@ -68,10 +59,9 @@ impl Shard {
 
     /// One step of the walk over a namespace; returns the place to continue from.
     async fn find_evicted_from(&self, namespace: &Namespace, place: u64) -> Result<u64, Error> {
-        let numbers = [place.to_string(), KEYS_PER_SCRIPT.to_string(), WORK_PER_SCRIPT.to_string()];
+        let place = place.to_string();
         let arguments = |settled: &SettledRecord| {
-            let numbers = numbers.iter().map(|number| Value::from(number.as_str()));
-            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(numbers).collect()
+            settled.arguments(namespace.as_str(), [&place, KEYS_PER_SCRIPT, WORK_PER_SCRIPT].map(Value::from))
         };
         self.ask(&scripts::FIND_EVICTED, Effect::Write, arguments, reply::count).await
     }
@@ -83,20 +73,10 @@ impl Shard {
     }
 
     async fn walked(&self) -> Result<u64, Error> {
-        match self.read("GET", vec![Value::from(WALKED)]).await {
-            Ok(Frame::Null) => Ok(0),
-            Ok(frame) => Ok(reply::count(frame).unwrap_or(0)),
-            // The key holds another type; the end of the walk overwrites it.
+        match self.read("GET", vec![Value::from(WALKED)], reply::count).await {
+            // There is no such key, or it holds something else; the end of the walk overwrites it.
             Err(Error::Protocol { .. }) => Ok(0),
-            Err(error) => Err(error),
+            walked => walked,
         }
-    }
-
-    /// Claims a walk for the instance `name`, or renews its claim, for `ttl_ms`. The claim is stored in the Redis key
-    /// `walk`. Returns false if another instance has the claim.
-    pub async fn become_walker(&self, name: &str, walk: &str, ttl_ms: u64) -> Result<bool, Error> {
-        let arguments =
-            |_: &SettledRecord| vec![Value::from(name), Value::from(ttl_ms.to_string()), Value::from(walk)];
-        Ok(self.ask(&scripts::BECOME_WALKER, Effect::Write, arguments, reply::number).await? == 1)
     }
 }

@@ -1,6 +1,6 @@
 //! Decides when a shard is examined: when it is connected, before its ring record is settled, after every reconnect,
 //! when an operation finds a problem, and regularly (see `ShardProblems::period`). Also reads how much memory the
-//! shard uses. The results go to `watch.rs`.
+//! shard uses. The results go to `problems.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,9 @@ use fred::interfaces::EventInterface as _;
 use fred::types::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use super::preflight::Examination;
+use super::preflight::{self, Examination};
 use super::pressure::Reading;
-use super::probe;
 use super::reply;
 use super::shard::Shard;
 use crate::clock::Moment;
@@ -40,15 +38,8 @@ const BYTES_OF_NAMESPACES: &str = "local bytes = {} \
     return bytes";
 
 impl Shard {
-    /// Examines the shard repeatedly, until `shutdown`.
-    pub async fn run_watch(self: Arc<Self>, shutdown: CancellationToken) {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.keep_watch() => {}
-        }
-    }
-
-    async fn keep_watch(&self) {
+    /// Examines the shard repeatedly.
+    pub async fn run_examinations(self: Arc<Self>) {
         let mut reconnects = self.subscriber.reconnect_rx();
         let mut examined: Option<Moment> = None;
         let mut is_due = true;
@@ -56,16 +47,16 @@ impl Shard {
             let now = Moment::now();
             let age = examined.map(|at| now.since(at));
             let is_allowed = age.is_none_or(|age| age >= LEAST_PAUSE);
-            is_due |= age.is_some_and(|age| age >= self.watch.period());
+            is_due |= age.is_some_and(|age| age >= self.problems.period());
             if is_due && is_allowed && self.has_server() {
                 is_due = !self.examine(now).await;
                 examined = Some(now);
             }
-            self.watch.tell_changes();
+            self.problems.tell_changes();
             let step = if examined.is_none() { FIRST_STEP } else { STEP };
             tokio::select! {
                 () = sleep(step) => {}
-                () = self.watch.due.notified() => is_due = true,
+                () = self.problems.due.notified() => is_due = true,
                 reconnected = reconnects.recv() => match reconnected {
                     Err(RecvError::Closed) => return,
                     Ok(_) | Err(RecvError::Lagged(_)) => is_due = true,
@@ -76,11 +67,11 @@ impl Shard {
 
     /// Examines the shard; returns whether it answered.
     async fn examine(&self, now: Moment) -> bool {
-        let reason = match probe::visit(&self.config, &self.common, EXAMINATION_TIMEOUT).await {
+        let reason = match preflight::visit(&self.config, &self.common, EXAMINATION_TIMEOUT).await {
             Ok(examination) => {
                 let is_another = self.is_of_another_server(&examination);
-                self.watch.settle(examination, now);
-                if self.watch.meets_another(is_another) {
+                self.problems.settle(examination, now);
+                if self.problems.meets_another(is_another) {
                     self.replace_split_connections();
                 }
                 return true;
@@ -89,8 +80,8 @@ impl Shard {
         };
         tracing::debug!(shard = %self.name, reason, "could not examine the shard");
         // The shard's other connections still work, so the results of the last examination stay.
-        if !self.watch.is_examined() {
-            self.watch.settle(Examination::default(), now);
+        if !self.problems.is_examined() {
+            self.problems.settle(Examination::default(), now);
         }
         false
     }
@@ -109,11 +100,11 @@ impl Shard {
             async { Some((self.info("memory").await?, self.info("stats").await?, self.info("keyspace").await?)) };
         if let Some((memory, stats, keyspace)) = sections.await {
             let reading = Reading::parse(&format!("{memory}\n{stats}\n{keyspace}"));
-            self.watch.read_memory(reading);
+            self.problems.pressure.lock().read(reading, Moment::now());
         }
-        if self.watch.lacks_memory() && namespaces.len() <= MAX_NAMESPACES {
+        if self.problems.lacks_memory() && namespaces.len() <= MAX_NAMESPACES {
             match self.bytes_of(namespaces).await {
-                Ok(bytes) => self.watch.read_holders(bytes),
+                Ok(bytes) => self.problems.pressure.lock().hold(bytes),
                 Err(error) => tracing::debug!(%error, "could not read how much memory the namespaces use"),
             }
         }
@@ -124,12 +115,8 @@ impl Shard {
         for some in namespaces.chunks(NAMESPACES_PER_SCRIPT) {
             let names = some.iter().map(|namespace| Value::from(namespace.as_str()));
             let script = [Value::from_static_str(BYTES_OF_NAMESPACES), Value::from_static_str("0")];
-            let answer = self.read("EVAL", script.into_iter().chain(names).collect()).await?;
-            let bytes = reply::array(answer).map_err(|expected| self.unexpected(expected))?;
-            for (namespace, bytes) in some.iter().zip(bytes) {
-                let bytes = reply::count(bytes).map_err(|expected| self.unexpected(expected))?;
-                all.push((namespace.to_string(), bytes));
-            }
+            let bytes = self.read("EVAL", script.into_iter().chain(names).collect(), reply::counts).await?;
+            all.extend(some.iter().map(Namespace::to_string).zip(bytes));
         }
         Ok(all)
     }

@@ -14,7 +14,7 @@ use super::ring_state::SettledRecord;
 use super::scan::Scan;
 use super::scripts;
 use super::shard::{Effect, Shard};
-use super::verbs::{Index, keys_and_places, secret, tag_of};
+use super::verbs::{Index, keys_and_places, tag_of};
 use crate::model::{Namespace, Selection};
 use crate::store::{Error, FlushProgress};
 
@@ -37,7 +37,7 @@ impl Flush<'_> {
     /// Deletes all matching entries of `shard` that were written before the call.
     pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
-        let index = if shard.has_foreign(self.namespace) {
+        let index = if shard.repairs.has_foreign(self.namespace) {
             Index::Lost
         } else {
             match self.follow_index(shard).await {
@@ -104,7 +104,7 @@ impl Flush<'_> {
             }
         }
         if matches!(self.selection, Selection::All) {
-            shard.forget_foreign(self.namespace);
+            shard.repairs.forget_foreign(self.namespace);
         }
         Ok(())
     }
@@ -147,10 +147,8 @@ impl Shard {
     ) -> Result<(u64, Vec<String>), Error> {
         let before = before.to_string();
         let arguments = |settled: &SettledRecord| {
-            let mut all = vec![Value::from(namespace.as_str()), secret(settled)];
-            all.extend([before.as_str(), tag].map(Value::from));
-            all.extend(keys_and_places(settled, keys.iter().map(String::as_str)));
-            all
+            let keys = keys_and_places(settled, keys.iter().map(String::as_str));
+            settled.arguments(namespace.as_str(), [before.as_str(), tag].map(Value::from).into_iter().chain(keys))
         };
         self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
             let [deleted, gone] = reply::tuple(frame)?;

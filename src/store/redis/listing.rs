@@ -7,20 +7,26 @@
 //! a shard, and means the same to every instance, whatever the order of the shards in its settings.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::place::PLACES;
+use super::shard::Shard;
 use super::verbs::Index;
 use super::{Cursor, Error, Redis};
-use crate::model::{Namespace, Selection};
-use crate::store::{KnownTotals, Page};
+use crate::clock::Moment;
+use crate::model::{EvictionPolicy, Namespace, Selection};
+use crate::store::{KnownTotals, Page, Totals};
 
 /// About how many keys one script returns at most.
 const LISTED_PER_SCRIPT: usize = 250;
 
 /// The most steps for one page. After that the page is returned as it is, with a cursor: perhaps few keys match.
 const STEPS_PER_PAGE: usize = 20;
+
+/// How long a request for totals may spend on removing expired entries before it is answered.
+const SWEEP_FOR_TOTALS: Duration = Duration::from_millis(100);
 
 impl Redis {
     /// Up to `limit` live keys after `cursor`, and the cursor of the next page.
@@ -69,49 +75,70 @@ impl Redis {
         missing: &BTreeSet<usize>,
         namespace: &Namespace,
     ) -> Result<KnownTotals, Error> {
-        let asked = self.shards.iter().enumerate().filter(|(index, _)| !missing.contains(index));
-        let asked = asked.map(|(index, shard)| async move {
-            let totals = async {
-                shard.admit()?;
-                shard.swept_totals(namespace).await
-            };
-            (index, totals.await)
-        });
         let mut failed = Missing { shards: missing.clone(), errors: Vec::new() };
-        let known = failed.sort_out(join_all(asked).await, self.shards.len())?;
+        let known = self.ask_others(&mut failed, |shard| shard.swept_totals(namespace)).await?;
         Ok(KnownTotals { totals: known.into_iter().sum(), failed: failed.errors })
     }
 
     /// The keys of all shards except the missing ones, from `place` up to the place that is returned with them. Each
     /// key comes with its place.
-    async fn step(
-        &self,
+    async fn step<'s>(
+        &'s self,
         namespace: &Namespace,
         selection: &Selection,
         place: u64,
         count: usize,
         missing: &mut Missing,
     ) -> Result<(u64, Vec<(u64, String)>), Error> {
-        let asked = self.shards.iter().enumerate().filter(|(index, _)| !missing.shards.contains(index));
-        let asked = asked.map(|(index, shard)| async move {
-            let part = async {
-                shard.admit()?;
-                let part = shard.part(namespace, selection, place, count).await?;
-                if part.index == Index::Lost {
-                    shard.begin_repair(namespace).await?;
-                }
-                let visible = shard.without_void(namespace, part.keys).await?;
-                let settled = shard.ring_state.settled().ok_or_else(|| shard.unsettled())?;
-                let placed: Vec<_> = visible.into_iter().map(|key| (settled.place_of(&key), key)).collect();
-                Ok::<_, Error>((part.next, placed))
-            };
-            (index, part.await)
-        });
-        let answers = join_all(asked).await;
-        let parts = missing.sort_out(answers, self.shards.len())?;
+        let part = |shard: &'s Shard| async move {
+            let part = shard.part(namespace, selection, place, count).await?;
+            if part.index == Index::Lost {
+                shard.begin_repair(namespace).await?;
+            }
+            let visible = shard.without_void(namespace, part.keys).await?;
+            let settled = shard.ring_state.settled().ok_or_else(|| shard.unsettled())?;
+            let placed: Vec<_> = visible.into_iter().map(|key| (settled.place_of(&key), key)).collect();
+            Ok((part.next, placed))
+        };
+        let parts = self.ask_others(missing, part).await?;
         let frontier = parts.iter().map(|(next, _)| *next).min().unwrap_or(PLACES);
         let keys = parts.into_iter().flat_map(|(_, keys)| keys).filter(|(place, _)| *place < frontier);
         Ok((frontier, keys.collect()))
+    }
+
+    /// Asks all shards except the missing ones, and adds those that do not answer to the missing ones.
+    ///
+    /// # Errors
+    /// No shard answers, or a shard answers with an error.
+    async fn ask_others<'s, T, F>(
+        &'s self,
+        missing: &mut Missing,
+        ask: impl Fn(&'s Shard) -> F,
+    ) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let (ask, absent) = (&ask, &missing.shards);
+        let others = self.shards.iter().enumerate().filter(|(index, _)| !absent.contains(index));
+        let asked = others.map(|(index, shard)| async move {
+            let answer = async {
+                shard.admit()?;
+                ask(shard).await
+            };
+            (index, answer.await)
+        });
+        let mut given = Vec::new();
+        for (index, answer) in join_all(asked).await {
+            match answer {
+                Ok(answer) => given.push(answer),
+                Err(error) if error.is_unanswered() && missing.shards.len() + 1 < self.shards.len() => {
+                    missing.shards.insert(index);
+                    missing.errors.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(given)
     }
 }
 
@@ -123,23 +150,14 @@ struct Missing {
     errors: Vec<Error>,
 }
 
-impl Missing {
-    /// Returns the answers, and records the shards that did not answer.
-    ///
-    /// # Errors
-    /// None of the `all` shards answered, or a shard answered with an error.
-    fn sort_out<T>(&mut self, answers: Vec<(usize, Result<T, Error>)>, all: usize) -> Result<Vec<T>, Error> {
-        let mut given = Vec::with_capacity(answers.len());
-        for (index, answer) in answers {
-            match answer {
-                Ok(answer) => given.push(answer),
-                Err(error) if error.is_unanswered() && self.shards.len() + 1 < all => {
-                    self.shards.insert(index);
-                    self.errors.push(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(given)
+impl Shard {
+    /// The totals of a namespace, after removing expired entries for a bounded time.
+    pub async fn swept_totals(&self, namespace: &Namespace) -> Result<Totals, Error> {
+        let started = Moment::now();
+        // If very many entries expired at once, the totals say how many of them are still counted.
+        while self.sweep(namespace, 0, EvictionPolicy::None).await.map_err(Error::of_a_read)?.has_more
+            && Moment::now().since(started) < SWEEP_FOR_TOTALS
+        {}
+        self.totals(namespace).await
     }
 }

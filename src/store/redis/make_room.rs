@@ -12,19 +12,18 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::eviction_turns::{Scope, Turn};
-use super::quota_share::QuotaShare;
+use super::pending::QuotaShare;
 use super::reply;
 use super::ring_state::SettledRecord;
 use super::scripts;
 use super::server_info::field;
 use super::shard::{Effect, Sender, Shard};
-use super::verbs::secret;
 use crate::clock::Moment;
 use crate::model::{EvictionPolicy, Namespace};
 use crate::store::Error;
 
 /// The pause between two scripts that make room. A script runs for about as long.
-const REST: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A namespace on a full shard gives up 1/[`PART`] of its bytes at a time, at least one entry.
 const PART: u64 = 16;
@@ -59,7 +58,7 @@ impl Shard {
                 *turn = Some(waited.ok_or_else(making_room)?);
             }
             Some(turn) if Moment::now() >= turn.until => return Err(making_room()),
-            Some(_) => sleep(REST).await,
+            Some(_) => sleep(PAUSE).await,
         }
         Ok(())
     }
@@ -132,8 +131,7 @@ impl Shard {
         let part = (before.charged / PART).max(missing);
         let limit = before.charged.saturating_sub(part).saturating_sub(1).max(1).to_string();
         let arguments = |settled: &SettledRecord| {
-            let rest = ["100", &limit, policy.as_str(), "memory"].map(Value::from);
-            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+            settled.arguments(namespace.as_str(), ["100", &limit, policy.as_str(), "memory"].map(Value::from))
         };
         for _ in 0..SCRIPTS {
             let more = self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
@@ -143,7 +141,7 @@ impl Shard {
             if more.await? == 0 {
                 break;
             }
-            sleep(REST).await;
+            sleep(PAUSE).await;
         }
         let after = self.totals_for(Sender::Upkeep, namespace).await?;
         Ok(after.charged < before.charged)
@@ -165,7 +163,7 @@ impl Shard {
         let mut excess: Vec<(f64, Other)> = Vec::new();
         for (namespace, totals) in held {
             let quota = self.quotas.quota(namespace.as_str());
-            let share = match quota.share(self.shard_count) {
+            let share = match quota.share(self.common.shards.len()) {
                 0 => even_share,
                 share => share.min(even_share),
             };

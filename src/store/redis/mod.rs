@@ -5,7 +5,7 @@
 
 mod access_counts;
 mod accesses;
-mod address;
+mod batching;
 mod breaker;
 mod client;
 mod conditions;
@@ -14,12 +14,8 @@ mod evicted;
 mod eviction_turns;
 mod examiner;
 mod flush;
-mod gather;
 mod generations;
-mod health;
 mod history;
-mod in_flight;
-mod last_error;
 mod listing;
 mod load;
 mod make_room;
@@ -29,9 +25,7 @@ mod place;
 mod preflight;
 mod presence;
 mod pressure;
-mod primary_watch;
-mod probe;
-mod quota_share;
+mod problems;
 mod repair;
 mod repair_queue;
 mod reply;
@@ -43,11 +37,11 @@ mod scan;
 mod scripts;
 mod sentinel;
 mod server_info;
+mod server_watch;
 mod shard;
 mod subscriber;
-mod swept_totals;
 mod verbs;
-mod watch;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -56,22 +50,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::types::Value;
-use futures_util::future::join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::flush::Flush;
-use self::load::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
+use self::load::{KEYS_PER_SCRIPT, Load, scripts_of};
+use self::pending::QuotaShare;
 use self::place::PLACES;
-pub use self::preflight::Examination;
-pub use self::probe::probe;
-use self::quota_share::QuotaShare;
+pub use self::preflight::{Examination, probe};
 pub use self::ring::Ring;
 use self::ring_state::SettledRecord;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
-use self::verbs::secret;
 use super::{
     Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Outcome, Page, Reads, Room,
     ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
@@ -85,7 +78,7 @@ use crate::workers::Workers;
 const SCRIPTS_PER_SWEEP: usize = 500;
 
 /// The pause between two scripts of a sweep. A script runs for about as long.
-const REST: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A pool of Redis shards.
 pub struct Redis {
@@ -125,56 +118,36 @@ impl Redis {
         })
     }
 
-    /// Starts to listen for the invalidations of every shard.
-    pub fn subscribe(
-        &self,
-        sink: &Arc<dyn InvalidationSink>,
-        max_staleness: Duration,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
-    ) {
-        for (index, shard) in (0..).zip(&self.shards) {
-            let subscriber = Subscriber {
-                shard: shard.clone(),
-                index,
-                sink: sink.clone(),
-                instance: self.instance.clone(),
-                max_staleness,
-            };
-            tasks.spawn(subscriber.run(shutdown.clone()));
-        }
-    }
-
-    /// Starts to watch which servers the connections must lead to. For a shard with Sentinels, the Sentinels are asked
-    /// several times within `max_staleness`; for a shard with a host name, the name is looked up regularly.
-    pub fn watch_primaries(
+    /// Starts the tasks that work in the background until `shutdown`. Nothing is served before they run. `sink`
+    /// receives the invalidations, and the reads of entries are written into their metadata every `record_period`.
+    pub fn start_tasks(
         &self,
         config: &RedisConfig,
+        sink: &Arc<dyn InvalidationSink>,
         max_staleness: Duration,
+        record_period: Duration,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) {
-        for (shard, config) in self.shards.iter().zip(&config.shards) {
-            if let Some(name) = address::name_of(config) {
-                tasks.spawn(address::watch(shard.clone(), name, shutdown.clone()));
+        let spawn = |task: BoxFuture<'static, ()>| {
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
+        };
+        spawn(self.ring_keeper(sink.clone(), shutdown.clone()).run().boxed());
+        for ((index, shard), config) in (0..).zip(&self.shards).zip(&config.shards) {
+            let (sink, instance) = (sink.clone(), self.instance.clone());
+            let subscriber = Subscriber { shard: shard.clone(), index, sink, instance, max_staleness };
+            spawn(subscriber.run().boxed());
+            spawn(shard.clone().run_examinations().boxed());
+            spawn(shard.clone().run_cleaning(self.instance.clone()).boxed());
+            spawn(shard.clone().run_repairs(self.instance.clone()).boxed());
+            if let Some(name) = server_watch::name_of(config) {
+                spawn(shard.clone().watch_address(name).boxed());
             }
             if let Some(sentinels) = &shard.sentinels {
-                tasks.spawn(primary_watch::watch(shard.clone(), sentinels.clone(), max_staleness, shutdown.clone()));
+                spawn(shard.clone().watch_primary(sentinels.clone(), max_staleness).boxed());
             }
-        }
-    }
-
-    /// Starts to examine the shards. A shard is not used before its first examination.
-    pub fn watch(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        for shard in &self.shards {
-            tasks.spawn(shard.clone().run_watch(shutdown.clone()));
-        }
-    }
-
-    /// Starts to write the counts of reads into the metadata of their entries every `period`.
-    pub fn record_accesses(&self, period: Duration, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        for shard in &self.shards {
-            tasks.spawn(shard.clone().run_accesses(period, shutdown.clone()));
+            // This task ends by itself, after it has written the last reads.
+            tasks.spawn(shard.clone().run_accesses(record_period, shutdown.clone()));
         }
     }
 
@@ -182,25 +155,8 @@ impl Redis {
         &self.shards[usize::from(self.ring.route(hash))]
     }
 
-    /// The indices of `keys` by owning shard, in batches that are small enough for one script.
-    fn batches<'k>(&self, keys: impl Iterator<Item = (&'k EntryKey, Load)>) -> Vec<(&Arc<Shard>, Vec<Vec<usize>>)> {
-        let mut batches: Vec<(Vec<Vec<usize>>, Load)> = vec![Default::default(); self.shards.len()];
-        for (i, (key, load)) in keys.enumerate() {
-            let (batches, sum) = &mut batches[usize::from(self.ring.route(key.ring_hash()))];
-            *sum = Load { keys: sum.keys + load.keys, bytes: sum.bytes + load.bytes };
-            match batches.last_mut() {
-                Some(last) if sum.keys <= KEYS_PER_SCRIPT && sum.bytes <= BYTES_PER_SCRIPT => last.push(i),
-                _ => {
-                    batches.push(vec![i]);
-                    *sum = load;
-                }
-            }
-        }
-        let batches = self.shards.iter().zip(batches).map(|(shard, (batches, _))| (shard, batches));
-        batches.filter(|(_, batches)| !batches.is_empty()).collect()
-    }
-
-    /// Calls `ask` for the batches of `keys` on each shard. The answers are in the order of `keys`.
+    /// Calls `ask` for the keys of each shard, in batches that are small enough for one script. The answers are in the
+    /// order of `keys`.
     ///
     /// A request has at most one batch in flight per shard. So other requests run between the scripts of a large
     /// request, and no batch reaches its timeout because it waits behind other batches of the same request.
@@ -210,44 +166,31 @@ impl Redis {
         ask: impl Fn(&'s Shard, Vec<usize>) -> F,
     ) -> Vec<Result<T, Error>>
     where
-        F: Future<Output = Result<Vec<T>, Error>>,
+        F: Future<Output = Result<Vec<Result<T, Error>>, Error>>,
     {
-        let (count, _) = keys.size_hint();
+        let mut by_shard: Vec<Vec<(usize, Load)>> = vec![Vec::new(); self.shards.len()];
+        let mut ordered: Vec<Option<Result<T, Error>>> = Vec::new();
+        for (i, (key, load)) in keys.enumerate() {
+            by_shard[usize::from(self.ring.route(key.ring_hash()))].push((i, load));
+            ordered.push(None);
+        }
         let ask = &ask;
-        let asked = self.batches(keys).into_iter().map(|(shard, batches)| async move {
-            let mut answered: Vec<Answered<T>> = Vec::with_capacity(batches.len());
-            for batch in batches {
-                let answers = ask(shard, batch.clone()).await;
-                answered.push((batch, answers));
+        let asked = self.shards.iter().zip(by_shard).map(|(shard, keys)| async move {
+            let mut answered: Vec<(usize, Result<T, Error>)> = Vec::with_capacity(keys.len());
+            for batch in scripts_of(keys, KEYS_PER_SCRIPT, |(_, load)| *load, |_, _| true) {
+                let indices: Vec<usize> = batch.into_iter().map(|(i, _)| i).collect();
+                match ask(shard, indices.clone()).await {
+                    Ok(answers) => answered.extend(indices.into_iter().zip(answers)),
+                    Err(error) => answered.extend(indices.into_iter().map(|i| (i, Err(error.clone())))),
+                }
             }
             answered
         });
-        reorder(count, join_all(asked).await.into_iter().flatten())
-    }
-}
-
-/// The positions of a batch's keys in the request, and the answers in the same order.
-type Answered<T> = (Vec<usize>, Result<Vec<T>, Error>);
-
-/// Brings the answers of the batches back into the order of the request.
-fn reorder<T>(count: usize, answered: impl Iterator<Item = Answered<T>>) -> Vec<Result<T, Error>> {
-    let mut ordered: Vec<Option<Result<T, Error>>> = Vec::new();
-    ordered.resize_with(count, || None);
-    for (indices, answers) in answered {
-        match answers {
-            Ok(answers) => {
-                for (i, answer) in indices.into_iter().zip(answers) {
-                    ordered[i] = Some(Ok(answer));
-                }
-            }
-            Err(error) => {
-                for i in indices {
-                    ordered[i] = Some(Err(error.clone()));
-                }
-            }
+        for (i, answer) in join_all(asked).await.into_iter().flatten() {
+            ordered[i] = Some(answer);
         }
+        ordered.into_iter().map(|answer| answer.expect("every index is in one batch")).collect()
     }
-    ordered.into_iter().map(|answer| answer.expect("every index is in one batch")).collect()
 }
 
 /// Runs `operation` on all shards at once. If any shard fails, returns the first error.
@@ -288,7 +231,7 @@ impl Store for Redis {
     async fn get(&self, key: &EntryKey) -> Result<Option<Entry>, Error> {
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Read, &[key]).await?;
-        shard.get_gathered(key).await
+        shard.get_batched(key).await
     }
 
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
@@ -299,9 +242,6 @@ impl Store for Redis {
             shard.get(&wanted, room).await
         })
         .await
-        .into_iter()
-        .map(|answer| answer.and_then(|entry| entry))
-        .collect()
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
@@ -310,7 +250,7 @@ impl Store for Redis {
         shard.describe(key).await
     }
 
-    fn gave(&self, cursor: &Cursor) -> bool {
+    fn may_have_issued(&self, cursor: &Cursor) -> bool {
         cursor.place < PLACES
     }
 
@@ -322,7 +262,7 @@ impl Store for Redis {
         let shard = self.owner(key.ring_hash());
         let share = quota.share(self.shards.len());
         shard.clear(Effect::Write, &[key]).await?;
-        let stored = shard.set_gathered(key, write, share, quota.eviction_policy).await?;
+        let stored = shard.set_batched(key, write, share, quota.eviction_policy).await?;
         if stored.outcome == Outcome::Created {
             shard.accesses.forget(key);
         }
@@ -341,8 +281,7 @@ impl Store for Redis {
             shard.clear(Effect::Write, &keys).await?;
             shard.set(grant, &batch).await
         });
-        let answers: Vec<Result<Stored, Error>> =
-            answers.await.into_iter().map(|answer| answer.and_then(|stored| stored)).collect();
+        let answers = answers.await;
         for ((key, _), answer) in writes.iter().zip(&answers) {
             if matches!(answer, Ok(stored) if stored.outcome == Outcome::Created) {
                 self.owner(key.ring_hash()).accesses.forget(key);
@@ -354,7 +293,7 @@ impl Store for Redis {
     async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
         let arguments = |settled: &SettledRecord| {
             let place = settled.place_of(key.key()).to_string();
-            vec![Value::from(key.namespace()), secret(settled), Value::from(key.key()), Value::from(place)]
+            settled.arguments(key.namespace(), [Value::from(key.key()), Value::from(place)])
         };
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
@@ -420,7 +359,7 @@ impl Store for Redis {
             };
             shard.admit()?;
             shard.ask(&scripts::RECORD_READS, Effect::Write, arguments, reply::number).await?;
-            Ok(vec![(); indices.len()])
+            Ok(vec![Ok(()); indices.len()])
         })
         .await
     }
@@ -439,12 +378,12 @@ impl Store for Redis {
             for _ in 0..SCRIPTS_PER_SWEEP {
                 let swept = shard.sweep(namespace, share, quota.eviction_policy).await?;
                 if swept.is_in_repair {
-                    shard.ask_for_repair(namespace);
+                    shard.repairs.request(namespace);
                 }
                 if !swept.has_more {
                     break;
                 }
-                sleep(REST).await;
+                sleep(PAUSE).await;
             }
             Ok(())
         })

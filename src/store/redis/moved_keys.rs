@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Value;
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use super::history::ANY_VERSION;
 use super::place::PLACES;
@@ -21,24 +20,23 @@ use super::ring_state::SettledRecord;
 use super::scan;
 use super::scripts;
 use super::shard::{Effect, Sender, Shard};
-use super::verbs::{Index, keys_and_places, secret};
-use crate::clock::Moment;
+use super::verbs::{Index, keys_and_places};
+use super::walk::{Walk, WalkKind};
 use crate::model::{EntryKey, Namespace, Selection, hash};
 use crate::store::Error;
 
-/// The Redis key that names the instance that walks, see `lua/become_walker.lua`; how long its claim lasts without
-/// renewal; and how often it renews the claim.
-const WALKER: &str = "sidecache:ring_walker";
-const WALKER_TTL_MS: u64 = 5_000;
-const RENEWAL: Duration = Duration::from_secs(1);
+const WALK: WalkKind = WalkKind {
+    claim: "sidecache:ring_walker",
+    claim_ttl_ms: 5_000,
+    renewal: Duration::from_secs(1),
+    pauses_per_step: 2,
+    max_pause: Duration::from_millis(50),
+};
 
-/// Keys that one script lists, keys that one script deletes, and Redis keys that one SCAN looks at. After a step, the
-/// walk pauses for [`REST`] times the step's duration, at most [`REST_MAX`].
+/// Keys that one script lists, keys that one script deletes, and Redis keys that one SCAN looks at.
 const LISTED_PER_SCRIPT: usize = 250;
 const PURGED_PER_SCRIPT: usize = 25;
-const SCANNED_PER_STEP: usize = 1000;
-const REST: u32 = 2;
-const REST_MAX: Duration = Duration::from_millis(50);
+const SCANNED_PER_STEP: &str = "1000";
 
 /// How often an operation reads the record again if it keeps changing.
 const REFRESHES: usize = 3;
@@ -52,48 +50,53 @@ type Due<'k> = BTreeMap<u64, Vec<&'k str>>;
 impl Shard {
     /// Deletes the void entries of `keys`, which are of one namespace, before an operation on them.
     pub async fn clear(&self, effect: Effect, keys: &[&EntryKey]) -> Result<(), Error> {
-        let mut settled = self.unclean()?;
-        for _ in 0..REFRESHES {
-            let Some(known) = settled else { return Ok(()) };
-            let Some(history) = &known.history else { return Ok(()) };
-            let mut due = Due::new();
-            for key in keys {
-                match history.void_until(key.ring_hash()) {
-                    0 => {}
-                    until => due.entry(until).or_default().push(key.key()),
-                }
-            }
-            let Some(key) = keys.first().filter(|_| !due.is_empty()) else { return Ok(()) };
+        if self.unclean()?.is_some()
+            && let Some(first) = keys.first()
+        {
+            let keys: Vec<_> = keys.iter().map(|key| (key.key(), key.ring_hash())).collect();
             // Boxed because it is rare: it must not enlarge the future of every operation.
-            if Box::pin(self.purge(effect, key.namespace(), due, &known)).await?.is_some() {
-                return Ok(());
-            }
-            settled = Box::pin(self.refreshed(&known)).await?;
+            Box::pin(self.remove_void(effect, first.namespace(), &keys)).await?;
         }
-        Err(self.unsettled())
+        Ok(())
     }
 
     /// Deletes those entries of `keys` that are void or whose keys the shard does not own. Returns the remaining
     /// keys.
-    pub async fn without_void(&self, namespace: &Namespace, keys: Vec<String>) -> Result<Vec<String>, Error> {
-        let mut settled = self.unclean()?;
+    pub async fn without_void(&self, namespace: &Namespace, mut keys: Vec<String>) -> Result<Vec<String>, Error> {
+        if self.unclean()?.is_some() {
+            let hashed: Vec<_> =
+                keys.iter().map(|key| (key.as_str(), hash(format!("{namespace}:{key}").as_bytes()))).collect();
+            let gone = Box::pin(self.remove_void(Effect::Read, namespace.as_str(), &hashed)).await?;
+            keys.retain(|key| !gone.contains(key));
+        }
+        Ok(keys)
+    }
+
+    /// Deletes the void entries of `keys`, which are given with their hashes. Returns the keys that are deleted or
+    /// that the shard does not own.
+    async fn remove_void(
+        &self,
+        effect: Effect,
+        namespace: &str,
+        keys: &[(&str, u64)],
+    ) -> Result<HashSet<String>, Error> {
         for _ in 0..REFRESHES {
-            let Some(known) = settled else { return Ok(keys) };
-            let Some(history) = &known.history else { return Ok(keys) };
-            let (mut due, mut foreign) = (Due::new(), HashSet::new());
-            for key in &keys {
-                let until = history.void_until(hash(format!("{namespace}:{key}").as_bytes()));
-                if until > 0 {
-                    due.entry(until).or_default().push(key);
-                }
-                if until == ANY_VERSION {
-                    foreign.insert(key.clone());
+            let Some(known) = self.unclean()? else { return Ok(HashSet::new()) };
+            let Some(history) = &known.history else { return Ok(HashSet::new()) };
+            let mut due = Due::new();
+            for (key, hash) in keys {
+                match history.void_until(*hash) {
+                    0 => {}
+                    until => due.entry(until).or_default().push(key),
                 }
             }
-            if let Some(gone) = Box::pin(self.purge(Effect::Read, namespace.as_str(), due, &known)).await? {
-                return Ok(keys.into_iter().filter(|key| !gone.contains(key) && !foreign.contains(key)).collect());
+            let foreign: Vec<String> =
+                due.get(&ANY_VERSION).into_iter().flatten().map(|key| (*key).to_owned()).collect();
+            if let Some(mut gone) = self.purge(effect, namespace, due, &known).await? {
+                gone.extend(foreign);
+                return Ok(gone);
             }
-            settled = Box::pin(self.refreshed(&known)).await?;
+            self.settle_anew(&known).await?;
         }
         Err(self.unsettled())
     }
@@ -113,18 +116,14 @@ impl Shard {
             let until = if until == ANY_VERSION { String::new() } else { until.to_string() };
             for keys in keys.chunks(PURGED_PER_SCRIPT) {
                 let arguments = |settled: &SettledRecord| {
-                    let mut all = vec![Value::from(namespace), secret(settled), Value::from(until.as_str())];
-                    all.push(Value::from_static_str(before_write));
-                    all.extend(keys_and_places(settled, keys.iter().copied()));
-                    all
+                    let keys = keys_and_places(settled, keys.iter().copied());
+                    settled
+                        .arguments(namespace, [until.as_str(), before_write].map(Value::from).into_iter().chain(keys))
                 };
                 let gone =
                     self.ask_under(settled, Sender::Alone, &scripts::PURGE, Effect::Write, arguments, reply::texts);
-                let gone = gone.await.map_err(|error| match error {
-                    // This is not the client's operation, so its unknown outcome is only a failure to answer in time.
-                    Error::OutcomeUnknown { shard, .. } => Error::Timeout { shard },
-                    error => error,
-                })?;
+                // This is not the client's operation, so its unknown outcome is only a failure to answer in time.
+                let gone = gone.await.map_err(Error::of_a_read)?;
                 // Under a new record, other entries may be void: the caller checks again.
                 let Some(gone) = gone else { return Ok(None) };
                 self.metrics.moved_removed.increment(gone.len() as u64);
@@ -134,21 +133,14 @@ impl Shard {
         Ok(Some(all_gone))
     }
 
-    /// Reads the record again; returns it if the shard may hold void entries.
-    async fn refreshed(&self, settled: &SettledRecord) -> Result<Option<Arc<SettledRecord>>, Error> {
-        self.settle_anew(settled).await?;
-        self.unclean()
-    }
-
     /// Removes all of our entries and their bookkeeping, step by step. Returns how many Redis keys were removed.
     /// `written` identifies the record that marks the shard as being emptied.
     pub async fn empty(&self, written: u64) -> Result<u64, Error> {
         let (mut cursor, mut gone) = ("0".to_owned(), 0);
-        let (written, count) = (written.to_string(), SCANNED_PER_STEP.to_string());
+        let written = written.to_string();
         loop {
-            let arguments = [&cursor, "MATCH", "cache*", "COUNT", &count];
-            let answer = self.read("SCAN", arguments.map(Value::from).to_vec()).await?;
-            let (next, names) = scan::names(answer).map_err(|expected| self.unexpected(expected))?;
+            let arguments = [&cursor, "MATCH", "cache*", "COUNT", SCANNED_PER_STEP];
+            let (next, names) = self.read("SCAN", arguments.map(Value::from).to_vec(), scan::names).await?;
             if !names.is_empty() {
                 let arguments =
                     || [&written].into_iter().chain(&names).map(|text| Value::from(text.as_str())).collect();
@@ -165,37 +157,28 @@ impl Shard {
         }
     }
 
-    /// Removes void entries whenever there are any, until `shutdown`.
-    pub async fn run_cleaning(self: Arc<Self>, instance: String, shutdown: CancellationToken) {
-        let cleaning = async {
-            loop {
-                // The timeout covers an instance that dies during its walk.
-                let _ = timeout(LOOK, self.ring_state.changed.notified()).await;
-                if self.is_unclean()
-                    && let Err(error) = self.clean(&instance).await
-                {
-                    tracing::debug!(%error, "not all entries of moved keys are removed yet");
-                }
+    /// Removes void entries whenever there are any.
+    pub async fn run_cleaning(self: Arc<Self>, instance: String) {
+        loop {
+            // The timeout covers an instance that dies during its walk.
+            let _ = timeout(LOOK, self.ring_state.changed.notified()).await;
+            if self.ring_state.is_settled()
+                && !self.ring_state.is_clean()
+                && let Err(error) = self.clean(&instance).await
+            {
+                tracing::debug!(%error, "not all entries of moved keys are removed yet");
             }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = cleaning => {}
         }
     }
 
     /// Walks over all namespaces if there are void entries and no other instance walks.
     async fn clean(&self, instance: &str) -> Result<(), Error> {
         let Some(settled) = self.unclean()? else { return Ok(()) };
-        if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-            return Ok(());
-        }
-        let mut renewed = Moment::now();
+        let Some(mut walk) = Walk::begin(self, instance, &WALK).await? else { return Ok(()) };
         let namespaces = self.namespaces().await?;
         for namespace in &namespaces {
             let mut place = 0;
             while place < PLACES {
-                let started = Moment::now();
                 let part = self.part(namespace, &Selection::All, place, LISTED_PER_SCRIPT).await?;
                 if part.index != Index::Whole {
                     // Entries that the index has lost may be void as well, so the index must be repaired first.
@@ -204,7 +187,9 @@ impl Shard {
                 }
                 self.without_void(namespace, part.keys).await?;
                 place = part.next;
-                if !self.goes_on(instance, &settled, started, &mut renewed).await? {
+                let has_claim = walk.pause().await?;
+                let is_same = self.ring_state.settled().is_some_and(|known| known.written == settled.written);
+                if !has_claim || !is_same {
                     return Ok(());
                 }
             }
@@ -212,31 +197,11 @@ impl Shard {
         let secret = &settled.identity.place_secret;
         let is_clean =
             self.write_record(Some(settled.written), &settled.record.cleaned(), FORM, secret, false).await?;
-        self.read("UNLINK", vec![Value::from(WALKER)]).await?;
+        walk.end().await?;
         if is_clean.is_some() {
             tracing::info!(shard = %self.name, "all entries of moved keys are removed");
             self.settle_anew(&settled).await?;
         }
         Ok(())
-    }
-
-    /// Pauses after a step of the walk that began at `started`; returns whether the walk should continue.
-    async fn goes_on(
-        &self,
-        instance: &str,
-        settled: &SettledRecord,
-        started: Moment,
-        renewed: &mut Moment,
-    ) -> Result<bool, Error> {
-        let now = Moment::now();
-        sleep((now.since(started) * REST).min(REST_MAX)).await;
-        if now.since(*renewed) >= RENEWAL {
-            *renewed = now;
-            if !self.become_walker(instance, WALKER, WALKER_TTL_MS).await? {
-                // This process was suspended for so long that another one took over.
-                return Ok(false);
-            }
-        }
-        Ok(self.ring_state.settled().is_some_and(|known| known.written == settled.written))
     }
 }

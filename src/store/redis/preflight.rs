@@ -9,14 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::ClientLike as _;
+use fred::interfaces::{ClientLike as _, EventInterface as _};
 use fred::types::{ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::client::{EVENTS, connect, words};
 use super::conditions::Kind;
 use super::reply;
 use super::scripts::INVALIDATION_CHANNEL;
 use super::server_info::ServerInfo;
+use crate::config::{RedisConfig, ShardConfig};
 use crate::store::{Finding, Severity};
 
 const SCRIPT: &str = include_str!("lua/preflight.lua");
@@ -48,12 +51,46 @@ impl Examination {
     }
 }
 
+/// Examines all shards at the same time; each must answer within `patience`. The error texts contain no passwords.
+pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Result<Examination, String>)> {
+    let answers =
+        config.shards.iter().map(|shard| async move { (shard.name.clone(), visit(shard, config, patience).await) });
+    join_all(answers).await
+}
+
+/// Examines a shard over a new connection. Connecting and examining may take `patience` together.
+pub async fn visit(shard: &ShardConfig, config: &RedisConfig, patience: Duration) -> Result<Examination, String> {
+    let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
+    let answered = async {
+        // The library reconnects repeatedly; only the first error matters.
+        let mut errors = client.error_rx();
+        tokio::select! {
+            connected = client.wait_for_connect() => connected,
+            Ok((error, _)) = errors.recv() => Err(error),
+        }?;
+        client.ping::<String>(None).await?;
+        examine(&client, &shard.name, shard.endpoint.username.as_deref().unwrap_or("default")).await
+    };
+    let answer = match timeout(patience, answered).await {
+        Ok(answer) => answer.map_err(|error| words(error.details())),
+        Err(_) => Err(format!("no answer within {patience:?}")),
+    };
+    // Close it in any case, because the library would reconnect again and again.
+    close(&client).await;
+    answer
+}
+
+async fn close(client: &Client) {
+    // If this takes too long, the connection ends with the process.
+    let _ = timeout(Duration::from_millis(100), client.quit()).await;
+}
+
 /// Examines the server behind `client` as `shard`, for `user`. Afterwards the connection is subscribed and cannot be
 /// used for anything else.
 ///
 /// # Errors
 /// The server did not answer.
-pub async fn examine(client: &Client, shard: &str, user: &str) -> Result<Examination, fred::error::Error> {
+async fn examine(client: &Client, shard: &str, user: &str) -> Result<Examination, fred::error::Error> {
     let info = send(client, "INFO", &[]).await?;
     let mut refusals = Refusals::default();
     let has_info = refusals.passes("INFO", "", &info);
@@ -291,7 +328,7 @@ mod tests {
     }
 
     /// The words in `text` that follow `before`. A word ends before the first letter that is not `is_part`.
-    fn words<'t>(text: &'t str, before: &str, is_part: impl Fn(char) -> bool) -> Vec<&'t str> {
+    fn words_after<'t>(text: &'t str, before: &str, is_part: impl Fn(char) -> bool) -> Vec<&'t str> {
         let starts = text.match_indices(before).map(|(at, found)| &text[at + found.len()..]);
         starts.map(|rest| &rest[..rest.find(|letter| !is_part(letter)).unwrap_or(rest.len())]).collect()
     }
@@ -306,19 +343,19 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let is_command = |letter: char| letter.is_ascii_uppercase();
-        let tried: BTreeSet<&str> = words(SCRIPT, "try('", is_command).into_iter().collect();
+        let tried: BTreeSet<&str> = words_after(SCRIPT, "try('", is_command).into_iter().collect();
         for (name, text) in files(&room.join("lua"), "lua") {
             // INFO is optional.
-            for command in words(&text, "call('", is_command).into_iter().filter(|command| *command != "INFO") {
+            for command in words_after(&text, "call('", is_command).into_iter().filter(|command| *command != "INFO") {
                 assert!(tried.contains(command), "{name:?} uses {command}, which the preflight does not try");
             }
-            for prefix in words(&text, "'cache", |letter| letter.is_ascii_lowercase() || letter == '_') {
+            for prefix in words_after(&text, "'cache", |letter| letter.is_ascii_lowercase() || letter == '_') {
                 let name_of_prefix = format!("'cache{prefix}:'");
                 assert!(SCRIPT.contains(&name_of_prefix), "{name:?} uses keys {name_of_prefix}");
             }
         }
         for (name, text) in files(&room, "rs") {
-            for command in words(&text, ".read(\"", is_command) {
+            for command in words_after(&text, ".read(\"", is_command) {
                 assert!(command == "INFO" || command == "EVAL" || tried.contains(command), "{name:?} uses {command}");
             }
         }

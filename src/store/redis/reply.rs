@@ -18,6 +18,17 @@ pub fn tuple<const N: usize>(frame: Frame) -> Result<[Frame; N], Unexpected> {
     array(frame)?.try_into().map_err(|_| "an array of another length")
 }
 
+/// An array of rows with `N` fields each.
+pub fn rows<const N: usize>(frame: Frame) -> Result<Vec<[Frame; N]>, Unexpected> {
+    let mut fields = array(frame)?.into_iter();
+    let mut rows = Vec::with_capacity(fields.len() / N);
+    while !fields.as_slice().is_empty() {
+        let row: Vec<Frame> = fields.by_ref().take(N).collect();
+        rows.push(row.try_into().map_err(|_| "complete rows of fields")?);
+    }
+    Ok(rows)
+}
+
 pub fn bytes(frame: Frame) -> Result<Bytes, Unexpected> {
     match frame {
         Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } => Ok(data),
@@ -40,6 +51,10 @@ pub fn number(frame: Frame) -> Result<i64, Unexpected> {
 /// A number that cannot be negative. A total that drifted below zero is shown as 0.
 pub fn count(frame: Frame) -> Result<u64, Unexpected> {
     Ok(number(frame)?.try_into().unwrap_or(0))
+}
+
+pub fn counts(frame: Frame) -> Result<Vec<u64>, Unexpected> {
+    array(frame)?.into_iter().map(count).collect()
 }
 
 pub fn texts(frame: Frame) -> Result<Vec<String>, Unexpected> {

@@ -26,7 +26,6 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Redis;
 use super::generations::{Generation, Names, Record, Seen, adopted, number};
@@ -39,7 +38,7 @@ use crate::store::{Error, InvalidationSink, RingCount, ShardIndex};
 
 /// How long to wait for the records of all shards at the start. It is shorter than the time that the service waits
 /// before it accepts requests, so an unreachable shard does not cause refused requests for the other shards.
-const PATIENCE: Duration = Duration::from_millis(700);
+const START_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// How long to wait for one record.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
@@ -55,31 +54,26 @@ const LOOK: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 20;
 
 impl Redis {
-    /// Starts to settle the shards and to remove void entries; nothing is served before a shard is settled.
-    pub fn settle(&self, sink: &Arc<dyn InvalidationSink>, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        let keeper = RingKeeper {
+    /// What keeps the records of the shards. The tasks that it starts end with `shutdown`.
+    pub(super) fn ring_keeper(&self, sink: Arc<dyn InvalidationSink>, shutdown: CancellationToken) -> RingKeeper {
+        RingKeeper {
             names: Names::new(&self.names),
             shards: self.shards.clone(),
             rings: Rings::default(),
-            sink: sink.clone(),
+            sink,
             warned: 0,
             secret: None,
             ring_version: self.ring.version().to_owned(),
             instance: self.instance.clone(),
             accepts_change: self.accepts_ring_change,
             is_mismatched: false,
-            shutdown: shutdown.clone(),
-        };
-        tasks.spawn(keeper.run());
-        for shard in &self.shards {
-            tasks.spawn(shard.clone().run_cleaning(self.instance.clone(), shutdown.clone()));
-            tasks.spawn(shard.clone().run_repairs(self.instance.clone(), shutdown.clone()));
+            shutdown,
         }
     }
 }
 
 /// Keeps the records of all shards up to date.
-struct RingKeeper {
+pub(super) struct RingKeeper {
     names: Names,
     shards: Vec<Arc<Shard>>,
     rings: Rings,
@@ -108,20 +102,13 @@ enum Occasion {
 }
 
 impl RingKeeper {
-    async fn run(mut self) {
-        let shutdown = self.shutdown.clone();
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.keep() => {}
-        }
-    }
-
-    async fn keep(&mut self) {
+    /// Settles the shards, and checks their records from time to time. Nothing is served before a shard is settled.
+    pub async fn run(mut self) {
         let started = Moment::now();
         let (mut looked, mut is_doubted) = (started, false);
         loop {
             let now = Moment::now();
-            let is_early = now.since(started) < PATIENCE;
+            let is_early = now.since(started) < START_TIMEOUT;
             let waiting: Vec<&Arc<Shard>> =
                 self.shards.iter().filter(|shard| !shard.ring_state.is_settled()).collect();
             let connected = waiting.iter().filter(|shard| shard.may_be_adopted()).count();
@@ -200,7 +187,7 @@ impl RingKeeper {
                         if state == State::Foreign {
                             self.empty(shard, record, written, secret);
                         } else {
-                            writes.push((shard.clone(), record, written, state, secret));
+                            writes.push(write(shard.clone(), record, written, state, secret));
                         }
                     }
                 }
@@ -208,20 +195,7 @@ impl RingKeeper {
             if writes.is_empty() {
                 break;
             }
-            let written = join_all(writes.iter().map(|(shard, record, written, state, secret)| async move {
-                let is_written = write(shard, record, *written, *state, secret).await;
-                match &is_written {
-                    Ok(true) => tracing::info!(
-                        shard = %shard.name, generation = record.current.number, clean = record.is_clean,
-                        "ring record written"
-                    ),
-                    Ok(false) => {}
-                    Err(error) => tracing::debug!(%error, "ring record not written yet"),
-                }
-                is_written
-            }))
-            .await;
-            if written.iter().any(Result::is_err) {
+            if join_all(writes).await.iter().any(Result::is_err) {
                 // Try again at the next check, not at once.
                 break;
             }
@@ -366,21 +340,27 @@ fn is_known_form(form: &str) -> bool {
     form == FORM || form == EMPTYING
 }
 
-/// Writes a shard's record; returns whether it was written.
+/// Writes a shard's record, unless it has changed since it was written at `written`.
 async fn write(
-    shard: &Shard,
-    record: &Record,
+    shard: Arc<Shard>,
+    record: Record,
     written: Option<u64>,
     state: State,
-    secret: &str,
-) -> Result<bool, Error> {
+    secret: String,
+) -> Result<(), Error> {
     let suspicions = shard.ring_state.suspicions();
     let is_another = state == State::Suspect || shard.ring_state.is_suspect();
-    let is_written = shard.write_record(written, record, FORM, secret, is_another).await?.is_some();
-    if is_written && is_another {
-        shard.ring_state.trust(suspicions);
+    let is_written = shard.write_record(written, &record, FORM, &secret, is_another).await;
+    let is_written =
+        is_written.inspect_err(|error| tracing::debug!(%error, "ring record not written yet"))?.is_some();
+    if is_written {
+        if is_another {
+            shard.ring_state.trust(suspicions);
+        }
+        let (generation, clean) = (record.current.number, record.is_clean);
+        tracing::info!(shard = %shard.name, generation, clean, "ring record written");
     }
-    Ok(is_written)
+    Ok(())
 }
 
 /// Removes data of another format from a shard, and writes its record.

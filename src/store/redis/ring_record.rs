@@ -51,7 +51,7 @@ impl Shard {
     /// # Errors
     /// [`Error::Unavailable`], or [`Error::RingMismatch`] if living instances use another ring.
     pub fn admit(&self) -> Result<(), Error> {
-        self.watch.admit()?;
+        self.problems.admit()?;
         if self.ring_state.is_settled() { Ok(()) } else { Err(self.unsettled()) }
     }
 
@@ -64,15 +64,11 @@ impl Shard {
 
     /// The record if the shard may hold void entries; `None` if it holds none.
     pub fn unclean(&self) -> Result<Option<Arc<SettledRecord>>, Error> {
-        self.watch.admit()?;
+        self.problems.admit()?;
         if self.ring_state.is_clean() {
             return Ok(None);
         }
         self.ring_state.settled().map(Some).ok_or_else(|| self.unsettled())
-    }
-
-    pub fn is_unclean(&self) -> bool {
-        self.ring_state.is_unclean()
     }
 
     /// Reads the record again after the shard refused the token of `settled`, and serves under it if this instance

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use fred::bytes_utils::Str;
+use fred::types::Value;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -76,6 +77,12 @@ impl SettledRecord {
     /// Whether the shard holds no void entries.
     pub fn is_clean(&self) -> bool {
         self.history.is_none()
+    }
+
+    /// The arguments of a script about a namespace: the namespace, the secret for places, and then `rest`.
+    pub fn arguments(&self, namespace: &str, rest: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let first = [Value::from(namespace), Value::String(self.identity.place_secret.clone())];
+        first.into_iter().chain(rest).collect()
     }
 
     /// The place of a key in the index of its namespace.
@@ -163,9 +170,5 @@ impl RingState {
 
     pub fn is_clean(&self) -> bool {
         self.state.load(Ordering::Acquire) == CLEAN
-    }
-
-    pub fn is_unclean(&self) -> bool {
-        self.state.load(Ordering::Acquire) == UNCLEAN
     }
 }

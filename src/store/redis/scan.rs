@@ -72,8 +72,7 @@ impl Shard {
         let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
         loop {
             let arguments = [FENCE, &cursor, "COUNT", "1000"];
-            let answer = self.read("SSCAN", arguments.map(Value::from).to_vec()).await?;
-            let (next, members) = names(answer).map_err(|expected| self.unexpected(expected))?;
+            let (next, members) = self.read("SSCAN", arguments.map(Value::from).to_vec(), names).await?;
             let of_member = |member: &String| {
                 let name = member.strip_prefix("n:").or_else(|| member.strip_prefix("r:"))?;
                 Namespace::parse(name).ok()

@@ -22,7 +22,7 @@ use super::reply;
 use crate::config::{RedisConfig, ShardConfig};
 
 /// How long to wait for one Sentinel.
-const PATIENCE: Duration = Duration::from_millis(250);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The Sentinels of one shard.
 pub struct Sentinels {
@@ -65,7 +65,7 @@ impl Sentinels {
 
     /// The present primary; `None` if there is no answer from a Sentinel that knows about the last failover.
     pub async fn primary(&self) -> Option<Primary> {
-        let asked = self.clients.iter().map(|sentinel| timeout(PATIENCE, self.ask(sentinel)));
+        let asked = self.clients.iter().map(|sentinel| timeout(ANSWER_TIMEOUT, self.ask(sentinel)));
         let named = join_all(asked).await.into_iter().filter_map(|answer| answer.ok().flatten());
         let primary = named.max_by_key(|primary| primary.epoch)?;
         let last = self.epoch.fetch_max(primary.epoch, Relaxed);

@@ -24,18 +24,16 @@ use tokio::time::{sleep, timeout};
 
 use super::access_counts::Accesses;
 use super::breaker::{Admission, Breaker, Failure, State};
-use super::client::{EVENTS, MESSAGES, connect};
+use super::client::{EVENTS, LastError, MESSAGES, connect};
 use super::conditions::Kind;
 use super::connection::Connection;
 use super::eviction_turns::EvictionTurns;
-use super::in_flight::{InFlight, Place};
-use super::last_error::LastError;
-use super::pending::Gathering;
+use super::pending::{InFlight, Pending, Place};
+use super::problems::ShardProblems;
 use super::repair_queue::Repairs;
 use super::ring_state::RingState;
 use super::scripts::{FENCE, Script};
 use super::sentinel::Sentinels;
-use super::watch::ShardProblems;
 use crate::clock::Moment;
 use crate::config::{RedisConfig, ShardConfig};
 use crate::metrics::{Metrics, ShardMetrics};
@@ -68,18 +66,18 @@ pub enum Effect {
 pub enum Sender {
     /// One operation, which counts as in flight for the duration of the command.
     Alone,
-    /// This many operations, which already count as in flight, see `gather.rs`.
-    Gathered(usize),
+    /// This many operations, which already count as in flight, see `batching.rs`.
+    Batch(usize),
     /// The instance itself. Such commands are few, because their senders limit them, and need no place in flight.
     Upkeep,
 }
 
 impl Sender {
-    /// The number of operations that the command stands for. A gathered script has few keys, so the number fits.
+    /// The number of operations that the command stands for. A batch has few keys, so the number fits.
     fn operations(self) -> u32 {
         match self {
             Self::Alone | Self::Upkeep => 1,
-            Self::Gathered(operations) => operations.try_into().unwrap_or(u32::MAX),
+            Self::Batch(operations) => operations.try_into().unwrap_or(u32::MAX),
         }
     }
 }
@@ -95,26 +93,22 @@ pub struct Shard {
     /// The connection `connections[i]` runs on worker `i % workers + 1`.
     workers: usize,
     in_flight: Arc<InFlight>,
-    pub gathering: Gathering,
+    pub pending: Pending,
     breaker: Arc<Breaker>,
     pub last_error: LastError,
-    pub watch: ShardProblems,
-    /// `probe.rs` makes the connections for examinations from these settings.
+    pub problems: ShardProblems,
+    /// `preflight.rs` makes the connections for examinations from these settings.
     pub config: ShardConfig,
     pub common: RedisConfig,
     retrying: Semaphore,
     /// When all connections were last replaced because they led to different servers.
     pub last_split: Mutex<Option<Moment>>,
-    /// The timeout of one operation.
-    pub timeout: Duration,
     pub accesses: Accesses,
     pub ring_state: RingState,
     pub repairs: Repairs,
     pub eviction_turns: EvictionTurns,
     /// The quotas of the namespaces, for writes that have to free memory.
     pub quotas: Arc<dyn Quotas>,
-    /// Each quota is divided by this number of shards.
-    pub shard_count: usize,
     pub metrics: ShardMetrics,
 }
 
@@ -140,7 +134,7 @@ impl Shard {
         Ok(Self {
             name: config.name.clone(),
             last_error: connections.first().map(|connection| LastError::of(&connection.client)).unwrap_or_default(),
-            watch: ShardProblems::new(&config.name),
+            problems: ShardProblems::new(&config.name),
             config: config.clone(),
             common: common.clone(),
             connections,
@@ -149,18 +143,16 @@ impl Shard {
             next: AtomicUsize::new(0),
             workers: workers.count(),
             in_flight: InFlight::new(common.max_in_flight),
-            gathering: Gathering::default(),
+            pending: Pending::default(),
             breaker: Arc::new(Breaker::new(common.timeout)),
             retrying: Semaphore::new(MAX_RETRYING),
             last_split: Mutex::default(),
-            timeout: common.timeout,
             metrics: metrics.shard(&config.name),
             accesses: Accesses::new(metrics),
             ring_state: RingState::default(),
             repairs: Repairs::default(),
             eviction_turns: EvictionTurns::new(common.room_patience),
             quotas,
-            shard_count: common.shards.len(),
         })
     }
 
@@ -213,7 +205,7 @@ impl Shard {
         }
         let Ok(_places) = self.retrying.try_acquire_many(party.operations()) else { return result };
         for pause in pauses() {
-            let left = self.timeout.saturating_sub(Moment::now().since(started));
+            let left = self.common.timeout.saturating_sub(Moment::now().since(started));
             if pause >= left || self.breaker.state() != State::Closed {
                 break;
             }
@@ -228,10 +220,16 @@ impl Shard {
         result
     }
 
-    /// Sends one command that only reads, or whose result may get lost.
-    pub async fn read(&self, name: &'static str, arguments: Vec<Value>) -> Result<Frame, Error> {
+    /// Sends one command that only reads, or whose result may get lost, and parses its answer with `parse`.
+    pub async fn read<T>(
+        &self,
+        name: &'static str,
+        arguments: Vec<Value>,
+        parse: impl FnOnce(Frame) -> Result<T, &'static str>,
+    ) -> Result<T, Error> {
         let answer = self.command(name, Effect::Read, Sender::Upkeep, arguments).await;
-        answer.map_err(|refusal| self.error(refusal, Effect::Read))
+        let frame = answer.map_err(|refusal| self.error(refusal, Effect::Read))?;
+        parse(frame).map_err(|expected| self.unexpected(expected))
     }
 
     /// Runs a script without a fence, for the instance itself.
@@ -266,7 +264,7 @@ impl Shard {
         };
         let _place = match party {
             Sender::Alone => Some(self.in_flight.enter().ok_or_else(|| refused(Refusal::Overloaded))?),
-            Sender::Gathered(_) | Sender::Upkeep => None,
+            Sender::Batch(_) | Sender::Upkeep => None,
         };
         let admission = self.breaker.admit(operations).ok_or_else(|| refused(Refusal::GivenUp))?;
         let Some(connection) = self.connection() else {
@@ -350,10 +348,10 @@ impl Shard {
     /// Updates the gauges.
     pub fn refresh_gauges(&self) {
         self.metrics.in_flight.set(self.in_flight.count() as f64);
-        let memory = self.watch.memory();
+        let memory = self.problems.pressure.lock().reading();
         self.metrics.memory_used.set(memory.used_bytes as f64);
         self.metrics.memory_limit.set(memory.limit_bytes as f64);
-        let is_degraded = self.watch.findings().iter().any(Finding::degrades);
+        let is_degraded = self.problems.findings().iter().any(Finding::degrades);
         self.metrics.degraded.set(f64::from(u8::from(is_degraded)));
         let state = self.breaker.state();
         self.metrics.up.set(f64::from(u8::from(state == State::Closed && self.is_connected())));
@@ -364,23 +362,19 @@ impl Shard {
         });
     }
 
-    /// Reserves a place in flight for one operation that is gathered with others.
+    /// Reserves a place in flight for one operation that is combined with others.
     pub fn enter(&self) -> Result<Place, Error> {
         self.in_flight.enter().ok_or_else(|| {
             self.metrics.refused.increment(1);
-            self.overloaded()
+            self.error(Refusal::Overloaded, Effect::Read)
         })
     }
 
     /// The error for a write that found no free memory and may not evict anything.
     pub fn refused_for_memory(&self) -> Error {
         self.metrics.out_of_memory.increment(1);
-        self.watch.note("OOM");
+        self.problems.record("OOM");
         self.error(Refusal::Full, Effect::Write)
-    }
-
-    pub fn overloaded(&self) -> Error {
-        self.error(Refusal::Overloaded, Effect::Read)
     }
 
     /// The error for an operation whose result will never arrive.
@@ -389,13 +383,13 @@ impl Shard {
     }
 
     /// Whether several operations may be combined into one script.
-    pub fn may_gather(&self) -> bool {
+    pub fn may_batch(&self) -> bool {
         self.breaker.state() == State::Closed
     }
 
     pub fn error(&self, refusal: Refusal, effect: Effect) -> Error {
         if let Refusal::NotExecuted(reply) | Refusal::NotPrimary(reply) | Refusal::Strange(reply) = &refusal {
-            self.watch.note(reply);
+            self.problems.record(reply);
         }
         let shard = self.name.clone();
         match refusal {

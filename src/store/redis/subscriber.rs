@@ -32,11 +32,11 @@ use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{ClusterHash, CustomCommand, Message, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::reply;
 use super::ring_state::SettledRecord;
 use super::scripts::{self, INVALIDATION_CHANNEL};
+use super::server_info::field;
 use super::shard::{Effect, Sender, Shard};
 use crate::clock::Moment;
 use crate::store::{InvalidationSink, ShardIndex};
@@ -73,15 +73,8 @@ enum Ended {
 }
 
 impl Subscriber {
-    /// Subscribes and listens until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.listen() => {}
-        }
-    }
-
-    async fn listen(&self) {
+    /// Subscribes and listens.
+    pub async fn run(self) {
         let private_channel = format!("sidecache:watermark:{}", self.instance);
         let client = &self.shard.subscriber;
         // Created before the first SUBSCRIBE, so that no event or message is missed.
@@ -105,9 +98,9 @@ impl Subscriber {
                 sleep(RETRY).await;
                 continue;
             }
+            // When the SUBSCRIBE was sent, or a little later.
             let asked_at = Moment::now();
-            let connection = Connection { asked_at, run_id };
-            match self.follow(&connection, &mut messages, &mut reconnects, &private_channel).await {
+            match self.follow(asked_at, &run_id, &mut messages, &mut reconnects, &private_channel).await {
                 Ended::ConnectionLost => {
                     tracing::warn!(shard = %self.shard.name, "the subscription was lost; subscribing again");
                 }
@@ -116,9 +109,12 @@ impl Subscriber {
         }
     }
 
+    /// Applies the messages of a subscription that was requested at `asked_at`, over a connection to the server with
+    /// this run id (empty if the user may not ask for it).
     async fn follow(
         &self,
-        connection: &Connection,
+        asked_at: Moment,
+        run_id: &str,
         messages: &mut tokio::sync::broadcast::Receiver<Message>,
         reconnects: &mut tokio::sync::broadcast::Receiver<fred::types::config::Server>,
         private_channel: &str,
@@ -126,7 +122,6 @@ impl Subscriber {
         let mut ticks = interval(self.max_staleness / READINGS_PER_BOUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let patience = (self.max_staleness * 2).max(Duration::from_secs(2));
-        let asked_at = connection.asked_at;
         let mut last_proof = asked_at;
         let mut is_subscribed = false;
         // The last incarnation for which all earlier copies were voided.
@@ -137,7 +132,7 @@ impl Subscriber {
                 message = messages.recv() => match message {
                     Ok(message) if message.channel.as_bytes() == private_channel.as_bytes() => {
                         // Readings sent over the previous connection may still be in the queue.
-                        if let Some((moment, settled)) = self.proof(&message.value, connection) {
+                        if let Some((moment, settled)) = self.proof(&message.value, asked_at, run_id) {
                             if !is_subscribed || settled.identity.incarnation != incarnation {
                                 is_subscribed = true;
                                 incarnation = settled.identity.incarnation.clone();
@@ -203,15 +198,15 @@ impl Subscriber {
     }
 
     /// The moment that a reading proves, and the record under which it was published; `None` if it proves nothing.
-    fn proof(&self, value: &Value, connection: &Connection) -> Option<(Moment, Arc<SettledRecord>)> {
+    fn proof(&self, value: &Value, asked_at: Moment, run_id: &str) -> Option<(Moment, Arc<SettledRecord>)> {
         let text = std::str::from_utf8(value.as_bytes()?).ok()?;
         let (token, nanos) = text.split_once(' ')?;
         let moment = Moment::from_nanos(nanos.parse().ok()?);
         let settled = self.shard.ring_state.settled()?;
-        let run_id = &settled.identity.run_id;
-        let is_of_this_server = connection.run_id.is_empty() || run_id.is_empty() || connection.run_id == *run_id;
+        let expected = &*settled.identity.run_id;
+        let is_of_this_server = run_id.is_empty() || expected.is_empty() || run_id == expected;
         // Readings sent over the previous connection may still be in the queue.
-        (moment > connection.asked_at && settled.token == token && is_of_this_server).then_some((moment, settled))
+        (moment > asked_at && settled.token == token && is_of_this_server).then_some((moment, settled))
     }
 
     /// The run id of the server that the connection leads to; empty if the server does not report it.
@@ -220,15 +215,6 @@ impl Subscriber {
         let asked = self.shard.subscriber.custom_raw(command, vec!["server"]);
         let Ok(Ok(info)) = timeout(INFO_TIMEOUT, asked).await else { return String::new() };
         let info = reply::text(info).unwrap_or_default();
-        let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        line.map(|id| id.trim().to_owned()).unwrap_or_default()
+        field(&info, "run_id").unwrap_or_default().to_owned()
     }
-}
-
-/// The connection of the present subscription.
-struct Connection {
-    /// When the SUBSCRIBE was sent, or a little later.
-    asked_at: Moment,
-    /// The run id of the server; empty if the user may not ask for it.
-    run_id: String,
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::quota_share::QuotaShare;
+use super::pending::QuotaShare;
 use super::reply::{self, Unexpected};
 use super::ring_state::SettledRecord;
 use super::scripts;
@@ -108,7 +108,7 @@ impl Shard {
 
     /// The error for a Redis key of ours that holds another type.
     pub fn foreign(&self, Foreign { name, found }: Foreign) -> Error {
-        self.note_foreign(&name);
+        self.repairs.remember_foreign(&name);
         Error::ForeignType { shard: self.name.clone(), name, found }
     }
 
@@ -254,7 +254,7 @@ impl Shard {
             let mut answers = reply::array(frame)?;
             let taken_out = answers.pop().ok_or("the number of evicted entries")?;
             if reply::number(taken_out)? > 0 {
-                self.accesses.note_eviction();
+                self.accesses.mark_evicting();
             }
             if answers.len() != writes.len() {
                 return Err("one answer per entry");

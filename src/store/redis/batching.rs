@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::load::{BYTES_PER_SCRIPT, KEYS_PER_SCRIPT, Load};
+use super::load::{KEYS_PER_SCRIPT, Load, scripts_of};
 use super::pending::{Answer, Get, PendingBatch, Set};
 use super::shard::{Effect, Sender, Shard};
 use super::verbs::FoundEntry;
@@ -36,15 +36,15 @@ use crate::store::{Error, Stored};
 // enlarge the others.
 impl Shard {
     /// Reads an entry.
-    pub async fn get_gathered(self: &Arc<Self>, key: &EntryKey) -> Result<Option<Entry>, Error> {
+    pub async fn get_batched(self: &Arc<Self>, key: &EntryKey) -> Result<Option<Entry>, Error> {
         let (answer, answered) = oneshot::channel();
         let _place = self.enter()?;
-        self.gather(|turn| turn.gets.push(Get { key: key.clone(), answer, _place }));
+        self.queue(|turn| turn.gets.push(Get { key: key.clone(), answer, _place }));
         answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Read)))
     }
 
     /// Writes an entry, within the bytes that its namespace may use on this shard.
-    pub async fn set_gathered(
+    pub async fn set_batched(
         self: &Arc<Self>,
         key: &EntryKey,
         write: Write,
@@ -53,24 +53,24 @@ impl Shard {
     ) -> Result<Stored, Error> {
         let (answer, answered) = oneshot::channel();
         let _place = self.enter()?;
-        self.gather(|turn| turn.sets.push(Set { key: key.clone(), write, limit_bytes, policy, answer, _place }));
+        self.queue(|turn| turn.sets.push(Set { key: key.clone(), write, limit_bytes, policy, answer, _place }));
         answered.await.unwrap_or_else(|_| Err(self.abandoned(Effect::Write)))
     }
 
-    fn gather(self: &Arc<Self>, add: impl FnOnce(&mut PendingBatch)) {
-        let worker = self.gathering.0.own_index();
+    fn queue(self: &Arc<Self>, add: impl FnOnce(&mut PendingBatch)) {
+        let worker = self.pending.0.own_index();
         let is_first = {
-            let mut turn = self.gathering.0.at(worker).lock();
+            let mut turn = self.pending.0.at(worker).lock();
             let is_first = turn.gets.is_empty() && turn.sets.is_empty();
             add(&mut turn);
             is_first
         };
         if is_first {
-            let departure = SendTask { shard: self.clone(), worker, has_left: false };
+            let task = SendTask { shard: self.clone(), worker, is_queue_taken: false };
             tokio::spawn(async move {
                 // Let all tasks that are ready run first.
                 yield_now().await;
-                departure.leave().await;
+                task.send_all().await;
             });
         }
     }
@@ -79,9 +79,9 @@ impl Shard {
     async fn answer_gets(self: Arc<Self>, gets: Vec<Get>) {
         let found = {
             let keys: Vec<&EntryKey> = gets.iter().map(|get| &get.key).collect();
-            self.get_some(Sender::Gathered(keys.len()), &keys).await
+            self.get_some(Sender::Batch(keys.len()), &keys).await
         };
-        let (found, has_stumbled) = match found {
+        let (found, is_broken) = match found {
             // One of the reads broke the script: send each alone, so that the others are answered.
             Err(Error::Protocol { .. }) if gets.len() > 1 => (Vec::new(), true),
             Err(error) => return gets.into_iter().for_each(|get| send(get.answer, Err(error.clone()))),
@@ -97,7 +97,7 @@ impl Shard {
             }
         }
         let rest: Vec<Get> = gets.filter(|get| !get.answer.is_closed()).collect();
-        if has_stumbled {
+        if is_broken {
             rest.into_iter().for_each(|get| self.spawn_gets(vec![get]));
         } else if !rest.is_empty() {
             self.spawn_gets(rest);
@@ -123,7 +123,7 @@ impl Shard {
         while let Some(first) = sets.first() {
             let writes: Vec<(&EntryKey, &Write)> = sets.iter().map(|set| (&set.key, &set.write)).collect();
             let grant = first.grant();
-            let (done, waited) = match self.set_some(Sender::Gathered(writes.len()), grant, &writes).await {
+            let (done, waited) = match self.set_some(Sender::Batch(writes.len()), grant, &writes).await {
                 Ok(done) if done.is_empty() => (done, Box::pin(self.wait_for_room(grant, &mut turn)).await),
                 Ok(done) => (done, Ok(())),
                 // Entries stored by an earlier script stay stored: only the rest has failed.
@@ -153,20 +153,22 @@ impl Shard {
 struct SendTask {
     shard: Arc<Shard>,
     worker: usize,
-    has_left: bool,
+    is_queue_taken: bool,
 }
 
 impl SendTask {
-    async fn leave(mut self) {
+    async fn send_all(mut self) {
         let shard = &self.shard;
-        let PendingBatch { mut gets, sets } = shard.gathering.take(self.worker);
+        let PendingBatch { mut gets, mut sets } = shard.pending.take(self.worker);
         // Operations that are queued from now on start another task.
-        self.has_left = true;
+        self.is_queue_taken = true;
         gets.retain(|get| !get.answer.is_closed());
         // While the breaker is half open, each operation is a separate trial.
-        let most_keys = if shard.may_gather() { KEYS_PER_SCRIPT } else { 1 };
+        let most_keys = if shard.may_batch() { KEYS_PER_SCRIPT } else { 1 };
         let mut gets = scripts_of(gets, most_keys, |_| Load::READ, |_, _| true);
-        let mut sets = scripts_by_grant(sets, most_keys);
+        // A stable sort, so that writes of one key keep their order.
+        sets.sort_by(|a, b| a.grant().cmp(&b.grant()));
+        let mut sets = scripts_of(sets, most_keys, |set| Load::of(&set.write), |a, b| a.grant() == b.grant());
         // Usually there is one script, which needs no task of its own.
         let last_sets = sets.pop();
         let last_gets = if last_sets.is_none() { gets.pop() } else { None };
@@ -185,76 +187,14 @@ impl Drop for SendTask {
     /// The runtime may end before the task has run. The queue is emptied, so that no operation stays in it and the
     /// next one starts a new task.
     fn drop(&mut self) {
-        if self.has_left {
+        if self.is_queue_taken {
             return;
         }
-        drop(self.shard.gathering.take(self.worker));
+        drop(self.shard.pending.take(self.worker));
     }
 }
 
 /// Sends a result, which is dropped if nobody waits for it any more.
 fn send<T>(answer: Answer<T>, result: Result<T, Error>) {
     drop(answer.send(result));
-}
-
-fn scripts_by_grant(mut sets: Vec<Set>, most_keys: usize) -> Vec<Vec<Set>> {
-    // A stable sort, so that writes of one key keep their order.
-    sets.sort_by(|a, b| a.grant().cmp(&b.grant()));
-    scripts_of(sets, most_keys, |set| Load::of(&set.write), |a, b| a.grant() == b.grant())
-}
-
-/// Divides operations into scripts, in their order. Each script takes as many operations as the limits allow, at least
-/// one. Neighbours in a script must pass `stand_together`.
-fn scripts_of<T>(
-    operations: Vec<T>,
-    most_keys: usize,
-    load: impl Fn(&T) -> Load,
-    stand_together: impl Fn(&T, &T) -> bool,
-) -> Vec<Vec<T>> {
-    let (mut scripts, mut sum): (Vec<Vec<T>>, Load) = Default::default();
-    for operation in operations {
-        let Load { keys, bytes } = load(&operation);
-        sum = Load { keys: sum.keys + keys, bytes: sum.bytes + bytes };
-        match scripts.last_mut() {
-            Some(last)
-                if sum.keys <= most_keys
-                    && sum.bytes <= BYTES_PER_SCRIPT
-                    && last.last().is_some_and(|before| stand_together(before, &operation)) =>
-            {
-                last.push(operation);
-            }
-            _ => {
-                scripts.push(vec![operation]);
-                sum = Load { keys, bytes };
-            }
-        }
-    }
-    scripts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn divided(operations: &[(usize, usize)], most_keys: usize) -> Vec<Vec<(usize, usize)>> {
-        let load = |(keys, bytes): &(usize, usize)| Load { keys: *keys, bytes: *bytes };
-        scripts_of(operations.to_vec(), most_keys, load, |_, _| true)
-    }
-
-    #[test]
-    fn a_script_takes_as_many_operations_as_its_limits_allow_and_at_least_one() {
-        let (small, large) = ((1, 0), (1, BYTES_PER_SCRIPT));
-        assert!(divided(&[], 100).is_empty());
-        assert_eq!(divided(&[small; 7], 3), [vec![small; 3], vec![small; 3], vec![small]]);
-        assert_eq!(divided(&[(5, 0); 2], 3), [[(5, 0)], [(5, 0)]], "more keys than a script may have");
-        assert_eq!(divided(&[small, large, large, small], 100), [vec![small, large], vec![large, small]]);
-        assert_eq!(divided(&[(1, 2 * BYTES_PER_SCRIPT), small], 100).len(), 2);
-        assert_eq!(divided(&[small; 3], 1).len(), 3, "each alone");
-    }
-
-    #[test]
-    fn operations_that_may_not_be_together_get_separate_scripts() {
-        let scripts = scripts_of(vec![1, 1, 2, 2, 1], 100, |_| Load::READ, |a, b| a == b);
-        assert_eq!(scripts, [vec![1, 1], vec![2, 2], vec![1]]);
-    }
 }

@@ -1,28 +1,45 @@
-//! Watches to which addresses the host name of a shard resolves.
+//! Replaces connections that lead to the wrong server.
 //!
-//! A connection stays with the server to which the name resolved when the connection was made. After a managed
-//! failover, the name resolves to another server, but the old server may still answer as a primary. So names are
-//! looked up once a second. When a name resolves to other addresses, or one of its addresses is gone, all connections
-//! of the shard are replaced.
+//! **Behind a host name:** a connection stays with the server to which the name resolved when the connection was made.
+//! After a managed failover, the name resolves to another server, but the old server may still answer as a primary. So
+//! names are looked up once a second. When a name resolves to other addresses, or one of its addresses is gone, all
+//! connections of the shard are replaced.
+//!
+//! **Behind Sentinels:** a connection leads to the server that was the primary when the connection was made. A primary
+//! that was suspended or cut off while another one took over does not know that when it returns. Until a Sentinel
+//! tells it, after about ten seconds, it accepts writes that will be lost, and answers reads with old values. So the
+//! Sentinels are asked several times within the staleness bound, and connections to any other server than the one
+//! they report are replaced. A connection that was silent is not used again before the Sentinels confirm it (see
+//! `connection.rs`): a failover may have happened since the last question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::config::ServerConfig;
 use tokio::net::lookup_host;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 
+use super::sentinel::{Primary, Sentinels};
 use super::shard::{Refusal, Shard};
 use crate::clock::Moment;
 use crate::config::ShardConfig;
 
-/// How often a name is looked up, how long a lookup may take, and how long to wait for a new connection.
-const PERIOD: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a name is looked up, and how long a lookup may take.
+const LOOKUP_PERIOD: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the Sentinels are asked within one staleness bound.
+const QUESTIONS_PER_BOUND: u32 = 4;
+
+/// Limits of the time between two questions: not too often for the Sentinels, and not too late for us.
+const QUESTION_PERIOD_MIN: Duration = Duration::from_millis(50);
+const QUESTION_PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// How long to wait for a requested reconnection of the subscriber.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The least time between two replacements of all connections because they led to different servers.
@@ -77,29 +94,42 @@ pub fn name_of(config: &ShardConfig) -> Option<(String, u16)> {
     }
 }
 
-/// Watches until `shutdown`.
-pub async fn watch(shard: Arc<Shard>, name: (String, u16), shutdown: CancellationToken) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut addresses = Addresses::default();
-    let watching = async {
+impl Shard {
+    /// Looks up the host name of the shard regularly.
+    pub async fn watch_address(self: Arc<Self>, (host, port): (String, u16)) {
+        let mut ticks = interval(LOOKUP_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut addresses = Addresses::default();
         loop {
             ticks.tick().await;
             // A failed lookup says nothing about the addresses.
-            let Ok(Ok(found)) = timeout(PATIENCE, lookup_host((name.0.as_str(), name.1))).await else { continue };
+            let Ok(Ok(found)) = timeout(LOOKUP_TIMEOUT, lookup_host((host.as_str(), port))).await else { continue };
             if addresses.lead_elsewhere(found.map(|address| address.ip()).collect()) {
-                tracing::warn!(shard = %shard.name, host = %name.0, "the host name resolves to other addresses now");
-                shard.leave_server();
+                tracing::warn!(shard = %self.name, host, "the host name resolves to other addresses now");
+                self.leave_server();
             }
         }
-    };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watching => {}
     }
-}
 
-impl Shard {
+    /// Asks the Sentinels for the primary several times within `max_staleness`.
+    pub async fn watch_primary(self: Arc<Self>, sentinels: Arc<Sentinels>, max_staleness: Duration) {
+        let period = (max_staleness / QUESTIONS_PER_BOUND).clamp(QUESTION_PERIOD_MIN, QUESTION_PERIOD_MAX);
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(primary) = sentinels.primary().await else { continue };
+            self.replace_connections(|client| primary.is_missed_by(client));
+            // A subscriber that is connecting asks the Sentinels itself.
+            if primary.is_missed_by(&self.subscriber) && self.subscriber.is_connected() {
+                let Primary { host, port, .. } = primary;
+                tracing::warn!(shard = %self.name, host, port, "the Sentinels report another primary");
+                self.metrics.primary_changes.increment(1);
+                self.reconnect_subscriber();
+            }
+        }
+    }
+
     /// Replaces all connections of the shard because they lead to different servers, for example behind a proxy that
     /// keeps old sessions. Does so at most once per [`SPLIT_PAUSE`], because frequent changes of the ring record cause
     /// the same refusals.
@@ -121,13 +151,21 @@ impl Shard {
 
     /// Replaces all connections because the shard has another server now.
     fn leave_server(&self) {
+        self.replace_connections(|_| true);
+        self.reconnect_subscriber();
+    }
+
+    fn replace_connections(&self, is_wrong: impl Fn(&Client) -> bool) {
         for connection in &self.connections {
-            if connection.replace() {
+            if is_wrong(&connection.client) && connection.replace() {
                 self.metrics.primary_changes.increment(1);
             }
         }
+    }
+
+    /// If this fails, the subscriber notices that no clock readings come back, or the Sentinels are asked again.
+    fn reconnect_subscriber(&self) {
         let subscriber = self.subscriber.clone();
-        // If this fails, the subscriber notices that no clock readings come back.
         tokio::spawn(async move { timeout(RECONNECT, subscriber.force_reconnection()).await });
     }
 }

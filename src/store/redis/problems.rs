@@ -5,7 +5,7 @@
 //! fail half way is not started. `examiner.rs` decides when a shard is examined.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::conditions::{Conditions, Kind, Line};
 use super::preflight::Examination;
-use super::pressure::{Pressure, Reading};
+use super::pressure::Pressure;
 use crate::clock::Moment;
 use crate::store::{Error, Finding, Role, Severity};
 
@@ -22,19 +22,16 @@ const QUIET_PERIOD: Duration = Duration::from_secs(10);
 const TROUBLED_PERIOD: Duration = Duration::from_secs(5);
 const REFUSED_PERIOD: Duration = Duration::from_secs(1);
 
-const NOT_EXAMINED: u8 = 0;
-const PASSED: u8 = 1;
-const REFUSED: u8 = 2;
-
 /// The known problems of one shard.
 pub struct ShardProblems {
     /// The shard's name.
     name: String,
-    /// A copy of the verdict in `examination` that operations can check quickly.
-    verdict: AtomicU8,
-    examination: Mutex<Examination>,
+    /// Whether `examination` allows operations. A copy that operations can check quickly.
+    is_passed: AtomicBool,
+    /// The last examination; `None` before the first.
+    examination: Mutex<Option<Examination>>,
     conditions: Mutex<Conditions>,
-    pressure: Mutex<Pressure>,
+    pub pressure: Mutex<Pressure>,
     /// The findings that were logged, by code and severity.
     told: Mutex<BTreeMap<(&'static str, Severity), String>>,
     /// Whether the last examination met a server other than the one that the shard's ring record belongs to.
@@ -47,7 +44,7 @@ impl ShardProblems {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            verdict: AtomicU8::new(NOT_EXAMINED),
+            is_passed: AtomicBool::new(false),
             examination: Mutex::default(),
             conditions: Mutex::default(),
             pressure: Mutex::default(),
@@ -59,7 +56,7 @@ impl ShardProblems {
 
     /// Whether the shard was examined and may be used.
     pub fn is_passed(&self) -> bool {
-        self.verdict.load(Ordering::Acquire) == PASSED
+        self.is_passed.load(Ordering::Acquire)
     }
 
     /// Refuses operations while the shard must not be used or was not examined yet.
@@ -70,27 +67,28 @@ impl ShardProblems {
         if self.is_passed() {
             return Ok(());
         }
-        let reason = self.examination.lock().refusal().map(|finding| finding.text.clone());
+        let reason = self.examination.lock().as_ref().and_then(|last| Some(last.refusal()?.text.clone()));
         let reason = reason.unwrap_or_else(|| "it was not examined yet".to_owned());
         Err(Error::Unavailable { shard: self.name.clone(), reason })
     }
 
     /// Whether the server answers `INFO`, as far as that is known.
     pub fn has_info(&self) -> bool {
-        self.is_examined() && self.examination.lock().has_info
+        self.examination.lock().as_ref().is_some_and(|last| last.has_info)
     }
 
     /// The role according to the last examination.
     pub fn role(&self) -> Option<Role> {
         let examination = self.examination.lock();
-        examination.server.role.or_else(|| examination.takes_writes.then_some(Role::Primary))
+        let last = examination.as_ref()?;
+        last.server.role.or_else(|| last.takes_writes.then_some(Role::Primary))
     }
 
     /// Records the error reply of an operation that failed because of it.
-    pub fn note(&self, reply: &str) {
+    pub fn record(&self, reply: &str) {
         let Some(kind) = Kind::of(reply) else { return };
         let shard = &*self.name;
-        match self.conditions.lock().note(kind, reply, Moment::now()) {
+        match self.conditions.lock().record(kind, reply, Moment::now()) {
             Line::Skipped => {}
             Line::Again { unlogged } => {
                 tracing::warn!(shard, code = kind.code(), reply, unlogged, "the shard still refuses operations");
@@ -106,7 +104,8 @@ impl ShardProblems {
     /// All current findings, the worst first.
     pub fn findings(&self) -> Vec<Finding> {
         let now = Moment::now();
-        let (shard, mut findings) = (&*self.name, self.examination.lock().findings.clone());
+        let findings = self.examination.lock().as_ref().map(|last| last.findings.clone());
+        let (shard, mut findings) = (&*self.name, findings.unwrap_or_default());
         let mut lacks_rights = findings.iter().any(|finding| finding.code.starts_with("forbidden_"));
         let pressure = self.pressure.lock();
         for (kind, reply) in self.conditions.lock().current(now) {
@@ -132,24 +131,9 @@ impl ShardProblems {
         is_out || self.pressure.lock().evicts_young(now)
     }
 
-    /// Stores a reading of the shard's memory.
-    pub fn read_memory(&self, reading: Reading) {
-        self.pressure.lock().read(reading, Moment::now());
-    }
-
-    /// Stores how many bytes each namespace uses.
-    pub fn read_holders(&self, holders: Vec<(String, u64)>) {
-        self.pressure.lock().hold(holders);
-    }
-
-    /// The last reading of the shard's memory.
-    pub fn memory(&self) -> Reading {
-        self.pressure.lock().reading()
-    }
-
     /// Whether the shard was examined at least once.
     pub fn is_examined(&self) -> bool {
-        self.verdict.load(Ordering::Acquire) != NOT_EXAMINED
+        self.examination.lock().is_some()
     }
 
     /// Stores whether an examination met a server other than the one that the shard's ring record belongs to. Returns
@@ -165,12 +149,12 @@ impl ShardProblems {
 
     /// Stores the result of an examination that began at `began`.
     pub fn settle(&self, examination: Examination, began: Moment) {
-        let verdict = if examination.refusal().is_some() { REFUSED } else { PASSED };
+        let is_passed = examination.refusal().is_none();
         if examination.takes_writes {
             self.conditions.lock().disprove(began);
         }
-        *self.examination.lock() = examination;
-        self.verdict.store(verdict, Ordering::Release);
+        *self.examination.lock() = Some(examination);
+        self.is_passed.store(is_passed, Ordering::Release);
     }
 
     /// Logs findings that were not logged yet.
@@ -201,10 +185,12 @@ impl ShardProblems {
 
     /// How long the next examination may wait.
     pub fn period(&self) -> Duration {
-        match self.verdict.load(Ordering::Acquire) {
-            REFUSED => REFUSED_PERIOD,
-            _ if self.findings().is_empty() => QUIET_PERIOD,
-            _ => TROUBLED_PERIOD,
+        if self.is_examined() && !self.is_passed() {
+            REFUSED_PERIOD
+        } else if self.findings().is_empty() {
+            QUIET_PERIOD
+        } else {
+            TROUBLED_PERIOD
         }
     }
 }
