@@ -23,11 +23,9 @@ use tower::Service as _;
 use super::error;
 use super::extract::Peer;
 use super::fast_path::{End, FastPath};
-use super::head_timer::HeadTimeouts;
 use super::router_stream::RouterStream;
 use super::shutdown::ShutdownReceiver;
-use super::wire::Wire;
-use super::wire::{MAX_HEADER_BYTES, READ_BYTES};
+use super::wire::{HeadTimeouts, MAX_HEADER_BYTES, READ_BYTES, Wire};
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 
@@ -63,7 +61,7 @@ impl Connections {
         self.metrics.connections.decrement(1.0);
         if let Err(panic) = served {
             let panic: &(dyn Any + Send) = &*panic;
-            error::note_panic(panic, &self.metrics);
+            error::record_panic(panic, &self.metrics);
         }
     }
 

@@ -234,9 +234,9 @@ pub fn cache_code(error: &cache::Error) -> Code {
 }
 
 /// The status and the code of a cache operation's result, for the access log.
-pub fn status_of(told: Reply<'_>) -> (u16, Option<&'static str>) {
+pub fn status_of(reply: Reply<'_>) -> (u16, Option<&'static str>) {
     let failed = |status: StatusCode, code: Code| (status.as_u16(), Some(code.as_str()));
-    match told {
+    match reply {
         Reply::Done => (StatusCode::OK.as_u16(), None),
         Reply::Created => (StatusCode::CREATED.as_u16(), None),
         Reply::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
@@ -321,14 +321,8 @@ pub fn too_many_connections(request_id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The 500 for a request that panicked. Other requests are not affected.
-pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
-    note_panic(panic, metrics);
-    Error::Panic.into_response()
-}
-
 /// Logs and counts a panic.
-pub fn note_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
+pub fn record_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request panicked");
     metrics.panics.increment(1);

@@ -20,10 +20,8 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fast_path::{Head, parse};
-use super::head_timer::Overdue;
 use super::hosts::Hosts;
-use super::wire::READ_BYTES;
-use super::wire::Wire;
+use super::wire::{Overdue, READ_BYTES, Wire};
 use crate::clock::Moment;
 
 /// How many bytes are read at a time while the next request is examined.
@@ -97,8 +95,7 @@ impl RouterStream {
     }
 
     /// Takes the connection back for the fast path.
-    pub fn into_wire(mut self) -> Wire {
-        self.wire.is_unseen = true;
+    pub fn into_wire(self) -> Wire {
         self.wire
     }
 
@@ -107,7 +104,7 @@ impl RouterStream {
         self.overdue == Some(Overdue::RestOfHead)
     }
 
-    fn note_written(&mut self, is_blocked: bool) {
+    fn after_write(&mut self, is_blocked: bool) {
         self.is_blocked = is_blocked;
         if !self.turn.0.is_serving.load(Relaxed) {
             // A client that reads a response is not idle.
@@ -216,7 +213,7 @@ impl AsyncRead for RouterStream {
 impl AsyncWrite for RouterStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write(cx, bytes);
-        self.note_written(written.is_pending());
+        self.after_write(written.is_pending());
         written
     }
 
@@ -238,7 +235,7 @@ impl AsyncWrite for RouterStream {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write_vectored(cx, parts);
-        self.note_written(written.is_pending());
+        self.after_write(written.is_pending());
         written
     }
 }
