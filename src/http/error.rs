@@ -83,22 +83,10 @@ macro_rules! codes {
         impl Code {
             pub const ALL: &[Self] = &[$(Self::$code,)+];
 
-            pub fn as_str(self) -> &'static str {
+            /// The code's status, name and text for people.
+            pub fn description(self) -> Description {
                 match self {
-                    $(Self::$code => $name,)+
-                }
-            }
-
-            pub fn status(self) -> StatusCode {
-                match self {
-                    $(Self::$code => StatusCode::$status,)+
-                }
-            }
-
-            /// The error text for people.
-            pub fn text(self) -> &'static str {
-                match self {
-                    $(Self::$code => $text,)+
+                    $(Self::$code => (StatusCode::$status, $name, $text),)+
                 }
             }
         }
@@ -143,6 +131,24 @@ codes! {
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
 }
 
+/// Status, name and text for people.
+pub type Description = (StatusCode, &'static str, &'static str);
+
+impl Code {
+    pub fn status(self) -> StatusCode {
+        self.description().0
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.description().1
+    }
+
+    /// The error text for people.
+    pub fn text(self) -> &'static str {
+        self.description().2
+    }
+}
+
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -167,17 +173,13 @@ pub struct Answer {
     deleted_count: Option<u64>,
 }
 
-/// Status, code and text for people.
-pub type Description = (StatusCode, &'static str, &'static str);
-
 /// Within this time the service itself tries a shard again that failed or was overloaded, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
     /// Status, code and text for people.
     pub fn known(&self) -> Description {
-        let code = self.code();
-        (code.status(), code.as_str(), code.text())
+        self.code().description()
     }
 
     pub fn code(&self) -> Code {
