@@ -19,13 +19,12 @@ use tower::ServiceBuilder;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, BodyLimit};
-use super::budget::Budget;
 use super::error::{self, Code, Error};
 use super::extract::{Peer, is_dry_run};
 use super::failure_log::FailureLog;
 use super::hosts::Hosts;
+use super::memory::{Budget, COUNTED_FROM, ResponseMemory};
 use super::request_id::{RequestIds, X_REQUEST_ID};
-use super::response_memory::{COUNTED_FROM, ResponseMemory};
 use crate::config::{HttpConfig, Limits};
 use crate::metrics::{ErrorCounts, Metrics};
 use crate::trace::{self, Caller};

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -168,11 +168,6 @@ fn offset_minutes(text: &str) -> Option<i64> {
     let (hours, minutes) = (number(h1, h2)?, number(m1, m2)?);
     let east = (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)?;
     Some(if sign == b'+' { east } else { -east })
-}
-
-/// Writes text as a JSON string with quotes.
-pub fn put_string(body: &mut BytesMut, text: &str) {
-    serde_json::to_writer(body.writer(), text).expect("writing text to memory does not fail");
 }
 
 #[cfg(test)]

@@ -68,16 +68,10 @@ impl Wire {
 
     /// Writes the rest of `output`.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.output.is_empty() {
-            let written = ready!(self.stream.as_mut().poll_write(cx, &self.output))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.output.drain(..written);
-        }
-        // `output` is seldom needed, and an idle connection should hold little memory.
-        self.output = Vec::new();
-        Poll::Ready(Ok(()))
+        // `output` is seldom needed, so it is not kept as a buffer: an idle connection should hold little memory.
+        let output = std::mem::take(&mut self.output);
+        self.write(cx, &output)?;
+        if self.output.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
@@ -96,20 +90,12 @@ impl From<&HttpConfig> for HeadTimeouts {
     }
 }
 
-/// What did not arrive in time.
+/// What a connection waits for, and what did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
-    /// No byte of a request has arrived.
+pub enum Awaited {
+    /// The first byte of a request.
     Request,
-    /// Only a part of a head has arrived.
-    RestOfHead,
-}
-
-/// What a connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    FirstRequest,
-    NextRequest,
+    /// The rest of a head of which a part has arrived.
     RestOfHead,
 }
 
@@ -119,6 +105,8 @@ pub struct HeadTimer {
     timeouts: HeadTimeouts,
     awaited: Awaited,
     since: Moment,
+    /// How long to wait from `since` on.
+    timeout: Duration,
     /// Created when the connection has to wait. It can fire too early; then it is set again.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -126,36 +114,32 @@ pub struct HeadTimer {
 impl HeadTimer {
     /// A timer for a connection that was just accepted.
     pub fn new(timeouts: HeadTimeouts) -> Self {
-        Self { timeouts, awaited: Awaited::FirstRequest, since: Moment::now(), alarm: None }
+        Self { timeouts, awaited: Awaited::Request, since: Moment::now(), timeout: timeouts.header, alarm: None }
     }
 
     /// Call this when a request was answered, and while the client still reads the response. The idle time starts at
     /// `now`.
     pub fn await_request(&mut self, now: Moment) {
-        (self.awaited, self.since) = (Awaited::NextRequest, now);
+        (self.awaited, self.since, self.timeout) = (Awaited::Request, now, self.timeouts.idle);
     }
 
     /// Call this when a part of a head has arrived.
     pub fn await_rest_of_head(&mut self) {
         if self.awaited != Awaited::RestOfHead {
+            (self.awaited, self.since, self.timeout) = (Awaited::RestOfHead, Moment::now(), self.timeouts.header);
             // The alarm may be set to the end of the idle time, which would be too late.
-            (self.awaited, self.since, self.alarm) = (Awaited::RestOfHead, Moment::now(), None);
+            self.alarm = None;
         }
     }
 
     /// Ready when the time is over.
-    pub fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
-        let (timeout, overdue) = match self.awaited {
-            Awaited::FirstRequest => (self.timeouts.header, Overdue::Request),
-            Awaited::NextRequest => (self.timeouts.idle, Overdue::Request),
-            Awaited::RestOfHead => (self.timeouts.header, Overdue::RestOfHead),
-        };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(timeout)));
+    pub fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Awaited> {
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         loop {
             ready!(alarm.as_mut().poll(cx));
-            let left = timeout.saturating_sub(Moment::now().since(self.since));
+            let left = self.timeout.saturating_sub(Moment::now().since(self.since));
             if left.is_zero() {
-                return Poll::Ready(overdue);
+                return Poll::Ready(self.awaited);
             }
             alarm.as_mut().reset(Instant::now() + left);
         }
@@ -172,7 +156,7 @@ mod tests {
         HeadTimeouts { header: Duration::from_millis(20), idle: Duration::from_millis(200) };
 
     /// Returns what was overdue, and after which time.
-    async fn overdue(timer: &mut HeadTimer) -> (Overdue, Duration) {
+    async fn overdue(timer: &mut HeadTimer) -> (Awaited, Duration) {
         let begun = Moment::now();
         let overdue = poll_fn(|cx| timer.poll_overdue(cx)).await;
         (overdue, Moment::now().since(begun))
@@ -182,10 +166,10 @@ mod tests {
     async fn the_first_request_has_the_header_timeout_and_the_next_one_the_idle_timeout() {
         let mut timer = HeadTimer::new(TIMEOUTS);
         let (what, took) = overdue(&mut timer).await;
-        assert!(what == Overdue::Request && took >= Duration::from_millis(19), "{what:?} after {took:?}");
+        assert!(what == Awaited::Request && took >= Duration::from_millis(19), "{what:?} after {took:?}");
         timer.await_request(Moment::now());
         let (what, took) = overdue(&mut timer).await;
-        assert!(what == Overdue::Request && took >= Duration::from_millis(199), "{what:?} after {took:?}");
+        assert!(what == Awaited::Request && took >= Duration::from_millis(199), "{what:?} after {took:?}");
     }
 
     #[tokio::test]
@@ -199,7 +183,7 @@ mod tests {
         // More bytes of the same head do not extend the time.
         timer.await_rest_of_head();
         let (what, took) = overdue(&mut timer).await;
-        assert_eq!(what, Overdue::RestOfHead);
+        assert_eq!(what, Awaited::RestOfHead);
         assert!(took < Duration::from_secs(60), "{took:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use percent_encoding::percent_decode_str;
 
 use super::field::Field;
-use crate::http::cross_site;
+use crate::http::change_guard;
 use crate::http::hosts::Hosts;
 use crate::http::wire::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
@@ -76,7 +76,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
             Field::Connection => is_plain &= header.value.eq_ignore_ascii_case(b"keep-alive"),
             Field::Site => {
                 is_from_browser = true;
-                is_plain &= cross_site::is_own(header.value);
+                is_plain &= change_guard::is_own(header.value);
             }
             Field::Browser => is_from_browser = true,
             Field::Meaning => is_plain = false,

@@ -8,16 +8,7 @@
 //! Responses have the same content as those of the router, because the same code decides it: `http::read_answer`,
 //! `http::entry` and `http::error`.
 //!
-//! A connection is in one of the four states of [`State`]:
-//!
-//! ```text
-//!            bytes arrived          a request has to wait
-//!   ┌─ Read <─────────────> Examine ─────────────────────> Wait
-//!   │    all bytes are used    │  <─────────────────────     │
-//!   │                          │    its response is sent     │
-//!   └──────────> End <─────────┴─────────────────────────────┘
-//!    closed, or late     for the router        shutdown
-//! ```
+//! A connection is in one of the states of [`State`]; [`FastPath::serve`] shows how they follow each other.
 //!
 //! A read that L1 or the embedded store can answer does not have to wait. All such requests that have arrived are
 //! answered one after another, and their responses are sent with one write. A request that has to wait is answered
@@ -44,15 +35,14 @@ use tokio::time::timeout;
 
 pub use self::head::{EntryRequest, Head, parse};
 use self::reply::{LastHeaders, UnwrittenPart};
-use super::budget::BudgetExceeded;
 use super::entry;
 use super::error::Error;
 use super::hosts::Hosts;
+use super::memory::{BudgetExceeded, COUNTED_FROM};
 use super::request_id::RequestIds;
-use super::response_memory::COUNTED_FROM;
 use super::shutdown::ShutdownReceiver;
 use super::state::SharedApp;
-use super::wire::{Overdue, Wire};
+use super::wire::{Awaited, Wire};
 use crate::cache::{AnsweredBy, Consistency, Lookup};
 use crate::clock::Moment;
 use crate::model::{EntryKey, EntryRef, Operation};
@@ -214,7 +204,7 @@ impl FastPath {
             wire.timer.await_rest_of_head();
         }
         if let Poll::Ready(overdue) = wire.timer.poll_overdue(cx) {
-            let end = if overdue == Overdue::RestOfHead { End::Slow } else { End::Closed };
+            let end = if overdue == Awaited::RestOfHead { End::Slow } else { End::Closed };
             return Poll::Ready(Ok(State::End(end)));
         }
         if closing.poll(cx).is_ready() {

@@ -16,8 +16,8 @@ use httpdate::HttpDate;
 use crate::cache::{AnsweredBy, Cache, Lookup};
 use crate::clock::unix_millis_of_last_tick;
 use crate::http::error;
+use crate::http::memory::COUNTED_FROM;
 use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, put_after_value};
-use crate::http::response_memory::COUNTED_FROM;
 use crate::model::{Entry, EntryRef};
 
 /// Space for a response without its value.
