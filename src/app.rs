@@ -74,7 +74,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     service.metrics.connections_limit.set(config.http.max_connections as f64);
     let ids = RequestIds::new(&service.instance);
     let app = service.app(&config, dropped_log_lines);
-    let fast_path = FastPath::new(app.clone(), ids.clone(), &config.http);
+    let fast_path = FastPath::new(app.clone(), ids.clone());
     let pages = dashboard::router(app.clone());
     let router = http::router(app, ids.clone(), pages);
     let connections = Connections::new(router, Some(fast_path), &config.http, service.metrics.clone());

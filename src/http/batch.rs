@@ -13,13 +13,13 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::{Code, Error, store_code};
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
-use super::json::{self, WriteFields};
+use super::json::WriteFields;
+use super::memory::{COUNTED_FROM, Pieces};
 use super::openapi::schema;
 use super::reader::{self, Reader, Text};
-use super::response_memory::{COUNTED_FROM, Pieces};
 use super::state::SharedApp;
 use crate::cache::{self, Fetched, MgetAnswer};
-use crate::model::{EntryKey, Invalid, Key, Namespace, Write};
+use crate::model::{Entry, EntryKey, Invalid, Key, Namespace, Write};
 use crate::store;
 
 /// The body of an mget.
@@ -117,78 +117,86 @@ pub async fn mget(
 /// `{"results": {"key": {"value": ..., "found": true}}, "hits": 1, "misses": 0}`.
 fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSet<Bytes>) -> Body {
     const FRAME: usize = 64;
-    let is_copied = |value: &Bytes| value.len() < COUNTED_FROM;
-    let size = |(key, fetched): &(EntryKey, Fetched)| match fetched {
-        Fetched::Hit(entry) | Fetched::Stale(entry) if is_copied(&entry.value) => {
-            key.key().len() + entry.value.len() + FRAME
+    let copied = |(key, fetched): &(EntryKey, Fetched)| match fetched {
+        Fetched::Hit(Entry { value, .. }) | Fetched::Stale(Entry { value, .. }) if value.len() < COUNTED_FROM => {
+            key.key().len() + value.len() + FRAME
         }
         _ => key.key().len() + FRAME,
     };
     let invalid_size = (invalid.len() + too_long.len()) * FRAME + invalid.iter().map(String::len).sum::<usize>();
-    let mut body = BytesMut::with_capacity(answer.results.iter().map(size).sum::<usize>() + invalid_size + FRAME);
-    // Large values are sent without a copy.
-    let mut pieces = Vec::new();
-    body.put_slice(br#"{"results":{"#);
-    for (i, (key, fetched)) in answer.results.iter().enumerate() {
-        if i > 0 {
-            body.put_u8(b',');
-        }
-        json::put_string(&mut body, key.key());
+    let size = answer.results.iter().map(copied).sum::<usize>() + invalid_size + FRAME;
+    let mut body = ResultsBody { text: BytesMut::with_capacity(size), pieces: Vec::new() };
+    body.put(r#"{"results":{"#);
+    for (key, fetched) in &answer.results {
+        body.put_string(key.key());
         match fetched {
             Fetched::Hit(entry) | Fetched::Stale(entry) => {
-                body.put_slice(br#":{"value":"#);
-                if is_copied(&entry.value) {
-                    body.put_slice(&entry.value);
-                } else {
-                    pieces.extend([body.split().freeze(), entry.value.clone()]);
-                }
+                body.put(r#":{"value":"#);
+                body.put_json(&entry.value);
                 let is_stale = matches!(fetched, Fetched::Stale(_));
-                body.put_slice(if is_stale { br#","found":true,"stale":true}"# } else { br#","found":true}"# });
+                body.put(if is_stale { r#","found":true,"stale":true},"# } else { r#","found":true},"# });
             }
-            Fetched::Miss => body.put_slice(br#":{"value":null,"found":false}"#),
+            Fetched::Miss => body.put(r#":{"value":null,"found":false},"#),
             Fetched::Failed(error) => {
-                body.put_slice(br#":{"value":null,"found":false,"error":"#);
-                json::put_string(&mut body, store_code(error).as_str());
-                if error.is_foreign() {
-                    body.put_slice(br#","detail":"#);
-                    json::put_string(&mut body, &error.to_string());
-                }
-                body.put_u8(b'}');
+                body.put_error(store_code(error), error.is_foreign().then(|| error.to_string()));
             }
         }
     }
-    let mut is_first = answer.results.is_empty();
-    let mut put_invalid = |body: &mut BytesMut, put_key: &mut dyn FnMut(&mut BytesMut)| {
-        if !std::mem::take(&mut is_first) {
-            body.put_u8(b',');
-        }
-        put_key(body);
-        body.put_slice(br#":{"value":null,"found":false,"error":"#);
-        json::put_string(body, Code::InvalidKey.as_str());
-        body.put_u8(b'}');
-    };
     for key in invalid {
-        put_invalid(&mut body, &mut |body| json::put_string(body, key));
+        body.put_string(key);
+        body.put_error(Code::InvalidKey, None);
     }
     for key in too_long {
-        put_invalid(&mut body, &mut |body| match is_copied(key) {
-            true => body.put_slice(key),
-            false => pieces.extend([body.split().freeze(), key.clone()]),
-        });
+        body.put_json(key);
+        body.put_error(Code::InvalidKey, None);
     }
+    if body.text.ends_with(b",") {
+        body.text.truncate(body.text.len() - 1);
+    }
+    body.put(&format!(r#"}},"hits":{},"misses":{}"#, answer.hits, answer.misses));
     let errors = answer.errors + (invalid.len() + too_long.len()) as u64;
-    let mut number = itoa::Buffer::new();
-    body.put_slice(br#"},"hits":"#);
-    body.put_slice(number.format(answer.hits).as_bytes());
-    body.put_slice(br#","misses":"#);
-    body.put_slice(number.format(answer.misses).as_bytes());
     if errors > 0 {
-        body.put_slice(br#","errors":"#);
-        body.put_slice(number.format(errors).as_bytes());
+        body.put(&format!(r#","errors":{errors}"#));
     }
-    body.put_u8(b'}');
-    pieces.push(body.freeze());
-    Pieces::body(pieces)
+    body.put("}");
+    body.pieces.push(body.text.freeze());
+    Pieces::body(body.pieces)
+}
+
+/// The body of an mget's response while it is written. Each result ends with a comma.
+struct ResultsBody {
+    text: BytesMut,
+    /// The parts before `text`. Large values are sent without a copy.
+    pieces: Vec<Bytes>,
+}
+
+impl ResultsBody {
+    fn put(&mut self, text: &str) {
+        self.text.put_slice(text.as_bytes());
+    }
+
+    /// Writes text as a JSON string with quotes.
+    fn put_string(&mut self, text: &str) {
+        serde_json::to_writer((&mut self.text).writer(), text).expect("writing text to memory does not fail");
+    }
+
+    fn put_json(&mut self, json: &Bytes) {
+        if json.len() < COUNTED_FROM {
+            self.text.put_slice(json);
+        } else {
+            self.pieces.extend([self.text.split().freeze(), json.clone()]);
+        }
+    }
+
+    fn put_error(&mut self, code: Code, detail: Option<String>) {
+        self.put(r#":{"value":null,"found":false,"error":"#);
+        self.put_string(code.as_str());
+        if let Some(detail) = detail {
+            self.put(r#","detail":"#);
+            self.put_string(&detail);
+        }
+        self.put("},");
+    }
 }
 
 /// The body of an mset.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
-use super::budget::{Budget, BudgetExceeded, Share};
 use super::error::Error;
+use super::memory::{Budget, BudgetExceeded, Share};
 
 /// For how long the rest of a refused body is read and thrown away. If the connection were closed while the client
 /// still sends, the client would lose the response.

@@ -16,18 +16,15 @@ use futures_util::FutureExt as _;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, BodyLimit};
-use super::budget::Budget;
 use super::error::{self, Code, Error};
 use super::extract::{Peer, is_dry_run};
 use super::failure_log::FailureLog;
-use super::head_timer::keep_alive_hint;
 use super::hosts::Hosts;
+use super::memory::{Budget, COUNTED_FROM, ResponseMemory};
 use super::request_id::{RequestIds, X_REQUEST_ID};
-use super::response_memory::{COUNTED_FROM, ResponseMemory};
 use crate::config::{HttpConfig, Limits};
 use crate::metrics::{ErrorCounts, Metrics};
 use crate::trace::{self, Caller};
@@ -47,8 +44,9 @@ pub struct Bounds {
     max_body_bytes: usize,
     value_bytes: usize,
     hosts: Arc<Hosts>,
-    /// Tells clients how long a connection stays open without a request.
-    keep_alive: Option<HeaderValue>,
+    /// The `Keep-Alive` header, which tells clients how long a connection stays open without a request. `None` if the
+    /// idle timeout is less than a second.
+    pub keep_alive: Option<HeaderValue>,
     /// The memory for all bodies together.
     pub bodies: Budget,
     /// The memory for all large responses together.
@@ -61,14 +59,16 @@ pub struct Bounds {
 
 impl Bounds {
     pub fn new(config: &HttpConfig, limits: &Limits, hosts: Arc<Hosts>, metrics: Arc<Metrics>) -> Self {
-        let keep_alive = keep_alive_hint(config);
+        let idle_seconds = Some(config.idle_timeout.as_secs()).filter(|seconds| *seconds > 0);
         Self {
             request_timeout: config.request_timeout,
             max_body_bytes: config.max_body_bytes,
             value_bytes: limits.value_bytes,
             hosts,
-            keep_alive: keep_alive
-                .map(|hint| HeaderValue::try_from(hint).expect("a word and a number are a valid header value")),
+            keep_alive: idle_seconds.map(|seconds| {
+                HeaderValue::try_from(format!("timeout={seconds}"))
+                    .expect("a word and a number are a valid header value")
+            }),
             bodies: Budget::new(config.max_bodies_bytes),
             answers: Arc::new(Budget::new(config.max_answers_bytes)),
             failures: FailureLog::default(),
@@ -101,20 +101,19 @@ impl Bounds {
         ResponseMemory::of(&self.answers, &self.metrics)
     }
 
-    /// If the response is large, makes it hold its memory until it has been sent, or replaces it by an error if there
-    /// is not enough memory left. Uses the [`ResponseMemory`] in the extensions of the response, if there is one.
-    fn held(&self, mut response: Response) -> Response {
+    /// If the response is large, makes it hold its memory until it has been sent. Uses the [`ResponseMemory`] in the
+    /// extensions of the response, if there is one.
+    ///
+    /// # Errors
+    /// There is not enough memory left.
+    fn held(&self, mut response: Response) -> Result<Response, Error> {
         let size = response.body().size_hint().exact().map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
         let room = response.extensions_mut().remove::<ResponseMemory>();
         if size < COUNTED_FROM {
-            return response;
+            return Ok(response);
         }
         let room = room.unwrap_or_else(|| self.room());
-        if room.admits_in_all(size) {
-            response.map(|body| room.hold(body))
-        } else {
-            Error::TooManyAnswers.into_response()
-        }
+        if room.admits_in_all(size) { Ok(response.map(|body| room.hold(body))) } else { Err(Error::TooManyAnswers) }
     }
 
     /// For a flush that arrives now: the latest moment to answer it, with its result or with a job. It is earlier
@@ -123,30 +122,46 @@ impl Bounds {
         Instant::now() + self.request_timeout * 9 / 10
     }
 
-    /// Counts the body as refused if `error` says that there was no memory for it.
-    pub fn note_refusal(&self, error: &Error) {
+    /// Runs `work` for this caller. A panic is an error of this request only.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Error::Panic`].
+    pub async fn run<T>(&self, caller: Caller, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let ended = trace::scope(caller, AssertUnwindSafe(work).catch_unwind()).await;
+        ended.unwrap_or_else(|panic| Err(self.panicked(&*panic)))
+    }
+
+    /// Logs and counts the panic of a request, and returns the error for its client.
+    pub fn panicked(&self, panic: &(dyn Any + Send)) -> Error {
+        error::record_panic(panic, &self.metrics);
+        Error::Panic
+    }
+
+    /// The response to a request that failed. Counts and logs the error.
+    pub fn failed(&self, error: Error, caller: &Caller) -> Response {
         if matches!(error, Error::TooManyBodies) {
             self.metrics.bodies_refused.increment(1);
         }
+        let response = error.into_response();
+        self.record(&response, caller);
+        response
     }
 
     /// Counts the error in `response`, if there is one, and logs it if the client did not cause it.
-    pub fn note_error(&self, response: &Response, caller: &Caller) {
+    fn record(&self, response: &Response, caller: &Caller) {
         if let Some(code) = response.extensions().get::<Code>() {
             self.errors.count(*code as usize);
         }
-        self.failures.note(response, caller);
+        self.failures.log(response, caller);
     }
 
     /// Adds the bounds to these routes. The request id is the outermost layer, so that every response has one, even
     /// after a panic.
     pub fn around(self: &Arc<Self>, routes: Router, ids: RequestIds) -> Router {
-        let metrics = self.metrics.clone();
         routes.layer(
             ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(ids))
                 .layer(PropagateRequestIdLayer::x_request_id())
-                .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| error::panicked(&*panic, &metrics)))
                 .layer(from_fn_with_state(self.clone(), within))
                 // `body::read` applies the limit.
                 .layer(DefaultBodyLimit::disable()),
@@ -167,35 +182,28 @@ async fn within(State(bounds): State<Arc<Bounds>>, mut request: Request, next: N
     let client = request.extensions().get::<Peer>().map(|Peer(address)| *address);
     let caller = caller(request.headers()).at(client);
     let may_write = may_write(request.method(), request.uri());
-    // Held until the end of the request.
-    let share = bounds.bodies.share();
-    let read = async {
-        match bounds.hosts.check(&request) {
-            Ok(()) => body::read(request, limit, &share).await,
-            Err(error) => Err(body::refuse(request, error).await),
-        }
-    };
-    let read = timeout_at(deadline, read);
-    let mut response = match read.await.unwrap_or(Err(Error::SlowBody)) {
-        Err(error) => {
-            bounds.note_refusal(&error);
-            error.into_response()
-        }
-        Ok(request) => {
-            let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-            match timeout_at(deadline, trace::scope(caller, answer)).await {
-                // The response of a write is never replaced by an error, because the write has happened. It is small.
-                Ok(Ok(response)) if may_write => response,
-                Ok(Ok(response)) => bounds.held(response),
-                Ok(Err(panic)) => {
-                    error::note_panic(&*panic, &bounds.metrics);
-                    Error::Panic.into_response()
-                }
-                Err(_) => Error::DeadlineExceeded { may_write }.into_response(),
+    let work = async {
+        // Held until the end of the request.
+        let share = bounds.bodies.share();
+        let read = async {
+            match bounds.hosts.check(&request) {
+                Ok(()) => body::read(request, limit, &share).await,
+                Err(error) => Err(body::refuse(request, error).await),
             }
-        }
+        };
+        let request = timeout_at(deadline, read).await.unwrap_or(Err(Error::SlowBody))?;
+        let ended = timeout_at(deadline, next.run(request)).await;
+        let response = ended.map_err(|_| Error::DeadlineExceeded { may_write })?;
+        // The response of a write is never replaced by an error, because the write has happened. It is small.
+        if may_write { Ok(response) } else { bounds.held(response) }
     };
-    bounds.note_error(&response, &caller);
+    let mut response = match bounds.run(caller, work).await {
+        Ok(response) => {
+            bounds.record(&response, &caller);
+            response
+        }
+        Err(error) => bounds.failed(error, &caller),
+    };
     if let Some(hint) = bounds.keep_alive.as_ref().filter(|_| stays) {
         response.headers_mut().insert(KEEP_ALIVE, hint.clone());
     }
@@ -244,24 +252,24 @@ mod tests {
     #[test]
     fn regression_a_write_of_the_key_mget_may_write() {
         // A PUT of the key `mget` that exceeded its deadline was answered with `timeout`, like a read.
-        let asked = |method: Method, uri: &'static str| may_write(&method, &Uri::from_static(uri));
+        let is_write = |method: Method, uri: &'static str| may_write(&method, &Uri::from_static(uri));
         let uri = "/api/v1/cache/users/mget";
         for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
-            assert_eq!(asked(method.clone(), uri), expected, "{method}");
+            assert_eq!(is_write(method.clone(), uri), expected, "{method}");
         }
-        assert!(asked(Method::POST, "/api/v1/cache/users/mset"));
-        assert!(!asked(Method::GET, "/api/v1/cache/users/k"));
+        assert!(is_write(Method::POST, "/api/v1/cache/users/mset"));
+        assert!(!is_write(Method::GET, "/api/v1/cache/users/k"));
     }
 
     #[test]
     fn a_dry_run_writes_nothing() {
-        let asked = |uri: &'static str| may_write(&Method::DELETE, &Uri::from_static(uri));
-        assert!(!asked("/api/v1/cache/users?dry_run=true"));
-        assert!(!asked("/api/v1/cache/users?pattern=a*&dry_run=true"));
-        assert!(asked("/api/v1/cache/users?dry_run=false"));
-        assert!(!asked("/api/v1/cache/users?dry%5Frun=tr%75e"), "the handler reads it as a dry run");
-        assert!(asked("/api/v1/cache/users?pattern=dry_run=true"));
-        assert!(asked("/api/v1/cache/users"));
+        let is_write = |uri: &'static str| may_write(&Method::DELETE, &Uri::from_static(uri));
+        assert!(!is_write("/api/v1/cache/users?dry_run=true"));
+        assert!(!is_write("/api/v1/cache/users?pattern=a*&dry_run=true"));
+        assert!(is_write("/api/v1/cache/users?dry_run=false"));
+        assert!(!is_write("/api/v1/cache/users?dry%5Frun=tr%75e"), "the handler reads it as a dry run");
+        assert!(is_write("/api/v1/cache/users?pattern=dry_run=true"));
+        assert!(is_write("/api/v1/cache/users"));
     }
 
     fn bounds(metrics: &Arc<Metrics>) -> Arc<Bounds> {

@@ -1,6 +1,6 @@
 //! One connection from its start to its end. The fast path and the router take turns on it.
 
-use std::any::Any;
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -23,11 +23,9 @@ use tower::Service as _;
 use super::error;
 use super::extract::Peer;
 use super::fast_path::{End, FastPath};
-use super::head_timer::HeadTimeouts;
 use super::router_stream::RouterStream;
 use super::shutdown::ShutdownReceiver;
-use super::wire::Wire;
-use super::wire::{MAX_HEADER_BYTES, READ_BYTES};
+use super::wire::{HeadTimeouts, MAX_HEADER_BYTES, READ_BYTES, Wire};
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
 
@@ -62,8 +60,7 @@ impl Connections {
         let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
         self.metrics.connections.decrement(1.0);
         if let Err(panic) = served {
-            let panic: &(dyn Any + Send) = &*panic;
-            error::note_panic(panic, &self.metrics);
+            error::record_panic(&*panic, &self.metrics);
         }
     }
 
@@ -79,7 +76,7 @@ impl Connections {
                     Ok(End::Router) => {}
                     Ok(End::Closed) => return,
                     Ok(End::Slow) => return self.metrics.connections_slow.increment(1),
-                    Err(error) => return self.note(&error),
+                    Err(error) => return self.record_end(&error, Some(&error)),
                 }
             }
             match self.route(wire, peer, &mut closing).await {
@@ -94,20 +91,20 @@ impl Connections {
         // During shutdown the fast path does not get the connection back: hyper sends `Connection: close` and ends
         // it.
         let hosts = self.fast_path.as_ref().filter(|_| !closing.is_given()).map(FastPath::hosts);
-        let handed = RouterStream::new(wire, hosts);
-        let turn = handed.turn();
+        let stream = RouterStream::new(wire, hosts);
+        let state = stream.state();
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer.ip()));
-            turn.serve(self.router.clone().call(request))
+            state.serve(self.router.clone().call(request))
         });
-        let mut connection = self.http.serve_connection(TokioIo::new(handed), service);
+        let mut connection = self.http.serve_connection(TokioIo::new(stream), service);
         let mut is_closing = false;
         let ended = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(Some(result));
                 }
-                if turn.is_left() {
+                if state.is_left() {
                     return Poll::Ready(None);
                 }
                 if is_closing || closing.poll(cx).is_pending() {
@@ -124,25 +121,17 @@ impl Connections {
             self.metrics.connections_slow.increment(1);
         }
         if let Err(error) = result {
-            // The client disconnected, sent invalid HTTP or did not read. Not a fault of this service.
-            tracing::debug!(%error, "connection ended");
-            if is_stalled(&error) {
-                self.metrics.connections_stalled.increment(1);
-            }
+            self.record_end(&error, error.source().and_then(|cause| cause.downcast_ref()));
         }
         None
     }
 
-    fn note(&self, error: &io::Error) {
+    /// Records that a connection ended with an error: the client disconnected, sent invalid HTTP or did not read. Not
+    /// a fault of this service.
+    fn record_end(&self, error: &dyn Error, cause: Option<&io::Error>) {
         tracing::debug!(%error, "connection ended");
-        if error.kind() == io::ErrorKind::TimedOut {
+        if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut) {
             self.metrics.connections_stalled.increment(1);
         }
     }
-}
-
-/// Whether a connection ended because the client did not read.
-fn is_stalled(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }

@@ -84,22 +84,10 @@ macro_rules! codes {
         impl Code {
             pub const ALL: &[Self] = &[$(Self::$code,)+];
 
-            pub fn as_str(self) -> &'static str {
+            /// The code's status, name and text for people.
+            pub fn description(self) -> Description {
                 match self {
-                    $(Self::$code => $name,)+
-                }
-            }
-
-            pub fn status(self) -> StatusCode {
-                match self {
-                    $(Self::$code => StatusCode::$status,)+
-                }
-            }
-
-            /// The error text for people.
-            pub fn text(self) -> &'static str {
-                match self {
-                    $(Self::$code => $text,)+
+                    $(Self::$code => (StatusCode::$status, $name, $text),)+
                 }
             }
         }
@@ -144,6 +132,24 @@ codes! {
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
 }
 
+/// Status, name and text for people.
+pub type Description = (StatusCode, &'static str, &'static str);
+
+impl Code {
+    pub fn status(self) -> StatusCode {
+        self.description().0
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.description().1
+    }
+
+    /// The error text for people.
+    pub fn text(self) -> &'static str {
+        self.description().2
+    }
+}
+
 /// The JSON of an error.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -162,17 +168,13 @@ pub struct Answer {
     deleted_count: Option<u64>,
 }
 
-/// Status, code and text for people.
-pub type Description = (StatusCode, &'static str, &'static str);
-
 /// Within this time the service itself tries a shard again that failed or was overloaded, see `store::redis`.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 impl Error {
     /// Status, code and text for people.
     pub fn known(&self) -> Description {
-        let code = self.code();
-        (code.status(), code.as_str(), code.text())
+        self.code().description()
     }
 
     pub fn code(&self) -> Code {
@@ -229,9 +231,9 @@ pub fn cache_code(error: &cache::Error) -> Code {
 }
 
 /// The status and the code of a cache operation's result, for the access log.
-pub fn status_of(told: Reply<'_>) -> (u16, Option<&'static str>) {
+pub fn status_of(reply: Reply<'_>) -> (u16, Option<&'static str>) {
     let failed = |status: StatusCode, code: Code| (status.as_u16(), Some(code.as_str()));
-    match told {
+    match reply {
         Reply::Done => (StatusCode::OK.as_u16(), None),
         Reply::Created => (StatusCode::CREATED.as_u16(), None),
         Reply::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
@@ -316,14 +318,8 @@ pub fn too_many_connections(request_id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The 500 for a request that panicked. Other requests are not affected.
-pub fn panicked(panic: &(dyn Any + Send), metrics: &Metrics) -> Response {
-    note_panic(panic, metrics);
-    Error::Panic.into_response()
-}
-
 /// Logs and counts a panic.
-pub fn note_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
+pub fn record_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request panicked");
     metrics.panics.increment(1);

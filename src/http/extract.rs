@@ -71,14 +71,9 @@ impl FlushQuery {
     /// # Errors
     /// A parameter is invalid, or both `pattern` and `tag` are given.
     pub fn parse(self) -> Result<(Selection, FlushMode), Error> {
-        let flushing = match self.dry_run.as_deref() {
-            None | Some("false") => FlushMode::Delete,
-            Some("true") => FlushMode::DryRun,
-            Some(other) => {
-                return Err(Error::InvalidQuery(format!("`dry_run` must be true or false, not {other:?}")));
-            }
-        };
-        Ok((selection(self.pattern, self.tag)?, flushing))
+        let is_dry_run = flag("dry_run", self.dry_run.as_deref())?;
+        let mode = if is_dry_run { FlushMode::DryRun } else { FlushMode::Delete };
+        Ok((selection(self.pattern, self.tag)?, mode))
     }
 }
 
@@ -87,6 +82,18 @@ pub fn is_dry_run(query: Option<&str>) -> bool {
     let is = |text: &str, expected: &str| percent_decode_str(text).eq(expected.bytes());
     let mut pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
     pairs.any(|(name, value)| is(name, "dry_run") && is(value, "true"))
+}
+
+/// Parses a query parameter that is true or false. If it is absent, it is false.
+///
+/// # Errors
+/// [`Error::InvalidQuery`].
+pub fn flag(name: &str, text: Option<&str>) -> Result<bool, Error> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Error::InvalidQuery(format!("`{name}` must be true or false, not {other:?}"))),
+    }
 }
 
 /// The selection for a pattern or a tag.

@@ -29,7 +29,7 @@ pub struct FailureLog {
 
 impl FailureLog {
     /// Logs the failure that `response` carries, unless its code was logged less than a second ago.
-    pub fn note(&self, response: &Response, caller: &Caller) {
+    pub fn log(&self, response: &Response, caller: &Caller) {
         let Some(Failure { code, reason }) = response.extensions().get::<Failure>() else { return };
         let Some(unlogged) = self.turn(code, Moment::now()) else { return };
         let request_id = String::from_utf8_lossy(caller.request_id());

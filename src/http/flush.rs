@@ -26,17 +26,10 @@ const RESPOND_ASYNC: &str = "respond-async";
 /// How long a client waits for a flush. With `Prefer: respond-async` the client does not wait and gets a job at once.
 pub struct ClientPatience {
     is_async: bool,
-    last_moment: Option<JobDeadline>,
+    pub patience: Patience,
 }
 
 impl ClientPatience {
-    pub fn patience(&self) -> Patience {
-        match &self.last_moment {
-            Some(JobDeadline(last_moment)) if !self.is_async => Patience::Until(*last_moment),
-            _ => Patience::None,
-        }
-    }
-
     /// The response for the client.
     pub fn answer(&self, flushed: &Flushed) -> Response {
         let mut response = match flushed {
@@ -57,8 +50,12 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let last_moment = parts.extensions.get::<JobDeadline>().copied();
-        Ok(Self { is_async: prefers_async(&parts.headers), last_moment })
+        let is_async = prefers_async(&parts.headers);
+        let patience = match parts.extensions.get() {
+            Some(JobDeadline(last_moment)) if !is_async => Patience::Until(*last_moment),
+            _ => Patience::None,
+        };
+        Ok(Self { is_async, patience })
     }
 }
 
@@ -92,13 +89,13 @@ pub async fn flush(
     NamespacePath(namespace): NamespacePath,
     StrictQuery(query): StrictQuery<FlushQuery>,
     RequestOrigin(origin): RequestOrigin,
-    patience: ClientPatience,
+    client: ClientPatience,
 ) -> Result<Response, Error> {
     match query.parse()? {
         (selection, FlushMode::Delete) => {
             let flush = Flush { kind: Kind::Flush, namespace, selection, origin };
-            let flushed = app.cache.flush(flush, patience.patience(), jobs::failure).await?;
-            Ok(patience.answer(&flushed))
+            let flushed = app.cache.flush(flush, client.patience, jobs::failure).await?;
+            Ok(client.answer(&flushed))
         }
         (selection, FlushMode::DryRun) => {
             let matched_count = Some(app.cache.count(&namespace, &selection, None).await?.count);

@@ -1,16 +1,15 @@
-//! Reads and writes JSON. A value is checked to be valid JSON, but never converted: it is a slice of the request
-//! body, and responses contain the same bytes.
+//! Reads the JSON of small bodies and of writes, and formats and parses dates. A value is checked to be valid JSON, but
+//! never converted: it is a slice of the request body, and responses contain the same bytes.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::Error;
 use super::reader::{self, Reader, Text};
-use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, Invalid, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{Invalid, Tag, Tags, Ttl, UnixMillis, Write};
 
 /// The calendar repeats every 400 years. This is five such cycles, in years and in milliseconds.
 const CYCLE_YEARS: i64 = 5 * 400;
@@ -103,69 +102,6 @@ fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
     Ok(Some(tags))
 }
 
-/// Seconds left, rounded up, so that an entry that has not expired never shows 0.
-pub fn ttl_remaining(entry: EntryRef<'_>) -> Option<u64> {
-    entry.expires_in.map(|left| u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
-}
-
-/// The part of the metadata that only `?metadata=full` shows.
-#[derive(Serialize)]
-struct FullMetadata<'t> {
-    expires_at: Option<String>,
-    last_accessed: String,
-    access_count: u64,
-    size_bytes: usize,
-    version: u64,
-    tags: Vec<&'t str>,
-}
-
-/// The bytes before the value in the body of a GET: `{"value": ..., "metadata": {...}}`.
-pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
-
-/// Writes the bytes after the value in the body of a GET.
-pub fn put_after_value(
-    body: &mut Vec<u8>,
-    entry: EntryRef<'_>,
-    ttl_remaining: Option<u64>,
-    details: Option<&Details>,
-) {
-    body.extend_from_slice(br#","metadata":{"ttl_remaining":"#);
-    match ttl_remaining {
-        Some(seconds) => body.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()),
-        None => body.extend_from_slice(b"null"),
-    }
-    body.extend_from_slice(br#","created_at":""#);
-    body.extend_from_slice(&seconds_date(entry.created_at.0));
-    body.push(b'"');
-    if let Some(details) = details {
-        let full = FullMetadata {
-            expires_at: entry.expires_in.map(|left| date(unix_millis().0.saturating_add(left.as_millis() as u64))),
-            last_accessed: date(details.last_accessed.0),
-            access_count: details.access_count,
-            size_bytes: entry.value.len(),
-            version: entry.version.0,
-            tags: details.tags.iter().map(Tag::as_str).collect(),
-        };
-        let full = serde_json::to_vec(&full).expect("text and numbers can be written as JSON");
-        body.push(b',');
-        // Without the opening brace: these fields continue the same object.
-        body.extend_from_slice(&full[1..]);
-    } else {
-        body.push(b'}');
-    }
-    body.push(b'}');
-}
-
-/// The body of a GET as one buffer.
-pub fn entry(entry: &Entry, ttl_remaining: Option<u64>, details: Option<&Details>) -> Bytes {
-    const FRAME: usize = 96;
-    let mut body = Vec::with_capacity(entry.value.len() + FRAME);
-    body.extend_from_slice(BEFORE_VALUE);
-    body.extend_from_slice(&entry.value);
-    put_after_value(&mut body, entry.borrowed(), ttl_remaining, details);
-    body.into()
-}
-
 /// Formats Unix milliseconds as RFC 3339 in UTC, to the second.
 pub fn date(millis: u64) -> String {
     String::from_utf8_lossy(&seconds_date(millis)).into_owned()
@@ -173,7 +109,7 @@ pub fn date(millis: u64) -> String {
 
 /// Like [`date`], but fast, because every hit formats a date: no allocation and no `format!`. Converts days to a date
 /// with Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
-fn seconds_date(millis: u64) -> [u8; 20] {
+pub fn seconds_date(millis: u64) -> [u8; 20] {
     let seconds = millis.min(UnixMillis::LATEST_DATE.0) / 1000;
     let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -234,32 +170,10 @@ fn offset_minutes(text: &str) -> Option<i64> {
     Some(if sign == b'+' { east } else { -east })
 }
 
-/// Writes text as a JSON string with quotes.
-pub fn put_string(body: &mut BytesMut, text: &str) {
-    serde_json::to_writer(body.writer(), text).expect("writing text to memory does not fail");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Version;
     use proptest::prelude::*;
-
-    #[test]
-    fn an_entry_is_written_with_its_value_unchanged() {
-        let mut stored = Entry {
-            value: Bytes::from_static(b"[1e400, 0.10]"),
-            version: Version(1),
-            created_at: UnixMillis(1_704_067_200_999),
-            expires_in: Some(Duration::from_millis(59_001)),
-        };
-        let left = ttl_remaining(stored.borrowed());
-        let expected =
-            r#"{"value":[1e400, 0.10],"metadata":{"ttl_remaining":60,"created_at":"2024-01-01T00:00:00Z"}}"#;
-        assert_eq!(entry(&stored, left, None), expected);
-        stored.expires_in = None;
-        assert_eq!(ttl_remaining(stored.borrowed()), None);
-    }
 
     proptest! {
         #[test]

@@ -6,12 +6,10 @@ mod answer;
 mod batch;
 mod body;
 mod bounds;
-mod budget;
+mod change_guard;
 mod cluster;
-mod conditions;
 mod connection;
-mod cross_site;
-mod descriptors;
+mod connection_limit;
 mod docs;
 mod entry;
 mod error;
@@ -19,20 +17,19 @@ mod extract;
 mod failure_log;
 mod fast_path;
 mod flush;
-mod head_timer;
 mod health;
 mod history;
 mod hosts;
 mod jobs;
 mod json;
 mod list;
+mod memory;
 mod namespaces;
 mod openapi;
 mod page_limit;
+mod read_answer;
 mod reader;
-mod refusal;
 mod request_id;
-mod response_memory;
 mod router_stream;
 mod server;
 mod shutdown;
@@ -40,7 +37,7 @@ mod state;
 mod stats;
 mod wire;
 
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
 /// The parsers of client input, for the fuzz targets, which run without a server.
@@ -54,14 +51,14 @@ pub mod input {
 
 /// How an entry is written into a response, for the micro-benchmarks.
 pub mod output {
-    pub use super::json::{entry, ttl_remaining};
+    pub use super::read_answer::{body as entry, ttl_remaining};
 }
 
 pub use axum::Router;
 pub use bounds::Bounds;
+pub use change_guard::is_same_site;
 pub use connection::Connections;
-pub use cross_site::is_same_site;
-pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
+pub use connection_limit::{possible_connections, raise_descriptors};
 pub use error::{Code, Error, status_of};
 pub use extract::{RequestOrigin, selection};
 pub use failure_log::Failure;
@@ -76,7 +73,7 @@ pub use state::{App, SharedApp};
 pub fn router(app: SharedApp, ids: RequestIds, more: Router) -> Router {
     let entry = || get(entry::get).put(entry::put).delete(entry::delete);
     let policy = || get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete);
-    let (bounds, cross_site) = (app.bounds.clone(), from_fn_with_state(app.clone(), cross_site::refuse));
+    let (bounds, change_guard) = (app.bounds.clone(), from_fn_with_state(app.clone(), change_guard::refuse));
     let routes = Router::new()
         .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
         .route("/api/v1/cache/{ns}/stats", get(stats::stats).put(entry::put).delete(entry::delete))
@@ -98,8 +95,7 @@ pub fn router(app: SharedApp, ids: RequestIds, more: Router) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/docs", get(docs::page))
         .route("/docs/{file}", get(docs::file))
-        .route_layer(from_fn(conditions::refuse))
-        .route_layer(cross_site)
+        .route_layer(change_guard)
         .with_state(app)
         .merge(more)
         .fallback(error::no_such_route)

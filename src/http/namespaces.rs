@@ -201,8 +201,8 @@ pub async fn delete(
     NamespacePath(namespace): NamespacePath,
     _: StrictQuery<NoParameters>,
     RequestOrigin(origin): RequestOrigin,
-    patience: ClientPatience,
+    client: ClientPatience,
 ) -> Result<Response, Error> {
-    let deleted = app.cache.delete_namespace(&namespace, &origin, patience.patience(), jobs::failure).await?;
-    Ok(patience.answer(&deleted))
+    let deleted = app.cache.delete_namespace(&namespace, &origin, client.patience, jobs::failure).await?;
+    Ok(client.answer(&deleted))
 }

@@ -20,10 +20,8 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fast_path::{Head, parse};
-use super::head_timer::Overdue;
 use super::hosts::Hosts;
-use super::wire::READ_BYTES;
-use super::wire::Wire;
+use super::wire::{Awaited, READ_BYTES, Wire};
 use crate::clock::Moment;
 
 /// How many bytes are read at a time while the next request is examined.
@@ -32,16 +30,18 @@ const PEEKED_BYTES: usize = 4096;
 /// A stream with the router's part of a connection.
 pub struct RouterStream {
     wire: Wire,
-    owed: BytesLeft,
+    /// How many bytes hyper may still get. After them, the next request is examined. `None`: all bytes until the end
+    /// of the connection.
+    bytes_left: Option<u64>,
     /// Whether the last write was blocked.
     is_blocked: bool,
     /// The waker of a read during a blocked write. It must be woken, because hyper does not read again by itself.
     reader: Option<Waker>,
-    turn: StreamState,
+    state: StreamState,
     /// Needed to recognize requests for the fast path; absent if all requests are for the router.
     hosts: Option<Arc<Hosts>>,
     /// What did not arrive in time, if the timer ended the connection.
-    overdue: Option<Overdue>,
+    overdue: Option<Awaited>,
 }
 
 /// The state of the connection, for code that has no access to the stream while hyper owns it.
@@ -76,40 +76,39 @@ impl StreamState {
     }
 }
 
-/// How much input hyper may still get.
-enum BytesLeft {
-    /// This many bytes. After them, the next request is examined.
-    Bytes(u64),
-    /// All bytes until the end of the connection.
-    All,
-}
-
 impl RouterStream {
     /// A stream for a connection whose next request is for the router. Without `hosts`, all further requests are for
     /// the router, too.
     pub fn new(wire: Wire, hosts: Option<Arc<Hosts>>) -> Self {
-        let owed = if hosts.is_some() { BytesLeft::Bytes(0) } else { BytesLeft::All };
-        Self { wire, owed, is_blocked: false, reader: None, turn: StreamState::default(), hosts, overdue: None }
+        let bytes_left = hosts.is_some().then_some(0);
+        Self {
+            wire,
+            bytes_left,
+            is_blocked: false,
+            reader: None,
+            state: StreamState::default(),
+            hosts,
+            overdue: None,
+        }
     }
 
-    pub fn turn(&self) -> StreamState {
-        self.turn.clone()
+    pub fn state(&self) -> StreamState {
+        self.state.clone()
     }
 
     /// Takes the connection back for the fast path.
-    pub fn into_wire(mut self) -> Wire {
-        self.wire.is_unseen = true;
+    pub fn into_wire(self) -> Wire {
         self.wire
     }
 
     /// Whether the connection was ended because the head of a request did not arrive completely in time.
     pub fn is_slow(&self) -> bool {
-        self.overdue == Some(Overdue::RestOfHead)
+        self.overdue == Some(Awaited::RestOfHead)
     }
 
-    fn note_written(&mut self, is_blocked: bool) {
+    fn after_write(&mut self, is_blocked: bool) {
         self.is_blocked = is_blocked;
-        if !self.turn.0.is_serving.load(Relaxed) {
+        if !self.state.0.is_serving.load(Relaxed) {
             // A client that reads a response is not idle.
             self.wire.timer.await_request(Moment::now());
         }
@@ -145,16 +144,12 @@ impl RouterStream {
             if let Some(hosts) = self.hosts.as_ref().filter(|_| !self.wire.input.is_empty()) {
                 match parse(&self.wire.input, &mut String::new(), hosts) {
                     Head::Partial => {}
-                    Head::Router { len: Some(len) } => {
-                        self.owed = BytesLeft::Bytes(len);
-                        return Poll::Ready(Ok(()));
-                    }
-                    Head::Router { len: None } => {
-                        self.owed = BytesLeft::All;
+                    Head::Router { len } => {
+                        self.bytes_left = len;
                         return Poll::Ready(Ok(()));
                     }
                     Head::Entry(_) => {
-                        self.turn.0.is_left.store(true, Relaxed);
+                        self.state.0.is_left.store(true, Relaxed);
                         return Poll::Pending;
                     }
                 }
@@ -162,7 +157,7 @@ impl RouterStream {
             let mut chunk = [0; PEEKED_BYTES];
             let read = ready!(self.wire.poll_read(cx, &mut chunk))?;
             if read == 0 {
-                self.owed = BytesLeft::All;
+                self.bytes_left = None;
                 return Poll::Ready(Ok(()));
             }
             self.wire.input.extend_from_slice(&chunk[..read]);
@@ -171,20 +166,20 @@ impl RouterStream {
 
     /// Fills hyper's buffer with its input.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.owed, BytesLeft::Bytes(0)) {
+        if self.bytes_left == Some(0) {
             if self.is_blocked {
                 self.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
             ready!(self.poll_next(cx))?;
         }
-        match self.owed {
-            BytesLeft::All if self.wire.input.is_empty() => self.wire.stream.as_mut().poll_read(cx, buffer),
-            BytesLeft::All => self.poll_give(cx, buffer, usize::MAX).map_ok(drop),
-            BytesLeft::Bytes(owed) => {
-                let most = usize::try_from(owed).unwrap_or(usize::MAX).min(READ_BYTES);
+        match self.bytes_left {
+            None if self.wire.input.is_empty() => self.wire.stream.as_mut().poll_read(cx, buffer),
+            None => self.poll_give(cx, buffer, usize::MAX).map_ok(drop),
+            Some(left) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES);
                 let given = ready!(self.poll_give(cx, buffer, most))?;
-                self.owed = BytesLeft::Bytes(owed - given as u64);
+                self.bytes_left = Some(left - given as u64);
                 Poll::Ready(Ok(()))
             }
         }
@@ -193,10 +188,10 @@ impl RouterStream {
 
 impl AsyncRead for RouterStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn.0.is_serving.load(Relaxed) {
+        if self.state.0.is_serving.load(Relaxed) {
             return self.poll_fill(cx, buffer);
         }
-        if self.turn.0.is_served.swap(false, Relaxed) {
+        if self.state.0.is_served.swap(false, Relaxed) {
             self.wire.timer.await_request(Moment::now());
         }
         let before = buffer.filled().len();
@@ -204,7 +199,7 @@ impl AsyncRead for RouterStream {
         if buffer.filled().len() > before || !self.wire.input.is_empty() {
             self.wire.timer.await_rest_of_head();
         }
-        if polled.is_ready() || self.is_blocked || self.turn.is_left() {
+        if polled.is_ready() || self.is_blocked || self.state.is_left() {
             return polled;
         }
         // An empty read makes hyper end the connection.
@@ -216,7 +211,7 @@ impl AsyncRead for RouterStream {
 impl AsyncWrite for RouterStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write(cx, bytes);
-        self.note_written(written.is_pending());
+        self.after_write(written.is_pending());
         written
     }
 
@@ -238,7 +233,7 @@ impl AsyncWrite for RouterStream {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.wire.stream.as_mut().poll_write_vectored(cx, parts);
-        self.note_written(written.is_pending());
+        self.after_write(written.is_pending());
         written
     }
 }

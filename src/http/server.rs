@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
-use super::refusal::ConnectionRefuser;
+use super::connection_limit::ConnectionRefuser;
 use super::request_id::RequestIds;
 use super::shutdown::ShutdownSignal;
 use crate::config::HttpConfig;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::answer;
 use super::error::Error;
-use super::extract::{NamespacePath, StrictQuery};
+use super::extract::{NamespacePath, StrictQuery, flag};
 use super::openapi::schema;
 use super::state::SharedApp;
 use crate::store::{self, KnownTotals};
@@ -72,10 +72,10 @@ pub async fn stats(
     NamespacePath(namespace): NamespacePath,
     StrictQuery(query): StrictQuery<StatsQuery>,
 ) -> Result<Response, Error> {
-    let known = match query.partial.as_deref() {
-        None | Some("false") => KnownTotals { totals: app.cache.stats(&namespace).await?, failed: Vec::new() },
-        Some("true") => app.cache.known_stats(&namespace).await?,
-        Some(other) => return Err(Error::InvalidQuery(format!("`partial` must be true or false, not {other:?}"))),
+    let known = if flag("partial", query.partial.as_deref())? {
+        app.cache.known_stats(&namespace).await?
+    } else {
+        KnownTotals { totals: app.cache.stats(&namespace).await?, failed: Vec::new() }
     };
     let stats = known.totals;
     let reads = stats.hits + stats.misses;

@@ -6,12 +6,11 @@
 //! connection.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
 use super::field::Field;
-use crate::http::cross_site;
+use crate::http::change_guard;
 use crate::http::hosts::Hosts;
 use crate::http::wire::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
@@ -39,19 +38,13 @@ pub enum Head<'b> {
 #[derive(Debug)]
 pub struct EntryRequest<'b> {
     pub key: KeyRef<'b>,
-    pub verb: Verb,
+    /// The body of a PUT; `None` for a GET.
+    pub body: Option<&'b [u8]>,
     /// The request id that the client sent.
     pub request_id: Option<&'b [u8]>,
     pub trace: Option<TraceContext>,
     /// The length in bytes, including the body.
     pub len: usize,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verb {
-    Get,
-    /// With the position of the body.
-    Put(Range<usize>),
 }
 
 /// Parses the head at the start of `bytes`; `text` is a buffer for the key. A request whose host is not in `hosts`
@@ -83,7 +76,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
             Field::Connection => is_plain &= header.value.eq_ignore_ascii_case(b"keep-alive"),
             Field::Site => {
                 is_from_browser = true;
-                is_plain &= cross_site::is_own(header.value);
+                is_plain &= change_guard::is_own(header.value);
             }
             Field::Browser => is_from_browser = true,
             Field::Meaning => is_plain = false,
@@ -93,18 +86,18 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
     if !is_plain || host.is_none_or(|host| hosts.admit(host, is_from_browser).is_err()) {
         return router;
     }
-    let verb = match (request.method, body_len) {
-        (Some("GET"), None | Some(0)) => Verb::Get,
-        (Some("PUT"), Some(len)) => match usize::try_from(len).ok().and_then(|len| head_len.checked_add(len)) {
-            Some(end) if end <= bytes.len() => Verb::Put(head_len..end),
-            _ => return router,
+    let body = match (request.method, body_len) {
+        (Some("GET"), None | Some(0)) => None,
+        (Some("PUT"), Some(len)) => match usize::try_from(len).ok().and_then(|len| bytes[head_len..].get(..len)) {
+            Some(body) => Some(body),
+            None => return router,
         },
         _ => return router,
     };
     let Some(key) = request.path.and_then(|path| entry_key(path, text)) else { return router };
-    let len = if let Verb::Put(body) = &verb { body.end } else { head_len };
+    let len = head_len + body.map_or(0, <[u8]>::len);
     let trace = traceparent.filter(|_| traceparents == 1).and_then(TraceContext::parse);
-    Head::Entry(EntryRequest { key, verb, request_id, trace, len })
+    Head::Entry(EntryRequest { key, body, request_id, trace, len })
 }
 
 /// Parses a number that has only digits (RFC 9110, 8.6).
@@ -118,30 +111,24 @@ fn entry_key<'t>(path: &str, text: &'t mut String) -> Option<KeyRef<'t>> {
     let (namespace, key) = path.strip_prefix(ENTRY_PREFIX)?.split_once('/')?;
     // `stats` is the path of the statistics. A path with bytes that are not allowed is for the router, which may
     // refuse it.
-    if key == "stats" || !namespace.bytes().chain(key.bytes()).all(is_path_byte) {
+    if key == "stats" || !namespace.bytes().chain(key.bytes()).all(|byte| PATH_BYTES[usize::from(byte)]) {
         return None;
     }
     let (namespace, key) = (percent_decode_str(namespace).decode_utf8(), percent_decode_str(key).decode_utf8());
     KeyRef::parse(&namespace.ok()?, &key.ok()?, text).ok()
 }
 
-/// Whether this byte is allowed in a segment of a path (RFC 3986, 3.3).
-fn is_path_byte(byte: u8) -> bool {
-    PATH_BYTES[usize::from(byte)]
-}
-
+/// The bytes that are allowed in a segment of a path (RFC 3986, 3.3).
 const PATH_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        table[byte] = matches!(
+            byte as u8,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';'
+                | b'=' | b':' | b'@' | b'%'
+        );
         byte += 1;
-    }
-    let others = b"-._~!$&'()*+,;=:@%";
-    let mut i = 0;
-    while i < others.len() {
-        table[others[i] as usize] = true;
-        i += 1;
     }
     table
 };
@@ -162,9 +149,9 @@ mod tests {
         match parse(text.as_bytes(), &mut String::new(), &hosts) {
             Head::Partial => "partial".to_owned(),
             Head::Router { len } => format!("router {}", len.map_or("?".to_owned(), |len| len.to_string())),
-            Head::Entry(EntryRequest { key, verb: Verb::Get, len, .. }) => format!("get {} {len}", key.text()),
-            Head::Entry(EntryRequest { key, verb: Verb::Put(body), len, .. }) => {
-                format!("put {} {} {len}", key.text(), &text[body])
+            Head::Entry(EntryRequest { key, body: None, len, .. }) => format!("get {} {len}", key.text()),
+            Head::Entry(EntryRequest { key, body: Some(body), len, .. }) => {
+                format!("put {} {} {len}", key.text(), str::from_utf8(body).unwrap())
             }
         }
     }

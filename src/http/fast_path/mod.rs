@@ -5,10 +5,14 @@
 //! written here if it has arrived completely and asks for nothing special. Any other request goes to the router (see
 //! [`Head`]). When the router has answered it, the fast path gets the connection back (`http::router_stream`).
 //!
-//! Responses have the same content as those of the router, because the same code decides it: `http::entry` and
-//! `http::error`. A read that L1 or the embedded store can answer does not have to wait. All such requests that have
-//! arrived are answered one after another, and their responses are sent with one write. A request that has to wait is
-//! answered alone, within the request deadline.
+//! Responses have the same content as those of the router, because the same code decides it: `http::read_answer`,
+//! `http::entry` and `http::error`.
+//!
+//! A connection is in one of the states of [`State`]; [`FastPath::serve`] shows how they follow each other.
+//!
+//! A read that L1 or the embedded store can answer does not have to wait. All such requests that have arrived are
+//! answered one after another, and their responses are sent with one write. A request that has to wait is answered
+//! alone, within the request deadline.
 //!
 //! Buffers belong to the thread, not to the connection: an idle connection holds no buffer.
 
@@ -16,7 +20,6 @@ mod field;
 mod head;
 mod reply;
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -24,30 +27,24 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::{Buf as _, Bytes};
-use futures_util::FutureExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-pub use self::head::{EntryRequest, Head, Verb, parse};
-use self::reply::{AfterResponse, LastHeaders, Tier, UnwrittenPart};
-use super::body::BodyLimit;
-use super::budget::BudgetExceeded;
+pub use self::head::{EntryRequest, Head, parse};
+use self::reply::{LastHeaders, UnwrittenPart};
 use super::entry;
-use super::error::{self, Error};
-use super::head_timer::{Overdue, keep_alive_hint};
+use super::error::Error;
 use super::hosts::Hosts;
+use super::memory::{BudgetExceeded, COUNTED_FROM};
 use super::request_id::RequestIds;
-use super::response_memory::COUNTED_FROM;
 use super::shutdown::ShutdownReceiver;
 use super::state::SharedApp;
-use super::wire::Wire;
+use super::wire::{Awaited, Wire};
 use crate::cache::{AnsweredBy, Consistency, Lookup};
 use crate::clock::Moment;
-use crate::config::HttpConfig;
 use crate::model::{EntryKey, EntryRef, Operation};
 use crate::trace::{self, Caller, TraceContext};
 
@@ -64,11 +61,8 @@ const ROUNDS: usize = 16;
 pub struct FastPath {
     app: SharedApp,
     ids: RequestIds,
-    /// The deadline of a request, as a duration.
-    request_timeout: Duration,
     /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request.
     keep_alive: Box<[u8]>,
-    put_limit: BodyLimit,
 }
 
 /// Why the fast path stopped.
@@ -82,26 +76,38 @@ pub enum End {
     Slow,
 }
 
-/// A request that cannot be answered without waiting.
-enum PendingRequest {
-    Get(EntryKey),
-    Put(EntryKey, Bytes),
-    /// The request panicked; the response is a 500.
-    Failed,
+/// What happens next on a connection.
+enum State {
+    /// Read. Answer the requests that have then arrived completely.
+    Read,
+    /// `Wire::input` may contain complete requests: answer them without reading.
+    Examine,
+    /// Wait for the result of this request, and answer it.
+    Wait(WaitingRequest),
+    End(End),
 }
 
-/// The caller of a waiting request: the complete request id, which the response repeats, the trace, and the client's
-/// address.
-struct RequestIdentity {
+impl State {
+    /// The state after a response. Nobody has examined the bytes in `input`.
+    fn after_response(input: &[u8]) -> Self {
+        if input.is_empty() { Self::Read } else { Self::Examine }
+    }
+}
+
+/// A request that cannot be answered without waiting.
+struct WaitingRequest {
+    key: EntryKey,
+    /// The body of a PUT; `None` for a GET.
+    body: Option<Bytes>,
+    /// The complete request id, which the response repeats.
     request_id: Vec<u8>,
     trace: Option<TraceContext>,
-    client: Option<IpAddr>,
 }
 
-/// Why [`FastPath::poll_step`] returned.
-enum StepResult {
-    Waits(PendingRequest, RequestIdentity),
-    End(End),
+/// The result of a request that had to wait.
+enum Answer {
+    Lookup(Lookup),
+    Response(Response),
 }
 
 thread_local! {
@@ -117,37 +123,10 @@ struct Buffers {
 }
 
 impl FastPath {
-    pub fn new(app: SharedApp, ids: RequestIds, config: &HttpConfig) -> Self {
-        let keep_alive = keep_alive_hint(config).map(|hint| format!("keep-alive: {hint}\r\n")).unwrap_or_default();
-        Self {
-            ids,
-            request_timeout: config.request_timeout,
-            keep_alive: keep_alive.into_bytes().into(),
-            put_limit: app.bounds.put_limit(),
-            app,
-        }
-    }
-
-    /// Answers requests until one is for the router, or the connection ends.
-    ///
-    /// # Errors
-    /// The connection broke, or the client does not read.
-    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut ShutdownReceiver) -> io::Result<End> {
-        loop {
-            match poll_fn(|cx| self.poll_step(cx, wire, client, closing)).await? {
-                StepResult::End(end) => {
-                    // The router must not write before the rest of this output.
-                    poll_fn(|cx| wire.poll_flush(cx)).await?;
-                    return Ok(end);
-                }
-                StepResult::Waits(waiting, asked_by) => {
-                    if self.answer(wire, waiting, &asked_by, closing).await? == AfterResponse::Close {
-                        return Ok(End::Closed);
-                    }
-                    wire.timer.await_request(Moment::now());
-                }
-            }
-        }
+    pub fn new(app: SharedApp, ids: RequestIds) -> Self {
+        let hint = app.bounds.keep_alive.as_ref();
+        let keep_alive = hint.map(|hint| [b"keep-alive: ", hint.as_bytes(), b"\r\n"].concat()).unwrap_or_default();
+        Self { app, ids, keep_alive: keep_alive.into() }
     }
 
     /// The hosts of this service.
@@ -155,86 +134,113 @@ impl FastPath {
         self.app.hosts.clone()
     }
 
-    /// Reads, answers and writes until a request has to wait, or the fast path stops. Pending while it waits for the
-    /// client, and after [`ROUNDS`] reads, so that other connections get their turn.
-    fn poll_step(
+    /// Answers requests until one is for the router, or the connection ends.
+    ///
+    /// # Errors
+    /// The connection broke, or the client does not read.
+    pub async fn serve(&self, wire: &mut Wire, client: IpAddr, closing: &mut ShutdownReceiver) -> io::Result<End> {
+        let mut state = State::after_response(&wire.input);
+        let mut rounds = 0;
+        loop {
+            state = match state {
+                State::Read | State::Examine => {
+                    let reads = matches!(state, State::Read);
+                    let next = poll_fn(|cx| {
+                        if rounds == ROUNDS {
+                            // A client that never stops sending must not block the other connections of this worker.
+                            rounds = 0;
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        let polled = self.poll_requests(cx, wire, client, closing, reads);
+                        rounds = if polled.is_ready() { rounds + 1 } else { 0 };
+                        polled
+                    });
+                    next.await?
+                }
+                State::Wait(request) => self.answer(wire, request, client, closing).await?,
+                State::End(end) => {
+                    // The router must not write before the rest of this output.
+                    poll_fn(|cx| wire.poll_flush(cx)).await?;
+                    return Ok(end);
+                }
+            };
+        }
+    }
+
+    /// Sends what is left of earlier responses, reads if `reads`, and answers the requests that have arrived
+    /// completely. Pending while it waits for the client.
+    fn poll_requests(
         &self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
         client: IpAddr,
         closing: &mut ShutdownReceiver,
-    ) -> Poll<io::Result<StepResult>> {
-        for _ in 0..ROUNDS {
-            if !wire.output.is_empty() {
-                ready!(wire.poll_flush(cx))?;
-                // A client that reads a response is not idle.
-                wire.timer.await_request(Moment::now());
-            }
-            let is_closing = closing.is_given();
-            match BUFFERS.with_borrow_mut(|buffers| self.poll_read(cx, wire, client, buffers, is_closing)) {
-                Poll::Ready(Ok(ReadResult::StepResult(step))) => return Poll::Ready(Ok(step)),
-                Poll::Ready(Ok(ReadResult::Served(at))) => {
-                    wire.timer.await_request(at);
-                    continue;
-                }
-                Poll::Ready(Ok(ReadResult::Partial)) => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
-            }
-            if !wire.input.is_empty() {
-                wire.timer.await_rest_of_head();
-            }
-            if let Poll::Ready(overdue) = wire.timer.poll_overdue(cx) {
-                let end = if overdue == Overdue::RestOfHead { End::Slow } else { End::Closed };
-                return Poll::Ready(Ok(StepResult::End(end)));
-            }
-            if closing.poll(cx).is_ready() {
-                // A request that has partly arrived is still answered, by the router.
-                let end = if wire.input.is_empty() { End::Closed } else { End::Router };
-                return Poll::Ready(Ok(StepResult::End(end)));
-            }
-            return Poll::Pending;
+        reads: bool,
+    ) -> Poll<io::Result<State>> {
+        if !wire.output.is_empty() {
+            ready!(wire.poll_flush(cx))?;
+            // A client that reads a response is not idle.
+            wire.timer.await_request(Moment::now());
         }
-        // A client that never stops sending must not block the other connections of this worker.
-        cx.waker().wake_by_ref();
+        let is_closing = closing.is_given();
+        let examined = BUFFERS.with_borrow_mut(|buffers| {
+            let kept = wire.input.len();
+            // The buffer is never shrunk, so it grows only until it fits the longest head.
+            if buffers.input.len() < kept + READ_BYTES {
+                buffers.input.resize(kept + READ_BYTES, 0);
+            }
+            let read = if reads { ready!(wire.poll_read(cx, &mut buffers.input[kept..]))? } else { 0 };
+            if reads && read == 0 {
+                return Poll::Ready(Ok(State::End(End::Closed)));
+            }
+            buffers.input[..kept].copy_from_slice(&wire.input);
+            Poll::Ready(self.examine(cx, wire, client, buffers, kept + read, is_closing))
+        });
+        if examined.is_ready() {
+            return examined;
+        }
+        if !wire.input.is_empty() {
+            wire.timer.await_rest_of_head();
+        }
+        if let Poll::Ready(overdue) = wire.timer.poll_overdue(cx) {
+            let end = if overdue == Awaited::RestOfHead { End::Slow } else { End::Closed };
+            return Poll::Ready(Ok(State::End(end)));
+        }
+        if closing.poll(cx).is_ready() {
+            // A request that has partly arrived is still answered, by the router.
+            let end = if wire.input.is_empty() { End::Closed } else { End::Router };
+            return Poll::Ready(Ok(State::End(end)));
+        }
         Poll::Pending
     }
 
-    /// Reads once and answers the complete requests.
-    fn poll_read(
+    /// Answers the complete requests in the first `len` bytes of the input buffer. The rest stays in `Wire::input`.
+    fn examine(
         &self,
         cx: &mut Context<'_>,
         wire: &mut Wire,
         client: IpAddr,
         buffers: &mut Buffers,
+        len: usize,
         is_closing: bool,
-    ) -> Poll<io::Result<ReadResult>> {
+    ) -> io::Result<State> {
         let Buffers { input, output, key } = buffers;
-        let kept = wire.input.len();
-        // The buffer is never shrunk, so it grows only until it fits the longest head.
-        if input.len() < kept + READ_BYTES {
-            input.resize(kept + READ_BYTES, 0);
-        }
-        // The bytes that were read earlier may already contain a complete request.
-        let is_unseen = std::mem::take(&mut wire.is_unseen);
-        let read = if is_unseen { 0 } else { ready!(wire.poll_read(cx, &mut input[kept..]))? };
-        if read == 0 && !is_unseen {
-            return Poll::Ready(Ok(ReadResult::StepResult(StepResult::End(End::Closed))));
-        }
-        input[..kept].copy_from_slice(&wire.input);
-        let bytes = &input[..kept + read];
-
+        let bytes = &input[..len];
         output.clear();
         let now = Moment::now();
-        let (mut used, mut step) = (0, None);
-        while used < bytes.len() && step.is_none() && output.len() < SENT_BYTES {
+        let (mut used, mut next) = (0, None);
+        while used < len && next.is_none() && output.len() < SENT_BYTES {
             match parse(&bytes[used..], key, &self.app.hosts) {
-                Head::Partial => break,
-                Head::Router { .. } => step = Some(StepResult::End(End::Router)),
+                Head::Partial => next = Some(State::Read),
+                Head::Router { .. } => next = Some(State::End(End::Router)),
                 // When the process stops, the router answers, because it tells the client that the connection ends.
-                Head::Entry(_) if is_closing => step = Some(StepResult::End(End::Router)),
+                Head::Entry(_) if is_closing => next = Some(State::End(End::Router)),
                 Head::Entry(request) => {
-                    step = self.begin(&bytes[used..], &request, client, now, output);
+                    next = match request.request_id {
+                        Some(id) => self.begin(id, &request, client, now, output),
+                        None => self.ids.with_next(|id| self.begin(id, &request, client, now, output)),
+                    };
                     used += request.len;
                 }
             }
@@ -247,159 +253,99 @@ impl FastPath {
             wire.input.clear();
             wire.input.extend_from_slice(rest);
         }
-        // The rest may contain further complete requests.
-        wire.is_unseen =
-            !rest.is_empty() && (output.len() >= SENT_BYTES || matches!(step, Some(StepResult::Waits(..))));
         wire.write(cx, output)?;
         if output.capacity() > 4 * SENT_BYTES {
             *output = Vec::new();
         }
-        Poll::Ready(Ok(match step {
-            Some(step) => ReadResult::StepResult(step),
-            None if used > 0 => ReadResult::Served(now),
-            None => ReadResult::Partial,
-        }))
+        if used > 0 {
+            wire.timer.await_request(now);
+        }
+        Ok(next.unwrap_or_else(|| State::after_response(rest)))
     }
 
-    /// Writes the response to `output`. If the request has to wait, returns it instead.
+    /// Writes the response to `output`. If the request has to wait, returns the next state instead.
     fn begin(
         &self,
-        bytes: &[u8],
+        request_id: &[u8],
         request: &EntryRequest<'_>,
         client: IpAddr,
         now: Moment,
         output: &mut Vec<u8>,
-    ) -> Option<StepResult> {
-        let caller = |id: &[u8]| Caller::within(id, request.trace).at(Some(client));
-        match request.request_id {
-            Some(id) => self.begin_as(id, bytes, request, caller(id), now, output),
-            None => self.ids.with_next(|id| self.begin_as(id, bytes, request, caller(id), now, output)),
-        }
-    }
-
-    fn begin_as(
-        &self,
-        request_id: &[u8],
-        bytes: &[u8],
-        request: &EntryRequest<'_>,
-        caller: Caller,
-        now: Moment,
-        output: &mut Vec<u8>,
-    ) -> Option<StepResult> {
-        let EntryRequest { key, verb, .. } = request;
-        let Caller { trace, client, .. } = caller;
-        let ending = LastHeaders { request_id, keep_alive: &self.keep_alive, then: AfterResponse::Stay };
-        let waits = |waiting| {
-            Some(StepResult::Waits(waiting, RequestIdentity { request_id: request_id.to_vec(), trace, client }))
+    ) -> Option<State> {
+        let EntryRequest { key, body, trace, .. } = *request;
+        let wait = || {
+            let (key, body) = (key.to_key(), body.map(Bytes::copy_from_slice));
+            Some(State::Wait(WaitingRequest { key, body, request_id: request_id.to_vec(), trace }))
         };
-        match verb {
-            Verb::Put(body) => waits(PendingRequest::Put(key.to_key(), Bytes::copy_from_slice(&bytes[body.clone()]))),
-            Verb::Get => {
-                let (cache, begun) = (&self.app.cache, output.len());
-                let show = |found: Option<EntryRef<'_>>, trail: &AnsweredBy| match (found, trail) {
-                    (Some(entry), AnsweredBy::L1) => reply::put_hit(output, entry, Tier::L1, ending),
-                    (Some(entry), AnsweredBy::Embedded) => reply::put_hit(output, entry, Tier::Embedded, ending),
-                    _ => reply::put_read(output, cache, found, trail, ending),
-                };
-                let look = || trace::scope_sync(caller, || cache.get_without_waiting(*key, now, show));
-                match catch_unwind(AssertUnwindSafe(look)) {
-                    Ok(Some(())) => None,
-                    Ok(None) => waits(PendingRequest::Get(key.to_key())),
-                    Err(panic) => {
-                        output.truncate(begun);
-                        error::note_panic(&*panic, &self.app.metrics);
-                        waits(PendingRequest::Failed)
-                    }
-                }
+        if body.is_some() {
+            return wait();
+        }
+        let caller = Caller::within(request_id, trace).at(Some(client));
+        let last = LastHeaders { request_id, connection: &self.keep_alive };
+        let (cache, begun) = (&self.app.cache, output.len());
+        let show =
+            |found: Option<EntryRef<'_>>, trail: &AnsweredBy| reply::put_read(output, cache, found, trail, last);
+        let look = || trace::scope_sync(caller, || cache.get_without_waiting(key, now, show));
+        match catch_unwind(AssertUnwindSafe(look)) {
+            Ok(Some(())) => None,
+            Ok(None) => wait(),
+            Err(panic) => {
+                output.truncate(begun);
+                let error = self.app.bounds.panicked(&*panic);
+                reply::put_response(output, self.app.bounds.failed(error, &caller), last);
+                None
             }
         }
     }
 
-    /// Waits for the result of a request and writes the response.
+    /// Waits for the result of a request and sends the response.
     async fn answer(
         &self,
         wire: &mut Wire,
-        waiting: PendingRequest,
-        asked_by: &RequestIdentity,
+        request: WaitingRequest,
+        client: IpAddr,
         closing: &ShutdownReceiver,
-    ) -> io::Result<AfterResponse> {
-        let request_id = asked_by.request_id.as_slice();
-        let caller = Caller::within(request_id, asked_by.trace).at(asked_by.client);
-        // The responses to earlier requests are written first.
-        let mut output = std::mem::take(&mut wire.output);
-        let share = self.app.bounds.bodies.share();
-        let may_write = matches!(waiting, PendingRequest::Put(..));
-        let answer = async {
-            match waiting {
-                PendingRequest::Failed => Err(Error::Panic),
-                PendingRequest::Get(key) => {
-                    Ok(Answer::Lookup(self.app.cache.get(&key, Consistency::Bounded, Operation::Get).await?))
+    ) -> io::Result<State> {
+        let WaitingRequest { key, body, request_id, trace } = request;
+        let caller = Caller::within(&request_id, trace).at(Some(client));
+        let (cache, bounds) = (&self.app.cache, &self.app.bounds);
+        let may_write = body.is_some();
+        // Both are held until the response is sent.
+        let (body_memory, mut response_memory) = (bounds.bodies.share(), None);
+        let work = async {
+            let Some(body) = body else {
+                let lookup = cache.get(&key, Consistency::Bounded, Operation::Get).await?;
+                let len = lookup.entry.as_ref().map_or(0, |entry| entry.value.len());
+                if len >= COUNTED_FROM && !response_memory.insert(bounds.room()).admits(len) {
+                    return Err(Error::TooManyAnswers);
                 }
-                PendingRequest::Put(key, body) => {
-                    self.put_limit.admit(body.len())?;
-                    share.take(body.len()).map_err(|BudgetExceeded| Error::TooManyBodies)?;
-                    entry::store(&self.app.cache, &key, &body).await.map(Answer::Response)
-                }
-            }
+                return Ok(Answer::Lookup(lookup));
+            };
+            bounds.put_limit().admit(body.len())?;
+            body_memory.take(body.len()).map_err(|BudgetExceeded| Error::TooManyBodies)?;
+            entry::store(cache, &key, &body).await.map(Answer::Response)
         };
-        let answer = trace::scope(caller, AssertUnwindSafe(answer).catch_unwind());
-        let answer = timeout(self.request_timeout, answer).await;
-        let answer = match answer {
-            Err(_) => Err(Error::DeadlineExceeded { may_write }),
-            Ok(Ok(answer)) => answer,
-            Ok(Err(panic)) => {
-                let panic: &(dyn Any + Send) = &*panic;
-                error::note_panic(panic, &self.app.metrics);
-                Err(Error::Panic)
-            }
+        let in_time = async {
+            let done = timeout(bounds.request_timeout(), work).await;
+            done.unwrap_or(Err(Error::DeadlineExceeded { may_write }))
         };
-        // Held until the response is written.
-        let counted = answer.as_ref().map_or(0, Answer::counted_bytes);
-        let room = (counted > 0).then(|| self.app.bounds.room());
-        let has_room = room.as_ref().is_none_or(|room| room.admits(counted));
-        let answer = if has_room { answer } else { Err(Error::TooManyAnswers) };
-        let then = if closing.is_given() { AfterResponse::Close } else { AfterResponse::Stay };
-        let ending = LastHeaders { request_id, keep_alive: &self.keep_alive, then };
-        let rest = match answer {
-            Ok(Answer::Lookup(lookup)) => reply::put_lookup(&mut output, &self.app.cache, &lookup, ending),
-            Ok(Answer::Response(response)) => {
-                reply::put_response(&mut output, response, ending).await;
-                UnwrittenPart::default()
-            }
-            Err(error) => {
-                self.app.bounds.note_refusal(&error);
-                let response = error.into_response();
-                self.app.bounds.note_error(&response, &caller);
-                reply::put_response(&mut output, response, ending).await;
-                UnwrittenPart::default()
-            }
-        };
+        let answer = bounds.run(caller, in_time).await;
+        let is_closing = closing.is_given();
+        let connection = if is_closing { b"connection: close\r\n" } else { &*self.keep_alive };
+        let last = LastHeaders { request_id: &request_id, connection };
+        // The responses to earlier requests are sent first.
+        let (mut output, mut rest) = (std::mem::take(&mut wire.output), UnwrittenPart::default());
+        match answer {
+            Ok(Answer::Lookup(lookup)) => rest = reply::put_lookup(&mut output, cache, &lookup, last),
+            Ok(Answer::Response(response)) => reply::put_response(&mut output, response, last),
+            Err(error) => reply::put_response(&mut output, bounds.failed(error, &caller), last),
+        }
         let mut all = output.as_slice().chain(&rest.value[..]).chain(rest.after.as_slice());
         wire.stream.write_all_buf(&mut all).await?;
-        Ok(then)
-    }
-}
-
-/// The result of a request that had to wait.
-enum Answer {
-    Lookup(Lookup),
-    Response(Response),
-}
-
-impl Answer {
-    /// How many bytes count against the memory for responses.
-    fn counted_bytes(&self) -> usize {
-        match self {
-            Self::Lookup(Lookup { entry: Some(entry), .. }) if entry.value.len() >= COUNTED_FROM => entry.value.len(),
-            _ => 0,
+        if is_closing {
+            return Ok(State::End(End::Closed));
         }
+        wire.timer.await_request(Moment::now());
+        Ok(State::after_response(&wire.input))
     }
-}
-
-enum ReadResult {
-    /// The requests that were read at this moment were answered.
-    Served(Moment),
-    /// The head of the next request has not arrived completely.
-    Partial,
-    StepResult(StepResult),
 }

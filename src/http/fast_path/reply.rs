@@ -6,53 +6,29 @@ use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::Body;
+use axum::http::Response;
 use axum::http::response::Parts;
-use axum::http::{HeaderName, Response, StatusCode};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Collected};
 use httpdate::HttpDate;
 
 use crate::cache::{AnsweredBy, Cache, Lookup};
 use crate::clock::unix_millis_of_last_tick;
-use crate::http::answer::APPLICATION_JSON;
-use crate::http::entry::{put_headers, shown_ttl};
-use crate::http::request_id::X_REQUEST_ID;
-use crate::http::response_memory::COUNTED_FROM;
-use crate::http::{error, json};
+use crate::http::error;
+use crate::http::memory::COUNTED_FROM;
+use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, put_after_value};
 use crate::model::{Entry, EntryRef};
-
-/// Values of at most this many bytes are copied: this costs less than sending one more piece. Larger values are sent
-/// without a copy, and count against the memory for responses.
-const COPIED_BYTES: usize = COUNTED_FROM - 1;
 
 /// Space for a response without its value.
 const HEAD_BYTES: usize = 512;
-
-/// The first bytes of every response of [`put_hit`].
-const HIT: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-cache\r\nx-cache-hit: true\r\n";
-
-/// Where an entry was found without waiting.
-#[derive(Clone, Copy, Debug)]
-pub enum Tier {
-    L1,
-    Embedded,
-}
-
-/// What happens to the connection after a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterResponse {
-    Stay,
-    Close,
-}
 
 /// The last headers of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct LastHeaders<'a> {
     pub request_id: &'a [u8],
-    /// The `Keep-Alive` header line; may be empty.
-    pub keep_alive: &'a [u8],
-    pub then: AfterResponse,
+    /// The header line that says what happens to the connection; may be empty.
+    pub connection: &'a [u8],
 }
 
 /// The part of a response that is sent after the output buffer.
@@ -64,21 +40,20 @@ pub struct UnwrittenPart {
     pub after: Vec<u8>,
 }
 
-/// Writes the response of a read to `out`. Returns a large value and the bytes after it instead of copying them.
-pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, ending: LastHeaders<'_>) -> UnwrittenPart {
-    let found = lookup.entry.as_ref();
-    match found.filter(|entry| entry.value.len() > COPIED_BYTES) {
-        None => {
-            put_read(out, cache, found.map(Entry::borrowed), &lookup.trail, ending);
-            UnwrittenPart::default()
-        }
+/// Writes the response of a read to `out`, except a large value and the bytes after it, which are returned: to send
+/// one more piece costs less than to copy them. Such a value counts against the memory for responses.
+pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, last: LastHeaders<'_>) -> UnwrittenPart {
+    let found = lookup.entry.as_ref().map(Entry::borrowed);
+    let mut rest = UnwrittenPart::default();
+    match lookup.entry.as_ref().filter(|entry| entry.value.len() >= COUNTED_FROM) {
+        None => put_read(out, cache, found, &lookup.trail, last),
         Some(entry) => {
-            let mut after = Vec::new();
-            let head = (cache, entry.borrowed(), &lookup.trail, ending);
-            put_before_value(out, head, &mut after);
-            UnwrittenPart { value: entry.value.clone(), after }
+            let answer = ReadAnswer::new(cache, found, &lookup.trail);
+            put_before_value(out, &answer, entry.borrowed(), last, &mut rest.after);
+            rest.value = entry.value.clone();
         }
     }
+    rest
 }
 
 /// Writes the whole response of a read to `out`.
@@ -87,57 +62,19 @@ pub fn put_read(
     cache: &Cache,
     found: Option<EntryRef<'_>>,
     trail: &AnsweredBy,
-    ending: LastHeaders<'_>,
+    last: LastHeaders<'_>,
 ) {
+    let answer = ReadAnswer::new(cache, found, trail);
     let Some(entry) = found else {
-        put_status(out, StatusCode::NOT_FOUND);
-        put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
-        put_headers(cache, None, trail, None, |name, parts| put_header(out, name.as_str(), parts));
+        out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\n");
+        answer.put_headers(out);
         let body = error::key_not_found_body();
-        end_head(out, body.len(), ending);
+        end_head(out, body.len(), last);
         return out.extend_from_slice(&body);
     };
+    out.reserve(HEAD_BYTES + entry.value.len());
     AFTER_VALUE.with_borrow_mut(|after| {
-        put_before_value(out, (cache, entry, trail, ending), after);
-        out.extend_from_slice(entry.value);
-        out.extend_from_slice(after);
-    });
-}
-
-/// Writes the response of a read that found `entry` in `tier`. The response has the same headers and body as that of
-/// [`put_read`], but is written in fewer and larger pieces, because most requests are such hits.
-pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: LastHeaders<'_>) {
-    let (mut ttl, mut version, mut length) = (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
-    let ttl = json::ttl_remaining(entry).map(|seconds| ttl.format(seconds).as_bytes());
-    AFTER_VALUE.with_borrow_mut(|after| {
-        after.clear();
-        json::put_after_value(after, entry, json::ttl_remaining(entry), None);
-        let length = length.format(json::BEFORE_VALUE.len() + entry.value.len() + after.len());
-        out.reserve(HEAD_BYTES + entry.value.len());
-        out.extend_from_slice(HIT);
-        if let Some(ttl) = ttl {
-            out.extend_from_slice(b"x-cache-ttl: ");
-            out.extend_from_slice(ttl);
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"etag: \"");
-        out.extend_from_slice(version.format(entry.version.0).as_bytes());
-        match tier {
-            Tier::L1 => out.extend_from_slice(b"\"\r\ncache-status: sidecache-l1; hit"),
-            Tier::Embedded => out.extend_from_slice(b"\"\r\ncache-status: sidecache-embedded; hit"),
-        }
-        if let Some(ttl) = ttl {
-            out.extend_from_slice(b"; ttl=");
-            out.extend_from_slice(ttl);
-        }
-        out.extend_from_slice(b"\r\ncontent-length: ");
-        out.extend_from_slice(length.as_bytes());
-        out.extend_from_slice(b"\r\nx-request-id: ");
-        out.extend_from_slice(ending.request_id);
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(ending.keep_alive);
-        DATE.with_borrow_mut(|date| date.put(out));
-        out.extend_from_slice(b"\r\n{\"value\":");
+        put_before_value(out, &answer, entry, last, after);
         out.extend_from_slice(entry.value);
         out.extend_from_slice(after);
     });
@@ -146,58 +83,47 @@ pub fn put_hit(out: &mut Vec<u8>, entry: EntryRef<'_>, tier: Tier, ending: LastH
 /// Writes the part before the value to `out`, and the part after the value to `after`.
 fn put_before_value(
     out: &mut Vec<u8>,
-    (cache, entry, trail, ending): (&Cache, EntryRef<'_>, &AnsweredBy, LastHeaders<'_>),
+    answer: &ReadAnswer<'_>,
+    entry: EntryRef<'_>,
+    last: LastHeaders<'_>,
     after: &mut Vec<u8>,
 ) {
-    let ttl = shown_ttl(Some(entry), trail);
     after.clear();
-    json::put_after_value(after, entry, ttl, None);
-    put_status(out, StatusCode::OK);
-    put_header(out, "content-type", &[APPLICATION_JSON.as_bytes()]);
-    put_headers(cache, Some(entry), trail, ttl, |name, parts| put_header(out, name.as_str(), parts));
-    end_head(out, json::BEFORE_VALUE.len() + entry.value.len() + after.len(), ending);
-    out.extend_from_slice(json::BEFORE_VALUE);
+    put_after_value(after, entry, answer.ttl, None);
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
+    answer.put_headers(out);
+    end_head(out, BEFORE_VALUE.len() + entry.value.len() + after.len(), last);
+    out.extend_from_slice(BEFORE_VALUE);
 }
 
 /// Writes any response to `out`.
-pub async fn put_response(out: &mut Vec<u8>, response: Response<Body>, ending: LastHeaders<'_>) {
+pub fn put_response(out: &mut Vec<u8>, response: Response<Body>, last: LastHeaders<'_>) {
     let (Parts { status, headers, .. }, body) = response.into_parts();
     // The body is in memory, so this neither waits nor fails.
-    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-    put_status(out, status);
-    for (name, value) in &headers {
-        put_header(out, name.as_str(), &[value.as_bytes()]);
-    }
-    end_head(out, body.len(), ending);
-    out.extend_from_slice(&body);
-}
-
-fn put_status(out: &mut Vec<u8>, status: StatusCode) {
+    let body = body.collect().now_or_never().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-fn put_header(out: &mut Vec<u8>, name: &str, parts: &[&[u8]]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    for part in parts {
-        out.extend_from_slice(part);
+    for (name, value) in &headers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
+    end_head(out, body.len(), last);
+    out.extend_from_slice(&body);
 }
 
 /// Writes the headers that every response has, and ends the head.
-fn end_head(out: &mut Vec<u8>, body_len: usize, ending: LastHeaders<'_>) {
-    match ending.then {
-        AfterResponse::Close => put_header(out, "connection", &[b"close"]),
-        AfterResponse::Stay => out.extend_from_slice(ending.keep_alive),
-    }
-    put_header(out, "content-length", &[itoa::Buffer::new().format(body_len).as_bytes()]);
-    const REQUEST_ID: HeaderName = X_REQUEST_ID;
-    put_header(out, REQUEST_ID.as_str(), &[ending.request_id]);
+fn end_head(out: &mut Vec<u8>, body_len: usize, last: LastHeaders<'_>) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(body_len).as_bytes());
+    out.extend_from_slice(b"\r\nx-request-id: ");
+    out.extend_from_slice(last.request_id);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(last.connection);
     DATE.with_borrow_mut(|date| date.put(out));
     out.extend_from_slice(b"\r\n");
 }

@@ -1,4 +1,5 @@
-//! Refuses requests that may change something if a page of another site made the browser send them.
+//! Refuses changes that may not be what their client wants: those that a page of another site made the browser send,
+//! and those with a condition such as `If-Match`, because conditional changes are not supported yet.
 //!
 //! Any page can make a browser send a `POST` of plain text to any address, and no call checks `Content-Type`. But the
 //! browser tells the service which site the page is from. On connections that it trusts (loopback addresses and TLS)
@@ -7,7 +8,7 @@
 //! check.
 
 use axum::extract::{Request, State};
-use axum::http::header::ORIGIN;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -27,10 +28,15 @@ pub fn is_own(site: &[u8]) -> bool {
 /// Middleware around the API calls.
 ///
 /// # Errors
-/// [`Error::CrossSite`].
+/// [`Error::CrossSite`], [`Error::UnsupportedCondition`].
 pub async fn refuse(State(app): State<SharedApp>, request: Request, next: Next) -> Result<Response, Error> {
-    if !request.method().is_safe() && !is_same_site(request.headers(), request.uri(), &app.hosts) {
-        return Err(Error::CrossSite);
+    if !request.method().is_safe() {
+        if !is_same_site(request.headers(), request.uri(), &app.hosts) {
+            return Err(Error::CrossSite);
+        }
+        if let Some(header) = condition(request.headers()) {
+            return Err(Error::UnsupportedCondition { header });
+        }
     }
     Ok(next.run(request).await)
 }
@@ -42,6 +48,20 @@ pub fn is_same_site(headers: &HeaderMap, uri: &Uri, hosts: &Hosts) -> bool {
         return sites.all(is_own);
     }
     headers.get_all(ORIGIN).iter().all(|origin| hosts.is_own_origin(origin.as_bytes(), headers, uri))
+}
+
+/// The name of the first header that makes a change conditional. If the header were ignored, the client would
+/// overwrite a version that it has not seen.
+fn condition(headers: &HeaderMap) -> Option<&'static str> {
+    if headers.contains_key(IF_MATCH) {
+        Some("If-Match")
+    } else if headers.contains_key(IF_NONE_MATCH) {
+        Some("If-None-Match")
+    } else if headers.contains_key(IF_UNMODIFIED_SINCE) {
+        Some("If-Unmodified-Since")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
