@@ -63,7 +63,7 @@ pub use connection::Connections;
 pub use cross_site::is_same_site;
 pub use descriptors::{connections as possible_connections, raise as raise_descriptors};
 pub use error::{Code, Error, status_of};
-pub use extract::{RequestOrigin, selection};
+pub use extract::{RequestOrigin, job_in, key_in, namespace_in, query, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
 pub use hosts::Hosts;
