@@ -11,10 +11,9 @@ use serde::Deserialize;
 use super::address::{self, entry_of, namespace_of, with_query};
 use super::fleet_snapshot::Condition;
 use super::form::{self, Outcome, PostedForm};
-use super::page::Page;
+use super::page::below_namespace;
 use super::problem::Problem;
 use super::state::Shared;
-use super::topic::Topic;
 use super::{json, number};
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
@@ -44,7 +43,7 @@ pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) 
         }
         _ => (StatusCode::NOT_FOUND, not_found(&key)),
     };
-    Ok(form::with_cookie(respond(status, &key, &snapshot.condition, main), &token))
+    Ok(form::with_cookie(page(status, &key, &snapshot.condition, main), &token))
 }
 
 #[derive(Deserialize)]
@@ -67,7 +66,7 @@ pub async fn delete(
     let form = form::accept(form, &headers, |form| &form.token)?;
     if form.confirmed.is_none() {
         let main = ask(&key, &form.token);
-        return Ok(respond(StatusCode::OK, &key, &dashboard.snapshot().await.condition, main));
+        return Ok(page(StatusCode::OK, &key, &dashboard.snapshot().await.condition, main));
     }
     form::check_age(form.issued.as_deref())?;
     let late = Error::DeadlineExceeded { may_write: true };
@@ -78,9 +77,9 @@ pub async fn delete(
     Ok(Redirect::to(&with_query(&page, [("result", result)])).into_response())
 }
 
-fn respond(status: StatusCode, key: &EntryKey, condition: &Condition, main: Markup) -> Response {
-    let (title, namespace) = (key.key(), Some(key.namespace()));
-    Page { title, topic: Topic::Condition, condition, namespace, main }.respond(status)
+/// A page about a key.
+fn page(status: StatusCode, key: &EntryKey, condition: &Condition, main: Markup) -> Response {
+    below_namespace(status, key.key(), key.namespace(), condition, main)
 }
 
 fn not_found(key: &EntryKey) -> Markup {

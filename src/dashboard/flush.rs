@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use super::address::{self, namespace_of, with_query};
 use super::form::{self, Outcome, PostedForm};
 use super::number;
-use super::page::Page;
+use super::page::below_namespace;
 use super::problem::Problem;
 use super::state::Shared;
-use super::topic::Topic;
 use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
 use crate::jobs::{Flush, Kind, Patience};
@@ -106,14 +105,8 @@ pub async fn post(
     // Both wait at the same time: one after the other could take longer than the request timeout.
     let (counted, snapshot) =
         tokio::join!(dashboard.app.cache.count_until(&namespace, &selection, end), dashboard.snapshot());
-    let page = Page {
-        title: "Flush: dry run",
-        topic: Topic::Condition,
-        condition: &snapshot.condition,
-        namespace: Some(namespace.as_str()),
-        main: dry_run(&namespace, &selection, &form, counted?),
-    };
-    Ok(page.respond(StatusCode::OK))
+    let main = dry_run(&namespace, &selection, &form, counted?);
+    Ok(below_namespace(StatusCode::OK, "Flush: dry run", namespace.as_str(), &snapshot.condition, main))
 }
 
 /// The selection in words.

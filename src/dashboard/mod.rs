@@ -38,10 +38,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
-use self::page::Page;
 use self::problem::Problem;
 use self::state::{Dashboard, Shared};
-use self::topic::Topic;
 use crate::http::{Error, SharedApp, is_same_site, query};
 
 /// Security headers: a page loads content only from this server, and other sites cannot embed it.
@@ -103,10 +101,8 @@ async fn result(State(dashboard): State<Shared>, uri: Uri) -> Result<Response, P
         // in the audit trail.
         return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
     };
-    let (title, main) = (outcome.title.as_str(), outcome.main);
-    let (topic, namespace) = (Topic::Condition, Some(namespace.as_str()));
     let condition = &dashboard.snapshot().await.condition;
-    Ok(Page { title, topic, condition, namespace, main }.respond(StatusCode::OK))
+    Ok(page::below_namespace(StatusCode::OK, &outcome.title, namespace.as_str(), condition, outcome.main))
 }
 
 /// `GET /dashboard/assets/{name}`.

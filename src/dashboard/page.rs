@@ -44,6 +44,17 @@ impl Page<'_> {
     }
 }
 
+/// A page one level below the page of a namespace. Only its status and its warnings are updated.
+pub fn below_namespace(
+    status: StatusCode,
+    title: &str,
+    namespace: &str,
+    condition: &Condition,
+    main: Markup,
+) -> Response {
+    Page { title, topic: Topic::Condition, condition, namespace: Some(namespace), main }.respond(status)
+}
+
 /// A page without status and live updates: it needs no data besides `main`.
 pub fn bare(status: StatusCode, title: &str, main: &Markup) -> Response {
     respond(status, document(title, None, &html! {}, main))

@@ -42,23 +42,17 @@ pub struct Column {
     number: fn(&NamespaceRow) -> Option<f64>,
 }
 
-impl Column {
-    const fn new(name: &'static str, heading: &'static str, number: fn(&NamespaceRow) -> Option<f64>) -> Self {
-        Self { name, heading, number }
-    }
-}
-
 /// The index of the column with the names of the namespaces.
 pub const NAME: usize = 0;
 
 pub const COLUMNS: [Column; 7] = [
-    Column::new("name", "Namespace", |_| None),
-    Column::new("reads", "Reads", |row| row.recent.as_ref()?.reads_per_second),
-    Column::new("hit_rate", "Hit rate", |row| row.recent.as_ref()?.hit_rate),
-    Column::new("keys", "Keys", |row| Some(row.totals()?.keys as f64)),
-    Column::new("memory", "Memory", |row| Some(row.totals()?.bytes as f64)),
-    Column::new("evictions", "Evictions", |row| Some(row.totals()?.evictions as f64)),
-    Column::new("expirations", "Expirations", |row| Some(row.totals()?.expirations as f64)),
+    Column { name: "name", heading: "Namespace", number: |_| None },
+    Column { name: "reads", heading: "Reads", number: |row| row.recent.as_ref()?.reads_per_second },
+    Column { name: "hit_rate", heading: "Hit rate", number: |row| row.recent.as_ref()?.hit_rate },
+    Column { name: "keys", heading: "Keys", number: |row| Some(row.totals()?.keys as f64) },
+    Column { name: "memory", heading: "Memory", number: |row| Some(row.totals()?.bytes as f64) },
+    Column { name: "evictions", heading: "Evictions", number: |row| Some(row.totals()?.evictions as f64) },
+    Column { name: "expirations", heading: "Expirations", number: |row| Some(row.totals()?.expirations as f64) },
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
