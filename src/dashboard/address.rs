@@ -1,46 +1,45 @@
-//! The addresses of the pages: builds their paths and queries, and parses paths.
+//! The addresses of the pages: how they are built, and how they are parsed.
+//!
+//! ```text
+//! /dashboard                                    the overview
+//! /dashboard/namespaces/{ns}                    a namespace; its actions are below it, for instance `/flush`
+//! /dashboard/namespaces/{ns}/keys/{key}         an entry; `/delete` below it deletes the entry
+//! /dashboard/namespaces/{ns}/key?key={key}      an entry whose key a user typed, or whose key cannot be in a path
+//! /dashboard/jobs/{id}                          a job; `/cancel` below it cancels the job
+//! ```
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use axum::http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 
+use crate::http::{self, Error};
 use crate::jobs::Id;
-use crate::model::{EntryKey, Invalid, Key, Namespace};
+use crate::model::{EntryKey, Key, Namespace};
 
 pub const OVERVIEW: &str = "/dashboard";
 
-/// Characters to percent-encode: all but the unreserved ones of RFC 3986 (2.3).
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// The positions of `{ns}` and `{key}` in a path that is split at `/`.
-const NAMESPACE_SEGMENT: usize = 3;
-const KEY_SEGMENT: usize = 5;
-
-/// Whether the key cannot be part of a path: browsers treat `.` and `..` as the current and the parent folder, even
-/// if they are escaped. The address of such a key has the key in its query.
-fn is_step(key: &str) -> bool {
-    matches!(key, "." | "..")
-}
-
-/// The path of a namespace's page, followed by `below`.
-fn within(name: &str, below: &str) -> String {
-    format!("{OVERVIEW}/namespaces/{}{below}", escaped(name))
-}
-
+/// The page of a namespace.
 pub fn namespace(name: &str) -> String {
-    within(name, "")
+    format!("{OVERVIEW}/namespaces/{}", escaped(name))
 }
 
-pub fn flush(name: &str) -> String {
-    within(name, "/flush")
+/// The page of an entry.
+pub fn entry(name: &str, key: &str) -> String {
+    below_entry(name, key, "")
 }
 
-/// The page that opens a key that a user typed.
-pub fn find(name: &str) -> String {
-    within(name, "/key")
+/// Where the form that deletes an entry is sent.
+pub fn delete_entry(name: &str, key: &str) -> String {
+    below_entry(name, key, "/delete")
 }
 
-/// The page with the result of a flush.
-pub fn flushed(name: &str, result: &str) -> String {
-    with_query(&within(name, "/flushed"), &[("result", result)])
+fn below_entry(name: &str, key: &str, below: &str) -> String {
+    let namespace = namespace(name);
+    match key {
+        // Even if they are escaped, browsers treat these as the current and the parent folder.
+        "." | ".." => with_query(&format!("{namespace}/key{below}"), [("key", key)]),
+        _ => format!("{namespace}/keys/{}{below}", escaped(key)),
+    }
 }
 
 /// The page of a job.
@@ -48,106 +47,94 @@ pub fn job(id: &Id) -> String {
     format!("{OVERVIEW}/jobs/{id}")
 }
 
-pub fn cancel(id: &Id) -> String {
-    format!("{OVERVIEW}/jobs/{id}/cancel")
+/// Adds the parameters that are not empty to a path.
+pub fn with_query<V: AsRef<str>>(path: &str, parameters: impl IntoIterator<Item = (&'static str, V)>) -> String {
+    let given = parameters.into_iter().filter(|(_, value)| !value.as_ref().is_empty());
+    let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", escaped(value.as_ref()))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
-/// The page with the result of a deletion.
-pub fn deleted(name: &str, result: &str) -> String {
-    with_query(&within(name, "/deleted"), &[("result", result)])
-}
-
-/// The page of a key.
-pub fn key(name: &str, key: &str) -> String {
-    entry(name, key, "")
-}
-
-pub fn delete(name: &str, key: &str) -> String {
-    entry(name, key, "/delete")
-}
-
-fn entry(name: &str, key: &str, below: &str) -> String {
-    if is_step(key) {
-        with_query(&within(name, &format!("/key{below}")), &[("key", key)])
-    } else {
-        within(name, &format!("/keys/{}{below}", escaped(key)))
-    }
-}
-
-/// Adds the parameters that are not empty to a path, which may have a query already.
-pub fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
-    let given = parameters.iter().filter(|(_, value)| !value.is_empty());
-    let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-    let separator = if path.contains('?') { '&' } else { '?' };
-    if query.is_empty() { path.to_owned() } else { format!("{path}{separator}{}", query.join("&")) }
-}
-
+/// Percent-encodes all characters but the unreserved ones of RFC 3986 (2.3).
 fn escaped(text: &str) -> String {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-fn segment(path: &str, index: usize) -> Option<String> {
-    let raw = path.split('/').nth(index).unwrap_or_default();
-    percent_decode_str(raw).decode_utf8().ok().map(std::borrow::Cow::into_owned)
-}
+/// The positions in a path that is split at `/`: of `{ns}` or `{id}`, and of what follows them.
+const NAME: usize = 3;
+const BELOW_NAME: usize = 4;
+const KEY: usize = 5;
 
 /// # Errors
 /// The path has no valid namespace.
-pub fn namespace_of(path: &str) -> Result<Namespace, Invalid> {
-    let undecodable = || Invalid::Namespace("the namespace in the path is not valid UTF-8".to_owned());
-    Namespace::parse(&segment(path, NAMESPACE_SEGMENT).ok_or_else(undecodable)?)
+pub fn namespace_of(uri: &Uri) -> Result<Namespace, Error> {
+    Ok(http::namespace_in(uri.path(), NAME)?)
 }
 
 /// # Errors
-/// The path has no valid namespace, or no valid key.
-pub fn entry_of(path: &str) -> Result<EntryKey, Invalid> {
-    let undecodable = || Invalid::Key("the key in the path is not valid UTF-8".to_owned());
-    let key = Key::parse(segment(path, KEY_SEGMENT).ok_or_else(undecodable)?)?;
-    Ok(EntryKey::new(&namespace_of(path)?, &key))
+/// The address has no valid namespace, or no valid key.
+pub fn entry_of(uri: &Uri) -> Result<EntryKey, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct KeyQuery {
+        key: String,
+    }
+    let namespace = namespace_of(uri)?;
+    let key = match uri.path().split('/').nth(BELOW_NAME) {
+        Some("keys") => http::key_in(uri.path(), KEY)?,
+        _ => Key::parse(http::query::<KeyQuery>(uri)?.key)?,
+    };
+    Ok(EntryKey::new(&namespace, &key))
 }
 
-/// The job id in a path; `None` if the path has no valid id.
-pub fn job_of(path: &str) -> Option<Id> {
-    segment(path, NAMESPACE_SEGMENT).and_then(|text| Id::parse(&text))
+/// # Errors
+/// The path has no valid id, so no job has it.
+pub fn job_of(uri: &Uri) -> Result<Id, Error> {
+    http::job_in(uri.path(), NAME)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Code;
     use proptest::prelude::*;
 
     #[test]
     fn a_key_may_contain_characters_of_paths_and_queries() {
-        let path = key("users", "a/b?c=d#e %2F ü");
+        let path = entry("users", "a/b?c=d#e %2F ü");
         assert_eq!(path, "/dashboard/namespaces/users/keys/a%2Fb%3Fc%3Dd%23e%20%252F%20%C3%BC");
-        assert_eq!(key("users", ".."), "/dashboard/namespaces/users/key?key=..");
+        assert_eq!(entry("users", ".."), "/dashboard/namespaces/users/key?key=..");
     }
 
     #[test]
     fn a_key_that_cannot_be_in_a_path_goes_into_the_query() {
-        assert_eq!(delete("users", "."), "/dashboard/namespaces/users/key/delete?key=.");
-        assert!(namespace_of("/dashboard/namespaces/..").is_err());
+        assert_eq!(delete_entry("users", "."), "/dashboard/namespaces/users/key/delete?key=.");
+        assert!(namespace_of(&Uri::from_static("/dashboard/namespaces/..")).is_err());
     }
 
     #[test]
     fn a_query_has_only_the_parameters_that_are_not_empty() {
-        assert_eq!(with_query("/x", &[("q", ""), ("sort", "")]), "/x");
-        assert_eq!(with_query("/x", &[("q", "a b"), ("sort", ""), ("order", "desc")]), "/x?q=a%20b&order=desc");
+        assert_eq!(with_query("/x", [("q", ""), ("sort", "")]), "/x");
+        assert_eq!(with_query("/x", [("q", "a b"), ("sort", ""), ("order", "desc")]), "/x?q=a%20b&order=desc");
     }
 
     #[test]
     fn an_error_names_the_wrong_part_of_a_path() {
-        assert!(matches!(namespace_of("/dashboard/namespaces/a%20b"), Err(Invalid::Namespace(_))));
-        assert!(matches!(namespace_of("/dashboard/namespaces/%ff"), Err(Invalid::Namespace(_))));
-        assert!(matches!(entry_of("/dashboard/namespaces/a/keys/%ff"), Err(Invalid::Key(_))));
-        assert!(matches!(entry_of("/dashboard/namespaces/a/keys/"), Err(Invalid::Key(_))));
+        for name in ["a%20b", "%ff"] {
+            let uri = format!("/dashboard/namespaces/{name}").parse().unwrap();
+            assert_eq!(namespace_of(&uri).unwrap_err().code(), Code::InvalidNamespace, "{uri}");
+        }
+        for below in ["keys/%ff", "keys/", "key?key=", "key?key=%01"] {
+            let uri = format!("/dashboard/namespaces/a/{below}").parse().unwrap();
+            assert_eq!(entry_of(&uri).unwrap_err().code(), Code::InvalidKey, "{uri}");
+        }
     }
 
     proptest! {
         #[test]
-        fn a_path_leads_back_to_its_key(name in "[A-Za-z0-9_.-]{1,20}", text in "\\PC{1,40}") {
-            if !is_step(&name) && !is_step(&text) {
-                let found = entry_of(&key(&name, &text)).unwrap();
+        fn an_address_leads_back_to_its_key(name in "[A-Za-z0-9_.-]{1,20}", text in "\\PC{1,40}|\\.{1,3}") {
+            if !matches!(name.as_str(), "." | "..") {
+                let found = entry_of(&entry(&name, &text).parse().unwrap()).unwrap();
                 prop_assert_eq!((found.namespace(), found.key()), (name.as_str(), text.as_str()));
             }
         }

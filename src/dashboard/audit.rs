@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use tokio::time::timeout;
 
+use super::figure::headings;
 use super::fleet_snapshot::PATIENCE;
 use super::number;
 use super::state::Dashboard;
@@ -14,31 +15,18 @@ const ROWS: usize = 20;
 /// The rows as a table, or a notice if the database does not answer.
 pub async fn latest(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
     let page = timeout(PATIENCE, dashboard.app.cache.audit(namespace, None, ROWS)).await;
-    match page {
-        Ok(Ok(page)) => table(&page.rows),
-        _ => html! {
-            div #audit { p.notice { "The audit trail cannot be shown: the database does not answer." } }
-        },
-    }
-}
-
-fn table(rows: &[Row]) -> Markup {
+    let rows = page.ok().and_then(Result::ok).map(|page| page.rows);
     html! {
         div #audit {
-            @if rows.is_empty() {
-                p.none { "No changes of the policy and no flushes yet." }
-            } @else {
-                table.cards {
-                    caption.hidden { "Changes of the policy and flushes" }
-                    thead {
-                        tr {
-                            th scope="col" { "Time (UTC)" }
-                            th scope="col" { "Action" }
-                            th scope="col" { "Details" }
-                            th scope="col" { "Client" }
-                        }
+            @match rows.as_deref() {
+                None => { p.notice { "The audit trail cannot be shown: the database does not answer." } }
+                Some([]) => { p.none { "No changes of the policy and no flushes yet." } }
+                Some(rows) => {
+                    table.cards {
+                        caption.hidden { "Changes of the policy and flushes" }
+                        (headings(&["Time (UTC)", "Action", "Details", "Client"], &(0..0)))
+                        tbody { @for row in rows { (change(row)) } }
                     }
-                    tbody { @for row in rows { (change(row)) } }
                 }
             }
         }
@@ -119,8 +107,8 @@ mod tests {
     fn only_the_fields_that_changed_are_shown() {
         let before = Policy::parse(0, 1, "LRU", 0).unwrap();
         let after = Policy::parse(60, 1, "LFU", 0).unwrap();
-        let told = policy_changes(Some(&before), Some(&after));
-        assert_eq!(told, ["default_ttl 0 → 60", "eviction_policy LRU → LFU"]);
+        let changes = policy_changes(Some(&before), Some(&after));
+        assert_eq!(changes, ["default_ttl 0 → 60", "eviction_policy LRU → LFU"]);
         assert_eq!(policy_changes(None, Some(&after)).len(), 4);
         assert!(policy_changes(Some(&before), None).is_empty());
     }

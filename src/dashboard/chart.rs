@@ -3,11 +3,11 @@
 //! The lines are SVG that is stretched to the available width. The labels are text next to it. So both are sharp and
 //! readable at any width. The colours come from the style sheet, for dark and light.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use maud::{Markup, html};
 
+use super::figure::known;
 use super::number;
 use crate::model::UnixMillis;
 use crate::trends::{Point, Trends};
@@ -16,42 +16,18 @@ use crate::trends::{Point, Trends};
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 160.0;
 
-/// A chart to draw.
-pub struct Chart<'c> {
-    pub id: &'c str,
-    pub title: &'c str,
+/// How a chart shows its values. The axis starts at 0.
+pub struct Scale {
     /// Formats a value.
-    pub shown: fn(f64) -> String,
-    pub top: Top,
-    pub lines: &'c [Line<'c>],
-    /// The longest time span that the chart shows.
-    pub span: Duration,
+    shown: fn(f64) -> String,
+    /// The upper end of the axis, for the highest value.
+    top: fn(f64) -> f64,
 }
 
-/// The upper end of the axis.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Top {
-    /// A round number above the values.
-    Decimal,
-    /// A round number of bytes, KiB, MiB and so on above the values.
-    Binary,
-    /// This value.
-    At(f64),
-}
-
-impl Top {
-    fn above(self, highest: f64) -> f64 {
-        match self {
-            Self::Decimal => round_up(highest),
-            Self::Binary => {
-                let steps = [1_099_511_627_776.0, 1_073_741_824.0, 1_048_576.0, 1024.0];
-                let unit = steps.into_iter().find(|unit| highest > *unit).unwrap_or(1.0);
-                unit * round_up(highest / unit)
-            }
-            Self::At(top) => top,
-        }
-    }
-}
+pub const PER_SECOND: Scale = Scale { shown: number::rate, top: round_up };
+pub const PERCENT: Scale = Scale { shown: number::percent, top: |_| 1.0 };
+pub const COUNT: Scale = Scale { shown: number::short, top: round_up };
+pub const BYTES: Scale = Scale { shown: |value| number::bytes(value as u64), top: round_up_bytes };
 
 /// The time spans that a chart may show, as divisors of the longest time span. A chart shows the shortest time span
 /// that contains its points: otherwise the few points of a service that has just started would all be in a corner.
@@ -103,7 +79,7 @@ impl Series {
 }
 
 /// The time span for which points are kept.
-pub const LONGEST: Duration = Duration::from_millis(Trends::STEP.as_millis() as u64 * Trends::POINTS as u64);
+const LONGEST: Duration = Duration::from_millis(Trends::STEP.as_millis() as u64 * Trends::POINTS as u64);
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -113,83 +89,77 @@ impl Line<'_> {
     fn known(&self) -> impl Iterator<Item = f64> {
         self.values.iter().filter_map(|(_, value)| *value)
     }
+
+    /// The newest value, or a dash if it is unknown.
+    fn now(&self, scale: &Scale) -> String {
+        known(self.values.last().and_then(|(_, value)| *value), scale.shown)
+    }
 }
 
-/// A chart of rates per second. Its axis starts at 0.
-pub fn throughput<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
-    Chart { id, title, shown: number::rate, top: Top::Decimal, lines, span: LONGEST }
-}
-
-/// A chart of a share. Its axis goes from 0 to 100 %.
-pub fn rate<'c>(id: &'c str, title: &'c str, lines: &'c [Line<'c>]) -> Chart<'c> {
-    Chart { shown: number::percent, top: Top::At(1.0), ..throughput(id, title, lines) }
-}
-
-impl Chart<'_> {
-    pub fn draw(&self) -> Markup {
-        let highest = self.lines.iter().flat_map(Line::known).fold(0.0, f64::max);
-        let top = self.top.above(highest);
-        let times = || self.lines.iter().flat_map(|line| line.values.iter().map(|(at, _)| at.0));
-        let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-        let span = PARTS.into_iter().map(|part| self.span / part).find(|span| millis(*span) >= end - start);
-        let span = span.unwrap_or(self.span);
-        let is_empty = self.lines.iter().all(|line| line.known().next().is_none());
-        let title_id = format!("{}-title", self.id);
-        html! {
-            figure.chart id=(self.id) aria-labelledby=(title_id) {
-                figcaption {
-                    h3 id=(title_id) { (self.title) }
-                    ul.legend {
-                        @for line in self.lines {
-                            li class=(line.class) {
-                                span.swatch aria-hidden="true" {}
-                                span.muted { (line.name) }
-                                strong { (self.now(line)) }
-                            }
+/// Draws a chart with one or several lines.
+pub fn chart(id: &str, title: &str, scale: &Scale, lines: &[Line<'_>]) -> Markup {
+    let top = (scale.top)(lines.iter().flat_map(Line::known).fold(0.0, f64::max));
+    let times = || lines.iter().flat_map(|line| line.values.iter().map(|(at, _)| at.0));
+    let (start, end) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+    let span = PARTS.into_iter().map(|part| LONGEST / part).find(|span| millis(*span) >= end - start);
+    let span = span.unwrap_or(LONGEST);
+    let is_empty = lines.iter().all(|line| line.known().next().is_none());
+    let title_id = format!("{id}-title");
+    html! {
+        figure.chart id=(id) aria-labelledby=(title_id) {
+            figcaption {
+                h3 id=(title_id) { (title) }
+                ul.legend {
+                    @for line in lines {
+                        li class=(line.class) {
+                            span.swatch aria-hidden="true" {}
+                            span.muted { (line.name) }
+                            strong { (line.now(scale)) }
                         }
                     }
                 }
-                div.plot {
-                    div.axis aria-hidden="true" {
-                        span { ((self.shown)(top)) } span { ((self.shown)(top / 2.0)) } span { ((self.shown)(0.0)) }
+            }
+            div.plot {
+                div.axis aria-hidden="true" {
+                    @for part in [1.0, 0.5, 0.0] { span { ((scale.shown)(top * part)) } }
+                }
+                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
+                    aria-label=(described(title, span, scale, lines)) {
+                    @for part in [0.0, 0.5, 1.0] {
+                        line.grid x1="0" x2=(WIDTH) y1=(HEIGHT * part) y2=(HEIGHT * part) {}
                     }
-                    svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
-                        aria-label=(self.described(span)) {
-                        @for part in [0.0, 0.5, 1.0] {
-                            line.grid x1="0" x2=(WIDTH) y1=(HEIGHT * part) y2=(HEIGHT * part) {}
-                        }
-                        @for line in self.lines {
-                            @let path = path(&line.values, UnixMillis(end), span, top);
-                            @if self.lines.len() == 1 { path.area.(line.class) d=(path.area) {} }
-                            path.line.(line.class) d=(path.line) {}
-                            path.dots.(line.class) d=(path.dots) {}
-                        }
+                    @for line in lines {
+                        @let path = path(&line.values, UnixMillis(end), span, top);
+                        @if lines.len() == 1 { path.area.(line.class) d=(path.area) {} }
+                        path.line.(line.class) d=(path.line) {}
+                        path.dots.(line.class) d=(path.dots) {}
                     }
-                    @if is_empty { p.empty { "Nothing measured yet" } }
-                    div.times aria-hidden="true" {
-                        span { (number::span(span)) " ago" } span { (number::span(span / 2)) } span { "now" }
-                    }
+                }
+                @if is_empty { p.empty { "Nothing measured yet" } }
+                div.times aria-hidden="true" {
+                    span { (number::span(span)) " ago" } span { (number::span(span / 2)) } span { "now" }
                 }
             }
         }
     }
+}
 
-    fn now(&self, line: &Line<'_>) -> String {
-        line.values.last().and_then(|(_, value)| *value).map_or_else(|| number::UNKNOWN.to_owned(), self.shown)
-    }
-
-    /// The chart in words, for screen readers.
-    fn described(&self, span: Duration) -> String {
-        let mut text = format!("{} over the last {}", self.title, number::span(span));
-        for line in self.lines {
-            let highest = line.known().fold(f64::NEG_INFINITY, f64::max);
-            if highest.is_finite() {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "; {}: now {}, at most {}", line.name, self.now(line), (self.shown)(highest));
-            }
+/// A chart in words, for screen readers.
+fn described(title: &str, span: Duration, scale: &Scale, lines: &[Line<'_>]) -> String {
+    let mut text = format!("{title} over the last {}", number::span(span));
+    for line in lines {
+        if let Some(highest) = line.known().reduce(f64::max) {
+            text += &format!("; {}: now {}, at most {}", line.name, line.now(scale), (scale.shown)(highest));
         }
-        text
     }
+    text
+}
+
+/// The next higher number of bytes, KiB, MiB and so on that is easy to read.
+fn round_up_bytes(highest: f64) -> f64 {
+    let steps = [1_099_511_627_776.0, 1_073_741_824.0, 1_048_576.0, 1024.0];
+    let unit = steps.into_iter().find(|unit| highest > *unit).unwrap_or(1.0);
+    unit * round_up(highest / unit)
 }
 
 /// The next higher number that is easy to read and to halve: 1, 2, 4 or 6, followed by zeros.
@@ -202,6 +172,7 @@ fn round_up(highest: f64) -> f64 {
     unit * step.unwrap_or(10.0)
 }
 
+#[derive(Default)]
 struct Path {
     line: String,
     /// The area between the line and the bottom.
@@ -213,31 +184,22 @@ struct Path {
 /// The paths of a line. `end` is at the right edge, and each point is placed by its time.
 fn path(values: &[(UnixMillis, Option<f64>)], end: UnixMillis, span: Duration, top: f64) -> Path {
     let span = millis(span).max(1);
-    let (mut line, mut area, mut dots) = (String::new(), String::new(), String::new());
-    let mut run: Vec<(i64, i64)> = Vec::new();
-    let values = values.iter().filter(|(at, _)| end.0.saturating_sub(at.0) <= span);
-    for point in values.map(Some).chain([None]) {
-        if let Some((at, Some(value))) = point {
-            let x = WIDTH - end.0.saturating_sub(at.0) as f64 / span as f64 * WIDTH;
-            let y = HEIGHT - (value / top).clamp(0.0, 1.0) * HEIGHT;
-            run.push((x.round() as i64, y.round() as i64));
-            continue;
+    let age = |at: UnixMillis| end.0.saturating_sub(at.0);
+    let fitting = values.iter().position(|(at, _)| age(*at) <= span).unwrap_or(values.len());
+    let mut path = Path::default();
+    for run in values[fitting..].split(|(_, value)| value.is_none()) {
+        let x = |at: UnixMillis| (WIDTH - age(at) as f64 / span as f64 * WIDTH).round() as i64;
+        let y = |value: f64| (HEIGHT - (value / top).clamp(0.0, 1.0) * HEIGHT).round() as i64;
+        let points: Vec<_> = run.iter().filter_map(|(at, value)| Some((x(*at), y((*value)?)))).collect();
+        let ([(left, y), ..], [.., (right, _)]) = (&points[..], &points[..]) else { continue };
+        let through: String = points.iter().map(|(x, y)| format!("L{x} {y}")).collect();
+        path.line += &format!("M{left} {y}{through}");
+        path.area += &format!("M{left} {HEIGHT}{through}L{right} {HEIGHT}Z");
+        if points.len() == 1 {
+            path.dots += &format!("M{left} {y}h0");
         }
-        if let (Some((left, y)), Some((right, _))) = (run.first().copied(), run.last().copied()) {
-            if run.len() == 1 {
-                let _ = write!(dots, "M{left} {y}h0");
-            }
-            let _ = write!(line, "M{left} {y}");
-            let _ = write!(area, "M{left} {HEIGHT}");
-            for (x, y) in &run {
-                let _ = write!(line, "L{x} {y}");
-                let _ = write!(area, "L{x} {y}");
-            }
-            let _ = write!(area, "L{right} {HEIGHT}Z");
-        }
-        run.clear();
     }
-    Path { line, area, dots }
+    path
 }
 
 #[cfg(test)]
@@ -252,7 +214,7 @@ mod tests {
             assert!((round_up(highest) - top).abs() < 1e-9, "{highest}: {}", round_up(highest));
         }
         for (highest, top) in [(0.0, 1.0), (700.0, 1000.0), (1100.0, 2048.0), (5_500_000.0, 6_291_456.0)] {
-            assert!((Top::Binary.above(highest) - top).abs() < 1e-9, "{highest}: {}", Top::Binary.above(highest));
+            assert!((round_up_bytes(highest) - top).abs() < 1e-9, "{highest}: {}", round_up_bytes(highest));
         }
         for strange in [f64::NAN, f64::INFINITY, -1.0] {
             assert!((round_up(strange) - 1.0).abs() < 1e-9);
@@ -314,9 +276,7 @@ mod tests {
     fn a_chart_has_a_description_in_words() {
         let values = vec![(UnixMillis(1000), Some(4.0)), (UnixMillis(3000), Some(2.0))];
         let line = Line { name: "reads", class: "reads", values };
-        let chart =
-            Chart { id: "c", title: "Reads", shown: number::rate, top: Top::Decimal, lines: &[line], span: LONGEST };
-        let shown = chart.draw().0;
+        let shown = chart("c", "Reads", &PER_SECOND, &[line]).0;
         assert!(shown.contains("Reads over the last 1 min; reads: now 2 /s, at most 4 /s"), "{shown}");
         assert!(!shown.contains("style="), "the policy of the pages forbids it");
     }

@@ -2,71 +2,35 @@
 //!
 //! To show the page, the entry is read. This counts as a read in the statistics.
 
-use axum::extract::{Form, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::timeout;
 
-use super::address::{self, with_query};
-use super::condition::Condition;
-use super::confirmation;
-use super::extract::{EntryPath, NamespacePath, Parameters};
-use super::form_token::{Token, is_own_form};
-use super::page::Page;
+use super::address::{self, entry_of, namespace_of, with_query};
+use super::fleet_snapshot::Condition;
+use super::form::{self, Outcome, PostedForm};
+use super::page::below_namespace;
 use super::problem::Problem;
-use super::results::{DeleteResult, ResultQuery};
 use super::state::Shared;
-use super::topic::Topic;
 use super::{json, number};
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
-use crate::model::{Details, Entry, EntryKey, Key, Operation, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, Operation, UnixMillis};
 
 /// How many bytes of a value a page shows at most.
 const SHOWN_BYTES: usize = 64 * 1024;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyQuery {
-    key: String,
-}
-
-/// `GET /dashboard/namespaces/{ns}/key?key=`: the page of an entry, for a key that a user typed.
-pub async fn find(
-    state: State<Shared>,
-    NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<KeyQuery>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
-    get(state, EntryPath(key), headers).await
-}
-
-/// `POST /dashboard/namespaces/{ns}/key/delete?key=`: deletes a key that cannot be part of a path.
-pub async fn find_and_delete(
-    state: State<Shared>,
-    NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<KeyQuery>,
-    headers: HeaderMap,
-    form: Result<Form<DeleteForm>, axum::extract::rejection::FormRejection>,
-) -> Result<Response, Problem> {
-    let key = EntryKey::new(&namespace, &Key::parse(query.key)?);
-    delete(state, EntryPath(key), headers, form).await
-}
-
-pub async fn get(
-    State(dashboard): State<Shared>,
-    EntryPath(key): EntryPath,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let key = entry_of(&uri)?;
     // Both wait at the same time: one after the other could take longer than the request timeout.
-    let described = timeout(dashboard.time_of_a_request(), dashboard.app.cache.describe(&key, Operation::Get));
+    let late = Error::DeadlineExceeded { may_write: false };
+    let described = dashboard.in_time(dashboard.app.cache.describe(&key, Operation::Get), late);
     let (described, snapshot) = tokio::join!(described, dashboard.snapshot());
-    let (lookup, details) = described.map_err(|_| Problem::TookTooLong { may_write: false })??;
-    let token = Token::of(&headers);
+    let (lookup, details) = described?;
+    let token = form::token(&headers);
     let (status, main) = match (&lookup.entry, &details) {
         (Some(entry), Some(details)) => {
             let shard = match lookup.trail {
@@ -79,7 +43,7 @@ pub async fn get(
         }
         _ => (StatusCode::NOT_FOUND, not_found(&key)),
     };
-    Ok(page(&key, &snapshot.condition, main).respond_with_forms(status, &token))
+    Ok(form::with_cookie(page(status, &key, &snapshot.condition, main), &token))
 }
 
 #[derive(Deserialize)]
@@ -87,74 +51,35 @@ pub async fn get(
 pub struct DeleteForm {
     token: String,
     confirmed: Option<String>,
-    /// When the page asked for confirmation, see [`confirmation`].
+    /// When the page asked for confirmation, see [`form::check_age`].
     issued: Option<String>,
 }
 
-/// The first request gets a page that asks for confirmation, and the second request deletes the key. The response to
-/// the second request redirects to a page that only shows the result, so reloading that page deletes nothing.
+/// `POST .../delete`: the first request gets a page that asks for confirmation, and the second request deletes the key.
 pub async fn delete(
     State(dashboard): State<Shared>,
-    EntryPath(key): EntryPath,
+    uri: Uri,
     headers: HeaderMap,
-    form: Result<Form<DeleteForm>, axum::extract::rejection::FormRejection>,
+    form: PostedForm<DeleteForm>,
 ) -> Result<Response, Problem> {
-    let Form(form) = form.map_err(|rejection| Error::InvalidBody(rejection.body_text()))?;
-    if !is_own_form(&headers, &form.token) {
-        return Err(Problem::StrangeForm);
-    }
+    let (namespace, key) = (namespace_of(&uri)?, entry_of(&uri)?);
+    let form = form::accept(form, &headers, |form| &form.token)?;
     if form.confirmed.is_none() {
-        let snapshot = dashboard.snapshot().await;
-        return Ok(page(&key, &snapshot.condition, ask(&key, &form.token)).respond(StatusCode::OK));
+        let main = ask(&key, &form.token);
+        return Ok(page(StatusCode::OK, &key, &dashboard.snapshot().await.condition, main));
     }
-    confirmation::check(form.issued.as_deref())?;
-    let deleted = timeout(dashboard.time_of_a_request(), dashboard.app.cache.delete(&key)).await;
-    let was_there = deleted.map_err(|_| Problem::TookTooLong { may_write: true })??;
-    let result = dashboard.deletions.keep(DeleteResult { key: key.clone(), was_there });
-    Ok(Redirect::to(&address::deleted(key.namespace(), &result)).into_response())
+    form::check_age(form.issued.as_deref())?;
+    let late = Error::DeadlineExceeded { may_write: true };
+    let was_there = dashboard.in_time(dashboard.app.cache.delete(&key), late).await?;
+    let (title, main) = (key.key().to_owned(), deleted(&key, was_there));
+    let result = dashboard.results.keep(Outcome { namespace, title, main });
+    let page = format!("{}/deleted", address::namespace(key.namespace()));
+    Ok(Redirect::to(&with_query(&page, [("result", result)])).into_response())
 }
 
-/// `GET /dashboard/namespaces/{ns}/deleted`: the result of a deletion that this instance carried out.
-pub async fn deleted(
-    State(dashboard): State<Shared>,
-    NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<ResultQuery>,
-) -> Result<Response, Problem> {
-    let done = dashboard.deletions.find(&query.result).filter(|done| done.key.namespace() == namespace.as_str());
-    let Some(DeleteResult { key, was_there }) = done else {
-        // Behind a load balancer, another instance may have carried out the deletion.
-        return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
-    };
-    let snapshot = dashboard.snapshot().await;
-    Ok(page(&key, &snapshot.condition, deleted_page(&key, was_there)).respond(StatusCode::OK))
-}
-
-fn page<'p>(key: &'p EntryKey, condition: &'p Condition, main: Markup) -> EntryPage<'p> {
-    EntryPage { key, condition, main }
-}
-
-/// The parts in which pages about a key differ.
-struct EntryPage<'p> {
-    key: &'p EntryKey,
-    condition: &'p Condition,
-    main: Markup,
-}
-
-impl EntryPage<'_> {
-    fn respond(self, status: StatusCode) -> Response {
-        self.with(|page| page.respond(status))
-    }
-
-    fn respond_with_forms(self, status: StatusCode, token: &Token) -> Response {
-        self.with(|page| page.respond_with_forms(status, token))
-    }
-
-    fn with(self, respond: impl FnOnce(Page<'_>) -> Response) -> Response {
-        let Self { key, condition, main } = self;
-        let (ns, name) = (key.namespace(), key.key());
-        let trail = [(ns, address::namespace(ns)), (name, address::key(ns, name))];
-        respond(Page { title: name, events: Topic::Condition.path(), condition, trail: &trail, main })
-    }
+/// A page about a key.
+fn page(status: StatusCode, key: &EntryKey, condition: &Condition, main: Markup) -> Response {
+    below_namespace(status, key.key(), key.namespace(), condition, main)
 }
 
 fn not_found(key: &EntryKey) -> Markup {
@@ -167,7 +92,7 @@ fn not_found(key: &EntryKey) -> Markup {
     }
 }
 
-fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &Token) -> Markup {
+fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &str) -> Markup {
     let now = unix_millis();
     let left = entry.expires_in.map(number::span);
     let expires_at = entry.expires_in.map(|left| UnixMillis(now.0.saturating_add(left.as_millis() as u64)));
@@ -175,8 +100,8 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
     html! {
         div.title {
             h1.key { (key.key()) }
-            form #delete method="post" action=(address::delete(key.namespace(), key.key())) {
-                input type="hidden" name="token" value=(token.as_str());
+            form #delete method="post" action=(address::delete_entry(key.namespace(), key.key())) {
+                input type="hidden" name="token" value=(token);
                 button.danger type="submit" { "Delete…" }
             }
         }
@@ -202,7 +127,7 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
                         dt { "Tags" }
                         dd data-field="tags" {
                             @for tag in details.tags.iter() {
-                                a.tag href=(with_query(&address::namespace(key.namespace()), &[("tag", tag.as_str())])) { (tag.as_str()) } " "
+                                a.tag href=(with_query(&address::namespace(key.namespace()), [("tag", tag.as_str())])) { (tag.as_str()) } " "
                             }
                             @if details.tags.iter().next().is_none() { span.muted { "none" } }
                         }
@@ -242,38 +167,29 @@ fn value(entry: &Entry) -> Markup {
 /// The first `most` bytes of a text, or fewer in order not to cut a character, and whether that is the whole text.
 fn beginning(bytes: &[u8], most: usize) -> (String, bool) {
     let is_whole = bytes.len() <= most;
-    let mut cut = &bytes[..bytes.len().min(most)];
+    let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
     if !is_whole {
-        // The last character may be incomplete: drop it.
-        while let Some((last, rest)) = cut.split_last() {
-            let is_start = last & 0b1100_0000 != 0b1000_0000;
-            cut = rest;
-            if is_start {
-                break;
-            }
-        }
+        // The last character may be incomplete.
+        text.pop();
     }
-    (String::from_utf8_lossy(cut).into_owned(), is_whole)
+    (text, is_whole)
 }
 
+/// Asks the user to confirm the deletion.
 fn ask(key: &EntryKey, token: &str) -> Markup {
     let (ns, name) = (key.namespace(), key.key());
+    let (action, cancel) = (address::delete_entry(ns, name), address::entry(ns, name));
     html! {
         section.card.narrow #delete-confirm {
             h1 { "Delete this entry?" }
             p { code.key { (name) } " in " strong { (ns) } }
-            form.actions #confirm method="post" action=(address::delete(ns, name)) {
-                input type="hidden" name="token" value=(token);
-                input type="hidden" name="confirmed" value="yes";
-                input type="hidden" name="issued" value=(confirmation::now());
-                button.danger type="submit" { "Delete it" }
-                a.button href=(address::key(ns, name)) { "Cancel" }
-            }
+            (form::confirmation(token, &action, &[("confirmed", "yes")], "Delete it", &cancel))
         }
     }
 }
 
-fn deleted_page(key: &EntryKey, was_there: bool) -> Markup {
+/// The page after the deletion.
+fn deleted(key: &EntryKey, was_there: bool) -> Markup {
     html! {
         section.card.narrow #deleted data-deleted=(was_there) {
             h1 { @if was_there { "Deleted" } @else { "The entry was already gone" } }
@@ -303,8 +219,7 @@ mod tests {
         let entry = Entry { value, version: Version(7), created_at: UnixMillis(0), expires_in: None };
         let tags = Tags::parse(vec!["<i>".to_owned()]).unwrap();
         let details = Details { last_accessed: UnixMillis(0), access_count: 1, tags };
-        let token = Token::of(&HeaderMap::new());
-        let page = shown(&key, &entry, &details, "a", &token).0;
+        let page = shown(&key, &entry, &details, "a", "token").0;
         for markup in ["<script", "<b>", "<i>"] {
             assert!(!page.contains(markup), "{markup} in {page}");
         }

@@ -2,24 +2,19 @@
 //! gets has a form that sends the second request, which deletes the entries. The response to the second request
 //! redirects to a page that only shows the result, so reloading that page deletes nothing.
 
-use axum::extract::{Form, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::address;
-use super::condition::Condition;
-use super::confirmation;
-use super::extract::{NamespacePath, Parameters};
-use super::form_token::{Token, is_own_form};
+use super::address::{self, namespace_of, with_query};
+use super::form::{self, Outcome, PostedForm};
 use super::number;
-use super::page::Page;
+use super::page::below_namespace;
 use super::problem::Problem;
-use super::results::{FlushResult, ResultQuery};
 use super::state::Shared;
-use super::topic::Topic;
 use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
 use crate::jobs::{Flush, Kind, Patience};
@@ -37,7 +32,7 @@ pub struct FlushForm {
     announced: Option<String>,
     /// `yes` if the dry run could not count all entries.
     at_least: Option<String>,
-    /// The time of the dry run, see [`confirmation`].
+    /// The time of the dry run, see [`form::check_age`].
     issued: Option<String>,
     /// `yes` for the whole namespace. Without this field, a form that lost its pattern or tag would delete
     /// everything.
@@ -45,33 +40,24 @@ pub struct FlushForm {
 }
 
 impl FlushForm {
-    fn selection(&self) -> Result<Selection, Error> {
-        selection(&self.pattern, &self.tag)
-    }
-
     /// Checks that the form fits the selection and is not too old. Returns the count that the dry run announced.
-    fn announced(&self, announced: &str, selection: &Selection) -> Result<u64, Problem> {
+    fn announced(&self, announced: &str, selection: &Selection) -> Result<Counted, Problem> {
         let wrong = || Error::InvalidBody(format!("`announced` must be a number, not {announced:?}"));
-        let announced = announced.parse().map_err(|_| wrong())?;
+        let count = announced.parse().map_err(|_| wrong())?;
         if matches!(selection, Selection::All) != (self.all.as_deref() == Some("yes")) {
             let text = "`all` must be `yes` for the whole namespace, and absent with `pattern` or `tag`";
             return Err(Error::InvalidBody(text.to_owned()).into());
         }
-        confirmation::check(self.issued.as_deref())?;
-        Ok(announced)
+        form::check_age(self.issued.as_deref())?;
+        Ok(Counted { count, is_complete: self.at_least.is_none() })
     }
 }
 
-/// The selection of a form. An empty field was not filled in, so it counts as absent.
-fn selection(pattern: &str, tag: &str) -> Result<Selection, Error> {
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    http::selection(given(pattern), given(tag))
-}
-
-pub fn form(namespace: &Namespace, token: &Token) -> Markup {
+/// The form that begins a flush.
+pub fn form(namespace: &Namespace, token: &str) -> Markup {
     html! {
-        form.fields #flush method="post" action=(address::flush(namespace.as_str())) {
-            input type="hidden" name="token" value=(token.as_str());
+        form.fields #flush method="post" action={ (address::namespace(namespace.as_str())) "/flush" } {
+            input type="hidden" name="token" value=(token);
             div.field {
                 label for="flush-pattern" { "Keys that match" }
                 input #flush-pattern name="pattern" placeholder="user_*" autocomplete="off" spellcheck="false"
@@ -90,18 +76,17 @@ pub fn form(namespace: &Namespace, token: &Token) -> Markup {
     }
 }
 
+/// `POST /dashboard/namespaces/{ns}/flush`.
 pub async fn post(
     State(dashboard): State<Shared>,
-    NamespacePath(namespace): NamespacePath,
+    uri: Uri,
     RequestOrigin(origin): RequestOrigin,
     headers: HeaderMap,
-    form: Result<Form<FlushForm>, axum::extract::rejection::FormRejection>,
+    form: PostedForm<FlushForm>,
 ) -> Result<Response, Problem> {
-    let Form(form) = form.map_err(|rejection| Error::InvalidBody(rejection.body_text()))?;
-    if !is_own_form(&headers, &form.token) {
-        return Err(Problem::StrangeForm);
-    }
-    let selection = form.selection()?;
+    let namespace = namespace_of(&uri)?;
+    let form = form::accept(form, &headers, |form| &form.token)?;
+    let selection = form::selection(&form.pattern, &form.tag)?;
     if let Some(announced) = &form.announced {
         let announced = form.announced(announced, &selection)?;
         let patience = Patience::Until(dashboard.app.bounds.last_moment());
@@ -111,37 +96,17 @@ pub async fn post(
             // The flush continues as a job. The page of the job shows its progress.
             Flushed::Job(job) => return Ok(Redirect::to(&address::job(&job.id)).into_response()),
         };
-        let announced = Counted { count: announced, is_complete: form.at_least.is_none() };
-        let result = FlushResult { namespace: namespace.clone(), selection, announced, deleted };
-        let result = dashboard.flushes.keep(result);
-        return Ok(Redirect::to(&address::flushed(namespace.as_str(), &result)).into_response());
+        let main = flushed(&namespace, &selection, announced, deleted);
+        let page = format!("{}/flushed", address::namespace(namespace.as_str()));
+        let result = dashboard.results.keep(Outcome { namespace, title: "Flushed".to_owned(), main });
+        return Ok(Redirect::to(&with_query(&page, [("result", result)])).into_response());
     }
     let end = Instant::now() + dashboard.time_of_a_request();
     // Both wait at the same time: one after the other could take longer than the request timeout.
     let (counted, snapshot) =
         tokio::join!(dashboard.app.cache.count(&namespace, &selection, Some(end)), dashboard.snapshot());
     let main = dry_run(&namespace, &selection, &form, counted?);
-    Ok(page(&namespace, "Flush: dry run", &snapshot.condition, main))
-}
-
-/// `GET /dashboard/namespaces/{ns}/flushed`: the result of a flush that this instance carried out.
-pub async fn flushed(
-    State(dashboard): State<Shared>,
-    NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<ResultQuery>,
-) -> Result<Response, Problem> {
-    let Some(done) = dashboard.flushes.find(&query.result).filter(|done| done.namespace == namespace) else {
-        // Behind a load balancer, another instance may have carried out the flush. The page of the namespace shows it
-        // in the audit trail.
-        return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
-    };
-    Ok(page(&namespace, "Flushed", &dashboard.snapshot().await.condition, result(&done)))
-}
-
-fn page(namespace: &Namespace, title: &str, condition: &Condition, main: Markup) -> Response {
-    let name = namespace.as_str();
-    let trail = [(name, address::namespace(name)), (title, String::new())];
-    Page { title, events: Topic::Condition.path(), condition, trail: &trail, main }.respond(StatusCode::OK)
+    Ok(below_namespace(StatusCode::OK, "Flush: dry run", namespace.as_str(), &snapshot.condition, main))
 }
 
 /// The selection in words.
@@ -154,16 +119,21 @@ pub fn selected(selection: &Selection) -> Markup {
 }
 
 fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, counted: Counted) -> Markup {
-    let name = namespace.as_str();
+    let page = address::namespace(namespace.as_str());
     let Counted { count, is_complete } = counted;
+    let announced = count.to_string();
+    let mut fields = vec![("pattern", form.pattern.as_str()), ("tag", &form.tag), ("announced", &announced)];
+    fields.extend((!is_complete).then_some(("at_least", "yes")));
+    fields.extend(matches!(selection, Selection::All).then_some(("all", "yes")));
+    let button = format!("Delete {}", in_words(counted));
     html! {
         section.card.narrow #dry-run data-count=(count) data-at-least=[(!is_complete).then_some("")] {
             h1 { "Nothing has been deleted yet" }
-            p.figure { (told(counted)) }
-            p { "would be deleted from " strong { (name) } ": " (selected(selection)) "." }
+            p.figure { (in_words(counted)) }
+            p { "would be deleted from " strong { (namespace.as_str()) } ": " (selected(selection)) "." }
             @if count == 0 && is_complete {
                 p.muted { "There is nothing to delete." }
-                p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
+                p { a.button href=(page) { "Back to the namespace" } }
             } @else {
                 p.muted {
                     "Entries that are written to these keys before you confirm are deleted as well. Entries that are "
@@ -175,35 +145,25 @@ fn dry_run(namespace: &Namespace, selection: &Selection, form: &FlushForm, count
                         "page will show its progress."
                     }
                 }
-                form.actions #confirm method="post" action=(address::flush(name)) {
-                    input type="hidden" name="token" value=(form.token);
-                    input type="hidden" name="pattern" value=(form.pattern);
-                    input type="hidden" name="tag" value=(form.tag);
-                    input type="hidden" name="announced" value=(count);
-                    @if !is_complete { input type="hidden" name="at_least" value="yes"; }
-                    @if matches!(selection, Selection::All) { input type="hidden" name="all" value="yes"; }
-                    input type="hidden" name="issued" value=(confirmation::now());
-                    button.danger type="submit" { "Delete " (told(counted)) }
-                    a.button href=(address::namespace(name)) { "Cancel" }
-                }
+                (form::confirmation(&form.token, &format!("{page}/flush"), &fields, &button, &page))
             }
         }
     }
 }
 
-fn told(Counted { count, is_complete }: Counted) -> String {
+fn in_words(Counted { count, is_complete }: Counted) -> String {
     let entries = number::of(count, "entry", "entries");
     if is_complete { entries } else { format!("at least {entries}") }
 }
 
-fn result(done: &FlushResult) -> Markup {
-    let FlushResult { namespace, selection, announced, deleted } = done;
+/// The page after a flush.
+fn flushed(namespace: &Namespace, selection: &Selection, announced: Counted, deleted: u64) -> Markup {
     html! {
         section.card.narrow #flushed data-count=(deleted) data-announced=(announced.count) {
             h1 { "Flushed" }
-            p.figure { (number::of(*deleted, "entry", "entries")) }
+            p.figure { (number::of(deleted, "entry", "entries")) }
             p { "deleted from " strong { (namespace.as_str()) } ": " (selected(selection)) "." }
-            @if let Some(difference) = difference(*announced, *deleted) { p.notice { (difference) } }
+            @if let Some(difference) = difference(announced, deleted) { p.notice { (difference) } }
             p { a.button href=(address::namespace(namespace.as_str())) { "Back to the namespace" } }
         }
     }
@@ -211,21 +171,17 @@ fn result(done: &FlushResult) -> Markup {
 
 /// A note for the user if the flush deleted more or fewer entries than announced.
 fn difference(announced: Counted, deleted: u64) -> Option<String> {
-    let count = announced.count;
-    match deleted.cmp(&count) {
-        std::cmp::Ordering::Equal => None,
-        std::cmp::Ordering::Greater if !announced.is_complete => None,
-        std::cmp::Ordering::Greater => Some(format!(
-            "The dry run had announced {}: {} more matched by the time of the flush.",
-            told(announced),
-            number::count(deleted - count)
-        )),
-        std::cmp::Ordering::Less => Some(format!(
-            "The dry run had announced {}: {} of them no longer existed or no longer matched when the flush ran.",
-            told(announced),
-            number::count(count - deleted)
-        )),
-    }
+    let more = deleted.saturating_sub(announced.count);
+    let fewer = announced.count.saturating_sub(deleted);
+    let difference = match (more, fewer) {
+        (0, 0) => return None,
+        (0, _) => {
+            format!("{} of them no longer existed or no longer matched when the flush ran", number::count(fewer))
+        }
+        _ if !announced.is_complete => return None,
+        _ => format!("{} more matched by the time of the flush", number::count(more)),
+    };
+    Some(format!("The dry run had announced {}: {difference}.", in_words(announced)))
 }
 
 #[cfg(test)]
@@ -252,8 +208,15 @@ mod tests {
     fn the_confirmation_carries_the_announced_count_and_escapes_all_text() {
         let namespace = Namespace::parse("users").unwrap();
         let form = form("\"><script>*", None, None);
-        let shown =
-            |is_complete| dry_run(&namespace, &form.selection().unwrap(), &form, Counted { count: 7, is_complete }).0;
+        let shown = |is_complete| {
+            dry_run(
+                &namespace,
+                &form::selection(&form.pattern, &form.tag).unwrap(),
+                &form,
+                Counted { count: 7, is_complete },
+            )
+            .0
+        };
         let whole = shown(true);
         assert!(whole.contains(r#"id="dry-run" data-count="7""#), "{whole}");
         assert!(whole.contains(r#"name="announced" value="7""#), "{whole}");
@@ -267,9 +230,9 @@ mod tests {
     fn the_whole_namespace_is_flushed_only_if_a_recent_form_says_so() {
         let accepts = |pattern: &str, all: Option<&str>, issued: Option<u64>| {
             let form = form(pattern, all, issued.map(|issued| issued.to_string()));
-            form.announced("7", &form.selection().unwrap()).is_ok()
+            form.announced("7", &form::selection(&form.pattern, &form.tag).unwrap()).is_ok()
         };
-        let now = Some(confirmation::now());
+        let now = Some(crate::clock::unix_millis().0);
         assert!(accepts("", Some("yes"), now) && accepts("a*", None, now));
         assert!(!accepts("", None, now) && !accepts("", Some("no"), now) && !accepts("a*", Some("yes"), now));
         assert!(!accepts("a*", None, None) && !accepts("a*", None, now.map(|now| now - 3_600_000)));

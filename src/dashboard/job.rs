@@ -1,16 +1,15 @@
 //! `GET /dashboard/jobs/{id}`: the progress of a job, with a button that cancels it.
 
-use axum::extract::{Form, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::timeout;
 
-use super::address;
-use super::extract::JobPath;
-use super::form_token::{Token, is_own_form};
-use super::page::{Page, part};
+use super::address::{self, job_of};
+use super::figure::part;
+use super::form::{self, PostedForm};
+use super::page::Page;
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
@@ -18,32 +17,34 @@ use super::{flush, number};
 use crate::http::Error;
 use crate::jobs::{Id, Job, Kind, State as JobState};
 
-pub async fn get(
-    State(dashboard): State<Shared>,
-    JobPath(id): JobPath,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(&id));
+/// Reading the state of a job took too long.
+const LATE: Error = Error::DeadlineExceeded { may_write: false };
+
+pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let id = job_of(&uri)?;
+    let job = dashboard.in_time(dashboard.app.jobs.job(&id), LATE);
     let (job, snapshot) = tokio::join!(job, dashboard.snapshot());
-    let job = job.map_err(|_| Problem::TookTooLong { may_write: false })?.map_err(Error::from)?;
-    let (name, token) = (job.flush.namespace.as_str(), Token::of(&headers));
-    let trail = [(name, address::namespace(name)), (title(job.flush.kind), String::new())];
+    let job = job?;
+    let (name, token) = (job.flush.namespace.as_str(), form::token(&headers));
     let main = html! {
         section.card.narrow {
             (shown(&job))
             // The style sheet hides this form when the region above shows that the job has ended.
-            form.actions #cancel method="post" action=(address::cancel(&id)) {
-                input type="hidden" name="token" value=(token.as_str());
+            form.actions #cancel method="post" action={ (address::job(&id)) "/cancel" } {
+                input type="hidden" name="token" value=(token);
                 button.danger type="submit" { "Cancel the job" }
                 p.muted { "Entries that it has deleted stay deleted." }
             }
             p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
         }
     };
-    let condition = &snapshot.condition;
-    let title = title(job.flush.kind);
-    let page = Page { title, events: Topic::Job(id).path(), condition, trail: &trail, main };
-    Ok(page.respond_with_forms(StatusCode::OK, &token))
+    let title = match job.flush.kind {
+        Kind::Flush => "Flush",
+        Kind::DeleteNamespace => "Deletion",
+    };
+    let (topic, condition) = (Topic::Job(id), &snapshot.condition);
+    let page = Page { title, topic, condition, namespace: Some(name), main };
+    Ok(form::with_cookie(page.respond(StatusCode::OK), &token))
 }
 
 #[derive(Deserialize)]
@@ -55,26 +56,20 @@ pub struct CancelForm {
 /// `POST /dashboard/jobs/{id}/cancel`.
 pub async fn cancel(
     State(dashboard): State<Shared>,
-    JobPath(id): JobPath,
+    uri: Uri,
     headers: HeaderMap,
-    form: Result<Form<CancelForm>, axum::extract::rejection::FormRejection>,
+    form: PostedForm<CancelForm>,
 ) -> Result<Response, Problem> {
-    let Form(form) = form.map_err(|rejection| Error::InvalidBody(rejection.body_text()))?;
-    if !is_own_form(&headers, &form.token) {
-        return Err(Problem::StrangeForm);
-    }
-    let cancelled = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.cancel(&id)).await;
-    cancelled.map_err(|_| Problem::TookTooLong { may_write: true })?.map_err(Error::from)?;
+    let id = job_of(&uri)?;
+    form::accept(form, &headers, |form| &form.token)?;
+    dashboard.in_time(dashboard.app.jobs.cancel(&id), Error::DeadlineExceeded { may_write: true }).await?;
     Ok(Redirect::to(&address::job(&id)).into_response())
 }
 
 /// The region that is updated on the page of a job. Empty while the state of the job cannot be read.
 pub async fn regions(dashboard: &Dashboard, id: &Id) -> Vec<Region> {
-    let job = timeout(dashboard.time_of_a_request(), dashboard.app.jobs.job(id)).await;
-    match job {
-        Ok(Ok(job)) => vec![("job", shown(&job))],
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    }
+    let job = dashboard.in_time(dashboard.app.jobs.job(id), LATE).await;
+    job.map_or_else(|_| Vec::new(), |job| vec![("job", shown(&job))])
 }
 
 fn shown(job: &Job) -> Markup {
@@ -101,13 +96,6 @@ fn shown(job: &Job) -> Markup {
                 }
             }
         }
-    }
-}
-
-fn title(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Flush => "Flush",
-        Kind::DeleteNamespace => "Deletion",
     }
 }
 

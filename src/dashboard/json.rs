@@ -21,12 +21,19 @@ pub fn pretty(json: &str) -> String {
             continue;
         }
         match c {
-            '"' => {
-                is_string = true;
-                text.push(c);
+            '}' | ']' => {
+                level = level.saturating_sub(1);
+                break_line(&mut text, level);
             }
+            c if c.is_ascii_whitespace() => continue,
+            _ => {}
+        }
+        text.push(c);
+        match c {
+            '"' => is_string = true,
+            ':' => text.push(' '),
+            ',' => break_line(&mut text, level),
             '{' | '[' => {
-                text.push(c);
                 while parts.next_if(char::is_ascii_whitespace).is_some() {}
                 if let Some(end) = parts.next_if(|next| matches!(next, '}' | ']')) {
                     text.push(end);
@@ -35,18 +42,7 @@ pub fn pretty(json: &str) -> String {
                     break_line(&mut text, level);
                 }
             }
-            '}' | ']' => {
-                level = level.saturating_sub(1);
-                break_line(&mut text, level);
-                text.push(c);
-            }
-            ',' => {
-                text.push(c);
-                break_line(&mut text, level);
-            }
-            ':' => text.push_str(": "),
-            c if c.is_ascii_whitespace() => {}
-            c => text.push(c),
+            _ => {}
         }
     }
     text

@@ -4,32 +4,26 @@
 //! arrive as server-sent events ([`events`]). Without the script, everything works except these updates. The data
 //! comes from `cache`, `fleet` and `trends`. Each source has a deadline: if a shard is down or hangs, the page is
 //! still shown, and says what is missing. Flushes and deletions must be confirmed. Changes that another site makes
-//! the browser send are refused (`http::is_same_site` and [`form_token`]).
+//! the browser send are refused (`http::is_same_site` and [`form`]).
 
 mod address;
-mod asset;
 mod audit;
 mod chart;
-mod condition;
-mod confirmation;
 mod entry;
 mod events;
-mod extract;
-mod feeds;
+mod figure;
 mod fleet;
 mod fleet_snapshot;
 mod flush;
-mod form_token;
+mod form;
 mod job;
 mod json;
-mod latency;
 mod listing;
 mod namespace;
 mod number;
 mod overview;
 mod page;
 mod problem;
-mod results;
 mod state;
 mod table_query;
 mod topic;
@@ -38,14 +32,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use serde::Deserialize;
 
 use self::problem::Problem;
-use self::state::Dashboard;
-use crate::http::{Error, SharedApp, is_same_site};
+use self::state::{Dashboard, Shared};
+use crate::http::{Error, SharedApp, is_same_site, query};
 
 /// Security headers: a page loads content only from this server, and other sites cannot embed it.
 const SECURITY: [(&str, &str); 6] = [
@@ -62,42 +57,57 @@ const SECURITY: [(&str, &str); 6] = [
     ("cross-origin-resource-policy", "same-origin"),
 ];
 
-/// The routes of all pages. Call this on the runtime for background work, because the feeds run on it.
+/// The routes of all pages.
 pub fn router(app: SharedApp) -> Router {
     let guard = from_fn_with_state(app.clone(), guard);
-    let dashboard = Dashboard::new(app);
     let of_namespace = "/dashboard/namespaces/{ns}";
     Router::new()
+        .route("/dashboard", get(overview::get))
         .route(of_namespace, get(namespace::get))
         .route(&format!("{of_namespace}/flush"), post(flush::post))
-        .route(&format!("{of_namespace}/flushed"), get(flush::flushed))
-        .route(&format!("{of_namespace}/deleted"), get(entry::deleted))
-        .route(&format!("{of_namespace}/key"), get(entry::find))
-        .route(&format!("{of_namespace}/key/delete"), post(entry::find_and_delete))
-        .route("/dashboard", get(overview::get))
-        .route("/dashboard/namespaces/{ns}/keys/{key}", get(entry::get))
-        .route("/dashboard/namespaces/{ns}/keys/{key}/delete", post(entry::delete))
+        .route(&format!("{of_namespace}/flushed"), get(result))
+        .route(&format!("{of_namespace}/deleted"), get(result))
+        .route(&format!("{of_namespace}/key"), get(entry::get))
+        .route(&format!("{of_namespace}/key/delete"), post(entry::delete))
+        .route(&format!("{of_namespace}/keys/{{key}}"), get(entry::get))
+        .route(&format!("{of_namespace}/keys/{{key}}/delete"), post(entry::delete))
         .route("/dashboard/jobs/{id}", get(job::get))
         .route("/dashboard/jobs/{id}/cancel", post(job::cancel))
-        .route("/dashboard/events", get(events::events))
+        .route("/dashboard/events", get(events::get))
         .route("/dashboard/assets/{name}", get(asset))
         // Addresses that people type from memory.
         .route("/", get(async || Redirect::temporary(address::OVERVIEW)))
         .route("/dashboard/", get(async || Redirect::temporary(address::OVERVIEW)))
         .route("/docs/", get(async || Redirect::temporary("/docs")))
-        .route("/dashboard/{*rest}", get(no_such_page))
+        .route("/dashboard/{*rest}", get(async || Problem::from(Error::NoSuchRoute)))
         .method_not_allowed_fallback(async || Problem::from(Error::MethodNotAllowed))
         .layer(guard)
-        .with_state(Arc::new(dashboard))
+        .with_state(Arc::new(Dashboard::new(app)))
+}
+
+/// The query of a page that shows a result.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultQuery {
+    result: String,
+}
+
+/// The result of a flush or a deletion that this instance carried out.
+async fn result(State(dashboard): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+    let namespace = address::namespace_of(&uri)?;
+    let name = query::<ResultQuery>(&uri)?.result;
+    let Some(outcome) = dashboard.results.find(&name, &namespace) else {
+        // Behind a load balancer, another instance may have carried it out. The page of the namespace shows a flush
+        // in the audit trail.
+        return Ok(Redirect::to(&address::namespace(namespace.as_str())).into_response());
+    };
+    let condition = &dashboard.snapshot().await.condition;
+    Ok(page::below_namespace(StatusCode::OK, &outcome.title, namespace.as_str(), condition, outcome.main))
 }
 
 /// `GET /dashboard/assets/{name}`.
 async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
-    asset::response(&name).ok_or_else(|| Error::NoSuchRoute.into())
-}
-
-async fn no_such_page() -> Problem {
-    Error::NoSuchRoute.into()
+    page::asset(&name).ok_or_else(|| Error::NoSuchRoute.into())
 }
 
 /// Wraps every page: refuses changes from other sites, and adds the security headers to each response. Event streams

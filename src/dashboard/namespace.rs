@@ -1,150 +1,110 @@
 //! `GET /dashboard/namespaces/{ns}`: the page of a namespace.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use maud::{Markup, html};
 use tokio::time::timeout;
 
-use super::address;
-use super::chart::{Chart, Series, Top, rate, throughput};
-use super::extract::{NamespacePath, Parameters};
+use super::address::{self, namespace_of};
+use super::chart::{BYTES, COUNT, PER_SECOND, PERCENT, Series, chart};
+use super::figure::{Figure, bar, headings, known, latency_table, part, tile};
 use super::fleet_snapshot::PATIENCE;
-use super::form_token::Token;
 use super::listing::{self, KeysQuery};
-use super::page::{Page, Tile, bar, part, section, tiles};
+use super::page::{Page, section};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
-use super::{audit, flush, latency, number};
+use super::{audit, flush, form, number};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
+use crate::http::query;
 use crate::model::{Namespace, Policy, Ttl};
 use crate::store::{self, KnownTotals};
 
 /// How many of the hottest keys are shown.
 const TOP_KEYS: usize = 10;
 
-pub async fn get(
-    State(dashboard): State<Shared>,
-    NamespacePath(namespace): NamespacePath,
-    Parameters(query): Parameters<KeysQuery>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let name = namespace.as_str();
-    let keys = listing::KeySelection::try_from(query)?;
-    let token = Token::of(&headers);
-    let (snapshot, stats, listed, changes) = tokio::join!(
+pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let namespace = namespace_of(&uri)?;
+    let keys = query::<KeysQuery>(&uri)?;
+    let token = form::token(&headers);
+    let (snapshot, listed, regions) = tokio::join!(
         dashboard.snapshot(),
-        stats_of(&dashboard, &namespace),
         listing::list(&dashboard, &namespace, &keys),
-        audit::latest(&dashboard, &namespace),
+        regions(&dashboard, &namespace),
     );
+    let [stats, charts, top_keys, latency, changes] = regions.map(|(_, region)| region);
     let main = html! {
         div.title {
-            h1 { (name) }
-            (policy_of(&dashboard, &namespace))
+            h1 { (namespace.as_str()) }
+            (show_policy(&dashboard, &namespace))
         }
-        (figures(&dashboard, &namespace, stats.as_ref()))
-        (charts(&dashboard, name))
+        (stats)
+        (charts)
         div.columns {
-            (section("top-keys", "Hottest keys", "By recent reads on this instance", &top_keys(&dashboard, name)))
-            (section("latency", "Latency", "On this instance, in the last minute", &latency::table(dashboard.trends.latency(Some(name)))))
+            (section("top-keys", "Hottest keys", "By recent reads on this instance", &top_keys))
+            (section("latency", "Latency", "On this instance, in the last minute", &latency))
         }
         (section("keys", "Keys", "", &listing::keys(&namespace, &keys, &listed?)))
         (section("flush", "Flush", "Deletes many entries at once. Before that, it shows how many entries would be deleted.", &flush::form(&namespace, &token)))
         (section("audit", "Audit trail", "Changes and who made them, latest first", &changes))
     };
-    let events = Topic::Namespace(namespace.clone()).path();
-    let trail = [(name, address::namespace(name))];
-    let page = Page { title: name, events, condition: &snapshot.condition, trail: &trail, main };
-    Ok(page.respond_with_forms(StatusCode::OK, &token))
-}
-
-/// The statistics from the shards that answer; `None` if no shard answered in time.
-async fn stats_of(dashboard: &Dashboard, namespace: &Namespace) -> Option<KnownTotals> {
-    timeout(PATIENCE, dashboard.app.cache.known_stats(namespace)).await.ok()?.ok()
+    let (title, topic) = (namespace.as_str(), Topic::Namespace(namespace.clone()));
+    let page = Page { title, topic, condition: &snapshot.condition, namespace: None, main };
+    Ok(form::with_cookie(page.respond(StatusCode::OK), &token))
 }
 
 /// The regions that are updated while the page is open.
-pub async fn regions(dashboard: &Dashboard, namespace: &Namespace) -> Vec<Region> {
+pub async fn regions(dashboard: &Dashboard, namespace: &Namespace) -> [Region; 5] {
     let name = namespace.as_str();
-    let (stats, changes) = tokio::join!(stats_of(dashboard, namespace), audit::latest(dashboard, namespace));
-    vec![
-        ("stats", figures(dashboard, namespace, stats.as_ref())),
+    let totals = timeout(PATIENCE, dashboard.app.cache.known_stats(namespace));
+    let (totals, changes) = tokio::join!(totals, audit::latest(dashboard, namespace));
+    // `None` if no shard answered in time.
+    let totals = totals.ok().and_then(Result::ok);
+    [
+        ("stats", figures(dashboard, namespace, totals.as_ref())),
         ("charts", charts(dashboard, name)),
         ("top-keys", top_keys(dashboard, name)),
-        ("latency", latency::table(dashboard.trends.latency(Some(name)))),
+        ("latency", latency_table(dashboard.app.trends.latency(Some(name)))),
         ("audit", changes),
     ]
 }
 
-fn figures(dashboard: &Dashboard, namespace: &Namespace, known: Option<&KnownTotals>) -> Markup {
-    let stats = known.map(|known| &known.totals);
-    let failed = known.map_or(&[][..], |known| &known.failed);
-    let missing = store::Error::shards_of(failed).join(", ");
-    let policy = match dashboard.app.cache.namespace(namespace) {
-        Ok(record) => Some(record.policy),
-        Err(Error::PoliciesUnknown) => None,
-        Err(_) => Some(dashboard.app.cache.default_policy()),
-    };
-    let quota = policy.and_then(|policy| policy.quota().max_bytes).map_or(0, NonZeroU64::get);
-    let unknown = || number::UNKNOWN.to_owned();
-    let plain = |of: fn(&Stats) -> u64| stats.map(of);
-    let tile = |stat, name, value: Option<u64>, note: Markup| Tile {
-        stat,
-        name,
-        raw: value.map(|value| value.to_string()),
-        shown: value.map_or_else(unknown, number::count),
-        note,
-    };
+fn figures(dashboard: &Dashboard, namespace: &Namespace, totals: Option<&KnownTotals>) -> Markup {
+    let stats = totals.map(|totals| &totals.totals);
+    let missing = totals.map(|totals| store::Error::shards_of(&totals.failed).join(", ")).unwrap_or_default();
+    let quota =
+        policy(dashboard, namespace).and_then(|(policy, _)| policy.quota().max_bytes).map_or(0, NonZeroU64::get);
     let hit_rate = stats.map(hit_rate);
-    let (bytes, charged) = (plain(|stats| stats.bytes), plain(|stats| stats.charged));
-    tiles(
-        "stats",
-        &[
-            Tile {
-                stat: "hit_rate",
-                name: "Hit rate",
-                raw: hit_rate.map(|rate| rate.to_string()),
-                shown: hit_rate.map_or_else(unknown, number::percent),
-                note: html! { "of all reads so far" },
-            },
-            tile("hits", "Hits", plain(|stats| stats.hits), html! { "reads that found the key" }),
-            tile("misses", "Misses", plain(|stats| stats.misses), html! { "reads that did not find it" }),
-            tile(
-                "total_keys",
-                "Keys",
-                plain(|stats| stats.keys),
-                html! {
-                    @if missing.is_empty() { "live now" }
-                    @else { span data-missing=(missing) { "partial: without shard " (missing) } }
-                },
-            ),
-            Tile {
-                stat: "memory_used_bytes",
-                name: "Values",
-                raw: bytes.map(|bytes| bytes.to_string()),
-                shown: bytes.map_or_else(unknown, number::bytes),
-                note: html! {
-                    @if quota > 0 {
-                        "charged " (charged.map_or_else(unknown, number::bytes)) " of " (number::bytes(quota))
-                        (bar(charged.unwrap_or(0), quota))
-                    }
-                    @else { "no quota" }
-                },
-            },
-            tile("evictions", "Evictions", plain(|stats| stats.evictions), html! { "removed to make room" }),
-            tile(
-                "expirations",
-                "Expirations",
-                plain(|stats| stats.expirations),
-                html! { "removed at the end of their TTL" },
-            ),
-        ],
-    )
+    let hit_rate = Figure { raw: hit_rate.map(|rate| rate.to_string()), ..Figure::percent(hit_rate) };
+    let count = |of: fn(&Stats) -> u64| Figure::count(stats.map(of));
+    let charged = stats.map(|stats| stats.charged);
+    let keys_note = html! {
+        @if missing.is_empty() { "live now" }
+        @else { span data-missing=(missing) { "partial: without shard " (missing) } }
+    };
+    let bytes_note = html! {
+        @if quota > 0 {
+            "charged " (known(charged, number::bytes)) " of " (number::bytes(quota))
+            (bar(charged.unwrap_or(0), quota))
+        }
+        @else { "no quota" }
+    };
+    html! {
+        dl.tiles #stats {
+            (tile("hit_rate", "Hit rate", &hit_rate, "of all reads so far"))
+            (tile("hits", "Hits", &count(|stats| stats.hits), "reads that found the key"))
+            (tile("misses", "Misses", &count(|stats| stats.misses), "reads that did not find it"))
+            (tile("total_keys", "Keys", &count(|stats| stats.keys), &keys_note))
+            (tile("memory_used_bytes", "Values", &Figure::bytes(stats.map(|stats| stats.bytes)), &bytes_note))
+            (tile("evictions", "Evictions", &count(|stats| stats.evictions), "removed to make room"))
+            (tile("expirations", "Expirations", &count(|stats| stats.expirations), "removed at the end of their TTL"))
+        }
+    }
 }
 
 /// The hit rate, computed as in the API.
@@ -154,36 +114,34 @@ fn hit_rate(stats: &Stats) -> f64 {
 }
 
 fn charts(dashboard: &Dashboard, name: &str) -> Markup {
-    let trends = &dashboard.trends;
+    let trends = &dashboard.app.trends;
     let series = Series { points: trends.history(name), interval: trends.interval(), now: unix_millis() };
     let reads = series.line("reads", "reads", |point| point.reads_per_second);
     let writes = series.line("writes on this instance", "writes", |point| point.writes_per_second);
     let hits = series.line("hits", "hits", |point| point.hit_rate);
     let keys = series.line("keys", "keys", |point| point.keys.map(|keys| keys as f64));
     let bytes = series.line("values", "bytes", |point| point.bytes.map(|bytes| bytes as f64));
-    let (traffic, hits, keys, bytes) = ([reads, writes], [hits], [keys], [bytes]);
-    let shown_bytes = |value: f64| number::bytes(value as u64);
     html! {
         div.charts #charts {
-            (throughput("chart-reads", "Reads and writes", &traffic).draw())
-            (rate("chart-hits", "Hit rate", &hits).draw())
-            (Chart { shown: number::short, ..throughput("chart-keys", "Keys", &keys) }.draw())
-            (Chart { shown: shown_bytes, top: Top::Binary, ..throughput("chart-bytes", "Memory of values", &bytes) }.draw())
+            (chart("chart-reads", "Reads and writes", &PER_SECOND, &[reads, writes]))
+            (chart("chart-hits", "Hit rate", &PERCENT, &[hits]))
+            (chart("chart-keys", "Keys", &COUNT, &[keys]))
+            (chart("chart-bytes", "Memory of values", &BYTES, &[bytes]))
         }
     }
 }
 
 fn top_keys(dashboard: &Dashboard, name: &str) -> Markup {
-    let keys = dashboard.trends.top_keys(name, TOP_KEYS);
+    let keys = dashboard.app.trends.top_keys(name, TOP_KEYS);
     let most = keys.first().map_or(0, |(_, reads)| *reads);
     html! {
-        table.plain #top-keys {
+        table #top-keys {
             caption.hidden { "Keys with the most reads" }
-            thead { tr { th scope="col" { "Key" } th.number scope="col" { "Reads" } } }
+            (headings(&["Key", "Reads"], &(1..2)))
             tbody {
                 @for (key, reads) in &keys {
                     tr data-top-key=(key) data-key=(key) {
-                        th scope="row" { a href=(address::key(name, key)) { (key) } }
+                        th scope="row" { a href=(address::entry(name, key)) { (key) } }
                         td.number data-value=(reads) { (number::count(*reads)) (part(*reads, most)) }
                     }
                 }
@@ -193,16 +151,23 @@ fn top_keys(dashboard: &Dashboard, name: &str) -> Markup {
     }
 }
 
-/// The policy, or a note that it is unknown.
-fn policy_of(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
-    let record = dashboard.app.cache.namespace(namespace);
-    if matches!(record, Err(Error::PoliciesUnknown)) {
-        return html! { p.muted #policy { "The policy of this namespace is not known yet. Until it is, writes are refused." } };
+/// The policy of the namespace, and whether it is its own: a namespace that does not exist gets the default policy.
+/// `None` if the policy is not known yet.
+fn policy(dashboard: &Dashboard, namespace: &Namespace) -> Option<(Policy, bool)> {
+    match dashboard.app.cache.namespace(namespace) {
+        Ok(record) => Some((record.policy, true)),
+        Err(Error::PoliciesUnknown) => None,
+        Err(_) => Some((dashboard.app.cache.default_policy(), false)),
     }
-    let is_own = record.is_ok();
-    let policy = record.map_or_else(|_| dashboard.app.cache.default_policy(), |record| record.policy);
+}
+
+/// The policy, or a note that it is unknown.
+fn show_policy(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
+    let Some((policy, is_own)) = policy(dashboard, namespace) else {
+        return html! { p.muted #policy { "The policy of this namespace is not known yet. Until it is, writes are refused." } };
+    };
     let seconds = |ttl: Option<Ttl>, never: &str| {
-        ttl.map_or_else(|| never.to_owned(), |ttl| number::span(std::time::Duration::from_secs(ttl.as_seconds())))
+        ttl.map_or_else(|| never.to_owned(), |ttl| number::span(Duration::from_secs(ttl.as_seconds())))
     };
     let Policy { default_ttl, max_size_mb, eviction_policy, stale_if_error } = policy;
     let quota = if max_size_mb == 0 { "none".to_owned() } else { number::bytes(max_size_mb << 20) };

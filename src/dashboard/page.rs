@@ -1,66 +1,68 @@
-//! The parts that all pages share: head, navigation bar, status, warnings, and the headers of the response.
+//! The parts that all pages share: head, navigation bar, status, warnings, the headers of the response; and the files
+//! that all pages load.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
-use axum::http::{HeaderValue, StatusCode};
+use std::sync::LazyLock;
+
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, html};
 
-use super::address::OVERVIEW;
-use super::asset::{ICON, SCRIPT, STYLE};
-use super::condition::Condition;
-use super::form_token::Token;
+use super::address::{self, OVERVIEW};
+use super::fleet_snapshot::Condition;
+use super::topic::Topic;
+use crate::model;
 
 /// A page to be rendered.
 pub struct Page<'p> {
     pub title: &'p str,
-    /// The address of its event stream.
-    pub events: String,
+    /// What its event stream shows.
+    pub topic: Topic,
     pub condition: &'p Condition,
-    /// The breadcrumb after the overview: names and paths of pages. The last one is the page itself.
-    pub trail: &'p [(&'p str, String)],
+    /// The namespace whose page is one level above this page, for the breadcrumb.
+    pub namespace: Option<&'p str>,
     pub main: Markup,
 }
 
 impl Page<'_> {
     pub fn respond(self, status: StatusCode) -> Response {
-        let Page { title, events, condition, trail, main } = self;
+        let Page { title, topic, condition, namespace, main } = self;
         let content = html! {
-            @if !trail.is_empty() {
+            @if !matches!(topic, Topic::Overview(_)) {
                 nav.trail aria-label="Breadcrumb" {
                     ol {
                         li { a href=(OVERVIEW) { "Overview" } }
-                        @for (i, (name, path)) in trail.iter().enumerate() {
-                            li {
-                                @if i + 1 == trail.len() { span aria-current="page" { (name) } }
-                                @else { a href=(path) { (name) } }
-                            }
-                        }
+                        @if let Some(name) = namespace { li { a href=(address::namespace(name)) { (name) } } }
+                        li { span aria-current="page" { (title) } }
                     }
                 }
             }
             (condition.notices())
             (main)
         };
-        answer(status, &document(title, Some(&events), &condition.status(), &content))
+        respond(status, document(title, Some(&topic.path()), &condition.status(), &content))
     }
+}
 
-    /// Like [`Page::respond`], with the cookie that forms need.
-    pub fn respond_with_forms(self, status: StatusCode, token: &Token) -> Response {
-        let mut response = self.respond(status);
-        let cookie = HeaderValue::try_from(token.set_cookie()).expect("a token is hexadecimal");
-        response.headers_mut().insert(SET_COOKIE, cookie);
-        response
-    }
+/// A page one level below the page of a namespace. Only its status and its warnings are updated.
+pub fn below_namespace(
+    status: StatusCode,
+    title: &str,
+    namespace: &str,
+    condition: &Condition,
+    main: Markup,
+) -> Response {
+    Page { title, topic: Topic::Condition, condition, namespace: Some(namespace), main }.respond(status)
 }
 
 /// A page without status and live updates: it needs no data besides `main`.
 pub fn bare(status: StatusCode, title: &str, main: &Markup) -> Response {
-    answer(status, &document(title, None, &html! {}, main))
+    respond(status, document(title, None, &html! {}, main))
 }
 
-fn answer(status: StatusCode, page: &Markup) -> Response {
+fn respond(status: StatusCode, page: Markup) -> Response {
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
-    (status, headers, page.0.clone()).into_response()
+    (status, headers, page.0).into_response()
 }
 
 fn document(title: &str, events: Option<&str>, status: &Markup, content: &Markup) -> Markup {
@@ -112,60 +114,75 @@ pub fn section(id: &str, heading: &str, note: &str, content: &Markup) -> Markup 
     }
 }
 
-/// A large number with its name and a note.
-pub struct Tile<'t> {
-    /// The value of the attribute `data-stat`, for tests and scripts.
-    pub stat: &'t str,
-    pub name: &'t str,
-    /// The exact number; `None` if it is unknown.
-    pub raw: Option<String>,
-    pub shown: String,
-    pub note: Markup,
+/// The style sheet, the script or the icon, embedded in the binary. Its name is `<stem>-<hash>.<extension>`. The name
+/// contains a hash of the content, so browsers may cache the file forever and still load the new file of a new release.
+struct Asset {
+    /// The part of the file name before the hash.
+    stem: &'static str,
+    extension: &'static str,
+    content_type: &'static str,
+    content: &'static str,
+    path: String,
 }
 
-pub fn tiles(id: &str, tiles: &[Tile<'_>]) -> Markup {
-    html! {
-        dl.tiles id=(id) {
-            @for Tile { stat, name, raw, shown, note } in tiles {
-                div.tile data-stat=(stat) data-value=[raw.as_deref()] {
-                    dt { (name) }
-                    dd title=[raw.as_deref()] { (shown) }
-                    dd.note { (note) }
-                }
-            }
-        }
+impl Asset {
+    fn new(stem: &'static str, extension: &'static str, content_type: &'static str, content: &'static str) -> Self {
+        let hash = model::hash(content.as_bytes());
+        let path = format!("/dashboard/assets/{stem}-{hash:016x}.{extension}");
+        Self { stem, extension, content_type, content, path }
     }
 }
 
-/// A bar that shows how full something is. It has a warning colour from 80 % on.
-pub fn bar(used: u64, limit: u64) -> Markup {
-    let share = share(used, limit);
-    let level = if share >= 0.95 {
-        "full"
-    } else if share >= 0.8 {
-        "high"
-    } else {
-        "fine"
+static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("dashboard", "css", "text/css; charset=utf-8", include_str!("assets/dashboard.css")));
+
+static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("dashboard", "js", "text/javascript; charset=utf-8", include_str!("assets/dashboard.js"))
+});
+
+static ICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
+
+/// The response with the file `name`; `None` if there is no such file. A page of an older release may still request a
+/// file with an old hash. It gets the current file, but must not cache it.
+pub fn asset(name: &str) -> Option<Response> {
+    let is_named = |asset: &&Asset| {
+        let rest = name.strip_prefix(asset.stem).and_then(|rest| rest.strip_suffix(asset.extension));
+        rest.is_some_and(|hash| hash.starts_with('-') && hash.ends_with('.'))
     };
-    filled(share, level)
+    let asset = [&*STYLE, &*SCRIPT, &*ICON].into_iter().find(is_named)?;
+    let caching = if asset.path.ends_with(name) { "public, max-age=31536000, immutable" } else { "no-store" };
+    Some(([(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, caching)], asset.content).into_response())
 }
 
-/// A bar that shows a share of a whole. It never has a warning colour.
-pub fn part(number: u64, of: u64) -> Markup {
-    filled(share(number, of), "fine")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn share(number: u64, of: u64) -> f64 {
-    if of == 0 { 0.0 } else { (number as f64 / of as f64).min(1.0) }
-}
+    fn caching(path: &str) -> Option<String> {
+        let answer = asset(path.rsplit('/').next().unwrap())?;
+        Some(answer.headers()[CACHE_CONTROL].to_str().unwrap().to_owned())
+    }
 
-/// Draws a bar. It is hidden from screen readers, because the numbers next to it say the same.
-fn filled(share: f64, level: &str) -> Markup {
-    let width = format!("{:.1}", share * 100.0);
-    html! {
-        svg.fill data-level=(level) viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true" {
-            rect.whole width="100" height="4" {}
-            rect.part width=(width) height="4" {}
+    #[test]
+    fn only_a_file_with_its_current_hash_is_cached_forever() {
+        for asset in [&*STYLE, &*SCRIPT, &*ICON] {
+            assert_eq!(caching(&asset.path).unwrap(), "public, max-age=31536000, immutable");
+        }
+        assert_eq!(caching("dashboard-0123456789abcdef.css").unwrap(), "no-store");
+        for other in ["", "dashboard.css", "dashboard-1.html", "-.css"] {
+            assert_eq!(caching(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_fetched_from_elsewhere() {
+        for asset in [&*STYLE, &*SCRIPT, &*ICON] {
+            // The XML namespace of SVG looks like a URL, but browsers do not fetch it.
+            let content = asset.content.replace("http://www.w3.org/2000/svg", "");
+            for elsewhere in ["//cdn", "https:", "http:", "url(//"] {
+                assert!(!content.contains(elsewhere), "{elsewhere} in {}", asset.path);
+            }
         }
     }
 }

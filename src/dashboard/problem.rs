@@ -6,10 +6,10 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::html;
 
+use super::address::OVERVIEW;
 use super::{number, page};
 use crate::cache;
 use crate::http::{Code, Error, Failure};
-use crate::model::Invalid;
 
 /// An error in place of a page.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +22,11 @@ pub enum Problem {
     StrangeForm,
     #[error("the form is too old, so nothing was deleted: start again to see what would be deleted now")]
     OldForm,
-    #[error("the shards did not answer within the request timeout")]
-    TookTooLong { may_write: bool },
 }
 
 impl From<cache::Error> for Problem {
     fn from(error: cache::Error) -> Self {
         Self::Http(error.into())
-    }
-}
-
-impl From<Invalid> for Problem {
-    fn from(invalid: Invalid) -> Self {
-        Self::Http(invalid.into())
     }
 }
 
@@ -45,7 +37,6 @@ impl Problem {
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "Refused: sent by another site"),
             Self::StrangeForm => (StatusCode::FORBIDDEN, "cross_site", "Refused: the form is not from this browser"),
             Self::OldForm => (StatusCode::CONFLICT, "form_expired", "Refused: the form is too old"),
-            Self::TookTooLong { may_write } => Error::DeadlineExceeded { may_write: *may_write }.known(),
         }
     }
 
@@ -55,7 +46,6 @@ impl Problem {
             Self::Http(error) => Some(error.code()),
             Self::CrossSite | Self::StrangeForm => Some(Code::CrossSite),
             Self::OldForm => None,
-            Self::TookTooLong { may_write } => Some(Error::DeadlineExceeded { may_write: *may_write }.code()),
         }
     }
 
@@ -67,9 +57,13 @@ impl Problem {
         }
     }
 
-    /// What the user can do after an error of the service. If the request may have changed something, the text does
-    /// not advise to reload the page: reloading would send the change again.
-    fn advice(&self, code: &str) -> String {
+    /// Whether the request may have changed something. If so, nothing may advise to repeat it.
+    fn may_have_changed(&self) -> bool {
+        self.deleted().is_some() || self.code() == Some(Code::OutcomeUnknown)
+    }
+
+    /// What the user can do after an error of the service. Reloading the page would send a change again.
+    fn advice(&self) -> String {
         const COUNT: &str = "The page of the namespace shows its current state. The audit trail on it shows what is \
                              known about a flush. A new flush counts the entries again.";
         match self.deleted() {
@@ -77,7 +71,7 @@ impl Problem {
                 let entries = number::of(deleted, "entry", "entries");
                 format!("The flush stopped before the end. It deleted at least {entries}. {COUNT}")
             }
-            None if code == OUTCOME_UNKNOWN => {
+            None if self.may_have_changed() => {
                 format!("The change was sent, and may have been done partly or completely. {COUNT}")
             }
             None => "The service caused this error. The problem may be over in a few seconds: load the page again."
@@ -86,30 +80,20 @@ impl Problem {
     }
 }
 
-/// The API's code for a write that may have happened.
-const OUTCOME_UNKNOWN: &str = "outcome_unknown";
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, text) = self.known();
         let is_ours = status.is_server_error();
-        let deleted = self.deleted();
         let main = html! {
-            section.card.narrow #problem data-code=(code) data-deleted=[deleted] {
+            section.card.narrow #problem data-code=(code) data-deleted=[self.deleted()] {
                 h1 { (text) }
-                @if is_ours {
-                    p { (self.advice(code)) }
-                } @else {
-                    p { (self.to_string()) }
-                }
+                p { (if is_ours { self.advice() } else { self.to_string() }) }
                 p.muted { "Status " (status.as_u16()) ", code " code { (code) } }
-                p { a.button href="/dashboard" { "Back to the overview" } }
+                p { a.button href=(OVERVIEW) { "Back to the overview" } }
             }
         };
         let mut response = page::bare(status, text, &main);
-        // As in the API, no `Retry-After` if the request may have changed something.
-        let may_repeat = deleted.is_none() && code != OUTCOME_UNKNOWN;
-        if status == StatusCode::SERVICE_UNAVAILABLE && may_repeat {
+        if status == StatusCode::SERVICE_UNAVAILABLE && !self.may_have_changed() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some(code) = self.code() {
@@ -140,10 +124,10 @@ mod tests {
         let (may_repeat, page) = shown(cache::Error::PartlyFlushed { deleted: 7, error }.into()).await;
         assert!(page.contains("data-deleted=\"7\"") && page.contains("at least 7 entries"), "{page}");
         assert!(!may_repeat && !page.contains("load the page again"), "{page}");
-        let (may_repeat, page) = shown(Problem::TookTooLong { may_write: true }).await;
+        let (may_repeat, page) = shown(Error::DeadlineExceeded { may_write: true }.into()).await;
         assert!(page.contains("may have been done"), "{page}");
         assert!(!may_repeat && !page.contains("load the page again"), "{page}");
-        let (may_repeat, page) = shown(Problem::TookTooLong { may_write: false }).await;
+        let (may_repeat, page) = shown(Error::DeadlineExceeded { may_write: false }.into()).await;
         assert!(may_repeat && page.contains("load the page again"), "{page}");
     }
 }

@@ -1,77 +1,59 @@
-//! Which namespaces the table of the overview shows, and in which order.
-
-use std::cmp::Ordering;
+//! The table of namespaces on the overview: which namespaces it shows, and in which order.
 
 use serde::Deserialize;
 
 use super::address::{OVERVIEW, with_query};
-use super::fleet_snapshot::NamespaceRow;
 use crate::http::Error;
+use crate::namespaces::Record;
+use crate::store::Totals;
+use crate::trends::Summary;
 
 /// Rows per page in the table of namespaces.
 pub const ROWS: usize = 100;
 
+/// A namespace with its recent numbers, if they are known.
+pub struct NamespaceRow {
+    pub record: Record,
+    pub recent: Option<Summary>,
+}
+
+impl NamespaceRow {
+    pub fn name(&self) -> &str {
+        self.record.namespace.as_str()
+    }
+
+    /// The totals as last read. If some shards did not answer, the totals of the other shards.
+    pub fn totals(&self) -> Option<Totals> {
+        self.recent.as_ref().and_then(|recent| recent.totals.or(recent.partial_totals))
+    }
+
+    /// Whether the totals cover only a part of the shards.
+    pub fn is_partial(&self) -> bool {
+        self.recent.as_ref().is_some_and(|recent| recent.totals.is_none() && recent.partial_totals.is_some())
+    }
+}
+
 /// A column of the table of namespaces. The table can be sorted by each column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Column {
-    Name,
-    Keys,
-    Memory,
-    HitRate,
-    Reads,
-    Evictions,
-    Expirations,
+pub struct Column {
+    /// Its name in an address.
+    pub name: &'static str,
+    pub heading: &'static str,
+    /// The number in the column, if it is known.
+    number: fn(&NamespaceRow) -> Option<f64>,
 }
 
-impl Column {
-    pub const ALL: [Self; 7] =
-        [Self::Name, Self::Reads, Self::HitRate, Self::Keys, Self::Memory, Self::Evictions, Self::Expirations];
+/// The index of the column with the names of the namespaces.
+pub const NAME: usize = 0;
 
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Keys => "keys",
-            Self::Memory => "memory",
-            Self::HitRate => "hit_rate",
-            Self::Reads => "reads",
-            Self::Evictions => "evictions",
-            Self::Expirations => "expirations",
-        }
-    }
-
-    pub fn heading(self) -> &'static str {
-        match self {
-            Self::Name => "Namespace",
-            Self::Keys => "Keys",
-            Self::Memory => "Memory",
-            Self::HitRate => "Hit rate",
-            Self::Reads => "Reads",
-            Self::Evictions => "Evictions",
-            Self::Expirations => "Expirations",
-        }
-    }
-
-    fn compare(self, one: &NamespaceRow, other: &NamespaceRow) -> Ordering {
-        let of = |row: &NamespaceRow| {
-            let totals = row.totals();
-            let recent = row.recent.as_ref();
-            match self {
-                Self::Name => None,
-                Self::Keys => totals.map(|totals| totals.keys as f64),
-                Self::Memory => totals.map(|totals| totals.bytes as f64),
-                Self::Evictions => totals.map(|totals| totals.evictions as f64),
-                Self::Expirations => totals.map(|totals| totals.expirations as f64),
-                Self::HitRate => recent.and_then(|recent| recent.hit_rate),
-                Self::Reads => recent.and_then(|recent| recent.reads_per_second),
-            }
-        };
-        match self {
-            Self::Name => one.name().cmp(other.name()),
-            // Unknown numbers sort below all others.
-            _ => of(one).unwrap_or(-1.0).total_cmp(&of(other).unwrap_or(-1.0)),
-        }
-    }
-}
+pub const COLUMNS: [Column; 7] = [
+    Column { name: "name", heading: "Namespace", number: |_| None },
+    Column { name: "reads", heading: "Reads", number: |row| row.recent.as_ref()?.reads_per_second },
+    Column { name: "hit_rate", heading: "Hit rate", number: |row| row.recent.as_ref()?.hit_rate },
+    Column { name: "keys", heading: "Keys", number: |row| Some(row.totals()?.keys as f64) },
+    Column { name: "memory", heading: "Memory", number: |row| Some(row.totals()?.bytes as f64) },
+    Column { name: "evictions", heading: "Evictions", number: |row| Some(row.totals()?.evictions as f64) },
+    Column { name: "expirations", heading: "Expirations", number: |row| Some(row.totals()?.expirations as f64) },
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
@@ -79,12 +61,20 @@ pub enum Order {
     Descending,
 }
 
+impl Order {
+    /// The order that a user expects first: numbers start with the highest.
+    fn default_of(column: usize) -> Self {
+        if column == NAME { Self::Ascending } else { Self::Descending }
+    }
+}
+
 /// Which namespaces to show, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableQuery {
     /// A part of the name, in lower case. The search ignores the case of letters.
     pub search: String,
-    pub column: Column,
+    /// The index of a column in [`COLUMNS`].
+    pub column: usize,
     pub order: Order,
     /// The index of the first row to show.
     pub from: usize,
@@ -108,17 +98,16 @@ impl TableQuery {
     pub fn parse(query: OverviewQuery) -> Result<Self, Error> {
         let OverviewQuery { q: search, sort, order, from } = query;
         let column = match sort.as_deref() {
-            None => Column::Name,
-            Some(name) => Column::ALL.into_iter().find(|column| column.as_str() == name).ok_or_else(|| {
-                let names = Column::ALL.map(Column::as_str).join(", ");
+            None => NAME,
+            Some(name) => COLUMNS.iter().position(|column| column.name == name).ok_or_else(|| {
+                let names = COLUMNS.map(|column| column.name).join(", ");
                 Error::InvalidQuery(format!("`sort` must be one of {names}, not {name:?}"))
             })?,
         };
         let order = match order.as_deref() {
             Some("asc") => Order::Ascending,
             Some("desc") => Order::Descending,
-            None if column == Column::Name => Order::Ascending,
-            None => Order::Descending,
+            None => Order::default_of(column),
             Some(other) => return Err(Error::InvalidQuery(format!("`order` must be asc or desc, not {other:?}"))),
         };
         let wrong = |text: &String| Error::InvalidQuery(format!("`from` must be the number of a row, not {text:?}"));
@@ -130,11 +119,10 @@ impl TableQuery {
     /// The parameters of the query. Parameters with their default value are left out.
     pub fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters = vec![("q", self.search.clone())];
-        let default = if self.column == Column::Name { Order::Ascending } else { Order::Descending };
-        if self.column != Column::Name {
-            parameters.push(("sort", self.column.as_str().to_owned()));
+        if self.column != NAME {
+            parameters.push(("sort", COLUMNS[self.column].name.to_owned()));
         }
-        if self.order != default {
+        if self.order != Order::default_of(self.column) {
             let order = if self.order == Order::Ascending { "asc" } else { "desc" };
             parameters.push(("order", order.to_owned()));
         }
@@ -145,18 +133,15 @@ impl TableQuery {
     }
 
     pub fn path(&self) -> String {
-        let parameters = self.parameters();
-        let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        with_query(OVERVIEW, &parameters)
+        with_query(OVERVIEW, self.parameters())
     }
 
     /// This query, but sorted by `column`. If it is sorted by that column already, the order is reversed.
-    pub fn sorted_by(&self, column: Column) -> Self {
+    pub fn sorted_by(&self, column: usize) -> Self {
         let order = match (self.column == column, self.order) {
             (true, Order::Ascending) => Order::Descending,
             (true, Order::Descending) => Order::Ascending,
-            (false, _) if column == Column::Name => Order::Ascending,
-            (false, _) => Order::Descending,
+            (false, _) => Order::default_of(column),
         };
         Self { column, order, from: 0, ..self.clone() }
     }
@@ -171,7 +156,12 @@ impl TableQuery {
         let matches = |row: &&NamespaceRow| row.name().to_ascii_lowercase().contains(&self.search);
         let mut found: Vec<&NamespaceRow> = rows.iter().filter(matches).collect();
         found.sort_by(|one, other| {
-            let ordering = self.column.compare(one, other);
+            // Unknown numbers sort below all others.
+            let number = |row| (COLUMNS[self.column].number)(row).unwrap_or(-1.0);
+            let ordering = match self.column {
+                NAME => one.name().cmp(other.name()),
+                _ => number(one).total_cmp(&number(other)),
+            };
             let ordering = if self.order == Order::Descending { ordering.reverse() } else { ordering };
             ordering.then_with(|| one.name().cmp(other.name()))
         });
@@ -184,9 +174,6 @@ impl TableQuery {
 mod tests {
     use super::*;
     use crate::model::{Namespace, Policy, UnixMillis};
-    use crate::namespaces::Record;
-    use crate::store::Totals;
-    use crate::trends::Summary;
 
     fn row(name: &str, keys: Option<u64>) -> NamespaceRow {
         let recent = Summary {
@@ -238,10 +225,11 @@ mod tests {
     #[test]
     fn a_heading_sorts_and_then_reverses_the_order() {
         let by_name = asked("x", None, None);
-        let by_keys = by_name.sorted_by(Column::Keys);
+        let keys = COLUMNS.iter().position(|column| column.name == "keys").unwrap();
+        let by_keys = by_name.sorted_by(keys);
         assert_eq!(by_keys.path(), "/dashboard?q=x&sort=keys");
-        assert_eq!(by_keys.sorted_by(Column::Keys).path(), "/dashboard?q=x&sort=keys&order=asc");
-        assert_eq!(by_keys.sorted_by(Column::Name), by_name);
-        assert_eq!(by_name.sorted_by(Column::Name).path(), "/dashboard?q=x&order=desc");
+        assert_eq!(by_keys.sorted_by(keys).path(), "/dashboard?q=x&sort=keys&order=asc");
+        assert_eq!(by_keys.sorted_by(NAME), by_name);
+        assert_eq!(by_name.sorted_by(NAME).path(), "/dashboard?q=x&order=desc");
     }
 }

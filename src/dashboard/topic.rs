@@ -4,7 +4,6 @@ use maud::Markup;
 use serde::Deserialize;
 
 use super::address::{OVERVIEW, with_query};
-use super::problem::Problem;
 use super::table_query::{OverviewQuery, TableQuery};
 use crate::http::Error;
 use crate::jobs::Id;
@@ -36,9 +35,9 @@ pub struct EventsQuery {
 }
 
 impl TryFrom<EventsQuery> for Topic {
-    type Error = Problem;
+    type Error = Error;
 
-    fn try_from(query: EventsQuery) -> Result<Self, Problem> {
+    fn try_from(query: EventsQuery) -> Result<Self, Error> {
         let EventsQuery { page, ns, id, q, sort, order, from } = query;
         match page.as_str() {
             "overview" => Ok(Self::Overview(TableQuery::parse(OverviewQuery { q, sort, order, from })?)),
@@ -51,10 +50,9 @@ impl TryFrom<EventsQuery> for Topic {
                 Ok(Self::Job(id.as_deref().and_then(Id::parse).ok_or_else(wrong)?))
             }
             "condition" => Ok(Self::Condition),
-            other => {
-                let text = format!("`page` must be overview, namespace, job or condition, not {other:?}");
-                Err(Error::InvalidQuery(text).into())
-            }
+            other => Err(Error::InvalidQuery(format!(
+                "`page` must be overview, namespace, job or condition, not {other:?}"
+            ))),
         }
     }
 }
@@ -62,18 +60,14 @@ impl TryFrom<EventsQuery> for Topic {
 impl Topic {
     /// The address of the event stream.
     pub fn path(&self) -> String {
-        let path = format!("{OVERVIEW}/events");
-        match self {
-            Self::Overview(asked) => {
-                let mut parameters = vec![("page", "overview")];
-                let asked = asked.parameters();
-                parameters.extend(asked.iter().map(|(name, value)| (*name, value.as_str())));
-                with_query(&path, &parameters)
-            }
-            Self::Namespace(namespace) => with_query(&path, &[("page", "namespace"), ("ns", namespace.as_str())]),
-            Self::Job(id) => with_query(&path, &[("page", "job"), ("id", id.as_str())]),
-            Self::Condition => with_query(&path, &[("page", "condition")]),
-        }
+        let (page, parameters) = match self {
+            Self::Overview(query) => ("overview", query.parameters()),
+            Self::Namespace(namespace) => ("namespace", vec![("ns", namespace.to_string())]),
+            Self::Job(id) => ("job", vec![("id", id.to_string())]),
+            Self::Condition => ("condition", Vec::new()),
+        };
+        let page = [("page", page.to_owned())];
+        with_query(&format!("{OVERVIEW}/events"), page.into_iter().chain(parameters))
     }
 }
 

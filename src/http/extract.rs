@@ -119,16 +119,32 @@ fn segment(path: &str, index: usize) -> Option<Cow<'_, str>> {
     percent_decode_str(raw).decode_utf8().ok()
 }
 
-fn namespace(path: &str) -> Result<Namespace, Invalid> {
-    let decoded = segment(path, NAMESPACE_SEGMENT)
+/// The namespace in a segment of a path that is still percent-encoded.
+///
+/// # Errors
+/// [`Invalid::Namespace`].
+pub fn namespace_in(path: &str, index: usize) -> Result<Namespace, Invalid> {
+    let decoded = segment(path, index)
         .ok_or_else(|| Invalid::Namespace("the namespace is not valid UTF-8 after percent-decoding".to_owned()))?;
     Namespace::parse(&decoded)
 }
 
-fn key(path: &str) -> Result<Key, Invalid> {
-    let decoded = segment(path, KEY_SEGMENT)
+/// The key in a segment of a path that is still percent-encoded.
+///
+/// # Errors
+/// [`Invalid::Key`].
+pub fn key_in(path: &str, index: usize) -> Result<Key, Invalid> {
+    let decoded = segment(path, index)
         .ok_or_else(|| Invalid::Key("the key is not valid UTF-8 after percent-decoding".to_owned()))?;
     Key::parse(decoded)
+}
+
+/// The job id in a segment of a path.
+///
+/// # Errors
+/// [`jobs::Error::NotFound`]: no job has such an id.
+pub fn job_in(path: &str, index: usize) -> Result<jobs::Id, Error> {
+    segment(path, index).and_then(|text| jobs::Id::parse(&text)).ok_or(Error::Job(jobs::Error::NotFound))
 }
 
 /// The namespace and the key of a path that is still percent-encoded.
@@ -136,14 +152,14 @@ fn key(path: &str) -> Result<Key, Invalid> {
 /// # Errors
 /// [`Invalid::Namespace`], or [`Invalid::Key`] if the namespace is valid.
 pub fn entry_key(path: &str) -> Result<EntryKey, Invalid> {
-    Ok(EntryKey::new(&namespace(path)?, &key(path)?))
+    Ok(EntryKey::new(&namespace_in(path, NAMESPACE_SEGMENT)?, &key_in(path, KEY_SEGMENT)?))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for NamespacePath {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        Ok(Self(namespace(parts.uri.path())?))
+        Ok(Self(namespace_in(parts.uri.path(), NAMESPACE_SEGMENT)?))
     }
 }
 
@@ -159,8 +175,7 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
-        let id = segment(parts.uri.path(), NAMESPACE_SEGMENT).and_then(|text| jobs::Id::parse(&text));
-        id.map(Self).ok_or(Error::Job(jobs::Error::NotFound))
+        job_in(parts.uri.path(), NAMESPACE_SEGMENT).map(Self)
     }
 }
 
@@ -189,7 +204,11 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for StrictQuery<Q>
     }
 }
 
-fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
+/// The parameters of a URI.
+///
+/// # Errors
+/// [`Error::InvalidQuery`], which names the parameter.
+pub fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Error> {
     axum::extract::Query::<Q>::try_from_uri(uri)
         .map(|axum::extract::Query(query)| query)
         .map_err(|rejection| Error::InvalidQuery(rejection.body_text()))

@@ -60,7 +60,7 @@ pub use change_guard::is_same_site;
 pub use connection::Connections;
 pub use connection_limit::{possible_connections, raise_descriptors};
 pub use error::{Code, Error, status_of};
-pub use extract::{RequestOrigin, selection};
+pub use extract::{RequestOrigin, job_in, key_in, namespace_in, query, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
 pub use hosts::Hosts;

@@ -16,8 +16,6 @@ let source = null;
 let heardAt = Date.now();
 let again = 0;
 
-const statusOf = () => document.getElementById("status");
-
 function connect() {
   disconnect();
   const url = document.body.dataset.events;
@@ -30,11 +28,8 @@ function connect() {
   });
   source.addEventListener("full", () => {
     heardAt = Date.now() + FULL_MS;
-    const status = statusOf();
-    if (!status) return;
-    status.dataset.status = "not-live";
-    status.textContent = "Not live";
-    status.title = "Too many live pages are open on this instance. The numbers are not updated. Trying again.";
+    const full = "Too many live pages are open on this instance. The numbers are not updated. Trying again.";
+    showStatus("not-live", "Not live", full);
   });
   source.addEventListener("error", () => {
     // A browser reconnects by itself, but not after a response that is not an event stream.
@@ -48,6 +43,15 @@ function disconnect() {
   source = null;
 }
 
+// Shows why the page is not updated.
+function showStatus(word, text, title) {
+  const status = document.getElementById("status");
+  if (!status || status.dataset.status === word) return;
+  status.dataset.status = word;
+  Object.assign(status, { textContent: text, title });
+}
+
+// Replaces the region of this id.
 function replace(id, html) {
   const present = document.getElementById(id);
   const holder = document.createElement("template");
@@ -98,12 +102,8 @@ function merge(present, wanted) {
 }
 
 setInterval(() => {
-  const status = statusOf();
-  if (!status || document.hidden || Date.now() - heardAt < QUIET_MS) return;
-  if (status.dataset.status === "unreachable") return;
-  status.dataset.status = "unreachable";
-  status.textContent = "Unreachable";
-  status.title = "The service does not answer. Trying again.";
+  if (document.hidden || Date.now() - heardAt < QUIET_MS) return;
+  showStatus("unreachable", "Unreachable", "The service does not answer. Trying again.");
 }, 500);
 
 // A form that changes something is sent only once, however often its button is pressed. Otherwise the browser would
@@ -132,11 +132,10 @@ for (const form of document.querySelectorAll("form[data-live]")) {
   form.addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => {
-      const asked = new URLSearchParams(new FormData(form));
-      for (const [name, value] of [...asked]) if (!value) asked.delete(name);
-      history.replaceState(null, "", asked.size ? `?${asked}` : form.action);
-      asked.set("page", "overview");
-      document.body.dataset.events = `/dashboard/events?${asked}`;
+      const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+      history.replaceState(null, "", query.size ? `?${query}` : form.action);
+      query.set("page", "overview");
+      document.body.dataset.events = `/dashboard/events?${query}`;
       connect();
     }, TYPING_MS);
   });
