@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::Equivalent;
 
 use super::hash::{hash, map_hash};
-use super::invalid::{Invalid, quoted};
+use super::invalid::{Invalid, check};
 use super::namespace::Namespace;
 
 /// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters.
@@ -26,19 +26,7 @@ impl Key {
     }
 
     fn check(text: &str) -> Result<(), Invalid> {
-        if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Key(format!(
-                "a key must have 1 to {} bytes, this one has {}",
-                Self::MAX_LEN,
-                text.len()
-            )));
-        }
-        // Nearly all keys are printable ASCII. One fast pass over the bytes checks that.
-        let is_plain = text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'));
-        if !is_plain && text.chars().any(char::is_control) {
-            return Err(Invalid::Key(format!("a key must not contain control characters: {}", quoted(text))));
-        }
-        Ok(())
+        check("key", text, Self::MAX_LEN).map_err(Invalid::Key)
     }
 
     pub fn as_str(&self) -> &str {

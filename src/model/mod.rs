@@ -7,6 +7,7 @@ mod entry;
 mod hash;
 mod invalid;
 mod key;
+mod named;
 mod namespace;
 mod operation;
 mod origin;
