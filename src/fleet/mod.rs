@@ -24,7 +24,6 @@ pub use agreement::Agreement;
 pub use instance::{Instance, L1Figures, LoadFigures};
 pub use shared_result::SharedResult;
 
-use self::instance::PublishedInstance;
 use crate::clock::{Moment, unix_millis};
 use crate::coherence::Coherence;
 use crate::l1::L1;
@@ -126,7 +125,7 @@ impl Fleet {
         while !shutdown.is_cancelled() {
             // A beat is never cancelled: if it ran on the shard after the removal, it would undo the removal.
             let asked_at = Moment::now();
-            let beaten = store.beat(shard, &self.id, &self.line().to_text(), LIVING).await;
+            let beaten = store.beat(shard, &self.id, &self.here().to_text(), LIVING).await;
             let pause = if beaten.is_ok() { BEAT } else { BEAT_AGAIN };
             match beaten {
                 Ok(rings) => self.hear(shard, asked_at, rings),
@@ -218,20 +217,21 @@ impl Fleet {
         }
         latest.remove(&self.id);
         let mut instances: Vec<Instance> = latest.into_values().filter_map(Instance::of).collect();
-        instances.push(Instance::here(self.id.clone(), self.line()));
+        instances.push(self.here());
         instances.sort_by(|one, other| (&one.address, &one.id).cmp(&(&other.address, &other.id)));
         instances
     }
 
-    /// What this instance publishes about itself.
-    fn line(&self) -> PublishedInstance {
+    /// This instance.
+    fn here(&self) -> Instance {
         let Sources { l1, coherence, trends, metrics, .. } = &self.sources;
         let load = trends.load();
         let micros = |latency: Option<Duration>| latency.map(|latency| latency.as_micros() as u64);
-        PublishedInstance {
+        Instance {
+            id: self.id.clone(),
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at_ms: self.started_at.0,
+            started_at: self.started_at,
             ring_version: self.ring_version().to_owned(),
             l1: L1Figures {
                 entries: l1.entries(),
@@ -244,6 +244,8 @@ impl Fleet {
                 p50_us: micros(load.p50),
                 p99_us: micros(load.p99),
             },
+            last_seen: Duration::ZERO,
+            is_here: true,
         }
     }
 }
