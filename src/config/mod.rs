@@ -142,7 +142,7 @@ pub struct JournalConfig {
 }
 
 /// Work done in the background.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct UpkeepConfig {
     pub stats_flush: Duration,
     pub sweep_interval: Duration,

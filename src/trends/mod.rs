@@ -103,10 +103,7 @@ impl Trends {
                 self.ticks.send_modify(|count| *count += 1);
             }
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = steps => {}
-        }
+        let _: Option<()> = shutdown.run_until_cancelled(steps).await;
     }
 
     /// Totals that are not read by `deadline` count as unanswered.
