@@ -184,8 +184,8 @@ impl Cache {
         let EndedOperation { answer, told, hit, is_stale, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);
         self.metrics.observe(operation, answer, latency);
-        self.counters.note(namespace, reads, operation, answer, latency);
-        trace::note(&trace::EndedOperation { namespace, operation, answer, latency });
+        self.counters.record(namespace, reads, operation, answer, latency);
+        trace::export_span(&trace::EndedOperation { namespace, operation, answer, latency });
         self.access_log.record(|| {
             let outcome = match answer {
                 Answer::Hit if is_stale => Outcome::Stale,

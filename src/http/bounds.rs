@@ -14,6 +14,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Body as _;
+use metrics::Counter;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -29,7 +30,7 @@ use super::hosts::Hosts;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::response_memory::{COUNTED_FROM, ResponseMemory};
 use crate::config::{HttpConfig, Limits};
-use crate::metrics::{ErrorCounts, Metrics};
+use crate::metrics::Metrics;
 use crate::trace::{self, Caller};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -55,7 +56,7 @@ pub struct Bounds {
     pub answers: Arc<Budget>,
     failures: FailureLog,
     /// One counter per code, in the order of [`Code::ALL`].
-    errors: ErrorCounts,
+    errors: Vec<Counter>,
     metrics: Arc<Metrics>,
 }
 
@@ -133,7 +134,7 @@ impl Bounds {
     /// Counts the error in `response`, if there is one, and logs it if the client did not cause it.
     pub fn note_error(&self, response: &Response, caller: &Caller) {
         if let Some(code) = response.extensions().get::<Code>() {
-            self.errors.count(*code as usize);
+            self.errors[*code as usize].increment(1);
         }
         self.failures.note(response, caller);
     }
@@ -208,7 +209,7 @@ fn is_kept(headers: &HeaderMap) -> bool {
 }
 
 /// One counter per code.
-fn error_counts(metrics: &Metrics) -> ErrorCounts {
+fn error_counts(metrics: &Metrics) -> Vec<Counter> {
     metrics.errors(Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16())))
 }
 

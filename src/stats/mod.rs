@@ -2,7 +2,6 @@
 //! read must not cause a write; `trends` shows the other counts.
 
 mod hot_keys;
-mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +11,7 @@ use parking_lot::Mutex;
 
 use self::hot_keys::HotKeys;
 pub use self::hot_keys::Seen;
-pub use self::traffic::Traffic;
-use crate::metrics::Metrics;
+use crate::metrics::{Latencies, Metrics};
 use crate::model::{Answer, KeyRef, Namespace, Operation};
 use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
@@ -50,6 +48,42 @@ struct Count {
     waited_flushes: u32,
 }
 
+/// Operations on one namespace by one instance in a period of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Entries found.
+    pub hits: u64,
+    pub misses: u64,
+    /// Operations that may have changed something; a batch counts as one.
+    pub writes: u64,
+    /// Operations that failed.
+    pub failures: u64,
+    /// Latencies of all operations.
+    pub latencies: Latencies,
+}
+
+impl Traffic {
+    fn record(&mut self, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
+        self.hits += reads.hits;
+        self.misses += reads.misses;
+        self.writes += u64::from(operation.is_write());
+        self.failures += u64::from(answer == Answer::Failed);
+        self.latencies.observe(latency);
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.hits += more.hits;
+        self.misses += more.misses;
+        self.writes += more.writes;
+        self.failures += more.failures;
+        self.latencies.add(&more.latencies);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.latencies.count() == 0
+    }
+}
+
 impl ReadCounters {
     pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
         let counts = PerWorker::default();
@@ -58,10 +92,10 @@ impl ReadCounters {
     }
 
     /// Counts an operation on a namespace and its `reads`.
-    pub fn note(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
+    pub fn record(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
         self.count(namespace, reads, |count| {
             count.reads += reads;
-            count.traffic.note(reads, operation, answer, latency);
+            count.traffic.record(reads, operation, answer, latency);
         });
     }
 
@@ -212,15 +246,15 @@ mod tests {
     async fn names_that_nobody_wrote_take_no_place_unless_they_are_read() {
         let store = Arc::new(Embedded::new(1 << 20));
         let counters = counters(&store);
-        let note = |name: &str, reads, operation, answer| {
-            counters.note(name, reads, operation, answer, Duration::from_micros(10));
+        let record = |name: &str, reads, operation, answer| {
+            counters.record(name, reads, operation, answer, Duration::from_micros(10));
         };
         for i in 0..MAX_NAMESPACES + 10 {
-            note(&format!("tried-{i}"), Reads::default(), Operation::Delete, Answer::Done);
+            record(&format!("tried-{i}"), Reads::default(), Operation::Delete, Answer::Done);
         }
-        note("n", Reads { hits: 0, misses: 1 }, Operation::Get, Answer::Miss);
+        record("n", Reads { hits: 0, misses: 1 }, Operation::Get, Answer::Miss);
         counters.registry.for_write("n").unwrap();
-        note("n", Reads::default(), Operation::Set, Answer::Done);
+        record("n", Reads::default(), Operation::Set, Answer::Done);
         counters.flush().await;
         assert_eq!(totals(&store).await, (0, 1));
         let taken = counters.take_traffic(|name| name == "other");

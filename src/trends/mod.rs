@@ -8,6 +8,7 @@
 //!
 //! These numbers are slightly old; for exact numbers ask `cache` for the stats.
 
+mod figures;
 mod hot;
 mod point;
 mod track;
@@ -25,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::point::{Latency, Load, Point, Summary};
 
+use self::figures::Figures;
 use self::point::{MAX_POINTS, PerSecond, push};
 use self::track::{Increase, RecentLatencies, Track};
 use crate::clock::{Moment, unix_millis};
-use crate::metrics::{Latencies, Metrics, NamespaceFigures, NamespaceTotals, render_namespaces};
+use crate::metrics::{Latencies, Metrics};
 use crate::model::{Namespace, UnixMillis};
 use crate::namespaces::{Record, Registry};
 use crate::stats::{ReadCounters, Seen, Traffic};
@@ -208,7 +210,7 @@ impl Trends {
         if !others.is_empty() || !known.others.is_empty() {
             figures.push(("other", known.figures_of(&others)));
         }
-        render_namespaces(&figures)
+        figures::render(&figures)
     }
 }
 
@@ -316,19 +318,11 @@ impl Known {
     }
 
     /// The combined figures of the namespaces without their own metrics.
-    fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
-        let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
-        let Increase { evictions, redis_evictions, expirations } = self.others_news;
-        NamespaceFigures {
-            traffic: (&self.others).into(),
-            totals: Some(NamespaceTotals {
-                keys: totals.keys,
-                bytes: totals.bytes,
-                charged: totals.charged,
-                evictions,
-                redis_evictions,
-                expirations,
-            }),
+    fn figures_of(&self, others: &[(&String, &Track)]) -> Figures<'_> {
+        let totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
+        Figures {
+            traffic: &self.others,
+            totals: Some(self.others_news.within(totals)),
             quota_bytes: others.iter().map(|(_, track)| track.quota_bytes()).sum(),
             // A combined quota does not say which namespace refuses writes.
             refuses_at_quota: false,
