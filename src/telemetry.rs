@@ -56,16 +56,11 @@ pub fn start(config: &LogConfig) -> Log {
     Log {
         dropped,
         #[cfg(feature = "otel")]
-        _spans: spans(),
+        // The service also starts if the export fails.
+        _spans: crate::trace::Export::start().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no spans are exported");
+            None
+        }),
         _writer: guard,
     }
-}
-
-/// Starts the export of spans. The service also starts if this fails.
-#[cfg(feature = "otel")]
-fn spans() -> Option<crate::trace::Export> {
-    crate::trace::Export::start().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no spans are exported");
-        None
-    })
 }
