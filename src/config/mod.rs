@@ -235,7 +235,7 @@ impl Config {
             None => StoreConfig::Embedded { max_bytes: memory::within(settings, "embedded_max_mb", 1)? },
             Some(redis) => {
                 // Not used with Redis, so it may exceed the machine's memory, but it must be a valid number.
-                memory::asked(settings, "embedded_max_mb", 1)?;
+                memory::in_bytes(settings, "embedded_max_mb", 1)?;
                 StoreConfig::Redis(redis)
             }
         };

@@ -9,7 +9,6 @@ mod latency;
 mod operations;
 
 use std::ops::Deref;
-use std::time::Duration;
 
 use metrics::Counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -19,9 +18,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 pub use exposition::{Exposition, LabelRef};
 pub use handles::{Handles, ShardMetrics, Tally};
 pub use latency::Latencies;
-
-use self::operations::Operations;
-use crate::model::{Answer, Operation};
+pub use operations::Operations;
 
 const BUILD: &str = "sidecache_build_info";
 const ERRORS: &str = "sidecache_http_errors_total";
@@ -29,7 +26,7 @@ const ERRORS: &str = "sidecache_http_errors_total";
 /// All metrics of this process.
 pub struct Metrics {
     handles: Handles,
-    operations: Operations,
+    pub operations: Operations,
     recorder: PrometheusRecorder,
 }
 
@@ -56,16 +53,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts one operation.
-    pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
-        self.operations.observe(operation, answer, latency);
-    }
-
-    /// The latencies of all operations since the start.
-    pub fn latencies(&self) -> Latencies {
-        self.operations.latencies()
-    }
-
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         [&self.l1_hits, &self.shard_reads].into_iter().for_each(Tally::show);

@@ -17,7 +17,7 @@ const DURATION: &str = "sidecache_request_duration_seconds";
 
 /// The counters of all operations.
 #[derive(Default)]
-pub(super) struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
+pub struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
 
 /// The counters of one operation.
 #[derive(Default)]
@@ -30,6 +30,7 @@ struct Counts {
 }
 
 impl Operations {
+    /// Counts one operation.
     pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
         let counts = &self.0.own()[operation as usize];
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
@@ -39,11 +40,11 @@ impl Operations {
     }
 
     /// How many operations of this kind ended with this answer.
-    pub fn answered(&self, operation: Operation, answer: Answer) -> u64 {
+    fn answered(&self, operation: Operation, answer: Answer) -> u64 {
         self.sum(operation, |counts| &counts.answers[answer as usize])
     }
 
-    /// The latencies of all operations together.
+    /// The latencies of all operations together, since the start.
     pub fn latencies(&self) -> Latencies {
         Latencies::new(std::array::from_fn(|i| {
             Operation::ALL.map(|operation| self.sum(operation, |counts| &counts.buckets[i])).iter().sum()
@@ -55,7 +56,7 @@ impl Operations {
     }
 
     /// Counts and latencies in the Prometheus text format.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let mut shown = Exposition::default();
         shown.metric(REQUESTS, "counter", "Operations by kind and result.");
         for operation in Operation::ALL {

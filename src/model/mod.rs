@@ -18,7 +18,7 @@ mod ttl;
 pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, UnixMillis, Version, Write, charge};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;
-pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
+pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};
 pub(crate) use named::named;
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};

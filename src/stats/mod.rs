@@ -9,10 +9,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use self::hot_keys::HotKeys;
-pub use self::hot_keys::Seen;
+pub use self::hot_keys::{HotKeys, Seen};
 use crate::metrics::{Latencies, Metrics};
-use crate::model::{Answer, KeyRef, Namespace, Operation};
+use crate::model::{Answer, Namespace, Operation};
 use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
 use crate::workers::PerWorker;
@@ -28,7 +27,7 @@ const PATIENCE_FLUSHES: u32 = 600;
 pub struct ReadCounters {
     /// One for each worker, so that workers do not wait for each other.
     counts: PerWorker<Mutex<Counts>>,
-    hot_keys: HotKeys,
+    pub hot_keys: HotKeys,
     /// Locked during a write, so that a request for the stats waits until the write is complete.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
@@ -86,9 +85,8 @@ impl Traffic {
 
 impl ReadCounters {
     pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        let counts = PerWorker::default();
-        let hot_keys = HotKeys::default();
-        Self { counts, hot_keys, writing: tokio::sync::Mutex::default(), store, registry, metrics }
+        let (counts, hot_keys, writing) = Default::default();
+        Self { counts, hot_keys, writing, store, registry, metrics }
     }
 
     /// Counts an operation on a namespace and its `reads`.
@@ -97,11 +95,6 @@ impl ReadCounters {
             count.reads += reads;
             count.traffic.record(reads, operation, answer, latency);
         });
-    }
-
-    /// Counts a read that found the entry of `key`.
-    pub fn found(&self, key: KeyRef<'_>) {
-        self.hot_keys.found(key);
     }
 
     /// Puts back reads that the store did not accept.
@@ -137,11 +130,6 @@ impl ReadCounters {
             }
         }
         taken
-    }
-
-    /// Takes the keys that reads found since the last call, with the number of reads that each stands for.
-    pub fn take_found(&self) -> Vec<Seen> {
-        self.hot_keys.take()
     }
 
     /// Writes all counts to the store. Counts that the store certainly did not accept are written again later. Counts

@@ -129,7 +129,7 @@ impl Trends {
         }
 
         // Read the registry again: a namespace that was created in the meantime may already have traffic.
-        let (records, found) = (self.registry.all(), self.counters.take_found());
+        let (records, found) = (self.registry.all(), self.counters.hot_keys.take());
         let now = Moment::now();
         let mut known = self.known.lock();
         known.turn = (turn + read.len()) % records.len().max(1);
@@ -140,7 +140,7 @@ impl Trends {
             }
         }
         let traffic = self.counters.take_traffic(|name| known.tracks.contains_key(name));
-        known.step(read, &traffic, &found, &self.metrics.latencies(), now);
+        known.step(read, &traffic, &found, &self.metrics.operations.latencies(), now);
     }
 
     /// The totals on the shards that answer, for a namespace whose totals were never read completely. `None` if they
