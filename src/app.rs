@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,16 +69,15 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let address = listener.local_addr().context("the listener has no address")?;
 
     log_warnings(&config);
-    let service = Service::start(&config, address, &workers)?;
+    let service = Service::start(&config, address, &workers, dropped_log_lines)?;
     service.warm_up().await;
-    service.metrics.connections_limit.set(config.http.max_connections as f64);
-    let ids = RequestIds::new(&service.instance);
-    let app = service.app(&config, dropped_log_lines);
+    let (app, ids) = (service.app.clone(), RequestIds::new(&service.instance));
+    app.metrics.connections_limit.set(config.http.max_connections as f64);
     let fast_path = FastPath::new(app.clone(), ids.clone());
     let pages = dashboard::router(app.clone());
-    let router = http::router(app, ids.clone(), pages);
-    let connections = Connections::new(router, Some(fast_path), &config.http, service.metrics.clone());
-    let server = Server::new(connections, workers.clone(), &config.http, ids, service.metrics.clone());
+    let router = http::router(app.clone(), ids.clone(), pages);
+    let connections = Connections::new(router, Some(fast_path), &config.http, app.metrics.clone());
+    let server = Server::new(connections, workers.clone(), &config.http, ids, app.metrics.clone());
     announce(address, &config);
 
     let asked_to_stop = async {
@@ -88,10 +87,10 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
         }
         tracing::info!("stopping: current requests may finish");
         let stop_by = Instant::now() + config.http.drain_timeout;
-        service.draining.cancel();
+        app.draining.cancel();
         stop_by
     };
-    let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, service.draining.clone()));
+    let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, app.draining.clone()));
     service.stop(stop_by).await;
     // The connections to the shards run on the workers, so the workers are dropped last.
     drop(workers);
@@ -112,25 +111,20 @@ fn shard_connections(store: &StoreConfig, workers: usize) -> usize {
 struct Service {
     /// The name of this process, as the shards and request ids show it.
     instance: String,
-    /// The address at which other instances reach this one.
-    address: String,
-    cache: Arc<Cache>,
-    fleet: Arc<Fleet>,
-    trends: Arc<Trends>,
-    l1: Arc<L1>,
-    jobs: Arc<Jobs>,
+    app: Arc<App>,
     registry: Arc<Registry>,
-    database: Arc<Database>,
-    metrics: Arc<Metrics>,
-    /// When cancelled, no new requests are accepted.
-    draining: CancellationToken,
     /// When cancelled, the background tasks end. Cancelled after the last request, because requests need the tasks.
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Service {
-    fn start(config: &Config, listening: SocketAddr, workers: &Workers) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        listening: SocketAddr,
+        workers: &Workers,
+        dropped_log_lines: DroppedLines,
+    ) -> anyhow::Result<Self> {
         let (tasks, shutdown, draining) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let instance = instance_name();
         let metrics = Arc::new(Metrics::default());
@@ -201,14 +195,9 @@ impl Service {
             status_of: http::status_of,
         });
         let has_shared_database = matches!(config.database.kind, DatabaseKind::Postgres(_));
-        let upkeep = upkeep(&cache, &store, &registry, &config.upkeep, has_shared_database);
+        let upkeep = upkeep(cache.clone(), store.clone(), registry.clone(), config.upkeep, has_shared_database);
         let until = shutdown.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = until.cancelled() => {}
-                () = upkeep => {}
-            }
-        });
+        tasks.spawn(async move { until.run_until_cancelled(upkeep).await });
         let addresses = match &config.store {
             StoreConfig::Embedded { .. } => BTreeMap::new(),
             StoreConfig::Redis(redis) => {
@@ -226,46 +215,48 @@ impl Service {
             metrics: metrics.clone(),
         };
         let address = advertised(config.http.advertise.as_deref(), listening);
-        let fleet = Fleet::new(&instance, address.clone(), sources);
-        let fleet = Arc::new(fleet);
+        let hosts = Arc::new(Hosts::new(&config.http, &address));
+        let fleet = Arc::new(Fleet::new(&instance, address, sources));
         tasks.spawn(fleet.clone().run(shutdown.clone()));
-        Ok(Self {
-            instance,
-            address,
+        let app = Arc::new(App {
             cache,
             fleet,
             trends,
             l1,
             jobs,
-            registry,
             database,
+            background: Handle::current(),
+            bounds: Arc::new(Bounds::new(&config.http, &config.limits, hosts.clone(), metrics.clone())),
+            hosts,
             metrics,
+            dropped_log_lines,
+            started: Moment::now(),
             draining,
-            shutdown,
-            tasks,
-        })
+        });
+        Ok(Self { instance, app, registry, shutdown, tasks })
     }
 
     /// Waits up to [`WARM_UP`] for shards and database, so that the first requests do not fail. A shard or database
     /// that does not answer by then may still come up later.
     async fn warm_up(&self) {
-        if self.database.kind() == "sqlite" {
+        let App { cache, database, .. } = &*self.app;
+        if database.kind() == "sqlite" {
             self.read_file().await;
         }
         let connected = async {
-            while !self.registry.is_loaded() || self.cache.health().await.iter().any(|shard| !shard.reachable) {
+            while !self.registry.is_loaded() || cache.health().await.iter().any(|shard| !shard.reachable) {
                 sleep(WARM_UP_STEP).await;
             }
         };
         if timeout(WARM_UP, connected).await.is_ok() {
             return;
         }
-        let shards = self.cache.health().await.into_iter().filter(|shard| !shard.reachable);
+        let shards = cache.health().await.into_iter().filter(|shard| !shard.reachable);
         let mut missing: Vec<String> = shards.map(|shard| format!("shard {}", shard.name)).collect();
         if !self.registry.is_loaded() {
-            missing.push(format!("the {} database", self.database.kind()));
+            missing.push(format!("the {} database", database.kind()));
         }
-        let (missing, database) = (missing.join(", "), self.database.trouble());
+        let (missing, database) = (missing.join(", "), database.trouble());
         tracing::warn!(missing, database, "starting although these do not answer; `check-config --connect` says why");
     }
 
@@ -273,7 +264,7 @@ impl Service {
     /// so it is worth waiting longer than [`WARM_UP`].
     async fn read_file(&self) {
         let read = async {
-            while let Err(error) = self.database.bring_up_to_date().await {
+            while let Err(error) = self.app.database.bring_up_to_date().await {
                 if !error.may_pass() {
                     return;
                 }
@@ -287,38 +278,19 @@ impl Service {
         let _ = timeout(FILE_WARM_UP, read).await;
     }
 
-    fn app(&self, config: &Config, dropped_log_lines: DroppedLines) -> Arc<App> {
-        let hosts = Arc::new(Hosts::new(&config.http, &self.address));
-        Arc::new(App {
-            cache: self.cache.clone(),
-            fleet: self.fleet.clone(),
-            trends: self.trends.clone(),
-            l1: self.l1.clone(),
-            jobs: self.jobs.clone(),
-            database: self.database.clone(),
-            metrics: self.metrics.clone(),
-            background: Handle::current(),
-            bounds: Arc::new(Bounds::new(&config.http, &config.limits, hosts.clone(), self.metrics.clone())),
-            hosts,
-            dropped_log_lines,
-            started: Moment::now(),
-            draining: self.draining.clone(),
-        })
-    }
-
     /// Writes to store and database what is only in memory, within the time that is left.
     async fn stop(self, stop_by: Instant) {
         // Flush jobs write rows to the audit trail, so they must end before the audit trail is closed.
         let rest = stop_by.saturating_duration_since(Instant::now());
-        if timeout(rest / 2, self.jobs.stop()).await.is_err() {
+        if timeout(rest / 2, self.app.jobs.stop()).await.is_err() {
             tracing::warn!("stopped before every job was ended");
         }
         self.shutdown.cancel();
         self.tasks.close();
         let settled = async {
-            self.cache.settle().await;
+            self.app.cache.settle().await;
             self.tasks.wait().await;
-            self.database.close().await;
+            self.app.database.close().await;
         };
         if timeout_at(stop_by, settled).await.is_err() {
             tracing::warn!("stopped before everything in memory was written");
@@ -329,69 +301,65 @@ impl Service {
 
 /// The periodic background work on the store: writes hit and miss counts, removes expired and evicted entries from
 /// the totals, removes orphaned namespaces, checks the shards' memory.
-fn upkeep(
-    cache: &Arc<Cache>,
-    store: &SharedStore,
-    registry: &Arc<Registry>,
-    config: &UpkeepConfig,
+async fn upkeep(
+    cache: Arc<Cache>,
+    store: SharedStore,
+    registry: Arc<Registry>,
+    config: UpkeepConfig,
     has_shared_database: bool,
-) -> impl Future<Output = ()> + use<> {
-    let (cache, store, registry) = (cache.clone(), store.clone(), registry.clone());
-    let ticks = |period| {
-        let mut ticks = interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
+) {
+    let counting = async {
+        let mut ticks = ticks(config.stats_flush);
+        loop {
+            ticks.tick().await;
+            cache.settle().await;
+        }
     };
-    let (mut flush, mut sweep) = (ticks(config.stats_flush), ticks(config.sweep_interval));
-    let mut walk = ticks(config.sweep_interval);
-    let mut look = ticks(MEMORY_LOOK);
-    async move {
-        let counting = async {
-            loop {
-                flush.tick().await;
-                cache.settle().await;
-            }
-        };
-        let sweeping = async {
-            let mut turn = 0;
-            loop {
-                sweep.tick().await;
-                let namespaces = registry.all();
-                for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
-                    if let Err(error) = store.sweep(&record.namespace, record.policy.quota()).await {
-                        tracing::debug!(%error, "cannot sweep a namespace");
-                    }
-                }
-                turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
-            }
-        };
-        let walking = async {
-            loop {
-                walk.tick().await;
-                if let Err(error) = store.find_evicted(&registry.names()).await {
-                    tracing::debug!(%error, "cannot look for evicted entries");
+    let sweeping = async {
+        let (mut ticks, mut turn) = (ticks(config.sweep_interval), 0);
+        loop {
+            ticks.tick().await;
+            let namespaces = registry.all();
+            for record in namespaces.iter().cycle().skip(turn).take(SWEPT_PER_TICK.min(namespaces.len())) {
+                if let Err(error) = store.sweep(&record.namespace, record.policy.quota()).await {
+                    tracing::debug!(%error, "cannot sweep a namespace");
                 }
             }
-        };
-        let removing = async {
-            let mut orphans = Orphans::default();
-            let mut look = ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE);
-            loop {
-                look.tick().await;
-                // An SQLite file is not shared: this instance does not know the namespaces of others.
-                if has_shared_database {
-                    orphans.look(&cache).await;
-                }
+            turn = (turn + SWEPT_PER_TICK) % namespaces.len().max(1);
+        }
+    };
+    let walking = async {
+        let mut ticks = ticks(config.sweep_interval);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = store.find_evicted(&registry.names()).await {
+                tracing::debug!(%error, "cannot look for evicted entries");
             }
-        };
-        let looking = async {
-            loop {
-                look.tick().await;
-                store.look_at_memory(&registry.names()).await;
-            }
-        };
-        tokio::join!(counting, sweeping, walking, removing, looking);
-    }
+        }
+    };
+    let removing = async {
+        let (mut ticks, mut orphans) = (ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE), Orphans::default());
+        // An SQLite file is not shared: this instance does not know the namespaces of others.
+        while has_shared_database {
+            ticks.tick().await;
+            orphans.look(&cache).await;
+        }
+    };
+    let looking = async {
+        let mut ticks = ticks(MEMORY_LOOK);
+        loop {
+            ticks.tick().await;
+            store.look_at_memory(&registry.names()).await;
+        }
+    };
+    tokio::join!(counting, sweeping, walking, removing, looking);
+}
+
+/// A tick in each `period`. Work that takes longer delays the ticks that follow.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// A random name for this process; practically unique.

@@ -4,7 +4,6 @@
 //! not block the service. When the queue is full, lines are dropped and counted.
 
 use std::io::{IsTerminal as _, stderr};
-use std::sync::Arc;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt};
@@ -14,8 +13,8 @@ use crate::config::{LogConfig, LogFormat};
 /// Lines that may wait to be written.
 const QUEUE_LINES: usize = 8192;
 
-/// Returns how many lines were dropped so far.
-pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// How many lines were dropped so far.
+pub type DroppedLines = ErrorCounter;
 
 /// The running log. Dropping it writes the queued lines.
 pub struct Log {
@@ -28,8 +27,7 @@ pub struct Log {
 
 impl Log {
     pub fn dropped_lines(&self) -> DroppedLines {
-        let dropped = self.dropped.clone();
-        Arc::new(move || dropped.dropped_lines() as u64)
+        self.dropped.clone()
     }
 }
 
@@ -58,16 +56,11 @@ pub fn start(config: &LogConfig) -> Log {
     Log {
         dropped,
         #[cfg(feature = "otel")]
-        _spans: spans(),
+        // The service also starts if the export fails.
+        _spans: crate::trace::Export::start().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no spans are exported");
+            None
+        }),
         _writer: guard,
     }
-}
-
-/// Starts the export of spans. The service also starts if this fails.
-#[cfg(feature = "otel")]
-fn spans() -> Option<crate::trace::Export> {
-    crate::trace::Export::start().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no spans are exported");
-        None
-    })
 }

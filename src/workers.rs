@@ -16,7 +16,6 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -68,7 +67,7 @@ struct Worker {
 
 /// A connection's place on a worker. Dropping it lowers the worker's load.
 pub struct ConnectionSlot {
-    runtime: Handle,
+    pub runtime: Handle,
     load: Arc<AtomicUsize>,
 }
 
@@ -114,12 +113,6 @@ impl Workers {
         let Worker { runtime, load, .. } = fewest.expect("there is at least one worker");
         load.fetch_add(1, Relaxed);
         ConnectionSlot { runtime: runtime.clone(), load: load.clone() }
-    }
-}
-
-impl ConnectionSlot {
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
     }
 }
 

@@ -10,7 +10,9 @@ pub fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("key");
     let mut text = String::new();
     group.bench_function("borrowed", |bencher| {
-        bencher.iter(|| KeyRef::parse(black_box("users"), black_box("user_123456"), &mut text).map(KeyRef::map_hash));
+        bencher.iter(|| {
+            KeyRef::parse(black_box("users"), black_box("user_123456"), &mut text).map(|key| key.map_hash())
+        });
     });
     group.bench_function("owned", |bencher| {
         bencher.iter(|| EntryKey::parse(black_box("users"), black_box("user_123456")));

@@ -69,7 +69,7 @@ impl Cache {
         };
         for (key, _) in keys.iter().zip(&results).filter(|(_, fetched)| fetched.is_hit()) {
             self.store.accessed(key.borrowed());
-            self.counters.found(key.borrowed());
+            self.counters.hot_keys.found(key.borrowed());
         }
         let reads = self.observe_reads(&begun, subject, &results, is_near);
         let errors = keys.len() as u64 - reads.hits - reads.misses;

@@ -95,7 +95,7 @@ impl Cache {
         };
         if hit == Some(true) {
             self.store.accessed(key);
-            self.counters.found(key);
+            self.counters.hot_keys.found(key);
         }
         let begun = StartedOperation { namespace: key.namespace(), operation, at: started };
         let ended = EndedOperation { answer, told, hit, is_stale, tier, reads };
@@ -175,9 +175,9 @@ impl Cache {
         let StartedOperation { namespace, operation, at } = *begun;
         let EndedOperation { answer, told, hit, is_stale, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);
-        self.metrics.observe(operation, answer, latency);
-        self.counters.note(namespace, reads, operation, answer, latency);
-        trace::note(&trace::EndedOperation { namespace, operation, answer, latency });
+        self.metrics.operations.observe(operation, answer, latency);
+        self.counters.record(namespace, reads, operation, answer, latency);
+        trace::export_span(&trace::EndedOperation { namespace, operation, answer, latency });
         self.access_log.record(|| {
             let outcome = match answer {
                 Answer::Hit if is_stale => Outcome::Stale,

@@ -239,7 +239,7 @@ pub fn print(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
                 Layer::Default => "default".to_owned(),
                 layer => format!("{}: {}", layer.as_str(), one.origin),
             };
-            vec![one.setting.name, one.text, origin]
+            vec![one.setting.name.clone(), one.text, origin]
         });
         screen.table(&[left("setting"), left("value"), left("from")], rows.collect())?;
     }

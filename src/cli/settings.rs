@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use super::failure::Failure;
@@ -17,8 +18,7 @@ pub fn flags(command: Command) -> Command {
         .env(CONFIG_VARIABLE)
         .help("TOML file with settings")
         .help_heading(HEADING);
-    let known = all_settings();
-    let flags = known.iter().map(|setting| {
+    let flags = all_settings().iter().map(|setting| {
         let default = if setting.default.is_empty() { "none" } else { &setting.default };
         Arg::new(setting.name.clone())
             .long(setting.flag())
@@ -36,19 +36,15 @@ pub fn flags(command: Command) -> Command {
 /// # Errors
 /// A flag was given twice, the file cannot be read, or a setting is unknown.
 pub fn gather(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Settings, Failure> {
-    let known = all_settings();
-    let mut given = Vec::new();
-    for name in known.iter().map(|setting| &*setting.name) {
-        given.extend(once(top, sub, name)?.map(|value| (name.to_owned(), value)));
+    let mut flags = Vec::new();
+    for Setting { name, .. } in all_settings() {
+        flags.extend(once(top, sub, name)?.map(|value| (name.clone(), value)));
     }
-    let mut file = once(top, sub, "config")?;
-    if file.is_none() {
-        file = std::env::var(CONFIG_VARIABLE).ok();
-    }
+    let file = once(top, sub, "config")?.or_else(|| std::env::var(CONFIG_VARIABLE).ok());
     let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    Ok(Settings::gather(file.as_deref(), environment, given)?)
+    Ok(Settings::gather(file.as_deref(), environment, flags)?)
 }
 
 /// The configuration of the service, from the effective settings.
@@ -60,11 +56,7 @@ pub fn config(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Config, Fail
 }
 
 fn once(top: &ArgMatches, sub: Option<&ArgMatches>, name: &str) -> Result<Option<String>, Failure> {
-    let given = |matches: &ArgMatches| {
-        let is_given = matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-        is_given.then(|| matches.get_one::<String>(name).cloned()).flatten()
-    };
-    match (given(top), sub.and_then(given)) {
+    match (given(top, name), sub.and_then(|sub| given(sub, name))) {
         (Some(_), Some(_)) => Err(Error::given_twice(&flag(name)).into()),
         (first, second) => Ok(first.or(second)),
     }
@@ -72,9 +64,14 @@ fn once(top: &ArgMatches, sub: Option<&ArgMatches>, name: &str) -> Result<Option
 
 /// The flag of the first setting that was given, for commands that take no settings.
 pub fn any(top: &ArgMatches) -> Option<String> {
-    let is_given = |name: &str| top.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-    let known: Vec<Setting> = all_settings();
-    known.iter().map(|setting| &*setting.name).chain(["config"]).find(|name| is_given(name)).map(flag)
+    let names = all_settings().iter().map(|setting| &*setting.name).chain(["config"]);
+    names.into_iter().find(|name| given(top, name).is_some()).map(flag)
+}
+
+/// The value of a flag that is on the command line.
+fn given(matches: &ArgMatches, name: &str) -> Option<String> {
+    let is_given = matches.value_source(name) == Some(ValueSource::CommandLine);
+    matches.get_one::<String>(name).filter(|_| is_given).cloned()
 }
 
 fn flag(name: &str) -> String {

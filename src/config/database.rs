@@ -70,21 +70,20 @@ pub enum Folder {
 
 impl DatabaseConfig {
     pub(super) fn parse(settings: &Settings, folder: Folder) -> Result<Self, Error> {
-        let timeout = Duration::from_millis(settings.number("database_timeout_ms", 10..=60_000)?);
+        let timeout = settings.millis("database_timeout_ms", 10..=60_000)?;
         let files = TlsFiles::parse(settings, "database")?;
         let url = settings.text(URL).trim();
+        let wrong = |error: sqlx::Error| settings.error(URL, format!("the URL does not parse: {error}"));
         let kind = match url.split(':').next() {
             Some("postgres" | "postgresql") => {
-                let options = PgConnectOptions::from_str(url)
-                    .map_err(|error| settings.error(URL, format!("the URL does not parse: {error}")))?;
+                let options = PgConnectOptions::from_str(url).map_err(wrong)?;
                 DatabaseKind::Postgres(Box::new(postgres(settings, options, &files)?))
             }
             Some("sqlite") => {
-                let options = SqliteConnectOptions::from_str(url)
-                    .map_err(|error| settings.error(URL, format!("the URL does not parse: {error}")))?;
                 // In WAL mode readers do not wait for the writer, and a crash loses at most the last transactions,
                 // never the file (<https://www.sqlite.org/wal.html>).
-                let options = options
+                let options = SqliteConnectOptions::from_str(url)
+                    .map_err(wrong)?
                     .create_if_missing(true)
                     .auto_vacuum(SqliteAutoVacuum::Incremental)
                     .pragma("journal_size_limit", MAX_LOG_BYTES)

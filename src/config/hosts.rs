@@ -25,29 +25,16 @@ impl HostConfig {
     /// # Errors
     /// A name or the URL is invalid.
     pub fn parse(settings: &Settings) -> Result<Self, Error> {
-        let mut names = Vec::new();
-        for text in settings.text("hosts").split(',').map(str::trim).filter(|text| !text.is_empty()) {
-            let wrong = || {
-                settings.error(
-                    "hosts",
-                    format!("expected names without scheme and port, separated by commas, not {text:?}"),
-                )
-            };
-            names.push(host(text).ok_or_else(wrong)?);
-        }
-        let public_url = match settings.text("public_url").trim() {
-            "" => None,
-            text => {
-                let wrong = || {
-                    settings.error(
-                        "public_url",
-                        format!("expected http(s)://<host>[:<port>] without a path, not {text:?}"),
-                    )
-                };
-                Some(PublicUrl::parse(text).ok_or_else(wrong)?)
-            }
-        };
-        Ok(Self { names, public_url })
+        let names = settings.text("hosts").split(',').map(str::trim).filter(|text| !text.is_empty());
+        let names = names.map(|text| {
+            let reason = "expected names without scheme and port, separated by commas, not";
+            host(text).ok_or_else(|| settings.error("hosts", format!("{reason} {text:?}")))
+        });
+        let expected = "http(s)://<host>[:<port>] without a path";
+        Ok(Self {
+            names: names.collect::<Result<_, _>>()?,
+            public_url: settings.optional("public_url", expected, PublicUrl::parse)?,
+        })
     }
 }
 

@@ -12,16 +12,16 @@ pub const MIB: u64 = 1 << 20;
 ///
 /// # Errors
 /// Not a number, or out of range.
-pub fn asked(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
+pub fn in_bytes(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
     settings.number(name, low..=u64::MAX / MIB).map(|mb| mb * MIB)
 }
 
-/// Like [`asked`], but fails if the machine has less memory.
+/// Like [`in_bytes`], but fails if the machine has less memory.
 ///
 /// # Errors
 /// Not a number, or more than the machine or its control group has.
 pub fn within(settings: &Settings, name: &str, low: u64) -> Result<u64, Error> {
-    let bytes = asked(settings, name, low)?;
+    let bytes = in_bytes(settings, name, low)?;
     match Available::here() {
         Some(Available { bytes: available, .. }) if bytes > available => Err(settings.error(
             name,

@@ -55,9 +55,9 @@ impl RedisConfig {
 
     /// `None` when no shard is configured.
     pub(super) fn parse(settings: &Settings) -> Result<Option<Self>, Error> {
-        let timeout = Duration::from_millis(settings.number("redis_timeout_ms", 1..=60_000)?);
-        let connections = settings.number("redis_connections", 1..=256)? as usize;
-        let max_in_flight = settings.number("redis_max_in_flight", 1..=1_000_000)? as usize;
+        let timeout = settings.millis("redis_timeout_ms", 1..=60_000)?;
+        let connections = settings.size("redis_connections", 1..=256)?;
+        let max_in_flight = settings.size("redis_max_in_flight", 1..=1_000_000)?;
         let files = TlsFiles::parse(settings, "redis")?;
         let server_name = match settings.text(SERVER_NAME).trim() {
             "" => None,
@@ -91,7 +91,7 @@ impl RedisConfig {
             );
         }
         // Shorter than the request's deadline, so that the write is answered in time.
-        let room_patience = Duration::from_millis(settings.number("request_timeout_ms", 10..=DAY_MS)? * 3 / 4);
+        let room_patience = settings.millis("request_timeout_ms", 10..=DAY_MS)? * 3 / 4;
         Ok(Some(Self { shards, timeout, connections, max_in_flight, room_patience, accept_ring_change }))
     }
 }

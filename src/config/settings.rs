@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::str::FromStr;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use strsim::levenshtein;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::mask;
 use super::service_link::is_service_link;
+use crate::model::named;
 
 /// The commented defaults, ready to be copied by a user.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -78,26 +82,23 @@ impl Error {
 }
 
 /// Every setting, in the order of the file.
-pub fn all() -> Vec<Setting> {
-    let mut settings = Vec::new();
-    let mut comment: Vec<&str> = Vec::new();
-    for line in DEFAULT_TOML.lines() {
-        if let Some(text) = line.strip_prefix('#') {
-            comment.push(text.trim());
-        } else if let Some((name, default)) = line.split_once(" = ") {
-            settings.push(Setting {
-                name: name.to_owned(),
-                help: comment.join(" "),
-                default: default.trim_matches('"').to_owned(),
-            });
-        } else {
-            comment.clear();
-        }
-        if !line.starts_with('#') {
-            comment.clear();
-        }
-    }
-    settings
+pub fn all() -> &'static [Setting] {
+    static ALL: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+        let table = DeTable::parse(DEFAULT_TOML).expect("a test parses default.toml").into_inner();
+        let mut entries: Vec<_> = table.into_iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        entries.into_iter().map(|(name, default)| setting(&name, &default)).collect()
+    });
+    &ALL
+}
+
+/// The help is the comment right above the setting.
+fn setting(name: &Spanned<DeString>, default: &Spanned<DeValue>) -> Setting {
+    let above = &DEFAULT_TOML[..name.span().start];
+    let comment = above.rsplit("\n\n").next().unwrap_or_default();
+    let help: Vec<&str> = comment.lines().map(|line| line.trim_start_matches('#').trim()).collect();
+    let default = default.get_ref().as_str().unwrap_or(&DEFAULT_TOML[default.span()]);
+    Setting { name: name.get_ref().to_string(), help: help.join(" "), default: default.to_owned() }
 }
 
 /// The value of every setting, and where it comes from.
@@ -105,13 +106,10 @@ pub fn all() -> Vec<Setting> {
 pub struct Settings {
     values: BTreeMap<String, Value>,
     /// Environment variables that look like settings but are set by Kubernetes.
-    ignored: Vec<String>,
-    /// See [`WRONG_ANSWERS_VARIABLE`].
-    answers_may_be_wrong: bool,
+    pub(super) ignored: Vec<String>,
+    /// Whether a release build may accept `test_without`, see [`WRONG_ANSWERS_VARIABLE`].
+    pub(super) answers_may_be_wrong: bool,
 }
-
-/// A file of settings: its name, and its text.
-type File<'f> = (&'f str, &'f str);
 
 #[derive(Debug)]
 struct Value {
@@ -121,33 +119,22 @@ struct Value {
     origin: String,
 }
 
-/// Where a value comes from. Later layers override earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    Default,
-    /// The file of [`DEFAULTS_VARIABLE`].
-    Package,
-    File,
-    Environment,
-    Flag,
-}
-
-impl Layer {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Package => "package",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Flag => "flag",
-        }
+named! {
+    /// Where a value comes from. Later layers override earlier ones.
+    Layer {
+        Default = "default",
+        /// The file of [`DEFAULTS_VARIABLE`].
+        Package = "package",
+        File = "file",
+        Environment = "environment",
+        Flag = "flag",
     }
 }
 
 /// The effective value of a setting, for display.
 #[derive(Debug)]
 pub struct Effective {
-    pub setting: Setting,
+    pub setting: &'static Setting,
     /// Secrets are masked.
     pub text: String,
     pub layer: Layer,
@@ -175,18 +162,19 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
-        let read = |path: &Path| {
-            let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
-            Ok((shown, text))
-        };
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         let package = environment.iter().find(|(variable, path)| variable == DEFAULTS_VARIABLE && !path.is_empty());
-        let package = package.map(|(_, path)| read(Path::new(path))).transpose()?;
-        let file = file.map(read).transpose()?;
-        let files = [(Layer::Package, &package), (Layer::File, &file)];
-        let files = files.map(|(layer, file)| (layer, file.as_ref().map(|(shown, text)| (&**shown, &**text))));
-        Self::stack(files, environment, flags)
+        let mut settings = Self::defaults();
+        for (layer, path) in [(Layer::Package, package.map(|(_, path)| Path::new(path))), (Layer::File, file)] {
+            if let Some(path) = path {
+                let shown = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| Error::new(&*shown, error))?;
+                settings.add_toml(layer, &shown, &text)?;
+            }
+        }
+        settings.add_environment(environment)?;
+        settings.add_flags(flags);
+        Ok(settings)
     }
 
     /// Like [`Settings::gather`], without a package's file, and with the file already read: its name and its text.
@@ -198,65 +186,76 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
-        Self::stack([(Layer::File, file)], environment, flags)
+        let mut settings = Self::defaults();
+        if let Some((shown, text)) = file {
+            settings.add_toml(Layer::File, shown, text)?;
+        }
+        settings.add_environment(environment)?;
+        settings.add_flags(flags);
+        Ok(settings)
     }
 
-    fn stack<'f>(
-        files: impl IntoIterator<Item = (Layer, Option<File<'f>>)>,
-        environment: impl IntoIterator<Item = (String, String)>,
-        flags: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, Error> {
-        let known = all();
-        let defaults = known.iter().map(|setting| {
+    fn defaults() -> Self {
+        let values = all().iter().map(|setting| {
             let (text, origin) = (setting.default.clone(), setting.variable());
             (setting.name.clone(), Value { text, layer: Layer::Default, origin })
         });
-        let mut values: BTreeMap<String, Value> = defaults.collect();
-        for (layer, file) in files {
-            if let Some((shown, text)) = file {
-                read_toml(layer, shown, text, &known, &mut values)?;
+        Self { values: values.collect(), ignored: Vec::new(), answers_may_be_wrong: false }
+    }
+
+    fn add_toml(&mut self, layer: Layer, shown: &str, text: &str) -> Result<(), Error> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let place = error.span().map_or(String::new(), |span| place(text, span.start));
+            Error::new(format!("{shown}{place}"), error.message())
+        })?;
+        for (name, value) in table {
+            let origin = format!("{shown}: {name}");
+            if !self.values.contains_key(&name) {
+                return Err(unknown(origin, &name, all().iter().map(|setting| setting.name.clone())));
             }
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Float(number) => number.to_string(),
+                toml::Value::Boolean(switch) => switch.to_string(),
+                _ => return Err(Error::new(origin, "expected a string, a number, true or false")),
+            };
+            self.values.insert(name, Value { text, layer, origin });
         }
-        let (mut ignored, mut answers_may_be_wrong) = (Vec::new(), false);
+        Ok(())
+    }
+
+    fn add_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), Error> {
         for (variable, text) in environment {
             if variable == WRONG_ANSWERS_VARIABLE {
-                answers_may_be_wrong = text == "yes";
+                self.answers_may_be_wrong = text == "yes";
             }
-            if !variable.starts_with(ENV_PREFIX) || OTHER_VARIABLES.contains(&&*variable) {
+            let Some(name) = variable.strip_prefix(ENV_PREFIX) else { continue };
+            if OTHER_VARIABLES.contains(&&*variable) {
                 continue;
             }
-            let Some(setting) = known.iter().find(|setting| setting.variable() == variable) else {
-                if is_service_link(&variable[ENV_PREFIX.len()..], &text) {
-                    ignored.push(variable);
-                    continue;
-                }
-                let names = known.iter().map(Setting::variable);
-                return Err(unknown(variable.clone(), &variable, names));
-            };
-            values.insert(setting.name.clone(), Value { text, layer: Layer::Environment, origin: variable });
+            if let Some(setting) = all().iter().find(|setting| setting.variable() == variable) {
+                self.values.insert(setting.name.clone(), Value { text, layer: Layer::Environment, origin: variable });
+            } else if is_service_link(name, &text) {
+                self.ignored.push(variable);
+            } else {
+                return Err(unknown(variable.clone(), &variable, all().iter().map(Setting::variable)));
+            }
         }
+        self.ignored.sort();
+        Ok(())
+    }
+
+    fn add_flags(&mut self, flags: impl IntoIterator<Item = (String, String)>) {
         for (name, text) in flags {
             let origin = format!("--{}", name.replace('_', "-"));
-            values.insert(name, Value { text, layer: Layer::Flag, origin });
+            self.values.insert(name, Value { text, layer: Layer::Flag, origin });
         }
-        ignored.sort();
-        Ok(Self { values, ignored, answers_may_be_wrong })
-    }
-
-    /// Environment variables with the prefix that Kubernetes set for a Service; they are not settings.
-    pub fn ignored(&self) -> &[String] {
-        &self.ignored
-    }
-
-    /// Whether a release build may accept `test_without`, which makes answers stale.
-    pub fn answers_may_be_wrong(&self) -> bool {
-        self.answers_may_be_wrong
     }
 
     /// The effective value of every setting, in the order of the file, with secrets masked.
     pub fn effective(&self) -> Vec<Effective> {
-        let known = all().into_iter();
-        let effective = known.map(|setting| {
+        let effective = all().iter().map(|setting| {
             let Value { text, layer, origin } = self.value(&setting.name);
             let text = mask::masked(&setting.name, text);
             Effective { text, layer: *layer, origin: origin.clone(), setting }
@@ -280,14 +279,29 @@ impl Settings {
         Error::new(&*self.value(name).origin, reason)
     }
 
+    /// What `parse` makes of a setting's text. `expected` describes the valid texts.
+    ///
     /// # Errors
-    /// The setting does not parse.
-    pub fn parse<T>(&self, name: &str) -> Result<T, Error>
-    where
-        T: FromStr,
-        T::Err: Display,
-    {
-        self.text(name).trim().parse().map_err(|reason| self.error(name, reason))
+    /// `parse` returned `None`.
+    pub fn parse<T>(&self, name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Error> {
+        let text = self.text(name);
+        parse(text).ok_or_else(|| self.error(name, format!("expected {expected}, not {text:?}")))
+    }
+
+    /// Like [`Settings::parse`], without the spaces around the text; `None` if nothing is left.
+    ///
+    /// # Errors
+    /// `parse` returned `None`.
+    pub fn optional<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        match self.text(name).trim() {
+            "" => Ok(None),
+            text => self.parse(name, expected, |_| parse(text)).map(Some),
+        }
     }
 
     /// A whole number within `range`.
@@ -295,47 +309,32 @@ impl Settings {
     /// # Errors
     /// Not a whole number, or out of range.
     pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, Error> {
-        let text = self.text(name).trim();
-        text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            let (low, high) = range.into_inner();
-            self.error(name, format!("expected a whole number from {low} to {high}, not {text:?}"))
-        })
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.parse(name, &expected, |text| text.trim().parse().ok().filter(|number| range.contains(number)))
+    }
+
+    /// Like [`Settings::number`], for what is counted in memory.
+    ///
+    /// # Errors
+    /// Not a whole number, or out of range.
+    pub fn size(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize, Error> {
+        let (low, high) = range.into_inner();
+        self.number(name, low as u64..=high as u64).map(|number| number as usize)
+    }
+
+    /// A number of milliseconds within `range`.
+    ///
+    /// # Errors
+    /// Not a whole number, or out of range.
+    pub fn millis(&self, name: &str, range: RangeInclusive<u64>) -> Result<Duration, Error> {
+        self.number(name, range).map(Duration::from_millis)
     }
 
     /// # Errors
     /// Neither `true` nor `false`.
     pub fn switch(&self, name: &str) -> Result<bool, Error> {
-        let text = self.text(name).trim();
-        text.parse().map_err(|_| self.error(name, format!("expected true or false, not {text:?}")))
+        self.parse(name, "true or false", |text| text.trim().parse().ok())
     }
-}
-
-fn read_toml(
-    layer: Layer,
-    shown: &str,
-    text: &str,
-    known: &[Setting],
-    values: &mut BTreeMap<String, Value>,
-) -> Result<(), Error> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let place = error.span().map_or(String::new(), |span| place(text, span.start));
-        Error::new(format!("{shown}{place}"), error.message())
-    })?;
-    for (name, value) in table {
-        let origin = format!("{shown}: {name}");
-        if !known.iter().any(|setting| setting.name == name) {
-            return Err(unknown(origin, &name, known.iter().map(|setting| setting.name.clone())));
-        }
-        let text = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Float(number) => number.to_string(),
-            toml::Value::Boolean(switch) => switch.to_string(),
-            _ => return Err(Error::new(origin, "expected a string, a number, true or false")),
-        };
-        values.insert(name, Value { text, layer, origin });
-    }
-    Ok(())
 }
 
 /// The line and column of a byte, counted from 1, in the form that editors and compilers use.

@@ -4,6 +4,7 @@
 //! in the system's store is broken, supports no client certificate, and cannot check a name for a server that a
 //! Sentinel named by its IP address. PostgreSQL connections only get the paths of the files.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,26 +91,26 @@ impl TlsFiles {
 
 impl ClientFiles {
     fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
-        let shown = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| shown(&self.key, &error))?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| shown(&self.certificate, &error))
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| about(&self.key, error))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| about(&self.certificate, error))
     }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| shown(&error))?;
-    let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| shown(&error))?;
-    if found.is_empty() { Err(shown(&"it contains no certificate")) } else { Ok(found) }
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| about(path, error))?;
+    if found.is_empty() { Err(about(path, "it contains no certificate")) } else { Ok(found) }
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
+    certificates(path)?.into_iter().try_for_each(|one| roots.add(one)).map_err(|error| about(path, error))?;
     Ok(roots)
+}
+
+fn about(path: &Path, error: impl Display) -> String {
+    format!("{}: {error}", path.display())
 }
 
 /// The system's certificate authorities, without those that cannot be read.

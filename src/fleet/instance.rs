@@ -30,65 +30,38 @@ pub struct LoadFigures {
     pub p99_us: Option<u64>,
 }
 
-/// What an instance publishes about itself on the shards, as JSON. Other instances may have another release: missing
-/// fields get their defaults, and unknown fields are ignored.
+/// An instance. It publishes this on the shards as JSON, except the fields that are skipped. Other instances may have
+/// another release: missing fields get their defaults, and unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PublishedInstance {
-    pub address: String,
-    pub version: String,
-    pub started_at_ms: u64,
-    pub ring_version: String,
-    pub l1: L1Figures,
-    pub load: LoadFigures,
-}
-
-impl PublishedInstance {
-    pub fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("text and numbers are written as JSON")
-    }
-}
-
-/// A living instance.
-#[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
+    #[serde(skip)]
     pub id: String,
     pub address: String,
     pub version: String,
+    #[serde(rename = "started_at_ms")]
     pub started_at: UnixMillis,
     pub ring_version: String,
     pub l1: L1Figures,
     pub load: LoadFigures,
     /// Time since its last beat.
+    #[serde(skip)]
     pub last_seen: Duration,
     /// Whether it is this instance.
+    #[serde(skip)]
     pub is_here: bool,
 }
 
 impl Instance {
-    /// This instance.
-    pub fn here(id: String, line: PublishedInstance) -> Self {
-        Self::new(id, line, Duration::ZERO, true)
-    }
-
     /// Another instance; `None` if what it published is not a JSON object.
     pub fn of(neighbour: LivingInstance) -> Option<Self> {
-        let line = serde_json::from_slice(&neighbour.line).ok()?;
-        Some(Self::new(neighbour.id, line, neighbour.age, false))
+        let published = serde_json::from_slice(&neighbour.line).ok()?;
+        Some(Self { id: neighbour.id, last_seen: neighbour.age, ..published })
     }
 
-    fn new(id: String, line: PublishedInstance, last_seen: Duration, is_here: bool) -> Self {
-        Self {
-            id,
-            address: line.address,
-            version: line.version,
-            started_at: UnixMillis(line.started_at_ms),
-            ring_version: line.ring_version,
-            l1: line.l1,
-            load: line.load,
-            last_seen,
-            is_here,
-        }
+    /// What the instance publishes.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers are written as JSON")
     }
 }
 
@@ -105,14 +78,10 @@ mod tests {
     #[test]
     fn what_an_instance_says_of_itself_is_read_as_it_was_said() {
         let l1 = L1Figures { entries: 1, bytes: 2, max_bytes: 3, hits: 4 };
-        let line = PublishedInstance {
-            address: "a:1".to_owned(),
-            ring_version: "r".to_owned(),
-            started_at_ms: 5,
-            l1,
-            ..PublishedInstance::default()
-        };
-        assert_eq!(serde_json::from_str::<PublishedInstance>(&line.to_text()).unwrap(), line);
+        let (address, ring_version) = ("a:1".to_owned(), "r".to_owned());
+        let line = Instance { address, ring_version, started_at: UnixMillis(5), l1, ..Instance::default() };
+        assert!(line.to_text().contains(r#""started_at_ms":5,"#), "{}", line.to_text());
+        assert_eq!(serde_json::from_str::<Instance>(&line.to_text()).unwrap(), line);
     }
 
     #[test]

@@ -5,26 +5,25 @@
 //! more. Details about the instances are read from the shards only on request. An instance that stops removes itself;
 //! an instance that crashes is counted until its last beat is [`LIVING`] old.
 
-mod address;
 mod agreement;
 mod instance;
 mod shared_result;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use rustix::system::uname;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-pub use address::advertised;
 pub use agreement::Agreement;
 pub use instance::{Instance, L1Figures, LoadFigures};
 pub use shared_result::SharedResult;
 
-use self::instance::PublishedInstance;
 use crate::clock::{Moment, unix_millis};
 use crate::coherence::Coherence;
 use crate::l1::L1;
@@ -126,7 +125,7 @@ impl Fleet {
         while !shutdown.is_cancelled() {
             // A beat is never cancelled: if it ran on the shard after the removal, it would undo the removal.
             let asked_at = Moment::now();
-            let beaten = store.beat(shard, &self.id, &self.line().to_text(), LIVING).await;
+            let beaten = store.beat(shard, &self.id, &self.here().to_text(), LIVING).await;
             let pause = if beaten.is_ok() { BEAT } else { BEAT_AGAIN };
             match beaten {
                 Ok(rings) => self.hear(shard, asked_at, rings),
@@ -218,20 +217,21 @@ impl Fleet {
         }
         latest.remove(&self.id);
         let mut instances: Vec<Instance> = latest.into_values().filter_map(Instance::of).collect();
-        instances.push(Instance::here(self.id.clone(), self.line()));
+        instances.push(self.here());
         instances.sort_by(|one, other| (&one.address, &one.id).cmp(&(&other.address, &other.id)));
         instances
     }
 
-    /// What this instance publishes about itself.
-    fn line(&self) -> PublishedInstance {
+    /// This instance.
+    fn here(&self) -> Instance {
         let Sources { l1, coherence, trends, metrics, .. } = &self.sources;
         let load = trends.load();
         let micros = |latency: Option<Duration>| latency.map(|latency| latency.as_micros() as u64);
-        PublishedInstance {
+        Instance {
+            id: self.id.clone(),
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at_ms: self.started_at.0,
+            started_at: self.started_at,
             ring_version: self.ring_version().to_owned(),
             l1: L1Figures {
                 entries: l1.entries(),
@@ -244,6 +244,46 @@ impl Fleet {
                 p50_us: micros(load.p50),
                 p99_us: micros(load.p99),
             },
+            last_seen: Duration::ZERO,
+            is_here: true,
+        }
+    }
+}
+
+/// The address to tell others: the configured one, otherwise the listen address. If that is `0.0.0.0` or `[::]`, it
+/// is replaced by the machine's name.
+pub fn advertised(configured: Option<&str>, listening: SocketAddr) -> String {
+    match configured {
+        Some(address) => address.to_owned(),
+        None if listening.ip().is_unspecified() => of_host(uname().nodename().to_string_lossy().as_ref(), listening),
+        None => listening.to_string(),
+    }
+}
+
+fn of_host(name: &str, listening: SocketAddr) -> String {
+    if name.is_empty() { listening.to_string() } else { format!("{name}:{}", listening.port()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_configured_goes_first() {
+        assert_eq!(advertised(Some("cache-1:80"), listening("0.0.0.0:8080")), "cache-1:80");
+        assert_eq!(advertised(None, listening("10.0.0.1:8080")), "10.0.0.1:8080");
+    }
+
+    #[test]
+    fn every_address_is_told_by_the_machines_name() {
+        assert_eq!(of_host("cache-1", listening("[::]:8080")), "cache-1:8080");
+        assert_eq!(of_host("", listening("[::]:8080")), "[::]:8080");
+        for address in ["0.0.0.0:8080", "[::]:8080"] {
+            assert!(advertised(None, listening(address)).ends_with(":8080"));
         }
     }
 }

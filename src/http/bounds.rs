@@ -14,6 +14,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Body as _;
+use metrics::Counter;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceBuilder;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
@@ -26,7 +27,7 @@ use super::hosts::Hosts;
 use super::memory::{Budget, COUNTED_FROM, ResponseMemory};
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use crate::config::{HttpConfig, Limits};
-use crate::metrics::{ErrorCounts, Metrics};
+use crate::metrics::Metrics;
 use crate::trace::{self, Caller};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -53,7 +54,7 @@ pub struct Bounds {
     pub answers: Arc<Budget>,
     failures: FailureLog,
     /// One counter per code, in the order of [`Code::ALL`].
-    errors: ErrorCounts,
+    errors: Vec<Counter>,
     metrics: Arc<Metrics>,
 }
 
@@ -150,7 +151,7 @@ impl Bounds {
     /// Counts the error in `response`, if there is one, and logs it if the client did not cause it.
     fn record(&self, response: &Response, caller: &Caller) {
         if let Some(code) = response.extensions().get::<Code>() {
-            self.errors.count(*code as usize);
+            self.errors[*code as usize].increment(1);
         }
         self.failures.log(response, caller);
     }
@@ -216,7 +217,7 @@ fn is_kept(headers: &HeaderMap) -> bool {
 }
 
 /// One counter per code.
-fn error_counts(metrics: &Metrics) -> ErrorCounts {
+fn error_counts(metrics: &Metrics) -> Vec<Counter> {
     metrics.errors(Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16())))
 }
 

@@ -255,7 +255,7 @@ pub async fn metrics(State(app): State<SharedApp>) -> Response {
     app.metrics.body_bytes.set(app.bounds.bodies.used() as f64);
     app.metrics.answer_bytes.set(app.bounds.answers.used() as f64);
     app.metrics.l1_entries.set(app.l1.entries() as f64);
-    app.metrics.log_lines_dropped.absolute((app.dropped_log_lines)());
+    app.metrics.log_lines_dropped.absolute(app.dropped_log_lines.dropped_lines() as u64);
     app.metrics.spans_exported.absolute(SPANS.exported());
     app.metrics.spans_dropped.absolute(SPANS.dropped());
     app.metrics.spans_queued.set(SPANS.queued() as f64);

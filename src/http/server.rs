@@ -131,7 +131,7 @@ impl Server {
         };
         let place = self.workers.place();
         let (connections, closing) = (self.connections.clone(), closing.closing());
-        let runtime = place.runtime().clone();
+        let runtime = place.runtime.clone();
         let task = async move {
             let (_slot, _place) = (slot, place);
             match TcpStream::from_std(stream) {

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in nanoseconds and as text in seconds: from an L1 hit to a timeout.
-pub(super) const BUCKETS: [(u64, &str); 16] = [
-    (10_000, "0.00001"),
-    (25_000, "0.000025"),
-    (50_000, "0.00005"),
-    (100_000, "0.0001"),
-    (250_000, "0.00025"),
-    (500_000, "0.0005"),
-    (1_000_000, "0.001"),
-    (2_500_000, "0.0025"),
-    (5_000_000, "0.005"),
-    (10_000_000, "0.01"),
-    (25_000_000, "0.025"),
-    (50_000_000, "0.05"),
-    (100_000_000, "0.1"),
-    (250_000_000, "0.25"),
-    (1_000_000_000, "1"),
-    (5_000_000_000, "5"),
+/// Upper bounds of the buckets, in nanoseconds: from an L1 hit to a timeout.
+const BUCKETS: [u64; 16] = [
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    5_000_000_000,
 ];
 
 /// The number of buckets, including one above the last bound.
@@ -27,7 +27,12 @@ pub(super) const COUNT: usize = BUCKETS.len() + 1;
 
 /// The bucket of a sample.
 pub(super) fn bucket(nanos: u64) -> usize {
-    BUCKETS.iter().position(|(bound, _)| nanos <= *bound).unwrap_or(BUCKETS.len())
+    BUCKETS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS.len())
+}
+
+/// The upper bound of a bucket in seconds, as the metrics show it.
+pub(super) fn bound(bucket: usize) -> String {
+    BUCKETS.get(bucket).map_or("+Inf".to_owned(), |nanos| (*nanos as f64 / 1e9).to_string())
 }
 
 /// Samples by bucket.
@@ -68,9 +73,9 @@ impl Latencies {
         for (i, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let count = count as f64;
             if below + count >= rank {
-                let low = if i == 0 { 0 } else { BUCKETS[i - 1].0 };
+                let low = if i == 0 { 0 } else { BUCKETS[i - 1] };
                 // Above the last bound, the bound itself is returned.
-                let high = BUCKETS.get(i).map_or(low, |(bound, _)| *bound);
+                let high = BUCKETS.get(i).copied().unwrap_or(low);
                 let within = ((rank - below) / count).clamp(0.0, 1.0);
                 return Some(Duration::from_nanos(low + ((high - low) as f64 * within) as u64));
             }

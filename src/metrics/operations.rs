@@ -2,23 +2,22 @@
 //! when the metrics are shown.
 //!
 //! The exporter's histograms first store every sample and add it to a bucket later, which costs more than all other
-//! bookkeeping of an L1 hit. Here a sample is added to its bucket at once, and the resulting lines are appended to the
-//! exporter's text.
+//! bookkeeping of an L1 hit. Here a sample is added to its bucket at once.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::latency::{self, BUCKETS, Latencies};
+use super::exposition::Exposition;
+use super::latency::{self, Latencies};
 use crate::model::{Answer, Operation};
 use crate::workers::PerWorker;
 
-pub(super) const REQUESTS: &str = "sidecache_requests_total";
-pub(super) const DURATION: &str = "sidecache_request_duration_seconds";
+const REQUESTS: &str = "sidecache_requests_total";
+const DURATION: &str = "sidecache_request_duration_seconds";
 
 /// The counters of all operations.
 #[derive(Default)]
-pub(super) struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
+pub struct Operations(PerWorker<[Counts; Operation::ALL.len()]>);
 
 /// The counters of one operation.
 #[derive(Default)]
@@ -31,6 +30,7 @@ struct Counts {
 }
 
 impl Operations {
+    /// Counts one operation.
     pub fn observe(&self, operation: Operation, answer: Answer, latency: Duration) {
         let counts = &self.0.own()[operation as usize];
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
@@ -40,11 +40,11 @@ impl Operations {
     }
 
     /// How many operations of this kind ended with this answer.
-    pub fn answered(&self, operation: Operation, answer: Answer) -> u64 {
+    fn answered(&self, operation: Operation, answer: Answer) -> u64 {
         self.sum(operation, |counts| &counts.answers[answer as usize])
     }
 
-    /// The latencies of all operations together.
+    /// The latencies of all operations together, since the start.
     pub fn latencies(&self) -> Latencies {
         Latencies::new(std::array::from_fn(|i| {
             Operation::ALL.map(|operation| self.sum(operation, |counts| &counts.buckets[i])).iter().sum()
@@ -55,28 +55,31 @@ impl Operations {
         self.0.all().map(|all| of(&all[operation as usize]).load(Relaxed)).fold(0, u64::wrapping_add)
     }
 
-    /// The histogram in the Prometheus text format.
-    pub fn render_latency(&self) -> String {
-        let mut text = format!(
-            "# HELP {DURATION} Time an operation took inside this process and its store.\n# TYPE {DURATION} histogram\n"
-        );
+    /// Counts and latencies in the Prometheus text format.
+    pub(super) fn render(&self) -> String {
+        let mut shown = Exposition::default();
+        shown.metric(REQUESTS, "counter", "Operations by kind and result.");
         for operation in Operation::ALL {
-            let name = operation.as_str();
-            let mut put = |suffix: &str, bound: Option<&str>, value: &dyn std::fmt::Display| {
-                let bound = bound.map(|bound| format!(",le=\"{bound}\"")).unwrap_or_default();
-                writeln!(text, "{DURATION}_{suffix}{{operation=\"{name}\"{bound}}} {value}")
-                    .expect("writing to memory does not fail");
-            };
-            let mut count = 0;
-            for (i, bound) in BUCKETS.iter().map(|(_, bound)| *bound).chain(["+Inf"]).enumerate() {
-                count += self.sum(operation, |counts| &counts.buckets[i]);
-                put("bucket", Some(bound), &count);
+            for answer in Answer::ALL {
+                let labels = [("operation", operation.as_str()), ("result", answer.as_str())];
+                shown.sample(REQUESTS, None, &labels, self.answered(operation, answer));
             }
-            put("sum", None, &Duration::from_nanos(self.sum(operation, |counts| &counts.nanos)).as_secs_f64());
-            put("count", None, &count);
         }
-        text.push('\n');
-        text
+        shown.end_metric();
+        shown.metric(DURATION, "histogram", "Time an operation took inside this process and its store.");
+        for operation in Operation::ALL {
+            let label = ("operation", operation.as_str());
+            let mut count = 0;
+            for i in 0..latency::COUNT {
+                count += self.sum(operation, |counts| &counts.buckets[i]);
+                shown.sample(DURATION, Some("bucket"), &[label, ("le", &latency::bound(i))], count);
+            }
+            let sum = Duration::from_nanos(self.sum(operation, |counts| &counts.nanos));
+            shown.sample(DURATION, Some("sum"), &[label], sum.as_secs_f64());
+            shown.sample(DURATION, Some("count"), &[label], count);
+        }
+        shown.end_metric();
+        shown.into_text()
     }
 }
 
@@ -90,7 +93,7 @@ mod tests {
         for micros in [10, 11, 10_000_000] {
             operations.observe(Operation::Get, Answer::Hit, Duration::from_micros(micros));
         }
-        let text = operations.render_latency();
+        let text = operations.render();
         for (bound, count) in [("0.00001", 1), ("0.000025", 2), ("5", 2), ("+Inf", 3)] {
             let line = format!("{DURATION}_bucket{{operation=\"get\",le=\"{bound}\"}} {count}\n");
             assert!(text.contains(&line), "{line} in {text}");

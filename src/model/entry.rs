@@ -1,14 +1,15 @@
-//! An entry: a value and its metadata.
+//! An entry: a value and its metadata, and how many bytes it counts towards the quota of its namespace.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::tag::Tags;
 use super::ttl::Ttl;
 
 /// Milliseconds since the Unix epoch, by the clock of the shard that owns the entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
@@ -24,10 +25,10 @@ impl UnixMillis {
 pub struct Version(pub u64);
 
 /// A live entry, as a store returns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<V = Bytes> {
     /// The JSON bytes exactly as the client sent them.
-    pub value: Bytes,
+    pub value: V,
     pub version: Version,
     /// When this value was written.
     pub created_at: UnixMillis,
@@ -36,13 +37,7 @@ pub struct Entry {
 }
 
 /// A borrowed view of an [`Entry`].
-#[derive(Clone, Copy, Debug)]
-pub struct EntryRef<'e> {
-    pub value: &'e [u8],
-    pub version: Version,
-    pub created_at: UnixMillis,
-    pub expires_in: Option<Duration>,
-}
+pub type EntryRef<'e> = Entry<&'e [u8]>;
 
 impl Entry {
     pub fn borrowed(&self) -> EntryRef<'_> {
@@ -68,4 +63,17 @@ pub struct Write {
     pub value: Bytes,
     pub ttl: Option<Ttl>,
     pub tags: Tags,
+}
+
+/// The memory that an entry costs in addition to its value, key and tags, in bytes.
+///
+/// Measured as the growth of the process with 400,000 small entries in the embedded store: 335 bytes with LRU, 372
+/// with a TTL, 385 with LFU. In Redis, a million entries of 1,000 bytes took about 400 bytes each in addition to the
+/// value.
+pub const ENTRY_OVERHEAD: u64 = 384;
+
+/// The bytes that an entry counts towards a quota: its value, its key without the namespace, its tags in the stored
+/// form (separated by line feeds), and [`ENTRY_OVERHEAD`].
+pub fn charge(key_len: usize, tags_len: usize, value_len: usize) -> u64 {
+    (key_len + tags_len + value_len) as u64 + ENTRY_OVERHEAD
 }

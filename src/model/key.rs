@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
 
 use super::hash::{hash, map_hash};
-use super::invalid::{Invalid, quoted};
+use super::invalid::{Invalid, check};
 use super::namespace::Namespace;
 
 /// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters.
@@ -26,19 +27,7 @@ impl Key {
     }
 
     fn check(text: &str) -> Result<(), Invalid> {
-        if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Key(format!(
-                "a key must have 1 to {} bytes, this one has {}",
-                Self::MAX_LEN,
-                text.len()
-            )));
-        }
-        // Nearly all keys are printable ASCII. One fast pass over the bytes checks that.
-        let is_plain = text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'));
-        if !is_plain && text.chars().any(char::is_control) {
-            return Err(Invalid::Key(format!("a key must not contain control characters: {}", quoted(text))));
-        }
-        Ok(())
+        check("key", text, Self::MAX_LEN).map_err(Invalid::Key)
     }
 
     pub fn as_str(&self) -> &str {
@@ -49,39 +38,23 @@ impl Key {
 /// The address of one entry: namespace and key in one string, hashed once for all maps.
 ///
 /// The text is `namespace:key`. This is unambiguous because a namespace contains no `:`. The names of entries in a
-/// shard are this text after a prefix. Maps in memory use [`EntryKey::map_hash`], which no client can predict; the
-/// ring uses [`EntryKey::ring_hash`], which is computed on demand. Cheap to clone.
-#[derive(Clone)]
-pub struct EntryKey {
-    text: Arc<str>,
+/// shard are this text after a prefix. Maps in memory use [`Address::map_hash`], which no client can predict; the
+/// ring uses [`Address::ring_hash`], which is computed on demand.
+#[derive(Clone, Copy)]
+pub struct Address<T> {
+    text: T,
     /// Length of the namespace at the start of `text`, in bytes; at most [`Namespace::MAX_LEN`].
     namespace_len: u8,
     map_hash: u64,
 }
 
-impl EntryKey {
-    /// # Errors
-    /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
-    pub fn parse(namespace: &str, key: &str) -> Result<Self, Invalid> {
-        Namespace::check(namespace)?;
-        Key::check(key)?;
-        Ok(Self::assemble(namespace, key))
-    }
+/// An address of its own; cheap to clone.
+pub type EntryKey = Address<Arc<str>>;
 
-    pub fn new(namespace: &Namespace, key: &Key) -> Self {
-        Self::assemble(namespace.as_str(), key.as_str())
-    }
+/// An address as borrowed text: enough to look an entry up, created without an allocation.
+pub type KeyRef<'k> = Address<&'k str>;
 
-    fn assemble(namespace: &str, key: &str) -> Self {
-        let mut text = String::with_capacity(namespace.len() + 1 + key.len());
-        KeyRef::assemble(namespace, key, &mut text).to_key()
-    }
-
-    /// A borrowed view of this key.
-    pub fn borrowed(&self) -> KeyRef<'_> {
-        KeyRef { text: &self.text, namespace_len: self.namespace_len, map_hash: self.map_hash }
-    }
-
+impl<T: Deref<Target = str>> Address<T> {
     /// `namespace:key`.
     pub fn text(&self) -> &str {
         &self.text
@@ -104,14 +77,31 @@ impl EntryKey {
     pub fn map_hash(&self) -> u64 {
         self.map_hash
     }
+
+    /// A borrowed view of this address.
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        Address { text: &self.text, namespace_len: self.namespace_len, map_hash: self.map_hash }
+    }
+
+    /// An owned copy of this address.
+    pub fn to_key(&self) -> EntryKey {
+        Address { text: (*self.text).into(), namespace_len: self.namespace_len, map_hash: self.map_hash }
+    }
 }
 
-/// The address of one entry as borrowed text: enough to look it up, created without an allocation.
-#[derive(Clone, Copy)]
-pub struct KeyRef<'k> {
-    text: &'k str,
-    namespace_len: u8,
-    map_hash: u64,
+impl EntryKey {
+    /// # Errors
+    /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
+    pub fn parse(namespace: &str, key: &str) -> Result<Self, Invalid> {
+        let mut text = String::with_capacity(namespace.len() + 1 + key.len());
+        KeyRef::parse(namespace, key, &mut text).map(|key| key.to_key())
+    }
+
+    pub fn new(namespace: &Namespace, key: &Key) -> Self {
+        let (namespace, key) = (namespace.as_str(), key.as_str());
+        let mut text = String::with_capacity(namespace.len() + 1 + key.len());
+        KeyRef::assemble(namespace, key, &mut text).to_key()
+    }
 }
 
 impl<'k> KeyRef<'k> {
@@ -134,7 +124,7 @@ impl<'k> KeyRef<'k> {
         Self { text: buffer, namespace_len, map_hash: map_hash(buffer.as_bytes()) }
     }
 
-    /// The key with this [`KeyRef::text`].
+    /// The key with this [`Address::text`].
     pub(crate) fn of_text(text: &'k str) -> Self {
         let namespace_len = text.bytes().position(|byte| byte == b':').and_then(|len| len.try_into().ok());
         Self {
@@ -143,37 +133,23 @@ impl<'k> KeyRef<'k> {
             map_hash: map_hash(text.as_bytes()),
         }
     }
+}
 
-    /// An owned copy of this key.
-    pub fn to_key(self) -> EntryKey {
-        EntryKey { text: self.text.into(), namespace_len: self.namespace_len, map_hash: self.map_hash }
-    }
-
-    /// `namespace:key`.
-    pub fn text(self) -> &'k str {
-        self.text
-    }
-
-    pub fn namespace(self) -> &'k str {
-        &self.text[..usize::from(self.namespace_len)]
-    }
-
-    pub fn key(self) -> &'k str {
-        &self.text[usize::from(self.namespace_len) + 1..]
-    }
-
-    /// See [`EntryKey::ring_hash`].
-    pub fn ring_hash(self) -> u64 {
-        hash(self.text.as_bytes())
-    }
-
-    /// See [`EntryKey::map_hash`].
-    pub fn map_hash(self) -> u64 {
-        self.map_hash
+impl<T: Deref<Target = str>> fmt::Debug for Address<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Address").field(&self.text()).finish()
     }
 }
 
-impl Hash for KeyRef<'_> {
+impl<T: Deref<Target = str>> PartialEq for Address<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.map_hash == other.map_hash && *self.text == *other.text
+    }
+}
+
+impl<T: Deref<Target = str>> Eq for Address<T> {}
+
+impl<T> Hash for Address<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.map_hash);
     }
@@ -182,27 +158,7 @@ impl Hash for KeyRef<'_> {
 /// Allows lookups in maps with [`EntryKey`] keys.
 impl Equivalent<EntryKey> for KeyRef<'_> {
     fn equivalent(&self, key: &EntryKey) -> bool {
-        self.map_hash == key.map_hash && *self.text == *key.text
-    }
-}
-
-impl fmt::Debug for KeyRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyRef").field(&self.text).finish()
-    }
-}
-
-impl PartialEq for EntryKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.map_hash == other.map_hash && self.text == other.text
-    }
-}
-
-impl Eq for EntryKey {}
-
-impl Hash for EntryKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.map_hash);
+        *self == key.borrowed()
     }
 }
 
@@ -225,12 +181,6 @@ impl Hasher for PrecomputedHash {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-impl fmt::Debug for EntryKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EntryKey").field(&self.text).finish()
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Every type checks its input when it is created, so an invalid [`Key`] or [`Ttl`] cannot exist.
 
-mod charge;
 mod entry;
 mod hash;
 mod invalid;
 mod key;
+mod named;
 mod namespace;
 mod operation;
 mod origin;
@@ -15,11 +15,11 @@ mod policy;
 mod tag;
 mod ttl;
 
-pub use charge::{ENTRY_OVERHEAD, charge};
-pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
+pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, UnixMillis, Version, Write, charge};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;
-pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
+pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};
+pub(crate) use named::named;
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};
 pub use origin::{Origin, printable};

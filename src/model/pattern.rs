@@ -6,7 +6,7 @@
 //! it with Redis. One difference: the ends of a range are bytes from 0 to 255 here but `char` in Redis, so ranges
 //! beyond ASCII differ if `char` is signed there.
 
-use super::invalid::{Invalid, quoted};
+use super::invalid::{Invalid, check};
 use super::tag::Tag;
 
 /// Selects entries of a namespace for a flush or a listing.
@@ -50,19 +50,7 @@ impl Pattern {
     /// [`Invalid::Pattern`] if it is empty, too long or contains a control character, which no key contains.
     pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
         let text = text.into();
-        if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Pattern(format!(
-                "a pattern must have 1 to {} bytes, this one has {}",
-                Self::MAX_LEN,
-                text.len()
-            )));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(Invalid::Pattern(format!(
-                "a pattern must not contain control characters: {}",
-                quoted(&text)
-            )));
-        }
+        check("pattern", &text, Self::MAX_LEN).map_err(Invalid::Pattern)?;
         Ok(Self(text))
     }
 
@@ -117,28 +105,16 @@ fn set(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
     }
     let mut found = false;
     loop {
-        match pattern.get(p) {
-            None => break,
-            Some(b']') => {
-                p += 1;
-                break;
-            }
-            Some(b'\\') if p + 1 < pattern.len() => {
-                found |= pattern[p + 1] == byte;
-                p += 2;
-            }
-            Some(&low) if p + 2 < pattern.len() && pattern[p + 1] == b'-' => {
-                let high = pattern[p + 2];
-                found |= (low.min(high)..=low.max(high)).contains(&byte);
-                p += 3;
-            }
-            Some(&literal) => {
-                found |= literal == byte;
-                p += 1;
-            }
-        }
+        let (low, high, len) = match pattern[p..] {
+            [] => return (found != negated).then_some(p),
+            [b']', ..] => return (found != negated).then_some(p + 1),
+            [b'\\', escaped, ..] => (escaped, escaped, 2),
+            [low, b'-', high, ..] => (low.min(high), low.max(high), 3),
+            [literal, ..] => (literal, literal, 1),
+        };
+        found |= (low..=high).contains(&byte);
+        p += len;
     }
-    (found != negated).then_some(p)
 }
 
 #[cfg(test)]

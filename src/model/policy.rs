@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use super::invalid::{Invalid, quoted};
+use super::named::named;
 use super::ttl::Ttl;
 
 /// A namespace's policy.
@@ -146,33 +147,21 @@ pub trait Quotas: Send + Sync + 'static {
     fn quota(&self, namespace: &str) -> Quota;
 }
 
-/// Which entry is evicted when a namespace is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EvictionPolicy {
-    /// The least recently used.
-    #[default]
-    Lru,
-    /// The least frequently used (fewest reads); among equals the least recently used.
-    Lfu,
-    /// The one whose last write is the oldest.
-    Fifo,
-    /// The one that expires first; among equals the least recently used.
-    Ttl,
-    /// No entry is evicted: a write that does not fit is refused.
-    None,
-}
-
-impl EvictionPolicy {
-    pub const ALL: [Self; 5] = [Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::None];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lru => "LRU",
-            Self::Lfu => "LFU",
-            Self::Fifo => "FIFO",
-            Self::Ttl => "TTL",
-            Self::None => "NONE",
-        }
+named! {
+    /// Which entry is evicted when a namespace is full.
+    #[derive(Default)]
+    EvictionPolicy {
+        /// The least recently used.
+        #[default]
+        Lru = "LRU",
+        /// The least frequently used (fewest reads); among equals the least recently used.
+        Lfu = "LFU",
+        /// The one whose last write is the oldest.
+        Fifo = "FIFO",
+        /// The one that expires first; among equals the least recently used.
+        Ttl = "TTL",
+        /// No entry is evicted: a write that does not fit is refused.
+        None = "NONE",
     }
 }
 
@@ -180,7 +169,7 @@ impl FromStr for EvictionPolicy {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or_else(|| {
+        Self::named(text).ok_or_else(|| {
             let names = Self::ALL.map(Self::as_str).join(", ");
             Invalid::Policy(format!("`eviction_policy` must be one of {names}, not {}", quoted(text)))
         })

@@ -1,6 +1,6 @@
 //! Tags: names under which entries can be flushed together.
 
-use super::invalid::{Invalid, quoted};
+use super::invalid::{Invalid, check};
 
 /// A tag: 1 to 128 bytes of UTF-8 without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,22 +13,8 @@ impl Tag {
     /// # Errors
     /// [`Invalid::Tag`] if it is empty, too long or contains a control character.
     pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
-        Self::check(text.as_ref())?;
+        check("tag", text.as_ref(), Self::MAX_LEN).map_err(Invalid::Tag)?;
         Ok(Self(text.into()))
-    }
-
-    fn check(text: &str) -> Result<(), Invalid> {
-        if text.is_empty() || text.len() > Self::MAX_LEN {
-            return Err(Invalid::Tag(format!(
-                "a tag must have 1 to {} bytes, this one has {}",
-                Self::MAX_LEN,
-                text.len()
-            )));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(Invalid::Tag(format!("a tag must not contain control characters: {}", quoted(text))));
-        }
-        Ok(())
     }
 
     pub fn as_str(&self) -> &str {

@@ -43,6 +43,7 @@ impl Default for Kept {
 }
 
 impl HotKeys {
+    /// Counts a read that found the entry of `key`.
     pub fn found(&self, key: KeyRef<'_>) {
         let part = self.0.own();
         match part.left.load(Relaxed) {
@@ -55,6 +56,7 @@ impl HotKeys {
         }
     }
 
+    /// Takes the keys that reads found since the last call.
     pub fn take(&self) -> Vec<Seen> {
         let mut taken = Vec::new();
         for part in self.0.all() {

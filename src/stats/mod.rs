@@ -2,7 +2,6 @@
 //! read must not cause a write; `trends` shows the other counts.
 
 mod hot_keys;
-mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use self::hot_keys::HotKeys;
-pub use self::hot_keys::Seen;
-pub use self::traffic::Traffic;
-use crate::metrics::Metrics;
-use crate::model::{Answer, KeyRef, Namespace, Operation};
+pub use self::hot_keys::{HotKeys, Seen};
+use crate::metrics::{Latencies, Metrics};
+use crate::model::{Answer, Namespace, Operation};
 use crate::namespaces::Registry;
 use crate::store::{Reads, SharedStore};
 use crate::workers::PerWorker;
@@ -30,7 +27,7 @@ const PATIENCE_FLUSHES: u32 = 600;
 pub struct ReadCounters {
     /// One for each worker, so that workers do not wait for each other.
     counts: PerWorker<Mutex<Counts>>,
-    hot_keys: HotKeys,
+    pub hot_keys: HotKeys,
     /// Locked during a write, so that a request for the stats waits until the write is complete.
     writing: tokio::sync::Mutex<()>,
     store: SharedStore,
@@ -50,24 +47,54 @@ struct Count {
     waited_flushes: u32,
 }
 
+/// Operations on one namespace by one instance in a period of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Entries found.
+    pub hits: u64,
+    pub misses: u64,
+    /// Operations that may have changed something; a batch counts as one.
+    pub writes: u64,
+    /// Operations that failed.
+    pub failures: u64,
+    /// Latencies of all operations.
+    pub latencies: Latencies,
+}
+
+impl Traffic {
+    fn record(&mut self, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
+        self.hits += reads.hits;
+        self.misses += reads.misses;
+        self.writes += u64::from(operation.is_write());
+        self.failures += u64::from(answer == Answer::Failed);
+        self.latencies.observe(latency);
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.hits += more.hits;
+        self.misses += more.misses;
+        self.writes += more.writes;
+        self.failures += more.failures;
+        self.latencies.add(&more.latencies);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.latencies.count() == 0
+    }
+}
+
 impl ReadCounters {
     pub fn new(store: SharedStore, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
-        let counts = PerWorker::default();
-        let hot_keys = HotKeys::default();
-        Self { counts, hot_keys, writing: tokio::sync::Mutex::default(), store, registry, metrics }
+        let (counts, hot_keys, writing) = Default::default();
+        Self { counts, hot_keys, writing, store, registry, metrics }
     }
 
     /// Counts an operation on a namespace and its `reads`.
-    pub fn note(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
+    pub fn record(&self, namespace: &str, reads: Reads, operation: Operation, answer: Answer, latency: Duration) {
         self.count(namespace, reads, |count| {
             count.reads += reads;
-            count.traffic.note(reads, operation, answer, latency);
+            count.traffic.record(reads, operation, answer, latency);
         });
-    }
-
-    /// Counts a read that found the entry of `key`.
-    pub fn found(&self, key: KeyRef<'_>) {
-        self.hot_keys.found(key);
     }
 
     /// Puts back reads that the store did not accept.
@@ -103,11 +130,6 @@ impl ReadCounters {
             }
         }
         taken
-    }
-
-    /// Takes the keys that reads found since the last call, with the number of reads that each stands for.
-    pub fn take_found(&self) -> Vec<Seen> {
-        self.hot_keys.take()
     }
 
     /// Writes all counts to the store. Counts that the store certainly did not accept are written again later. Counts
@@ -212,15 +234,15 @@ mod tests {
     async fn names_that_nobody_wrote_take_no_place_unless_they_are_read() {
         let store = Arc::new(Embedded::new(1 << 20));
         let counters = counters(&store);
-        let note = |name: &str, reads, operation, answer| {
-            counters.note(name, reads, operation, answer, Duration::from_micros(10));
+        let record = |name: &str, reads, operation, answer| {
+            counters.record(name, reads, operation, answer, Duration::from_micros(10));
         };
         for i in 0..MAX_NAMESPACES + 10 {
-            note(&format!("tried-{i}"), Reads::default(), Operation::Delete, Answer::Done);
+            record(&format!("tried-{i}"), Reads::default(), Operation::Delete, Answer::Done);
         }
-        note("n", Reads { hits: 0, misses: 1 }, Operation::Get, Answer::Miss);
+        record("n", Reads { hits: 0, misses: 1 }, Operation::Get, Answer::Miss);
         counters.registry.for_write("n").unwrap();
-        note("n", Reads::default(), Operation::Set, Answer::Done);
+        record("n", Reads::default(), Operation::Set, Answer::Done);
         counters.flush().await;
         assert_eq!(totals(&store).await, (0, 1));
         let taken = counters.take_traffic(|name| name == "other");

@@ -97,7 +97,7 @@ impl Drop for Export {
 }
 
 /// Exports a span of this operation, as a child of the caller's span.
-pub(super) fn note(ended: &EndedOperation<'_>, caller: Option<&Caller>) {
+pub(super) fn span(ended: &EndedOperation<'_>, caller: Option<&Caller>) {
     let Some(Exporting { tracer, follows_caller }) = EXPORTING.get() else { return };
     let trace = caller.and_then(|caller| caller.trace);
     if *follows_caller && trace.is_some_and(|trace| !trace.is_sampled()) {

@@ -6,15 +6,13 @@
 //! calls [`with`].
 
 mod caller;
-mod context;
 #[cfg(feature = "otel")]
 mod counted;
 mod counts;
 #[cfg(feature = "otel")]
 mod export;
 
-pub use self::caller::{Caller, EndedOperation};
-pub use self::context::TraceContext;
+pub use self::caller::{Caller, EndedOperation, TraceContext};
 pub use self::counts::SPANS;
 #[cfg(feature = "otel")]
 pub use self::export::Export;
@@ -33,22 +31,23 @@ pub fn scope_sync<R>(caller: Caller, work: impl FnOnce() -> R) -> R {
     CALLER.sync_scope(caller, work)
 }
 
-/// Calls `tell` with the current caller; `None` for background work.
-pub fn with<R>(tell: impl FnOnce(Option<&Caller>) -> R) -> R {
-    let mut tell = Some(tell);
-    let told = CALLER.try_with(|caller| tell.take().map(|tell| tell(Some(caller))));
-    told.ok().flatten().unwrap_or_else(|| tell.take().map(|tell| tell(None)).expect("`tell` was not called yet"))
+/// Calls `report` with the current caller; `None` for background work.
+pub fn with<R>(report: impl FnOnce(Option<&Caller>) -> R) -> R {
+    let mut report = Some(report);
+    let mut call = |caller: Option<&Caller>| report.take().map(|report| report(caller));
+    let reported = CALLER.try_with(|caller| call(Some(caller))).unwrap_or_else(|_| call(None));
+    reported.expect("`report` is called once")
 }
 
 /// Exports a span of this operation, if the export is on.
 #[cfg(feature = "otel")]
-pub fn note(ended: &EndedOperation<'_>) {
-    with(|caller| export::note(ended, caller));
+pub fn export_span(ended: &EndedOperation<'_>) {
+    with(|caller| export::span(ended, caller));
 }
 
 /// Does nothing in a build without the feature `otel`.
 #[cfg(not(feature = "otel"))]
-pub fn note(_: &EndedOperation<'_>) {}
+pub fn export_span(_: &EndedOperation<'_>) {}
 
 #[cfg(test)]
 mod tests {
@@ -68,8 +67,8 @@ mod tests {
             let within = scope_sync(Caller::new(b"two", None), id);
             (within, id())
         });
-        let (told, other) = tokio::join!(one, async { id() });
-        assert_eq!((told, other), (("two".to_owned(), "one".to_owned()), "nobody".to_owned()));
+        let (within, without) = tokio::join!(one, async { id() });
+        assert_eq!((within, without), (("two".to_owned(), "one".to_owned()), "nobody".to_owned()));
     }
 
     #[test]

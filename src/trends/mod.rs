@@ -8,6 +8,7 @@
 //!
 //! These numbers are slightly old; for exact numbers ask `cache` for the stats.
 
+mod figures;
 mod hot;
 mod point;
 mod track;
@@ -25,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::point::{Latency, Load, Point, Summary};
 
+use self::figures::Figures;
 use self::point::{MAX_POINTS, PerSecond, push};
 use self::track::{Increase, RecentLatencies, Track};
 use crate::clock::{Moment, unix_millis};
-use crate::metrics::{Latencies, Metrics, NamespaceFigures, NamespaceTotals, render_namespaces};
+use crate::metrics::{Latencies, Metrics};
 use crate::model::{Namespace, UnixMillis};
 use crate::namespaces::{Record, Registry};
 use crate::stats::{ReadCounters, Seen, Traffic};
@@ -103,10 +105,7 @@ impl Trends {
                 self.ticks.send_modify(|count| *count += 1);
             }
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = steps => {}
-        }
+        let _: Option<()> = shutdown.run_until_cancelled(steps).await;
     }
 
     /// Totals that are not read by `deadline` count as unanswered.
@@ -130,7 +129,7 @@ impl Trends {
         }
 
         // Read the registry again: a namespace that was created in the meantime may already have traffic.
-        let (records, found) = (self.registry.all(), self.counters.take_found());
+        let (records, found) = (self.registry.all(), self.counters.hot_keys.take());
         let now = Moment::now();
         let mut known = self.known.lock();
         known.turn = (turn + read.len()) % records.len().max(1);
@@ -141,7 +140,7 @@ impl Trends {
             }
         }
         let traffic = self.counters.take_traffic(|name| known.tracks.contains_key(name));
-        known.step(read, &traffic, &found, &self.metrics.latencies(), now);
+        known.step(read, &traffic, &found, &self.metrics.operations.latencies(), now);
     }
 
     /// The totals on the shards that answer, for a namespace whose totals were never read completely. `None` if they
@@ -211,7 +210,7 @@ impl Trends {
         if !others.is_empty() || !known.others.is_empty() {
             figures.push(("other", known.figures_of(&others)));
         }
-        render_namespaces(&figures)
+        figures::render(&figures)
     }
 }
 
@@ -319,19 +318,11 @@ impl Known {
     }
 
     /// The combined figures of the namespaces without their own metrics.
-    fn figures_of(&self, others: &[(&String, &Track)]) -> NamespaceFigures {
-        let totals: Totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
-        let Increase { evictions, redis_evictions, expirations } = self.others_news;
-        NamespaceFigures {
-            traffic: (&self.others).into(),
-            totals: Some(NamespaceTotals {
-                keys: totals.keys,
-                bytes: totals.bytes,
-                charged: totals.charged,
-                evictions,
-                redis_evictions,
-                expirations,
-            }),
+    fn figures_of(&self, others: &[(&String, &Track)]) -> Figures<'_> {
+        let totals = others.iter().filter_map(|(_, track)| track.totals()).sum();
+        Figures {
+            traffic: &self.others,
+            totals: Some(self.others_news.within(totals)),
             quota_bytes: others.iter().map(|(_, track)| track.quota_bytes()).sum(),
             // A combined quota does not say which namespace refuses writes.
             refuses_at_quota: false,

@@ -8,7 +8,7 @@ use crate::model::UnixMillis;
 use crate::store::Totals;
 
 /// The numbers of one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     pub at: UnixMillis,
     /// By the whole fleet, since the previous point; `None` if unknown.
@@ -19,13 +19,6 @@ pub struct Point {
     pub writes_per_second: Option<f64>,
     pub keys: Option<u64>,
     pub bytes: Option<u64>,
-}
-
-impl Point {
-    /// A point without known numbers.
-    pub(super) fn unknown(at: UnixMillis) -> Self {
-        Self { at, reads_per_second: None, hit_rate: None, writes_per_second: None, keys: None, bytes: None }
-    }
 }
 
 /// The most points of a history.

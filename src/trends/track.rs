@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use super::figures::Figures;
 use super::hot::HotKeys;
 use super::point::{Latency, PerSecond, Point, Summary, push};
 use crate::clock::Moment;
-use crate::metrics::{Latencies, NamespaceFigures, NamespaceTotals};
+use crate::metrics::Latencies;
 use crate::model::{EvictionPolicy, Quota, UnixMillis};
 use crate::stats::Traffic;
 use crate::store::Totals;
@@ -46,13 +47,26 @@ pub(super) struct Track {
 /// The difference between a reading and the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Increase {
-    pub evictions: u64,
-    /// The part of `evictions` that happened because a server's memory was full.
-    pub redis_evictions: u64,
-    pub expirations: u64,
+    evictions: u64,
+    redis_evictions: u64,
+    expirations: u64,
 }
 
 impl Increase {
+    fn between(before: &Totals, totals: &Totals) -> Self {
+        Self {
+            evictions: totals.evictions.saturating_sub(before.evictions),
+            redis_evictions: totals.redis_evictions.saturating_sub(before.redis_evictions),
+            expirations: totals.expirations.saturating_sub(before.expirations),
+        }
+    }
+
+    /// `totals` with these counts.
+    pub fn within(self, totals: Totals) -> Totals {
+        let Self { evictions, redis_evictions, expirations } = self;
+        Totals { evictions, redis_evictions, expirations, ..totals }
+    }
+
     pub fn add(&mut self, more: Self) {
         self.evictions += more.evictions;
         self.redis_evictions += more.redis_evictions;
@@ -118,25 +132,17 @@ impl Track {
         let Some(totals) = totals else {
             self.rates = None;
             if self.has_history() {
-                push(&mut self.points, Point::unknown(at));
+                push(&mut self.points, Point { at, ..Point::default() });
             }
             return Increase::default();
         };
         let Some((before_at, before)) = self.totals.replace((read_at, totals)) else {
-            self.news = Increase {
-                evictions: totals.evictions,
-                redis_evictions: totals.redis_evictions,
-                expirations: totals.expirations,
-            };
+            self.news = Increase::between(&Totals::default(), &totals);
             return Increase::default();
         };
         // These are sums over shards. The sum falls when a shard loses its memory; what the other shards counted in
         // that time is then not visible.
-        let news = Increase {
-            evictions: totals.evictions.saturating_sub(before.evictions),
-            redis_evictions: totals.redis_evictions.saturating_sub(before.redis_evictions),
-            expirations: totals.expirations.saturating_sub(before.expirations),
-        };
+        let news = Increase::between(&before, &totals);
         self.news.add(news);
         // Hits and misses are stored on one shard. They start again at 0 when that shard loses its memory or the
         // namespace was deleted.
@@ -216,18 +222,10 @@ impl Track {
         }
     }
 
-    pub fn figures(&self) -> NamespaceFigures {
-        let totals = self.totals().map(|totals| NamespaceTotals {
-            keys: totals.keys,
-            bytes: totals.bytes,
-            charged: totals.charged,
-            evictions: self.news.evictions,
-            redis_evictions: self.news.redis_evictions,
-            expirations: self.news.expirations,
-        });
-        NamespaceFigures {
-            traffic: (&self.traffic).into(),
-            totals,
+    pub fn figures(&self) -> Figures<'_> {
+        Figures {
+            traffic: &self.traffic,
+            totals: self.totals().map(|totals| self.news.within(totals)),
             quota_bytes: self.quota_bytes(),
             refuses_at_quota: self.refuses_at_quota(),
         }

@@ -17,51 +17,11 @@ use crate::support::scratch;
 use crate::support::service::{Finished, Service, Settings, run, variable};
 use crate::support::wire;
 
-/// Every setting, by its name in the TOML file.
-const SETTINGS: &[&str] = &[
-    "listen",
-    "advertise",
-    "hosts",
-    "public_url",
-    "redis_shards",
-    "database_url",
-    "l1_max_mb",
-    "max_staleness_ms",
-    "test_without",
-    "redis_timeout_ms",
-    "redis_connections",
-    "redis_max_in_flight",
-    "embedded_max_mb",
-    "default_ttl",
-    "default_max_size_mb",
-    "default_eviction_policy",
-    "default_stale_if_error",
-    "auto_create_namespaces",
-    "max_namespaces",
-    "namespace_refresh_ms",
-    "max_value_bytes",
-    "max_body_bytes",
-    "max_bodies_mb",
-    "max_answers_mb",
-    "max_batch_keys",
-    "header_timeout_ms",
-    "idle_timeout_ms",
-    "request_timeout_ms",
-    "max_connections",
-    "drain_timeout_ms",
-    "access_log_sample_rate",
-    "access_log_queue",
-    "access_log_batch",
-    "access_log_flush_ms",
-    "access_log_retention_days",
-    "audit_queue",
-    "audit_retention_days",
-    "database_timeout_ms",
-    "stats_flush_ms",
-    "sweep_interval_ms",
-    "log",
-    "log_format",
-];
+/// The name of every setting, from the file of defaults.
+fn every_setting() -> Vec<String> {
+    let defaults: toml::Table = include_str!("../../src/config/default.toml").parse().expect("the defaults are TOML");
+    defaults.into_iter().map(|(name, _)| name).collect()
+}
 
 /// Expects that the run ends with status 2 and one line, and returns the line.
 #[track_caller]
@@ -258,7 +218,7 @@ async fn limits_are_settings() {
 fn help_mentions_every_setting() {
     let Finished { status, stdout, stderr } = run(&Settings::none().argument("--help"));
     assert!(status.success(), "{stderr}");
-    for name in SETTINGS.iter().chain(&["config"]) {
+    for name in every_setting().into_iter().chain(["config".to_owned()]) {
         let flag = format!("--{}", name.replace('_', "-"));
         assert!(stdout.contains(&flag), "{flag} is not in the help:\n{stdout}");
     }
@@ -267,8 +227,8 @@ fn help_mentions_every_setting() {
 #[test]
 fn every_setting_has_a_variable() {
     // The value is invalid, so the run ends. An unknown name would be reported instead of the value.
-    for name in SETTINGS {
-        let wrong = run(&Settings::none().set(name, "\u{1}"));
+    for name in every_setting() {
+        let wrong = run(&Settings::none().set(&name, "\u{1}"));
         assert!(!wrong.stderr.contains("unknown setting"), "{name}: {}", wrong.stderr);
     }
 }
