@@ -338,9 +338,12 @@ async fn upkeep(
         }
     };
     let removing = async {
-        let (mut ticks, mut orphans) = (ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE), Orphans::default());
         // An SQLite file is not shared: this instance does not know the namespaces of others.
-        while has_shared_database {
+        if !has_shared_database {
+            return;
+        }
+        let (mut ticks, mut orphans) = (ticks(Orphans::grace(&cache) / LOOKS_PER_GRACE), Orphans::default());
+        loop {
             ticks.tick().await;
             orphans.look(&cache).await;
         }

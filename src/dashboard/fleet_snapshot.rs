@@ -103,7 +103,7 @@ impl Condition {
     ) -> Self {
         let views = || shards.iter().filter_map(|shard| shard.view.as_ref());
         let findings = || views().flat_map(|view| &view.survey.health.findings);
-        let is_degraded = !warnings.is_empty() || findings().any(|finding| finding.degrades());
+        let is_degraded = !warnings.is_empty() || findings().any(Finding::degrades);
         let unusable = views().filter(|view| !view.survey.health.reachable).count();
         let status = if unusable == shards.len() {
             "unhealthy"
