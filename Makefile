@@ -1,4 +1,4 @@
-# The commands that a developer needs. CI runs `make test`.
+# The commands that a developer needs. CI runs `make test` and `make lint`.
 
 .PHONY: run test chaos soak lint openapi bench fuzz instructions screenshots stack
 
@@ -10,7 +10,6 @@ run:
 # builds the examples, because tests/suite runs them as programs; the second one runs their own tests.
 test:
 	tests/install-tools.sh
-	$(MAKE) lint
 	cargo test --locked
 	cargo test --locked --examples
 	cargo test --locked --features otel --test otel

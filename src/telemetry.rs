@@ -6,7 +6,10 @@
 use std::io::{IsTerminal as _, stderr};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -46,12 +49,12 @@ pub fn start(config: &LogConfig) -> Log {
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr());
     let dropped = writer.error_counter();
     // The filter was checked when the settings were parsed.
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = fmt().with_env_filter(filter).with_writer(writer);
+    let filter = config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let lines = fmt::layer().with_writer(writer);
     if is_text(config) {
-        log.with_ansi(stderr().is_terminal()).init();
+        registry().with(lines.with_ansi(stderr().is_terminal())).with(filter).init();
     } else {
-        log.json().init();
+        registry().with(lines.json()).with(filter).init();
     }
     Log {
         dropped,

@@ -1,7 +1,7 @@
 //! Checks the filter of the process's own log more strictly than the library. The library takes any unknown word for
 //! the name of a module and then logs nothing.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
     };
     for part in &parts {
         let is_filter = part.rsplit_once('=').is_some_and(|(module, level)| !module.is_empty() && is_level(level));
-        if !is_level(part) && !is_filter || EnvFilter::try_new(part).is_err() {
+        if !is_level(part) && !is_filter || part.parse::<Targets>().is_err() {
             return Err(wrong(part));
         }
     }

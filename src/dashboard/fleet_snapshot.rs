@@ -14,6 +14,7 @@ use crate::clock::unix_millis;
 use crate::fleet::{Instance, ShardView};
 use crate::http::App;
 use crate::model::UnixMillis;
+use crate::store::Finding;
 
 /// How long a page waits for a source. The deadline of a shard operation is usually shorter.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
