@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, EventInterface as _};
-use fred::types::Builder;
 use fred::types::config::{Config as Endpoint, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
+use fred::types::{Builder, ConnectHandle};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -24,9 +24,20 @@ const RECONNECT_MAX_MS: u32 = 500;
 pub const MESSAGES: usize = 4 * 1024;
 pub const EVENTS: usize = 32;
 
-/// A client that connects in the background. `capacity` is the number of messages and events that may wait for their
-/// receiver.
+/// A client that connects in the background and stays until the process ends. `capacity` is the number of messages and
+/// events that may wait for their receiver.
 pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Result<Client, fred::error::Error> {
+    // The result of the connection task is not needed: the client's state shows an outage.
+    connect_for_now(endpoint, common, capacity).map(|(client, _)| client)
+}
+
+/// Like [`connect`], with the task that has the connection. Abort it to close the connection: the client alone only
+/// asks the server to close it, and a server may not answer while the connection is subscribed.
+pub fn connect_for_now(
+    endpoint: Endpoint,
+    common: &RedisConfig,
+    capacity: usize,
+) -> Result<(Client, ConnectHandle), fred::error::Error> {
     let timeout = common.timeout;
     let client = Builder::from_config(endpoint)
         .with_performance_config(|performance| {
@@ -48,9 +59,8 @@ pub fn connect(endpoint: Endpoint, common: &RedisConfig, capacity: usize) -> Res
         })
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
         .build()?;
-    // The connection task runs until the process ends. Its result is not needed: the client's state shows an outage.
-    drop(client.connect());
-    Ok(client)
+    let task = client.connect();
+    Ok((client, task))
 }
 
 /// The last error of a shard's connections, as a text.

@@ -14,7 +14,7 @@ use fred::types::{ClusterHash, CustomCommand, Resp3Frame as Frame, Value};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::client::{EVENTS, connect, words};
+use super::client::{EVENTS, connect_for_now, words};
 use super::conditions::Kind;
 use super::reply;
 use super::scripts::INVALIDATION_CHANNEL;
@@ -60,7 +60,8 @@ pub async fn probe(config: &RedisConfig, patience: Duration) -> Vec<(String, Res
 
 /// Examines a shard over a new connection. Connecting and examining may take `patience` together.
 pub async fn visit(shard: &ShardConfig, config: &RedisConfig, patience: Duration) -> Result<Examination, String> {
-    let client = connect(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
+    let (client, task) =
+        connect_for_now(shard.endpoint.clone(), config, EVENTS).map_err(|error| words(error.details()))?;
     let answered = async {
         // The library reconnects repeatedly; only the first error matters.
         let mut errors = client.error_rx();
@@ -76,13 +77,9 @@ pub async fn visit(shard: &ShardConfig, config: &RedisConfig, patience: Duration
         Err(_) => Err(format!("no answer within {patience:?}")),
     };
     // Close it in any case, because the library would reconnect again and again.
-    close(&client).await;
-    answer
-}
-
-async fn close(client: &Client) {
-    // If this takes too long, the connection ends with the process.
     let _ = timeout(Duration::from_millis(100), client.quit()).await;
+    task.abort();
+    answer
 }
 
 /// Examines the server behind `client` as `shard`, for `user`. Afterwards the connection is subscribed and cannot be
