@@ -3,10 +3,10 @@
 //! Cache requests never wait for this module. The service starts without its database and continues when the database
 //! is lost; parts that need it report an error or wait in a bounded queue.
 
-mod connection;
 mod error;
 mod migrations;
 mod space;
+mod sql;
 mod transaction;
 
 use std::sync::Arc;
@@ -20,8 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 
 pub use error::Error;
-pub use space::give_back;
-pub(crate) use transaction::in_transaction;
+pub(crate) use transaction::{Statement, Transaction};
 
 use crate::config::{DatabaseConfig, DatabaseKind};
 
@@ -58,7 +57,7 @@ pub struct Database {
 
 /// The pool of either database; cheap to clone.
 #[derive(Clone, Debug)]
-pub enum Pool {
+enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
@@ -123,10 +122,6 @@ impl Database {
         self.trouble.lock().clone()
     }
 
-    pub fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
     /// Brings the schema up to date, runs `operation` within the deadline, and records whether the database was
     /// reached.
     ///
@@ -144,7 +139,7 @@ impl Database {
             }
             done => done,
         };
-        self.note(result.as_ref().err().filter(|error| error.is_outage()));
+        self.report(result.as_ref().err().filter(|error| error.is_outage()));
         result
     }
 
@@ -160,7 +155,7 @@ impl Database {
     }
 
     /// Records whether the database was reached, and logs changes.
-    fn note(&self, outage: Option<&Error>) {
+    fn report(&self, outage: Option<&Error>) {
         let trouble = outage.map(ToString::to_string);
         let was_connected = self.connected.swap(outage.is_none(), Relaxed);
         let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
@@ -189,7 +184,7 @@ impl Database {
             match &pool {
                 Pool::Postgres(pool) => migrations::migrate_postgres(&pool.connect_options(), patience).await?,
                 Pool::Sqlite(pool) => {
-                    migrations::sqlite().run(pool).await?;
+                    migrations::migrator(sql::Language::Sqlite).run(pool).await?;
                     if let Err(error) = space::enable(pool).await {
                         tracing::warn!(%error, "the SQLite file will not give free space back to the file system");
                     }
@@ -207,17 +202,8 @@ impl Database {
     /// The database cannot be reached or used.
     pub async fn steps_taken(&self) -> Result<Vec<Step>, Error> {
         const SQL: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
-        let asked = async {
-            match &self.pool {
-                Pool::Postgres(pool) => {
-                    let mut transaction = pool.begin().await?;
-                    self.query_as::<_, (i64, String)>(SQL).fetch_all(&mut *transaction).await
-                }
-                Pool::Sqlite(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
-            }
-        };
-        let rows = tokio::time::timeout(self.timeout, asked).await.map_err(|_| Error::Timeout)?.map_err(Error::Sql);
-        match rows {
+        let read = async { self.begin().await?.query(SQL).fetch_all::<(i64, String)>().await };
+        match tokio::time::timeout(self.timeout, read).await.unwrap_or(Err(Error::Timeout)) {
             Ok(rows) => Ok(rows.into_iter().map(|(version, name)| Step { version, name }).collect()),
             Err(error) if error.is_missing_table() => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -233,6 +219,15 @@ impl Database {
         self.run(async { Ok(()) }).await
     }
 
+    /// Gives some free space of an SQLite file back to the file system. Returns how many pages; 0 for PostgreSQL,
+    /// which does this itself.
+    pub(crate) async fn give_back(&self) -> Result<u64, Error> {
+        match &self.pool {
+            Pool::Postgres(_) => Ok(0),
+            Pool::Sqlite(pool) => self.run(space::give_back(pool)).await,
+        }
+    }
+
     /// The cause of a timeout: the pool retries connecting and forgets why that failed, so this makes one attempt to
     /// connect outside the pool. Other errors are returned unchanged.
     pub async fn diagnosis(&self, error: Error) -> Error {
@@ -241,7 +236,7 @@ impl Database {
         }
         let attempt = async {
             match &self.pool {
-                Pool::Postgres(pool) => connection::connect(&pool.connect_options()).await.map(drop),
+                Pool::Postgres(pool) => migrations::connect(&pool.connect_options()).await.map(drop),
                 Pool::Sqlite(pool) => Ok(pool.connect_options().connect().await.map(drop)?),
             }
         };
@@ -263,6 +258,11 @@ impl Database {
             tracing::warn!("the database pool did not close in time");
         }
     }
+}
+
+/// A number in the databases' signed type.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Whether a connection can be used again. The pool itself checks this, too, but without a timeout: a few statements

@@ -82,7 +82,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
                 match ended {
                     // The request may be gone.
                     Ok(result) => drop(answer.send(Started::Ended(result))),
-                    Err(panic) => jobs.note_panic(&*panic),
+                    Err(panic) => jobs.report_panic(&*panic),
                 }
                 return;
             }
@@ -103,7 +103,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
         let state = match (ended, handle.reason()) {
             (_, Some(StopReason::Overruled)) => State::Failed(Failure::silent()),
             (Err(panic), _) => {
-                jobs.note_panic(&*panic);
+                jobs.report_panic(&*panic);
                 State::Failed(Failure::panicked())
             }
             (Ok(_), Some(StopReason::Cancelled)) => State::Cancelled,

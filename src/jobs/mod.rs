@@ -12,11 +12,8 @@
 mod board;
 mod driver;
 mod job;
-mod postgres;
 mod repository;
 mod shared;
-mod sql;
-mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,9 +97,7 @@ impl Jobs {
         let work = work(progress.clone());
         let task = Task { jobs: self.clone(), place, flush, patience, failure, progress, work, answer }.run();
         // The task keeps the caller, for the logs.
-        let mut asks = None;
-        trace::with(|caller| asks = caller.copied());
-        match asks {
+        match trace::with(|caller| caller.copied()) {
             Some(caller) => self.tasks.spawn_on(trace::scope(caller, task), &self.runtime),
             None => self.tasks.spawn_on(task, &self.runtime),
         };
