@@ -109,6 +109,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["cli/tls.rs", "config/tls.rs"]),
     ("fred", &["store/redis/", "config/redis.rs"]),
     ("sqlx", &["database/", "config/database.rs"]),
+    ("jiff", &["model/date.rs"]),
     ("axum", &["http/", "dashboard/"]),
     ("hyper", &["http/"]),
     ("maud", &["dashboard/"]),

@@ -3,6 +3,7 @@
 //! Every type checks its input when it is created, so an invalid [`Key`] or [`Ttl`] cannot exist.
 
 mod charge;
+mod date;
 mod entry;
 mod hash;
 mod invalid;
@@ -16,7 +17,8 @@ mod tag;
 mod ttl;
 
 pub use charge::{ENTRY_OVERHEAD, charge};
-pub use entry::{Details, Entry, EntryRef, UnixMillis, Version, Write};
+pub use date::UnixMillis;
+pub use entry::{Details, Entry, EntryRef, Version, Write};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;
 pub use key::{EntryKey, EntryKeyHasher, Key, KeyRef};
