@@ -27,7 +27,7 @@ pub type Writer = journal::Writer<Record, Row>;
 /// Takes the records of requests, and reads rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
-    journal: Journal<Record>,
+    journal: Arc<Journal<Record>>,
     sampler: Arc<Sampler>,
     database: Arc<Database>,
 }

@@ -29,7 +29,7 @@ pub type Writer = journal::Writer<Record, Row>;
 /// Takes the records of flushes, and reads all rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
-    journal: Journal<Record>,
+    journal: Arc<Journal<Record>>,
     database: Arc<Database>,
 }
 
@@ -103,7 +103,7 @@ impl Audit {
 /// Queues the record of a flush when dropped, so that a flush leaves a record however it ends, even if it is cancelled.
 /// The record says "abandoned" unless [`FlushNote::ended`] was called.
 pub struct FlushNote {
-    journal: Journal<Record>,
+    journal: Arc<Journal<Record>>,
     record: Option<Record>,
 }
 

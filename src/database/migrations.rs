@@ -60,9 +60,16 @@ const STEPS: [(i64, &str, &str, &str); 7] = [
     step!(7, "0007", "outcome"),
 ];
 
-/// Number and name of every step.
-pub fn known() -> impl Iterator<Item = (i64, &'static str)> {
-    STEPS.iter().map(|(number, name, ..)| (*number, *name))
+/// A migration step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub version: i64,
+    pub name: String,
+}
+
+/// Every step that this program knows, the first one first.
+pub fn known_steps() -> Vec<Step> {
+    STEPS.map(|(version, name, ..)| Step { version, name: name.to_owned() }).into()
 }
 
 /// Brings a schema in PostgreSQL up to date. Waits up to half of `patience` for a lock that another session holds.

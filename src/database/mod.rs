@@ -20,24 +20,13 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 
 pub use error::Error;
+pub use migrations::{Step, known_steps};
 pub(crate) use transaction::{Statement, Transaction};
 
 use crate::config::{DatabaseConfig, DatabaseKind};
 
 /// How long [`Database::diagnosis`] waits for an answer. Waiting longer for a silent database would not tell more.
 const DIAGNOSIS: Duration = Duration::from_secs(1);
-
-/// A migration step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub version: i64,
-    pub name: String,
-}
-
-/// Every step that this program knows, the first one first.
-pub fn known_steps() -> Vec<Step> {
-    migrations::known().map(|(version, name)| Step { version, name: name.to_owned() }).collect()
-}
 
 /// A pool of connections, which are opened when needed.
 #[derive(Debug)]
@@ -48,11 +37,19 @@ pub struct Database {
     keeps_statements: bool,
     migrated: Arc<AtomicBool>,
     migrating: Arc<tokio::sync::Mutex<()>>,
-    connected: AtomicBool,
-    /// Why the last operation could not reach the database.
-    trouble: Mutex<Option<String>>,
+    reach: Mutex<Reach>,
     /// Connections opened before this moment lead to a read-only server.
     read_only_until: Arc<Mutex<Option<Instant>>>,
+}
+
+/// Whether the last operation reached the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Reach {
+    #[default]
+    NotTried,
+    Reached,
+    /// With the reason.
+    Unreachable(String),
 }
 
 /// The pool of either database; cheap to clone.
@@ -101,8 +98,7 @@ impl Database {
             keeps_statements: config.keeps_statements,
             migrated: Arc::default(),
             migrating: Arc::default(),
-            connected: AtomicBool::new(false),
-            trouble: Mutex::default(),
+            reach: Mutex::default(),
             read_only_until,
         }
     }
@@ -114,12 +110,15 @@ impl Database {
 
     /// Whether the last operation reached the database.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Relaxed)
+        *self.reach.lock() == Reach::Reached
     }
 
     /// Why the last operation could not reach the database; `None` if it did.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        match &*self.reach.lock() {
+            Reach::Unreachable(reason) => Some(reason.clone()),
+            Reach::NotTried | Reach::Reached => None,
+        }
     }
 
     /// Brings the schema up to date, runs `operation` within the deadline, and records whether the database was
@@ -156,14 +155,16 @@ impl Database {
 
     /// Records whether the database was reached, and logs changes.
     fn report(&self, outage: Option<&Error>) {
-        let trouble = outage.map(ToString::to_string);
-        let was_connected = self.connected.swap(outage.is_none(), Relaxed);
-        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
-        match trouble {
-            Some(error) if was_connected => tracing::warn!(error, "lost the connection to the database"),
-            Some(error) if before.as_ref() != Some(&error) => tracing::warn!(error, "the database does not answer"),
-            None if !was_connected => tracing::info!(kind = self.kind, "database connected"),
-            _ => {}
+        let now = outage.map_or(Reach::Reached, |error| Reach::Unreachable(error.to_string()));
+        let before = std::mem::replace(&mut *self.reach.lock(), now.clone());
+        match (before, now) {
+            (before, now) if before == now => {}
+            (_, Reach::Reached) => tracing::info!(kind = self.kind, "database connected"),
+            (Reach::Reached, Reach::Unreachable(error)) => {
+                tracing::warn!(error, "lost the connection to the database");
+            }
+            (_, Reach::Unreachable(error)) => tracing::warn!(error, "the database does not answer"),
+            (_, Reach::NotTried) => {}
         }
     }
 

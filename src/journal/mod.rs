@@ -22,22 +22,15 @@ use self::queue::Queue;
 use crate::config::JournalConfig;
 use crate::database::{Database, Error, Transaction};
 
-/// Takes records. Cheap to clone.
+/// Takes records.
 pub(crate) struct Journal<R> {
-    queue: Arc<Queue<R>>,
+    queue: Queue<R>,
     /// Records taken out of the queue and neither written nor dropped yet.
-    in_hand: Arc<AtomicUsize>,
+    in_hand: AtomicUsize,
     meters: Meters,
 }
 
-impl<R> Clone for Journal<R> {
-    fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), in_hand: self.in_hand.clone(), meters: self.meters.clone() }
-    }
-}
-
 /// Metrics about the records.
-#[derive(Clone)]
 pub(crate) struct Meters {
     pub written: Counter,
     pub dropped: Counter,
@@ -54,10 +47,11 @@ impl<R> Journal<R> {
         database: Arc<Database>,
         table: impl Table<Row>,
         meters: Meters,
-    ) -> (Self, Writer<R, Row>) {
-        let journal = Self { queue: Arc::new(Queue::new(config.queue_rows)), in_hand: Arc::default(), meters };
-        let writer = Writer::new(name, journal.clone(), database, Box::new(table), config.clone());
-        (journal, writer)
+    ) -> (Arc<Self>, Writer<R, Row>) {
+        let queue = Queue::new(config.queue_rows);
+        let journal = Arc::new(Self { queue, in_hand: AtomicUsize::new(0), meters });
+        let (config, table) = (config.clone(), Box::new(table));
+        (journal.clone(), Writer { name, journal, database, table, config, batch: 0 })
     }
 
     /// Queues a record; never waits.

@@ -35,29 +35,20 @@ const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < {ag
 
 /// Takes records from the queue and writes them in batches.
 pub struct Writer<R, Row> {
-    name: String,
-    journal: Journal<R>,
-    database: Arc<Database>,
-    table: Box<dyn Table<Row>>,
-    config: JournalConfig,
+    pub(super) name: String,
+    pub(super) journal: Arc<Journal<R>>,
+    pub(super) database: Arc<Database>,
+    pub(super) table: Box<dyn Table<Row>>,
+    pub(super) config: JournalConfig,
     /// The number of the latest batch.
-    batch: i64,
+    pub(super) batch: i64,
 }
 
 impl<R, Row: From<R> + Sync + 'static> Writer<R, Row> {
-    pub(super) fn new(
-        name: String,
-        journal: Journal<R>,
-        database: Arc<Database>,
-        table: Box<dyn Table<Row>>,
-        config: JournalConfig,
-    ) -> Self {
-        Self { name, journal, database, table, config, batch: 0 }
-    }
-
     /// Writes until `shutdown`, then writes the rest of the queue, as long as the database accepts it.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let queue = self.journal.queue.clone();
+        let journal = self.journal.clone();
+        let queue = &journal.queue;
         // When the oldest record must be written.
         let mut due = None;
         let mut next_prune = Instant::now();
