@@ -154,7 +154,7 @@ impl Service {
         let near =
             coherence.clone().map(|coherence| Near::new(l1.clone(), coherence, registry.clone(), metrics.clone()));
 
-        let policies = namespaces::repository(database.clone());
+        let policies = Arc::new(namespaces::Repository::new(database.clone()));
         let synchronizer = Synchronizer {
             registry: registry.clone(),
             repository: policies.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::Uri;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use sidecache::http::input::{date_to_the_millisecond, mget_keys, mset_entries, parse_date, selection_of, set_body};
+use sidecache::http::input::{mget_keys, mset_entries, selection_of, set_body};
 use sidecache::model::{EntryKey, Namespace, Pattern, Selection, Tag, UnixMillis, Write};
 use sidecache::{access_log, audit, store};
 
@@ -121,10 +121,8 @@ fn cursor(text: &str) {
 }
 
 fn date(text: &str) {
-    /// The end of the year 9999; later dates are not written.
-    const LAST: UnixMillis = UnixMillis(253_402_300_799_999);
-    if let Some(date) = parse_date(text) {
-        let date = date.min(LAST);
-        assert_eq!(parse_date(&date_to_the_millisecond(date)), Some(date), "{text:?}");
+    if let Some(date) = UnixMillis::parse_rfc3339(text) {
+        let date = date.min(UnixMillis::LATEST_DATE);
+        assert_eq!(UnixMillis::parse_rfc3339(&date.to_rfc3339_millis()), Some(date), "{text:?}");
     }
 }

@@ -5,10 +5,8 @@
 
 mod key_pattern;
 mod page;
-mod postgres;
 mod record;
-mod repository;
-mod sqlite;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,10 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub use page::{Cursor, Line, LoggedEnding, Page, Query};
 pub use record::{CallerIds, Ending, Outcome, Record, Row, Subject, Tier};
 
-use repository::Repository;
-
 use crate::config::AccessLogConfig;
-use crate::database::{Database, Error, Pool};
+use crate::database::{Database, Error};
 use crate::journal::{self, Journal, Meters};
 use crate::metrics::Metrics;
 use crate::model::Namespace;
@@ -31,9 +27,9 @@ pub type Writer = journal::Writer<Record, Row>;
 /// Takes the records of requests, and reads rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog {
-    journal: Journal<Record>,
+    journal: Arc<Journal<Record>>,
     sampler: Arc<Sampler>,
-    repository: Arc<dyn Repository>,
+    database: Arc<Database>,
 }
 
 impl AccessLog {
@@ -49,10 +45,10 @@ impl AccessLog {
             dropped: metrics.access_log_dropped.clone(),
             queued: metrics.access_log_queued.clone(),
         };
-        let repository = repository(database, instance);
         let name = format!("access_log-{instance}");
-        let (journal, writer) = Journal::new(name, &config.journal, repository.clone(), meters);
-        (Self { journal, sampler: Arc::new(Sampler::new(config.sample_rate)), repository }, writer)
+        let table = table::Table { instance: instance.to_owned() };
+        let (journal, writer) = Journal::new(name, &config.journal, database.clone(), table, meters);
+        (Self { journal, sampler: Arc::new(Sampler::new(config.sample_rate)), database }, writer)
     }
 
     /// Queues a record if this operation is in the sample; never waits.
@@ -72,7 +68,7 @@ impl AccessLog {
     /// # Errors
     /// The database failed.
     pub async fn page(&self, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
-        self.repository.page(namespace, query).await
+        page::read(&self.database, namespace, query).await
     }
 }
 
@@ -98,14 +94,6 @@ impl Sampler {
                 before >> 32 != before.wrapping_add(step) >> 32
             }
         }
-    }
-}
-
-fn repository(database: Arc<Database>, instance: &str) -> Arc<dyn Repository> {
-    let instance = instance.to_owned();
-    match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool, instance }),
-        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool, instance }),
     }
 }
 

@@ -1,7 +1,19 @@
 //! Reading rows back, page by page.
 
+use crate::database::{Database, Error, Transaction, signed};
 use crate::journal;
-use crate::model::{Operation, UnixMillis};
+use crate::model::{Namespace, Operation, UnixMillis};
+
+/// Scans the newest `$5` rows of a namespace, from `$2` on and after the cursor (`$3`, `$4`). Returns those of the
+/// operation `$6`, and also the last scanned row, which tells where the scan ended. The innermost query walks the
+/// index (namespace, timestamp) backwards and stops at its limit.
+const PAGE: &str = "SELECT id, {millis timestamp}, operation, key_pattern, hit, latency_ms, request_id, trace_id, \
+     place, outcome, status, error_code, tier, client, instance FROM \
+     (SELECT *, row_number() OVER (ORDER BY timestamp DESC, id DESC) AS place FROM \
+     (SELECT * FROM cache_access_logs \
+     WHERE namespace = $1 AND timestamp >= {date $2} AND timestamp <= {date $3} \
+     AND (timestamp < {date $3} OR id < $4) ORDER BY timestamp DESC, id DESC LIMIT $5) AS scanned) AS numbered \
+     WHERE CAST($6 AS text) IS NULL OR operation = $6 OR place = $5 ORDER BY place LIMIT $7";
 
 /// The maximum number of rows to scan for one page when only some operations are wanted. The page ends there, however
 /// few rows it has, so that no page takes long.
@@ -74,22 +86,9 @@ impl Cursor {
     }
 }
 
-/// The parameters of the statement `PAGE`. It scans the newest `scanned` rows of a namespace, from `since` on and
-/// after the cursor. It returns those of `operation`, and also the last scanned row, which tells where the scan
-/// ended.
-pub(super) struct Parameters {
-    pub since_ms: i64,
-    pub before_ms: i64,
-    pub before_id: i64,
-    pub scanned: i64,
-    pub operation: Option<&'static str>,
-    /// One more than the page size, to know whether there are more rows.
-    pub limit: i64,
-}
-
 /// A row as both databases return it: id, time (Unix ms), operation, pattern, hit, latency, request id, trace id,
 /// position among the scanned rows (from 1), and the fields of [`LoggedEnding`].
-pub(super) type PageRow = (
+type PageRow = (
     i64,
     i64,
     String,
@@ -107,26 +106,33 @@ pub(super) type PageRow = (
     Option<String>,
 );
 
+/// The rows of `namespace` that `query` selects.
+pub(super) async fn read(database: &Database, namespace: &Namespace, query: &Query) -> Result<Page, Error> {
+    let since = query.since.map_or(0, |since| signed(since.0)).min(Cursor::START.timestamp_ms);
+    let before = query.cursor.unwrap_or(Cursor::START);
+    let select = async |transaction: &mut Transaction| {
+        // A generic plan for any limit may sort the whole table.
+        let select = transaction.query(PAGE).planned_for_each_call().bind(namespace.as_str()).bind(since);
+        let select = select.bind(before.timestamp_ms).bind(before.id).bind(query.scan_limit());
+        select.bind(query.operation.map(Operation::as_str)).bind(query.row_limit()).fetch_all().await
+    };
+    Ok(query.page(database.transaction(select).await?))
+}
+
 impl Query {
-    pub(super) fn parameters(&self) -> Parameters {
-        let before = self.cursor.unwrap_or(Cursor::START);
-        let limit = self.limit as i64 + 1;
-        Parameters {
-            since_ms: self
-                .since
-                .map_or(0, |since| i64::try_from(since.0).unwrap_or(i64::MAX))
-                .min(Cursor::START.timestamp_ms),
-            before_ms: before.timestamp_ms,
-            before_id: before.id,
-            scanned: if self.operation.is_some() { MAX_SCANNED } else { limit },
-            operation: self.operation.map(Operation::as_str),
-            limit,
-        }
+    /// One more row than the page size, to know whether there are more rows.
+    fn row_limit(&self) -> i64 {
+        self.limit as i64 + 1
+    }
+
+    /// How many rows to scan at most.
+    fn scan_limit(&self) -> i64 {
+        if self.operation.is_some() { MAX_SCANNED } else { self.row_limit() }
     }
 
     /// Builds the page from the rows that were found.
-    pub(super) fn page(&self, found: Vec<PageRow>) -> Page {
-        let scanned = self.parameters().scanned;
+    fn page(&self, found: Vec<PageRow>) -> Page {
+        let scanned = self.scan_limit();
         let mut page = Page { lines: Vec::new(), next: None };
         let mut last = None;
         for found in found {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::key_pattern;
+use crate::database::signed;
 use crate::model::{EntryKey, Namespace, Operation, UnixMillis, printable};
 use crate::trace::{Caller, TraceContext};
 
@@ -20,7 +21,7 @@ pub struct Record {
     pub latency: Duration,
     pub at: UnixMillis,
     /// The request that caused the operation; `None` for background work.
-    pub asked_by: Option<CallerIds>,
+    pub caller: Option<CallerIds>,
 }
 
 /// How an operation ended.
@@ -141,7 +142,7 @@ impl From<Record> for Row {
             Subject::Selection(namespace, selection) => (namespace.to_string(), selection),
         };
         let Ending { outcome, status, error_code, tier } = record.ending;
-        let client = record.asked_by.as_ref().and_then(|asked| asked.client);
+        let client = record.caller.as_ref().and_then(|caller| caller.client);
         Self {
             namespace,
             key_pattern,
@@ -153,9 +154,9 @@ impl From<Record> for Row {
             operation: record.operation.as_str(),
             hit: record.hit,
             latency_ms: record.latency.as_secs_f64() * 1000.0,
-            timestamp_ms: i64::try_from(record.at.0).unwrap_or(i64::MAX),
-            trace_id: record.asked_by.as_ref().and_then(|asked| asked.trace).map(|trace| trace.to_string()),
-            request_id: record.asked_by.map(|asked| printable(&String::from_utf8_lossy(&asked.request_id))),
+            timestamp_ms: signed(record.at.0),
+            trace_id: record.caller.as_ref().and_then(|caller| caller.trace).map(|trace| trace.to_string()),
+            request_id: record.caller.map(|caller| printable(&String::from_utf8_lossy(&caller.request_id))),
         }
     }
 }

@@ -1,31 +1,24 @@
 //! The audit trail: who changed what, and when.
 //!
-//! A change of a policy and its row are written in one transaction (by `namespaces`, with the functions `add` of
-//! [`postgres`] and [`sqlite`]), so that neither exists without the other. A flush must not wait for the database, so
-//! its row goes through a journal.
+//! A change of a policy and its row are written in one transaction (by `namespaces`, with [`add`]), so that neither
+//! exists without the other. A flush must not wait for the database, so its row goes through a journal.
 //!
 //! Deleting a namespace leaves one row, with the deleted policy. If the deletion ends before the policy is deleted, or
 //! its outcome is unknown, it leaves the row of a flush. A namespace that a write creates leaves no row, because nobody
 //! changed a policy.
 
-mod flush;
-pub(crate) mod postgres;
 mod record;
 mod repository;
 mod row;
-mod sql;
-pub(crate) mod sqlite;
 
 use std::sync::Arc;
 
-pub use flush::FlushNote;
 pub use record::{Change, Outcome, Record};
+pub(crate) use repository::add;
 pub use row::Row;
 
-use repository::Repository;
-
 use crate::config::JournalConfig;
-use crate::database::{Database, Error, Pool};
+use crate::database::{Database, Error};
 use crate::journal::{self, Journal, Meters};
 use crate::metrics::Metrics;
 use crate::model::{Namespace, Origin, Selection};
@@ -36,8 +29,8 @@ pub type Writer = journal::Writer<Record, Row>;
 /// Takes the records of flushes, and reads all rows back. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
-    journal: Journal<Record>,
-    repository: Arc<dyn Repository>,
+    journal: Arc<Journal<Record>>,
+    database: Arc<Database>,
 }
 
 /// One page of rows, newest first, in the order in which the database received them.
@@ -76,15 +69,15 @@ impl Audit {
             dropped: metrics.audit_dropped.clone(),
             queued: metrics.audit_queued.clone(),
         };
-        let repository = repository(database);
-        let (journal, writer) = Journal::new(format!("audit-{instance}"), config, repository.clone(), meters);
-        (Self { journal, repository }, writer)
+        let name = format!("audit-{instance}");
+        let (journal, writer) = Journal::new(name, config, database.clone(), repository::Table, meters);
+        (Self { journal, database }, writer)
     }
 
     /// Call this when a flush begins. The returned note queues its record when it is dropped.
     pub fn flush(&self, namespace: &Namespace, selection: &Selection, origin: &Origin) -> FlushNote {
         let flush = Change::Flush { selection: selection.clone(), outcome: Outcome::Abandoned };
-        FlushNote::new(self.journal.clone(), Record::new(namespace, origin, flush))
+        FlushNote { journal: self.journal.clone(), record: Some(Record::new(namespace, origin, flush)) }
     }
 
     /// Updates the gauges before the metrics are shown.
@@ -99,7 +92,7 @@ impl Audit {
     pub async fn page(&self, namespace: &Namespace, cursor: Option<Cursor>, limit: usize) -> Result<Page, Error> {
         let before = cursor.map_or(i64::MAX, |cursor| cursor.id);
         // One more than the page size, to know whether there are more rows.
-        let mut found = self.repository.page(namespace, before, limit as i64 + 1).await?;
+        let mut found = repository::page(&self.database, namespace, before, limit as i64 + 1).await?;
         let has_more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| has_more).map(|(id, _)| Cursor { id: *id });
@@ -107,9 +100,31 @@ impl Audit {
     }
 }
 
-fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
-    match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool }),
-        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool }),
+/// Queues the record of a flush when dropped, so that a flush leaves a record however it ends, even if it is cancelled.
+/// The record says "abandoned" unless [`FlushNote::ended`] was called.
+pub struct FlushNote {
+    journal: Arc<Journal<Record>>,
+    record: Option<Record>,
+}
+
+impl FlushNote {
+    /// Sets the outcome of the flush.
+    pub fn ended(&mut self, ended: Outcome) {
+        if let Some(Record { change: Change::Flush { outcome, .. }, .. }) = &mut self.record {
+            *outcome = ended;
+        }
+    }
+
+    /// Queues no record, because another row already records the flush.
+    pub fn discard(mut self) {
+        self.record = None;
+    }
+}
+
+impl Drop for FlushNote {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.journal.leave(record);
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Change, Outcome, Record};
 use crate::database::Error;
-use crate::model::{Policy, Selection, UnixMillis};
+use crate::model::{Policy, UnixMillis};
 
 /// One row of `cache_audit`, without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +55,8 @@ impl From<Record> for Row {
                 "policy_deleted"
             }
             Change::Flush { selection, outcome } => {
-                match selection {
-                    Selection::All => {}
-                    Selection::Matching(pattern) => row.pattern = Some(pattern.as_str().to_owned()),
-                    Selection::Tagged(tag) => row.tag = Some(tag.as_str().to_owned()),
-                }
+                let (pattern, tag) = selection.pattern_and_tag();
+                (row.pattern, row.tag) = (pattern.map(str::to_owned), tag.map(str::to_owned));
                 (row.deleted_count, row.is_complete) = match outcome {
                     Outcome::Complete { deleted } => (Some(deleted), true),
                     Outcome::Partial { deleted } => (Some(deleted), false),
@@ -96,9 +93,9 @@ pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
 
 fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     let parse = |text: String| {
-        let stored: Stored = serde_json::from_str(&text).map_err(|error| strange(&error))?;
+        let stored: Stored = serde_json::from_str(&text).map_err(unreadable)?;
         Policy::parse(stored.default_ttl, stored.max_size_mb, &stored.eviction_policy, stored.stale_if_error)
-            .map_err(|error| strange(&error))
+            .map_err(unreadable)
     };
     text.map(parse).transpose()
 }
@@ -112,7 +109,7 @@ fn understood(text: Option<String>) -> Option<Policy> {
     })
 }
 
-fn strange(reason: &dyn std::error::Error) -> Error {
+fn unreadable(reason: impl std::error::Error) -> Error {
     Error::Row { table: "cache_audit", reason: reason.to_string() }
 }
 
@@ -138,7 +135,7 @@ impl Row {
     pub(super) fn from_found(namespace: &str, found: PageRow) -> Result<(i64, Self), Error> {
         let (id, at, client, forwarded_for, request_id, action, before, after, pattern, tag, deleted, is_complete) =
             found;
-        let unsigned = |number: i64| u64::try_from(number).map_err(|error| strange(&error));
+        let unsigned = |number: i64| u64::try_from(number).map_err(unreadable);
         let row = Self {
             namespace: namespace.to_owned(),
             at: UnixMillis(unsigned(at)?),

@@ -48,7 +48,7 @@ pub struct Cache {
     /// L1 and what keeps it consistent; `None` with the embedded store, which is in this process anyway.
     pub(crate) near: Option<Near>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) policies: Arc<dyn Repository>,
+    pub(crate) policies: Arc<Repository>,
     pub(crate) counters: Arc<ReadCounters>,
     pub(crate) access_log: AccessLog,
     pub(crate) audit: Audit,

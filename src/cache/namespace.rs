@@ -127,8 +127,9 @@ impl Cache {
         let _turn = self.registry.turn().await;
         // A namespace that was created by a write here may not be in the database yet.
         if let Some(record) = self.registry.unsaved(namespace) {
-            self.policies.add_missing(vec![record.clone()]).await?;
-            self.registry.saved(&[record]);
+            let records = [record];
+            self.policies.add_missing(&records).await?;
+            self.registry.saved(&records);
         }
         let changed = self.policies.patch(namespace, change, unix_millis(), origin).await?;
         let record = changed.ok_or(Error::NamespaceNotFound)?;

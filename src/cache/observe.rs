@@ -195,7 +195,7 @@ impl Cache {
                 ending: Ending { outcome, status, error_code, tier },
                 latency,
                 at: unix_millis(),
-                asked_by: trace::with(|caller| caller.map(CallerIds::from)),
+                caller: trace::with(|caller| caller.map(CallerIds::from)),
             }
         });
     }

@@ -36,7 +36,7 @@ pub async fn latest(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
 fn change(row: &Row) -> Markup {
     html! {
         tr data-action=(row.action) {
-            th scope="row" { time datetime=(number::rfc3339(row.at)) { (number::date(row.at)) } }
+            th scope="row" { time datetime=(row.at.to_rfc3339()) { (number::date(row.at)) } }
             td data-label="Action" { (action(&row.action)) }
             td data-label="Details" { (detail(row)) }
             td data-label="Client" title={ "Request " (row.request_id) } {

@@ -96,7 +96,7 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
     let now = unix_millis();
     let left = entry.expires_in.map(number::span);
     let expires_at = entry.expires_in.map(|left| UnixMillis(now.0.saturating_add(left.as_millis() as u64)));
-    let date = |at: UnixMillis| html! { time datetime=(number::rfc3339(at)) { (number::date(at)) " UTC" } };
+    let date = |at: UnixMillis| html! { time datetime=(at.to_rfc3339()) { (number::date(at)) " UTC" } };
     html! {
         div.title {
             h1.key { (key.key()) }

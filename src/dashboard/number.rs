@@ -1,11 +1,8 @@
 //! Formats numbers and times for people. The pages have the exact numbers as well, in `data-value` and titles.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::model::UnixMillis;
-
-/// The latest time that the date formatter accepts. A later stored time is shown as this time.
-const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 /// Shown in place of an unknown number.
 pub const UNKNOWN: &str = "–";
@@ -117,13 +114,7 @@ pub fn span(time: Duration) -> String {
 
 /// A date in UTC, for people: `2026-11-20 12:00:05`.
 pub fn date(at: UnixMillis) -> String {
-    rfc3339(at).replace('T', " ").trim_end_matches('Z').to_owned()
-}
-
-/// A date in UTC, for programs: `2026-11-20T12:00:05Z`.
-pub fn rfc3339(at: UnixMillis) -> String {
-    let at = UNIX_EPOCH + Duration::from_millis(at.0.min(LAST_MILLISECOND));
-    humantime::format_rfc3339_seconds(at).to_string()
+    at.to_rfc3339().replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
 #[cfg(test)]
@@ -193,6 +184,6 @@ mod tests {
     #[test]
     fn dates_are_in_utc_and_never_panic() {
         assert_eq!(date(UnixMillis(1_704_067_205_999)), "2024-01-01 00:00:05");
-        assert_eq!(rfc3339(UnixMillis(u64::MAX)), "9999-12-31T23:59:59Z");
+        assert_eq!(date(UnixMillis(u64::MAX)), "9999-12-31 23:59:59");
     }
 }

@@ -1,7 +1,5 @@
 //! Errors of database operations, and what each means. The text of an error begins with its cause.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use sqlx::migrate::MigrateError;
 
 /// An error of a database operation.
@@ -46,11 +44,6 @@ fn words_of_migration(error: &MigrateError) -> String {
 }
 
 impl Error {
-    /// Maps an error that happened during the commit to [`Error::OutcomeUnknown`].
-    pub(crate) fn of_commit(self, is_committing: &AtomicBool) -> Self {
-        if is_committing.load(Relaxed) { Self::OutcomeUnknown(Box::new(self)) } else { self }
-    }
-
     /// Whether the database could not be reached or used. False if it rejected the data.
     pub(super) fn is_outage(&self) -> bool {
         match self {

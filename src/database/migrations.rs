@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqlSafeStr as _};
 use tokio::time::timeout;
 
-use super::connection::connect;
 use super::error::Error;
+use super::sql::Language;
 
 /// The table of applied steps. It is the library's own table, because the library applies the steps of SQLite, and in
 /// earlier releases it also applied the steps of PostgreSQL.
@@ -38,59 +38,38 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// How long closing a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 7] = [
-    (
-        1,
-        "foundation",
-        include_str!("../../migrations/postgres/0001_foundation.sql"),
-        include_str!("../../migrations/sqlite/0001_foundation.sql"),
-    ),
-    (
-        2,
-        "audit",
-        include_str!("../../migrations/postgres/0002_audit.sql"),
-        include_str!("../../migrations/sqlite/0002_audit.sql"),
-    ),
-    (
-        3,
-        "stale_if_error",
-        include_str!("../../migrations/postgres/0003_stale_if_error.sql"),
-        include_str!("../../migrations/sqlite/0003_stale_if_error.sql"),
-    ),
-    (
-        4,
-        "asked_by",
-        include_str!("../../migrations/postgres/0004_asked_by.sql"),
-        include_str!("../../migrations/sqlite/0004_asked_by.sql"),
-    ),
-    (
-        5,
-        "jobs",
-        include_str!("../../migrations/postgres/0005_jobs.sql"),
-        include_str!("../../migrations/sqlite/0005_jobs.sql"),
-    ),
-    (
-        6,
-        "namespace_id",
-        include_str!("../../migrations/postgres/0006_namespace_id.sql"),
-        include_str!("../../migrations/sqlite/0006_namespace_id.sql"),
-    ),
-    (
-        7,
-        "outcome",
-        include_str!("../../migrations/postgres/0007_outcome.sql"),
-        include_str!("../../migrations/sqlite/0007_outcome.sql"),
-    ),
-];
-
-/// Number and name of every step.
-pub fn known() -> impl Iterator<Item = (i64, &'static str)> {
-    STEPS.iter().map(|(number, name, ..)| (*number, *name))
+macro_rules! step {
+    ($number:literal, $prefix:literal, $name:literal) => {
+        (
+            $number,
+            $name,
+            include_str!(concat!("../../migrations/postgres/", $prefix, "_", $name, ".sql")),
+            include_str!(concat!("../../migrations/sqlite/", $prefix, "_", $name, ".sql")),
+        )
+    };
 }
 
-fn postgres() -> Migrator {
-    migrator(STEPS.map(|(number, name, sql, _)| (number, name, sql)))
+/// Number, name, and the SQL for PostgreSQL and for SQLite.
+const STEPS: [(i64, &str, &str, &str); 7] = [
+    step!(1, "0001", "foundation"),
+    step!(2, "0002", "audit"),
+    step!(3, "0003", "stale_if_error"),
+    step!(4, "0004", "asked_by"),
+    step!(5, "0005", "jobs"),
+    step!(6, "0006", "namespace_id"),
+    step!(7, "0007", "outcome"),
+];
+
+/// A migration step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub version: i64,
+    pub name: String,
+}
+
+/// Every step that this program knows, the first one first.
+pub fn known_steps() -> Vec<Step> {
+    STEPS.map(|(version, name, ..)| Step { version, name: name.to_owned() }).into()
 }
 
 /// Brings a schema in PostgreSQL up to date. Waits up to half of `patience` for a lock that another session holds.
@@ -108,10 +87,23 @@ pub async fn migrate_postgres(options: &PgConnectOptions, patience: Duration) ->
     timeout(LONGEST, attempt).await.unwrap_or(Err(Error::Timeout))
 }
 
+/// Connects outside the pool.
+///
+/// # Errors
+/// [`Error::Unreachable`] names the server and the cause.
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    options.connect().await.map_err(|cause| {
+        let server = match options.get_socket() {
+            Some(path) => path.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        Error::Unreachable { server, cause }
+    })
+}
+
 async fn take_missing_steps(connection: &mut PgConnection, patience: Duration) -> Result<(), Error> {
-    let migrator = postgres();
     let taken = steps_taken(connection).await?;
-    for step in migrator.iter() {
+    for step in migrator(Language::Postgres).iter() {
         if !is_taken(step, &taken)? {
             take(connection, step, patience).await?;
         }
@@ -165,15 +157,13 @@ async fn take(connection: &mut PgConnection, step: &Migration, patience: Duratio
     Ok(transaction.commit().await?)
 }
 
-pub fn sqlite() -> Migrator {
-    migrator(STEPS.map(|(number, name, _, sql)| (number, name, sql)))
-}
-
-fn migrator<const N: usize>(steps: [(i64, &'static str, &'static str); N]) -> Migrator {
-    let migration = |(number, name, sql): (i64, &'static str, &'static str)| {
+/// All steps in the form of the library.
+pub fn migrator(language: Language) -> Migrator {
+    let migrations = STEPS.map(|(number, name, postgres, sqlite)| {
+        let sql = if language == Language::Postgres { postgres } else { sqlite };
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    let mut migrator = Migrator::with_migrations(steps.into_iter().map(migration).collect());
+    });
+    let mut migrator = Migrator::with_migrations(migrations.into());
     // During a rolling upgrade an older instance sees migrations that it does not know.
     migrator.set_ignore_missing(true);
     migrator

@@ -3,10 +3,10 @@
 //! Cache requests never wait for this module. The service starts without its database and continues when the database
 //! is lost; parts that need it report an error or wait in a bounded queue.
 
-mod connection;
 mod error;
 mod migrations;
 mod space;
+mod sql;
 mod transaction;
 
 use std::sync::Arc;
@@ -20,25 +20,13 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 
 pub use error::Error;
-pub use space::give_back;
-pub(crate) use transaction::in_transaction;
+pub use migrations::{Step, known_steps};
+pub(crate) use transaction::{Statement, Transaction};
 
 use crate::config::{DatabaseConfig, DatabaseKind};
 
 /// How long [`Database::diagnosis`] waits for an answer. Waiting longer for a silent database would not tell more.
 const DIAGNOSIS: Duration = Duration::from_secs(1);
-
-/// A migration step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub version: i64,
-    pub name: String,
-}
-
-/// Every step that this program knows, the first one first.
-pub fn known_steps() -> Vec<Step> {
-    migrations::known().map(|(version, name)| Step { version, name: name.to_owned() }).collect()
-}
 
 /// A pool of connections, which are opened when needed.
 #[derive(Debug)]
@@ -49,16 +37,24 @@ pub struct Database {
     keeps_statements: bool,
     migrated: Arc<AtomicBool>,
     migrating: Arc<tokio::sync::Mutex<()>>,
-    connected: AtomicBool,
-    /// Why the last operation could not reach the database.
-    trouble: Mutex<Option<String>>,
+    reach: Mutex<Reach>,
     /// Connections opened before this moment lead to a read-only server.
     read_only_until: Arc<Mutex<Option<Instant>>>,
 }
 
+/// Whether the last operation reached the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Reach {
+    #[default]
+    NotTried,
+    Reached,
+    /// With the reason.
+    Unreachable(String),
+}
+
 /// The pool of either database; cheap to clone.
 #[derive(Clone, Debug)]
-pub enum Pool {
+enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
@@ -102,8 +98,7 @@ impl Database {
             keeps_statements: config.keeps_statements,
             migrated: Arc::default(),
             migrating: Arc::default(),
-            connected: AtomicBool::new(false),
-            trouble: Mutex::default(),
+            reach: Mutex::default(),
             read_only_until,
         }
     }
@@ -115,16 +110,15 @@ impl Database {
 
     /// Whether the last operation reached the database.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Relaxed)
+        *self.reach.lock() == Reach::Reached
     }
 
     /// Why the last operation could not reach the database; `None` if it did.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
-    }
-
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+        match &*self.reach.lock() {
+            Reach::Unreachable(reason) => Some(reason.clone()),
+            Reach::NotTried | Reach::Reached => None,
+        }
     }
 
     /// Brings the schema up to date, runs `operation` within the deadline, and records whether the database was
@@ -144,7 +138,7 @@ impl Database {
             }
             done => done,
         };
-        self.note(result.as_ref().err().filter(|error| error.is_outage()));
+        self.report(result.as_ref().err().filter(|error| error.is_outage()));
         result
     }
 
@@ -160,15 +154,17 @@ impl Database {
     }
 
     /// Records whether the database was reached, and logs changes.
-    fn note(&self, outage: Option<&Error>) {
-        let trouble = outage.map(ToString::to_string);
-        let was_connected = self.connected.swap(outage.is_none(), Relaxed);
-        let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
-        match trouble {
-            Some(error) if was_connected => tracing::warn!(error, "lost the connection to the database"),
-            Some(error) if before.as_ref() != Some(&error) => tracing::warn!(error, "the database does not answer"),
-            None if !was_connected => tracing::info!(kind = self.kind, "database connected"),
-            _ => {}
+    fn report(&self, outage: Option<&Error>) {
+        let now = outage.map_or(Reach::Reached, |error| Reach::Unreachable(error.to_string()));
+        let before = std::mem::replace(&mut *self.reach.lock(), now.clone());
+        match (before, now) {
+            (before, now) if before == now => {}
+            (_, Reach::Reached) => tracing::info!(kind = self.kind, "database connected"),
+            (Reach::Reached, Reach::Unreachable(error)) => {
+                tracing::warn!(error, "lost the connection to the database");
+            }
+            (_, Reach::Unreachable(error)) => tracing::warn!(error, "the database does not answer"),
+            (_, Reach::NotTried) => {}
         }
     }
 
@@ -189,7 +185,7 @@ impl Database {
             match &pool {
                 Pool::Postgres(pool) => migrations::migrate_postgres(&pool.connect_options(), patience).await?,
                 Pool::Sqlite(pool) => {
-                    migrations::sqlite().run(pool).await?;
+                    migrations::migrator(sql::Language::Sqlite).run(pool).await?;
                     if let Err(error) = space::enable(pool).await {
                         tracing::warn!(%error, "the SQLite file will not give free space back to the file system");
                     }
@@ -207,17 +203,8 @@ impl Database {
     /// The database cannot be reached or used.
     pub async fn steps_taken(&self) -> Result<Vec<Step>, Error> {
         const SQL: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
-        let asked = async {
-            match &self.pool {
-                Pool::Postgres(pool) => {
-                    let mut transaction = pool.begin().await?;
-                    self.query_as::<_, (i64, String)>(SQL).fetch_all(&mut *transaction).await
-                }
-                Pool::Sqlite(pool) => sqlx::query_as::<_, (i64, String)>(SQL).fetch_all(pool).await,
-            }
-        };
-        let rows = tokio::time::timeout(self.timeout, asked).await.map_err(|_| Error::Timeout)?.map_err(Error::Sql);
-        match rows {
+        let read = async { self.begin().await?.query(SQL).fetch_all::<(i64, String)>().await };
+        match tokio::time::timeout(self.timeout, read).await.unwrap_or(Err(Error::Timeout)) {
             Ok(rows) => Ok(rows.into_iter().map(|(version, name)| Step { version, name }).collect()),
             Err(error) if error.is_missing_table() => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -233,6 +220,15 @@ impl Database {
         self.run(async { Ok(()) }).await
     }
 
+    /// Gives some free space of an SQLite file back to the file system. Returns how many pages; 0 for PostgreSQL,
+    /// which does this itself.
+    pub(crate) async fn give_back(&self) -> Result<u64, Error> {
+        match &self.pool {
+            Pool::Postgres(_) => Ok(0),
+            Pool::Sqlite(pool) => self.run(space::give_back(pool)).await,
+        }
+    }
+
     /// The cause of a timeout: the pool retries connecting and forgets why that failed, so this makes one attempt to
     /// connect outside the pool. Other errors are returned unchanged.
     pub async fn diagnosis(&self, error: Error) -> Error {
@@ -241,7 +237,7 @@ impl Database {
         }
         let attempt = async {
             match &self.pool {
-                Pool::Postgres(pool) => connection::connect(&pool.connect_options()).await.map(drop),
+                Pool::Postgres(pool) => migrations::connect(&pool.connect_options()).await.map(drop),
                 Pool::Sqlite(pool) => Ok(pool.connect_options().connect().await.map(drop)?),
             }
         };
@@ -263,6 +259,11 @@ impl Database {
             tracing::warn!("the database pool did not close in time");
         }
     }
+}
+
+/// A number in the databases' signed type.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Whether a connection can be used again. The pool itself checks this, too, but without a timeout: a few statements

@@ -40,10 +40,7 @@ pub(super) async fn enable(pool: &SqlitePool) -> Result<(), Error> {
 }
 
 /// Gives some free pages back. Returns how many.
-///
-/// # Errors
-/// The error of the database.
-pub async fn give_back(pool: &SqlitePool) -> Result<u64, Error> {
+pub(super) async fn give_back(pool: &SqlitePool) -> Result<u64, Error> {
     let mut connection = pool.acquire().await?;
     let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(&mut *connection).await?;
     if free == 0 {

@@ -6,12 +6,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer;
 use super::error::Error;
 use super::extract::{NoParameters, StrictQuery};
 use super::health::{FindingAnswer, RingAnswer, shard_state};
 use super::openapi::schema;
 use super::state::SharedApp;
-use super::{answer, json};
 use crate::fleet::{Instance, L1Figures, LoadFigures, ShardView};
 use crate::store::Role;
 
@@ -100,7 +100,7 @@ impl From<Instance> for InstanceAnswer {
             id: instance.id,
             address: instance.address,
             version: instance.version,
-            started_at: json::date_to_the_millisecond(instance.started_at),
+            started_at: instance.started_at.to_rfc3339_millis(),
             last_seen_ms: instance.last_seen.as_millis() as u64,
             ring_version: instance.ring_version,
             is_here: instance.is_here,

@@ -9,14 +9,13 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::Error;
 use super::extract::{NamespacePath, StrictQuery};
-use super::json::{date_to_the_millisecond, parse_date};
 use super::openapi::schema;
 use super::page_limit::{PAGE, limit};
 use super::state::SharedApp;
 use crate::access_log;
 use crate::audit;
 use crate::cache::LogQuery;
-use crate::model::{Operation, Policy};
+use crate::model::{Operation, Policy, UnixMillis};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -88,7 +87,7 @@ impl From<Policy> for PolicyAnswer {
 impl From<audit::Row> for ChangeAnswer {
     fn from(row: audit::Row) -> Self {
         Self {
-            at: date_to_the_millisecond(row.at),
+            at: row.at.to_rfc3339_millis(),
             client: row.client,
             forwarded_for: row.forwarded_for,
             request_id: row.request_id,
@@ -196,7 +195,7 @@ impl From<access_log::Line> for LineAnswer {
             tier,
             client,
             instance,
-            at: date_to_the_millisecond(line.at),
+            at: line.at.to_rfc3339_millis(),
             operation: line.operation,
             key_pattern: line.key_pattern,
             hit: line.hit,
@@ -237,11 +236,11 @@ pub async fn logs(
     Ok(answer::json(StatusCode::OK, &LogAnswer { logs, cursor }))
 }
 
-fn since(text: &str) -> Result<crate::model::UnixMillis, Error> {
+fn since(text: &str) -> Result<UnixMillis, Error> {
     let wrong = || {
         Error::InvalidQuery(format!("`since` must be an RFC 3339 date such as 2026-11-20T12:00:00Z, not {text:?}"))
     };
-    parse_date(text).ok_or_else(wrong)
+    UnixMillis::parse_rfc3339(text).ok_or_else(wrong)
 }
 
 fn operation(text: &str) -> Result<Operation, Error> {

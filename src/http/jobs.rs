@@ -10,12 +10,11 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::{Error, cache_code};
 use super::extract::{JobPath, NoParameters, StrictQuery};
-use super::json::date_to_the_millisecond;
 use super::openapi::schema;
 use super::state::SharedApp;
 use crate::cache;
 use crate::jobs::{Failure, Job, State as JobState};
-use crate::model::Selection;
+use crate::model::UnixMillis;
 
 /// A job.
 #[derive(Serialize, ToSchema)]
@@ -67,11 +66,7 @@ pub struct JobsAnswer {
 
 impl From<&Job> for JobAnswer {
     fn from(job: &Job) -> Self {
-        let (pattern, tag) = match &job.flush.selection {
-            Selection::All => (None, None),
-            Selection::Matching(pattern) => (Some(pattern.as_str().to_owned()), None),
-            Selection::Tagged(tag) => (None, Some(tag.as_str().to_owned())),
-        };
+        let (pattern, tag) = job.flush.selection.pattern_and_tag();
         let (error, code) = match &job.state {
             JobState::Failed(Failure { error, code }) => (Some(error.clone()), Some(code.clone())),
             JobState::Running | JobState::Done | JobState::Cancelled => (None, None),
@@ -83,12 +78,12 @@ impl From<&Job> for JobAnswer {
             kind: job.flush.kind.as_str(),
             state: job.state.as_str(),
             namespace: job.flush.namespace.to_string(),
-            pattern,
-            tag,
+            pattern: pattern.map(str::to_owned),
+            tag: tag.map(str::to_owned),
             done: job.done,
             estimate: job.estimate,
-            started_at: date_to_the_millisecond(job.started_at),
-            ended_at: job.ended_at.map(date_to_the_millisecond),
+            started_at: job.started_at.to_rfc3339_millis(),
+            ended_at: job.ended_at.map(UnixMillis::to_rfc3339_millis),
             result: (!job.state.is_running()).then_some(result),
         }
     }

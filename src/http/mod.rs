@@ -46,7 +46,6 @@ pub mod input {
     pub use super::entry::set_body;
     pub use super::error::Error;
     pub use super::extract::{entry_key, selection_of};
-    pub use super::json::{date_to_the_millisecond, parse_date};
 }
 
 /// How an entry is written into a response, for the micro-benchmarks.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::error::Error;
 use super::extract::{NamespacePath, NoParameters, RequestOrigin, StrictQuery};
 use super::flush::{ClientPatience, FlushAnswer};
-use super::json::{date, object};
+use super::json::object;
 use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, jobs};
@@ -49,8 +49,8 @@ impl From<Record> for NamespaceAnswer {
             max_size_mb: record.policy.max_size_mb,
             eviction_policy: record.policy.eviction_policy.as_str(),
             stale_if_error: record.policy.stale_if_error_seconds(),
-            created_at: date(record.created_at.0),
-            updated_at: date(record.updated_at.0),
+            created_at: record.created_at.to_rfc3339(),
+            updated_at: record.updated_at.to_rfc3339(),
         }
     }
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::store_code;
-use super::json::{date, seconds_date};
+use super::json::seconds_date;
 use crate::cache::{AnsweredBy, Cache, L1SkipReason};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, Tag};
+use crate::model::{Details, Entry, EntryRef, Tag, UnixMillis};
 
 /// The bytes before the value in the body: `{"value": ..., "metadata": {...}}`.
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
@@ -155,8 +155,10 @@ pub fn put_after_value(body: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<u64>
     body.extend_from_slice(&seconds_date(entry.created_at.0));
     let Some(details) = details else { return body.extend_from_slice(br#""}}"#) };
     let full = FullMetadata {
-        expires_at: entry.expires_in.map(|left| date(unix_millis().0.saturating_add(left.as_millis() as u64))),
-        last_accessed: date(details.last_accessed.0),
+        expires_at: entry
+            .expires_in
+            .map(|left| UnixMillis(unix_millis().0.saturating_add(left.as_millis() as u64)).to_rfc3339()),
+        last_accessed: details.last_accessed.to_rfc3339(),
         access_count: details.access_count,
         size_bytes: entry.value.len(),
         version: entry.version.0,

@@ -25,14 +25,12 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The pause between attempts to write the end of a job.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a task answers to its request.
-pub enum Started<E> {
+/// How a flush was answered.
+#[derive(Debug)]
+pub enum Answer<E> {
+    /// It ended before the caller's patience did.
     Ended(Result<u64, E>),
-    /// `saved` is cancelled after the first attempt to write the row to the database.
-    Job {
-        job: Box<Job>,
-        saved: CancellationToken,
-    },
+    Job(Box<Job>),
 }
 
 /// A flush and everything that it needs.
@@ -45,12 +43,14 @@ pub struct Task<E, W> {
     pub failure: fn(&E) -> Failure,
     pub progress: Arc<FlushProgress>,
     pub work: W,
-    pub answer: oneshot::Sender<Started<E>>,
+    pub answer: oneshot::Sender<Answer<E>>,
+    /// Cancelled after the first attempt to write the row of a job to the database.
+    pub saved: CancellationToken,
 }
 
 impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
     pub async fn run(self) {
-        let Self { jobs, place, flush, patience, failure, progress, work, answer } = self;
+        let Self { jobs, place, flush, patience, failure, progress, work, answer, saved } = self;
         let Flush { kind, namespace, selection, origin } = &flush;
         // Writes its row to the audit trail when it is dropped.
         let mut note = jobs.audit.flush(namespace, selection, origin);
@@ -81,15 +81,15 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
                 }
                 match ended {
                     // The request may be gone.
-                    Ok(result) => drop(answer.send(Started::Ended(result))),
-                    Err(panic) => jobs.note_panic(&*panic),
+                    Ok(result) => drop(answer.send(Answer::Ended(result))),
+                    Err(panic) => jobs.report_panic(&*panic),
                 }
                 return;
             }
         }
-        let (id, handle, saved) = (jobs.new_id(), Arc::new(Handle::new(progress)), CancellationToken::new());
+        let (id, handle) = (jobs.new_id(), Arc::new(Handle::new(progress)));
         let job = jobs.open(&id, flush, &handle);
-        let _ = answer.send(Started::Job { job: Box::new(job), saved: saved.clone() });
+        let _ = answer.send(Answer::Job(Box::new(job)));
         let ended = tokio::select! {
             biased;
             ended = &mut work => ended,
@@ -103,7 +103,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
         let state = match (ended, handle.reason()) {
             (_, Some(StopReason::Overruled)) => State::Failed(Failure::silent()),
             (Err(panic), _) => {
-                jobs.note_panic(&*panic);
+                jobs.report_panic(&*panic);
                 State::Failed(Failure::panicked())
             }
             (Ok(_), Some(StopReason::Cancelled)) => State::Cancelled,

@@ -173,15 +173,6 @@ impl Job {
     }
 }
 
-/// The columns of a selection: pattern and tag.
-pub(super) fn selection_columns(selection: &Selection) -> (Option<&str>, Option<&str>) {
-    match selection {
-        Selection::All => (None, None),
-        Selection::Matching(pattern) => (Some(pattern.as_str()), None),
-        Selection::Tagged(tag) => (None, Some(tag.as_str())),
-    }
-}
-
 /// The selection from its columns.
 pub(super) fn selection_from(pattern: Option<String>, tag: Option<String>) -> Result<Selection, Invalid> {
     Ok(match (pattern, tag) {
@@ -219,7 +210,7 @@ mod tests {
     fn selections_round_trip() {
         let tagged = Selection::Tagged(Tag::parse("a").unwrap());
         for selection in [Selection::All, Selection::Matching(Pattern::parse("a*").unwrap()), tagged] {
-            let (pattern, tag) = selection_columns(&selection);
+            let (pattern, tag) = selection.pattern_and_tag();
             assert_eq!(selection_from(pattern.map(str::to_owned), tag.map(str::to_owned)).unwrap(), selection);
         }
     }

@@ -12,11 +12,8 @@
 mod board;
 mod driver;
 mod job;
-mod postgres;
 mod repository;
 mod shared;
-mod sql;
-mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +22,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::driver::Answer;
 pub use self::job::{Failure, Flush, Id, Job, Kind, State};
 pub use self::shared::{Jobs, Patience};
 
 use self::board::StopReason;
-use self::driver::{Started, Task};
+use self::driver::Task;
 use self::repository::SILENT_MS;
 use self::shared::PATIENCE;
 use crate::clock::unix_millis;
@@ -42,14 +40,6 @@ const LOOK: Duration = Duration::from_secs(3);
 
 /// The maximum number of jobs in a listing.
 const LISTED: i64 = 100;
-
-/// How a flush was answered.
-#[derive(Debug)]
-pub enum Answer<E> {
-    /// It ended before the caller's patience did.
-    Ended(Result<u64, E>),
-    Job(Box<Job>),
-}
 
 /// Why a flush has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,26 +86,37 @@ impl Jobs {
             return Err(Refused::TooMany);
         };
         let (answer, answered) = oneshot::channel();
+        let saved = CancellationToken::new();
         let progress = Arc::<FlushProgress>::default();
         let work = work(progress.clone());
-        let task = Task { jobs: self.clone(), place, flush, patience, failure, progress, work, answer }.run();
+        let task = Task {
+            jobs: self.clone(),
+            place,
+            flush,
+            patience,
+            failure,
+            progress,
+            work,
+            answer,
+            saved: saved.clone(),
+        }
+        .run();
         // The task keeps the caller, for the logs.
-        let mut asks = None;
-        trace::with(|caller| asks = caller.copied());
-        match asks {
+        let mut caller = None;
+        trace::with(|current| caller = current.copied());
+        match caller {
             Some(caller) => self.tasks.spawn_on(trace::scope(caller, task), &self.runtime),
             None => self.tasks.spawn_on(task, &self.runtime),
         };
-        match answered.await {
-            Ok(Started::Ended(result)) => Ok(Answer::Ended(result)),
-            Ok(Started::Job { job, saved }) => {
+        match answered.await.map_err(|_| Refused::Panicked)? {
+            Answer::Ended(result) => Ok(Answer::Ended(result)),
+            Answer::Job(job) => {
                 // The client may ask another instance next, so wait for the row; but a failing database must not
                 // delay the answer for long.
                 let _ = timeout(PATIENCE, saved.cancelled()).await;
                 let now = self.board.lock().job(&job.id, unix_millis());
                 Ok(Answer::Job(now.map_or(job, Box::new)))
             }
-            Err(_) => Err(Refused::Panicked),
         }
     }
 

@@ -15,9 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::board::Board;
 use super::job::Id;
 use super::repository::Repository;
-use super::{postgres, sqlite};
 use crate::audit::Audit;
-use crate::database::{Database, Pool};
+use crate::database::Database;
 use crate::metrics::Metrics;
 
 /// The maximum number of flushes that run on an instance at a time, including jobs, since each of them may become a
@@ -44,7 +43,7 @@ pub struct Jobs {
     /// The unique name of this process.
     pub(super) instance: String,
     pub(super) runtime: Runtime,
-    pub(super) repository: Arc<dyn Repository>,
+    pub(super) repository: Repository,
     pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Mutex<Board>,
@@ -72,7 +71,7 @@ impl Jobs {
         Self {
             instance: instance.to_owned(),
             runtime: Runtime::current(),
-            repository: repository(database),
+            repository: Repository { database },
             audit,
             metrics,
             board: Mutex::default(),
@@ -85,7 +84,7 @@ impl Jobs {
         }
     }
 
-    pub(super) fn note_panic(&self, panic: &(dyn Any + Send)) {
+    pub(super) fn report_panic(&self, panic: &(dyn Any + Send)) {
         let text =
             panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a flush panicked");
@@ -94,13 +93,5 @@ impl Jobs {
 
     pub(super) fn new_id(&self) -> Id {
         Id::new(&self.instance, self.next_number.fetch_add(1, Relaxed))
-    }
-}
-
-/// The repository in `database`.
-fn repository(database: Arc<Database>) -> Arc<dyn Repository> {
-    match database.pool().clone() {
-        Pool::Postgres(pool) => Arc::new(postgres::Postgres { database, pool }),
-        Pool::Sqlite(pool) => Arc::new(sqlite::Sqlite { database, pool }),
     }
 }

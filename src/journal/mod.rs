@@ -6,9 +6,7 @@
 //! database stores the number of each writer's last batch in the same transaction as the batch.
 
 mod cursor;
-pub(crate) mod postgres;
 mod queue;
-pub(crate) mod sqlite;
 mod writer;
 
 use std::sync::Arc;
@@ -22,25 +20,17 @@ pub use writer::Writer;
 
 use self::queue::Queue;
 use crate::config::JournalConfig;
-use crate::database::Error;
-use crate::model::UnixMillis;
+use crate::database::{Database, Error, Transaction};
 
-/// Takes records. Cheap to clone.
+/// Takes records.
 pub(crate) struct Journal<R> {
-    queue: Arc<Queue<R>>,
+    queue: Queue<R>,
     /// Records taken out of the queue and neither written nor dropped yet.
-    in_hand: Arc<AtomicUsize>,
+    in_hand: AtomicUsize,
     meters: Meters,
 }
 
-impl<R> Clone for Journal<R> {
-    fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), in_hand: self.in_hand.clone(), meters: self.meters.clone() }
-    }
-}
-
 /// Metrics about the records.
-#[derive(Clone)]
 pub(crate) struct Meters {
     pub written: Counter,
     pub dropped: Counter,
@@ -51,15 +41,17 @@ pub(crate) struct Meters {
 impl<R> Journal<R> {
     /// The handle, and the writer at the other end of its queue. `name` must be unique among all writers to this
     /// database.
-    pub fn new<Row: From<R> + 'static>(
+    pub fn new<Row: From<R> + Sync + 'static>(
         name: String,
         config: &JournalConfig,
-        repository: Arc<dyn Repository<Row>>,
+        database: Arc<Database>,
+        table: impl Table<Row>,
         meters: Meters,
-    ) -> (Self, Writer<R, Row>) {
-        let journal = Self { queue: Arc::new(Queue::new(config.queue_rows)), in_hand: Arc::default(), meters };
-        let writer = Writer::new(name, journal.clone(), repository, config.clone());
-        (journal, writer)
+    ) -> (Arc<Self>, Writer<R, Row>) {
+        let queue = Queue::new(config.queue_rows);
+        let journal = Arc::new(Self { queue, in_hand: AtomicUsize::new(0), meters });
+        let (config, table) = (config.clone(), Box::new(table));
+        (journal.clone(), Writer { name, journal, database, table, config, batch: 0 })
     }
 
     /// Queues a record; never waits.
@@ -83,21 +75,12 @@ impl<R> Journal<R> {
     }
 }
 
-/// Rows that are written together.
-pub(crate) struct Batch<'r, Row> {
-    pub writer: &'r str,
-    /// Grows with every batch of a writer; a retry of a batch keeps its number.
-    pub number: i64,
-    pub rows: &'r [Row],
-}
-
-/// Rows in a database.
+/// The table that a journal writes to.
 #[async_trait]
-pub(crate) trait Repository<Row>: Send + Sync + 'static {
-    /// Adds all rows of a batch or none. Does nothing if the batch was written before.
-    async fn add(&self, batch: Batch<'_, Row>) -> Result<(), Error>;
+pub(crate) trait Table<Row>: Send + Sync + 'static {
+    /// Adds rows within a transaction.
+    async fn add(&self, transaction: &mut Transaction, rows: &[Row]) -> Result<(), Error>;
 
-    /// Deletes up to `limit` rows older than `before` and frees their space. Returns 0 when nothing is left to delete
-    /// or to free.
-    async fn prune(&self, before: UnixMillis, limit: i64) -> Result<u64, Error>;
+    /// The statement that deletes up to `$2` rows older than `$1` (Unix ms).
+    fn prune(&self) -> &'static str;
 }

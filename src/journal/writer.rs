@@ -1,4 +1,7 @@
 //! The writer at the end of a queue.
+//!
+//! The database stores the number of each writer's last batch, in the transaction of the batch. A batch that is sent
+//! again after a lost answer is therefore not written twice.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,10 +11,10 @@ use metrics::Counter;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Batch, Journal, Repository};
+use super::{Journal, Table};
 use crate::clock::unix_millis;
 use crate::config::JournalConfig;
-use crate::model::UnixMillis;
+use crate::database::{Database, Error, Transaction, signed};
 
 /// Pauses between attempts to write a batch.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -23,29 +26,29 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 const PRUNE_ROWS: i64 = 5000;
 
+const ADVANCE: &str = "INSERT INTO cache_journal_positions VALUES ($1, $2, {now}) \
+     ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, updated_at = EXCLUDED.updated_at \
+     WHERE cache_journal_positions.batch < EXCLUDED.batch";
+
+/// Deletes the positions of writers that have been silent for 30 days.
+const FORGET: &str = "DELETE FROM cache_journal_positions WHERE updated_at < {ago 2592000000}";
+
 /// Takes records from the queue and writes them in batches.
 pub struct Writer<R, Row> {
-    name: String,
-    journal: Journal<R>,
-    repository: Arc<dyn Repository<Row>>,
-    config: JournalConfig,
+    pub(super) name: String,
+    pub(super) journal: Arc<Journal<R>>,
+    pub(super) database: Arc<Database>,
+    pub(super) table: Box<dyn Table<Row>>,
+    pub(super) config: JournalConfig,
     /// The number of the latest batch.
-    batch: i64,
+    pub(super) batch: i64,
 }
 
-impl<R, Row: From<R> + 'static> Writer<R, Row> {
-    pub(super) fn new(
-        name: String,
-        journal: Journal<R>,
-        repository: Arc<dyn Repository<Row>>,
-        config: JournalConfig,
-    ) -> Self {
-        Self { name, journal, repository, config, batch: 0 }
-    }
-
+impl<R, Row: From<R> + Sync + 'static> Writer<R, Row> {
     /// Writes until `shutdown`, then writes the rest of the queue, as long as the database accepts it.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let queue = self.journal.queue.clone();
+        let journal = self.journal.clone();
+        let queue = &journal.queue;
         // When the oldest record must be written.
         let mut due = None;
         let mut next_prune = Instant::now();
@@ -83,7 +86,7 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         let mut pause = RETRY_MIN;
         while let Some((number, part)) = parts.pop() {
             let number = number.unwrap_or_else(|| self.next_number());
-            match self.repository.add(Batch { writer: &self.name, number, rows: part }).await {
+            match self.add(number, part).await {
                 Ok(()) => self.finished(part, &self.journal.meters.written),
                 Err(error) if error.is_refused_data() && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -105,6 +108,16 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
         }
     }
 
+    /// Adds all rows of a batch or none. Does nothing if the batch was written before.
+    async fn add(&self, number: i64, rows: &[Row]) -> Result<(), Error> {
+        self.database
+            .transaction(async |transaction| match advance(transaction, &self.name, number).await? {
+                true => self.table.add(transaction, rows).await,
+                false => Ok(()),
+            })
+            .await
+    }
+
     fn next_number(&mut self) -> i64 {
         self.batch += 1;
         self.batch
@@ -118,8 +131,8 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
     /// Deletes some old rows. Returns whether all old rows are deleted.
     async fn prune(&self) -> bool {
         let Some(retention) = self.config.retention else { return true };
-        let before = UnixMillis(unix_millis().0.saturating_sub(retention.as_millis() as u64));
-        match self.repository.prune(before, PRUNE_ROWS).await {
+        let before = signed(unix_millis().0.saturating_sub(retention.as_millis() as u64));
+        match self.delete_older(before).await {
             // Continue until nothing is deleted: fewer than the limit may be deleted because rows of a wrong clock
             // are among them.
             Ok(pruned) => pruned == 0,
@@ -129,4 +142,21 @@ impl<R, Row: From<R> + 'static> Writer<R, Row> {
             }
         }
     }
+
+    /// Deletes some rows and frees their space. Returns 0 when nothing is left to delete or to free.
+    async fn delete_older(&self, before: i64) -> Result<u64, Error> {
+        let delete = async |transaction: &mut Transaction| {
+            transaction.query(self.table.prune()).bind(before).bind(PRUNE_ROWS).execute().await
+        };
+        Ok(self.database.transaction(delete).await? + self.database.give_back().await?)
+    }
+}
+
+/// Stores in this transaction that `writer` wrote `batch`. Returns false if it was written before. The first batch of
+/// a writer deletes the rows of writers that are long gone.
+async fn advance(transaction: &mut Transaction, writer: &str, batch: i64) -> Result<bool, Error> {
+    if batch == 1 {
+        transaction.query(FORGET).execute().await?;
+    }
+    Ok(transaction.query(ADVANCE).bind(writer).bind(batch).execute().await? > 0)
 }

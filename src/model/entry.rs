@@ -3,19 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+use super::date::UnixMillis;
 use super::tag::Tags;
 use super::ttl::Ttl;
-
-/// Milliseconds since the Unix epoch, by the clock of the shard that owns the entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct UnixMillis(pub u64);
-
-impl UnixMillis {
-    /// The end of the year 9999: the latest date that is shown, because the dates of the databases have this limit.
-    pub const LATEST_DATE: Self = Self(253_402_300_799_999);
-}
 
 /// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
 ///

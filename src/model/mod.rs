@@ -2,6 +2,7 @@
 //!
 //! Every type checks its input when it is created, so an invalid [`Key`] or [`Ttl`] cannot exist.
 
+mod date;
 mod entry;
 mod hash;
 mod invalid;
@@ -15,7 +16,8 @@ mod policy;
 mod tag;
 mod ttl;
 
-pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, UnixMillis, Version, Write, charge};
+pub use date::UnixMillis;
+pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, Version, Write, charge};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;
 pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};

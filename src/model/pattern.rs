@@ -26,6 +26,15 @@ impl Selection {
         }
     }
 
+    /// The pattern and the tag of the selection, at most one of them.
+    pub fn pattern_and_tag(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::All => (None, None),
+            Self::Matching(pattern) => (Some(pattern.as_str()), None),
+            Self::Tagged(tag) => (None, Some(tag.as_str())),
+        }
+    }
+
     /// How many entries a bounded step may look at, at most `most`. Matching time grows with the lengths of pattern
     /// and key, so a long pattern gets smaller steps.
     pub fn step(&self, most: usize) -> usize {

@@ -45,38 +45,24 @@ pub(super) type Row = (String, i64, i64, String, i64, i64, i64);
 pub(super) type PolicyRow = (i64, i64, String, i64);
 
 pub(super) fn policy_from_row((ttl, size, eviction, stale): PolicyRow) -> Result<Policy, Error> {
-    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(|error| unreadable(&error))
+    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(unreadable)
 }
 
 fn unsigned(number: i64) -> Result<u64, Error> {
-    u64::try_from(number).map_err(|error| unreadable(&error))
+    u64::try_from(number).map_err(unreadable)
 }
 
-fn unreadable(reason: &dyn std::error::Error) -> Error {
+fn unreadable(reason: impl std::error::Error) -> Error {
     Error::Row { table: "cache_namespaces", reason: reason.to_string() }
 }
 
-/// Conversion from and to a [`Row`].
 impl Record {
-    pub(super) fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
+    fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
         Ok(Self {
-            namespace: Namespace::parse(&name).map_err(|error| unreadable(&error))?,
+            namespace: Namespace::parse(&name).map_err(unreadable)?,
             policy: policy_from_row((ttl, size, eviction, stale))?,
             created_at: UnixMillis(unsigned(created_at)?),
             updated_at: UnixMillis(unsigned(updated_at)?),
         })
-    }
-
-    pub(super) fn into_row(self) -> Row {
-        // The parser limits all these numbers to less than 2^63.
-        (
-            self.namespace.to_string(),
-            self.policy.default_ttl_seconds() as i64,
-            self.policy.max_size_mb as i64,
-            self.policy.eviction_policy.to_string(),
-            self.policy.stale_if_error_seconds() as i64,
-            self.created_at.0 as i64,
-            self.updated_at.0 as i64,
-        )
     }
 }

@@ -20,7 +20,7 @@ const BATCH: usize = 20;
 /// The background task that saves new namespaces and loads changes.
 pub struct Synchronizer {
     pub registry: Arc<Registry>,
-    pub repository: Arc<dyn Repository>,
+    pub repository: Arc<Repository>,
     pub refresh: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Synchronizer {
 
     async fn save(&self) -> Result<(), Error> {
         for batch in self.registry.pending().chunks(BATCH) {
-            self.repository.add_missing(batch.to_vec()).await?;
+            self.repository.add_missing(batch).await?;
             self.registry.saved(batch);
         }
         Ok(())
