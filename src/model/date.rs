@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::Pieces;
+use serde::{Deserialize, Serialize};
 
 const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
