@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::failure::Failure;
 use super::options::with_service_options;
-use super::quantity;
 use super::screen::Side;
 use super::session::Session;
+use crate::number;
 
 pub fn command() -> Command {
     let command = Command::new("cluster")
@@ -65,7 +65,7 @@ fn since(moment: &str) -> String {
     let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     // The clock of the other machine may be ahead of the clock here.
     let age = SystemTime::now().duration_since(moment).unwrap_or_default();
-    let shown = quantity::seconds(age.as_secs());
+    let shown = number::seconds(age.as_secs());
     shown.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
@@ -80,7 +80,7 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
     let columns = [left("instance"), left("address"), left("version"), right("up"), right("last seen"), left("ring")];
     let rows = instances.into_iter().map(|instance| {
         let id = if instance.is_here { format!("{} *", instance.id) } else { instance.id };
-        let seen = format!("{} ms ago", quantity::number(instance.last_seen_ms));
+        let seen = format!("{} ms ago", number::count(instance.last_seen_ms));
         vec![id, instance.address, instance.version, since(&instance.started_at), seen, instance.ring_version]
     });
     screen.table(&columns, rows.collect())?;
@@ -105,11 +105,11 @@ pub fn run(session: &mut Session) -> Result<(), Failure> {
             shard.address.unwrap_or_else(unknown),
             shard.state,
             shard.role.unwrap_or_else(unknown),
-            shard.used_bytes.map_or_else(unknown, quantity::bytes),
-            shard.limit_bytes.filter(|limit| *limit > 0).map_or_else(unknown, quantity::bytes),
-            shard.keys.map_or_else(unknown, quantity::number),
-            quantity::percent(shard.ring_share),
-            shard.watermark_age_ms.map_or_else(unknown, |age| format!("{} ms", quantity::number(age))),
+            shard.used_bytes.map_or_else(unknown, number::bytes),
+            shard.limit_bytes.filter(|limit| *limit > 0).map_or_else(unknown, number::bytes),
+            shard.keys.map_or_else(unknown, number::count),
+            number::column_percent(shard.ring_share),
+            shard.watermark_age_ms.map_or_else(unknown, |age| format!("{} ms", number::count(age))),
         ]
     });
     screen.table(&columns, rows.collect())?;

@@ -12,10 +12,10 @@ use ureq::http::Method;
 
 use super::failure::{Exit, Failure};
 use super::options::{namespace, text, with_service_options};
-use super::quantity;
 use super::screen::Side;
 use super::service::{cache_path, entry_path, with_query};
 use super::session::{Session, note};
+use crate::number;
 
 /// The most keys in one `mget` request.
 const BATCH: usize = 100;
@@ -76,7 +76,7 @@ pub fn commands() -> [Command; 4] {
             Arg::new("ttl")
                 .long("ttl")
                 .value_name("TIME")
-                .value_parser(quantity::parse_ttl)
+                .value_parser(number::parse_ttl)
                 .help("Time to live: 90 (seconds), 5m, 1h30m [default: the namespace's default TTL]"),
         )
         .arg(
@@ -191,14 +191,14 @@ fn absent(namespace: &str, key: &str) -> Failure {
 }
 
 fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
-    let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), quantity::seconds);
+    let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), number::seconds);
     let known = [
         ("ttl remaining", Some(ttl)),
         ("expires at", metadata.expires_at),
         ("created at", Some(metadata.created_at)),
         ("last read", metadata.last_accessed),
-        ("reads", metadata.access_count.map(quantity::number)),
-        ("size", metadata.size_bytes.map(quantity::bytes)),
+        ("reads", metadata.access_count.map(number::count)),
+        ("size", metadata.size_bytes.map(number::bytes)),
         ("version", metadata.version.map(|version| version.to_string())),
         ("tags", (!metadata.tags.is_empty()).then(|| metadata.tags.join(", "))),
     ];
@@ -367,7 +367,7 @@ pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
 
 /// `1 entry`, `2 entries`.
 pub fn entries(count: u64) -> String {
-    format!("{} {}", quantity::number(count), if count == 1 { "entry" } else { "entries" })
+    format!("{} {}", number::count(count), if count == 1 { "entry" } else { "entries" })
 }
 
 #[derive(Deserialize)]

@@ -12,10 +12,10 @@ use ureq::http::Method;
 use super::entry::entries;
 use super::failure::{Exit, Failure};
 use super::options::{text, with_service_options};
-use super::quantity;
 use super::screen::{Side, bar};
 use super::service::{Service, encoded};
 use super::session::{Session, runtime};
+use crate::number;
 
 const PATH: &str = "/api/v1/jobs";
 
@@ -95,9 +95,9 @@ fn list(session: &mut Session) -> Result<(), Failure> {
     let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
     let columns = [left("job"), left("state"), left("deletes"), right("deleted"), right("estimate"), left("started")];
     let rows = listed.jobs.into_iter().map(|job| {
-        let estimate = job.estimate.map_or("-".to_owned(), quantity::number);
+        let estimate = job.estimate.map_or("-".to_owned(), number::count);
         let target = job.target();
-        vec![job.id, job.state, target, quantity::number(job.done), estimate, job.started_at]
+        vec![job.id, job.state, target, number::count(job.done), estimate, job.started_at]
     });
     screen.table(&columns, rows.collect())
 }
@@ -110,8 +110,8 @@ fn show(session: &mut Session, id: &str, may_wait: bool) -> Result<(), Failure> 
     }
     let target = job.target();
     let mut fields = vec![("job", job.id), ("state", job.state), ("deletes", target)];
-    fields.push(("deleted", quantity::number(job.done)));
-    fields.extend(job.estimate.map(|estimate| ("estimate", quantity::number(estimate))));
+    fields.push(("deleted", number::count(job.done)));
+    fields.extend(job.estimate.map(|estimate| ("estimate", number::count(estimate))));
     fields.push(("started", job.started_at));
     fields.extend(job.ended_at.map(|ended| ("ended", ended)));
     let error = job.result.and_then(|result| Some(format!("{} ({})", result.error?, result.code?)));

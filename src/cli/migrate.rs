@@ -10,9 +10,10 @@ use super::failure::{Exit, Failure};
 use super::options::with_json_option;
 use super::screen::{Screen, spinner};
 use super::session::runtime;
-use super::{quantity, settings};
+use super::settings;
 use crate::config::{Config, Settings};
 use crate::database::{Database, Error, Step};
+use crate::number;
 
 /// The pause between two attempts to run the migrations.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -21,7 +22,7 @@ pub fn command() -> Command {
     let wait = Arg::new("wait")
         .long("wait")
         .value_name("TIME")
-        .value_parser(quantity::parse_wait)
+        .value_parser(number::parse_wait)
         .default_value("30s")
         .help("Longest time to wait for the database and to run the migrations");
     let command = Command::new("migrate")

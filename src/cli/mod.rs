@@ -16,7 +16,6 @@ mod keys;
 mod migrate;
 mod namespaces;
 mod options;
-mod quantity;
 mod screen;
 mod service;
 mod session;

@@ -13,11 +13,11 @@ use super::flush::{confirm, require_terminal};
 use super::jobs::{self, Job};
 use super::keys::partial;
 use super::options::{Flags as _, namespace, text, with_service_options, yes};
-use super::quantity;
 use super::screen::{Side, bar, spinner};
 use super::service::{entry_path, policy_path, with_query};
 use super::session::Session;
 use super::stats::Stats;
+use crate::number;
 
 const PATH: &str = "/api/v1/namespaces";
 
@@ -39,7 +39,7 @@ pub fn command() -> Command {
                 .long("ttl")
                 .alias("default-ttl")
                 .value_name("TIME")
-                .value_parser(quantity::parse_seconds)
+                .value_parser(number::parse_seconds)
                 .help("TTL of entries that are written without a TTL: 90 (seconds), 5m; 0: they never expire"),
         )
         .arg(
@@ -62,7 +62,7 @@ pub fn command() -> Command {
             Arg::new("stale-if-error")
                 .long("stale-if-error")
                 .value_name("TIME")
-                .value_parser(quantity::parse_seconds)
+                .value_parser(number::parse_seconds)
                 .help("How long an expired copy may be served while its shard does not answer; 0: never"),
         )
         .after_help(
@@ -179,13 +179,13 @@ fn row(NamespaceWithStats { policy, stats }: &NamespaceWithStats, with_stats: bo
             true => shown,
             false => format!("{shown} (partial)"),
         };
-        row.push(cell(&|stats| least(stats, quantity::number(stats.total_keys))));
-        row.push(cell(&|stats| least(stats, quantity::bytes(stats.memory_used_bytes))));
+        row.push(cell(&|stats| least(stats, number::count(stats.total_keys))));
+        row.push(cell(&|stats| least(stats, number::bytes(stats.memory_used_bytes))));
         row.push(cell(&|stats| match stats.hits + stats.misses {
             0 => "-".to_owned(),
-            _ => quantity::percent(stats.hit_rate),
+            _ => number::column_percent(stats.hit_rate),
         }));
-        row.push(cell(&|stats| quantity::number(stats.evictions)));
+        row.push(cell(&|stats| number::count(stats.evictions)));
     }
     row
 }
@@ -193,10 +193,10 @@ fn row(NamespaceWithStats { policy, stats }: &NamespaceWithStats, with_stats: bo
 fn policy_cells(policy: &Policy) -> [(&'static str, String); 4] {
     let or = |number: u64, none: &str, shown: String| if number == 0 { none.to_owned() } else { shown };
     [
-        ("ttl", or(policy.default_ttl, "never", quantity::seconds(policy.default_ttl))),
-        ("quota", or(policy.max_size_mb, "none", format!("{} MiB", quantity::number(policy.max_size_mb)))),
+        ("ttl", or(policy.default_ttl, "never", number::seconds(policy.default_ttl))),
+        ("quota", or(policy.max_size_mb, "none", format!("{} MiB", number::count(policy.max_size_mb)))),
         ("eviction", policy.eviction_policy.clone()),
-        ("stale if error", or(policy.stale_if_error, "off", quantity::seconds(policy.stale_if_error))),
+        ("stale if error", or(policy.stale_if_error, "off", number::seconds(policy.stale_if_error))),
     ]
 }
 

@@ -2,8 +2,8 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::quantity;
 use crate::config::URL_VARIABLE;
+use crate::number;
 
 /// The URL of the service if neither the command line nor the environment names one.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
@@ -21,7 +21,7 @@ pub fn with_service_options(command: Command) -> Command {
     let timeout = Arg::new("timeout")
         .long("timeout")
         .value_name("TIME")
-        .value_parser(quantity::parse_wait)
+        .value_parser(number::parse_wait)
         .help("Timeout for the connection, and the same for the response: 500ms, 5s [default: 10s]")
         .help_heading(HEADING);
     with_json_option(command.arg(url).arg(timeout))

@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use super::failure::{Exit, Failure};
 use super::options::{namespace, text, with_service_options};
-use super::quantity;
 use super::screen::{Screen, Side};
 use super::service::{Answer, entry_path};
 use super::session::Session;
+use crate::number;
 
 /// The shortest interval of `--watch`. More frequent requests would be a load for the service.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -121,14 +121,14 @@ fn document(screen: &mut Screen, answer: &Answer) -> Result<(), Failure> {
 
 fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>) -> Result<(), Failure> {
     let mut fields = vec![
-        ("keys", quantity::number(stats.total_keys)),
-        ("memory", quantity::bytes(stats.memory_used_bytes)),
-        ("charged", stats.memory_charged_bytes.map_or_else(|| "?".to_owned(), quantity::bytes)),
-        ("hits", quantity::number(stats.hits)),
-        ("misses", quantity::number(stats.misses)),
-        ("hit rate", quantity::percent(stats.hit_rate)),
-        ("evictions", quantity::number(stats.evictions)),
-        ("expirations", quantity::number(stats.expirations)),
+        ("keys", number::count(stats.total_keys)),
+        ("memory", number::bytes(stats.memory_used_bytes)),
+        ("charged", stats.memory_charged_bytes.map_or_else(|| "?".to_owned(), number::bytes)),
+        ("hits", number::count(stats.hits)),
+        ("misses", number::count(stats.misses)),
+        ("hit rate", number::column_percent(stats.hit_rate)),
+        ("evictions", number::count(stats.evictions)),
+        ("expirations", number::count(stats.expirations)),
     ];
     if let Some((before, now)) = before {
         let seconds = now.duration_since(before.at).as_secs_f64().max(0.001);
@@ -137,8 +137,8 @@ fn show(screen: &mut Screen, stats: &Stats, before: Option<(&Reading, Instant)>)
             stats.hits.saturating_sub(before.stats.hits),
             (stats.hits + stats.misses).saturating_sub(before.stats.hits + before.stats.misses),
         );
-        fields.push(("reads/s now", quantity::number((reads as f64 / seconds).round() as u64)));
-        let rate = if reads == 0 { "-".to_owned() } else { quantity::percent(hits as f64 / reads as f64) };
+        fields.push(("reads/s now", number::count((reads as f64 / seconds).round() as u64)));
+        let rate = if reads == 0 { "-".to_owned() } else { number::column_percent(hits as f64 / reads as f64) };
         fields.push(("hit rate now", rate));
     }
     screen.fields(Side::Right, fields)

@@ -4,10 +4,10 @@ use maud::{Markup, html};
 use tokio::time::timeout;
 
 use super::fleet_snapshot::PATIENCE;
-use super::number;
 use super::state::Dashboard;
 use crate::audit::Row;
 use crate::model::{Namespace, Policy};
+use crate::number;
 
 const ROWS: usize = 20;
 

@@ -4,9 +4,8 @@ use maud::{Markup, html};
 
 use crate::clock::unix_millis;
 use crate::model::UnixMillis;
+use crate::number;
 use crate::store::Finding;
-
-use super::number;
 
 /// The status, as in `/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

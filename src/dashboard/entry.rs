@@ -14,16 +14,17 @@ use super::condition::Condition;
 use super::confirmation;
 use super::extract::{EntryPath, NamespacePath, Parameters};
 use super::form_token::{Token, is_own_form};
+use super::json;
 use super::page::Page;
 use super::problem::Problem;
 use super::results::{DeleteResult, ResultQuery};
 use super::state::Shared;
 use super::topic::Topic;
-use super::{json, number};
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::model::{Details, Entry, EntryKey, Key, Operation, UnixMillis};
+use crate::number;
 
 /// How many bytes of a value a page shows at most.
 const SHOWN_BYTES: usize = 64 * 1024;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::fleet_snapshot::{FleetSnapshot, Shard};
-use super::number;
 use super::page::bar;
 use crate::clock::unix_millis;
 use crate::fleet::Instance;
+use crate::number;
 use crate::store::Role;
 
 pub fn shards(snapshot: &FleetSnapshot) -> Markup {

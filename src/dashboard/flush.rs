@@ -14,7 +14,6 @@ use super::condition::Condition;
 use super::confirmation;
 use super::extract::{NamespacePath, Parameters};
 use super::form_token::{Token, is_own_form};
-use super::number;
 use super::page::Page;
 use super::problem::Problem;
 use super::results::{FlushResult, ResultQuery};
@@ -24,6 +23,7 @@ use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
 use crate::jobs::{Flush, Kind, Patience};
 use crate::model::{Namespace, Selection};
+use crate::number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

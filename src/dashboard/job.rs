@@ -9,14 +9,15 @@ use tokio::time::timeout;
 
 use super::address;
 use super::extract::JobPath;
+use super::flush;
 use super::form_token::{Token, is_own_form};
 use super::page::{Page, part};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
-use super::{flush, number};
 use crate::http::Error;
 use crate::jobs::{Id, Job, Kind, State as JobState};
+use crate::number;
 
 pub async fn get(
     State(dashboard): State<Shared>,

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::number;
+use crate::number;
 use crate::trends::Latency;
 
 /// A table with one percentile per row.

@@ -6,12 +6,12 @@ use tokio::time::timeout;
 
 use super::address::{self, with_query};
 use super::fleet_snapshot::PATIENCE;
-use super::number;
 use super::problem::Problem;
 use super::state::Dashboard;
 use crate::cache::{Error, Listing};
 use crate::http;
 use crate::model::{Namespace, Selection};
+use crate::number;
 use crate::store::{self, Cursor, Page};
 
 /// Keys on a page.

@@ -25,7 +25,6 @@ mod json;
 mod latency;
 mod listing;
 mod namespace;
-mod number;
 mod overview;
 mod page;
 mod problem;

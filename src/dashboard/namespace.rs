@@ -18,10 +18,11 @@ use super::page::{Page, Tile, bar, part, section, tiles};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
-use super::{audit, flush, latency, number};
+use super::{audit, flush, latency};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::model::{Namespace, Policy, Ttl};
+use crate::number;
 use crate::store::{self, KnownTotals};
 
 /// How many of the hottest keys are shown.

@@ -14,8 +14,9 @@ use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::table_query::{Column, MAX_SEARCHED, Order, OverviewQuery, ROWS, TableQuery};
 use super::topic::{Region, Topic};
-use super::{fleet, latency, number};
+use super::{fleet, latency};
 use crate::clock::unix_millis;
+use crate::number;
 use crate::trends::Trends;
 
 pub async fn get(

@@ -6,10 +6,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::html;
 
-use super::{number, page};
+use super::page;
 use crate::cache;
 use crate::http::{Code, Error, Failure};
 use crate::model::Invalid;
+use crate::number;
 
 /// An error in place of a page.
 #[derive(Debug, thiserror::Error)]
