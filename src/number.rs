@@ -132,10 +132,8 @@ pub fn rfc3339(at: UnixMillis) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-/// Parses a time such as `90` (seconds), `5m` or `1h 30m`.
-///
-/// # Errors
-/// Not a time. The message has examples of the format.
+/// Parses a time such as `90` (seconds), `5m` or `1h 30m`. An error has examples of the format, as the errors of the
+/// functions below.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a time such as 90 (seconds), 5m or 1h30m, not {text:?}");
     match text.trim().parse() {
@@ -145,9 +143,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a time in whole seconds.
-///
-/// # Errors
-/// Not a time, or not a whole number of seconds.
 pub fn parse_seconds(text: &str) -> Result<u64, String> {
     let duration = parse_duration(text)?;
     match duration.subsec_nanos() {
@@ -157,9 +152,6 @@ pub fn parse_seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Parses a TTL: whole seconds, at least one.
-///
-/// # Errors
-/// Not a time, not a whole number of seconds, or 0.
 pub fn parse_ttl(text: &str) -> Result<u64, String> {
     match parse_seconds(text)? {
         0 => Err("a TTL is at least one second; without --ttl, the namespace's default TTL applies".to_owned()),
@@ -168,9 +160,6 @@ pub fn parse_ttl(text: &str) -> Result<u64, String> {
 }
 
 /// Parses a time to wait, longer than 0. A time longer than a day becomes a day.
-///
-/// # Errors
-/// Not a time, or 0.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("expected a time longer than 0".to_owned()),
