@@ -60,4 +60,5 @@ pub mod trace;
 
 pub mod clock;
 pub mod model;
+pub mod number;
 pub mod workers;

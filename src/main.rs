@@ -7,8 +7,8 @@ use sidecache::{app, cli, telemetry, workers};
 
 fn main() -> ExitCode {
     match cli::start() {
-        cli::Start::Serve(config) => serve(*config),
-        cli::Start::Ended(code) => code,
+        Ok(config) => serve(*config),
+        Err(code) => code,
     }
 }
 

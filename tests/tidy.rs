@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms that each room may use. A room uses only the rooms below it.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("model", &[]),
+    ("number", &["model"]),
     ("workers", &[]),
     ("clock", &["model"]),
     ("config", &["model"]),
@@ -68,9 +69,12 @@ const ROOMS: [(&str, &[&str]); 25] = [
             "workers",
         ],
     ),
-    ("dashboard", &["audit", "cache", "clock", "fleet", "http", "jobs", "model", "namespaces", "store", "trends"]),
+    (
+        "dashboard",
+        &["audit", "cache", "clock", "fleet", "http", "jobs", "model", "namespaces", "number", "store", "trends"],
+    ),
     ("telemetry", &["config", "trace"]),
-    ("cli", &["config", "database", "store"]),
+    ("cli", &["config", "database", "number", "store"]),
     (
         "app",
         &[
@@ -103,7 +107,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("comfy_table", &["cli/screen.rs"]),
-    ("indicatif", &["cli/screen.rs"]),
+    ("indicatif", &["cli/screen.rs", "number.rs"]),
     ("ureq", &["cli/"]),
     ("rustls", &["config/redis.rs", "config/tls.rs"]),
     ("rustls_native_certs", &["cli/tls.rs", "config/tls.rs"]),

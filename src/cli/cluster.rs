@@ -2,25 +2,26 @@
 
 use std::time::SystemTime;
 
-use clap::Command;
+use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::options::with_service_options;
-use super::quantity;
-use super::screen::Side;
-use super::session::Session;
+use super::screen::Screen;
+use super::screen::Side::{Left, Right};
+use super::service::Service;
+use crate::number;
 
-pub fn command() -> Command {
-    let command = Command::new("cluster")
-        .about("Show all instances and shards, as one instance sees them")
-        .after_help("Examples:\n  sidecache cluster\n  sidecache cluster --json | jq '.shards[] | select(.state != \"connected\")'");
-    with_service_options(command)
-}
+/// Show all instances and shards, as one instance sees them
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache cluster
+  sidecache cluster --json | jq '.shards[] | select(.state != \"connected\")'")]
+pub struct Cluster;
 
 #[derive(Deserialize)]
-struct Cluster {
+struct Answer {
     ring: Ring,
     instances: Vec<Instance>,
     shards: Vec<Shard>,
@@ -65,60 +66,64 @@ fn since(moment: &str) -> String {
     let Ok(moment) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     // The clock of the other machine may be ahead of the clock here.
     let age = SystemTime::now().duration_since(moment).unwrap_or_default();
-    let shown = quantity::seconds(age.as_secs());
+    let shown = number::seconds(age.as_secs());
     shown.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-pub fn run(session: &mut Session) -> Result<(), Failure> {
-    let Session { service, screen } = session;
-    let answer = service.get("/api/v1/cluster")?;
-    if screen.json {
-        return screen.document(&answer.parse::<&RawValue>(service)?);
+impl Cluster {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        let answer = service.get("/api/v1/cluster")?;
+        if screen.json {
+            return screen.document(&answer.parse::<&RawValue>(service)?);
+        }
+        let Answer { ring, instances, shards, warnings } = answer.parse(service)?;
+        let columns = [
+            ("instance", Left),
+            ("address", Left),
+            ("version", Left),
+            ("up", Right),
+            ("last seen", Right),
+            ("ring", Left),
+        ];
+        let rows = instances.into_iter().map(|instance| {
+            let id = if instance.is_here { format!("{} *", instance.id) } else { instance.id };
+            let seen = format!("{} ms ago", number::count(instance.last_seen_ms));
+            vec![id, instance.address, instance.version, since(&instance.started_at), seen, instance.ring_version]
+        });
+        screen.table(&columns, rows.collect())?;
+        screen.line(&screen.dim("* the instance that answered"))?;
+        screen.line("")?;
+        let columns = [
+            ("shard", Left),
+            ("address", Left),
+            ("state", Left),
+            ("role", Left),
+            ("memory", Right),
+            ("limit", Right),
+            ("keys", Right),
+            ("share", Right),
+            ("watermark", Right),
+        ];
+        let unknown = || "-".to_owned();
+        let rows = shards.into_iter().map(|shard| {
+            vec![
+                shard.name,
+                shard.address.unwrap_or_else(unknown),
+                shard.state,
+                shard.role.unwrap_or_else(unknown),
+                shard.used_bytes.map_or_else(unknown, number::bytes),
+                shard.limit_bytes.filter(|limit| *limit > 0).map_or_else(unknown, number::bytes),
+                shard.keys.map_or_else(unknown, number::count),
+                number::column_percent(shard.ring_share),
+                shard.watermark_age_ms.map_or_else(unknown, |age| format!("{} ms", number::count(age))),
+            ]
+        });
+        screen.table(&columns, rows.collect())?;
+        let agreed = if ring.agreed { "all instances agree" } else { "not all instances agree" };
+        screen.line(&format!("\nring {}: {agreed}", ring.version))?;
+        for warning in warnings {
+            screen.line(&screen.warning(&format!("warning: {warning}")))?;
+        }
+        Ok(())
     }
-    let Cluster { ring, instances, shards, warnings } = answer.parse(service)?;
-    let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let columns = [left("instance"), left("address"), left("version"), right("up"), right("last seen"), left("ring")];
-    let rows = instances.into_iter().map(|instance| {
-        let id = if instance.is_here { format!("{} *", instance.id) } else { instance.id };
-        let seen = format!("{} ms ago", quantity::number(instance.last_seen_ms));
-        vec![id, instance.address, instance.version, since(&instance.started_at), seen, instance.ring_version]
-    });
-    screen.table(&columns, rows.collect())?;
-    let note = screen.dim("* the instance that answered");
-    screen.line(&note)?;
-    screen.line("")?;
-    let columns = [
-        left("shard"),
-        left("address"),
-        left("state"),
-        left("role"),
-        right("memory"),
-        right("limit"),
-        right("keys"),
-        right("share"),
-        right("watermark"),
-    ];
-    let unknown = || "-".to_owned();
-    let rows = shards.into_iter().map(|shard| {
-        vec![
-            shard.name,
-            shard.address.unwrap_or_else(unknown),
-            shard.state,
-            shard.role.unwrap_or_else(unknown),
-            shard.used_bytes.map_or_else(unknown, quantity::bytes),
-            shard.limit_bytes.filter(|limit| *limit > 0).map_or_else(unknown, quantity::bytes),
-            shard.keys.map_or_else(unknown, quantity::number),
-            quantity::percent(shard.ring_share),
-            shard.watermark_age_ms.map_or_else(unknown, |age| format!("{} ms", quantity::number(age))),
-        ]
-    });
-    screen.table(&columns, rows.collect())?;
-    screen.line("")?;
-    let agreed = if ring.agreed { "all instances agree" } else { "not all instances agree" };
-    screen.line(&format!("ring {}: {agreed}", ring.version))?;
-    for warning in warnings {
-        let line = screen.warning(&format!("warning: {warning}"));
-        screen.line(&line)?;
-    }
-    Ok(())
 }

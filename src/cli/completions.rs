@@ -1,29 +1,28 @@
 //! The command `completions`: prints a script with which a shell completes commands, options and settings.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
 use super::failure::Failure;
 use super::screen::Screen;
 
-pub fn command() -> Command {
-    let shell = Arg::new("shell")
-        .value_name("SHELL")
-        .required(true)
-        .value_parser(value_parser!(Shell))
-        .help("Name of the shell");
-    Command::new("completions").about("Print a completion script for a shell").arg(shell).after_help(
-        "Examples:\n  sidecache completions bash > /etc/bash_completion.d/sidecache\n  \
-         sidecache completions zsh > ~/.zfunc/_sidecache\n  \
-         sidecache completions fish > ~/.config/fish/completions/sidecache.fish",
-    )
+/// Print a completion script for a shell
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache completions bash > /etc/bash_completion.d/sidecache
+  sidecache completions zsh > ~/.zfunc/_sidecache
+  sidecache completions fish > ~/.config/fish/completions/sidecache.fish")]
+pub struct Completions {
+    /// Name of the shell
+    shell: Shell,
 }
 
-pub fn run(mut of: Command, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    if let Some(shell) = matches.get_one::<Shell>("shell").copied() {
-        generate(shell, &mut of, "sidecache", &mut script);
+impl Completions {
+    /// Completes the commands and options of `program`.
+    pub fn run(self, mut program: Command, screen: &mut Screen) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut program, "sidecache", &mut script);
+        screen.raw(&script)
     }
-    screen.raw(&script)?;
-    screen.flush()
 }

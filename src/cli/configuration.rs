@@ -1,58 +1,61 @@
 //! The commands `check-config` and `print-config`: check and print the settings without starting the service.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::Args;
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
-use super::options::with_json_option;
-use super::screen::{Screen, Side};
-use super::session::runtime;
-use super::settings;
-use crate::config::{Config, Layer, MemoryNeed, Settings, StoreConfig};
+use super::runtime::runtime;
+use super::screen::Screen;
+use super::screen::Side::Left;
+use super::settings::SettingFlags;
+use crate::config::{Config, Layer, MemoryNeed, StoreConfig};
 use crate::database::{Database, known_steps};
 use crate::store::redis::{Examination, probe};
 
 /// How long `--connect` waits for a shard.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-pub fn commands() -> [Command; 2] {
-    let connect = Arg::new("connect")
-        .long("connect")
-        .action(ArgAction::SetTrue)
-        .help("Also check that the shards and the database can be reached and used");
-    let changed =
-        Arg::new("changed").long("changed").action(ArgAction::SetTrue).help("Only settings that are not the default");
-    let check = Command::new("check-config")
-        .about("Check the settings, and name the first one that is wrong")
-        .arg(connect)
-        .after_help(
-            "Examples:\n  sidecache check-config --config /etc/sidecache.toml\n  sidecache check-config --connect\n\n\
-             Exit code: 2 if a setting is wrong, 3 if --connect cannot reach or cannot use a shard or the database. \
-             --connect tries all Redis commands on keys of its own, and deletes those keys.",
-        );
-    let print = Command::new("print-config")
-        .about("Print the effective settings and where each one comes from; passwords are masked")
-        .arg(changed)
-        .after_help("Examples:\n  sidecache print-config --changed\n  sidecache print-config --json | jq '.settings[] | select(.layer != \"default\")'");
-    [check, print].map(|command| with_json_option(command).defer(settings::flags))
+/// Check the settings, and name the first one that is wrong
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache check-config --config /etc/sidecache.toml
+  sidecache check-config --connect
+
+Exit code: 2 if a setting is wrong, 3 if --connect cannot reach or cannot use a shard or the database. --connect tries \
+all Redis commands on keys of its own, and deletes those keys.")]
+pub struct CheckConfig {
+    /// Also check that the shards and the database can be reached and used
+    #[arg(long)]
+    connect: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
 }
 
-#[derive(Default, Serialize)]
+/// Print the effective settings and where each one comes from; passwords are masked
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache print-config --changed
+  sidecache print-config --json | jq '.settings[] | select(.layer != \"default\")'")]
+pub struct PrintConfig {
+    /// Only settings that are not the default
+    #[arg(long)]
+    changed: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+#[derive(Serialize)]
 struct CheckDocument {
     ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    setting: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    database: Option<&'static str>,
+    store: &'static str,
+    database: &'static str,
     /// How much memory the settings may use, and how much is available.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory: Option<MemoryDocument>,
+    memory: MemoryDocument,
     /// Problems that do not stop the service from starting.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -68,10 +71,12 @@ struct MemoryDocument {
     available_bytes: Option<u64>,
 }
 
-impl From<&MemoryNeed> for MemoryDocument {
-    fn from(need: &MemoryNeed) -> Self {
-        Self { needed_bytes: need.bytes(), available_bytes: need.available.map(|available| available.bytes) }
-    }
+/// The result of a check that found an invalid setting.
+#[derive(Serialize)]
+struct InvalidDocument<'a> {
+    ok: bool,
+    setting: &'a str,
+    error: &'a str,
 }
 
 /// The result of `--connect` for a shard or the database.
@@ -94,56 +99,58 @@ struct FindingDocument {
     text: String,
 }
 
-pub fn check(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
-    let config = match Config::check(settings) {
-        Ok(config) => config,
-        Err(error) => {
-            if screen.json {
-                let (setting, error) = (Some(error.origin.clone()), Some(error.reason.clone()));
-                let document = CheckDocument { setting, error, ..CheckDocument::default() };
-                // An error of writing is ignored: it matters more to report the invalid setting, on stderr.
-                let _ = screen.document(&document).and_then(|()| screen.flush());
+impl CheckConfig {
+    /// `settings` are those before the command's name.
+    pub fn run(self, settings: SettingFlags, screen: &mut Screen) -> Result<(), Failure> {
+        let config = match Config::check(&settings.gather(self.settings)?) {
+            Ok(config) => config,
+            Err(invalid) => {
+                if screen.json {
+                    let document = InvalidDocument { ok: false, setting: &invalid.origin, error: &invalid.reason };
+                    // An error of writing is ignored: it matters more to report the invalid setting, on stderr.
+                    let _ = screen.document(&document);
+                }
+                return Err(invalid.into());
             }
-            return Err(error.into());
+        };
+        let database = config.database.kind.as_str();
+        let (store, described) = match &config.store {
+            StoreConfig::Embedded { .. } => ("embedded", "embedded store".to_owned()),
+            StoreConfig::Redis(redis) => ("redis", format!("{} Redis shards", redis.shards.len())),
+        };
+        let need = MemoryNeed::of(&config);
+        let warnings: Vec<String> = need.warning().into_iter().collect();
+        let connections = if self.connect { connect(&config)? } else { Vec::new() };
+        let failures = failures(&connections);
+        if screen.json {
+            let available_bytes = need.available.map(|available| available.bytes);
+            let memory = MemoryDocument { needed_bytes: need.bytes(), available_bytes };
+            let ok = failures.is_empty();
+            let written = screen.document(&CheckDocument { ok, store, database, memory, warnings, connections });
+            return if ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
         }
-    };
-    let database = config.database.kind.as_str();
-    let (store, described) = match &config.store {
-        StoreConfig::Embedded { .. } => ("embedded", "embedded store".to_owned()),
-        StoreConfig::Redis(redis) => ("redis", format!("{} Redis shards", redis.shards.len())),
-    };
-    let memory = MemoryNeed::of(&config);
-    let warnings: Vec<String> = memory.warning().into_iter().collect();
-    let connections = if matches.get_flag("connect") { connect(&config)? } else { Vec::new() };
-    let failed = |is_reached: bool| {
-        let failed = connections.iter().filter(move |one| !one.ok && one.findings.is_empty() != is_reached);
-        failed.map(|one| &*one.name).collect::<Vec<_>>().join(", ")
-    };
-    let failures = [("not reached", failed(false)), ("not usable", failed(true))];
-    let failures: Vec<String> = failures
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{what}: {names}"))
-        .collect();
-    if screen.json {
-        let (store, database) = (Some(store), Some(database));
-        let (ok, memory) = (failures.is_empty(), Some((&memory).into()));
-        let document =
-            CheckDocument { ok, store, database, memory, warnings, connections, ..CheckDocument::default() };
-        let written = screen.document(&document).and_then(|()| screen.flush());
-        return if document.ok { written } else { Err(Failure::silent(Exit::Unreachable)) };
-    }
-    let mut lines = vec![format!("the settings are valid: {described}, database {database}")];
-    lines.extend(warnings.iter().map(|warning| screen.warning(&format!("warning: {warning}"))));
-    for Connection { name, ok, text, findings } in &connections {
-        let line = format!("{name}: {text}");
-        lines.push(if *ok { line } else { screen.warning(&line) });
-        for FindingDocument { severity, text, .. } in findings {
-            lines.push(screen.warning(&format!("  {severity}: {text}")));
+        let mut lines = vec![format!("the settings are valid: {described}, database {database}")];
+        lines.extend(warnings.iter().map(|warning| screen.warning(&format!("warning: {warning}"))));
+        for Connection { name, ok, text, findings } in &connections {
+            let line = format!("{name}: {text}");
+            lines.push(if *ok { line } else { screen.warning(&line) });
+            for FindingDocument { severity, text, .. } in findings {
+                lines.push(screen.warning(&format!("  {severity}: {text}")));
+            }
         }
+        let written = screen.line(&lines.join("\n"));
+        if failures.is_empty() { written } else { Err(Failure::new(Exit::Unreachable, failures.join("; "))) }
     }
-    let written = screen.line(&lines.join("\n")).and_then(|()| screen.flush());
-    if failures.is_empty() { written } else { Err(Failure::new(Exit::Unreachable, failures.join("; "))) }
+}
+
+/// The connections that failed: those that were not reached, and those that were reached but cannot be used.
+fn failures(connections: &[Connection]) -> Vec<String> {
+    let named = |what: &str, is_reached: bool| {
+        let failed = connections.iter().filter(|one| !one.ok && one.findings.is_empty() != is_reached);
+        let names = failed.map(|one| &*one.name).collect::<Vec<_>>().join(", ");
+        (!names.is_empty()).then(|| format!("{what}: {names}"))
+    };
+    named("not reached", false).into_iter().chain(named("not usable", true)).collect()
 }
 
 fn connect(config: &Config) -> Result<Vec<Connection>, Failure> {
@@ -213,27 +220,23 @@ struct SettingDocument<'a> {
     default: &'a str,
 }
 
-#[derive(Serialize)]
-struct SettingsDocument<'a> {
-    settings: Vec<SettingDocument<'a>>,
-}
-
-pub fn print(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
-    let mut effective = settings.effective();
-    if matches.get_flag("changed") {
-        effective.retain(|one| !one.is_default());
-    }
-    if screen.json {
-        let settings = effective.iter().map(|one| SettingDocument {
-            name: &one.setting.name,
-            value: &one.text,
-            layer: one.layer.as_str(),
-            origin: (one.layer != Layer::Default).then_some(&*one.origin),
-            default: &one.setting.default,
-        });
-        screen.document(&SettingsDocument { settings: settings.collect() })?;
-    } else {
-        let left = |name| (name, Side::Left);
+impl PrintConfig {
+    /// `settings` are those before the command's name.
+    pub fn run(self, settings: SettingFlags, screen: &mut Screen) -> Result<(), Failure> {
+        let mut effective = settings.gather(self.settings)?.effective();
+        if self.changed {
+            effective.retain(|one| !one.is_default());
+        }
+        if screen.json {
+            let settings = effective.iter().map(|one| SettingDocument {
+                name: &one.setting.name,
+                value: &one.text,
+                layer: one.layer.as_str(),
+                origin: (one.layer != Layer::Default).then_some(&*one.origin),
+                default: &one.setting.default,
+            });
+            return screen.document(&BTreeMap::from([("settings", settings.collect::<Vec<_>>())]));
+        }
         let rows = effective.into_iter().map(|one| {
             let origin = match one.layer {
                 Layer::Default => "default".to_owned(),
@@ -241,7 +244,6 @@ pub fn print(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> R
             };
             vec![one.setting.name.clone(), one.text, origin]
         });
-        screen.table(&[left("setting"), left("value"), left("from")], rows.collect())?;
+        screen.table(&[("setting", Left), ("value", Left), ("from", Left)], rows.collect())
     }
-    screen.flush()
 }

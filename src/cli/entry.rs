@@ -1,21 +1,21 @@
 //! The commands `get`, `set`, `del` and `mget`: read, store and delete entries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal as _, Read as _};
 
+use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::failure::{Exit, Failure};
-use super::options::{namespace, text, with_service_options};
-use super::quantity;
-use super::screen::Side;
-use super::service::{cache_path, entry_path, with_query};
-use super::session::{Session, note};
+use super::screen::Side::Left;
+use super::screen::{Screen, message};
+use super::service::{Service, cache_path, entry_path, with_query};
+use crate::number;
 
 /// The most keys in one `mget` request.
 const BATCH: usize = 100;
@@ -26,85 +26,96 @@ const STATISTICS: &str = "stats";
 /// The longest value, in characters, that a table on a terminal shows; longer ones are cut.
 const MAX_SHOWN: usize = 60;
 
-pub fn commands() -> [Command; 4] {
-    let text = NonEmptyStringValueParser::new;
-    let key = || {
-        Arg::new("key")
-            .value_name("KEY")
-            .required(true)
-            .value_parser(text())
-            .help("Key: any text; / and % need no escaping")
-    };
-    let keys = || {
-        Arg::new("keys")
-            .value_parser(text())
-            .value_name("KEY")
-            .required(true)
-            .num_args(1..)
-            .help("Keys: any text; / and % need no escaping")
-    };
-    let flag =
-        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
-    let get = Command::new("get")
-        .about("Print the value of an entry, byte for byte; exit code 1 if it does not exist")
-        .arg(namespace())
-        .arg(key())
-        .arg(flag("raw", "Print a JSON string as plain text, without quotes and escapes"))
-        .arg(
-            flag("metadata", "Print the metadata instead of the value: TTL, tags, version, size, reads")
-                .conflicts_with("raw"),
-        )
-        .arg(flag("fresh", "Read from the shard, not from the copy in the service's memory"))
-        .after_help(
-            "Examples:\n  sidecache get users user_1\n  sidecache get pages 'index.html?lang=de' --raw > page.html\n  \
-             sidecache get users user_1 --metadata",
-        );
-    // The aliases `put` and `delete` are for people who know the HTTP methods.
-    let set = Command::new("set")
-        .alias("put")
-        .about("Store an entry")
-        .arg(namespace())
-        .arg(key())
-        .arg(
-            Arg::new("value")
-                .value_name("VALUE")
-                .allow_negative_numbers(true)
-                .help("The value as JSON; read from standard input if it is absent or -"),
-        )
-        .arg(flag("string", "The value is plain text: store it as a JSON string"))
-        .arg(
-            Arg::new("ttl")
-                .long("ttl")
-                .value_name("TIME")
-                .value_parser(quantity::parse_ttl)
-                .help("Time to live: 90 (seconds), 5m, 1h30m [default: the namespace's default TTL]"),
-        )
-        .arg(
-            Arg::new("tag")
-                .long("tag")
-                .value_name("TAG")
-                .action(ArgAction::Append)
-                .help("A tag, to flush the entry by; can be given several times"),
-        )
-        .after_help(
-            "Examples:\n  sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff\n  \
-             sidecache set greetings de 'Guten Tag' --string\n  \
-             curl -s https://example.org/rates.json | sidecache set rates today",
-        );
-    let del = Command::new("del")
-        .alias("delete")
-        .about("Delete entries; exit code 1 if one of them does not exist")
-        .arg(namespace())
-        .arg(keys())
-        .after_help(
-            "Examples:\n  sidecache del users user_1 user_2\n\nTo delete many entries, use `sidecache flush`.",
-        );
-    let mget = Command::new("mget")
-        .about("Print several entries; exit code 1 if one of them does not exist")
-        .arg(namespace())
-        .arg(keys())
-        .after_help("Examples:\n  sidecache mget users user_1 user_2\n  sidecache mget users user_1 user_2 --json");
-    [get, set, del, mget].map(with_service_options)
+/// Print the value of an entry, byte for byte; exit code 1 if it does not exist
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache get users user_1
+  sidecache get pages 'index.html?lang=de' --raw > page.html
+  sidecache get users user_1 --metadata")]
+pub struct Get {
+    /// Namespace
+    #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
+    namespace: String,
+    /// Key: any text; / and % need no escaping
+    #[arg(value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    key: String,
+    /// Print a JSON string as plain text, without quotes and escapes
+    #[arg(long)]
+    raw: bool,
+    /// Print the metadata instead of the value: TTL, tags, version, size, reads
+    #[arg(long, conflicts_with = "raw")]
+    metadata: bool,
+    /// Read from the shard, not from the copy in the service's memory
+    #[arg(long)]
+    fresh: bool,
+}
+
+// The aliases `put` and `delete` are for people who know the HTTP methods.
+
+/// Store an entry
+#[derive(Args)]
+#[command(
+    alias = "put",
+    after_help = "\
+Examples:
+  sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff
+  sidecache set greetings de 'Guten Tag' --string
+  curl -s https://example.org/rates.json | sidecache set rates today"
+)]
+pub struct Set {
+    /// Namespace
+    #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
+    namespace: String,
+    /// Key: any text; / and % need no escaping
+    #[arg(value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    key: String,
+    /// The value as JSON; read from standard input if it is absent or -
+    #[arg(allow_negative_numbers = true)]
+    value: Option<String>,
+    /// The value is plain text: store it as a JSON string
+    #[arg(long)]
+    string: bool,
+    /// Time to live: 90 (seconds), 5m, 1h30m [default: the namespace's default TTL]
+    #[arg(long, value_name = "TIME", value_parser = number::parse_ttl)]
+    ttl: Option<u64>,
+    /// A tag, to flush the entry by; can be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+}
+
+/// Delete entries; exit code 1 if one of them does not exist
+#[derive(Args)]
+#[command(
+    alias = "delete",
+    after_help = "\
+Examples:
+  sidecache del users user_1 user_2
+
+To delete many entries, use `sidecache flush`."
+)]
+pub struct Del {
+    /// Namespace
+    #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
+    namespace: String,
+    /// Keys: any text; / and % need no escaping
+    #[arg(value_name = "KEY", required = true, value_parser = NonEmptyStringValueParser::new())]
+    keys: Vec<String>,
+}
+
+/// Print several entries; exit code 1 if one of them does not exist
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache mget users user_1 user_2
+  sidecache mget users user_1 user_2 --json")]
+pub struct Mget {
+    /// Namespace
+    #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
+    namespace: String,
+    /// Keys: any text; / and % need no escaping
+    #[arg(value_name = "KEY", required = true, value_parser = NonEmptyStringValueParser::new())]
+    keys: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -142,48 +153,49 @@ struct EntryDocument<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-pub fn get(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
-    let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
-    if key == STATISTICS {
-        return Err(Failure::usage(format!(
-            "the key {STATISTICS} is reserved; to see the namespace's statistics, use `sidecache stats {namespace}`"
-        )));
-    }
-    let Session { service, screen } = session;
-    let wants_metadata = matches.get_flag("metadata");
-    let query: &[(&str, &str)] = if wants_metadata { &[("metadata", "full")] } else { &[] };
-    let headers: &[(&str, &str)] = if matches.get_flag("fresh") { &[("cache-control", "no-cache")] } else { &[] };
-    let path = with_query(&entry_path(namespace, key), query);
-    let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
-        Err(failure) if failure.is("key_not_found") => {
-            if screen.json {
-                let (value, metadata) = (None, None);
-                screen.document(&EntryDocument { namespace, key, found: false, stale: false, value, metadata })?;
-            }
-            return Err(absent(namespace, key));
+impl Get {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        let Self { namespace, key, .. } = &self;
+        if key == STATISTICS {
+            return Err(Failure::usage(format!(
+                "the key {STATISTICS} is reserved; to see the namespace's statistics, use `sidecache stats {namespace}`"
+            )));
         }
-        answer => answer?,
-    };
-    let Entry { value, metadata } = answer.parse(service)?;
-    if screen.json {
-        let (value, metadata, stale) = (Some(value), Some(metadata), answer.is_stale);
-        return screen.document(&EntryDocument { namespace, key, found: true, stale, value, metadata });
+        let query: &[(&str, &str)] = if self.metadata { &[("metadata", "full")] } else { &[] };
+        let headers: &[(&str, &str)] = if self.fresh { &[("cache-control", "no-cache")] } else { &[] };
+        let path = with_query(&entry_path(namespace, key), query);
+        let absent_entry = EntryDocument { namespace, key, found: false, stale: false, value: None, metadata: None };
+        let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
+            Err(failure) if failure.is("key_not_found") => {
+                if screen.json {
+                    screen.document(&absent_entry)?;
+                }
+                return Err(absent(namespace, key));
+            }
+            answer => answer?,
+        };
+        let Entry { value, metadata } = answer.parse(service)?;
+        if screen.json {
+            let (value, metadata) = (Some(value), Some(metadata));
+            let stale = answer.is_stale;
+            return screen.document(&EntryDocument { found: true, stale, value, metadata, ..absent_entry });
+        }
+        if answer.is_stale {
+            message(
+                "sidecache: stale: the entry's shard does not answer; the value may have changed, expired or been \
+                 deleted since",
+            );
+        }
+        if self.metadata {
+            let metadata: Metadata = serde_json::from_str(metadata.get())
+                .map_err(|error| Failure::new(Exit::Unreachable, format!("the metadata cannot be read: {error}")))?;
+            return screen.fields(Left, fields(metadata));
+        }
+        let string = self.raw.then(|| serde_json::from_str::<String>(value.get()).ok()).flatten();
+        screen.raw(string.as_deref().unwrap_or(value.get()).as_bytes())?;
+        // A terminal needs the end of the line; a file gets exactly the value's bytes.
+        if screen.is_terminal { screen.line("") } else { Ok(()) }
     }
-    if answer.is_stale {
-        note(
-            "sidecache: stale: the entry's shard does not answer; the value may have changed, expired or been \
-             deleted since",
-        );
-    }
-    if wants_metadata {
-        let metadata: Metadata = serde_json::from_str(metadata.get())
-            .map_err(|error| Failure::new(Exit::Unreachable, format!("the metadata cannot be read: {error}")))?;
-        return screen.fields(Side::Left, fields(metadata));
-    }
-    let string = matches.get_flag("raw").then(|| serde_json::from_str::<String>(value.get()).ok()).flatten();
-    screen.raw(string.as_deref().unwrap_or(value.get()).as_bytes())?;
-    // A terminal needs the end of the line; a file gets exactly the value's bytes.
-    if screen.is_terminal { screen.line("") } else { Ok(()) }
 }
 
 fn absent(namespace: &str, key: &str) -> Failure {
@@ -191,18 +203,28 @@ fn absent(namespace: &str, key: &str) -> Failure {
 }
 
 fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
-    let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), quantity::seconds);
+    let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), number::seconds);
     let known = [
         ("ttl remaining", Some(ttl)),
         ("expires at", metadata.expires_at),
         ("created at", Some(metadata.created_at)),
         ("last read", metadata.last_accessed),
-        ("reads", metadata.access_count.map(quantity::number)),
-        ("size", metadata.size_bytes.map(quantity::bytes)),
+        ("reads", metadata.access_count.map(number::count)),
+        ("size", metadata.size_bytes.map(number::bytes)),
         ("version", metadata.version.map(|version| version.to_string())),
         ("tags", (!metadata.tags.is_empty()).then(|| metadata.tags.join(", "))),
     ];
     known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// The body of a PUT.
+#[derive(Serialize)]
+struct NewEntry<'a> {
+    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [String],
 }
 
 #[derive(Deserialize)]
@@ -219,56 +241,42 @@ struct StoredDocument<'a> {
     version: Option<u64>,
 }
 
-pub fn set(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
-    let (namespace, key) = (text(matches, "namespace"), text(matches, "key"));
-    let value = value(matches)?;
-    let Session { service, screen } = session;
-    let mut body = [b"{\"value\":", value.as_bytes()].concat();
-    if let Some(ttl) = matches.get_one::<u64>("ttl") {
-        body.extend_from_slice(format!(",\"ttl\":{ttl}").as_bytes());
+impl Set {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        let value = self.value_as_json()?;
+        let entry = NewEntry { value: &value, ttl: self.ttl, tags: &self.tags };
+        let body = serde_json::to_vec(&entry).map_err(io::Error::from)?;
+        let (namespace, key) = (&*self.namespace, &*self.key);
+        let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
+        let Stored { created } = answer.parse(service)?;
+        let version = answer.version();
+        let document = StoredDocument { success: true, namespace, key, created, version };
+        screen.result(&document, if created { "created" } else { "replaced" })
     }
-    if let Some(tags) = matches.get_many::<String>("tag") {
-        let tags = serde_json::to_string(&tags.collect::<Vec<_>>()).map_err(io::Error::from)?;
-        body.extend_from_slice(format!(",\"tags\":{tags}").as_bytes());
+
+    /// The value to store, as JSON without white space around it.
+    fn value_as_json(&self) -> Result<Box<RawValue>, Failure> {
+        let given = self.value.as_deref().filter(|value| *value != "-");
+        let text = given.map_or_else(standard_input, |text| Ok(text.to_owned()))?;
+        let text = if self.string { json!(text).to_string() } else { text };
+        RawValue::from_string(text).map_err(|error| {
+            let place = if given.is_some() { "VALUE" } else { "standard input" };
+            Failure::usage(format!(
+                "{place} is not valid JSON ({error}); to store text, use --string, or JSON quotes as in '\"text\"'"
+            ))
+        })
     }
-    body.push(b'}');
-    let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
-    let Stored { created } = answer.parse(service)?;
-    let version = answer.version();
-    if screen.json {
-        return screen.document(&StoredDocument { success: true, namespace, key, created, version });
-    }
-    screen.line(if created { "created" } else { "replaced" })
 }
 
-/// The value to store, as JSON without white space around it.
-fn value(matches: &ArgMatches) -> Result<String, Failure> {
-    let given = matches.get_one::<String>("value").filter(|value| *value != "-");
-    let text = match given {
-        Some(text) => text.clone(),
-        None => {
-            let mut stdin = io::stdin().lock();
-            if stdin.is_terminal() {
-                note("sidecache: type the value, then press Ctrl-D on an empty line");
-            }
-            let mut bytes = Vec::new();
-            let read = stdin.read_to_end(&mut bytes);
-            read.map_err(|error| Failure::usage(format!("cannot read the value from standard input: {error}")))?;
-            String::from_utf8(bytes).map_err(|_| Failure::usage("the value on standard input is not UTF-8"))?
-        }
-    };
-    if matches.get_flag("string") {
-        return Ok(serde_json::to_string(&text).map_err(io::Error::from)?);
+fn standard_input() -> Result<String, Failure> {
+    let mut stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        message("sidecache: type the value, then press Ctrl-D on an empty line");
     }
-    match serde_json::from_str::<&RawValue>(&text) {
-        Ok(json) => Ok(json.get().to_owned()),
-        Err(error) => {
-            let place = if given.is_some() { "VALUE" } else { "standard input" };
-            Err(Failure::usage(format!(
-                "{place} is not valid JSON ({error}); to store text, use --string, or JSON quotes as in '\"text\"'"
-            )))
-        }
-    }
+    let mut bytes = Vec::new();
+    let read = stdin.read_to_end(&mut bytes);
+    read.map_err(|error| Failure::usage(format!("cannot read the value from standard input: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| Failure::usage("the value on standard input is not UTF-8"))
 }
 
 /// The result of `del` for one key.
@@ -303,71 +311,63 @@ struct DeletedDocument<'a> {
 }
 
 /// The keys of the command line, without duplicates.
-fn keys(matches: &ArgMatches) -> Vec<&str> {
-    let mut seen = std::collections::HashSet::new();
-    let keys = matches.get_many::<String>("keys").into_iter().flatten().map(String::as_str);
-    keys.filter(|key| seen.insert(*key)).collect()
+fn distinct(keys: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    keys.iter().map(String::as_str).filter(|key| seen.insert(*key)).collect()
 }
 
-pub fn del(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
-    let namespace = text(matches, "namespace");
-    let Session { service, screen } = session;
-    let mut results = Vec::new();
-    let mut worst: Option<Failure> = None;
-    let mut keys = keys(matches).into_iter();
-    for key in keys.by_ref() {
-        match service.send(&Method::DELETE, &entry_path(namespace, key), &[], Vec::new()) {
-            Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
-            Err(failure) if failure.is("key_not_found") => {
-                results.push((key, Deleted { deleted: false, error: None }));
-            }
-            Err(failure) => {
-                let is_heard = failure.code().is_some();
-                let error = failure.code().unwrap_or("no_answer").to_owned();
-                results.push((key, Deleted { deleted: false, error: Some(error) }));
-                if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
-                    worst = Some(failure);
+impl Del {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        let namespace = &*self.namespace;
+        let mut results = Vec::new();
+        let mut worst: Option<Failure> = None;
+        let mut keys = distinct(&self.keys).into_iter();
+        for key in keys.by_ref() {
+            match service.send(&Method::DELETE, &entry_path(namespace, key), &[], Vec::new()) {
+                Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
+                Err(failure) if failure.is("key_not_found") => {
+                    results.push((key, Deleted { deleted: false, error: None }));
                 }
-                // The service did not answer: stop, and report the keys that were tried.
-                if !is_heard {
-                    break;
+                Err(failure) => {
+                    let is_answered = failure.code.is_some();
+                    let error = failure.code.clone().unwrap_or_else(|| "no_answer".to_owned());
+                    results.push((key, Deleted { deleted: false, error: Some(error) }));
+                    if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
+                        worst = Some(failure);
+                    }
+                    // The service did not answer: stop, and report the keys that were tried.
+                    if !is_answered {
+                        break;
+                    }
                 }
             }
         }
-    }
-    let tried = results.len();
-    results.extend(keys.map(|key| (key, Deleted { deleted: false, error: Some("not_tried".to_owned()) })));
-    let deleted = results.iter().filter(|(_, result)| result.deleted).count();
-    let errors = results.iter().filter(|(_, result)| result.error.is_some()).count();
-    let not_found = results.len() - deleted - errors;
-    let written = match screen.json {
-        true => {
-            screen.document(&DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors })
+        let tried = results.len();
+        results.extend(keys.map(|key| (key, Deleted { deleted: false, error: Some("not_tried".to_owned()) })));
+        let deleted = results.iter().filter(|(_, result)| result.deleted).count();
+        let errors = results.iter().filter(|(_, result)| result.error.is_some()).count();
+        let not_found = results.len() - deleted - errors;
+        let document = DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors };
+        let line = format!("deleted {}", number::of(deleted as u64, "entry", "entries"));
+        let written = screen.result(&document, &line);
+        if let Some(failure) = worst {
+            return Err(match results.len() - tried {
+                0 => failure,
+                1 => failure.and("1 key was not tried"),
+                left => failure.and(&format!("{left} keys were not tried")),
+            });
         }
-        false => screen.line(&format!("deleted {}", entries(deleted as u64))),
-    };
-    if let Some(failure) = worst {
-        return Err(match results.len() - tried {
-            0 => failure,
-            1 => failure.and("1 key was not tried"),
-            left => failure.and(&format!("{left} keys were not tried")),
-        });
-    }
-    written?;
-    let missing: Vec<&str> = results.iter().filter(|(_, result)| !result.deleted).map(|(key, _)| *key).collect();
-    match missing[..] {
-        [] => Ok(()),
-        [key] => Err(absent(namespace, key)),
-        [key, ..] => {
-            let text = format!("{} keys have no entry in {namespace}; the first is {key:?}", missing.len());
-            Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
+        written?;
+        let missing: Vec<&str> = results.iter().filter(|(_, result)| !result.deleted).map(|(key, _)| *key).collect();
+        match missing[..] {
+            [] => Ok(()),
+            [key] => Err(absent(namespace, key)),
+            [key, ..] => {
+                let text = format!("{} keys have no entry in {namespace}; the first is {key:?}", missing.len());
+                Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
+            }
         }
     }
-}
-
-/// `1 entry`, `2 entries`.
-pub fn entries(count: u64) -> String {
-    format!("{} {}", quantity::number(count), if count == 1 { "entry" } else { "entries" })
 }
 
 #[derive(Deserialize)]
@@ -398,65 +398,65 @@ struct BatchDocument<'a> {
     errors: u64,
 }
 
-pub fn mget(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
-    let namespace = text(matches, "namespace");
-    let Session { service, screen } = session;
-    let mut results = Vec::new();
-    let (mut hits, mut misses, mut errors) = (0, 0, 0);
-    for keys in keys(matches).chunks(BATCH) {
-        let body = serde_json::to_vec(&HashMap::from([("keys", keys)])).map_err(io::Error::from)?;
-        let answer = service.send(&Method::POST, &format!("{}/mget", cache_path(namespace)), &[], body)?;
-        let mut batch: Batch = answer.parse(service)?;
-        (hits, misses, errors) = (hits + batch.hits, misses + batch.misses, errors + batch.errors);
-        results.extend(keys.iter().filter_map(|key| Some((*key, batch.results.remove(*key)?))));
-    }
-    if screen.json {
-        screen.document(&BatchDocument { namespace, results: InOrder(&results), hits, misses, errors })?;
-    } else {
-        let mut stale = Vec::new();
-        let row = |(key, result): &(&str, Box<RawValue>)| {
-            let fetched = serde_json::from_str::<Fetched<'_>>(result.get());
-            if fetched.as_ref().is_ok_and(|fetched| fetched.stale) {
-                stale.push(format!("{key:?}"));
+impl Mget {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        let namespace = &*self.namespace;
+        let mut results = Vec::new();
+        let (mut hits, mut misses, mut errors) = (0, 0, 0);
+        for keys in distinct(&self.keys).chunks(BATCH) {
+            let body = json!({"keys": keys}).to_string().into_bytes();
+            let answer = service.send(&Method::POST, &format!("{}/mget", cache_path(namespace)), &[], body)?;
+            let mut batch: Batch = answer.parse(service)?;
+            (hits, misses, errors) = (hits + batch.hits, misses + batch.misses, errors + batch.errors);
+            results.extend(keys.iter().filter_map(|key| Some((*key, batch.results.remove(*key)?))));
+        }
+        let parsed: Vec<_> =
+            results.iter().map(|(key, result)| (*key, serde_json::from_str::<Fetched<'_>>(result.get()))).collect();
+        if screen.json {
+            screen.document(&BatchDocument { namespace, results: InOrder(&results), hits, misses, errors })?;
+        } else {
+            let stale = parsed.iter().filter(|(_, result)| matches!(result, Ok(Fetched { stale: true, .. })));
+            let stale: Vec<String> = stale.map(|(key, _)| format!("{key:?}")).collect();
+            if !stale.is_empty() {
+                message(&format!(
+                    "sidecache: stale: {}: shards do not answer; these values may have changed, expired or been \
+                     deleted since",
+                    stale.join(", ")
+                ));
             }
-            let shown = match fetched {
-                Ok(Fetched { found: true, value, .. }) if screen.is_terminal => shortened(value.get()),
-                Ok(Fetched { found: true, value, .. }) => value.get().to_owned(),
-                Ok(Fetched { error: Some(code), .. }) => format!("({code})"),
-                Ok(_) => "(not found)".to_owned(),
-                Err(error) => format!("({error})"),
-            };
-            vec![(*key).to_owned(), shown]
+            let rows = parsed.iter().map(|(key, result)| {
+                let shown = match result {
+                    Ok(Fetched { found: true, value, .. }) if screen.is_terminal => shortened(value.get()),
+                    Ok(Fetched { found: true, value, .. }) => value.get().to_owned(),
+                    Ok(Fetched { error: Some(code), .. }) => format!("({code})"),
+                    Ok(_) => "(not found)".to_owned(),
+                    Err(error) => format!("({error})"),
+                };
+                vec![(*key).to_owned(), shown]
+            });
+            let rows = rows.collect();
+            screen.table(&[("key", Left), ("value", Left)], rows)?;
+        }
+        let is_invalid = |result: &serde_json::Result<Fetched<'_>>| match result {
+            Ok(Fetched { error: Some(code), .. }) => code == "invalid_key",
+            _ => false,
         };
-        let rows = results.iter().map(row).collect();
-        if !stale.is_empty() {
-            note(&format!(
-                "sidecache: stale: {}: shards do not answer; these values may have changed, expired or been deleted \
-                 since",
-                stale.join(", ")
-            ));
-        }
-        screen.table(&[("key", Side::Left), ("value", Side::Left)], rows)?;
-    }
-    let is_invalid = |result: &RawValue| {
-        let fetched = serde_json::from_str::<Fetched<'_>>(result.get());
-        fetched.is_ok_and(|fetched| fetched.error.as_deref() == Some("invalid_key"))
-    };
-    let invalid = results.iter().filter(|(_, result)| is_invalid(result)).count() as u64;
-    match (errors, misses) {
-        (0, 0) => Ok(()),
-        (errors, _) if errors > 0 && errors == invalid => {
-            let text = format!("{invalid} keys are invalid: a key has 1 to 512 bytes and no control characters");
-            Err(Failure::new(Exit::Refused, text).with_code("invalid_key"))
-        }
-        (0, misses) => {
-            let text = format!("{misses} of {} keys have no entry in {namespace}", hits + misses);
-            Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
-        }
-        (errors, _) => {
-            let text =
-                format!("{errors} keys could not be read; `sidecache cluster` shows which shard does not answer");
-            Err(Failure::new(Exit::Failed, text))
+        let invalid = parsed.iter().filter(|(_, result)| is_invalid(result)).count() as u64;
+        match (errors, misses) {
+            (0, 0) => Ok(()),
+            (errors, _) if errors > 0 && errors == invalid => {
+                let text = format!("{invalid} keys are invalid: a key has 1 to 512 bytes and no control characters");
+                Err(Failure::new(Exit::Refused, text).with_code("invalid_key"))
+            }
+            (0, misses) => {
+                let text = format!("{misses} of {} keys have no entry in {namespace}", hits + misses);
+                Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
+            }
+            (errors, _) => {
+                let text =
+                    format!("{errors} keys could not be read; `sidecache cluster` shows which shard does not answer");
+                Err(Failure::new(Exit::Failed, text))
+            }
         }
     }
 }

@@ -3,27 +3,20 @@
 use std::fmt::Display;
 use std::io;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::config;
 
-/// The exit codes; they never change their meaning.
+/// The exit codes, which [`EXIT_CODES`] explains. They never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Done = 0,
-    /// No such entry, namespace or job, or the user did not confirm.
     NotFound = 1,
-    /// The command line or a setting is wrong.
     Usage = 2,
-    /// The service, a shard or the database cannot be reached, or a response cannot be read.
     Unreachable = 3,
-    /// The request was refused (4xx).
     Refused = 4,
-    /// The service, a shard or the database failed (5xx). If something was changed nevertheless, the message says so.
     Failed = 5,
-    /// A change was sent, and it is unknown whether it happened.
     Unknown = 6,
-    /// The command was carried out, but its output could not be written.
     Unwritten = 7,
 }
 
@@ -39,30 +32,31 @@ Exit codes:
   6  a change was sent, and it is unknown whether it happened
   7  the command was carried out, but its output could not be written";
 
-/// Why a command failed.
-#[derive(Debug)]
+/// Why a command failed. With `--json`, it is printed as JSON.
+#[derive(Debug, Serialize)]
 pub struct Failure {
-    pub exit: Exit,
     /// One line; empty if the exit code says enough.
+    #[serde(rename = "error")]
     text: String,
     /// The service's error code, if it sent one.
-    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+    #[serde(rename = "exit_code")]
+    pub exit: Exit,
 }
 
-#[derive(Serialize)]
-struct Document<'f> {
-    error: &'f str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'f str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'f str>,
-    exit_code: u8,
+impl Serialize for Exit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(*self as u8)
+    }
 }
 
 impl Failure {
     pub fn new(exit: Exit, text: impl Display) -> Self {
-        Self { exit, text: text.to_string(), code: None, request_id: None }
+        // Parts of the text come from other programs. Their control characters must not move the cursor.
+        Self { exit, text: in_one_line(&text.to_string()), code: None, request_id: None }
     }
 
     pub fn usage(text: impl Display) -> Self {
@@ -84,7 +78,7 @@ impl Failure {
 
     /// Adds something to the message.
     pub fn and(self, text: &str) -> Self {
-        Self { text: format!("{}; {text}", self.text), ..self }
+        Self { text: format!("{}; {}", self.text, in_one_line(text)), ..self }
     }
 
     /// Whether the service answered with this code.
@@ -92,29 +86,16 @@ impl Failure {
         self.code.as_deref() == Some(code)
     }
 
-    /// The service's error code, if it sent one.
-    pub fn code(&self) -> Option<&str> {
-        self.code.as_deref()
-    }
-
     /// The line for stderr; `None` if there is no message.
     pub fn shown(&self, json: bool) -> Option<String> {
         if self.text.is_empty() {
             return None;
         }
-        // Parts of the text come from other programs. Their control characters must not move the cursor.
-        let text = in_one_line(&self.text);
         if json {
-            let document = Document {
-                error: &text,
-                code: self.code.as_deref(),
-                request_id: self.request_id.as_deref(),
-                exit_code: self.exit as u8,
-            };
-            return serde_json::to_string(&document).ok();
+            return serde_json::to_string(self).ok();
         }
         let request = self.request_id.as_deref().map(|id| format!(" (request {id})")).unwrap_or_default();
-        Some(format!("sidecache: {text}{request}"))
+        Some(format!("sidecache: {}{request}", self.text))
     }
 }
 

@@ -1,21 +1,18 @@
 //! The command `jobs`: shows jobs, waits for them and cancels them. A job is a flush, or the deletion of a namespace,
 //! that continues after its request.
 
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
-use super::entry::entries;
 use super::failure::{Exit, Failure};
-use super::options::{text, with_service_options};
-use super::quantity;
-use super::screen::{Side, bar};
+use super::runtime::interrupts;
+use super::screen::Side::{Left, Right};
+use super::screen::{Screen, bar, with_spinner};
 use super::service::{Service, encoded};
-use super::session::{Session, runtime};
+use crate::number;
 
 const PATH: &str = "/api/v1/jobs";
 
@@ -26,27 +23,46 @@ const POLL: Duration = Duration::from_millis(250);
 /// load balancer, another instance may answer soon.
 const MAX_FAILURES: u32 = 40;
 
-pub fn command() -> Command {
-    let id = || Arg::new("id").value_name("ID").required(true).help("Id of the job");
-    let list = Command::new("list").about("Show the jobs of all instances (the default)");
-    let wait = Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Wait until the job ends");
-    let show = Command::new("show").about("Show a job and its progress").arg(id()).arg(wait);
-    let cancel = Command::new("cancel").about("Cancel a job; what it has deleted stays deleted").arg(id());
-    let command = Command::new("jobs")
-        .about("Show or cancel jobs: flushes and deletions of namespaces that continue after their request")
-        .subcommand_value_name("COMMAND")
-        .subcommands([list, show, cancel].map(with_service_options))
-        .after_help(
-            "Examples:\n  sidecache jobs\n  sidecache jobs show 0f31c8f1b2a49d77-000001 --wait\n  \
-             sidecache jobs cancel 0f31c8f1b2a49d77-000001\n\nA job is shown until one hour after it ended.",
-        );
-    with_service_options(command)
+/// Show or cancel jobs: flushes and deletions of namespaces that continue after their request
+#[derive(Args)]
+#[command(
+    subcommand_value_name = "COMMAND",
+    after_help = "\
+Examples:
+  sidecache jobs
+  sidecache jobs show 0f31c8f1b2a49d77-000001 --wait
+  sidecache jobs cancel 0f31c8f1b2a49d77-000001
+
+A job is shown until one hour after it ended."
+)]
+pub struct Jobs {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the jobs of all instances (the default)
+    List,
+    /// Show a job and its progress
+    Show {
+        /// Id of the job
+        id: String,
+        /// Wait until the job ends
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Cancel a job; what it has deleted stays deleted
+    Cancel {
+        /// Id of the job
+        id: String,
+    },
 }
 
 /// A job, as the service describes it.
 #[derive(Deserialize, Serialize)]
-pub struct Job {
-    pub id: String,
+struct Job {
+    id: String,
     kind: String,
     state: String,
     namespace: String,
@@ -74,11 +90,13 @@ struct Listed {
     jobs: Vec<Job>,
 }
 
-pub fn run(session: &mut Session, matches: &ArgMatches) -> Result<(), Failure> {
-    match matches.subcommand() {
-        Some(("show", matches)) => show(session, text(matches, "id"), matches.get_flag("wait")),
-        Some(("cancel", matches)) => cancel(session, text(matches, "id")),
-        _ => list(session),
+impl Jobs {
+    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        match self.command {
+            None | Some(Command::List) => list(service, screen),
+            Some(Command::Show { id, wait }) => show(service, screen, &id, wait),
+            Some(Command::Cancel { id }) => cancel(service, screen, &id),
+        }
     }
 }
 
@@ -86,59 +104,77 @@ fn path(id: &str) -> String {
     format!("{PATH}/{}", encoded(id))
 }
 
-fn list(session: &mut Session) -> Result<(), Failure> {
-    let Session { service, screen } = session;
+fn list(service: &Service, screen: &mut Screen) -> Result<(), Failure> {
     let listed: Listed = service.fetch(PATH)?;
     if screen.json {
         return screen.document(&listed);
     }
-    let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let columns = [left("job"), left("state"), left("deletes"), right("deleted"), right("estimate"), left("started")];
+    let columns = [
+        ("job", Left),
+        ("state", Left),
+        ("deletes", Left),
+        ("deleted", Right),
+        ("estimate", Right),
+        ("started", Left),
+    ];
     let rows = listed.jobs.into_iter().map(|job| {
-        let estimate = job.estimate.map_or("-".to_owned(), quantity::number);
+        let estimate = job.estimate.map_or("-".to_owned(), number::count);
         let target = job.target();
-        vec![job.id, job.state, target, quantity::number(job.done), estimate, job.started_at]
+        vec![job.id, job.state, target, number::count(job.done), estimate, job.started_at]
     });
     screen.table(&columns, rows.collect())
 }
 
-fn show(session: &mut Session, id: &str, may_wait: bool) -> Result<(), Failure> {
-    let Session { service, screen } = session;
-    let job = if may_wait { wait(service, id)? } else { service.fetch(&path(id))? };
+fn show(service: &Service, screen: &mut Screen, id: &str, is_waiting: bool) -> Result<(), Failure> {
+    let job = if is_waiting { wait(service, id)? } else { service.fetch(&path(id))? };
     if screen.json {
         return screen.document(&job);
     }
     let target = job.target();
     let mut fields = vec![("job", job.id), ("state", job.state), ("deletes", target)];
-    fields.push(("deleted", quantity::number(job.done)));
-    fields.extend(job.estimate.map(|estimate| ("estimate", quantity::number(estimate))));
+    fields.push(("deleted", number::count(job.done)));
+    fields.extend(job.estimate.map(|estimate| ("estimate", number::count(estimate))));
     fields.push(("started", job.started_at));
     fields.extend(job.ended_at.map(|ended| ("ended", ended)));
     let error = job.result.and_then(|result| Some(format!("{} ({})", result.error?, result.code?)));
     fields.extend(error.map(|error| ("error", error)));
-    screen.fields(Side::Left, fields)
+    screen.fields(Left, fields)
 }
 
-fn cancel(session: &mut Session, id: &str) -> Result<(), Failure> {
-    let Session { service, screen } = session;
+fn cancel(service: &Service, screen: &mut Screen, id: &str) -> Result<(), Failure> {
     let job: Job = service.send(&Method::DELETE, &path(id), &[], Vec::new())?.parse(service)?;
-    if screen.json {
-        return screen.document(&job);
-    }
-    let deleted = entries(job.done);
-    screen.line(&match &*job.state {
+    let deleted = number::of(job.done, "entry", "entries");
+    let line = match &*job.state {
         "running" => format!("{id} is being cancelled; {deleted} deleted so far"),
         state => format!("{id} is {state}; {deleted} deleted"),
-    })
+    };
+    screen.result(&job, &line)
+}
+
+/// Sends a DELETE. If the service continues it as a job, waits for the job. Returns how many entries were deleted.
+///
+/// # Errors
+/// The request or the job failed, or Ctrl-C ended the waiting.
+pub fn delete(service: &Service, path: &str) -> Result<u64, Failure> {
+    #[derive(Deserialize)]
+    struct Deleted {
+        deleted_count: u64,
+    }
+    let answer = with_spinner("deleting", || service.send(&Method::DELETE, path, &[], Vec::new()))?;
+    if answer.is_accepted {
+        let job: Job = answer.parse(service)?;
+        return wait(service, &job.id)?.deleted();
+    }
+    Ok(answer.parse::<Deleted>(service)?.deleted_count)
 }
 
 /// Waits for a job to end, and shows a progress bar. Ctrl-C ends only the waiting; the job continues.
 ///
 /// # Errors
 /// The state of the job cannot be read, or Ctrl-C ended the waiting.
-pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
+fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
     let later = || format!("`sidecache jobs show {id} --wait` waits for it, `sidecache jobs cancel {id}` cancels it");
-    let interrupted = on_interrupt()?;
+    let interrupts = interrupts()?;
     let (mut shown, mut has_estimate, mut failures) = (bar("deleting", None, true), false, 0);
     let ended = loop {
         match service.fetch::<Job>(&path(id)) {
@@ -162,29 +198,13 @@ pub fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
                 }
             }
         }
-        if interrupted.recv_timeout(POLL).is_ok() {
+        if interrupts.recv_timeout(POLL).is_ok() {
             let text = format!("job {id} is still running: {}", later());
             break Err(Failure::new(Exit::Unknown, text));
         }
     };
     shown.finish_and_clear();
     ended
-}
-
-/// Returns a channel that receives Ctrl-C. After this call, Ctrl-C does not end the process.
-fn on_interrupt() -> Result<mpsc::Receiver<()>, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let runtime = runtime()?;
-    let signal =
-        runtime.block_on(async { tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()) });
-    let mut signal =
-        signal.map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for Ctrl-C: {error}")))?;
-    thread::spawn(move || {
-        runtime.block_on(signal.recv());
-        // The receiver no longer exists once the job has ended.
-        let _ = sender.send(());
-    });
-    Ok(receiver)
 }
 
 impl Job {
@@ -202,7 +222,7 @@ impl Job {
     ///
     /// # Errors
     /// The job failed, was cancelled, or has not ended.
-    pub fn deleted(self) -> Result<u64, Failure> {
+    fn deleted(self) -> Result<u64, Failure> {
         let Some(JobResult { success, deleted_count, error, code }) = self.result else {
             return Err(Failure::new(Exit::Unknown, format!("the job {} has not ended", self.id)));
         };
@@ -210,12 +230,10 @@ impl Job {
             return Ok(deleted_count);
         }
         let what = error.unwrap_or_else(|| "The job was cancelled".to_owned());
-        let text = format!("{what}; {} had been deleted by then", entries(deleted_count));
+        let text = format!("{what}; {} had been deleted by then", number::of(deleted_count, "entry", "entries"));
         let exit = if code.as_deref() == Some("outcome_unknown") { Exit::Unknown } else { Exit::Failed };
-        let failure = Failure::new(exit, text);
-        Err(match code {
-            Some(code) => failure.with_code(code),
-            None => failure,
-        })
+        let mut failure = Failure::new(exit, text);
+        failure.code = code;
+        Err(failure)
     }
 }

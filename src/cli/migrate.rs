@@ -2,37 +2,35 @@
 
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::failure::{Exit, Failure};
-use super::options::with_json_option;
-use super::screen::{Screen, spinner};
-use super::session::runtime;
-use super::{quantity, settings};
-use crate::config::{Config, Settings};
+use super::runtime::runtime;
+use super::screen::{Screen, with_spinner};
+use super::settings::SettingFlags;
+use crate::config::Config;
 use crate::database::{Database, Error, Step};
+use crate::number;
 
 /// The pause between two attempts to run the migrations.
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub fn command() -> Command {
-    let wait = Arg::new("wait")
-        .long("wait")
-        .value_name("TIME")
-        .value_parser(quantity::parse_wait)
-        .default_value("30s")
-        .help("Longest time to wait for the database and to run the migrations");
-    let command = Command::new("migrate")
-        .about("Run the pending database migrations, and list them")
-        .arg(wait)
-        .after_help(
-            "Examples:\n  sidecache migrate --database-url postgres://cache@db/sidecache --wait 2m\n\nThe service also \
-             runs pending migrations when it starts; instances take turns. Exit code: 3 if the database cannot be \
-             reached in time, 5 if a migration fails.",
-        );
-    with_json_option(command).defer(settings::flags)
+/// Run the pending database migrations, and list them
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sidecache migrate --database-url postgres://cache@db/sidecache --wait 2m
+
+The service also runs pending migrations when it starts; instances take turns. Exit code: 3 if the database cannot be \
+reached in time, 5 if a migration fails.")]
+pub struct Migrate {
+    /// Longest time to wait for the database and to run the migrations
+    #[arg(long, value_name = "TIME", value_parser = number::parse_wait, default_value = "30s")]
+    wait: Duration,
+    #[command(flatten)]
+    settings: SettingFlags,
 }
 
 #[derive(Serialize)]
@@ -50,29 +48,27 @@ struct MigrateDocument {
     applied: Vec<StepDocument>,
 }
 
-pub fn run(settings: &Settings, matches: &ArgMatches, mut screen: Screen) -> Result<(), Failure> {
-    let config = Config::parse(settings)?;
-    let wait = matches.get_one::<Duration>("wait").copied().unwrap_or(Duration::from_secs(30));
-    let runtime = runtime()?;
-    let bar = spinner("migrating");
-    let migrated = runtime.block_on(migrate(&config, wait));
-    bar.finish_and_clear();
-    runtime.shutdown_background();
-    let (before, now) = migrated.map_err(|error| failed(&error, wait))?;
-    let version = now.iter().map(|step| step.version).max().unwrap_or(0);
-    let applied: Vec<Step> = now.into_iter().filter(|step| !before.contains(step)).collect();
-    let database = config.database.kind.as_str();
-    if screen.json {
-        let applied = applied.into_iter().map(|Step { version, name }| StepDocument { version, name }).collect();
-        screen.document(&MigrateDocument { database, version, applied })?;
-    } else {
+impl Migrate {
+    /// `settings` are those before the command's name.
+    pub fn run(self, settings: SettingFlags, screen: &mut Screen) -> Result<(), Failure> {
+        let config = Config::parse(&settings.gather(self.settings)?)?;
+        let runtime = runtime()?;
+        let migrated = with_spinner("migrating", || runtime.block_on(migrate(&config, self.wait)));
+        runtime.shutdown_background();
+        let (before, now) = migrated.map_err(|error| failed(&error, self.wait))?;
+        let version = now.iter().map(|step| step.version).max().unwrap_or(0);
+        let applied: Vec<Step> = now.into_iter().filter(|step| !before.contains(step)).collect();
+        let database = config.database.kind.as_str();
+        if screen.json {
+            let applied = applied.into_iter().map(|Step { version, name }| StepDocument { version, name }).collect();
+            return screen.document(&MigrateDocument { database, version, applied });
+        }
         for Step { version, name } in &applied {
             screen.line(&format!("applied {version} {name}"))?;
         }
         let already = if applied.is_empty() { " already" } else { "" };
-        screen.line(&format!("the schema of {database} is{already} at version {version}"))?;
+        screen.line(&format!("the schema of {database} is{already} at version {version}"))
     }
-    screen.flush()
 }
 
 /// Runs the migrations. Returns those that were applied before this run, and all that are applied now.

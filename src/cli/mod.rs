@@ -1,9 +1,12 @@
 //! The command line: it starts the service, or runs a command that calls a running service.
 //!
-//! There is one file for each command or group of commands. Its function `command` describes the command to clap, and
-//! `run` runs the command and returns an error as a [`Failure`]. A command writes its output to a [`Screen`] and
-//! sends its requests through a [`Service`]. Only commands that connect to databases and shards themselves, or that
+//! There is one file for each command or group of commands. It declares the arguments of the command for clap, and its
+//! function `run` runs the command and returns an error as a [`Failure`]. A command writes its output to a [`Screen`]
+//! and sends its requests through a [`Service`]. Only commands that connect to databases and shards themselves, or that
 //! wait for Ctrl-C, use an asynchronous runtime.
+//!
+//! clap describes a command with the `///` of its type. Types that only group arguments have `//`: clap would describe
+//! the command with their text.
 
 mod cluster;
 mod completions;
@@ -16,27 +19,26 @@ mod keys;
 mod migrate;
 mod namespaces;
 mod options;
-mod quantity;
+mod runtime;
 mod screen;
 mod service;
-mod session;
 mod settings;
 mod stats;
 mod tls;
-mod wrong;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgMatches, Command};
+use clap::parser::ValueSource::{CommandLine, EnvVariable};
+use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use failure::{EXIT_CODES, Failure};
-use options::{DEFAULT_URL, Flags as _, with_service_options};
-use screen::Screen;
+use failure::{EXIT_CODES, Exit, Failure};
+use screen::{Screen, message};
 use service::Service;
-use session::{Session, note};
+use settings::SettingFlags;
 
 use crate::config::{Config, URL_VARIABLE};
+use crate::number;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,132 +52,164 @@ Examples:
 Settings come from the defaults, then the --config file, then the environment, then the flags.
 A later source overrides an earlier one.";
 
-/// What the caller of [`start`] has to do.
-pub enum Start {
-    /// Run the service.
-    Serve(Box<Config>),
-    /// Exit with this code: the command has ended.
-    Ended(ExitCode),
+/// The URL of the service if neither the command line nor the environment names one.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// A cache sidecar: a namespaced cache over HTTP, on Redis shards or an embedded store
+#[derive(Parser)]
+#[command(name = "sidecache", bin_name = "sidecache", version, subcommand_value_name = "COMMAND")]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Program {
+    /// URL of the service
+    #[arg(long, global = true, value_name = "URL", help_heading = "Service", default_value = DEFAULT_URL)]
+    #[arg(env = URL_VARIABLE, hide_env_values = true)]
+    url: String,
+    /// Timeout for the connection, and the same for the response: 500ms, 5s
+    #[arg(long, global = true, value_name = "TIME", help_heading = "Service", default_value = "10s")]
+    #[arg(value_parser = number::parse_wait)]
+    timeout: Duration,
+    /// Print JSON, for programs
+    #[arg(long, global = true, help_heading = "Output")]
+    json: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-/// Reads the command line and runs its command. The caller runs the service.
-pub fn start() -> Start {
-    let json = std::env::args_os().any(|word| word == "--json");
-    let failure = match run() {
-        Ok(Some(config)) => return Start::Serve(config),
-        Ok(None) => return Start::Ended(ExitCode::SUCCESS),
-        Err(failure) => failure,
-    };
-    if let Some(line) = failure.shown(json) {
-        note(&line);
-    }
-    Start::Ended(ExitCode::from(failure.exit as u8))
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service (the default without a command)
+    #[command(
+        after_help = "Exit code: 0 after SIGTERM or SIGINT, 2 if a setting is wrong, 1 if the service cannot run."
+    )]
+    Serve(SettingFlags),
+    #[command(flatten)]
+    Call(Call),
+    CheckConfig(configuration::CheckConfig),
+    PrintConfig(configuration::PrintConfig),
+    Migrate(migrate::Migrate),
+    Completions(completions::Completions),
 }
 
-fn run() -> Result<Option<Box<Config>>, Failure> {
-    let matches = match command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return wrong::argument(&error, &command()).map(|()| None),
-    };
-    let (name, sub) = match matches.subcommand() {
-        None => ("serve", None),
-        Some((name, sub)) => (name, Some(sub)),
-    };
-    // clap accepts these options in front of any command. Refuse them where the command does not use them.
-    let strange: &[&str] = match name {
+// The commands that call a service.
+#[derive(Subcommand)]
+enum Call {
+    Get(entry::Get),
+    Set(entry::Set),
+    Del(entry::Del),
+    Mget(entry::Mget),
+    Flush(flush::Flush),
+    Jobs(jobs::Jobs),
+    Keys(keys::Keys),
+    Stats(stats::Stats),
+    Namespaces(namespaces::Namespaces),
+    Cluster(cluster::Cluster),
+}
+
+/// The options of [`Program`] that a command does not use.
+fn unused_options(command: &str) -> &'static [&'static str] {
+    match command {
         "serve" => &["url", "timeout", "json"],
         "check-config" | "print-config" | "migrate" | "completions" => &["url", "timeout"],
         _ => &[],
+    }
+}
+
+fn command() -> clap::Command {
+    let program = Program::command();
+    let options: Vec<Arg> = program.get_arguments().cloned().collect();
+    program.mut_subcommands(|command| {
+        // clap adds the global options to every command, except to those that have an argument of the same name. The
+        // hidden copies keep unused options out of the command's help.
+        let unused = unused_options(command.get_name());
+        let copies = options.iter().filter(|option| unused.contains(&option.get_id().as_str()));
+        command.args(copies.map(|option| option.clone().hide(true)).collect::<Vec<_>>())
+    })
+}
+
+/// Reads the command line and runs its command. Returns the configuration if the caller is to run the service.
+///
+/// # Errors
+/// The command has ended, successfully or not: exit with this code.
+pub fn start() -> Result<Box<Config>, ExitCode> {
+    let json = std::env::args_os().any(|word| word == "--json");
+    let exit = match run(json) {
+        Ok(Some(config)) => return Ok(config),
+        Ok(None) => Exit::Done,
+        Err(failure) => {
+            failure.shown(json).iter().for_each(|line| message(line));
+            failure.exit
+        }
     };
-    for option in strange {
-        if matches.value_source(option) == Some(clap::parser::ValueSource::CommandLine) {
+    Err(ExitCode::from(exit as u8))
+}
+
+/// Runs the command. Returns the configuration if the command is to run the service. `json` says whether errors are to
+/// be JSON.
+fn run(json: bool) -> Result<Option<Box<Config>>, Failure> {
+    let parsed = command().try_get_matches().and_then(|matches| Ok((Program::from_arg_matches(&matches)?, matches)));
+    let (program, matches) = match parsed {
+        Ok(parsed) => parsed,
+        // clap reports `--help` and `--version` as errors, too: their text goes to standard output.
+        Err(help) if !help.use_stderr() => return Ok(help.print().map(|()| None)?),
+        Err(error) if json => {
+            let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            return Err(Failure::usage(text.trim_start_matches("error: ")));
+        }
+        Err(error) => {
+            // If stderr cannot be written, the exit code has to be enough.
+            let _ = error.print();
+            return Err(Failure::silent(Exit::Usage));
+        }
+    };
+    let Program { url, timeout, json, settings, command } = program;
+    let name = matches.subcommand_name().unwrap_or("serve");
+    for option in unused_options(name) {
+        if matches.value_source(option) == Some(CommandLine) {
             let text =
                 format!("--{option}: `{name}` does not take this option; it is for commands that call a service");
             return Err(Failure::usage(text));
         }
     }
-    if name == "serve" {
-        return Ok(Some(Box::new(settings::config(&matches, sub)?)));
-    }
-    let Some(sub) = sub else { return Ok(None) };
-    let levels = levels(&matches);
-    let json = levels.iter().any(|matches| matches.flag_or_false("json"));
-    match name {
-        "check-config" => configuration::check(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
-        "print-config" => configuration::print(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
-        "migrate" => migrate::run(&settings::gather(&matches, Some(sub))?, sub, Screen::new(json))?,
-        "completions" => completions::run(command(), sub, Screen::new(json))?,
-        _ => ask(name, &levels, sub, json)?,
-    }
-    Ok(None)
-}
-
-/// Runs a command that calls a service.
-fn ask(name: &str, levels: &[&ArgMatches], sub: &ArgMatches, json: bool) -> Result<(), Failure> {
-    if let Some(setting) = levels.first().and_then(|top| settings::any(top)) {
-        let text = format!("{setting}: `{name}` takes no settings of the service; it calls the service at --url");
-        return Err(Failure::usage(text));
-    }
-    // An option after the command's name overrides one before it, and both override the environment.
-    let option = given::<String>(levels, "url").map(|url| (url, "--url"));
-    let url = option.or_else(|| Some((std::env::var(URL_VARIABLE).ok()?, URL_VARIABLE)));
-    let (url, origin) = url.filter(|(url, _)| !url.is_empty()).unwrap_or((DEFAULT_URL.to_owned(), "--url"));
-    let timeout = given(levels, "timeout").unwrap_or(DEFAULT_TIMEOUT);
-    let service = Service::new(&url, origin, timeout)?;
-    let mut session = Session { service, screen: Screen::new(json) };
-    let ended = match name {
-        "get" => entry::get(&mut session, sub),
-        "set" => entry::set(&mut session, sub),
-        "del" => entry::del(&mut session, sub),
-        "mget" => entry::mget(&mut session, sub),
-        "flush" => flush::run(&mut session, sub),
-        "jobs" => jobs::run(&mut session, sub),
-        "keys" => keys::run(&mut session, sub),
-        "stats" => stats::run(&mut session, sub),
-        "namespaces" => namespaces::run(&mut session, sub),
-        "cluster" => cluster::run(&mut session),
-        other => Err(Failure::usage(format!("{other}: unknown command; see `sidecache --help`"))),
+    let mut screen = Screen::new(json);
+    let ended = match command.unwrap_or_else(|| Command::Serve(SettingFlags::default())) {
+        Command::Serve(more) => return Ok(Some(Box::new(Config::parse(&settings.gather(more)?)?))),
+        Command::CheckConfig(check) => check.run(settings, &mut screen),
+        Command::PrintConfig(print) => print.run(settings, &mut screen),
+        Command::Migrate(migrate) => migrate.run(settings, &mut screen),
+        Command::Completions(completions) => completions.run(self::command(), &mut screen),
+        Command::Call(call) => {
+            if let Some(flag) = settings.first() {
+                let text =
+                    format!("{flag}: `{name}` takes no settings of the service; it calls the service at --url");
+                return Err(Failure::usage(text));
+            }
+            let origin = if matches.value_source("url") == Some(EnvVariable) { URL_VARIABLE } else { "--url" };
+            let url = if url.is_empty() { DEFAULT_URL } else { &url };
+            call.run(&Service::new(url, origin, timeout)?, &mut screen)
+        }
     };
     // Flush after a failure, too: the user must see the output that was written before it.
-    let flushed = session.screen.flush();
-    ended.and(flushed)
+    let flushed = screen.flush();
+    ended.and(flushed).map(|()| None)
 }
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The matches of each level, in this order: before the command's name, after it, and after its subcommand's name.
-fn levels(top: &ArgMatches) -> Vec<&ArgMatches> {
-    std::iter::successors(Some(top), |matches| matches.subcommand().map(|(_, sub)| sub)).collect()
-}
-
-fn given<T: Clone + Send + Sync + 'static>(levels: &[&ArgMatches], name: &str) -> Option<T> {
-    levels.iter().rev().find_map(|matches| matches.try_get_one::<T>(name).ok().flatten().cloned())
-}
-
-fn command() -> Command {
-    // `defer` builds the settings' flags of a command only when that command is used.
-    let serve = Command::new("serve")
-        .about("Run the service (the default without a command)")
-        .defer(settings::flags)
-        .after_help("Exit code: 0 after SIGTERM or SIGINT, 2 if a setting is wrong, 1 if the service cannot run.");
-    let top = Command::new("sidecache")
-        .bin_name("sidecache")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A cache sidecar: a namespaced cache over HTTP, on Redis shards or an embedded store")
-        .after_help(format!("{EXAMPLES}\n\n{EXIT_CODES}"))
-        .subcommand_value_name("COMMAND")
-        .subcommand(serve)
-        .subcommands(entry::commands())
-        .subcommand(flush::command())
-        .subcommand(jobs::command())
-        .subcommand(keys::command())
-        .subcommand(stats::command())
-        .subcommand(namespaces::command())
-        .subcommand(cluster::command())
-        .subcommands(configuration::commands())
-        .subcommand(migrate::command())
-        .subcommand(completions::command());
-    settings::flags(with_service_options(top))
+impl Call {
+    fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
+        match self {
+            Self::Get(get) => get.run(service, screen),
+            Self::Set(set) => set.run(service, screen),
+            Self::Del(del) => del.run(service, screen),
+            Self::Mget(mget) => mget.run(service, screen),
+            Self::Flush(flush) => flush.run(service, screen),
+            Self::Jobs(jobs) => jobs.run(service, screen),
+            Self::Keys(keys) => keys.run(service, screen),
+            Self::Stats(stats) => stats.run(service, screen),
+            Self::Namespaces(namespaces) => namespaces.run(service, screen),
+            Self::Cluster(cluster) => cluster.run(service, screen),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +221,7 @@ mod tests {
     fn every_setting_is_a_flag_with_help() {
         command().debug_assert();
         let help = command().render_long_help().to_string();
-        let mut serve = settings::flags(Command::new("serve"));
+        let mut serve = settings::flags(clap::Command::new("serve"));
         let of_serve = serve.render_long_help().to_string();
         for setting in all_settings() {
             for help in [&help, &of_serve] {
@@ -208,5 +242,112 @@ mod tests {
         for command in command().get_subcommands() {
             assert!(command.get_after_help().is_some() && command.get_about().is_some(), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn temporary() {
+        let of_clap: &[(&[&str], &[&str])] = &[
+            (&["stat", "ns"], &["'stat'", "similar subcommand", "'stats'"]),
+            (&["flsh", "ns"], &["'flsh'", "similar subcommand", "'flush'"]),
+            (&["gte", "ns", "k"], &["'gte'", "similar subcommand", "'get'"]),
+            (&["zzz"], &["unrecognized subcommand 'zzz'", "Usage: sidecache"]),
+            (&["namespaces", "users"], &["unrecognized subcommand 'users'", "Usage: sidecache namespaces"]),
+            (&["namespaces", "test"], &["unrecognized subcommand 'test'", "Usage: sidecache namespaces"]),
+            (&["namespaces", "settings"], &["unrecognized subcommand 'settings'", "Usage: sidecache namespaces"]),
+            (&["namespaces", "gte", "users"], &["'gte'", "similar subcommand", "'get'"]),
+            (&["get", "ns"], &["required", "<KEY>", "Usage: sidecache get"]),
+            (&["get", "ns", ""], &["a value is required for '<KEY>'"]),
+            (&["flush", "", "--yes"], &["a value is required for '<NS>'"]),
+            (&["get", "ns", "a", "b"], &["unexpected argument 'b'", "Usage: sidecache get"]),
+            (&["get", "ns", "k", "--metadat"], &["unexpected argument '--metadat'", "'--metadata'"]),
+            (&["serve", "--l1-maxmb", "1"], &["unexpected argument '--l1-maxmb'", "'--l1-max-mb'"]),
+            (&["get", "ns", "k", "--timeout", "soon"], &["'soon'", "'--timeout <TIME>'", "expected a time"]),
+            (&["get", "ns", "-dash"], &["unexpected argument '-d'", "to pass '-d' as a value, use '-- -d'"]),
+            (&["cluster", "--nodes"], &["unexpected argument '--nodes'", "Usage: sidecache cluster", "--help"]),
+            (&["completions", "tcsh"], &["'tcsh'", "<SHELL>", "bash"]),
+            (&["--l1-maxmb=1"], &["'--l1-maxmb'", "'--l1-max-mb'"]),
+            (&["surplus"], &["'surplus'", "--help"]),
+            (
+                &["flush", "ns", "--pattern", "*", "--tag", "t", "--yes"],
+                &["'--pattern <GLOB>'", "cannot be used with", "'--tag <TAG>'"],
+            ),
+            (&["stats", "--watch", "ns"], &["put the namespace before --watch"]),
+            (&["namespaces", "set", "ns", "--eviction", "MRU"], &["LRU"]),
+            (&["set", "ns", "k", "1", "--ttl=-1"], &["--ttl"]),
+            (&["set", "ns", "k", "1", "--ttl=0"], &["--ttl", "at least one"]),
+        ];
+        for (words, said) in of_clap {
+            for more in [&[][..], &["--json"]] {
+                let all = [&["sidecache"], *words, more].concat();
+                match command().try_get_matches_from(&all) {
+                    Ok(_) => println!("WRONG parsed {all:?}"),
+                    Err(error) => {
+                        let text = error.to_string();
+                        println!("{all:?} -> {} {text}", error.exit_code());
+                        for said in *said {
+                            if !text.contains(said) {
+                                println!("WRONG {said}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for words in [
+            vec!["serve", "--workers=2"],
+            vec!["--workers=2"],
+            vec!["--workers=2", "serve", "--workers=3"],
+            vec!["--url", "http://a", "get", "ns", "k", "--url", "http://b", "--json"],
+            vec!["--json", "namespaces", "list"],
+            vec!["namespaces", "list", "--no-stats", "--timeout", "3s"],
+            vec!["--timeout=4s", "namespaces", "--no-stats"],
+            vec!["serve", "--json"],
+            vec!["--url=x", "completions", "bash"],
+            vec!["put", "ns", "k", "-5"],
+            vec!["delete", "ns", "k", "--", "-d"],
+            vec!["namespaces", "set", "ns", "--default-ttl=1h", "--eviction-policy=lfu", "--max-size-mb=5"],
+            vec!["--config=f", "print-config", "--changed", "--l1-max-mb=64"],
+            vec!["set", "ns", "--", "-dash", "1"],
+            vec!["stats", "ns", "-w"],
+            vec!["flush", "ns", "-y", "--pattern", "-x*"],
+        ] {
+            let all = [&["sidecache"], &words[..]].concat();
+            match command().try_get_matches_from(&all) {
+                Err(error) => println!("WRONG {all:?} {error}"),
+                Ok(matches) => {
+                    let program = Program::from_arg_matches(&matches).unwrap();
+                    println!(
+                        "{all:?}: url {} {:?} timeout {:?} json {} first {:?} {:?}",
+                        program.url,
+                        matches.value_source("url"),
+                        program.timeout,
+                        program.json,
+                        program.settings.first(),
+                        matches.value_source("json")
+                    );
+                }
+            }
+        }
+        for words in [
+            vec!["-h"],
+            vec!["serve", "-h"],
+            vec!["get", "--help"],
+            vec!["namespaces", "set", "--help"],
+            vec!["help", "namespaces"],
+            vec!["completions", "-h"],
+            vec!["flush", "-h"],
+            vec!["stats", "-h"],
+            vec!["check-config", "-h"],
+            vec!["migrate", "-h"],
+            vec!["jobs", "show", "-h"],
+            vec!["keys", "--help"],
+        ] {
+            let all = [&["sidecache"], &words[..]].concat();
+            println!("==== {all:?}\n{}", command().try_get_matches_from(&all).unwrap_err());
+        }
+        let program = command().try_get_matches_from(["sidecache", "help", "serve"]).unwrap_err().to_string()
+            == command().try_get_matches_from(["sidecache", "serve", "--help"]).unwrap_err().to_string();
+        println!("help equal {program}");
+        panic!("shown");
     }
 }

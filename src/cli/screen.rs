@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Row, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -19,7 +19,8 @@ pub enum Side {
     Right,
 }
 
-/// Standard output and its properties.
+/// Standard output and its properties. The functions that write fail if standard output was closed or cannot be
+/// written.
 pub struct Screen {
     out: BufWriter<StdoutLock<'static>>,
     /// Whether to print JSON instead of tables.
@@ -45,95 +46,73 @@ impl Screen {
     }
 
     /// Writes bytes as they are.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.out.write_all(bytes)?)
     }
 
     /// Writes a line.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn line(&mut self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(self.out, "{text}")?)
     }
 
     /// Writes a JSON document on a line of its own.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.out, document).map_err(io::Error::from)?;
         self.line("")
     }
 
+    /// Writes the result of a command: the document with `--json`, the line without.
+    pub fn result(&mut self, document: &impl Serialize, line: &str) -> Result<(), Failure> {
+        if self.json { self.document(document) } else { self.line(line) }
+    }
+
     /// Writes all buffered output to standard output.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }
 
     /// Writes a table with a heading for each column.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn table(&mut self, columns: &[(&str, Side)], rows: Vec<Vec<String>>) -> Result<(), Failure> {
-        let mut table = self.empty_table();
+        let mut table = self.filled(rows);
         if self.is_terminal {
             table.style_mut().header_separator = LineStyle::none().fill('─');
         }
         table.set_header(columns.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-        self.fill(&mut table, rows);
-        for (column, (_, side)) in columns.iter().enumerate() {
-            align(&mut table, column, *side);
-        }
-        self.show(&table, 1)
+        let sides: Vec<Side> = columns.iter().map(|(_, side)| *side).collect();
+        self.show(table, &sides, 1)
     }
 
     /// Writes names and values, one pair per line.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
     pub fn fields(&mut self, side: Side, fields: Vec<(&str, String)>) -> Result<(), Failure> {
-        let mut table = self.empty_table();
-        self.fill(&mut table, fields.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect());
-        align(&mut table, 1, side);
-        self.show(&table, 0)
+        let rows = fields.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+        self.show(self.filled(rows), &[Side::Left, side], 0)
     }
 
-    fn empty_table(&self) -> Table {
+    fn filled(&self, rows: Vec<Vec<String>>) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         match self.width {
             Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
             None => table.set_content_arrangement(ContentArrangement::Disabled),
         };
+        // Control characters in stored data must not move the cursor or break the line.
+        let in_one_line = |cells: Vec<String>| cells.iter().map(|cell| in_one_line(cell)).collect::<Vec<_>>();
+        table.add_rows(rows.into_iter().map(in_one_line));
         table
     }
 
-    fn fill(&self, table: &mut Table, rows: Vec<Vec<String>>) {
-        for cells in rows {
-            // Control characters in stored data must not move the cursor or break the line.
-            table.add_row(Row::from(cells.iter().map(|cell| in_one_line(cell)).collect::<Vec<_>>()));
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-    }
-
     /// Writes a table without spaces at the ends of its lines. The first `bold` lines are bold.
-    fn show(&mut self, table: &Table, bold: usize) -> Result<(), Failure> {
+    fn show(&mut self, mut table: Table, sides: &[Side], bold: usize) -> Result<(), Failure> {
+        for (column, side) in table.column_iter_mut().zip(sides) {
+            column.set_padding((0, 2));
+            if *side == Side::Right {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
         for (number, line) in table.lines().enumerate() {
             let line = line.trim_end();
-            if number < bold && self.is_coloured {
-                self.line(&format!("\x1b[1m{line}\x1b[0m"))?;
-            } else {
-                self.line(line)?;
-            }
+            let line = if number < bold { self.painted("1", line) } else { line.to_owned() };
+            self.line(&line)?;
         }
         Ok(())
     }
@@ -151,20 +130,6 @@ impl Screen {
     fn painted(&self, style: &str, text: &str) -> String {
         if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
-
-    /// Clears the terminal.
-    ///
-    /// # Errors
-    /// Standard output was closed or cannot be written.
-    pub fn clear(&mut self) -> Result<(), Failure> {
-        self.raw(b"\x1b[H\x1b[2J")
-    }
-}
-
-fn align(table: &mut Table, column: usize, side: Side) {
-    if let (Side::Right, Some(column)) = (side, table.column_mut(column)) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 /// Whether colours may be used: not with `NO_COLOR` (<https://no-color.org>), and not on a `dumb` terminal.
@@ -181,13 +146,12 @@ pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBa
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     };
-    let colour = |part: &str| if may_colour() { format!("{{{part}.cyan}}") } else { format!("{{{part}}}") };
     let template = match total {
-        Some(_) => format!("{{msg}} {} {{human_pos}}/{{human_len}}, {{eta}} left", colour("bar:30")),
-        None => format!("{} {{msg}} {{human_pos}}, {{elapsed}}", colour("spinner")),
+        Some(_) => "{msg} {bar:30.cyan} {human_pos}/{human_len}, {eta} left",
+        None => "{spinner.cyan} {msg} {human_pos}, {elapsed}",
     };
     // If the template is invalid, the default style is good enough.
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(total, target).with_style(style).with_message(text);
     if !bar.is_hidden() {
         bar.enable_steady_tick(TICK);
@@ -195,11 +159,18 @@ pub fn bar(text: &'static str, total: Option<u64>, is_alone: bool) -> ProgressBa
     bar
 }
 
-/// A spinner on stderr for a single request that may take long.
-pub fn spinner(text: &'static str) -> ProgressBar {
+/// Does work that may take long, such as a single request, and meanwhile shows a spinner on stderr.
+pub fn with_spinner<T>(text: &'static str, work: impl FnOnce() -> T) -> T {
     let bar = bar(text, None, true);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
         bar.set_style(style);
     }
-    bar
+    let result = work();
+    bar.finish_and_clear();
+    result
+}
+
+/// Writes a line to stderr. Errors are ignored: a caller that closed stderr does not want the line.
+pub fn message(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

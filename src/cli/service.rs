@@ -25,7 +25,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~'
 /// The largest response body that is read.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// A service to call.
+/// A service to call. A call fails if there is no response, or not a successful one.
 pub struct Service {
     agent: Agent,
     /// The URL without a slash at its end.
@@ -108,25 +108,16 @@ impl Service {
     }
 
     /// Sends a GET.
-    ///
-    /// # Errors
-    /// No response, or not a successful one.
     pub fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.send(&Method::GET, path, &[], Vec::new())
     }
 
     /// Sends a GET and parses the response.
-    ///
-    /// # Errors
-    /// No response, not a successful one, or one that cannot be parsed.
     pub fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.get(path)?.parse(self)
     }
 
     /// Sends a request.
-    ///
-    /// # Errors
-    /// No response, or not a successful one.
     pub fn send(
         &self,
         method: &Method,
@@ -216,34 +207,21 @@ impl Service {
     /// after it had passed the request on, or the server is not a sidecache.
     fn foreign(&self, status: StatusCode, may_change: bool) -> Failure {
         let url = self.url();
-        let (exit, text) = match status.as_u16() {
+        let (exit, advice) = match status.as_u16() {
             500.. if may_change => (
                 Exit::Unknown,
-                format!(
-                    "{url} answered {status} without an error code of sidecache: a proxy may have passed the change \
-                     on; check the current state before you repeat the command"
-                ),
+                ": a proxy may have passed the change on; check the current state before you repeat the command",
             ),
-            500.. => (
-                Exit::Failed,
-                format!(
-                    "{url} answered {status} without an error code of sidecache; is it a proxy that cannot reach the \
-                     service?"
-                ),
-            ),
-            404 | ..400 => (
-                Exit::Unreachable,
-                format!(
-                    "the server at {url} is not a sidecache: it answered {status}; {}",
-                    self.without_path().unwrap_or_else(|| "give the URL of the service with --url".to_owned())
-                ),
-            ),
-            _ => (
-                Exit::Refused,
-                format!("{url} answered {status} without an error code of sidecache; is there a proxy in between?"),
-            ),
+            500.. => (Exit::Failed, "; is it a proxy that cannot reach the service?"),
+            404 | ..400 => {
+                let advice =
+                    self.without_path().unwrap_or_else(|| "give the URL of the service with --url".to_owned());
+                let text = format!("the server at {url} is not a sidecache: it answered {status}; {advice}");
+                return Failure::new(Exit::Unreachable, text);
+            }
+            _ => (Exit::Refused, "; is there a proxy in between?"),
         };
-        Failure::new(exit, text)
+        Failure::new(exit, format!("{url} answered {status} without an error code of sidecache{advice}"))
     }
 
     /// Advice for a URL with a path. Such a URL is right only if a proxy serves sidecache at that path.
@@ -263,38 +241,32 @@ impl Service {
             other => other.to_string(),
         };
         let url = self.url();
-        if !self.connected.0.load(Relaxed) {
-            // rustls reports with this text that the server sent something other than TLS.
-            if reason.contains("InvalidContentType") {
-                let plain = url.replacen("https://", "http://", 1);
-                let text = format!("cannot reach {url}: the server does not speak TLS; did you mean {plain}?");
-                return Failure::new(Exit::Unreachable, text);
-            }
-            let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
-            let advice = match is_handshake {
-                true => {
-                    "an https service needs a certificate for this name, from a CA that this system trusts or that \
-                     is in SSL_CERT_FILE"
-                }
-                false => "is the service running? start it with `sidecache serve`, or give another URL with --url",
-            };
-            return Failure::new(Exit::Unreachable, format!("cannot reach {url}: {reason}; {advice}"));
-        }
-        if may_change {
-            return Failure::new(
-                Exit::Unknown,
-                format!(
-                    "{url} did not answer: {reason}; the change may have happened: check the current state before \
-                     you repeat the command"
+        if self.connected.0.load(Relaxed) {
+            let (exit, advice) = match may_change {
+                true => (
+                    Exit::Unknown,
+                    "the change may have happened: check the current state before you repeat the command",
                 ),
-            )
-            .with_request(request_id);
+                false => (Exit::Unreachable, "try again, or allow more time with --timeout"),
+            };
+            return Failure::new(exit, format!("{url} did not answer: {reason}; {advice}")).with_request(request_id);
         }
-        Failure::new(
-            Exit::Unreachable,
-            format!("{url} did not answer: {reason}; try again, or allow more time with --timeout"),
-        )
-        .with_request(request_id)
+        let is_handshake = matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData);
+        let text = match is_handshake {
+            // rustls reports with this text that the server sent something other than TLS.
+            _ if reason.contains("InvalidContentType") => {
+                let plain = url.replacen("https://", "http://", 1);
+                format!("the server does not speak TLS; did you mean {plain}?")
+            }
+            true => format!(
+                "{reason}; an https service needs a certificate for this name, from a CA that this system trusts or \
+                 that is in SSL_CERT_FILE"
+            ),
+            false => format!(
+                "{reason}; is the service running? start it with `sidecache serve`, or give another URL with --url"
+            ),
+        };
+        Failure::new(Exit::Unreachable, format!("cannot reach {url}: {text}"))
     }
 }
 

@@ -2,23 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::parser::ValueSource::CommandLine;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::failure::Failure;
-use crate::config::{CONFIG_VARIABLE, Config, Error, Setting, Settings, all_settings};
+use crate::config::{CONFIG_VARIABLE, Error, Settings, all_settings};
 
 const HEADING: &str = "Settings";
 
+/// The flag that names a file of settings.
+const FILE: &str = "config";
+
 /// Adds the flags of all settings to a command.
 pub fn flags(command: Command) -> Command {
-    let config = Arg::new("config")
-        .long("config")
+    let config = Arg::new(FILE)
+        .long(FILE)
         .value_name("FILE")
         .env(CONFIG_VARIABLE)
         .help("TOML file with settings")
         .help_heading(HEADING);
-    let flags = all_settings().iter().map(|setting| {
+    let known = all_settings();
+    let flags = known.iter().map(|setting| {
         let default = if setting.default.is_empty() { "none" } else { &setting.default };
         Arg::new(setting.name.clone())
             .long(setting.flag())
@@ -31,47 +35,59 @@ pub fn flags(command: Command) -> Command {
     command.arg(config).args(flags)
 }
 
-/// Gathers the settings from the file, the environment, and the flags before and after the command's name.
-///
-/// # Errors
-/// A flag was given twice, the file cannot be read, or a setting is unknown.
-pub fn gather(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Settings, Failure> {
-    let mut flags = Vec::new();
-    for Setting { name, .. } in all_settings() {
-        flags.extend(once(top, sub, name)?.map(|value| (name.clone(), value)));
+/// The flags that stand before the command's name, or those after it: names and values.
+#[derive(Default)]
+pub struct SettingFlags(Vec<(String, String)>);
+
+impl Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        // `defer` builds the flags of a command only when that command is used.
+        command.defer(flags)
     }
-    let file = once(top, sub, "config")?.or_else(|| std::env::var(CONFIG_VARIABLE).ok());
-    let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
-    let environment = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    Ok(Settings::gather(file.as_deref(), environment, flags)?)
-}
 
-/// The configuration of the service, from the effective settings.
-///
-/// # Errors
-/// A setting is invalid. The message names the flag, the variable or the line that set it.
-pub fn config(top: &ArgMatches, sub: Option<&ArgMatches>) -> Result<Config, Failure> {
-    Ok(Config::parse(&gather(top, sub)?)?)
-}
-
-fn once(top: &ArgMatches, sub: Option<&ArgMatches>, name: &str) -> Result<Option<String>, Failure> {
-    match (given(top, name), sub.and_then(|sub| given(sub, name))) {
-        (Some(_), Some(_)) => Err(Error::given_twice(&flag(name)).into()),
-        (first, second) => Ok(first.or(second)),
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
     }
 }
 
-/// The flag of the first setting that was given, for commands that take no settings.
-pub fn any(top: &ArgMatches) -> Option<String> {
-    let names = all_settings().iter().map(|setting| &*setting.name).chain(["config"]);
-    names.into_iter().find(|name| given(top, name).is_some()).map(flag)
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let names = all_settings().iter().map(|setting| setting.name.clone()).chain([FILE.to_owned()]);
+        // clap also has a value from the variable of `--config`: `gather` reads the variable itself.
+        let given = names.filter(|name| matches.value_source(name) == Some(CommandLine));
+        let with_value =
+            given.filter_map(|name| matches.get_one::<String>(&name).cloned().map(|value| (name, value)));
+        Ok(Self(with_value.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
-/// The value of a flag that is on the command line.
-fn given(matches: &ArgMatches, name: &str) -> Option<String> {
-    let is_given = matches.value_source(name) == Some(ValueSource::CommandLine);
-    matches.get_one::<String>(name).filter(|_| is_given).cloned()
+impl SettingFlags {
+    /// Gathers the settings from the file, the environment, and the flags before and after the command's name.
+    ///
+    /// # Errors
+    /// A flag was given twice, the file cannot be read, or a setting is unknown.
+    pub fn gather(self, after: Self) -> Result<Settings, Failure> {
+        if let Some((name, _)) = after.0.iter().find(|(name, _)| self.0.iter().any(|(before, _)| before == name)) {
+            return Err(Error::given_twice(&flag(name)).into());
+        }
+        let given = self.0.into_iter().chain(after.0);
+        let (files, given): (Vec<_>, Vec<_>) = given.partition(|(name, _)| name == FILE);
+        let file = files.into_iter().next().map(|(_, path)| path).or_else(|| std::env::var(CONFIG_VARIABLE).ok());
+        let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+        Ok(Settings::gather(file.as_deref(), environment, given)?)
+    }
+
+    /// The first flag that was given, for commands that take no settings.
+    pub fn first(&self) -> Option<String> {
+        self.0.first().map(|(name, _)| flag(name))
+    }
 }
 
 fn flag(name: &str) -> String {

@@ -5,10 +5,10 @@ use tokio::time::timeout;
 
 use super::figure::headings;
 use super::fleet_snapshot::PATIENCE;
-use super::number;
 use super::state::Dashboard;
 use crate::audit::Row;
 use crate::model::{Namespace, Policy};
+use crate::number;
 
 const ROWS: usize = 20;
 

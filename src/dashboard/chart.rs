@@ -8,8 +8,8 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::figure::known;
-use super::number;
 use crate::model::UnixMillis;
+use crate::number;
 use crate::trends::{Point, Trends};
 
 /// The size of the drawing in its own units. The style sheet stretches it.

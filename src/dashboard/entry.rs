@@ -11,14 +11,15 @@ use serde::Deserialize;
 use super::address::{self, entry_of, namespace_of, with_query};
 use super::fleet_snapshot::Condition;
 use super::form::{self, Outcome, PostedForm};
+use super::json;
 use super::page::below_namespace;
 use super::problem::Problem;
 use super::state::Shared;
-use super::{json, number};
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
 use crate::model::{Details, Entry, EntryKey, Operation, UnixMillis};
+use crate::number;
 
 /// How many bytes of a value a page shows at most.
 const SHOWN_BYTES: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maud::{Markup, Render, html};
 
-use super::number;
+use crate::number;
 use crate::trends::Latency;
 
 /// A number as a page shows it.

@@ -6,9 +6,9 @@ use maud::{Markup, html};
 
 use super::figure::{Figure, bar, cell, cell_with, headings, known};
 use super::fleet_snapshot::{FleetSnapshot, Shard};
-use super::number;
 use crate::clock::unix_millis;
 use crate::fleet::Instance;
+use crate::number;
 use crate::store::Role;
 
 pub fn shards(snapshot: &FleetSnapshot) -> Markup {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use maud::{Markup, html};
 use tokio::time::timeout;
 
-use super::number;
 use crate::clock::unix_millis;
 use crate::fleet::{Instance, ShardView};
 use crate::http::App;
 use crate::model::UnixMillis;
+use crate::number;
 use crate::store::Finding;
 
 /// How long a page waits for a source. The deadline of a shard operation is usually shorter.

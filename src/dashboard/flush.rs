@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::address::{self, namespace_of, with_query};
 use super::form::{self, Outcome, PostedForm};
-use super::number;
 use super::page::below_namespace;
 use super::problem::Problem;
 use super::state::Shared;
@@ -19,6 +18,7 @@ use crate::cache::{Counted, Flushed};
 use crate::http::{self, Error, RequestOrigin};
 use crate::jobs::{Flush, Kind, Patience};
 use crate::model::{Namespace, Selection};
+use crate::number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,14 +8,15 @@ use serde::Deserialize;
 
 use super::address::{self, job_of};
 use super::figure::part;
+use super::flush;
 use super::form::{self, PostedForm};
 use super::page::Page;
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
-use super::{flush, number};
 use crate::http::Error;
 use crate::jobs::{Id, Job, Kind, State as JobState};
+use crate::number;
 
 /// Reading the state of a job took too long.
 const LATE: Error = Error::DeadlineExceeded { may_write: false };

@@ -6,12 +6,13 @@ use tokio::time::timeout;
 
 use super::address::{self, with_query};
 use super::fleet_snapshot::PATIENCE;
+use super::form;
 use super::problem::Problem;
 use super::state::Dashboard;
-use super::{form, number};
 use crate::cache::Listing;
 use crate::http::Error;
 use crate::model::Namespace;
+use crate::number;
 use crate::store::{self, Cursor, Page};
 
 /// Keys on a page.

@@ -20,7 +20,6 @@ mod job;
 mod json;
 mod listing;
 mod namespace;
-mod number;
 mod overview;
 mod page;
 mod problem;

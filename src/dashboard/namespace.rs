@@ -18,11 +18,12 @@ use super::page::{Page, section};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::topic::{Region, Topic};
-use super::{audit, flush, form, number};
+use super::{audit, flush, form};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::http::query;
 use crate::model::{Namespace, Policy, Ttl};
+use crate::number;
 use crate::store::{self, KnownTotals};
 
 /// How many of the hottest keys are shown.

@@ -10,15 +10,16 @@ use maud::{Markup, html};
 use super::address::{self, OVERVIEW};
 use super::chart::{PER_SECOND, PERCENT, Series, chart};
 use super::figure::{Figure, bar, cell, cell_with, known, latency_row, tile};
+use super::fleet;
 use super::fleet_snapshot::{CONNECTED, FleetSnapshot};
 use super::page::{Page, section};
 use super::problem::Problem;
 use super::state::{Dashboard, Shared};
 use super::table_query::{COLUMNS, MAX_SEARCHED, NAME, NamespaceRow, Order, OverviewQuery, ROWS, TableQuery};
 use super::topic::{Region, Topic};
-use super::{fleet, number};
 use crate::clock::unix_millis;
 use crate::http::query;
+use crate::number;
 use crate::trends::Trends;
 
 pub async fn get(State(dashboard): State<Shared>, uri: Uri) -> Result<Response, Problem> {

@@ -7,9 +7,10 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 
 use super::address::OVERVIEW;
-use super::{number, page};
+use super::page;
 use crate::cache;
 use crate::http::{Code, Error, Failure};
+use crate::number;
 
 /// An error in place of a page.
 #[derive(Debug, thiserror::Error)]

@@ -144,10 +144,13 @@ fn an_error_for_an_unknown_setting_suggests_a_similar_one() {
     let line = refused(&Settings::none().set("zzzzzzzzzzzzzzzz", 1));
     assert!(line.starts_with("sidecache: SIDECACHE_ZZZZZZZZZZZZZZZZ: unknown setting"), "{line}");
 
-    let line = refused(&Settings::none().argument("--l1-maxmb=1"));
-    assert!(line.contains("--l1-maxmb"), "{line}");
-    let line = refused(&Settings::none().argument("surplus"));
-    assert!(line.contains("surplus"), "{line}");
+    for (argument, said) in
+        [("--l1-maxmb=1", ["'--l1-maxmb'", "'--l1-max-mb'"]), ("surplus", ["'surplus'", "--help"])]
+    {
+        let Finished { status, stdout, stderr } = run(&Settings::none().argument(argument));
+        assert_eq!((status.code(), stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.starts_with("error: ") && said.iter().all(|said| stderr.contains(said)), "{stderr}");
+    }
 
     let folder = scratch::folder("config");
     let path = scratch::file(folder.path(), "sidecache.toml", "l1_maxmb = 1\n");

@@ -1,6 +1,9 @@
-//! Formats numbers and times for people. The pages have the exact numbers as well, in `data-value` and titles.
+//! Numbers, sizes and times as people write and read them, on the pages of the dashboard and on the command line. The
+//! pages have the exact numbers as well, in `data-value` and titles.
 
 use std::time::Duration;
+
+use indicatif::HumanCount;
 
 use crate::model::UnixMillis;
 
@@ -9,15 +12,7 @@ pub const UNKNOWN: &str = "–";
 
 /// All digits, in groups of three: `1,234,567`.
 pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    HumanCount(number).to_string()
 }
 
 /// A count with its noun: `one` is the singular, `several` the plural.
@@ -43,23 +38,22 @@ pub fn short(number: f64) -> String {
 
 /// At most three digits, without trailing zeros after the point.
 fn three_digits(number: f64) -> String {
-    let decimals = if number >= 99.95 {
-        0
-    } else if number >= 9.995 {
-        1
-    } else {
-        2
+    let decimals = match number {
+        99.95.. => 0,
+        9.995.. => 1,
+        _ => 2,
     };
     let text = format!("{number:.decimals$}");
     if decimals == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
 }
 
-/// Bytes in the units of memory: `1.5 MiB`.
+/// A size in the units of memory: `1.5 MiB`.
 pub fn bytes(number: u64) -> String {
-    let steps = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let names = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"];
+    let steps = (1..=6).rev().map(|step| 1u64 << (10 * step)).zip(names);
     // Numbers just below a unit would be rounded to `1024 KiB`: use that unit.
-    match steps.iter().find(|(unit, _)| number >= *unit - unit / 2048) {
-        Some((unit, name)) => format!("{} {name}", three_digits(number as f64 / *unit as f64)),
+    match steps.into_iter().find(|(unit, _)| number >= unit - unit / 2048) {
+        Some((unit, name)) => format!("{} {name}", three_digits(number as f64 / unit as f64)),
         None => format!("{number} B"),
     }
 }
@@ -79,6 +73,11 @@ pub fn percent(part: f64) -> String {
     format!("{shown} %")
 }
 
+/// A fraction of 1 in percent, always with one digit after the point, for columns of numbers: `50.0%`.
+pub fn column_percent(part: f64) -> String {
+    format!("{:.1}%", part * 100.0)
+}
+
 /// A rate per second.
 pub fn rate(number: f64) -> String {
     format!("{} /s", short(number))
@@ -96,25 +95,70 @@ pub fn latency(time: Duration) -> String {
     }
 }
 
+/// A time of whole seconds in days, hours, minutes and seconds, each with the name of the unit. Libraries would show
+/// 90 days in average months.
+fn in_units(seconds: u64, names: [&'static str; 4]) -> [(u64, &'static str); 4] {
+    let [days, hours, minutes, rest] = names;
+    [(seconds / 86_400, days), (seconds / 3600 % 24, hours), (seconds / 60 % 60, minutes), (seconds % 60, rest)]
+}
+
 /// A long time in its two largest units: `2 d 3 h`, `5 min 10 s`.
 pub fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
-    let Some(first) = units.iter().position(|(unit, _)| seconds >= *unit) else { return "0 s".to_owned() };
-    let (unit, name) = units[first];
-    let mut text = format!("{} {name}", seconds / unit);
-    if let Some((smaller, name)) = units.get(first + 1) {
-        let rest = seconds % unit / smaller;
-        if rest > 0 {
-            text.push_str(&format!(" {rest} {name}"));
-        }
+    let units = in_units(time.as_secs(), ["d", "h", "min", "s"]);
+    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(units.len() - 1);
+    let (count, unit) = units[first];
+    match units.get(first + 1) {
+        Some((more, smaller)) if *more > 0 => format!("{count} {unit} {more} {smaller}"),
+        _ => format!("{count} {unit}"),
     }
-    text
+}
+
+/// A time of whole seconds in the form that `--ttl` accepts: `1h 5m`, `90d`, `12s`.
+pub fn seconds(seconds: u64) -> String {
+    let units = in_units(seconds, ["d", "h", "m", "s"]).into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = units.map(|(count, unit)| format!("{count}{unit}")).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A date in UTC, for people: `2026-11-20 12:00:05`.
 pub fn date(at: UnixMillis) -> String {
     at.to_rfc3339().replace('T', " ").trim_end_matches('Z').to_owned()
+}
+
+/// Parses a time such as `90` (seconds), `5m` or `1h 30m`. An error has examples of the format, as the errors of the
+/// functions below.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a time such as 90 (seconds), 5m or 1h30m, not {text:?}");
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text.trim()).map_err(|_| wrong()),
+    }
+}
+
+/// Parses a time in whole seconds.
+pub fn parse_seconds(text: &str) -> Result<u64, String> {
+    let duration = parse_duration(text)?;
+    match duration.subsec_nanos() {
+        0 => Ok(duration.as_secs()),
+        _ => Err(format!("expected whole seconds, not {text:?}")),
+    }
+}
+
+/// Parses a TTL: whole seconds, at least one.
+pub fn parse_ttl(text: &str) -> Result<u64, String> {
+    match parse_seconds(text)? {
+        0 => Err("a TTL is at least one second; without --ttl, the namespace's default TTL applies".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+/// Parses a time to wait, longer than 0. A time longer than a day becomes a day.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("expected a time longer than 0".to_owned()),
+        // A day is long enough for any wait here, and too short to overflow a clock.
+        wait => Ok(wait.min(Duration::from_secs(24 * 3600))),
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +201,7 @@ mod tests {
             (1536, "1.5 KiB"),
             ((1 << 20) - 1, "1 MiB"),
             (5 << 30, "5 GiB"),
+            (u64::MAX, "16 EiB"),
         ] {
             assert_eq!(bytes(number), text);
         }
@@ -169,6 +214,7 @@ mod tests {
         {
             assert_eq!(percent(part), text, "{part}");
         }
+        assert_eq!((column_percent(0.1234), column_percent(0.5)), ("12.3%".into(), "50.0%".into()));
     }
 
     #[test]
@@ -179,11 +225,26 @@ mod tests {
         for (seconds, text) in [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (183_600, "2 d 3 h")] {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
+        for (number, text) in [(0, "0s"), (90, "1m 30s"), (90 * 86_400, "90d"), (86_400 + 3_601, "1d 1h 1s")] {
+            assert_eq!(seconds(number), text);
+        }
     }
 
     #[test]
     fn dates_are_in_utc_and_never_panic() {
         assert_eq!(date(UnixMillis(1_704_067_205_999)), "2024-01-01 00:00:05");
         assert_eq!(date(UnixMillis(u64::MAX)), "9999-12-31 23:59:59");
+    }
+
+    #[test]
+    fn times_are_seconds_or_have_a_unit() {
+        for (text, seconds) in [("90", 90), ("5m", 300), ("1h30m", 5_400), ("2days", 172_800), (" 7s ", 7)] {
+            assert_eq!(parse_ttl(text), Ok(seconds));
+        }
+        for text in ["", "0", "0s", "-1", "5 minutes ago", "1.5", "500ms", "x", "99999999999999999999"] {
+            assert!(parse_ttl(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_wait("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_wait("0").is_err());
     }
 }
