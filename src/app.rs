@@ -20,7 +20,7 @@ use crate::access_log::AccessLog;
 use crate::audit::Audit;
 use crate::cache::{Cache, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, WaitingRooms};
 use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, TestFault, UpkeepConfig};
 use crate::dashboard;
 use crate::database::Database;
@@ -135,6 +135,7 @@ impl Service {
             tracing::warn!(?without, "answers may be stale: test_without is set");
         }
         let registry = Arc::new(Registry::new(config.namespaces.clone()));
+        let waiting = Arc::new(WaitingRooms::default());
         let l1 = L1::new(config.l1.max_bytes);
         let l1 = Arc::new(if without == TestFault::Fence { l1.without_fence() } else { l1 });
         let (store, coherence): (SharedStore, _) = match &config.store {
@@ -143,7 +144,8 @@ impl Service {
                 let max_staleness = config.l1.max_staleness;
                 let store =
                     Redis::start(redis, &instance, &metrics, workers, &registry).context("SIDECACHE_REDIS_SHARDS")?;
-                let coherence = Coherence::new(l1.clone(), store.shard_names(), max_staleness, metrics.clone());
+                let coherence =
+                    Coherence::new(l1.clone(), store.shard_names(), max_staleness, waiting.clone(), metrics.clone());
                 let without_watermark = without == TestFault::Watermark;
                 let coherence = Arc::new(if without_watermark { coherence.without_watermark() } else { coherence });
                 let sink: Arc<dyn InvalidationSink> = coherence.clone();
@@ -184,6 +186,7 @@ impl Service {
         let cache = Arc::new(Cache {
             store: store.clone(),
             near,
+            waiting,
             registry: registry.clone(),
             policies,
             counters,

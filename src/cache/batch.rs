@@ -163,10 +163,12 @@ impl Cache {
             .map(|(_, (key, write))| (key, Write { ttl: write.ttl.or(policy.default_ttl), ..write }))
             .collect();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
+        let fill_leases: Vec<bool> = writes.iter().map(|(_, write)| write.fills_lease()).collect();
         let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
         let answers = self.store.set_many(writes, policy.quota()).await;
         let mut answer = MsetAnswer { stored: 0, failed: Vec::new() };
-        for (key, result) in keys.iter().zip(answers) {
+        for ((key, fills_lease), result) in keys.iter().zip(fill_leases).zip(answers) {
+            self.count_conditions(fills_lease, &result);
             match result {
                 Ok(_) => answer.stored += 1,
                 Err(error) => answer.failed.push((key.clone(), error)),
@@ -223,7 +225,7 @@ impl Cache {
         let deletions = by_shard.into_iter().map(|keys| async move {
             let mut answers = Vec::with_capacity(keys.len());
             for some in keys.chunks(DELETIONS_AT_ONCE) {
-                let deleted = join_all(some.iter().map(|key| self.store.delete(key))).await;
+                let deleted = join_all(some.iter().map(|key| self.store.delete(key, None))).await;
                 answers.extend(some.iter().copied().zip(deleted));
             }
             answers

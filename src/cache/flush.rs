@@ -80,6 +80,8 @@ impl Cache {
             }
         };
         let result = self.store.flush(namespace, selection, &on_deleted, progress).await.map_err(Error::from);
+        // The flush ended all leases of the namespace.
+        self.waiting.all_changed();
         if let (Err(_), Some(near)) = (&result, &self.near) {
             // A step may have deleted keys without reporting which.
             near.void_namespace(namespace.as_str());

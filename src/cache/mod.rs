@@ -8,6 +8,7 @@ mod batch;
 mod error;
 mod flight;
 mod flush;
+mod lease;
 mod list;
 mod lookup;
 mod namespace;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub use batch::{MdeleteAnswer, MgetAnswer, MsetAnswer};
 pub use error::Error;
 pub use flush::Flushed;
+pub use lease::{Lease, LeasedLookup, WonLease};
 pub use list::{Counted, Listing};
 pub use lookup::{AnsweredBy, Fetched, L1SkipReason, Lookup};
 pub use namespace::{LogQuery, Stats, StoredPolicy};
@@ -32,6 +34,7 @@ pub use read::Consistency;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
+use crate::coherence::WaitingRooms;
 use crate::config::Limits;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
@@ -47,6 +50,8 @@ pub struct Cache {
     pub(crate) store: SharedStore,
     /// L1 and what keeps it consistent; `None` with the embedded store, which is in this process anyway.
     pub(crate) near: Option<Near>,
+    /// The callers that wait for the value of a key that another caller loads.
+    pub(crate) waiting: Arc<WaitingRooms>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) policies: Arc<Repository>,
     pub(crate) counters: Arc<ReadCounters>,

@@ -11,7 +11,7 @@ use crate::l1::{Copy, CopyRef, L1};
 use crate::metrics::Metrics;
 use crate::model::{Entry, EntryKey, KeyRef};
 use crate::namespaces::Registry;
-use crate::store::{Error, SharedStore};
+use crate::store::{Error, ShardIndex, SharedStore};
 
 /// The part of a remote store's cache that lives in this process.
 pub struct Near {
@@ -127,6 +127,11 @@ impl Near {
     pub fn learn(&self, key: &EntryKey, found: Option<&Entry>, asked_at: Moment, departure: Departure) {
         learn(&self.l1, &self.registry, key, found, asked_at, departure);
         self.flights.close(key);
+    }
+
+    /// Whether all changes on this shard up to a recent moment are known here.
+    pub fn is_proven(&self, shard: ShardIndex, now: Moment) -> bool {
+        self.coherence.is_proven(shard, now)
     }
 
     /// Updates the gauges before the metrics are shown.

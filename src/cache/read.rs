@@ -92,7 +92,12 @@ impl Cache {
         result.map(|lookup| (lookup, details))
     }
 
-    async fn look_up(&self, key: &EntryKey, consistency: Consistency, now: Moment) -> Result<Lookup, Error> {
+    pub(super) async fn look_up(
+        &self,
+        key: &EntryKey,
+        consistency: Consistency,
+        now: Moment,
+    ) -> Result<Lookup, Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
             return Ok(Lookup { entry: self.store.get(key).await?, trail: AnsweredBy::Embedded });

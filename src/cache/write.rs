@@ -4,13 +4,15 @@ use super::near::Near;
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
-use crate::model::{EntryKey, Operation, Quota, Write};
+use crate::coherence::WaitingRooms;
+use crate::model::{EntryKey, Operation, Preconditions, Quota, Write};
 use crate::store::{Outcome, Stored};
 
 /// Voids the L1 copy of a key when the write is over, however it ended: done, failed with an unknown outcome, or
 /// cancelled because the client disconnected.
 pub(super) struct VoidWhenOver<'c> {
     near: Option<&'c Near>,
+    waiting: &'c WaitingRooms,
     key: &'c EntryKey,
 }
 
@@ -19,6 +21,7 @@ impl Drop for VoidWhenOver<'_> {
         if let Some(near) = self.near {
             near.void(self.key);
         }
+        self.waiting.changed(self.key);
     }
 }
 
@@ -43,7 +46,10 @@ impl Cache {
         let policy = self.registry.for_write(key.namespace())?;
         let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
         let _void = self.void_when_over(key);
-        Ok(self.store.set(key, write, policy.quota()).await?)
+        let fills_lease = write.fills_lease();
+        let result = self.store.set(key, write, policy.quota()).await;
+        self.count_conditions(fills_lease, &result);
+        Ok(result?)
     }
 
     /// Checks a write, before the write may create its namespace.
@@ -66,24 +72,26 @@ impl Cache {
     /// Deletes an entry. Returns whether it existed.
     ///
     /// # Errors
-    /// The key is reserved, or the owning shard failed.
-    pub async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
+    /// The key is reserved, a precondition is not met, or the owning shard failed.
+    pub async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
         let begun = StartedOperation::now(key.namespace(), Operation::Delete);
-        let result = self.delete_one(key).await;
+        let result = self.delete_one(key, preconditions).await;
         let told = |was_there: &bool| if *was_there { Reply::Done } else { Reply::Absent };
         self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
         result
     }
 
-    async fn delete_one(&self, key: &EntryKey) -> Result<bool, Error> {
+    async fn delete_one(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }
         let _void = self.void_when_over(key);
-        Ok(self.store.delete(key).await?)
+        let result = self.store.delete(key, preconditions).await;
+        self.count_conditions(false, &result);
+        Ok(result?)
     }
 
     pub(super) fn void_when_over<'c>(&'c self, key: &'c EntryKey) -> VoidWhenOver<'c> {
-        VoidWhenOver { near: self.near.as_ref(), key }
+        VoidWhenOver { near: self.near.as_ref(), waiting: &self.waiting, key }
     }
 }

@@ -55,14 +55,12 @@ pub struct Get {
 
 /// Store an entry
 #[derive(Args)]
-#[command(
-    alias = "put",
-    after_help = "\
+#[command(alias = "put")]
+#[command(after_help = "\
 Examples:
   sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff
   sidecache set greetings de 'Guten Tag' --string
-  curl -s https://example.org/rates.json | sidecache set rates today"
-)]
+  curl -s https://example.org/rates.json | sidecache set rates today")]
 pub struct Set {
     /// Namespace
     #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
@@ -86,14 +84,12 @@ pub struct Set {
 
 /// Delete entries; exit code 1 if one of them does not exist
 #[derive(Args)]
-#[command(
-    alias = "delete",
-    after_help = "\
+#[command(alias = "delete")]
+#[command(after_help = "\
 Examples:
   sidecache del users user_1 user_2
 
-To delete many entries, use `sidecache flush`."
-)]
+To delete many entries, use `sidecache flush`.")]
 pub struct Del {
     /// Namespace
     #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]

@@ -25,16 +25,14 @@ const MAX_FAILURES: u32 = 40;
 
 /// Show or cancel jobs: flushes and deletions of namespaces that continue after their request
 #[derive(Args)]
-#[command(
-    subcommand_value_name = "COMMAND",
-    after_help = "\
+#[command(subcommand_value_name = "COMMAND")]
+#[command(after_help = "\
 Examples:
   sidecache jobs
   sidecache jobs show 0f31c8f1b2a49d77-000001 --wait
   sidecache jobs cancel 0f31c8f1b2a49d77-000001
 
-A job is shown until one hour after it ended."
-)]
+A job is shown until one hour after it ended.")]
 pub struct Jobs {
     #[command(subcommand)]
     command: Option<Command>,

@@ -23,15 +23,13 @@ const PATH: &str = "/api/v1/namespaces";
 
 /// Show all namespaces with their policies and statistics, or change a policy
 #[derive(Args)]
-#[command(
-    subcommand_value_name = "COMMAND",
-    after_help = "\
+#[command(subcommand_value_name = "COMMAND")]
+#[command(after_help = "\
 Examples:
   sidecache namespaces
   sidecache namespaces set users --ttl 1h --max-size-mb 512
   sidecache namespaces get users --json
-  sidecache namespaces delete users --yes"
-)]
+  sidecache namespaces delete users --yes")]
 pub struct Namespaces {
     #[command(flatten)]
     list: List,

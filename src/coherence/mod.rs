@@ -5,6 +5,7 @@
 //! watermark (see [`watermark`]) is within the staleness bound. The third rule does not depend on any message, so it
 //! holds in every kind of failure.
 
+mod waiting;
 mod watermark;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::metrics::{Metrics, ShardMetrics};
 use crate::model::{EntryKey, Namespace};
 use crate::store::{InvalidationSink, ShardIndex};
 
+pub use self::waiting::{Held, WaitingRooms};
+
 /// What this instance knows about the writes on each shard.
 pub struct Coherence {
     l1: Arc<L1>,
@@ -26,6 +29,7 @@ pub struct Coherence {
     started: Moment,
     max_staleness: Duration,
     is_watched: bool,
+    waiting: Arc<WaitingRooms>,
     metrics: Arc<Metrics>,
 }
 
@@ -41,10 +45,16 @@ pub enum Freshness {
 
 impl Coherence {
     /// At first nothing is known about the shards. `shards` are their names, in the order of their indices.
-    pub fn new(l1: Arc<L1>, shards: &[String], max_staleness: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        l1: Arc<L1>,
+        shards: &[String],
+        max_staleness: Duration,
+        waiting: Arc<WaitingRooms>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let gauges = shards.iter().map(|name| metrics.shard(name)).collect();
         let shards = shards.iter().map(|_| ShardState::default()).collect();
-        Self { l1, shards, gauges, started: Moment::now(), max_staleness, is_watched: true, metrics }
+        Self { l1, shards, gauges, started: Moment::now(), max_staleness, is_watched: true, waiting, metrics }
     }
 
     /// Treats every copy as fresh. Only for tests, which must notice the stale answers.
@@ -113,14 +123,20 @@ impl InvalidationSink for Coherence {
             self.lost(shard);
             return;
         };
+        if invalidation.is_empty() {
+            // The leases of a namespace ended.
+            self.waiting.all_changed();
+        }
         for key in invalidation.keys() {
             self.l1.void(&key);
+            self.waiting.changed(&key);
             self.metrics.invalidations_received.increment(1);
         }
     }
 
     fn lost(&self, shard: ShardIndex) {
         self.shards[usize::from(shard)].begin_epoch();
+        self.waiting.all_changed();
         self.metrics.subscription_losses.increment(1);
     }
 
@@ -147,6 +163,11 @@ impl<'m> Invalidation<'m> {
         Some(Self { namespace, keys })
     }
 
+    /// Whether the message names no key.
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The keys in the message. Invalid keys are skipped, as they cannot have a copy.
     pub fn keys(&self) -> impl Iterator<Item = EntryKey> {
         self.keys.split('\n').filter_map(|key| EntryKey::parse(self.namespace, key).ok())
@@ -162,7 +183,13 @@ mod tests {
 
     fn coherence() -> Coherence {
         let names = ["a", "b"].map(str::to_owned);
-        Coherence::new(Arc::new(L1::new(1 << 20)), &names, Duration::from_millis(1000), Arc::new(Metrics::default()))
+        Coherence::new(
+            Arc::new(L1::new(1 << 20)),
+            &names,
+            Duration::from_millis(1000),
+            Arc::default(),
+            Arc::new(Metrics::default()),
+        )
     }
 
     fn keep(coherence: &Coherence, key: &EntryKey) {
@@ -197,7 +224,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         for _ in 0..300 {
             let (l1, names) = (Arc::new(L1::new(0)), ["a".to_owned()]);
-            let coherence = Coherence::new(l1, &names, Duration::from_secs(3600), metrics.clone());
+            let coherence = Coherence::new(l1, &names, Duration::from_secs(3600), Arc::default(), metrics.clone());
             let (stamp, now) = (coherence.stamp(0), Moment::now());
             let gate = std::sync::Barrier::new(2);
             let seen = std::thread::scope(|scope| {

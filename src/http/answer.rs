@@ -6,6 +6,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use crate::model::Version;
+
 pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An HTTP cache in front of this service must revalidate each time, because entries can change at any moment.
@@ -28,4 +30,9 @@ pub fn raw_json(status: StatusCode, body: impl Into<Body>) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
     response
+}
+
+/// The ETag of an entry: its version.
+pub fn etag(version: Version) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{}\"", version.0)).expect("digits in quotes are a header value")
 }

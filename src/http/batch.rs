@@ -222,6 +222,13 @@ pub struct MsetEntry {
     ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
+    /// As the header `If-Match` of a PUT: `*` or ETags in quotes. An entry that is refused has the error
+    /// `precondition_failed`.
+    if_match: Option<String>,
+    /// As the header `If-None-Match` of a PUT.
+    if_none_match: Option<String>,
+    /// The lease that this value fills, as the header `Cache-Lease` of a PUT.
+    lease: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -281,7 +288,10 @@ pub async fn mset(
 ) -> Result<Response, Error> {
     let writes = mset_entries(&namespace, &body, app.cache.max_batch_keys())?;
     let answer = app.cache.mset(&namespace, writes).await?;
-    let status = match answer.failed.first() {
+    // An entry whose preconditions are not met is an answer, not a failure.
+    let is_refused =
+        |error: &store::Error| matches!(error, store::Error::PreconditionFailed { .. } | store::Error::LeaseLost);
+    let status = match answer.failed.iter().find(|(_, error)| !is_refused(error)) {
         Some((_, error)) if answer.stored == 0 => store_code(error).status(),
         _ => StatusCode::OK,
     };
@@ -368,8 +378,8 @@ fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTree
 }
 
 fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
-    const NAMES: [&str; 4] = ["value", "ttl", "tags", "key"];
-    const KEY: usize = WriteFields::NAMES.len();
+    const KEY: usize = WriteFields::NAMES_IN_BATCH.len();
+    const NAMES: [&str; KEY + 1] = ["value", "ttl", "tags", "if_match", "if_none_match", "lease", "key"];
     let (mut key, mut fields) = (None, WriteFields::default());
     reader.object(&NAMES, |index, reader| {
         if index == KEY {

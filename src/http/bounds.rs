@@ -92,6 +92,11 @@ impl Bounds {
         }
     }
 
+    /// How long a request may wait for something before it is answered.
+    pub fn longest_wait(&self) -> Duration {
+        self.request_timeout * 8 / 10
+    }
+
     /// The deadline of a request, as a duration.
     pub fn request_timeout(&self) -> Duration {
         self.request_timeout

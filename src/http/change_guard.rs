@@ -1,5 +1,5 @@
 //! Refuses changes that may not be what their client wants: those that a page of another site made the browser send,
-//! and those with a condition such as `If-Match`, because conditional changes are not supported yet.
+//! and those with a precondition such as `If-Match` on a call that does not check it.
 //!
 //! Any page can make a browser send a `POST` of plain text to any address, and no call checks `Content-Type`. But the
 //! browser tells the service which site the page is from. On connections that it trusts (loopback addresses and TLS)
@@ -7,12 +7,13 @@
 //! it sends `Origin` with every POST. Programs send neither header. The forms of the dashboard have an additional
 //! check.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::conditions::ENTRY_PATHS;
 use super::error::Error;
 use super::hosts::Hosts;
 use super::state::SharedApp;
@@ -34,7 +35,7 @@ pub async fn refuse(State(app): State<SharedApp>, request: Request, next: Next) 
         if !is_same_site(request.headers(), request.uri(), &app.hosts) {
             return Err(Error::CrossSite);
         }
-        if let Some(header) = condition(request.headers()) {
+        if let Some(header) = unsupported_condition(&request) {
             return Err(Error::UnsupportedCondition { header });
         }
     }
@@ -50,12 +51,17 @@ pub fn is_same_site(headers: &HeaderMap, uri: &Uri, hosts: &Hosts) -> bool {
     headers.get_all(ORIGIN).iter().all(|origin| hosts.is_own_origin(origin.as_bytes(), headers, uri))
 }
 
-/// The name of the first header that makes a change conditional. If the header were ignored, the client would
-/// overwrite a version that it has not seen.
-fn condition(headers: &HeaderMap) -> Option<&'static str> {
-    if headers.contains_key(IF_MATCH) {
+/// The name of the first header that makes a change conditional and that the call does not check. If the header were
+/// ignored, the client would overwrite a state that it has not seen. `If-Unmodified-Since` is never supported: many
+/// writes can happen within a second.
+fn unsupported_condition(request: &Request) -> Option<&'static str> {
+    let path = request.extensions().get::<MatchedPath>().and_then(|path| path.as_str().strip_prefix(ENTRY_PATHS));
+    // Also the entries with the key `mget`, `mset` or `mdelete`.
+    let is_checked = path.is_some_and(|rest| !rest.contains('/')) && request.method() != Method::POST;
+    let headers = request.headers();
+    if !is_checked && headers.contains_key(IF_MATCH) {
         Some("If-Match")
-    } else if headers.contains_key(IF_NONE_MATCH) {
+    } else if !is_checked && headers.contains_key(IF_NONE_MATCH) {
         Some("If-None-Match")
     } else if headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some("If-Unmodified-Since")

@@ -1,23 +1,24 @@
 //! `/api/v1/cache/{ns}/{key}`: one entry.
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::conditions;
 use super::error::{Error, key_not_found};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::WriteFields;
 use super::openapi::schema;
 use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
-use super::{answer, read_answer, reader};
-use crate::cache::{Cache, Consistency};
-use crate::model::{Entry, EntryKey, Operation, Version, Write};
-use crate::store::Outcome;
+use super::{answer, lease, read_answer, reader};
+use crate::cache::{self, Cache, Consistency, LeasedLookup};
+use crate::model::{Entry, EntryKey, Operation, Write};
+use crate::store::{self, Outcome};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +50,16 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let operation = if method == Method::HEAD { Operation::Head } else { Operation::Get };
+    let preconditions = conditions::of(&headers)?.unwrap_or_default();
+    let asked = lease::request(&headers, app.bounds.longest_wait());
+    let asked = asked.filter(|_| operation == Operation::Get && query.metadata.is_none());
+    let mut given = None;
     let (lookup, details) = match query.metadata.as_deref() {
+        None if let Some(asked) = asked => {
+            let LeasedLookup { lookup, lease } = app.cache.get_or_lease(&key, consistency(&headers), asked).await?;
+            given = lease;
+            (lookup, None)
+        }
         None => (app.cache.get(&key, consistency(&headers), operation).await?, None),
         Some("full") => app.cache.describe(&key, operation).await?,
         Some(other) => {
@@ -57,16 +67,22 @@ pub async fn get(
         }
     };
     let found = ReadAnswer::new(&app.cache, lookup.entry.as_ref().map(Entry::borrowed), &lookup.trail);
+    let present = lookup.entry.as_ref().map(|entry| entry.version);
+    if preconditions.if_match.as_ref().is_some_and(|list| !present.is_some_and(|version| list.holds(version))) {
+        return Err(cache::Error::from(store::Error::PreconditionFailed { present }).into());
+    }
+    let is_known = |version| preconditions.if_none_match.as_ref().is_some_and(|list| list.holds(version));
     let mut response = match &lookup.entry {
         None => key_not_found(),
         // No 304 for the full metadata: the ETag does not change with the access counts.
-        Some(entry) if details.is_none() && matches(&headers, entry.version) => {
-            StatusCode::NOT_MODIFIED.into_response()
-        }
+        Some(entry) if details.is_none() && is_known(entry.version) => StatusCode::NOT_MODIFIED.into_response(),
         Some(entry) => answer::raw_json(StatusCode::OK, read_answer::body(entry, found.ttl, details.as_ref())),
     };
     found.add_headers(response.headers_mut());
-    Ok(response)
+    Ok(match asked {
+        None => response,
+        Some(asked) => lease::complete(response, asked, given),
+    })
 }
 
 /// The body of a `PUT` of an entry.
@@ -117,21 +133,22 @@ pub async fn put(
     State(app): State<SharedApp>,
     EntryPath(key): EntryPath,
     _: StrictQuery<NoParameters>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    store(&app.cache, &key, &body).await
+    store(&app.cache, &key, Write { preconditions: conditions::of_write(&headers)?, ..set_body(&body)? }).await
 }
 
-/// Stores the entry that the body of a `PUT` describes.
+/// Stores an entry.
 ///
 /// # Errors
-/// The body is invalid, or the cache refused or failed.
-pub async fn store(cache: &Cache, key: &EntryKey, body: &Bytes) -> Result<Response, Error> {
-    let stored = cache.set(key, set_body(body)?).await?;
+/// The cache refused or failed.
+pub async fn store(cache: &Cache, key: &EntryKey, write: Write) -> Result<Response, Error> {
+    let stored = cache.set(key, write).await?;
     let created = stored.outcome == Outcome::Created;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = answer::json(status, &SetAnswer { success: true, key: key.key(), created });
-    response.headers_mut().insert(ETAG, etag(stored.version));
+    response.headers_mut().insert(ETAG, answer::etag(stored.version));
     Ok(response)
 }
 
@@ -154,8 +171,9 @@ pub async fn delete(
     State(app): State<SharedApp>,
     EntryPath(key): EntryPath,
     _: StrictQuery<NoParameters>,
+    headers: HeaderMap,
 ) -> Result<Response, Error> {
-    if app.cache.delete(&key).await? {
+    if app.cache.delete(&key, conditions::of(&headers)?.as_deref()).await? {
         Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: true }))
     } else {
         Ok(key_not_found())
@@ -169,19 +187,4 @@ fn consistency(headers: &HeaderMap) -> Consistency {
         directives.into_iter().any(|directive| directive.eq_ignore_ascii_case("no-cache"))
     };
     if headers.get_all(CACHE_CONTROL).iter().any(asks) { Consistency::Shard } else { Consistency::Bounded }
-}
-
-fn etag(version: Version) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{}\"", version.0)).expect("digits in quotes are a header value")
-}
-
-/// Whether the client already has this version (RFC 9110, 13.1.2: weak comparison; `*` matches any version).
-fn matches(headers: &HeaderMap, version: Version) -> bool {
-    if !headers.contains_key(IF_NONE_MATCH) {
-        return false;
-    }
-    let current = etag(version);
-    let is_etag = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == current.as_bytes();
-    let has = |value: &HeaderValue| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_etag);
-    headers.get_all(IF_NONE_MATCH).iter().any(has)
 }

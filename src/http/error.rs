@@ -5,7 +5,7 @@
 
 use std::any::Any;
 
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -102,6 +102,7 @@ codes! {
     InvalidTag: BAD_REQUEST "invalid_tag" "Invalid tag";
     InvalidPattern: BAD_REQUEST "invalid_pattern" "Invalid pattern";
     InvalidPolicy: BAD_REQUEST "invalid_policy" "Invalid policy";
+    InvalidPrecondition: BAD_REQUEST "invalid_precondition" "Invalid precondition";
     InvalidCursor: BAD_REQUEST "invalid_cursor" "Invalid cursor";
     InvalidBody: BAD_REQUEST "invalid_body" "Invalid body";
     InvalidQuery: BAD_REQUEST "invalid_query" "Invalid query";
@@ -118,6 +119,8 @@ codes! {
     RequestTimeout: REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
     BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
     Misdirected: MISDIRECTED_REQUEST "misdirected_request" "Not a host of this service";
+    LeaseLost: PRECONDITION_FAILED "lease_lost" "The lease is lost";
+    PreconditionFailed: PRECONDITION_FAILED "precondition_failed" "Precondition failed";
     ForeignType: CONFLICT "foreign_type" "Another program wrote to a Redis key of this cache";
     Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
     NotImplemented: NOT_IMPLEMENTED "not_implemented" "Not supported";
@@ -212,6 +215,7 @@ pub fn cache_code(error: &cache::Error) -> Code {
             Invalid::Tag(_) => Code::InvalidTag,
             Invalid::Pattern(_) => Code::InvalidPattern,
             Invalid::Policy(_) => Code::InvalidPolicy,
+            Invalid::Precondition(_) => Code::InvalidPrecondition,
         },
         E::Entry { error, .. } => cache_code(error),
         E::ReservedKey => Code::ReservedKey,
@@ -251,6 +255,8 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::OutcomeUnknown { .. } => Code::OutcomeUnknown,
         store::Error::Overloaded { .. } => Code::Overloaded,
         store::Error::Full { .. } | store::Error::QuotaUsedUp => Code::StorageFull,
+        store::Error::PreconditionFailed { .. } => Code::PreconditionFailed,
+        store::Error::LeaseLost => Code::LeaseLost,
         store::Error::ForeignType { .. } => Code::ForeignType,
         store::Error::RingMismatch => Code::RingMismatch,
         store::Error::MakingRoom { .. } => Code::MakingRoom,
@@ -273,6 +279,9 @@ impl IntoResponse for Error {
         // Do not suggest a retry after a write that may have happened.
         if status == StatusCode::SERVICE_UNAVAILABLE && code != Code::OutcomeUnknown {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if let Self::Cache(cache::Error::Store(store::Error::PreconditionFailed { present: Some(present) })) = &self {
+            response.headers_mut().insert(ETAG, answer::etag(*present));
         }
         if is_server_error {
             response.extensions_mut().insert(Failure { code: code.as_str(), reason: self.to_string() });

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,13 +14,12 @@ use utoipa::ToSchema;
 use super::bounds::JobDeadline;
 use super::error::Error;
 use super::extract::{FlushMode, FlushQuery, NamespacePath, RequestOrigin, StrictQuery};
+use super::prefer::{PREFERENCE_APPLIED, preference};
 use super::state::SharedApp;
 use super::{answer, jobs};
 use crate::cache::Flushed;
 use crate::jobs::{Flush, Kind, Patience};
 
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const RESPOND_ASYNC: &str = "respond-async";
 
 /// How long a client waits for a flush. With `Prefer: respond-async` the client does not wait and gets a job at once.
@@ -106,20 +105,18 @@ pub async fn flush(
 
 /// Whether the client prefers a job at once (RFC 7240, 4.1).
 fn prefers_async(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let preferences = values.flat_map(|value| value.split(','));
-    let mut names = preferences.filter_map(|preference| preference.split(';').next());
-    names.any(|name| name.trim().eq_ignore_ascii_case(RESPOND_ASYNC))
+    preference(headers, RESPOND_ASYNC).is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     #[test]
     fn a_preference_is_found_in_a_list_with_parameters() {
         let prefers = |values: &[&str]| {
-            let headers = values.iter().map(|value| (PREFER, value.parse().unwrap()));
+            let headers = values.iter().map(|value| (HeaderName::from_static("prefer"), value.parse().unwrap()));
             prefers_async(&headers.collect::<HeaderMap>())
         };
         assert!(prefers(&["respond-async"]) && prefers(&["wait=10, Respond-Async"]));

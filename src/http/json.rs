@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 use super::reader::{self, Reader, Text};
-use crate::model::{Invalid, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{EtagList, Invalid, LeaseToken, Preconditions, Tag, Tags, Ttl, UnixMillis, Write};
 
 /// Parses a small body that must be one JSON object. For large bodies, use `reader`.
 ///
@@ -39,12 +39,16 @@ pub struct WriteFields<'b> {
     value: Option<&'b RawValue>,
     ttl: Option<&'b RawValue>,
     tags: Option<Vec<Tag>>,
+    preconditions: Preconditions,
 }
 
 impl<'b> WriteFields<'b> {
+    /// The fields in the body of a PUT, whose preconditions are headers.
     pub const NAMES: [&'static str; 3] = ["value", "ttl", "tags"];
+    /// The fields in an entry of an mset, without its key.
+    pub const NAMES_IN_BATCH: [&'static str; 6] = ["value", "ttl", "tags", "if_match", "if_none_match", "lease"];
 
-    /// Reads the field with this index in [`WriteFields::NAMES`].
+    /// Reads the field with this index in [`WriteFields::NAMES_IN_BATCH`].
     ///
     /// # Errors
     /// The field is invalid.
@@ -52,7 +56,17 @@ impl<'b> WriteFields<'b> {
         match index {
             0 => self.value = Some(reader.value()?),
             1 => self.ttl = reader.optional()?,
-            _ => self.tags = tags(reader)?,
+            2 => self.tags = tags(reader)?,
+            3 => {
+                self.preconditions.if_match = short_text(reader, "if_match", EtagList::parse_strong)?;
+            }
+            4 => {
+                self.preconditions.if_none_match = short_text(reader, "if_none_match", EtagList::parse_weak)?;
+            }
+            _ => {
+                let parse = |text: &str| Ok(LeaseToken::parse(text).unwrap_or_else(LeaseToken::never_given));
+                self.preconditions.lease = short_text(reader, "lease", parse)?;
+            }
         }
         Ok(())
     }
@@ -68,7 +82,27 @@ impl<'b> WriteFields<'b> {
             value: body.slice_ref(value.get().as_bytes()),
             ttl,
             tags: Tags::of(self.tags.unwrap_or_default()),
+            preconditions: (self.preconditions != Preconditions::default()).then(|| Box::new(self.preconditions)),
         })
+    }
+}
+
+/// The most bytes in the text of ETags or of a lease.
+const MAX_TEXT_LEN: usize = 1024;
+
+/// Reads a text for `parse`; null is `None`.
+fn short_text<T>(
+    reader: &mut Reader<'_>,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, Invalid>,
+) -> Result<Option<T>, Error> {
+    if reader.null() {
+        return Ok(None);
+    }
+    let invalid = |reason: String| Error::from(Invalid::Precondition(format!("{name}: {reason}")));
+    match reader.text(MAX_TEXT_LEN).map_err(|error| reader::within(&format!("`{name}`"), error))? {
+        Text::Decoded(text) => parse(&text).map(Some).map_err(|error| invalid(error.to_string())),
+        Text::TooLong(_) => Err(invalid(format!("at most {MAX_TEXT_LEN} bytes are allowed"))),
     }
 }
 

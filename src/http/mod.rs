@@ -8,6 +8,7 @@ mod body;
 mod bounds;
 mod change_guard;
 mod cluster;
+mod conditions;
 mod connection;
 mod connection_limit;
 mod docs;
@@ -22,11 +23,13 @@ mod history;
 mod hosts;
 mod jobs;
 mod json;
+mod lease;
 mod list;
 mod memory;
 mod namespaces;
 mod openapi;
 mod page_limit;
+mod prefer;
 mod read_answer;
 mod reader;
 mod request_id;
@@ -38,7 +41,7 @@ mod stats;
 mod wire;
 
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{delete, get};
 
 /// The parsers of client input, for the fuzz targets, which run without a server.
 pub mod input {
@@ -80,6 +83,7 @@ pub fn router(app: SharedApp, ids: RequestIds, more: Router) -> Router {
         .route("/api/v1/cache/{ns}/mset", entry().post(batch::mset))
         .route("/api/v1/cache/{ns}/mdelete", entry().post(batch::mdelete))
         .route("/api/v1/cache/{ns}/{key}", entry())
+        .route("/api/v1/cache/{ns}/{key}/lease", delete(lease::release))
         .route("/api/v1/namespaces", get(namespaces::list))
         .route("/api/v1/namespaces/{ns}", policy())
         .route("/api/v1/namespaces/{ns}/audit", get(history::audit))

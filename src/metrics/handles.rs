@@ -57,6 +57,7 @@ table! {
         l1_hits: Tally, "sidecache_l1_hits_total", "Reads answered from L1.";
         l1_entries: Gauge, "sidecache_l1_entries", "Copies kept in L1.";
         l1_bytes: Gauge, "sidecache_l1_bytes", "Bytes of L1 in use, bookkeeping included.";
+        preconditions_failed: Counter, "sidecache_preconditions_failed_total", "Writes and deletions refused because If-Match or If-None-Match was not met.";
         l1_unproven: Counter, "sidecache_l1_unproven_total", "Reads that skipped L1 because the watermark of the shard was too old.";
         l1_void: Counter, "sidecache_l1_void_total", "Reads that skipped L1 because the copy was made before messages were lost.";
         stale_answers: Counter, "sidecache_stale_answers_total", "Reads answered with a stale copy because the shard did not answer and the policy allows it.";
@@ -117,5 +118,27 @@ table! {
         degraded: Gauge, "sidecache_shard_degraded", "1 while /health reports a problem of the shard as degraded or refused, else 0.";
         out_of_memory: Counter, "sidecache_shard_out_of_memory_total", "Operations that the shard refused because it was out of memory.";
         primary_changes: Counter, "sidecache_shard_primary_changes_total", "Connections replaced because they led to a server that is not the primary, or to another server than the others.";
+    }
+}
+
+/// How often each thing happened to leases.
+pub struct LeaseMetrics {
+    pub won: Counter,
+    pub held: Counter,
+    pub filled: Counter,
+    pub lost: Counter,
+    pub released: Counter,
+    pub returned: Counter,
+}
+
+impl LeaseMetrics {
+    /// Call it under the recorder that shows the metrics.
+    pub(super) fn new() -> Self {
+        const NAME: &str = "sidecache_leases_total";
+        let help = "Leases by outcome: won and held count answers to reads; filled and lost count writes; released and returned count leases that ended without a value, by the caller or because the caller was gone.";
+        let counter = |outcome: &'static str| metrics::counter!(description: help, NAME, "outcome" => outcome);
+        let [won, held, filled, lost, released, returned] =
+            ["won", "held", "filled", "lost", "released", "returned"].map(counter);
+        Self { won, held, filled, lost, released, returned }
     }
 }

@@ -16,7 +16,7 @@ use metrics_process::Collector;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 pub use exposition::{Exposition, LabelRef};
-pub use handles::{Handles, ShardMetrics, Tally};
+pub use handles::{Handles, LeaseMetrics, ShardMetrics, Tally};
 pub use latency::Latencies;
 pub use operations::Operations;
 
@@ -26,6 +26,7 @@ const ERRORS: &str = "sidecache_http_errors_total";
 /// All metrics of this process.
 pub struct Metrics {
     handles: Handles,
+    pub leases: LeaseMetrics,
     pub operations: Operations,
     recorder: PrometheusRecorder,
 }
@@ -42,13 +43,13 @@ impl Deref for Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let handles = metrics::with_local_recorder(&recorder, || {
+        let (handles, leases) = metrics::with_local_recorder(&recorder, || {
             let help = "1, labelled with the release.";
             metrics::gauge!(description: help, BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             Collector::default().describe();
-            Handles::new(&[])
+            (Handles::new(&[]), LeaseMetrics::new())
         });
-        Self { handles, operations: Operations::default(), recorder }
+        Self { handles, leases, operations: Operations::default(), recorder }
     }
 }
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::date::UnixMillis;
 use super::tag::Tags;
-use super::ttl::Ttl;
 
 /// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
 ///
@@ -44,15 +43,6 @@ pub struct Details {
     pub last_accessed: UnixMillis,
     /// Number of reads that found it since it was created; overwriting the value does not reset it.
     pub access_count: u64,
-    pub tags: Tags,
-}
-
-/// What a write stores under a key.
-#[derive(Clone, Debug)]
-pub struct Write {
-    /// Valid JSON, stored byte for byte.
-    pub value: Bytes,
-    pub ttl: Option<Ttl>,
     pub tags: Tags,
 }
 

@@ -15,6 +15,8 @@ pub enum Invalid {
     Pattern(String),
     #[error("{0}")]
     Policy(String),
+    #[error("{0}")]
+    Precondition(String),
 }
 
 /// Checks a `noun` of clients' text: 1 to `max_len` bytes without control characters. Returns what is wrong.

@@ -1,5 +1,7 @@
 //! The errors of store operations. Only `http::error` turns them into a status.
 
+use crate::model::Version;
+
 /// Errors name the shard for the logs; clients see only the kind of error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -21,6 +23,12 @@ pub enum Error {
     /// The namespace's quota is used up, and its policy does not allow evicting entries to make room.
     #[error("the namespace's quota is used up")]
     QuotaUsedUp,
+    /// A precondition of the write was not met, and nothing was changed. `present` is the version of the present entry.
+    #[error("the precondition is not met: {}", shown(*present))]
+    PreconditionFailed { present: Option<Version> },
+    /// The lease that a write names does not stand any more, and nothing was changed.
+    #[error("the lease is lost: it has ended, or the key was changed after it was given")]
+    LeaseLost,
     /// One of sidecache's Redis keys holds a value of another type.
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
@@ -33,6 +41,14 @@ pub enum Error {
     /// The shard gave an answer that this program does not understand.
     #[error("unexpected answer of shard {shard}: {reason}")]
     Protocol { shard: String, reason: String },
+}
+
+/// The present entry, for an error about a precondition.
+fn shown(present: Option<Version>) -> String {
+    match present {
+        Some(Version(version)) => format!("the ETag of the present entry is \"{version}\""),
+        None => "there is no such entry".to_owned(),
+    }
 }
 
 /// How to remove the foreign value under this Redis key.
@@ -61,7 +77,7 @@ impl Error {
             | Self::ForeignType { shard, .. }
             | Self::MakingRoom { shard }
             | Self::Protocol { shard, .. } => Some(shard),
-            Self::QuotaUsedUp | Self::RingMismatch => None,
+            Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost | Self::RingMismatch => None,
         }
     }
 
@@ -78,9 +94,9 @@ impl Error {
         matches!(self, Self::ForeignType { .. })
     }
 
-    /// Whether the namespace's policy refused the operation and nothing is broken.
+    /// Whether the namespace's policy or a precondition refused the operation and nothing is broken.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::QuotaUsedUp)
+        matches!(self, Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost)
     }
 
     /// The error as a read reports it. If the cleanup during a read has an unknown outcome, the next read repeats it.

@@ -13,6 +13,7 @@ pub mod redis;
 use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -24,7 +25,9 @@ pub use presence::{
 pub use progress::FlushProgress;
 
 use crate::clock::Moment;
-use crate::model::{Details, Entry, EntryKey, Key, KeyRef, Namespace, Quota, Selection, Version, Write};
+use crate::model::{
+    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Version, Write,
+};
 
 /// Index of a shard within its store. It does not change while the process runs.
 pub type ShardIndex = u16;
@@ -41,6 +44,20 @@ pub struct Stored {
 pub enum Outcome {
     Created,
     Replaced,
+}
+
+/// The answer to a read that asks for a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leased {
+    Entry(Entry),
+    /// There is no entry, and the caller has the lease.
+    Won,
+    /// There is no entry, and another caller has the lease for the time `left`.
+    Held {
+        left: Duration,
+    },
+    /// There is no entry, and the store gives no lease at present.
+    NotGiven,
 }
 
 /// One page of a listing.
@@ -181,17 +198,34 @@ pub trait Store: Presence {
     /// Stores an entry, after making room within `quota`.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room. The old entry of the key then stays.
+    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room, [`Error::PreconditionFailed`]. The old entry of
+    /// the key then stays.
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
 
     /// Writes many entries of one namespace, each completely or not at all. No key occurs twice in `writes`. The
     /// answers are in the order of `writes`.
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
-    /// Deletes an entry; returns whether it was alive.
-    async fn delete(&self, key: &EntryKey) -> Result<bool, Error>;
+    /// Reads many entries of one namespace. For each key without an entry it gives the lease `token`, unless another
+    /// caller has a lease on the key. The answers are in the order of `keys`.
+    async fn get_or_lease(
+        &self,
+        keys: &[(EntryKey, LeaseToken)],
+        lease: Duration,
+        room: Room<'_>,
+    ) -> Vec<Result<Leased, Error>>;
 
-    /// Deletes the entries that `selection` matches and that were written before the call. Returns how many live
+    /// Ends a lease without a value; returns whether it stood.
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error>;
+
+    /// Deletes an entry; returns whether it was alive.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`], and others if the shard failed.
+    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error>;
+
+    /// Ends all leases of the namespace, and then deletes the entries that `selection` matches and that were written
+    /// before the call. Returns how many live
     /// entries were deleted. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
     /// updates `progress`; if it is cancelled there, it stops within one step and returns no error.
     ///

@@ -265,7 +265,8 @@ async fn requests_that_end_in_an_error_are_counted_by_its_code() {
         put(&format!("{{\"value\":\"{}\"}}", "v".repeat(2_000)), &[]).await.expect_error(400, "value_too_large");
         put(&"v".repeat(300_000), &[]).await.expect(413);
         put("{\"value\":1}", &[strange]).await.expect(403);
-        put("{\"value\":1}", &[("if-match", "*")]).await.expect(501);
+        put("{\"value\":1}", &[("if-unmodified-since", "*")]).await.expect(501);
+        put("{\"value\":1}", &[("if-match", "*")]).await.expect(412);
         cache.get_with(&ns, "k", &headers).await.expect(404);
     }
     cache.fetch("/nope").await.expect(404);
@@ -278,6 +279,7 @@ async fn requests_that_end_in_an_error_are_counted_by_its_code() {
         ("body_too_large", "413", 2.0),
         ("cross_site", "403", 3.0),
         ("not_implemented", "501", 2.0),
+        ("precondition_failed", "412", 2.0),
         ("no_such_route", "404", 1.0),
         ("misdirected_request", "421", 0.0),
         ("key_not_found", "404", 0.0),

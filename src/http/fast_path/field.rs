@@ -32,7 +32,7 @@ impl Field {
             7 => &[("upgrade", Self::Framing)],
             8 => &[("if-match", Self::Meaning)],
             10 => &[("connection", Self::Connection)],
-            11 => &[("traceparent", Self::TraceParent)],
+            11 => &[("traceparent", Self::TraceParent), ("cache-lease", Self::Meaning)],
             12 => &[("x-request-id", Self::RequestId)],
             13 => &[("cache-control", Self::Meaning), ("if-none-match", Self::Meaning)],
             14 => &[

@@ -323,7 +323,7 @@ impl FastPath {
             };
             bounds.put_limit().admit(body.len())?;
             body_memory.take(body.len()).map_err(|BudgetExceeded| Error::TooManyBodies)?;
-            entry::store(cache, &key, &body).await.map(Answer::Response)
+            entry::store(cache, &key, entry::set_body(&body)?).await.map(Answer::Response)
         };
         let in_time = async {
             let done = timeout(bounds.request_timeout(), work).await;

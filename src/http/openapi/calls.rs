@@ -12,9 +12,13 @@ use super::schema::refer;
 static EXAMPLES: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).expect("the file is a JSON object"));
 
-/// The request headers of calls. Those that every call accepts are in `mod.rs`.
+/// The request headers of calls. Those that every call accepts are in `mod.rs`. `name=component`: the parameter has
+/// another name in the components.
 const REQUEST_HEADERS: &[(&str, &[&str])] = &[
-    ("get_entry", &["Cache-Control", "If-None-Match"]),
+    ("get_entry", &["Cache-Control", "If-Match", "If-None-Match", "Prefer=Prefer-lease"]),
+    ("put_entry", &["If-Match", "If-None-Match=If-None-Match-change", "Cache-Lease"]),
+    ("delete_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
+    ("release_lease", &["Cache-Lease=Cache-Lease-required"]),
     ("flush", &["Prefer", "X-Forwarded-For"]),
     ("put_namespace", &["X-Forwarded-For"]),
     ("patch_namespace", &["X-Forwarded-For"]),
@@ -31,6 +35,8 @@ const MISS: &[&str] = &["X-Cache-Hit=X-Cache-Hit-false", "Cache-Control", "Cache
 const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
     ("get_entry", &["200", "304"], HIT),
     ("get_entry", &["404"], MISS),
+    ("get_entry", &["404"], &["Cache-Lease", "Preference-Applied=Preference-Applied-lease", "Vary"]),
+    ("get_entry", &["200"], &["Vary"]),
     ("put_entry", &["200", "201"], &["ETag"]),
     ("flush", &["200", "202"], &["Preference-Applied"]),
     ("flush", &["202"], &["Location"]),
@@ -78,7 +84,8 @@ pub fn complete(operation: &mut Value) {
     }
     let parameters = parameters_of(operation);
     for (_, names) in REQUEST_HEADERS.iter().filter(|(of, _)| *of == call) {
-        parameters.extend(names.iter().map(|name| refer("parameters", name)));
+        let component = |name: &'static str| name.split_once('=').map_or(name, |(_, component)| component);
+        parameters.extend(names.iter().map(|name| refer("parameters", component(name))));
     }
 }
 

@@ -19,6 +19,9 @@ const NAMESPACE: &[Code] = &[Code::InvalidNamespace, Code::InvalidQuery];
 
 const KEY: &[Code] = &[Code::InvalidNamespace, Code::InvalidKey, Code::InvalidQuery];
 
+/// A call with `If-Match` or `If-None-Match` can return these.
+const PRECONDITION: &[Code] = &[Code::InvalidPrecondition, Code::PreconditionFailed];
+
 const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 /// A call with a body can return these.
@@ -45,11 +48,15 @@ const STORE: &[Code] = &[
 
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
-    ("get_entry", &[KEY, &[Code::KeyNotFound], SHARD]),
-    ("put_entry", &[KEY, BODY, STORE, SHARD, CHANGE]),
-    ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], SHARD, CHANGE]),
+    ("get_entry", &[KEY, &[Code::KeyNotFound], PRECONDITION, SHARD]),
+    ("put_entry", &[KEY, BODY, STORE, PRECONDITION, &[Code::LeaseLost], SHARD, CHANGE]),
+    ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, SHARD, CHANGE]),
+    ("release_lease", &[KEY, &[Code::LeaseLost], SHARD, CHANGE]),
     ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),
-    ("mset", &[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::TooManyKeys], SHARD, CHANGE]),
+    (
+        "mset",
+        &[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::InvalidPrecondition, Code::TooManyKeys], SHARD, CHANGE],
+    ),
     ("mdelete", &[NAMESPACE, BODY, &[Code::InvalidKey, Code::ReservedKey, Code::TooManyKeys], SHARD, CHANGE]),
     ("list_keys", &[NAMESPACE, SELECTION, &[Code::InvalidCursor], SHARD]),
     ("flush", &[NAMESPACE, SELECTION, SHARD, CHANGE]),
@@ -83,6 +90,7 @@ fn detail(code: Code) -> Option<String> {
         Code::InvalidTag => "a tag must have 1 to 128 bytes, this one has 0",
         Code::InvalidPattern => "a pattern must have 1 to 1024 bytes, this one has 0",
         Code::InvalidPolicy => "`eviction_policy` must be one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
+        Code::InvalidPrecondition => "If-Match: expected `*` or ETags such as \"17\", in quotes, not \"17\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags` at line 1 column 18",
         Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
@@ -100,6 +108,8 @@ fn detail(code: Code) -> Option<String> {
         Code::RequestTimeout => &Error::SlowBody.to_string(),
         Code::BodyTooLarge => &Error::BodyTooLarge { limit: 32 << 20 }.to_string(),
         Code::StorageFull => "the namespace's quota is used up",
+        Code::PreconditionFailed => "the precondition is not met: there is no such entry",
+        Code::LeaseLost => "the lease is lost: it has ended, or the key was changed after it was given",
         Code::ForeignType => {
             "on shard a the key cache_tag:users:red is a list that sidecache did not write: \
              flush the namespace to remove it"

@@ -26,7 +26,9 @@ use utoipa::OpenApi;
 
 use self::schema::refer;
 use super::error::Code;
-use super::{answer, batch, cluster, docs, entry, error, flush, health, history, jobs, list, namespaces, stats};
+use super::{
+    answer, batch, cluster, docs, entry, error, flush, health, history, jobs, lease, list, namespaces, stats,
+};
 
 /// The document as the annotations describe it.
 #[derive(OpenApi)]
@@ -46,7 +48,7 @@ use super::{answer, batch, cluster, docs, entry, error, flush, health, history, 
     ),
     paths(
         list::list, flush::flush, stats::stats, batch::mget, batch::mset, batch::mdelete,
-        entry::get, entry::put, entry::delete,
+        entry::get, entry::put, entry::delete, lease::release,
         namespaces::list, namespaces::get, namespaces::put, namespaces::patch, namespaces::delete,
         history::audit, history::logs,
         jobs::list, jobs::show, jobs::cancel,

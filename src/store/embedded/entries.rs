@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::leases::Leases;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{
     Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version, charge,
@@ -34,6 +35,7 @@ pub struct Entries {
     pub(super) last_version: u64,
     pub(super) cost: u64,
     pub(super) totals: Totals,
+    pub(super) leases: Leases,
 }
 
 /// The order of eviction: the first number decides, then the second.
@@ -66,6 +68,7 @@ impl Default for Entries {
             last_version: 0,
             cost: 0,
             totals: Totals::default(),
+            leases: Leases::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! entries by its policy, so a small namespace never pays for a large one.
 
 mod entries;
+mod leases;
 mod space;
 
 use std::collections::HashMap;
@@ -17,11 +18,11 @@ use parking_lot::RwLock;
 
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, LivingInstance, Page, Presence, Reads, RingCount, Role, Room,
+    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Presence, Reads, RingCount, Role, Room,
     ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
-use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Selection, Write};
+use crate::model::{Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Write};
 
 /// The name of the store's only shard.
 pub const NAME: &str = "embedded";
@@ -72,7 +73,7 @@ impl Embedded {
         }
         let stored = self.space_or_new(key.namespace()).set(key, write, quota);
         self.make_room(key);
-        stored.ok_or(Error::QuotaUsedUp)
+        stored
     }
 
     /// Sweeps a namespace in steps of up to [`BATCH`] entries, until nothing is left to do or for about `patience`.
@@ -151,8 +152,29 @@ impl Store for Embedded {
         writes.into_iter().map(|(key, write)| self.put(&key, write, quota)).collect()
     }
 
-    async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        Ok(self.space(key.namespace()).is_some_and(|space| space.delete(key)))
+    async fn get_or_lease(
+        &self,
+        keys: &[(EntryKey, LeaseToken)],
+        lease: Duration,
+        room: Room<'_>,
+    ) -> Vec<Result<Leased, Error>> {
+        let mut has_room = true;
+        let get_or_lease = |(key, token): &(EntryKey, LeaseToken)| {
+            let leased = has_room.then(|| self.space_or_new(key.namespace()).get_or_lease(key, token, lease));
+            if let Some(Leased::Entry(entry)) = &leased {
+                has_room = room(entry.value.len());
+            }
+            leased.filter(|_| has_room).ok_or_else(|| Error::Overloaded { shard: NAME.to_owned() })
+        };
+        keys.iter().map(get_or_lease).collect()
+    }
+
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+        Ok(self.space(key.namespace()).is_some_and(|space| space.release(key, token)))
+    }
+
+    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+        self.space_or_new(key.namespace()).delete(key, preconditions)
     }
 
     async fn flush(
@@ -163,6 +185,7 @@ impl Store for Embedded {
         progress: &FlushProgress,
     ) -> Result<u64, FlushFailure> {
         let Some(space) = self.space(namespace.as_str()) else { return Ok(0) };
+        space.end_leases();
         let before = space.last_version();
         let mut position = Some(0);
         while let Some(from) = position.filter(|_| !progress.is_cancelled()) {
@@ -267,7 +290,7 @@ mod tests {
     }
 
     fn kilobyte() -> Write {
-        Write { value: Bytes::from(vec![b'1'; 1024]), ttl: None, tags: Tags::default() }
+        Write { value: Bytes::from(vec![b'1'; 1024]), ttl: None, tags: Tags::default(), preconditions: None }
     }
 
     #[tokio::test]
@@ -296,7 +319,7 @@ mod tests {
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
         }
-        store.delete(&key("n", 1)).await.unwrap();
+        store.delete(&key("n", 1), None).await.unwrap();
         let deleted =
             store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}, &FlushProgress::default()).await;
         assert_eq!(deleted.unwrap(), 99);

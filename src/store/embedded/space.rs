@@ -3,14 +3,19 @@
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::entries::{Entries, Item, cost};
+use super::leases::LeaseState;
 use crate::clock::{Moment, unix_micros};
-use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Quota, Selection, UnixMillis, Version, Write, charge};
-use crate::store::{Outcome, Reads, Stored, Totals};
+use crate::model::{
+    Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Preconditions, Quota, Selection, UnixMillis, Version,
+    Write, charge,
+};
+use crate::store::{Error, Leased, Outcome, Reads, Stored, Totals};
 
 /// The most expired entries that are counted for the totals.
 const MAX_COUNTED: usize = 100_000;
@@ -60,6 +65,32 @@ impl Space {
         self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
+    /// Reads an entry, or gives a lease if there is none.
+    pub fn get_or_lease(&self, key: &EntryKey, token: &LeaseToken, lease: Duration) -> Leased {
+        let now = Moment::now();
+        self.change(|inner| match inner.access(key, now, usize::MAX).flatten() {
+            Some(item) => Leased::Entry(item.entry(now)),
+            None => inner.leases.grant(key, token, lease, now),
+        })
+    }
+
+    /// Ends a lease without a value; returns whether it stood.
+    pub fn release(&self, key: &EntryKey, token: &LeaseToken) -> bool {
+        let now = Moment::now();
+        self.change(|inner| {
+            let stands = inner.leases.state(key, token, now) == LeaseState::Stands;
+            if stands {
+                inner.leases.end(key);
+            }
+            stands
+        })
+    }
+
+    /// Ends all leases.
+    pub fn end_leases(&self) {
+        self.change(|inner| inner.leases.end_all());
+    }
+
     /// Reads an entry with its details. The details do not include this read.
     pub fn describe(&self, key: &EntryKey) -> Option<(Entry, Details)> {
         let now = Moment::now();
@@ -73,17 +104,23 @@ impl Space {
         })
     }
 
-    /// Stores an entry; `None` if the quota has no room.
-    pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Option<Stored> {
+    /// Stores an entry.
+    ///
+    /// # Errors
+    /// The quota has no room, a precondition is not met, or the lease is lost.
+    pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
         let (now, now_micros) = (Moment::now(), unix_micros());
-        let charged = charged(key, &write);
+        let (charged, fills_lease) = (charged(key, &write), write.fills_lease());
         // A value that is a slice of a request would keep the whole request in memory.
         let value = Bytes::copy_from_slice(&write.value);
         self.change(|inner| {
             inner.order_by(quota.eviction_policy);
             inner.is_live(key, now);
+            if let Some(stored) = check(inner, key, write.preconditions.as_deref(), now)? {
+                return Ok(stored);
+            }
             if !inner.make_room(key, charged, quota, now) {
-                return None;
+                return Err(Error::QuotaUsedUp);
             }
             let created_at = UnixMillis(now_micros / 1000);
             let previous = inner.by_use.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
@@ -110,17 +147,27 @@ impl Space {
                 Item { value, version, created_at, expires_at, tags, birth, access_count, last_accessed, last_use };
             inner.ranks.extend(item.rank(inner.policy));
             inner.by_use.put(key.clone(), item);
-            Some(Stored { outcome, version })
+            let stored = Stored { outcome, version };
+            match fills_lease {
+                true => inner.leases.fill(key, stored),
+                false => inner.leases.end(key),
+            }
+            Ok(stored)
         })
     }
 
     /// Deletes an entry; returns whether it was alive.
-    pub fn delete(&self, key: &EntryKey) -> bool {
+    ///
+    /// # Errors
+    /// A precondition is not met.
+    pub fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
         let now = Moment::now();
         self.change(|inner| {
             let was_live = inner.is_live(key, now);
+            check(inner, key, preconditions, now)?;
+            inner.leases.end(key);
             inner.remove(key);
-            was_live
+            Ok(was_live)
         })
     }
 
@@ -231,6 +278,24 @@ impl Space {
     }
 }
 
+/// Checks the preconditions of a change; an expired entry must be removed before. Returns the answer if the change is
+/// already done.
+fn check(
+    entries: &Entries,
+    key: &EntryKey,
+    preconditions: Option<&Preconditions>,
+    now: Moment,
+) -> Result<Option<Stored>, Error> {
+    let Some(preconditions) = preconditions else { return Ok(None) };
+    match preconditions.lease.as_ref().map(|lease| entries.leases.state(key, lease, now)) {
+        Some(LeaseState::Filled(stored)) => return Ok(Some(stored)),
+        Some(LeaseState::Lost) => return Err(Error::LeaseLost),
+        Some(LeaseState::Stands) | None => {}
+    }
+    let present = entries.by_use.peek(key).map(|item| item.version);
+    if preconditions.allow(present) { Ok(None) } else { Err(Error::PreconditionFailed { present }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +308,7 @@ mod tests {
     }
 
     fn write(value: &'static str) -> Write {
-        Write { value: Bytes::from_static(value.as_bytes()), ttl: None, tags: Tags::default() }
+        Write { value: Bytes::from_static(value.as_bytes()), ttl: None, tags: Tags::default(), preconditions: None }
     }
 
     fn set(space: &Space, i: usize) -> Stored {
@@ -294,7 +359,7 @@ mod tests {
     fn versions_only_grow() {
         let space = filled(1);
         let first = space.last_version();
-        space.delete(&key(0));
+        space.delete(&key(0), None).unwrap();
         assert!(set(&space, 0).version > first);
     }
 
@@ -315,7 +380,7 @@ mod tests {
         }
         let stored = space.set(&key(3), write("1"), quota);
         let totals = space.totals();
-        assert_eq!((totals.keys, totals.bytes, totals.evictions), (3, 3, u64::from(stored.is_some())));
+        assert_eq!((totals.keys, totals.bytes, totals.evictions), (3, 3, u64::from(stored.is_ok())));
         (0..3).find(|i| get(&space, *i).is_none())
     }
 

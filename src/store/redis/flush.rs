@@ -37,6 +37,8 @@ impl Flush<'_> {
     /// Deletes all matching entries of `shard` that were written before the call.
     pub async fn run(&self, shard: &Shard) -> Result<(), Error> {
         shard.admit()?;
+        // First of all: nobody knows all keys that leases are on, nor the tags of a value to come.
+        shard.end_leases(self.namespace).await?;
         let index = if shard.repairs.has_foreign(self.namespace) {
             Index::Lost
         } else {

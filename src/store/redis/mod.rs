@@ -16,6 +16,7 @@ mod examiner;
 mod flush;
 mod generations;
 mod history;
+mod leases;
 mod listing;
 mod load;
 mod make_room;
@@ -42,6 +43,7 @@ mod shard;
 mod subscriber;
 mod verbs;
 mod walk;
+mod writes;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -66,12 +68,14 @@ use self::ring_state::SettledRecord;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Outcome, Page, Reads, Room,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page, Reads, Room,
     ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
-use crate::model::{Details, Entry, EntryKey, KeyRef, Namespace, Quota, Quotas, Selection, Write};
+use crate::model::{
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Quotas, Selection, Write,
+};
 use crate::workers::Workers;
 
 /// The most scripts that one sweep runs on a shard for one namespace, with pauses between them.
@@ -290,14 +294,32 @@ impl Store for Redis {
         answers
     }
 
-    async fn delete(&self, key: &EntryKey) -> Result<bool, Error> {
-        let arguments = |settled: &SettledRecord| {
-            let place = settled.place_of(key.key()).to_string();
-            settled.arguments(key.namespace(), [Value::from(key.key()), Value::from(place)])
-        };
+    async fn get_or_lease(
+        &self,
+        keys: &[(EntryKey, LeaseToken)],
+        lease: Duration,
+        room: Room<'_>,
+    ) -> Vec<Result<Leased, Error>> {
+        let loads = keys.iter().map(|(key, _)| (key, Load::READ));
+        self.ask_each(loads, |shard, indices| async move {
+            let wanted: Vec<&(EntryKey, LeaseToken)> = indices.iter().map(|i| &keys[*i]).collect();
+            let names: Vec<&EntryKey> = wanted.iter().map(|(key, _)| key).collect();
+            shard.clear(Effect::Read, &names).await?;
+            shard.get_or_lease(&wanted, lease, room).await
+        })
+        .await
+    }
+
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+        let shard = self.owner(key.ring_hash());
+        shard.admit()?;
+        shard.release(key, token).await
+    }
+
+    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
-        let deleted = shard.ask(&scripts::DELETE, Effect::Write, arguments, reply::number).await? == 1;
+        let deleted = shard.delete(key, preconditions).await?;
         shard.accesses.forget(key);
         Ok(deleted)
     }

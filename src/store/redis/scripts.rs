@@ -50,31 +50,39 @@ macro_rules! change {
 }
 
 pub static GET: LazyLock<Script> = reading!("lua/get.lua");
+pub static LEASE: LazyLock<Script> = reading!("lua/lease.lua");
+pub static RELEASE: LazyLock<Script> = writing!("lua/constants.lua", "lua/release.lua");
+pub static RAISE_LEASE_FLOOR: LazyLock<Script> = writing!("lua/constants.lua", "lua/raise_lease_floor.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
 pub static DESCRIBE: LazyLock<Script> = reading!("lua/describe.lua");
 pub static SET: LazyLock<Script> = writing!(
     "lua/constants.lua",
+    "lua/precondition.lua",
     "lua/set_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tags.lua",
     "lua/insertion.lua",
+    "lua/fill.lua",
     "lua/no_quota.lua",
     "lua/set.lua"
 );
 pub static SET_WITHIN_QUOTA: LazyLock<Script> = writing!(
     "lua/constants.lua",
+    "lua/precondition.lua",
     "lua/set_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tags.lua",
     "lua/removal.lua",
     "lua/insertion.lua",
+    "lua/fill.lua",
     "lua/quota.lua",
     "lua/set.lua"
 );
 pub static DELETE: LazyLock<Script> = writing!(
     "lua/constants.lua",
+    "lua/precondition.lua",
     "lua/delete_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",

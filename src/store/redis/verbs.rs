@@ -6,23 +6,15 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pending::QuotaShare;
 use super::reply::{self, Unexpected};
 use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Refusal, Sender, Shard};
-use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version, Write,
-};
-use crate::store::{Error, Outcome, Room, Stored, Totals};
+use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version};
+use crate::store::{Error, Room, Totals};
 
 /// The work that one script of a sweep may do, in the units of `lua/prelude.lua`.
 const WORK_PER_SWEEP: u64 = 100;
-
-/// The secret for places, as a script argument.
-pub fn secret(settled: &SettledRecord) -> Value {
-    Value::String(settled.identity.place_secret.clone())
-}
 
 /// Keys, each followed by its place, as script arguments.
 pub fn keys_and_places<'k>(
@@ -171,10 +163,8 @@ impl Shard {
             by_namespace.entry(key.namespace()).or_default().push(key.key());
         }
         let noticed = by_namespace.into_iter().map(|(namespace, keys)| async move {
-            let arguments = |settled: &SettledRecord| {
-                let first = [Value::from(namespace), secret(settled)];
-                first.into_iter().chain(keys.iter().copied().map(Value::from)).collect()
-            };
+            let arguments =
+                |settled: &SettledRecord| settled.arguments(namespace, keys.iter().copied().map(Value::from));
             if let Err(error) = self.ask(&scripts::NOTICE_LOST, Effect::Write, arguments, reply::number).await {
                 tracing::debug!(%error, "index and totals still count entries that expired or were evicted");
             }
@@ -196,83 +186,6 @@ impl Shard {
         }
     }
 
-    /// Writes entries, with as many scripts as making room requires.
-    pub async fn set(
-        &self,
-        grant: QuotaShare<'_>,
-        writes: &[(&EntryKey, &Write)],
-    ) -> Result<Vec<Result<Stored, Error>>, Error> {
-        let mut answers = Vec::with_capacity(writes.len());
-        let mut turn = None;
-        while answers.len() < writes.len() {
-            let rest = &writes[answers.len()..];
-            match self.set_some(Sender::Alone, grant, rest).await {
-                Ok(done) if done.is_empty() => match self.wait_for_room(grant, &mut turn).await {
-                    Ok(()) => {}
-                    Err(error) => answers.resize(writes.len(), Err(error)),
-                },
-                Ok(done) => answers.extend(done),
-                Err(Error::Full { .. }) => {
-                    if let Err(error) = self.free_memory(grant, &mut turn).await {
-                        answers.resize(writes.len(), Err(error));
-                    }
-                }
-                // Entries stored by an earlier script stay stored: only the rest has failed.
-                Err(error) if !answers.is_empty() => answers.resize(writes.len(), Err(error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(answers)
-    }
-
-    /// Writes the first of `writes`, in their order: as many as one script finds or makes room for. The result is
-    /// empty if the script must be sent again to make more room.
-    pub async fn set_some(
-        &self,
-        party: Sender,
-        grant: QuotaShare<'_>,
-        writes: &[(&EntryKey, &Write)],
-    ) -> Result<Vec<Result<Stored, Error>>, Error> {
-        let script = if grant.limit_bytes == 0 { &scripts::SET } else { &scripts::SET_WITHIN_QUOTA };
-        let arguments = |settled: &SettledRecord| {
-            let mut all = Vec::with_capacity(4 + 5 * writes.len());
-            all.extend([Value::from(grant.namespace), secret(settled), Value::from(grant.limit_bytes.to_string())]);
-            all.push(Value::from_static_str(grant.policy));
-            for (key, write) in writes {
-                all.push(Value::from(key.key()));
-                all.push(Value::from(write.value.clone()));
-                all.push(match write.ttl {
-                    Some(ttl) => Value::from(ttl.as_millis().to_string()),
-                    None => Value::from_static_str(""),
-                });
-                all.push(Value::from(write.tags.joined()));
-                all.push(Value::from(settled.place_of(key.key()).to_string()));
-            }
-            all
-        };
-        let read = |frame| {
-            let mut answers = reply::array(frame)?;
-            let taken_out = answers.pop().ok_or("the number of evicted entries")?;
-            if reply::number(taken_out)? > 0 {
-                self.accesses.mark_evicting();
-            }
-            if answers.len() != writes.len() {
-                return Err("one answer per entry");
-            }
-            let mut done = Vec::with_capacity(answers.len());
-            for answer in answers {
-                done.push(match written(answer)? {
-                    Written::Stored(stored) => Ok(stored),
-                    Written::NoRoom => Err(Error::QuotaUsedUp),
-                    Written::Foreign(foreign) => Err(self.foreign(foreign)),
-                    Written::AskAgain => break,
-                });
-            }
-            Ok(done)
-        };
-        self.ask_for(party, script, Effect::Write, arguments, read).await
-    }
-
     /// About `count` live keys from `place` on. For a selection by tag only the keys with that tag; for a selection
     /// by pattern all keys.
     pub async fn part(
@@ -285,7 +198,7 @@ impl Shard {
         let (place, count, tag) = (place.to_string(), count.to_string(), tag_of(selection));
         let arguments = |settled: &SettledRecord| {
             let rest = [place.as_str(), &count, tag].map(Value::from);
-            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+            settled.arguments(namespace.as_str(), rest)
         };
         let part = self.ask(&scripts::LIST, Effect::Read, arguments, |frame| {
             let fields = reply::array(frame)?;
@@ -317,7 +230,7 @@ impl Shard {
         let (most, limit) = (WORK_PER_SWEEP.to_string(), limit_bytes.to_string());
         let arguments = |settled: &SettledRecord| {
             let rest = [most.as_str(), &limit, policy.as_str()].map(Value::from);
-            [Value::from(namespace.as_str()), secret(settled)].into_iter().chain(rest).collect()
+            settled.arguments(namespace.as_str(), rest)
         };
         self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
             let [more, repair] = reply::tuple(frame)?;
@@ -396,7 +309,7 @@ pub struct Foreign {
     pub found: String,
 }
 
-fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
+pub fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
     let [name, found]: [Frame; 2] = fields.try_into().map_err(|_| "a name and a type")?;
     Ok(Foreign { name: reply::text(name)?, found: reply::text(found)? })
 }
@@ -412,12 +325,13 @@ pub enum FoundEntry {
 
 impl FoundEntry {
     /// The size of the value.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         if let Self::Entry(entry) = self { entry.value.len() } else { 0 }
     }
 }
 
-fn found(fields: [Frame; 4]) -> Result<FoundEntry, Unexpected> {
+/// Parses the four fields of an entry.
+pub fn found(fields: [Frame; 4]) -> Result<FoundEntry, Unexpected> {
     match &fields {
         [Frame::Null, Frame::Number { data: 0, .. }, ..] => Ok(FoundEntry::Nothing),
         [Frame::Null, Frame::Number { data: 1, .. }, ..] => Ok(FoundEntry::Lost),
@@ -468,25 +382,4 @@ fn described(frame: Frame) -> Result<Described, Unexpected> {
         tags: Tags::parse(tags).map_err(|_| "tags")?,
     };
     Ok(Described::Entry(entry, details))
-}
-
-/// The result of writing one entry.
-enum Written {
-    Stored(Stored),
-    NoRoom,
-    Foreign(Foreign),
-    AskAgain,
-}
-
-fn written(frame: Frame) -> Result<Written, Unexpected> {
-    let number = match frame {
-        Frame::Array { data, .. } => return Ok(Written::Foreign(foreign(data)?)),
-        frame => reply::number(frame)?,
-    };
-    let outcome = if number > 0 { Outcome::Created } else { Outcome::Replaced };
-    Ok(match number {
-        0 => Written::AskAgain,
-        -1 => Written::NoRoom,
-        number => Written::Stored(Stored { outcome, version: Version(number.unsigned_abs()) }),
-    })
 }

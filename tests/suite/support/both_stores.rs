@@ -15,8 +15,8 @@ macro_rules! on_both_stores {
     };
 }
 
-/// Like `on_both_stores`, with more tests on an older and a newer Redis, and on shards that grant few rights.
-macro_rules! on_every_server {
+/// Like `on_both_stores`, with more tests on an older and a newer Redis.
+macro_rules! on_every_release {
     ($($body:ident),+ $(,)?) => {
         crate::support::both_stores::on_both_stores!($($body),+);
         mod redis_6_2 {
@@ -25,6 +25,13 @@ macro_rules! on_every_server {
         mod redis_8_2 {
             $(crate::support::both_stores::on_release!($body, V8_2);)+
         }
+    };
+}
+
+/// Like `on_every_release`, with more tests on shards that grant few rights.
+macro_rules! on_every_server {
+    ($($body:ident),+ $(,)?) => {
+        crate::support::both_stores::on_every_release!($($body),+);
         mod least_rights {
             $(crate::support::both_stores::on_confined!($body);)+
         }
@@ -87,5 +94,6 @@ macro_rules! on_own_service {
 }
 
 pub(crate) use {
-    on_both_stores, on_confined, on_every_server, on_own_service, on_own_services, on_release, on_shared_service,
+    on_both_stores, on_confined, on_every_release, on_every_server, on_own_service, on_own_services, on_release,
+    on_shared_service,
 };

@@ -10,5 +10,7 @@ local ENTRY_OVERHEAD = 384
 local CHANNEL = 'sidecache:invalidations'
 
 -- The fields of `cache_stats:{ns}` that a script needs; their values and the time, once the script has read them.
-local BOOKS = { 'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair' }
+local BOOKS = {
+  'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair', 'lease_floor',
+}
 local known, time

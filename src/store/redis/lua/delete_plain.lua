@@ -9,12 +9,18 @@ do
   local ns, key, place = ARGV[2], ARGV[4], tonumber(ARGV[5])
   local stats, id = 'cache_stats:' .. ns, ns .. ':' .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
-  local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags')
+  local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'version')
   known = pcall('HMGET', stats, unpack(BOOKS))
   local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
   local buckets = tonumber(known[4] or '')
   if keys and bytes and charged and known[3] and buckets and buckets >= 1 and not known[7] and not meta[2]
     and not meta.err and keys > 1 and (buckets == 1 or keys > buckets * SPARSE_BUCKET) then
+    if ARGV[6] ~= '' then
+      local refused, present = is_refused(ARGV[6], meta[3], value_key)
+      if refused then
+        return { present }
+      end
+    end
     call('PUBLISH', CHANNEL, ns .. '\n' .. key)
     is_published = true
     local _, exponent = math.frexp(buckets)
@@ -25,6 +31,10 @@ do
     end
     local bucket = 'cache_index:' .. ns .. (known[6] or '') .. ':' .. format('%d', place - place % width)
     local size = tonumber(meta[1] or '')
+    if known[8] then
+      -- A deletion ends the lease of its key.
+      call('UNLINK', 'sidecache:lease:' .. id)
+    end
     if not size then
       if call('EXISTS', value_key, meta_key) == 0 and pcall('ZSCORE', bucket, key) == false then
         return 0

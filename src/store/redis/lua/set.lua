@@ -1,9 +1,10 @@
 -- Writes the entries that `set_plain.lua` left, in their order; a key may occur more than once. ARGV: token, ns,
 -- secret, the limit of charged bytes on this shard (0: none), the eviction policy, then for each entry key, value, TTL
--- in ms ('' for none), tags separated by line feeds, place.
+-- in ms ('' for none), tags separated by line feeds, place, preconditions ('' for none).
 -- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 for the
 -- first entry that must be sent again and for all entries after it, because making room is done in bounded steps;
--- {name, type} if a key that the entry needs holds another type, and then nothing of the entry is stored.
+-- {name, type} if a key that the entry needs holds another type, {version of the present entry, or '0'} if the
+-- preconditions are not met, {'lease'} if its lease is lost, and then nothing of the entry is stored.
 -- The last element of the answer is how many entries were removed to make room.
 
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
@@ -32,6 +33,8 @@ local function foreign_tag(tags)
 end
 
 local has_stored = false
+-- If the totals are lost, it is not known whether there are leases.
+local may_have_leases = known[8] or not known[3]
 
 local last_size, size_text
 for i = next_entry, #ARGV, FIELDS do
@@ -39,13 +42,23 @@ for i = next_entry, #ARGV, FIELDS do
   local id = prefix .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
   local foreign = foreign_books
-  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
+  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version')
   if previous.err then
     foreign = foreign_at(meta_key)
   elseif tags ~= '' and previous[2] ~= tags then
     foreign = foreign or foreign_tag(tags)
   end
-  local room = not foreign
+  local lease = string.match(ARGV[i + 5], 'l(%x+)')
+  local refused, answer, filled = false, nil, nil
+  if not foreign and lease then
+    local state
+    state, filled = state_of_lease(id, lease)
+    refused, answer = state == 'lost', 'lease'
+  end
+  if not foreign and not refused and not filled and ARGV[i + 5] ~= '' then
+    refused, answer = is_refused(ARGV[i + 5], previous[4], value_key)
+  end
+  local room = not foreign and not refused and not filled
   if room and make_room then
     local made_before = made_room
     local own = previous[1] and charge_of(key, previous[2], tonumber(previous[1]) or 0) or 0
@@ -58,6 +71,11 @@ for i = next_entry, #ARGV, FIELDS do
   end
   if foreign then
     answers[#answers + 1] = foreign
+  elseif refused then
+    answers[#answers + 1] = { answer }
+  elseif filled then
+    -- The write is sent again: it is already done.
+    answers[#answers + 1] = filled
   elseif room == 'again' then
     for _ = i, #ARGV, FIELDS do
       answers[#answers + 1] = 0
@@ -152,6 +170,11 @@ for i = next_entry, #ARGV, FIELDS do
         is_lost = true
       end
       answers[#answers + 1] = alive and -version or version
+      if lease then
+        call('SET', 'sidecache:lease:' .. id, 'filled:' .. lease .. ':' .. (alive and '-' or '') .. version_text, 'KEEPTTL')
+      elseif may_have_leases then
+        call('UNLINK', 'sidecache:lease:' .. id)
+      end
     end
   end
 end

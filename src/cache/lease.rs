@@ -1,0 +1,277 @@
+//! Reads that ask for a lease: of all callers of the fleet that miss a key, one gets the lease, and the others wait
+//! for its value.
+//!
+//! The store decides who gets a lease. Here the callers of one instance take turns, so that only one at a time asks
+//! the store about a key:
+//!
+//! 1. a caller enters the key's *waiting room* and starts to listen, before it asks;
+//! 2. it waits for its turn, and looks whether L1 has the value by now;
+//! 3. it asks the store, unless a caller before it learned how long the lease is held and the key has not changed since;
+//! 4. if another caller has the lease, it leaves its turn to the next and waits for a change of the key, for the end of
+//!    the lease, or for the end of its patience.
+//!
+//! A wake-up may come without a reason and may be lost with the invalidations of a shard: then the end of the lease
+//! ends the wait. These reads never join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::time::{sleep, timeout};
+
+use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
+use super::observe::ReadEnd;
+use super::read::Consistency;
+use super::{Cache, Error};
+use crate::clock::Moment;
+use crate::coherence::{Held, WaitingRooms};
+use crate::metrics::Metrics;
+use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation};
+use crate::store::{self, Leased, SharedStore};
+
+/// The longest time that a caller without patience waits for its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// An answered read that asked for a lease.
+#[derive(Debug)]
+pub struct LeasedLookup {
+    pub lookup: Lookup,
+    /// `None` if the entry was found, or if the store gives no lease at present.
+    pub lease: Option<Lease>,
+}
+
+/// Who has the lease on a key without an entry.
+#[derive(Debug)]
+pub enum Lease {
+    Won(WonLease),
+    Held { left: Duration },
+}
+
+/// A lease that this caller has, or has asked for. Dropped before [`WonLease::deliver`], it is given back: the caller is
+/// gone, or never learned whether it has the lease, and cannot store the value.
+pub struct WonLease {
+    token: LeaseToken,
+    lease: Duration,
+    key: EntryKey,
+    store: SharedStore,
+    waiting: Arc<WaitingRooms>,
+    metrics: Arc<Metrics>,
+    /// Whether there is nothing to give back.
+    is_settled: bool,
+}
+
+impl WonLease {
+    pub fn token(&self) -> &LeaseToken {
+        &self.token
+    }
+
+    pub fn duration(&self) -> Duration {
+        self.lease
+    }
+
+    /// The caller has the token now.
+    pub fn deliver(&mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl std::fmt::Debug for WonLease {
+    /// Without the token, which is a secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("WonLease").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Drop for WonLease {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        // During the end of the process there is no runtime any more; then the lease ends by its time.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (store, key, token) = (self.store.clone(), self.key.clone(), self.token.clone());
+        let (waiting, metrics) = (self.waiting.clone(), self.metrics.clone());
+        runtime.spawn(async move {
+            match store.release(&key, &token).await {
+                Ok(true) => metrics.leases.returned.increment(1),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "a lease of a caller that is gone could not be given back"),
+            }
+            waiting.changed(&key);
+        });
+    }
+}
+
+impl Cache {
+    /// Reads an entry, or gets a lease if there is none.
+    ///
+    /// # Errors
+    /// The owning shard failed.
+    pub async fn get_or_lease(
+        &self,
+        key: &EntryKey,
+        consistency: Consistency,
+        request: LeaseRequest,
+    ) -> Result<LeasedLookup, Error> {
+        let started = Moment::now();
+        let result = self.look_up_or_lease(key, consistency, request, started).await;
+        match &result {
+            Ok(LeasedLookup { lease: Some(Lease::Won(_)), .. }) => self.metrics.leases.won.increment(1),
+            Ok(LeasedLookup { lease: Some(Lease::Held { .. }), .. }) => self.metrics.leases.held.increment(1),
+            _ => {}
+        }
+        let (result, lease) = match result {
+            Ok(LeasedLookup { lookup, lease }) => (Ok(lookup), lease),
+            Err(error) => (Err(error), None),
+        };
+        self.observe_read(Operation::Get, key.borrowed(), &ReadEnd::of(&result), started);
+        result.map(|lookup| LeasedLookup { lookup, lease })
+    }
+
+    async fn look_up_or_lease(
+        &self,
+        key: &EntryKey,
+        consistency: Consistency,
+        request: LeaseRequest,
+        started: Moment,
+    ) -> Result<LeasedLookup, Error> {
+        // Most reads find the entry, and need no room.
+        if let Some(lookup) = self.look_up_nearby(key, consistency).await? {
+            return Ok(LeasedLookup { lookup, lease: None });
+        }
+        let Some(place) = self.waiting.enter(key) else {
+            let lookup = self.look_up(key, consistency, started).await?;
+            let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
+            return Ok(LeasedLookup { lookup, lease });
+        };
+        let room = place.room();
+        let patience_ends = started + request.wait;
+        loop {
+            let mut changed = pin!(room.changed());
+            changed.as_mut().enable();
+            let patience = patience_ends.since(Moment::now()).max(LONGEST_TURN);
+            let Ok(mut turn) = timeout(patience, room.turn.lock()).await else {
+                // The shard hangs. A plain read has its own ways out: the breaker, and stale copies.
+                let lookup = self.look_up(key, consistency, started).await?;
+                return Ok(LeasedLookup { lookup, lease: None });
+            };
+            if let Some(lookup) = self.look_up_nearby(key, consistency).await? {
+                return Ok(LeasedLookup { lookup, lease: None });
+            }
+            let changes = room.changes();
+            let now = Moment::now();
+            let is_known =
+                |held: &Held| held.changes == changes && held.until > now && self.hears_of_changes(key, now);
+            let (left, lookup) = match turn.filter(is_known) {
+                Some(held) => (held.until.since(now), self.miss(key)),
+                None => {
+                    let mut asked = self.new_lease(key, request.lease);
+                    let (leased, lookup) = self.ask_for_lease(&asked).await?;
+                    match leased {
+                        Leased::Won => {
+                            *turn = Some(Held { until: now + request.lease, changes });
+                            return Ok(LeasedLookup { lookup, lease: Some(Lease::Won(asked)) });
+                        }
+                        Leased::Held { left } => {
+                            asked.is_settled = true;
+                            *turn = Some(Held { until: now + left, changes });
+                            (left, lookup)
+                        }
+                        Leased::Entry(_) | Leased::NotGiven => {
+                            asked.is_settled = true;
+                            return Ok(LeasedLookup { lookup, lease: None });
+                        }
+                    }
+                }
+            };
+            drop(turn);
+            let now = Moment::now();
+            if now >= patience_ends {
+                return Ok(LeasedLookup { lookup, lease: Some(Lease::Held { left }) });
+            }
+            select! {
+                () = changed => {}
+                () = sleep(left.min(patience_ends.since(now))) => {}
+            }
+        }
+    }
+
+    /// Asks the store. The lookup is the answer to the read.
+    async fn ask_for_lease(&self, asked: &WonLease) -> Result<(Leased, Lookup), store::Error> {
+        let WonLease { key, token, lease, .. } = asked;
+        let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
+        let asked_at = Moment::now();
+        self.metrics.shard_reads.increment(1);
+        let keys = [(key.clone(), token.clone())];
+        let mut answers = self.store.get_or_lease(&keys, *lease, &|_| true).await;
+        let leased = answers.pop().expect("one answer for one key")?;
+        let entry = if let Leased::Entry(entry) = &leased { Some(entry.clone()) } else { None };
+        if let (Some(near), Some(departure)) = (&self.near, departure) {
+            near.learn(key, entry.as_ref(), asked_at, departure);
+        }
+        Ok((leased, Lookup { entry, ..self.miss(key) }))
+    }
+
+    fn new_lease(&self, key: &EntryKey, lease: Duration) -> WonLease {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the system provides random numbers");
+        WonLease {
+            token: LeaseToken::from_bits(u128::from_le_bytes(bytes)),
+            lease,
+            key: key.clone(),
+            store: self.store.clone(),
+            waiting: self.waiting.clone(),
+            metrics: self.metrics.clone(),
+            is_settled: false,
+        }
+    }
+
+    /// The entry, if L1 or a store in this process has it.
+    async fn look_up_nearby(&self, key: &EntryKey, consistency: Consistency) -> Result<Option<Lookup>, store::Error> {
+        let (entry, trail) = match &self.near {
+            None => (self.store.get(key).await?, AnsweredBy::Embedded),
+            Some(near) if consistency == Consistency::Bounded => (near.get(key, Moment::now()).ok(), AnsweredBy::L1),
+            Some(_) => return Ok(None),
+        };
+        Ok(entry.map(|entry| Lookup { entry: Some(entry), trail }))
+    }
+
+    /// Whether a change of the key on another instance would be known here by now.
+    fn hears_of_changes(&self, key: &EntryKey, now: Moment) -> bool {
+        self.near.as_ref().is_none_or(|near| near.is_proven(self.store.shard_of(key), now))
+    }
+
+    /// A read of the owning shard that found nothing.
+    fn miss(&self, key: &EntryKey) -> Lookup {
+        let shard = self.store.shard_of(key);
+        let trail = match &self.near {
+            Some(_) => AnsweredBy::Shard { shard, skipped: L1SkipReason::Miss, collapsed: false },
+            None => AnsweredBy::Embedded,
+        };
+        Lookup { entry: None, trail }
+    }
+
+    /// Gives a lease up without a value. Returns whether it stood.
+    ///
+    /// # Errors
+    /// The owning shard failed.
+    pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+        let released = self.store.release(key, token).await?;
+        self.waiting.changed(key);
+        if released {
+            self.metrics.leases.released.increment(1);
+        }
+        Ok(released)
+    }
+
+    /// Counts how a change ended that may have preconditions.
+    pub(super) fn count_conditions<T>(&self, fills_lease: bool, result: &Result<T, store::Error>) {
+        match result {
+            Ok(_) if fills_lease => self.metrics.leases.filled.increment(1),
+            Err(store::Error::LeaseLost) => self.metrics.leases.lost.increment(1),
+            Err(store::Error::PreconditionFailed { .. }) => self.metrics.preconditions_failed.increment(1),
+            _ => {}
+        }
+    }
+}

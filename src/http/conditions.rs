@@ -1,0 +1,50 @@
+//! The preconditions of a request for an entry: `If-Match` and `If-None-Match` (RFC 9110, 13), and the lease that a
+//! write fills. The store checks them in the same step as the change.
+
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName};
+
+use super::error::Error;
+use super::lease;
+use crate::model::{EtagList, Invalid, Preconditions};
+
+/// The first part of the paths of entries, where preconditions are supported.
+pub const ENTRY_PATHS: &str = "/api/v1/cache/{ns}/";
+
+/// The preconditions of a read or a deletion; `None` if there are none.
+///
+/// # Errors
+/// [`Invalid::Precondition`] names the header that is wrong.
+pub fn of(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Invalid> {
+    let if_match = list(headers, &IF_MATCH, "If-Match", EtagList::parse_strong)?;
+    let if_none_match = list(headers, &IF_NONE_MATCH, "If-None-Match", EtagList::parse_weak)?;
+    Ok(boxed(Preconditions { if_match, if_none_match, lease: None }))
+}
+
+/// The preconditions of a write; `None` if there are none.
+///
+/// # Errors
+/// [`Invalid::Precondition`] names the header that is wrong; or nobody can have been given the lease.
+pub fn of_write(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Error> {
+    let preconditions = of(headers)?.map_or_else(Preconditions::default, |preconditions| *preconditions);
+    Ok(boxed(Preconditions { lease: lease::token(headers)?, ..preconditions }))
+}
+
+fn boxed(preconditions: Preconditions) -> Option<Box<Preconditions>> {
+    (preconditions != Preconditions::default()).then(|| Box::new(preconditions))
+}
+
+/// The lines of one header as one list (RFC 9110, 5.3).
+fn list(
+    headers: &HeaderMap,
+    header: &HeaderName,
+    name: &str,
+    parse: fn(&str) -> Result<EtagList, Invalid>,
+) -> Result<Option<EtagList>, Invalid> {
+    if !headers.contains_key(header) {
+        return Ok(None);
+    }
+    let lines = headers.get_all(header).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let text = lines.collect::<Vec<_>>().join(",");
+    parse(&text).map(Some).map_err(|invalid| Invalid::Precondition(format!("{name}: {invalid}")))
+}

@@ -1,0 +1,155 @@
+//! Leases over HTTP: the headers of a read that asks for one, of its answer, and of the write that fills it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer;
+use super::error::Error;
+use super::extract::{EntryPath, NoParameters, StrictQuery};
+use super::prefer::{PREFERENCE_APPLIED, preference};
+use super::state::SharedApp;
+use crate::cache::{self, Lease, WonLease};
+use crate::model::{LeaseRequest, LeaseToken};
+use crate::store;
+
+const CACHE_LEASE: HeaderName = HeaderName::from_static("cache-lease");
+
+/// What `Prefer: lease=10, wait=2` asks for (RFC 7240); `None` without `lease`. The lease is brought into its limits,
+/// and a wait is at most `longest_wait`. A preference that is not a number is ignored, as the RFC demands.
+pub fn request(headers: &HeaderMap, longest_wait: Duration) -> Option<LeaseRequest> {
+    let seconds = |name| preference(headers, name)?.parse().ok().map(Duration::from_secs);
+    let lease = seconds("lease")?.clamp(LeaseRequest::SHORTEST, LeaseRequest::LONGEST);
+    Some(LeaseRequest { lease, wait: seconds("wait").unwrap_or_default().min(longest_wait) })
+}
+
+/// The lease that a write fills; `None` if it names none.
+///
+/// # Errors
+/// `lease_lost`: nobody can have been given this lease.
+pub fn token(headers: &HeaderMap) -> Result<Option<LeaseToken>, Error> {
+    let Some(value) = headers.get(CACHE_LEASE) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(LeaseToken::parse);
+    token.map(Some).ok_or_else(|| cache::Error::from(store::Error::LeaseLost).into())
+}
+
+/// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the answer
+/// is not sent.
+pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lease>) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("prefer"));
+    let value = match &lease {
+        None => return response,
+        Some(Lease::Won(won)) => format!("won;token=\"{}\";ttl={}", won.token().as_str(), won.duration().as_secs()),
+        Some(Lease::Held { left }) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            format!("held;ttl={}", left.as_millis().div_ceil(1000).max(1))
+        }
+    };
+    let text = |text: String| HeaderValue::try_from(text).expect("numbers and tokens are valid in headers");
+    headers.insert(CACHE_LEASE, text(value));
+    headers.insert(PREFERENCE_APPLIED, text(format!("lease={}", request.lease.as_secs())));
+    // A token must reach one client only.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match lease {
+        Some(Lease::Won(won)) => response.map(|body| Body::new(Delivery { body, won })),
+        _ => response,
+    }
+}
+
+/// A body with the lease that its answer gives. The connection takes the bytes of the body when it writes the answer; if
+/// it is closed before, the lease is given back.
+struct Delivery {
+    body: Body,
+    won: WonLease,
+}
+
+impl hyper::body::Body for Delivery {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.won.deliver();
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ReleaseAnswer {
+    success: bool,
+    released: bool,
+}
+
+/// `DELETE .../lease`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/cache/{ns}/{key}/lease",
+    operation_id = "release_lease",
+    tag = "entries",
+    summary = "Give a lease up without a value",
+    description = "The next caller that misses the key can get a lease at once, and callers that wait ask again.",
+    responses((status = 200, description = "The lease is released.", body = ReleaseAnswer))
+)]
+pub async fn release(
+    State(app): State<SharedApp>,
+    EntryPath(key): EntryPath,
+    _: StrictQuery<NoParameters>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let lost = || Error::from(cache::Error::from(store::Error::LeaseLost));
+    let token = token(&headers)?.ok_or_else(lost)?;
+    match app.cache.release(&key, &token).await? {
+        true => Ok(answer::json(StatusCode::OK, &ReleaseAnswer { success: true, released: true })),
+        false => Err(lost()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::header::HeaderName;
+
+    fn asked(prefer: &'static str) -> Option<LeaseRequest> {
+        let headers = [(HeaderName::from_static("prefer"), HeaderValue::from_static(prefer))].into_iter().collect();
+        request(&headers, Duration::from_secs(4))
+    }
+
+    #[test]
+    fn a_lease_is_asked_for_within_its_limits() {
+        let seconds = Duration::from_secs;
+        for (prefer, expected) in [
+            ("lease=10, wait=2", Some((10, 2))),
+            ("lease=10", Some((10, 0))),
+            ("respond-async, LEASE=\"5\";x=1 , wait=60", Some((5, 4))),
+            ("lease=0", Some((1, 0))),
+            ("lease=3600", Some((60, 0))),
+            ("lease=soon", None),
+            ("lease", None),
+            ("wait=2", None),
+        ] {
+            let expected = expected.map(|(lease, wait)| LeaseRequest { lease: seconds(lease), wait: seconds(wait) });
+            assert_eq!(asked(prefer), expected, "{prefer}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+-- Ends all leases of a namespace. ARGV: token, ns. Returns 1.
+
+local stats = 'cache_stats:' .. ARGV[2]
+local last = redis.pcall('HGET', stats, 'lease_last')
+if type(last) == 'string' then
+  redis.call('HSET', stats, 'lease_floor', last)
+  -- A message without a key wakes those that wait for any key of the namespace.
+  redis.call('PUBLISH', CHANNEL, ARGV[2] .. '\n')
+end
+return 1

@@ -1,0 +1,15 @@
+-- Ends a lease without a value. ARGV: token, ns, key, lease token, the server's run id according to the record. Returns
+-- 1, or 0 if the lease is lost or filled.
+
+local lease_key = 'sidecache:lease:' .. ARGV[2] .. ':' .. ARGV[3]
+local text = redis.pcall('GET', lease_key)
+local number, rest = string.match(type(text) == 'string' and text or '', '^(%d+):(.*)$')
+if rest == ARGV[4] .. ':' .. ARGV[1] .. ':' .. ARGV[5] then
+  local floor = redis.pcall('HGET', 'cache_stats:' .. ARGV[2], 'lease_floor')
+  local stands = type(floor) == 'string' and tonumber(number) > tonumber(floor)
+  -- Wakes those that wait for the lease.
+  redis.call('PUBLISH', CHANNEL, ARGV[2] .. '\n' .. ARGV[3])
+  redis.call('UNLINK', lease_key)
+  return stands and 1 or 0
+end
+return 0

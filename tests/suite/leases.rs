@@ -1,0 +1,279 @@
+//! Leases: one caller loads a missing value, the others wait for it, and a value that is older than a change is never
+//! stored.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::answer::Answer;
+use crate::support::both_stores::{on_confined, on_every_release};
+use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
+use crate::support::redis::Redis;
+use crate::support::service::{Service, Settings};
+
+on_every_release! {
+    one_caller_gets_the_lease_and_its_value_is_stored,
+    every_change_of_the_key_ends_its_lease,
+    a_lease_ends_by_its_time_and_when_it_is_released,
+    a_fill_that_is_sent_twice_is_answered_twice_and_stored_once,
+    a_caller_that_waits_gets_the_value_as_soon_as_it_is_stored,
+    a_caller_that_waits_gets_the_lease_that_was_given_up,
+    an_mset_fills_leases,
+    a_token_that_was_never_given_is_lost,
+}
+
+mod least_rights {
+    super::on_confined!(without_the_right_to_read_the_run_id_no_lease_is_given);
+}
+
+/// Without INFO nobody can tell whether a lease was given by this server.
+async fn without_the_right_to_read_the_run_id_no_lease_is_given(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-none"));
+    let answer = cache.get_with(&ns, "k", NO_WAIT).await.expect(404);
+    assert_eq!((answer.header("cache-lease"), answer.header("vary")), (None, Some("prefer")));
+    cache.set(&ns, "k", "1").await.expect(201);
+    cache.get_with(&ns, "k", NO_WAIT).await.expect(200);
+}
+
+const NO_WAIT: &[(&str, &str)] = &[("prefer", "lease=10")];
+
+/// The state in `Cache-Lease`: `won` or `held`; empty if there is none.
+fn state(answer: &Answer) -> &str {
+    answer.header("cache-lease").and_then(|lease| lease.split(';').next()).unwrap_or_default()
+}
+
+/// The token of a lease that was won.
+fn token(answer: &Answer) -> String {
+    assert_eq!(answer.status, 404);
+    let lease = answer.header("cache-lease").unwrap_or_default();
+    let token = lease.strip_prefix("won;token=\"").and_then(|rest| rest.split('"').next());
+    token.unwrap_or_else(|| panic!("not won: {lease}")).to_owned()
+}
+
+/// The ETag of a write that was done.
+fn etag(answer: &Answer) -> String {
+    answer.header("etag").expect("a write answers with the ETag").to_owned()
+}
+
+async fn win(cache: &Client, ns: &str, key: &str) -> String {
+    token(&cache.get_with(ns, key, NO_WAIT).await)
+}
+
+async fn fill(cache: &Client, ns: &str, key: &str, token: &str, value: &str) -> Answer {
+    let body = format!("{{\"value\":{value}}}").into_bytes();
+    cache.send(Method::PUT, &key_path(ns, key), &[("cache-lease", token)], Some(body)).await
+}
+
+async fn one_caller_gets_the_lease_and_its_value_is_stored(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease"));
+    let won = cache.get_with(&ns, "k", NO_WAIT).await.expect(404);
+    assert_eq!(won.header("preference-applied"), Some("lease=10"));
+    assert_eq!(won.header("cache-control"), Some("no-store"));
+    assert_eq!(won.header("vary"), Some("prefer"));
+    assert!(won.header("cache-lease").is_some_and(|lease| lease.ends_with(";ttl=10")));
+    let token = token(&won);
+    for _ in 0..3 {
+        let held = cache.get_with(&ns, "k", NO_WAIT).await.expect(404);
+        assert_eq!((state(&held), held.header("retry-after")), ("held", Some("1")));
+    }
+    assert_eq!(cache.get(&ns, "k").await.expect(404).header("cache-lease"), None, "nothing was asked for");
+    fill(&cache, &ns, "k", &token, "1").await.expect(201);
+    let hit = cache.get_with(&ns, "k", NO_WAIT).await.expect(200);
+    assert_eq!(hit.header("cache-lease"), None, "a hit needs no lease");
+    assert_eq!(cache.stats(&ns).await.number("total_keys"), 1);
+}
+
+async fn every_change_of_the_key_ends_its_lease(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-ends"));
+    cache.set(&ns, "other", "1").await.expect(201);
+    let changes = ["set", "tagged", "mset", "delete", "mdelete", "flush", "flush by pattern", "flush by tag"];
+    for (number, change) in changes.into_iter().enumerate() {
+        let key = format!("k{number}");
+        let token = win(&cache, &ns, &key).await;
+        match change {
+            "set" => drop(cache.set(&ns, &key, "\"changed\"").await.expect(201)),
+            "tagged" => drop(cache.put(&ns, &key, r#"{"value":"changed","tags":["a"]}"#).await.expect(201)),
+            "mset" => cache.fill(&ns, &json!([{"key": key, "value": "changed"}])).await,
+            "delete" => drop(cache.delete(&ns, &key).await.expect(404)),
+            "mdelete" => drop(cache.mdelete(&ns, json!({"keys": [key]}).to_string()).await.expect(200)),
+            "flush" => drop(cache.flush(&ns, &[]).await.expect(200)),
+            "flush by pattern" => drop(cache.flush(&ns, &[("pattern", "nothing*")]).await.expect(200)),
+            _ => drop(cache.flush(&ns, &[("tag", "nothing")]).await.expect(200)),
+        }
+        fill(&cache, &ns, &key, &token, "\"old\"").await.expect_error(412, "lease_lost");
+        let found = cache.get_with(&ns, &key, &[("cache-control", "no-cache")]).await;
+        let expected = if matches!(change, "set" | "tagged" | "mset") { 200 } else { 404 };
+        assert_eq!(found.status, expected, "{change}");
+        if expected == 200 {
+            assert_eq!(found.json()["value"], "changed", "{change}");
+        }
+    }
+    // A change of another key ends nothing.
+    let token = win(&cache, &ns, "mine").await;
+    cache.set(&ns, "theirs", "1").await.expect(201);
+    cache.delete(&ns, "theirs").await.expect(200);
+    fill(&cache, &ns, "mine", &token, "1").await.expect(201);
+}
+
+async fn a_lease_ends_by_its_time_and_when_it_is_released(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-time"));
+    let old = token(&cache.get_with(&ns, "k", &[("prefer", "lease=1")]).await);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let new = win(&cache, &ns, "k").await;
+    assert_ne!(old, new);
+    fill(&cache, &ns, "k", &old, "1").await.expect_error(412, "lease_lost");
+    let path = format!("{}/lease", key_path(&ns, "k"));
+    let release = async |token: &str| cache.send(Method::DELETE, &path, &[("cache-lease", token)], None).await;
+    release(&old).await.expect_error(412, "lease_lost");
+    release(&new).await.expect_json(200, &json!({"success": true, "released": true}));
+    release(&new).await.expect_error(412, "lease_lost");
+    fill(&cache, &ns, "k", &new, "1").await.expect_error(412, "lease_lost");
+    win(&cache, &ns, "k").await;
+}
+
+async fn a_fill_that_is_sent_twice_is_answered_twice_and_stored_once(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-twice"));
+    let token = win(&cache, &ns, "k").await;
+    let first = etag(&fill(&cache, &ns, "k", &token, "1").await.expect(201));
+    // A proxy sends it again.
+    assert_eq!(etag(&fill(&cache, &ns, "k", &token, "1").await.expect(201)), first);
+    assert_eq!(etag(&cache.get(&ns, "k").await), first);
+    cache.delete(&ns, "k").await.expect(200);
+    fill(&cache, &ns, "k", &token, "1").await.expect_error(412, "lease_lost");
+    cache.get(&ns, "k").await.expect(404);
+    // The lease is free again.
+    win(&cache, &ns, "k").await;
+}
+
+async fn a_caller_that_waits_gets_the_value_as_soon_as_it_is_stored(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-wait"));
+    let token = win(&cache, &ns, "k").await;
+    let waiting = join_all((0..20).map(|_| cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")])));
+    let started = Instant::now();
+    let filled = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        fill(&cache, &ns, "k", &token, "\"loaded\"").await.expect(201);
+    };
+    let (answers, ()) = tokio::join!(waiting, filled);
+    let waited = started.elapsed();
+    for answer in answers {
+        assert_eq!(answer.expect(200).json()["value"], "loaded");
+    }
+    assert!(waited < Duration::from_secs(3), "they were woken, and did not wait for the end: {waited:?}");
+}
+
+async fn a_caller_that_waits_gets_the_lease_that_was_given_up(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-given-up"));
+    let token = win(&cache, &ns, "k").await;
+    let waiting = join_all((0..5).map(|_| cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=2")])));
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let path = format!("{}/lease", key_path(&ns, "k"));
+        cache.send(Method::DELETE, &path, &[("cache-lease", &token)], None).await.expect(200);
+    };
+    let (answers, ()) = tokio::join!(waiting, released);
+    let won = answers.iter().filter(|answer| state(answer) == "won").count();
+    assert_eq!((won, answers.len()), (1, 5));
+}
+
+async fn an_mset_fills_leases(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-mset"));
+    let (a, b) = (win(&cache, &ns, "a").await, win(&cache, &ns, "b").await);
+    cache.delete(&ns, "b").await.expect(404);
+    let entries = json!([
+        {"key": "a", "value": 1, "lease": a},
+        {"key": "b", "value": 1, "lease": b},
+        {"key": "c", "value": 1, "lease": "unknown"},
+    ]);
+    let answer = json!({"success": false, "stored": 1, "errors": {"b": "lease_lost", "c": "lease_lost"}});
+    cache.mset(&ns, &entries).await.expect_json(200, &answer);
+    cache.get(&ns, "a").await.expect(200);
+    cache.get(&ns, "b").await.expect(404);
+}
+
+async fn a_token_that_was_never_given_is_lost(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-token"));
+    win(&cache, &ns, "k").await;
+    for token in ["", "x", "0123456789abcdef0123456789abcdef", "0123456789ABCDEF0123456789ABCDEF", "*"] {
+        fill(&cache, &ns, "k", token, "1").await.expect_error(412, "lease_lost");
+    }
+    cache.get(&ns, "k").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_change_on_one_instance_ends_a_lease_of_another_and_wakes_its_callers() {
+    let redis = [Redis::start()];
+    let [one, two] = [(); 2].map(|()| Service::start(Settings::on(&redis)));
+    let (first, second, ns) = (one.client(), two.client(), namespace("lease-fleet"));
+    let token = win(&first, &ns, "k").await;
+    assert_eq!(state(&second.get_with(&ns, "k", NO_WAIT).await), "held");
+    let waiting = second.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]);
+    let filled = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        fill(&first, &ns, "k", &token, "\"loaded\"").await.expect(201);
+    };
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(waiting, filled);
+    assert_eq!(answer.expect(200).json()["value"], "loaded");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    first.delete(&ns, "k").await.expect(200);
+    let token = win(&second, &ns, "k").await;
+    first.delete(&ns, "k").await.expect(404);
+    fill(&second, &ns, "k", &token, "1").await.expect_error(412, "lease_lost");
+}
+
+#[tokio::test]
+async fn a_lease_does_not_outlive_the_books_or_the_server() {
+    let mut redis = [Redis::start()];
+    let service = Service::start(Settings::on(&redis));
+    let (cache, ns) = (service.client(), namespace("lease-lost"));
+    // The totals of the namespace are lost: nothing tells whether a flush ended the lease.
+    let lost = win(&cache, &ns, "k").await;
+    redis[0].connect().command(&["DEL", &format!("cache_stats:{ns}")]);
+    fill(&cache, &ns, "k", &lost, "1").await.expect_error(412, "lease_lost");
+    // A write after the loss still ends a lease.
+    let lost = win(&cache, &ns, "second").await;
+    redis[0].connect().command(&["DEL", &format!("cache_stats:{ns}")]);
+    cache.set(&ns, "second", "2").await.expect(201);
+    fill(&cache, &ns, "second", &lost, "1").await.expect_error(412, "lease_lost");
+    // Another server with a copy of the lease: the change that ended it may be missing there.
+    let lost = win(&cache, &ns, "third").await;
+    let name = format!("sidecache:lease:{ns}:third");
+    let stats =
+        redis[0].connect().command(&["HMGET", &format!("cache_stats:{ns}"), "lease_last", "lease_floor"]).texts();
+    let lease = redis[0].connect().command(&["GET", &name]).text();
+    redis[0].kill();
+    redis[0].run();
+    redis[0].connect().command(&["SET", &name, &lease, "PX", "10000"]);
+    let (books, [last, floor]) = (format!("cache_stats:{ns}"), [&*stats[0], &*stats[1]]);
+    redis[0].connect().command(&["HSET", &books, "lease_last", last, "lease_floor", floor]);
+    eventually(SOON, async || {
+        ensure!(cache.set(&ns, "probe", "1").await.status < 300, "the shard is not back");
+        Ok(())
+    })
+    .await;
+    fill(&cache, &ns, "third", &lost, "1").await.expect_error(412, "lease_lost");
+}
+
+#[tokio::test]
+async fn a_caller_that_is_gone_gives_its_lease_back() {
+    let redis = [Redis::start()];
+    let service = Service::start(Settings::on(&redis));
+    let (cache, ns) = (service.client(), namespace("lease-gone"));
+    let token = win(&cache, &ns, "k").await;
+    // This caller waits for the lease and goes away; nothing is left behind.
+    let waiting = cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]);
+    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+    let path = format!("{}/lease", key_path(&ns, "k"));
+    cache.send(Method::DELETE, &path, &[("cache-lease", &token)], None).await.expect(200);
+    eventually(SOON, async || {
+        let answer = cache.get_with(&ns, "k", NO_WAIT).await;
+        ensure!(state(&answer) == "won", "the lease is still held");
+        Ok(())
+    })
+    .await;
+}
