@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,8 @@ import (
 const (
 	connectTimeout = 100 * time.Millisecond // the sidecar is on this machine or next to it
 	wholeTimeout   = 400 * time.Millisecond // more than the service's redis_timeout_ms, so that it can report a dead shard
+	leaseTime      = 10 * time.Second       // longer than a load takes
+	waitTime       = 2 * time.Second        // how long to wait for a value that another program loads
 	rest           = time.Second            // if the cache does not answer, reads use the source for this long
 )
 
@@ -32,6 +35,14 @@ type Cache struct {
 	base   string
 	ttl    time.Duration
 	resume atomic.Int64 // Unix nanoseconds
+}
+
+var won = regexp.MustCompile(`^won;token="([^"]*)"`)
+
+type answer struct {
+	status int
+	lease  string // the header Cache-Lease
+	body   []byte
 }
 
 type entry struct {
@@ -46,43 +57,49 @@ func NewCache(base, namespace string, ttl time.Duration) *Cache {
 		IdleConnTimeout:     4 * time.Second, // less than the service's idle_timeout_ms
 	}
 	path := base + "/api/v1/cache/" + url.PathEscape(namespace) + "/"
-	return &Cache{http: http.Client{Transport: transport, Timeout: wholeTimeout}, base: path, ttl: ttl}
+	return &Cache{http: http.Client{Transport: transport}, base: path, ttl: ttl}
 }
 
 // Read returns the value of the key and where it came from. An error of load is returned and not stored.
 func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.RawMessage, error)) (json.RawMessage, string, error) {
-	status, body, err := 0, []byte(nil), errors.New("the cache did not answer a moment ago")
-	if time.Now().UnixNano() >= c.resume.Load() {
-		status, body, err = c.call(ctx, http.MethodGet, key, nil)
-	}
-	if err == nil && status == http.StatusOK {
-		var found entry
-		if err = json.Unmarshal(body, &found); err == nil && found.Value != nil {
-			return found.Value, "cache", nil
+	found, err := c.get(ctx, key)
+	if err == nil && found.status == http.StatusOK {
+		var value entry
+		if err = json.Unmarshal(found.body, &value); err == nil && value.Value != nil {
+			return value.Value, "cache", nil
 		}
-		err = fmt.Errorf("no entry: %s", body)
+		err = fmt.Errorf("no entry: %s", found.body)
 	}
 	if err != nil {
 		log.Printf("reading %s from the source: %v", key, err)
 		loaded, err := load(key) // do not store it: the cache would not answer either
 		return loaded, "source", err
 	}
+	header := http.Header{}
+	if token := won.FindStringSubmatch(found.lease); token != nil {
+		header.Set("Cache-Lease", token[1])
+	}
 	loaded, err := load(key)
 	if err != nil {
+		if len(header) > 0 { // give the lease up: the next program need not wait until it ends
+			c.succeeds(context.Background(), http.MethodDelete, key, "/lease", header, nil)
+		}
 		return nil, "source", err
+	}
+	if strings.HasPrefix(found.lease, "held") { // the program that has the lease stores the value
+		return loaded, "source", nil
 	}
 	// Jitter: values that are stored at the same time should not expire at the same time.
 	ttl := int(c.ttl.Seconds() * (0.9 + 0.2*rand.Float64()))
 	if ttl < 1 {
 		ttl = 1
 	}
-	body, err = json.Marshal(entry{Value: loaded, TTL: ttl})
-	if err == nil {
-		_, _, err = c.call(ctx, http.MethodPut, key, body)
-	}
+	body, err := json.Marshal(entry{Value: loaded, TTL: ttl})
 	if err != nil {
-		log.Printf("%s is not cached: %v", key, err)
+		return nil, "source", err
 	}
+	// 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
+	c.succeeds(ctx, http.MethodPut, key, "", header, body)
 	return loaded, "source", nil
 }
 
@@ -90,38 +107,64 @@ func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.Ra
 func (c *Cache) Changed(key string) bool {
 	for attempt := 0; attempt < 3; attempt++ {
 		// Not the request's context: the cache must hear of the change even if the request is over.
-		_, _, err := c.call(context.Background(), http.MethodDelete, key, nil)
-		if err == nil { // 200 or 404
+		if c.succeeds(context.Background(), http.MethodDelete, key, "", nil, nil) { // 200 or 404
 			return true
 		}
 		// Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
-		log.Printf("%s, attempt %d: %v", key, attempt+1, err)
 		time.Sleep(50 * time.Millisecond << attempt)
 	}
 	return false
 }
 
-// call fails if the cache does not answer, or if its answer says nothing about the key.
-func (c *Cache) call(ctx context.Context, method, key string, body []byte) (int, []byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+url.PathEscape(key), bytes.NewReader(body))
+// get returns the entry, or who has the lease on the key.
+func (c *Cache) get(ctx context.Context, key string) (answer, error) {
+	if time.Now().UnixNano() < c.resume.Load() {
+		return answer{}, errors.New("the cache did not answer a moment ago")
+	}
+	prefer := fmt.Sprintf("lease=%d", int(leaseTime.Seconds()))
+	found, err := c.call(ctx, wholeTimeout, http.MethodGet, key, "", http.Header{"Prefer": {prefer}}, nil)
+	if err == nil && strings.HasPrefix(found.lease, "held") {
+		// Another program is loading the value. The service answers, so waiting may take longer than the timeout.
+		prefer = fmt.Sprintf("%s, wait=%d", prefer, int(waitTime.Seconds()))
+		return c.call(ctx, waitTime+wholeTimeout, http.MethodGet, key, "", http.Header{"Prefer": {prefer}}, nil)
+	}
+	return found, err
+}
+
+func (c *Cache) succeeds(ctx context.Context, method, key, suffix string, header http.Header, body []byte) bool {
+	_, err := c.call(ctx, wholeTimeout, method, key, suffix, header, body)
 	if err != nil {
-		return 0, nil, err
+		log.Printf("%s %s: %v", method, key, err)
+	}
+	return err == nil
+}
+
+// call fails if the cache does not answer, or if its answer says nothing about the key.
+func (c *Cache) call(ctx context.Context, timeout time.Duration, method, key, suffix string, header http.Header, body []byte) (answer, error) {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(limited, method, c.base+url.PathEscape(key)+suffix, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	if header != nil {
+		request.Header = header
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return 0, nil, c.unanswered(ctx, err)
+		return answer{}, c.unanswered(ctx, err)
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body) // read all of it, otherwise the connection cannot be reused
+	text, err := io.ReadAll(response.Body) // read all of it, otherwise the connection cannot be reused
 	if err != nil {
-		return 0, nil, c.unanswered(ctx, err)
+		return answer{}, c.unanswered(ctx, err)
 	}
 	status := response.StatusCode
-	miss := status == http.StatusNotFound && bytes.Contains(answer, []byte(`"key_not_found"`))
+	miss := status == http.StatusNotFound && bytes.Contains(text, []byte(`"key_not_found"`))
 	if status == http.StatusOK || status == http.StatusCreated || miss {
-		return status, answer, nil
+		return answer{status, response.Header.Get("Cache-Lease"), text}, nil
 	}
-	return 0, nil, fmt.Errorf("%d %s", status, answer)
+	return answer{}, fmt.Errorf("%d %s", status, text)
 }
 
 func (c *Cache) unanswered(ctx context.Context, err error) error {

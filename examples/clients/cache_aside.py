@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import re
 import socket
 import sys
 import threading
@@ -11,6 +12,8 @@ from urllib.parse import quote
 
 CONNECT_TIMEOUT = 0.1  # seconds; the sidecar is on this machine or next to it
 WHOLE_TIMEOUT = 0.4  # more than the service's redis_timeout_ms, so that it can report a dead shard before our timeout
+LEASE = 10  # seconds; longer than a load takes
+WAIT = 2  # seconds to wait for a value that another program loads
 REST = 1.0  # if the cache does not answer, reads use the source for this long
 
 
@@ -33,26 +36,27 @@ class _Connection(http.client.HTTPConnection):
         super().connect()
         self.sock = _Socket(fileno=self.sock.detach())
 
-    def exchange(self, method, path, body):
-        deadline = time.monotonic() + WHOLE_TIMEOUT
+    def exchange(self, timeout, *request):
+        deadline = time.monotonic() + timeout
         kept = self.sock is not None
         try:
-            return self._exchange(method, path, body, deadline)
+            return self._exchange(deadline, *request)
         except ConnectionError:
             self.close()
             if not kept:
                 raise
             # The service closes idle connections (idle_timeout_ms). All calls here can be repeated.
-            return self._exchange(method, path, body, deadline)
+            return self._exchange(deadline, *request)
 
-    def _exchange(self, method, path, body, deadline):
+    def _exchange(self, deadline, *request):
         if self.sock is None:
             self.connect()
         self.sock.deadline = deadline
         self.sock.settimeout(max(0.001, deadline - time.monotonic()))
-        self.request(method, path, body)
+        self.request(*request)
         answer = self.getresponse()
-        return answer.status, answer.read()  # read all of it, otherwise the connection cannot be reused
+        # Read all of it, otherwise the connection cannot be reused.
+        return answer.status, answer.headers.get("Cache-Lease", ""), answer.read()
 
 
 class Cache:
@@ -67,56 +71,73 @@ class Cache:
     def read(self, key, load):
         """Returns the value of the key and where it came from. An exception of `load` is passed on, not stored."""
         try:
-            value = self._get(key)
+            value, lease = self._get(key)
         except Unavailable as problem:
             print(f"reading {key} from the source: {problem}", file=sys.stderr)
             return load(key), "source"  # do not store it: the cache would not answer either
         if value is not None:
             return value["value"], "cache"
-        loaded = load(key)
-        # Jitter: values that are stored at the same time should not expire at the same time.
-        ttl = max(1, round(self.ttl * random.uniform(0.9, 1.1)))
+        won = re.match('won;token="([^"]*)"', lease)
+        headers = {"Cache-Lease": won[1]} if won else {}
         try:
-            self._call("PUT", key, json.dumps({"value": loaded, "ttl": ttl}))
-        except Unavailable as problem:
-            print(f"{key} is not cached: {problem}", file=sys.stderr)
+            loaded = load(key)
+        except BaseException:
+            if won:  # give the lease up: the next program need not wait until it ends
+                self._succeeds("DELETE", key, "/lease", headers=headers)
+            raise
+        if not lease.startswith("held"):  # otherwise the program that has the lease stores the value
+            # Jitter: values that are stored at the same time should not expire at the same time.
+            ttl = max(1, round(self.ttl * random.uniform(0.9, 1.1)))
+            # 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
+            self._succeeds("PUT", key, body=json.dumps({"value": loaded, "ttl": ttl}), headers=headers)
         return loaded, "source"
 
     def changed(self, key):
         """Call this after the source has changed. False: the cache may serve the old value until its TTL ends."""
         for attempt in range(3):
-            try:
-                self._call("DELETE", key)  # 200 or 404
+            if self._succeeds("DELETE", key):  # 200 or 404
                 return True
-            except Unavailable as problem:  # also `outcome_unknown`: deleting again is safe and makes it clear
-                print(f"{key}, attempt {attempt + 1}: {problem}", file=sys.stderr)
-            time.sleep(0.05 * 2**attempt)
+            time.sleep(0.05 * 2**attempt)  # also after `outcome_unknown`: deleting again is safe and makes it clear
         return False
 
     def _get(self, key):
+        """The value, or who has the lease on the key: the answer's `Cache-Lease`."""
         if time.monotonic() < self.resume:
             raise Unavailable("the cache did not answer a moment ago")
-        status, body = self._call("GET", key)
+        status, lease, body = self._call("GET", key, headers={"Prefer": f"lease={LEASE}"})
+        if lease.startswith("held"):
+            # Another program is loading the value. The service answers, so waiting may take longer than the timeout.
+            prefer = {"Prefer": f"lease={LEASE}, wait={WAIT}"}
+            status, lease, body = self._call("GET", key, headers=prefer, timeout=WAIT + WHOLE_TIMEOUT)
         if status == 404:
-            return None
+            return None, lease
         try:
-            return {"value": json.loads(body)["value"]}
+            return {"value": json.loads(body)["value"]}, lease
         except (ValueError, TypeError, KeyError) as problem:
             raise Unavailable(f"no entry: {body[:200]!r}") from problem
 
-    def _call(self, method, key, body=None):
+    def _succeeds(self, method, key, *arguments, **more):
+        try:
+            self._call(method, key, *arguments, **more)
+            return True
+        except Unavailable as problem:
+            print(f"{method} {key}: {problem}", file=sys.stderr)
+            return False
+
+    def _call(self, method, key, suffix="", body=None, headers={}, timeout=WHOLE_TIMEOUT):
         connection = getattr(self.local, "connection", None)
         if connection is None:
             connection = self.local.connection = _Connection(self.host, self.port, CONNECT_TIMEOUT)
         try:
-            status, answer = connection.exchange(method, self.path + quote(key, safe=""), body)
+            path = self.path + quote(key, safe="") + suffix
+            status, lease, answer = connection.exchange(timeout, method, path, body, headers)
         except (OSError, http.client.HTTPException) as problem:
             connection.close()  # the next call opens a new one
             self.resume = time.monotonic() + REST
             raise Unavailable(repr(problem)) from problem
         if status not in (200, 201) and not (status == 404 and b'"key_not_found"' in answer):
             raise Unavailable(f"{status} {answer[:200]!r}")
-        return status, answer
+        return status, lease, answer
 
 
 def main():

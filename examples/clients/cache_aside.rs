@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 /// More than the service's `redis_timeout_ms`, so that it can report a dead shard before our timeout.
 const WHOLE_TIMEOUT: Duration = Duration::from_millis(400);
+/// Longer than a load takes.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long to wait for a value that another program loads.
+const WAIT: Duration = Duration::from_secs(2);
 /// If the cache does not answer, reads use the source for this long.
 const REST: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,14 @@ pub enum Origin {
     Source,
 }
 
+/// An answer about a key.
+struct Answer {
+    status: StatusCode,
+    /// The header `Cache-Lease`.
+    lease: String,
+    body: Vec<u8>,
+}
+
 /// The cache did not answer, or its answer says nothing about the key.
 type Unavailable = String;
 
@@ -38,7 +50,6 @@ impl Cache {
         let http = Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(WHOLE_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(4)) // less than the service's idle_timeout_ms
             .build()?;
         let namespace = Url::parse(url)?.join(&format!("/api/v1/cache/{}/", encoded(namespace)))?;
@@ -51,20 +62,36 @@ impl Cache {
         key: &str,
         load: impl AsyncFnOnce(&str) -> Result<T, E>,
     ) -> Result<(T, Origin), E> {
-        match self.get(key).await {
-            Ok(Some(value)) => return Ok((value, Origin::Cache)),
-            Ok(None) => {}
+        let lease = match self.get(key).await {
+            Ok((Some(value), _)) => return Ok((value, Origin::Cache)),
+            Ok((None, lease)) => lease,
             Err(problem) => {
                 eprintln!("reading {key} from the source: {problem}");
                 return Ok((load(key).await?, Origin::Source)); // do not store it: the cache would not answer either
             }
-        }
-        let loaded = load(key).await?;
-        // Jitter: values that are stored at the same time should not expire at the same time.
-        let ttl = self.ttl.mul_f64(0.9 + 0.2 * random_fraction()).as_secs().max(1);
-        let body = serde_json::json!({ "value": loaded, "ttl": ttl }).to_string();
-        if let Err(problem) = self.call(Method::PUT, key, body).await {
-            eprintln!("{key} is not cached: {problem}");
+        };
+        let token = lease.strip_prefix("won;token=\"").and_then(|rest| Some(rest.split_once('"')?.0));
+        let with_lease = |request: RequestBuilder| match token {
+            Some(token) => request.header("Cache-Lease", token),
+            None => request,
+        };
+        let loaded = match load(key).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Give the lease up: the next program need not wait until it ends.
+                if token.is_some() {
+                    self.succeeds(key, with_lease(self.request(Method::DELETE, key, "/lease"))).await;
+                }
+                return Err(error);
+            }
+        };
+        // If another program has the lease, it stores the value.
+        if !lease.starts_with("held") {
+            // Jitter: values that are stored at the same time should not expire at the same time.
+            let ttl = self.ttl.mul_f64(0.9 + 0.2 * random_fraction()).as_secs().max(1);
+            let body = serde_json::json!({ "value": loaded, "ttl": ttl }).to_string();
+            // 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
+            self.succeeds(key, with_lease(self.request(Method::PUT, key, "").body(body))).await;
         }
         Ok((loaded, Origin::Source))
     }
@@ -72,17 +99,17 @@ impl Cache {
     /// Call this after the source has changed. False: the cache may serve the old value until its TTL ends.
     pub async fn changed(&self, key: &str) -> bool {
         for attempt in 0..3 {
-            match self.call(Method::DELETE, key, String::new()).await {
-                Ok(_) => return true, // 200 or 404
-                // Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
-                Err(problem) => eprintln!("{key}, attempt {}: {problem}", attempt + 1),
+            if self.succeeds(key, self.request(Method::DELETE, key, "")).await {
+                return true; // 200 or 404
             }
+            // Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
             tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
         }
         false
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Unavailable> {
+    /// The value, and who has the lease on the key: the answer's `Cache-Lease`.
+    async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<(Option<T>, String), Unavailable> {
         #[derive(Deserialize)]
         struct Entry<T> {
             value: T,
@@ -90,30 +117,45 @@ impl Cache {
         if Instant::now() < *self.resume.lock().expect("no code panics while it holds this lock") {
             return Err("the cache did not answer a moment ago".to_owned());
         }
-        let (status, body) = self.call(Method::GET, key, String::new()).await?;
-        if status == StatusCode::NOT_FOUND {
-            return Ok(None);
+        let prefer = format!("lease={}", LEASE.as_secs());
+        let mut answer = self.call(self.request(Method::GET, key, "").header("Prefer", &prefer)).await?;
+        if answer.lease.starts_with("held") {
+            // Another program is loading the value. The service answers, so waiting may take longer than the timeout.
+            let prefer = format!("{prefer}, wait={}", WAIT.as_secs());
+            let waiting = self.request(Method::GET, key, "").header("Prefer", prefer).timeout(WAIT + WHOLE_TIMEOUT);
+            answer = self.call(waiting).await?;
         }
-        let entry: Entry<T> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        Ok(Some(entry.value))
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok((None, answer.lease));
+        }
+        let entry: Entry<T> = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+        Ok((Some(entry.value), answer.lease))
     }
 
-    async fn call(&self, method: Method, key: &str, body: String) -> Result<(StatusCode, Vec<u8>), Unavailable> {
-        let url = self.namespace.join(&encoded(key)).map_err(|error| error.to_string())?;
+    fn request(&self, method: Method, key: &str, suffix: &str) -> RequestBuilder {
+        let url = self.namespace.join(&format!("{}{suffix}", encoded(key))).expect("an encoded key is a valid path");
+        self.http.request(method, url).timeout(WHOLE_TIMEOUT)
+    }
+
+    async fn succeeds(&self, key: &str, request: RequestBuilder) -> bool {
+        let result = self.call(request).await;
+        result.inspect_err(|problem| eprintln!("{key}: {problem}")).is_ok()
+    }
+
+    async fn call(&self, request: RequestBuilder) -> Result<Answer, Unavailable> {
         let exchange = async {
-            let answer = self.http.request(method, url).body(body).send().await?;
+            let response = request.send().await?;
+            let lease = response.headers().get("Cache-Lease").and_then(|lease| lease.to_str().ok());
+            let (status, lease) = (response.status(), lease.unwrap_or_default().to_owned());
             // Read all of it, otherwise the connection cannot be reused.
-            Ok::<_, reqwest::Error>((answer.status(), answer.bytes().await?))
+            Ok::<_, reqwest::Error>(Answer { status, lease, body: response.bytes().await?.to_vec() })
         };
         match exchange.await {
-            Ok((status, body)) => {
-                let text = String::from_utf8_lossy(&body);
-                let is_miss = status == StatusCode::NOT_FOUND && text.contains("\"key_not_found\"");
-                if status.is_success() || is_miss {
-                    Ok((status, body.to_vec()))
-                } else {
-                    Err(format!("{status} {text}"))
-                }
+            Ok(answer) => {
+                let text = String::from_utf8_lossy(&answer.body).into_owned();
+                let is_miss = answer.status == StatusCode::NOT_FOUND && text.contains("\"key_not_found\"");
+                let is_useful = answer.status.is_success() || is_miss;
+                if is_useful { Ok(answer) } else { Err(format!("{} {text}", answer.status)) }
             }
             Err(problem) => {
                 *self.resume.lock().expect("no code panics while it holds this lock") = Instant::now() + REST;

@@ -3,6 +3,8 @@
 import { createInterface } from "node:readline";
 
 const WHOLE_TIMEOUT_MS = 400; // the only timeout that fetch has; more than the service's redis_timeout_ms
+const LEASE_S = 10; // longer than a load takes
+const WAIT_S = 2; // how long to wait for a value that another program loads
 const REST_MS = 1000; // if the cache does not answer, reads use the source for this long
 
 type Origin = "cache" | "source";
@@ -23,21 +25,30 @@ export class Cache {
 
   /** Returns the value of the key and where it came from. An error of `load` is passed on, not stored. */
   async read<T>(key: string, load: (key: string) => Promise<T>): Promise<[T, Origin]> {
-    let answer: { value: T } | undefined;
+    let found: { value?: T; lease: string };
     try {
-      answer = await this.get<T>(key);
+      found = await this.get<T>(key);
     } catch (problem) {
       console.error(`reading ${key} from the source: ${problem}`);
       return [await load(key), "source"]; // do not store it: the cache would not answer either
     }
-    if (answer) return [answer.value, "cache"];
-    const loaded = await load(key);
-    // Jitter: values that are stored at the same time should not expire at the same time.
-    const ttl = Math.max(1, Math.round(this.ttl * (0.9 + 0.2 * Math.random())));
+    if (found.value !== undefined) return [found.value, "cache"];
+    const token = /^won;token="([^"]*)"/.exec(found.lease)?.[1];
+    const headers: Record<string, string> = token ? { "Cache-Lease": token } : {};
+    let loaded: T;
     try {
-      await this.call("PUT", key, JSON.stringify({ value: loaded, ttl }));
+      loaded = await load(key);
     } catch (problem) {
-      console.error(`${key} is not cached: ${problem}`);
+      // Give the lease up: the next program need not wait until it ends.
+      if (token) await this.succeeds("DELETE", key, { headers }, "/lease");
+      throw problem;
+    }
+    // If another program has the lease, it stores the value.
+    if (!found.lease.startsWith("held")) {
+      // Jitter: values that are stored at the same time should not expire at the same time.
+      const ttl = Math.max(1, Math.round(this.ttl * (0.9 + 0.2 * Math.random())));
+      // 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
+      await this.succeeds("PUT", key, { headers, body: JSON.stringify({ value: loaded, ttl }) });
     }
     return [loaded, "source"];
   }
@@ -45,33 +56,46 @@ export class Cache {
   /** Call this after the source has changed. False: the cache may serve the old value until its TTL ends. */
   async changed(key: string): Promise<boolean> {
     for (let attempt = 0; attempt < 3; attempt++) {
-      try {
-        await this.call("DELETE", key); // 200 or 404
-        return true;
-      } catch (problem) { // also `outcome_unknown`: deleting again is safe and makes it clear
-        console.error(`${key}, attempt ${attempt + 1}: ${problem}`);
-      }
+      if (await this.succeeds("DELETE", key)) return true; // 200 or 404
+      // Also after `outcome_unknown`: deleting again is safe and makes the outcome clear.
       await new Promise((resolve) => setTimeout(resolve, 50 * 2 ** attempt));
     }
     return false;
   }
 
-  private async get<T>(key: string): Promise<{ value: T } | undefined> {
+  /** The value, or who has the lease on the key: the answer's `Cache-Lease`. */
+  private async get<T>(key: string): Promise<{ value?: T; lease: string }> {
     if (performance.now() < this.resume) throw new Unavailable("the cache did not answer a moment ago");
-    const { status, body } = await this.call("GET", key);
-    if (status === 404) return undefined;
-    const entry = JSON.parse(body);
-    if (!("value" in entry)) throw new Unavailable(`no entry: ${body}`);
-    return entry;
+    let answer = await this.call("GET", key, { headers: { Prefer: `lease=${LEASE_S}` } });
+    if (answer.lease.startsWith("held")) {
+      // Another program is loading the value. The service answers, so waiting may take longer than the timeout.
+      const headers = { Prefer: `lease=${LEASE_S}, wait=${WAIT_S}` };
+      answer = await this.call("GET", key, { headers }, "", WAIT_S * 1000 + WHOLE_TIMEOUT_MS);
+    }
+    if (answer.status === 404) return { lease: answer.lease };
+    const entry = JSON.parse(answer.body);
+    if (!("value" in entry)) throw new Unavailable(`no entry: ${answer.body}`);
+    return { value: entry.value, lease: answer.lease };
   }
 
-  private async call(method: string, key: string, body?: string): Promise<{ status: number; body: string }> {
-    let answer: { status: number; body: string };
+  private async succeeds(method: string, key: string, init: RequestInit = {}, suffix = ""): Promise<boolean> {
+    try {
+      await this.call(method, key, init, suffix);
+      return true;
+    } catch (problem) {
+      console.error(`${method} ${key}: ${problem}`);
+      return false;
+    }
+  }
+
+  private async call(method: string, key: string, init: RequestInit, suffix = "", timeout = WHOLE_TIMEOUT_MS) {
+    let answer: { status: number; lease: string; body: string };
     try {
       // The signal also limits the time for reading the body.
-      const signal = AbortSignal.timeout(WHOLE_TIMEOUT_MS);
-      const response = await fetch(this.base + encodeURIComponent(key), { method, body, signal });
-      answer = { status: response.status, body: await response.text() };
+      const signal = AbortSignal.timeout(timeout);
+      const response = await fetch(this.base + encodeURIComponent(key) + suffix, { ...init, method, signal });
+      const lease = response.headers.get("Cache-Lease") ?? "";
+      answer = { status: response.status, lease, body: await response.text() };
     } catch (problem) {
       this.resume = performance.now() + REST_MS;
       throw new Unavailable(String(problem));

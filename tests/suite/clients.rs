@@ -16,15 +16,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
+use reqwest::Method;
 use tempfile::TempDir;
 
-use crate::support::client::namespace;
+use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{LATER, eventually};
 use crate::support::process::{self, Process, Signal};
 use crate::support::service::{Service, Settings};
 use crate::support::{ports, scratch};
 
-/// How long a program may take to answer. A program waits for the service for less than 1.5 s; the rest is for a busy
+/// How long a program may take to answer. A program waits for the service for less than 3 s; the rest is for a busy
 /// machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -141,6 +142,8 @@ macro_rules! in_every_language {
 in_every_language!(
     a_miss_fills_the_cache_and_a_change_empties_it,
     fills_expire_with_jitter,
+    one_program_loads_and_the_others_wait_for_its_value,
+    a_value_is_not_stored_while_another_program_has_the_lease,
     reads_work_without_the_service_and_are_cached_again_when_it_is_back,
     a_stopped_service_costs_no_more_than_the_timeout,
     a_service_that_answers_byte_by_byte_costs_no_more_than_the_timeout,
@@ -172,9 +175,54 @@ async fn a_miss_fills_the_cache_and_a_change_empties_it(language: Language) {
         assert!(read.starts_with("source [1,"), "{read}");
     }
 
-    // An error is not cached.
+    // An error is not cached, and its lease is given up.
     assert!(program.read("nothing").starts_with("error"), "the source has no such key");
     cache.get(&namespace, "nothing").await.expect_error(404, "key_not_found");
+    lease_of(&cache, &namespace, "nothing").await;
+}
+
+/// Takes the lease on a key, and returns its token.
+async fn lease_of(cache: &Client, namespace: &str, key: &str) -> String {
+    let answer = cache.get_with(namespace, key, &[("prefer", "lease=60")]).await.expect(404);
+    let lease = answer.header("cache-lease").unwrap_or_default();
+    let token = lease.strip_prefix("won;token=\"").and_then(|rest| rest.split('"').next());
+    token.unwrap_or_else(|| panic!("no lease was given: {lease:?}")).to_owned()
+}
+
+async fn one_program_loads_and_the_others_wait_for_its_value(language: Language) {
+    let service = Service::start(Settings::embedded());
+    let (cache, namespace) = (service.client(), namespace("clients"));
+    let mut program = Program::start(language, service.address(), &namespace);
+    program.changes("mug", "1").await;
+    let token = lease_of(&cache, &namespace, "mug").await;
+    writeln!(program.input, "read mug").expect("the program reads");
+    // The program waits: its first question is answered with `held`, its second one is not answered yet.
+    eventually(LATER, async || {
+        let held = cache.metrics().await.total_with("sidecache_leases_total", &[("outcome", "held")]);
+        ensure!(held >= 1.0, "the program did not ask for a lease");
+        Ok(())
+    })
+    .await;
+    let body = br#"{"value": 7}"#.to_vec();
+    let path = key_path(&namespace, "mug");
+    cache.send(Method::PUT, &path, &[("cache-lease", token.as_str())], Some(body)).await.expect(201);
+    // On a busy machine, the program may run into its timeout first.
+    let read = program.answers.recv_timeout(PATIENCE).expect("the program answers");
+    assert!(read == "cache 7" || read == "source 1", "{read}");
+    program.reads_from_the_cache("mug", "7").await;
+}
+
+async fn a_value_is_not_stored_while_another_program_has_the_lease(language: Language) {
+    let service = Service::start(Settings::embedded());
+    let (cache, namespace) = (service.client(), namespace("clients"));
+    let mut program = Program::start(language, service.address(), &namespace);
+    program.changes("mug", "1").await;
+    lease_of(&cache, &namespace, "mug").await;
+    assert_eq!(program.read("mug"), "source 1");
+    cache.get(&namespace, "mug").await.expect_error(404, "key_not_found");
+    // A change ends the lease of the other program.
+    program.changes("mug", "2").await;
+    program.reads_from_the_cache("mug", "2").await;
 }
 
 async fn fills_expire_with_jitter(language: Language) {
