@@ -16,7 +16,7 @@ use crate::support::answer::Answer;
 use crate::support::client::{Client, namespace};
 use crate::support::eventually::{INTERVAL, LATER, eventually};
 use crate::support::history::Lost;
-use crate::support::load::{Load, Plan};
+use crate::support::load::{Load, Misses, Plan};
 use crate::support::process;
 use crate::support::proxy::{Of, Proxy};
 use crate::support::redis::Redis;
@@ -374,7 +374,8 @@ async fn a_busy_shard_times_out_only_for_its_own_keys() {
 /// C-07. The contract allows 2 s after `down-after` for the printed figure, on an otherwise idle machine.
 #[test]
 fn after_a_sentinel_primary_dies_writes_continue_and_nothing_is_stale_or_lost() {
-    const PLAN: Plan = Plan { bound: BOUND, readers_an_instance: 2, writers: 3, hot: 3, rare: 9 };
+    const PLAN: Plan =
+        Plan { bound: BOUND, readers_an_instance: 2, writers: 3, hot: 3, rare: 9, misses: Misses::Judged };
     let mut group = Group::start();
     let settings = Settings::none()
         .set("redis_shards", format!("a={}", group.url()))

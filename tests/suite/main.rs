@@ -27,6 +27,8 @@
 //! - [`stale_on_error`]: stale copies that are served while a shard does not answer
 //! - [`chaos`]: shards and primaries that are killed, far away or busy
 //! - [`staleness`]: very many reads under every fault, each compared with the writes
+//! - [`loop_checker`], [`stampede`]: programs that read, load on a miss and fill with a lease, under the same faults;
+//!   and very many of them at once
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what the service records
 //! - [`traces`]: request ids and trace context
 //! - [`monitoring`]: whether metrics, rules, dashboard and documents agree
@@ -69,6 +71,7 @@ mod cli;
 mod clients;
 mod coherence;
 mod concurrency;
+mod conditions;
 mod connections;
 mod crafted;
 mod crowded_keys;
@@ -94,9 +97,11 @@ mod input;
 mod jobs;
 mod keep_alive;
 mod keys;
+mod leases;
 mod listener;
 mod listing;
 mod logs;
+mod loop_checker;
 mod lost_books;
 mod making_room;
 mod mdelete;
@@ -123,6 +128,7 @@ mod scale;
 mod soak;
 mod stale_on_error;
 mod staleness;
+mod stampede;
 mod startup;
 mod store_tls;
 mod stored_form;

@@ -3,19 +3,22 @@
 //! correct.
 //!
 //! `store_faults` contains the faults of the shards' data and roles. With `CHAOS=long` (`make chaos`) every fault
-//! lasts longer, and the schedule repeats until a million reads are checked. The last tests disable a part of the
-//! mechanism and expect stale answers, which proves that the checker notices them.
+//! lasts longer, and the schedule repeats until a million reads are checked. The tests in `sensitivity` disable a part
+//! of the mechanism and expect stale answers, which proves that the checker notices them. `loop_checker.rs` injects
+//! the same faults while its clients use leases.
 
 mod probe;
+mod sensitivity;
 mod store_faults;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use self::probe::{Probe, see_copies};
+pub use self::store_faults::under_faults_of_the_store;
 use crate::support::checker::Checker;
-use crate::support::history::{Lost, Violation};
-use crate::support::load::{Load, Plan, WHOLE_MACHINE};
+use crate::support::history::Lost;
+use crate::support::load::{Load, Misses, Plan, WHOLE_MACHINE};
 use crate::support::process::Signal;
 use crate::support::proxy::{Of, Proxy};
 use crate::support::redis::{Connection, Redis};
@@ -23,7 +26,7 @@ use crate::support::sentinel::Group;
 use crate::support::service::{Service, Settings};
 
 /// The default of `max_staleness_ms`.
-const BOUND: Duration = Duration::from_millis(1_000);
+pub const BOUND: Duration = Duration::from_millis(1_000);
 
 /// The default of `redis_timeout_ms`.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
@@ -34,9 +37,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A write that was acknowledged this shortly before its primary failed may not have reached the replica.
 const ON_THE_WAY: Duration = Duration::from_millis(200);
 
-const PLAN: Plan = Plan { bound: BOUND, readers_an_instance: 2, writers: 4, hot: 3, rare: 21 };
+const PLAN: Plan =
+    Plan { bound: BOUND, readers_an_instance: 2, writers: 4, hot: 3, rare: 21, misses: Misses::Judged };
 
-const INSTANCES: usize = 3;
+pub const INSTANCES: usize = 3;
+
+/// Which faults are injected, and for how long.
+#[derive(Clone, Copy)]
+pub struct Schedule {
+    pub faults: Faults,
+    /// Ends the run early, after any fault.
+    pub is_enough: fn(&Checker) -> bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    All,
+    /// For a short run: those that can lose commands, data or leases.
+    Few,
+}
+
+impl Schedule {
+    /// Every fault, as often as the pace says.
+    const WHOLE: Schedule = Schedule { faults: Faults::All, is_enough: |_| false };
+}
 
 /// The durations and counts of a run.
 struct Pace {
@@ -115,6 +139,15 @@ fn settings(shards: &str) -> Settings {
 #[test]
 fn no_answer_is_older_than_the_bound_whatever_fails() {
     let _alone = WHOLE_MACHINE.blocking_lock();
+    under_faults_of_servers(PLAN, Schedule::WHOLE, |load, inject| {
+        load.run(inject);
+        eprintln!("{}", load.checker);
+        assert_eq!(load.checker.violations(), 0, "violations, listed above");
+    });
+}
+
+/// Starts the servers and the services. `run` gets a load on them, and the function that injects the faults.
+pub fn under_faults_of_servers(plan: Plan, schedule: Schedule, run: impl FnOnce(&Load, &mut dyn FnMut())) {
     let pace = Pace::chosen();
     let servers = [Redis::start(), Redis::start()];
     let group = Group::start();
@@ -124,27 +157,34 @@ fn no_answer_is_older_than_the_bound_whatever_fails() {
         proxies.iter().map(|[a, b]| settings(&format!("a={},b={},c={}", a.url(), b.url(), group.url()))).collect();
     let services: Vec<Service> = settings.iter().cloned().map(Service::start).collect();
     let addresses: Vec<_> = services.iter().map(Service::address).collect();
-    let load = Load::new(PLAN, &addresses);
-    let (rounds, reads) = (pace.rounds, pace.reads);
+    let load = Load::new(plan, &addresses);
     let probes = Probe::all(&services[0], &["a", "b", "c"]);
     let mut field = Field { load: &load, pace, servers, proxies, group, settings, services, probes, turn: 0 };
-    load.run(|| {
-        field.recover();
-        for round in 1.. {
-            field.every_fault();
-            if round >= rounds && load.checker.reads() >= reads {
-                break;
-            }
-        }
-    });
-    eprintln!("{}", load.checker);
-    assert_eq!(load.checker.violations(), 0, "violations, listed above; failovers: {}", field.group.failovers());
+    run(&load, &mut || field.run(schedule));
+    eprintln!("failovers           {}", field.group.failovers());
 }
 
 impl Field<'_> {
-    /// Injects each fault once, one after the other.
-    fn every_fault(&mut self) {
-        let faults: [fn(&mut Self); 17] = [
+    /// Injects the faults, one after the other, until the run is long enough.
+    fn run(&mut self, schedule: Schedule) {
+        self.recover();
+        for round in 1.. {
+            for fault in Self::faults(schedule.faults) {
+                fault(self);
+                self.recover();
+                self.turn += 1;
+                if (schedule.is_enough)(self.checker()) {
+                    return;
+                }
+            }
+            if round >= self.pace.rounds && self.checker().reads() >= self.pace.reads {
+                return;
+            }
+        }
+    }
+
+    fn faults(faults: Faults) -> Vec<fn(&mut Self)> {
+        let all: [fn(&mut Self); 17] = [
             Self::cut_subscribers,
             Self::half_open_subscriber,
             Self::half_open_connections,
@@ -163,10 +203,22 @@ impl Field<'_> {
             Self::kill_a_primary,
             Self::stop_a_primary,
         ];
-        for fault in faults {
-            fault(self);
-            self.recover();
-            self.turn += 1;
+        let few: [fn(&mut Self); 11] = [
+            Self::cut_subscribers,
+            Self::half_open_connections,
+            Self::late_answers,
+            Self::short_stop_of_a_server,
+            Self::long_stop_of_a_server,
+            Self::stop_of_an_instance,
+            Self::kill_command_clients,
+            Self::restart_empty,
+            Self::kill_an_instance,
+            Self::kill_a_primary,
+            Self::stop_a_primary,
+        ];
+        match faults {
+            Faults::All => all.to_vec(),
+            Faults::Few => few.to_vec(),
         }
     }
 
@@ -440,40 +492,4 @@ const USUAL_LIMIT: &str = "pubsub 33554432 8388608 60";
 fn messages(keys: usize) -> String {
     let keys: String = (0..keys).map(|key| format!("\nnobody-has-this-{key}")).collect();
     format!("nowhere{keys}")
-}
-
-/// Runs a load on two instances while `hurt` injects a fault into the proxy of the first one, repeatedly. Fails
-/// unless the checker finds a stale answer.
-fn must_be_noticed(test_without: &str, hurt: impl Fn(&Proxy)) {
-    let server = Redis::start();
-    let proxy = Proxy::in_front_of(&server);
-    let start = |url: String| Service::start(settings(&format!("a={url}")).set("test_without", test_without));
-    let services = [start(proxy.url()), start(server.url())];
-    let load = Load::new(Plan { writers: 3, ..PLAN }, &services.each_ref().map(Service::address));
-    let began = Instant::now();
-    load.run(|| {
-        while load.checker.violations_of(Violation::Stale) == 0 && began.elapsed() < PATIENCE {
-            hurt(&proxy);
-        }
-    });
-    eprintln!("without the {test_without}:\n{}", load.checker);
-    assert!(load.checker.violations_of(Violation::Stale) > 0, "no stale answer was noticed");
-}
-
-/// The interleaving of `l1/mod.rs`: the answer with the old value takes longer than the invalidation.
-#[test]
-fn without_the_fence_stale_answers_are_noticed() {
-    must_be_noticed("fence", |proxy| {
-        proxy.delay(Of::Others, Duration::ZERO, Duration::from_millis(30));
-        thread::sleep(Duration::from_millis(100));
-    });
-}
-
-#[test]
-fn without_the_watermark_stale_answers_are_noticed() {
-    must_be_noticed("watermark", |proxy| {
-        thread::sleep(Duration::from_millis(500));
-        proxy.swallow(Of::Subscribers);
-        thread::sleep(BOUND * 2);
-    });
 }

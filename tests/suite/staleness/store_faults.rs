@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::probe::Probe;
-use super::{INSTANCES, ON_THE_WAY, PATIENCE, PLAN, Pace, recover, settings};
+use super::{Faults, INSTANCES, ON_THE_WAY, PATIENCE, PLAN, Pace, Schedule, recover, settings};
 use crate::support::checker::Checker;
 use crate::support::history::Lost;
-use crate::support::load::Load;
+use crate::support::load::{Load, Plan};
 use crate::support::redis::{Connection, Redis, Reply};
 use crate::support::service::{Service, Settings};
 use crate::support::switch::Switch;
@@ -31,6 +31,16 @@ struct World<'l> {
 
 #[test]
 fn no_answer_is_older_than_the_bound_whatever_happens_to_the_store() {
+    under_faults_of_the_store(PLAN, Schedule::WHOLE, |load, inject| {
+        let shown = ShownAtTheEnd(&load.checker);
+        load.run(inject);
+        drop(shown);
+        assert_eq!(load.checker.violations(), 0, "violations, listed above");
+    });
+}
+
+/// Starts the servers and the services. `run` gets a load on them, and the function that injects the faults.
+pub fn under_faults_of_the_store(plan: Plan, schedule: Schedule, run: impl FnOnce(&Load, &mut dyn FnMut())) {
     let pace = Pace::chosen();
     let single = Redis::start();
     let pair = [0; 2].map(|_| Redis::start_as(&["--repl-diskless-sync-delay", "0"]));
@@ -39,22 +49,10 @@ fn no_answer_is_older_than_the_bound_whatever_happens_to_the_store() {
     let settings = settings(&format!("a={},b={}", single.url(), name.url()));
     let services: Vec<Service> = (0..INSTANCES).map(|_| Service::start(settings.clone())).collect();
     let addresses: Vec<_> = services.iter().map(Service::address).collect();
-    let load = Load::new(PLAN, &addresses);
-    let (rounds, reads) = (pace.rounds, pace.reads);
+    let load = Load::new(plan, &addresses);
     let probes = Probe::all(&services[0], &["a", "b"]);
     let mut world = World { load: &load, pace, single, pair, primary: 0, name, settings, services, probes, turn: 0 };
-    let shown = ShownAtTheEnd(&load.checker);
-    load.run(|| {
-        world.recover();
-        for round in 1.. {
-            world.every_fault();
-            if round >= rounds && load.checker.reads() >= reads {
-                break;
-            }
-        }
-    });
-    drop(shown);
-    assert_eq!(load.checker.violations(), 0, "violations, listed above");
+    run(&load, &mut || world.run(schedule));
 }
 
 /// Prints the results on drop, so also when the test panics during a fault.
@@ -67,9 +65,26 @@ impl Drop for ShownAtTheEnd<'_> {
 }
 
 impl World<'_> {
-    /// Injects each fault once, one after the other.
-    fn every_fault(&mut self) {
-        let faults: [fn(&mut Self); 10] = [
+    /// Injects the faults, one after the other, until the run is long enough.
+    fn run(&mut self, schedule: Schedule) {
+        self.recover();
+        for round in 1.. {
+            for fault in Self::faults(schedule.faults) {
+                fault(self);
+                self.recover();
+                self.turn += 1;
+                if (schedule.is_enough)(self.checker()) {
+                    return;
+                }
+            }
+            if round >= self.pace.rounds && self.checker().reads() >= self.pace.reads {
+                return;
+            }
+        }
+    }
+
+    fn faults(faults: Faults) -> Vec<fn(&mut Self)> {
+        let all: [fn(&mut Self); 10] = [
             Self::managed_failover,
             Self::managed_failover_before_an_instance_starts,
             Self::switch_of_the_address,
@@ -81,10 +96,16 @@ impl World<'_> {
             Self::lost_books,
             Self::foreign_types,
         ];
-        for fault in faults {
-            fault(self);
-            self.recover();
-            self.turn += 1;
+        let few: [fn(&mut Self); 5] = [
+            Self::managed_failover,
+            Self::switch_of_the_address,
+            Self::flushall,
+            Self::lost_records,
+            Self::lost_books,
+        ];
+        match faults {
+            Faults::All => all.to_vec(),
+            Faults::Few => few.to_vec(),
         }
     }
 

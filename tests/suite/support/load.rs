@@ -34,6 +34,16 @@ pub struct Plan {
     /// Keys of each writer.
     pub hot: usize,
     pub rare: usize,
+    pub misses: Misses,
+}
+
+/// What a miss means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misses {
+    /// The checker decides whether a miss is correct.
+    Judged,
+    /// A miss is always correct, because the clients delete keys without telling the checker.
+    Expected,
 }
 
 /// The pauses in ms after a write of a hot key, between the two writes of a pair, and between two pairs.
@@ -41,13 +51,16 @@ const HOT_PAUSE: Range<usize> = 20..80;
 const PAIR_PAUSE: Range<usize> = 2..20;
 const RARE_PAUSE: Range<usize> = 1_300..3_500;
 
+/// The pause before a writer tries again.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// One key in this many is also read with `no-cache`. Not every key: such a read refreshes the L1 of its instance, so
 /// a copy that should be invalid would soon be gone.
 const WITHOUT_CACHES: usize = 4;
 
 /// The timeouts of readers and writers.
-const READER_PATIENCE: Duration = Duration::from_secs(3);
-const WRITER_PATIENCE: Duration = Duration::from_secs(1);
+pub const READER_PATIENCE: Duration = Duration::from_secs(3);
+pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Load {
     pub checker: Checker,
@@ -94,18 +107,29 @@ impl Load {
 
     /// Writes every key once, learns which shard owns it, and then runs the clients until `during` returns.
     pub fn run<T>(&self, during: impl FnOnce() -> T) -> T {
+        self.run_clients(&|instance| self.read_on(instance), &|keys| self.write_on(keys), during)
+    }
+
+    /// Like [`Load::run`], with other clients: `read` reads through one instance, and `write` writes these keys, both
+    /// until the load is over.
+    pub fn run_clients<T>(
+        &self,
+        read: &(dyn Fn(usize) + Sync),
+        write: &(dyn Fn(Range<usize>) + Sync),
+        during: impl FnOnce() -> T,
+    ) -> T {
         self.prepare();
         thread::scope(|scope| {
             // Also ends the clients when `during` panics, since the scope waits for its threads.
             let _over = Over(&self.is_over);
             for instance in 0..self.instances.len() {
                 for _ in 0..self.plan.readers_an_instance {
-                    scope.spawn(move || self.read_on(instance));
+                    scope.spawn(move || read(instance));
                 }
             }
             let own = self.plan.hot + self.plan.rare;
             for writer in 0..self.plan.writers {
-                scope.spawn(move || self.write_on(writer * own..(writer + 1) * own));
+                scope.spawn(move || write(writer * own..(writer + 1) * own));
             }
             during()
         })
@@ -163,7 +187,7 @@ impl Load {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
 
@@ -207,7 +231,13 @@ impl Load {
         }
     }
 
-    fn connected<'l>(&self, line: &'l mut Option<Line>, instance: usize, patience: Duration) -> Option<&'l mut Line> {
+    /// The connection to an instance, opened if there is none; `None` if that fails.
+    pub fn connected<'l>(
+        &self,
+        line: &'l mut Option<Line>,
+        instance: usize,
+        patience: Duration,
+    ) -> Option<&'l mut Line> {
         if line.is_none() {
             *line = Line::try_open(self.address(instance), patience).ok();
         }
@@ -223,10 +253,12 @@ impl Load {
         Ok(answer.status != 503)
     }
 
-    fn judge(&self, key: usize, instance: usize, start: At, no_cache: bool, answer: Received<'_>) {
+    /// Judges the answer to a read that was sent at `start`.
+    pub fn judge(&self, key: usize, instance: usize, start: At, no_cache: bool, answer: Received<'_>) {
         let end = self.checker.now();
         let found = match answer.status {
             200 => Found::Value(self.number(key, value_text(answer.body))),
+            404 if self.plan.misses == Misses::Expected => return,
             404 => Found::Nothing,
             503 => return self.checker.unanswered(),
             409 if is_foreign(answer) => return self.checker.unanswered(),
@@ -281,8 +313,25 @@ impl Load {
     }
 
     fn write_on(&self, keys: Range<usize>) {
-        let mut random = Random::new();
         let mut lines: Vec<Option<Line>> = self.instances.iter().map(|_| None).collect();
+        let hot: Vec<usize> = keys.clone().take(self.plan.hot).collect();
+        self.whenever_due(keys, |key, random| {
+            let instance = self.writable(random);
+            let (change, batch) = match random.below(10) {
+                0 => (Change::Delete, vec![key]),
+                // Only hot keys are written together, since rare ones have their own schedule.
+                1 if hot.contains(&key) => (Change::Set, hot.iter().copied().take(3).collect()),
+                _ => (Change::Set, vec![key]),
+            };
+            self.write(&batch, change, instance, &mut lines);
+            true
+        });
+    }
+
+    /// Calls `write` with each of a writer's keys whenever it is due, until the load is over. `write` returns whether
+    /// the key is written; if not, it is due again soon.
+    pub fn whenever_due(&self, keys: Range<usize>, mut write: impl FnMut(usize, &mut Random) -> bool) {
+        let mut random = Random::new();
         let millis = |random: &mut Random, pause: Range<usize>| {
             Duration::from_millis(random.between(pause.start, pause.end) as u64)
         };
@@ -297,14 +346,10 @@ impl Load {
                 continue;
             }
             let is_hot = next < self.plan.hot;
-            let instance = self.writable(&mut random);
-            let (change, batch) = match random.below(10) {
-                0 => (Change::Delete, vec![keys.start + next]),
-                // Only hot keys are written together, since rare ones have their own schedule.
-                1 if is_hot => (Change::Set, keys.clone().take(self.plan.hot.min(3)).collect()),
-                _ => (Change::Set, vec![keys.start + next]),
-            };
-            self.write(&batch, change, instance, &mut lines);
+            if !write(keys.start + next, &mut random) {
+                due[next].0 = self.checker.now() + AGAIN;
+                continue;
+            }
             let is_first = !is_hot && !due[next].1;
             let pause = match (is_hot, is_first) {
                 (true, _) => HOT_PAUSE,
@@ -315,7 +360,8 @@ impl Load {
         }
     }
 
-    fn writable(&self, random: &mut Random) -> usize {
+    /// An instance that writers may use now.
+    pub fn writable(&self, random: &mut Random) -> usize {
         let offered: Vec<usize> = (0..self.instances.len())
             .filter(|instance| !self.instances[*instance].is_avoided.load(Ordering::SeqCst))
             .collect();
@@ -385,7 +431,7 @@ impl Load {
 }
 
 /// What an error code says about the outcome of a write.
-fn outcome(code: &Value) -> Outcome {
+pub fn outcome(code: &Value) -> Outcome {
     match code.as_str() {
         Some("shard_unavailable" | "overloaded" | "foreign_type" | "making_room" | "ring_mismatch") => {
             Outcome::Refused
@@ -395,7 +441,7 @@ fn outcome(code: &Value) -> Outcome {
 }
 
 /// Whether the answer says that the name in Redis has another type.
-fn is_foreign(answer: Received<'_>) -> bool {
+pub fn is_foreign(answer: Received<'_>) -> bool {
     String::from_utf8_lossy(answer.body).contains("\"foreign_type\"")
 }
 
@@ -405,7 +451,7 @@ fn value_text(body: &[u8]) -> Option<&str> {
     text.split('"').next()
 }
 
-fn shown(answer: Received<'_>) -> String {
+pub fn shown(answer: Received<'_>) -> String {
     format!("{} {}", answer.status, String::from_utf8_lossy(answer.body))
 }
 
