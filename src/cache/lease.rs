@@ -31,7 +31,7 @@ use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation};
 use crate::store::{self, Leased, SharedStore};
 
 /// The longest time that a caller without patience waits for its turn.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
+const LONGEST_TURN: Duration = Duration::from_millis(250);
 
 /// An answered read that asked for a lease.
 #[derive(Debug)]
@@ -154,20 +154,29 @@ impl Cache {
             let Ok(mut turn) = timeout(patience, room.turn.lock()).await else {
                 // The shard hangs. A plain read has its own ways out: the breaker, and stale copies.
                 let lookup = self.look_up(key, consistency, started).await?;
-                return Ok(LeasedLookup { lookup, lease: None });
+                let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
+                return Ok(LeasedLookup { lookup, lease });
             };
             if let Some(lookup) = self.look_up_nearby(key, consistency).await? {
                 return Ok(LeasedLookup { lookup, lease: None });
             }
             let changes = room.changes();
             let now = Moment::now();
-            let is_known =
-                |held: &Held| held.changes == changes && held.until > now && self.hears_of_changes(key, now);
+            let is_known = |held: &Held| {
+                let is_current = held.changes == changes && held.until > now;
+                is_current && consistency == Consistency::Bounded && self.hears_of_changes(key, now)
+            };
             let (left, lookup) = match turn.filter(is_known) {
                 Some(held) => (held.until.since(now), self.miss(key)),
                 None => {
                     let mut asked = self.new_lease(key, request.lease);
-                    let (leased, lookup) = self.ask_for_lease(&asked).await?;
+                    let (leased, lookup) = match self.ask_for_lease(&asked).await {
+                        Ok(answer) => answer,
+                        Err(error) => {
+                            let lookup = self.stale_lookup(key, consistency, error)?;
+                            return Ok(LeasedLookup { lookup, lease: None });
+                        }
+                    };
                     match leased {
                         Leased::Won => {
                             *turn = Some(Held { until: now + request.lease, changes });

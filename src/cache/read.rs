@@ -9,6 +9,7 @@ use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
+use crate::store;
 
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +119,21 @@ impl Cache {
         let (landed, role) = near.load(key, &self.store).await;
         match landed {
             Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
-            Err(error) => {
-                let Stale { entry, overdue } = near.stand_in(key, &error).ok_or_else(|| error.clone())?;
-                let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };
-                Ok(Lookup { entry: Some(entry), trail })
-            }
+            Err(error) => Ok(self.stale_lookup(key, consistency, error)?),
         }
+    }
+
+    /// A stale copy in place of an error of the shard, if the policy allows it; else the error.
+    pub(super) fn stale_lookup(
+        &self,
+        key: &EntryKey,
+        consistency: Consistency,
+        error: store::Error,
+    ) -> Result<Lookup, store::Error> {
+        let near = self.near.as_ref().filter(|_| consistency == Consistency::Bounded);
+        let stale = near.and_then(|near| near.stand_in(key, &error));
+        let Some(Stale { entry, overdue }) = stale else { return Err(error) };
+        let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };
+        Ok(Lookup { entry: Some(entry), trail })
     }
 }

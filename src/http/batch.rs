@@ -224,8 +224,10 @@ pub struct MsetEntry {
     tags: Option<Vec<String>>,
     /// As the header `If-Match` of a PUT: `*` or ETags in quotes. An entry that is refused has the error
     /// `precondition_failed`.
+    #[schema(schema_with = schema::etags)]
     if_match: Option<String>,
     /// As the header `If-None-Match` of a PUT.
+    #[schema(schema_with = schema::etags)]
     if_none_match: Option<String>,
     /// The lease that this value fills, as the header `Cache-Lease` of a PUT.
     lease: Option<String>,

@@ -4,7 +4,6 @@
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 
-use super::error::Error;
 use super::lease;
 use crate::model::{EtagList, Invalid, Preconditions};
 
@@ -24,10 +23,10 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Invalid> {
 /// The preconditions of a write; `None` if there are none.
 ///
 /// # Errors
-/// [`Invalid::Precondition`] names the header that is wrong; or nobody can have been given the lease.
-pub fn of_write(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Error> {
+/// [`Invalid::Precondition`] names the header that is wrong.
+pub fn of_write(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Invalid> {
     let preconditions = of(headers)?.map_or_else(Preconditions::default, |preconditions| *preconditions);
-    Ok(boxed(Preconditions { lease: lease::token(headers)?, ..preconditions }))
+    Ok(boxed(Preconditions { lease: lease::token(headers), ..preconditions }))
 }
 
 fn boxed(preconditions: Preconditions) -> Option<Box<Preconditions>> {

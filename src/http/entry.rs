@@ -136,7 +136,8 @@ pub async fn put(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    store(&app.cache, &key, Write { preconditions: conditions::of_write(&headers)?, ..set_body(&body)? }).await
+    let write = set_body(&body)?;
+    store(&app.cache, &key, Write { preconditions: conditions::of_write(&headers)?, ..write }).await
 }
 
 /// Stores an entry.

@@ -57,15 +57,13 @@ impl<'b> WriteFields<'b> {
             0 => self.value = Some(reader.value()?),
             1 => self.ttl = reader.optional()?,
             2 => self.tags = tags(reader)?,
-            3 => {
-                self.preconditions.if_match = short_text(reader, "if_match", EtagList::parse_strong)?;
-            }
-            4 => {
-                self.preconditions.if_none_match = short_text(reader, "if_none_match", EtagList::parse_weak)?;
-            }
+            3 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
+            4 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
             _ => {
-                let parse = |text: &str| Ok(LeaseToken::parse(text).unwrap_or_else(LeaseToken::never_given));
-                self.preconditions.lease = short_text(reader, "lease", parse)?;
+                self.preconditions.lease = short_text(reader, "lease")?.map(|text| match text {
+                    Text::Decoded(text) => LeaseToken::parse(&text).unwrap_or_else(LeaseToken::never_given),
+                    Text::TooLong(_) => LeaseToken::never_given(),
+                });
             }
         }
         Ok(())
@@ -87,23 +85,28 @@ impl<'b> WriteFields<'b> {
     }
 }
 
-/// The most bytes in the text of ETags or of a lease.
-const MAX_TEXT_LEN: usize = 1024;
-
-/// Reads a text for `parse`; null is `None`.
-fn short_text<T>(
+/// Reads `*` or a list of ETags, as in a header; null is `None`.
+fn etags(
     reader: &mut Reader<'_>,
     name: &str,
-    parse: impl Fn(&str) -> Result<T, Invalid>,
-) -> Result<Option<T>, Error> {
+    parse: fn(&str) -> Result<EtagList, Invalid>,
+) -> Result<Option<EtagList>, Error> {
+    let invalid = |reason: String| Error::from(Invalid::Precondition(format!("{name}: {reason}")));
+    match short_text(reader, name)? {
+        None => Ok(None),
+        Some(Text::Decoded(text)) => parse(&text).map(Some).map_err(|error| invalid(error.to_string())),
+        Some(Text::TooLong(_)) => Err(invalid(format!("at most {MAX_ETAGS_LEN} bytes are allowed"))),
+    }
+}
+
+/// The most bytes in a list of ETags.
+pub const MAX_ETAGS_LEN: usize = 1024;
+
+fn short_text<'b>(reader: &mut Reader<'b>, name: &str) -> Result<Option<Text<'b>>, Error> {
     if reader.null() {
         return Ok(None);
     }
-    let invalid = |reason: String| Error::from(Invalid::Precondition(format!("{name}: {reason}")));
-    match reader.text(MAX_TEXT_LEN).map_err(|error| reader::within(&format!("`{name}`"), error))? {
-        Text::Decoded(text) => parse(&text).map(Some).map_err(|error| invalid(error.to_string())),
-        Text::TooLong(_) => Err(invalid(format!("at most {MAX_TEXT_LEN} bytes are allowed"))),
-    }
+    reader.text(MAX_ETAGS_LEN).map(Some).map_err(|error| reader::within(&format!("`{name}`"), error))
 }
 
 /// Reads a list of tags; null is `None`.

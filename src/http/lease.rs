@@ -34,13 +34,9 @@ pub fn request(headers: &HeaderMap, longest_wait: Duration) -> Option<LeaseReque
 }
 
 /// The lease that a write fills; `None` if it names none.
-///
-/// # Errors
-/// `lease_lost`: nobody can have been given this lease.
-pub fn token(headers: &HeaderMap) -> Result<Option<LeaseToken>, Error> {
-    let Some(value) = headers.get(CACHE_LEASE) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(LeaseToken::parse);
-    token.map(Some).ok_or_else(|| cache::Error::from(store::Error::LeaseLost).into())
+pub fn token(headers: &HeaderMap) -> Option<LeaseToken> {
+    let token = headers.get(CACHE_LEASE)?.to_str().ok().and_then(LeaseToken::parse);
+    Some(token.unwrap_or_else(LeaseToken::never_given))
 }
 
 /// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the answer
@@ -118,7 +114,7 @@ pub async fn release(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let lost = || Error::from(cache::Error::from(store::Error::LeaseLost));
-    let token = token(&headers)?.ok_or_else(lost)?;
+    let token = token(&headers).ok_or_else(lost)?;
     match app.cache.release(&key, &token).await? {
         true => Ok(answer::json(StatusCode::OK, &ReleaseAnswer { success: true, released: true })),
         false => Err(lost()),

@@ -6,8 +6,13 @@
 use std::fmt::Write as _;
 
 use super::entry::Version;
-use super::invalid::Invalid;
+use super::invalid::{Invalid, quoted};
 use super::lease::LeaseToken;
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// Empty elements of a list are ignored (RFC 9110, 5.6.1).
+const EMPTY_ELEMENTS: [char; 3] = [',', ' ', '\t'];
 
 /// The ETags that a header lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,26 +52,33 @@ impl EtagList {
     }
 
     fn parse(text: &str, is_weak: bool) -> Result<Self, Invalid> {
-        if text.trim() == "*" {
+        if text.trim_matches(BLANK) == "*" {
             return Ok(Self::Any);
         }
-        let invalid =
-            || Invalid::Precondition(format!("expected `*` or ETags such as \"17\", in quotes, not {text:?}"));
-        let (mut versions, mut rest) = (Vec::new(), text.trim());
+        let invalid = || {
+            Invalid::Precondition(format!("expected `*` or ETags such as \"17\", in quotes, not {}", quoted(text)))
+        };
+        let (mut versions, mut rest) = (Vec::new(), text.trim_start_matches(EMPTY_ELEMENTS));
+        if rest.is_empty() {
+            return Err(invalid());
+        }
         while !rest.is_empty() {
-            let (is_weak_etag, quoted) = match rest.strip_prefix("W/") {
-                Some(quoted) => (true, quoted),
+            let (is_weak_etag, etag) = match rest.strip_prefix("W/") {
+                Some(etag) => (true, etag),
                 None => (false, rest),
             };
-            let (etag, after) =
-                quoted.strip_prefix('"').and_then(|quoted| quoted.split_once('"')).ok_or_else(invalid)?;
+            let (etag, after) = etag.strip_prefix('"').and_then(|etag| etag.split_once('"')).ok_or_else(invalid)?;
+            if !etag.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(invalid());
+            }
             // The text of a version is unique, so "017" was never issued.
             let version = etag.parse().ok().filter(|version: &u64| version.to_string() == etag);
             versions.extend(version.filter(|_| is_weak || !is_weak_etag).map(Version));
-            rest = match after.trim_start() {
-                "" => "",
-                after => after.strip_prefix(',').ok_or_else(invalid)?.trim_start(),
-            };
+            let after = after.trim_start_matches(BLANK);
+            if !after.is_empty() && !after.starts_with(',') {
+                return Err(invalid());
+            }
+            rest = after.trim_start_matches(EMPTY_ELEMENTS);
         }
         Ok(Self::Listed(versions))
     }
@@ -131,7 +143,7 @@ mod tests {
             (" \"17\" ,\"18\",  W/\"19\"", listed(&[17, 18]), listed(&[17, 18, 19])),
             ("*", EtagList::Any, EtagList::Any),
             ("\"other\", \"\", \"017\", \"a,b\", \"18446744073709551616\"", listed(&[]), listed(&[])),
-            ("", listed(&[]), listed(&[])),
+            (", \"17\",, \"18\" ,", listed(&[17, 18]), listed(&[17, 18])),
         ] {
             assert_eq!(EtagList::parse_strong(text), Ok(strong), "{text}");
             assert_eq!(EtagList::parse_weak(text), Ok(weak), "{text}");
@@ -140,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_list_without_quotes_is_refused() {
-        for text in ["17", "\"17", "\"17\" \"18\"", "W/17", "*, \"17\"", "'17'"] {
+        for text in ["", " ,", "\"a b\"", "\"\u{e9}\"", "17", "\"17", "\"17\" \"18\"", "W/17", "*, \"17\"", "'17'"] {
             assert!(matches!(EtagList::parse_strong(text), Err(Invalid::Precondition(_))), "{text}");
         }
     }

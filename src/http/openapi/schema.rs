@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::http::docs::FILES;
+use crate::http::json::MAX_ETAGS_LEN;
 use crate::http::page_limit::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::jobs::Kind;
 use crate::model::{EvictionPolicy, Key, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
@@ -41,6 +42,10 @@ macro_rules! schemas {
     )+};
 }
 
+/// `*` or a list of ETags (RFC 9110, 13.1). `components.json` repeats it for the headers.
+const ETAGS: &str =
+    concat!(r"^[ \t]*\*[ \t]*$", r#"|^[, \t]*(W/)?"[!#-~]*"([ \t]*,[, \t]*(W/)?"[!#-~]*")*[ \t]*(,[, \t]*)?$"#);
+
 schemas! {
     // Parameters and request bodies.
     keys: json!({
@@ -55,6 +60,11 @@ schemas! {
     tags: or_null(json!({
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,
         "description": "Labels: entries with the same tag can be listed or flushed together. Duplicates are dropped.",
+    }));
+    etags: or_null(json!({
+        "type": "string", "maxLength": MAX_ETAGS_LEN, "pattern": ETAGS,
+        "description": "As the header of a PUT: `*`, or ETags in quotes. An entry whose preconditions are not met is not \
+                        stored, and has the error `precondition_failed`.",
     }));
     pattern: text(
         Pattern::MAX_LEN,

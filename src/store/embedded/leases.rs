@@ -37,11 +37,12 @@ impl Leases {
         if let Some(held) = self.by_key.get(key).filter(|held| held.filled.is_none() && held.until > now) {
             return Leased::Held { left: held.until.since(now) };
         }
-        if self.by_key.len() >= MAX_LEASES {
-            self.by_key.retain(|_, lease| lease.until > now);
-        }
-        if self.by_key.len() >= MAX_LEASES {
-            return Leased::NotGiven;
+        if self.by_key.len() >= MAX_LEASES && !self.by_key.contains_key(key) {
+            // A filled lease is only remembered for a write that is repeated.
+            self.by_key.retain(|_, lease| lease.until > now && lease.filled.is_none());
+            if self.by_key.len() >= MAX_LEASES {
+                return Leased::NotGiven;
+            }
         }
         self.by_key.insert(key.clone(), Lease { token: token.clone(), until: now + lease, filled: None });
         Leased::Won

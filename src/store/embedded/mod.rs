@@ -174,7 +174,11 @@ impl Store for Embedded {
     }
 
     async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
-        self.space_or_new(key.namespace()).delete(key, preconditions)
+        match self.space(key.namespace()) {
+            Some(space) => space.delete(key, preconditions),
+            None if preconditions.is_none_or(|preconditions| preconditions.allow(None)) => Ok(false),
+            None => Err(Error::PreconditionFailed { present: None }),
+        }
     }
 
     async fn flush(

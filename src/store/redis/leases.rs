@@ -73,7 +73,8 @@ impl Shard {
             }
             if given.len() == keys.len() { Ok(given) } else { Err("one entry per key") }
         };
-        self.ask(&scripts::LEASE, Effect::Write, arguments, read).await
+        // For the caller this is a read: a lease that was given without an answer is given back.
+        self.ask(&scripts::LEASE, Effect::Write, arguments, read).await.map_err(Error::of_a_read)
     }
 
     /// Ends a lease without a value; returns whether it stood.

@@ -3,7 +3,7 @@
 -- Returns four fields for each key: as `get.lua` for an entry and for a key that holds another type; for other keys {false, 3, 'won', 'held', or 'none' if no lease can be given; ms until the lease ends}.
 --
 -- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id`, and Redis removes it
--- at its end. A change of the key removes it earlier. `filled:lease token:answer` is a lease whose value is stored.
+-- at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose value is stored.
 -- The numbers of a namespace's leases grow. Leases up to the number `lease_floor` are lost: a flush raises the floor
 -- because it does not know all keys that a lease may be on. If the totals are lost, so are all leases.
 
@@ -52,6 +52,10 @@ for i = 5, #ARGV, 2 do
       is_won, can_give = false, false
     end
     if is_won then
+      if not known[1] and not known[2] and call('EXISTS', stats) == 0 then
+        -- As `record_reads.lua`: the namespace must be found when it has no policy.
+        call('SADD', KEYS[1], 'r:' .. ns)
+      end
       if known[2] then
         call('HSET', stats, 'lease_last', number_text)
       else

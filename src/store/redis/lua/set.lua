@@ -49,11 +49,11 @@ for i = next_entry, #ARGV, FIELDS do
     foreign = foreign or foreign_tag(tags)
   end
   local lease = string.match(ARGV[i + 5], 'l(%x+)')
-  local refused, answer, filled = false, nil, nil
+  local refused, answer, filled, lease_number = false, nil, nil, nil
   if not foreign and lease then
-    local state
-    state, filled = state_of_lease(id, lease)
+    local state, detail = state_of_lease(id, lease)
     refused, answer = state == 'lost', 'lease'
+    filled, lease_number = state == 'filled' and detail, state == 'stands' and detail
   end
   if not foreign and not refused and not filled and ARGV[i + 5] ~= '' then
     refused, answer = is_refused(ARGV[i + 5], previous[4], value_key)
@@ -171,7 +171,8 @@ for i = next_entry, #ARGV, FIELDS do
       end
       answers[#answers + 1] = alive and -version or version
       if lease then
-        call('SET', 'sidecache:lease:' .. id, 'filled:' .. lease .. ':' .. (alive and '-' or '') .. version_text, 'KEEPTTL')
+        local done = lease_number .. ':' .. lease .. ':' .. (alive and '-' or '') .. version_text
+        call('SET', 'sidecache:lease:' .. id, 'filled:' .. done, 'KEEPTTL')
       elseif may_have_leases then
         call('UNLINK', 'sidecache:lease:' .. id)
       end
