@@ -20,7 +20,7 @@ use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::prefer::{PREFERENCE_APPLIED, preference};
 use super::state::SharedApp;
 use crate::cache::{self, Lease, WonLease};
-use crate::model::{LeaseRequest, LeaseToken};
+use crate::model::{Invalid, LeaseRequest, LeaseToken};
 use crate::store;
 
 const CACHE_LEASE: HeaderName = HeaderName::from_static("cache-lease");
@@ -113,11 +113,11 @@ pub async fn release(
     _: StrictQuery<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let lost = || Error::from(cache::Error::from(store::Error::LeaseLost));
-    let token = token(&headers).ok_or_else(lost)?;
+    let missing = || Invalid::Precondition("the header `Cache-Lease` is missing: it names the lease".to_owned());
+    let token = token(&headers).ok_or_else(missing)?;
     match app.cache.release(&key, &token).await? {
         true => Ok(answer::json(StatusCode::OK, &ReleaseAnswer { success: true, released: true })),
-        false => Err(lost()),
+        false => Err(cache::Error::from(store::Error::LeaseLost).into()),
     }
 }
 

@@ -18,6 +18,7 @@ def cursor(plain: str) -> st.SearchStrategy[str]:
 
 schemathesis.openapi.format("sidecache-key", text(512).filter(lambda key: key not in ("stats", ".", "..")))
 schemathesis.openapi.format("sidecache-tag", text(128))
+schemathesis.openapi.format("sidecache-etags", st.sampled_from(["*", '"17"', 'W/"17"', '"17", "other"']))
 schemathesis.openapi.format("sidecache-pattern", text(1024))
 schemathesis.openapi.format("sidecache-list-cursor", cursor("3\n0\n"))
 schemathesis.openapi.format("sidecache-audit-cursor", cursor("audit1\n7"))

@@ -42,10 +42,6 @@ macro_rules! schemas {
     )+};
 }
 
-/// `*` or a list of ETags (RFC 9110, 13.1). `components.json` repeats it for the headers.
-const ETAGS: &str =
-    concat!(r"^[ \t]*\*[ \t]*$", r#"|^[, \t]*(W/)?"[!#-~]*"([ \t]*,[, \t]*(W/)?"[!#-~]*")*[ \t]*(,[, \t]*)?$"#);
-
 schemas! {
     // Parameters and request bodies.
     keys: json!({
@@ -62,7 +58,7 @@ schemas! {
         "description": "Labels: entries with the same tag can be listed or flushed together. Duplicates are dropped.",
     }));
     etags: or_null(json!({
-        "type": "string", "maxLength": MAX_ETAGS_LEN, "pattern": ETAGS,
+        "type": "string", "maxLength": MAX_ETAGS_LEN, "format": "sidecache-etags",
         "description": "As the header of a PUT: `*`, or ETags in quotes. An entry whose preconditions are not met is not \
                         stored, and has the error `precondition_failed`.",
     }));
