@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::observe::ReadEnd;
 use super::read::Consistency;
-use super::{Cache, Error};
+use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::{Held, WaitingRooms};
 use crate::metrics::Metrics;
@@ -264,8 +264,11 @@ impl Cache {
     /// Gives a lease up without a value. Returns whether it stood.
     ///
     /// # Errors
-    /// The owning shard failed.
+    /// The key is reserved, or the owning shard failed.
     pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+        if key.key() == RESERVED_KEY {
+            return Err(Error::ReservedKey);
+        }
         let released = self.store.release(key, token).await?;
         self.waiting.changed(key);
         if released {

@@ -51,7 +51,7 @@ const CALLS: &[(&str, &[&[Code]])] = &[
     ("get_entry", &[KEY, &[Code::KeyNotFound], PRECONDITION, SHARD]),
     ("put_entry", &[KEY, BODY, STORE, PRECONDITION, &[Code::LeaseLost], SHARD, CHANGE]),
     ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, SHARD, CHANGE]),
-    ("release_lease", &[KEY, &[Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
+    ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
     ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),
     (
         "mset",
