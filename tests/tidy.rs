@@ -220,6 +220,29 @@ fn no_file_of_src_is_too_long() {
     }
 }
 
+/// A file that no `mod` names is not compiled, so it says nothing and nobody notices.
+#[test]
+fn every_file_is_part_of_the_program() {
+    for folder in ["src", "tests/suite"] {
+        let files = files(folder);
+        let mut undeclared = Vec::new();
+        for (path, _) in files.iter().filter(|(path, _)| !["lib.rs", "main.rs"].contains(&&**path)) {
+            let module = path.strip_suffix("/mod.rs").or_else(|| path.strip_suffix(".rs")).unwrap();
+            let (parent, name) = module.rsplit_once('/').unwrap_or(("", module));
+            let parents = match parent {
+                "" => ["lib.rs".to_owned(), "main.rs".to_owned()],
+                parent => [format!("{parent}/mod.rs"), format!("{parent}.rs")],
+            };
+            let declares = |line: &str| line.trim().ends_with(&format!("mod {name};"));
+            let mut texts = files.iter().filter(|(path, _)| parents.contains(path));
+            if !texts.any(|(_, text)| text.lines().any(declares)) {
+                undeclared.push(path);
+            }
+        }
+        assert!(undeclared.is_empty(), "no `mod` names these files of {folder}: {undeclared:?}");
+    }
+}
+
 #[test]
 fn no_test_is_ignored() {
     let attribute = ["#[ign", "ore"].concat();
