@@ -116,7 +116,7 @@ func (c *Cache) Changed(key string) bool {
 	return false
 }
 
-// get returns the entry, or who has the lease on the key.
+// get returns the entry, or the state of the lease on the key.
 func (c *Cache) get(ctx context.Context, key string) (answer, error) {
 	if time.Now().UnixNano() < c.resume.Load() {
 		return answer{}, errors.New("the cache did not answer a moment ago")

@@ -101,7 +101,7 @@ class Cache:
         return False
 
     def _get(self, key):
-        """The value, or who has the lease on the key: the answer's `Cache-Lease`."""
+        """The value, or the answer's `Cache-Lease`, which names the state of the lease on the key."""
         if time.monotonic() < self.resume:
             raise Unavailable("the cache did not answer a moment ago")
         status, lease, body = self._call("GET", key, headers={"Prefer": f"lease={LEASE}"})

@@ -108,7 +108,7 @@ impl Cache {
         false
     }
 
-    /// The value, and who has the lease on the key: the answer's `Cache-Lease`.
+    /// The value, and the answer's `Cache-Lease`, which names the state of the lease on the key.
     async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<(Option<T>, String), Unavailable> {
         #[derive(Deserialize)]
         struct Entry<T> {

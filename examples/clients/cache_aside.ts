@@ -63,7 +63,7 @@ export class Cache {
     return false;
   }
 
-  /** The value, or who has the lease on the key: the answer's `Cache-Lease`. */
+  /** The value, or the answer's `Cache-Lease`, which names the state of the lease on the key. */
   private async get<T>(key: string): Promise<{ value?: T; lease: string }> {
     if (performance.now() < this.resume) throw new Unavailable("the cache did not answer a moment ago");
     let answer = await this.call("GET", key, { headers: { Prefer: `lease=${LEASE_S}` } });

@@ -104,7 +104,7 @@ impl Drop for WonLease {
 }
 
 impl Cache {
-    /// Reads an entry, or gets a lease if there is none.
+    /// Reads an entry. If the key has no entry, gets a lease on the key.
     ///
     /// # Errors
     /// The owning shard failed.

@@ -10,7 +10,7 @@ use crate::model::{EtagList, Invalid, Preconditions};
 /// The first part of the paths of entries, where preconditions are supported.
 pub const ENTRY_PATHS: &str = "/api/v1/cache/{ns}/";
 
-/// The preconditions of a read or a deletion; `None` if there are none.
+/// The preconditions of a read or a deletion; `None` if no header sets one.
 ///
 /// # Errors
 /// [`Invalid::Precondition`] names the header that is wrong.
@@ -20,7 +20,7 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Invalid> {
     Ok(boxed(Preconditions { if_match, if_none_match, lease: None }))
 }
 
-/// The preconditions of a write; `None` if there are none.
+/// The preconditions of a write; `None` if no header sets one.
 ///
 /// # Errors
 /// [`Invalid::Precondition`] names the header that is wrong.

@@ -65,7 +65,7 @@ impl Space {
         self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
-    /// Reads an entry, or gives a lease if there is none.
+    /// Reads an entry. If the key has no entry, gives a lease on the key.
     pub fn get_or_lease(&self, key: &EntryKey, token: &LeaseToken, lease: Duration) -> Leased {
         let now = Moment::now();
         self.change(|inner| match inner.access(key, now, usize::MAX).flatten() {
