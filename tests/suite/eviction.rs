@@ -167,7 +167,7 @@ async fn lru_evicts_the_least_recently_used(settings: Settings) {
         Store::Embedded => expect_exact_order(&kept, &[2, 3, 4, 5, 6, 7, 0, 1]),
         Store::Shards => {
             // Near the end, only one entry of thirty is an old one.
-            assert!(kept.batches[0] >= 85 && kept.batches[1] >= 90, "{kept:?}");
+            assert!(kept.batches[0] >= 80 && kept.batches[1] >= 80, "{kept:?}");
             assert!(kept.batches[2] <= 45 && kept.new >= NEW * 9 / 10, "{kept:?}");
         }
     }
@@ -213,7 +213,7 @@ async fn fifo_evicts_the_oldest_write(settings: Settings) {
     match store {
         Store::Embedded => expect_exact_order(&kept, &[1, 2, 3, 4, 5, 6, 7, 0]),
         Store::Shards => {
-            assert!(kept.batches[0] >= 90 && kept.new >= NEW * 9 / 10, "{kept:?}");
+            assert!(kept.batches[0] >= 80 && kept.new >= NEW * 9 / 10, "{kept:?}");
             assert!(kept.batches[1] <= 45, "{kept:?}");
         }
     }
@@ -262,11 +262,17 @@ async fn lru_keeps_entries_that_only_l1_reads() {
         space.write(batch, None).await;
     }
     space.nothing_is_evicted().await;
+    // On a busy machine the copies may be unproven for a moment.
     for key in Space::keys(0) {
-        let answer = space.cache.get(&space.ns, &key).await.expect(200);
-        assert!(answer.is_l1_hit(), "{:?}", answer.headers);
+        eventually(SOON, async || {
+            let answer = space.cache.get(&space.ns, &key).await.expect(200);
+            ensure!(answer.is_l1_hit(), "{:?}", answer.headers);
+            Ok(())
+        })
+        .await;
     }
     space.has_been_read(0, 3).await;
     let kept = space.pushed_out().await;
-    assert!(kept.batches[0] >= 95 && kept.batches[1] <= 45, "{kept:?}");
+    // A shard that does not hear of these reads evicts the first batch first.
+    assert!(kept.batches[0] >= 80 && kept.batches[1] <= 45, "{kept:?}");
 }
