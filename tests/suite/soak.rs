@@ -76,10 +76,12 @@ struct Sample {
     threads: usize,
     /// The size of all files in its folder.
     file_bytes: u64,
+    /// How many outages had begun or ended.
+    phase: u64,
 }
 
 impl Sample {
-    fn of(service: &Service) -> Self {
+    fn of(service: &Service, phase: u64) -> Self {
         let entries = |what: &str| {
             let folder = format!("/proc/{}/{what}", service.id());
             std::fs::read_dir(folder).expect("the service runs").count()
@@ -89,6 +91,7 @@ impl Sample {
             descriptors: entries("fd"),
             threads: entries("task"),
             file_bytes: bytes_below(service.folder()),
+            phase,
         }
     }
 }
@@ -186,13 +189,14 @@ impl Load {
     }
 }
 
-/// Kills PostgreSQL and a shard in turn, and starts each again.
-async fn outages(pace: &Pace, database: &mut Postgres, shards: &mut [Redis], end: Instant) {
+/// Kills PostgreSQL and a shard in turn, and starts each again. `phase` counts the beginnings and the ends.
+async fn outages(pace: &Pace, phase: &AtomicU64, database: &mut Postgres, shards: &mut [Redis], end: Instant) {
     for turn in 0.. {
         sleep(pace.outage - pace.away).await;
         if Instant::now() + pace.away * 2 > end {
             return;
         }
+        phase.fetch_add(1, Relaxed);
         let shard = &mut shards[turn / 2 % 3];
         if turn % 2 == 0 {
             database.kill();
@@ -200,18 +204,28 @@ async fn outages(pace: &Pace, database: &mut Postgres, shards: &mut [Redis], end
             shard.kill();
         }
         sleep(pace.away).await;
-        if turn % 2 == 0 { database.run() } else { shard.run() }
+        if turn % 2 == 0 {
+            database.run()
+        } else {
+            shard.run()
+        }
+        phase.fetch_add(1, Relaxed);
     }
 }
 
-async fn sampled(pace: &Pace, services: [(&str, &Service, &Load); 2], end: Instant) -> [Vec<Sample>; 2] {
+async fn sampled(
+    pace: &Pace,
+    phase: &AtomicU64,
+    services: [(&str, &Service, &Load); 2],
+    end: Instant,
+) -> [Vec<Sample>; 2] {
     let mut samples = [Vec::new(), Vec::new()];
     let mut ticks = interval(pace.sample);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while Instant::now() < end {
         ticks.tick().await;
         for ((name, service, load), samples) in services.iter().zip(&mut samples) {
-            let sample = Sample::of(service);
+            let sample = Sample::of(service, phase.load(Relaxed));
             let (done, refused) = (load.done.load(Relaxed), load.refused.load(Relaxed));
             eprintln!(
                 "{name:9} {:3}: {:6.1} MiB resident, {:3} descriptors, {:3} threads, {:7.1} KiB in files; \
@@ -241,6 +255,11 @@ fn is_flat(name: &str, samples: &[Sample]) {
     assert!(after <= before * 5 / 4 + (32 << 20), "{name}: {before} and then {after} bytes of memory");
     let (before, after) = thirds(samples, |sample| sample.descriptors as u64);
     assert!(after <= before * 5 / 4 + 16, "{name}: {before} and then {after} descriptors");
+    // The end of an outage closes connections, and so hides a leak from the comparison of thirds.
+    for calm in samples.chunk_by(|one, next| one.phase == next.phase) {
+        let (first, last) = (calm[0].descriptors, calm[calm.len() - 1].descriptors);
+        assert!(last <= first + 16, "{name}: {first} and then {last} descriptors between two outages");
+    }
     let (before, after) = thirds(samples, |sample| sample.threads as u64);
     assert!(after <= before + 4, "{name}: {before} and then {after} threads");
     let (before, after) = thirds(samples, |sample| sample.file_bytes);
@@ -264,8 +283,12 @@ async fn memory_descriptors_threads_and_files_stay_flat_through_outages() {
     let end = Instant::now() + pace.whole;
     let clients = loads.iter().zip(&pauses).flat_map(|(load, pause)| (0..CLIENTS).map(|_| load.ask(*pause)));
     let names = [("on shards", &on_shards, &loads[0]), ("embedded", &embedded, &loads[1])];
-    let (_, (), samples) =
-        tokio::join!(join_all(clients), outages(&pace, &mut database, &mut shards, end), sampled(&pace, names, end));
+    let phase = AtomicU64::default();
+    let (_, (), samples) = tokio::join!(
+        join_all(clients),
+        outages(&pace, &phase, &mut database, &mut shards, end),
+        sampled(&pace, &phase, names, end),
+    );
     for ((name, service, load), samples) in names.iter().zip(&samples) {
         is_flat(name, samples);
         let done = load.done.load(Relaxed);
