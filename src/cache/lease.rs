@@ -22,12 +22,11 @@ use tokio::time::{sleep, timeout};
 
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::observe::ReadEnd;
-use super::read::Consistency;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::{Held, WaitingRooms};
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation};
+use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms};
 use crate::store::{self, Leased, SharedStore};
 
 /// The longest time that a caller without patience waits for its turn.
@@ -111,11 +110,11 @@ impl Cache {
     pub async fn get_or_lease(
         &self,
         key: &EntryKey,
-        consistency: Consistency,
+        terms: &ReadTerms,
         request: LeaseRequest,
     ) -> Result<LeasedLookup, Error> {
         let started = Moment::now();
-        let result = self.look_up_or_lease(key, consistency, request, started).await;
+        let result = self.look_up_or_lease(key, terms, request, started).await;
         match &result {
             Ok(LeasedLookup { lease: Some(Lease::Won(_)), .. }) => self.metrics.leases.won.increment(1),
             Ok(LeasedLookup { lease: Some(Lease::Held { .. }), .. }) => self.metrics.leases.held.increment(1),
@@ -132,16 +131,16 @@ impl Cache {
     async fn look_up_or_lease(
         &self,
         key: &EntryKey,
-        consistency: Consistency,
+        terms: &ReadTerms,
         request: LeaseRequest,
         started: Moment,
     ) -> Result<LeasedLookup, Error> {
         // Most reads find the entry, and need no room.
-        if let Some(lookup) = self.look_up_nearby(key, consistency).await? {
+        if let Some(lookup) = self.look_up_nearby(key, terms).await? {
             return Ok(LeasedLookup { lookup, lease: None });
         }
         let Some(place) = self.waiting.enter(key) else {
-            let lookup = self.look_up(key, consistency, started).await?;
+            let lookup = self.look_up(key, terms, started).await?;
             let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
             return Ok(LeasedLookup { lookup, lease });
         };
@@ -153,18 +152,18 @@ impl Cache {
             let patience = patience_ends.since(Moment::now()).max(LONGEST_TURN);
             let Ok(mut turn) = timeout(patience, room.turn.lock()).await else {
                 // The shard hangs. A plain read has its own ways out: the breaker, and stale copies.
-                let lookup = self.look_up(key, consistency, started).await?;
+                let lookup = self.look_up(key, terms, started).await?;
                 let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
                 return Ok(LeasedLookup { lookup, lease });
             };
-            if let Some(lookup) = self.look_up_nearby(key, consistency).await? {
+            if let Some(lookup) = self.look_up_nearby(key, terms).await? {
                 return Ok(LeasedLookup { lookup, lease: None });
             }
             let changes = room.changes();
             let now = Moment::now();
             let is_known = |held: &Held| {
                 let is_current = held.changes == changes && held.until > now;
-                is_current && consistency == Consistency::Bounded && self.hears_of_changes(key, now)
+                is_current && !terms.no_cache && self.hears_of_changes(key, now)
             };
             let (left, lookup) = match turn.filter(is_known) {
                 Some(held) => (held.until.since(now), self.miss(key)),
@@ -173,7 +172,7 @@ impl Cache {
                     let (leased, lookup) = match self.ask_for_lease(&asked).await {
                         Ok(answer) => answer,
                         Err(error) => {
-                            let lookup = self.stale_lookup(key, consistency, error)?;
+                            let lookup = self.stale_lookup(key, terms, error)?;
                             return Ok(LeasedLookup { lookup, lease: None });
                         }
                     };
@@ -237,10 +236,10 @@ impl Cache {
     }
 
     /// The entry, if L1 or a store in this process has it.
-    async fn look_up_nearby(&self, key: &EntryKey, consistency: Consistency) -> Result<Option<Lookup>, store::Error> {
+    async fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
         let (entry, trail) = match &self.near {
             None => (self.store.get(key).await?, AnsweredBy::Embedded),
-            Some(near) if consistency == Consistency::Bounded => (near.get(key, Moment::now()).ok(), AnsweredBy::L1),
+            Some(near) if !terms.no_cache => (near.get(key, Moment::now()).ok(), AnsweredBy::L1),
             Some(_) => return Ok(None),
         };
         Ok(entry.map(|entry| Lookup { entry: Some(entry), trail }))

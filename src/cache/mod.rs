@@ -30,7 +30,6 @@ pub use namespace::{LogQuery, Stats, StoredPolicy};
 pub use near::Near;
 pub use observe::{Reply, StatusOf};
 pub use orphans::Orphans;
-pub use read::Consistency;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;

@@ -8,26 +8,17 @@ use super::{Cache, Error};
 use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
-use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation};
+use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation, ReadTerms};
 use crate::store;
-
-/// How fresh an answer must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// At most `max_staleness` old; L1 may answer.
-    Bounded,
-    /// Ask the owning shard; L1 must not answer.
-    Shard,
-}
 
 impl Cache {
     /// Reads an entry; `operation` is GET or HEAD.
     ///
     /// # Errors
     /// The owning shard failed.
-    pub async fn get(&self, key: &EntryKey, consistency: Consistency, operation: Operation) -> Result<Lookup, Error> {
+    pub async fn get(&self, key: &EntryKey, terms: &ReadTerms, operation: Operation) -> Result<Lookup, Error> {
         let started = Moment::now();
-        let result = self.look_up(key, consistency, started).await;
+        let result = self.look_up(key, terms, started).await;
         self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result
     }
@@ -93,18 +84,13 @@ impl Cache {
         result.map(|lookup| (lookup, details))
     }
 
-    pub(super) async fn look_up(
-        &self,
-        key: &EntryKey,
-        consistency: Consistency,
-        now: Moment,
-    ) -> Result<Lookup, Error> {
+    pub(super) async fn look_up(&self, key: &EntryKey, terms: &ReadTerms, now: Moment) -> Result<Lookup, Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
             return Ok(Lookup { entry: self.store.get(key).await?, trail: AnsweredBy::Embedded });
         };
         let trail = |skipped, collapsed| AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed };
-        if consistency == Consistency::Shard {
+        if terms.no_cache {
             let departure = near.departure(key, &self.store);
             let asked_at = Moment::now();
             self.metrics.shard_reads.increment(1);
@@ -119,7 +105,7 @@ impl Cache {
         let (landed, role) = near.load(key, &self.store).await;
         match landed {
             Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
-            Err(error) => Ok(self.stale_lookup(key, consistency, error)?),
+            Err(error) => Ok(self.stale_lookup(key, terms, error)?),
         }
     }
 
@@ -127,10 +113,10 @@ impl Cache {
     pub(super) fn stale_lookup(
         &self,
         key: &EntryKey,
-        consistency: Consistency,
+        terms: &ReadTerms,
         error: store::Error,
     ) -> Result<Lookup, store::Error> {
-        let near = self.near.as_ref().filter(|_| consistency == Consistency::Bounded);
+        let near = self.near.as_ref().filter(|_| !terms.no_cache);
         let stale = near.and_then(|near| near.stand_in(key, &error));
         let Some(Stale { entry, overdue }) = stale else { return Err(error) };
         let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };

@@ -1,8 +1,8 @@
 //! `/api/v1/cache/{ns}/{key}`: one entry.
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, ETAG};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,8 @@ use super::json::WriteFields;
 use super::openapi::schema;
 use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
-use super::{answer, lease, read_answer, reader};
-use crate::cache::{self, Cache, Consistency, LeasedLookup};
+use super::{answer, cache_control, lease, read_answer, reader};
+use crate::cache::{self, Cache, LeasedLookup};
 use crate::model::{Entry, EntryKey, Operation, Write};
 use crate::store::{self, Outcome};
 
@@ -53,14 +53,15 @@ pub async fn get(
     let preconditions = conditions::of(&headers)?.unwrap_or_default();
     let asked = lease::request(&headers, app.bounds.longest_wait());
     let asked = asked.filter(|_| operation == Operation::Get && query.metadata.is_none());
+    let terms = cache_control::terms(&headers);
     let mut given = None;
     let (lookup, details) = match query.metadata.as_deref() {
         None if let Some(asked) = asked => {
-            let LeasedLookup { lookup, lease } = app.cache.get_or_lease(&key, consistency(&headers), asked).await?;
+            let LeasedLookup { lookup, lease } = app.cache.get_or_lease(&key, &terms, asked).await?;
             given = lease;
             (lookup, None)
         }
-        None => (app.cache.get(&key, consistency(&headers), operation).await?, None),
+        None => (app.cache.get(&key, &terms, operation).await?, None),
         Some("full") => app.cache.describe(&key, operation).await?,
         Some(other) => {
             return Err(Error::InvalidQuery(format!("`metadata` must be `full` or absent, not {other:?}")));
@@ -179,13 +180,4 @@ pub async fn delete(
     } else {
         Ok(key_not_found())
     }
-}
-
-/// `Cache-Control: no-cache` makes the shard answer (RFC 9111, 5.2.1.4).
-fn consistency(headers: &HeaderMap) -> Consistency {
-    let asks = |value: &HeaderValue| {
-        let directives = value.to_str().unwrap_or_default().split(',').map(str::trim);
-        directives.into_iter().any(|directive| directive.eq_ignore_ascii_case("no-cache"))
-    };
-    if headers.get_all(CACHE_CONTROL).iter().any(asks) { Consistency::Shard } else { Consistency::Bounded }
 }

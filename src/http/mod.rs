@@ -6,6 +6,7 @@ mod answer;
 mod batch;
 mod body;
 mod bounds;
+mod cache_control;
 mod change_guard;
 mod cluster;
 mod conditions;

@@ -43,9 +43,9 @@ use super::request_id::RequestIds;
 use super::shutdown::ShutdownReceiver;
 use super::state::SharedApp;
 use super::wire::{Awaited, Wire};
-use crate::cache::{AnsweredBy, Consistency, Lookup};
+use crate::cache::{AnsweredBy, Lookup};
 use crate::clock::Moment;
-use crate::model::{EntryKey, EntryRef, Operation};
+use crate::model::{EntryKey, EntryRef, Operation, ReadTerms};
 use crate::trace::{self, Caller, TraceContext};
 
 /// How many bytes are read at a time, in addition to an incomplete head from earlier reads.
@@ -314,7 +314,7 @@ impl FastPath {
         let (body_memory, mut response_memory) = (bounds.bodies.share(), None);
         let work = async {
             let Some(body) = body else {
-                let lookup = cache.get(&key, Consistency::Bounded, Operation::Get).await?;
+                let lookup = cache.get(&key, &ReadTerms::default(), Operation::Get).await?;
                 let len = lookup.entry.as_ref().map_or(0, |entry| entry.value.len());
                 if len >= COUNTED_FROM && !response_memory.insert(bounds.room()).admits(len) {
                     return Err(Error::TooManyAnswers);
