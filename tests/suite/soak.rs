@@ -205,9 +205,9 @@ async fn outages(pace: &Pace, phase: &AtomicU64, database: &mut Postgres, shards
         }
         sleep(pace.away).await;
         if turn % 2 == 0 {
-            database.run()
+            database.run();
         } else {
-            shard.run()
+            shard.run();
         }
         phase.fetch_add(1, Relaxed);
     }

@@ -4,13 +4,16 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use anyhow::ensure;
 use tempfile::TempDir;
 
 use crate::support::certificates::{Authority, Issued};
 use crate::support::client::namespace;
+use crate::support::eventually::{LATER, eventually};
 use crate::support::postgres::{self, Postgres};
 use crate::support::process::{self, Process, Signal};
 use crate::support::redis::Redis;
+use crate::support::sentinel::Group;
 use crate::support::service::{self, Service, Settings};
 use crate::support::{ports, scratch};
 
@@ -188,6 +191,23 @@ async fn shards_and_the_database_can_have_ipv6_addresses() {
     let service = Service::start(settings);
     works(&service).await;
     service.client().put_policy("n", "{}").await.expect(201);
+}
+
+#[tokio::test]
+async fn sentinels_and_their_servers_can_have_ipv6_addresses() {
+    let mut group = Group::start_on_ipv6();
+    let service = Service::start(Settings::none().set("redis_shards", format!("a={}", group.url())));
+    let (cache, ns) = (service.client(), namespace("sentinels-on-ipv6"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    let primary = group.primary();
+    group.kill(primary);
+    group.wait_for_primary(1 - primary);
+    eventually(LATER, async || {
+        let answer = cache.set(&ns, "k", "2").await;
+        ensure!(answer.status < 300, "{}", answer.text());
+        Ok(())
+    })
+    .await;
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub const DOWN_AFTER: Duration = Duration::from_millis(1_000);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Group {
+    /// The loopback address at which the servers know each other.
+    host: &'static str,
     nodes: [Redis; 2],
     sentinels: Vec<Sentinel>,
 }
@@ -32,10 +34,20 @@ struct Sentinel {
 impl Group {
     /// Starts all servers and waits until the Sentinels know each other and the replica.
     pub fn start() -> Group {
+        Group::start_at("127.0.0.1")
+    }
+
+    /// The same with IPv6 addresses.
+    pub fn start_on_ipv6() -> Group {
+        Group::start_at("::1")
+    }
+
+    fn start_at(host: &'static str) -> Group {
         // Sends the data to a replica at once, instead of waiting for more replicas.
-        let first = Redis::start_as(&["--repl-diskless-sync-delay", "0"]);
-        let second = Redis::start_as(&replica_of(&first).each_ref().map(String::as_str));
-        let group = Group { sentinels: (0..3).map(|_| Sentinel::start(&first)).collect(), nodes: [first, second] };
+        let first = Redis::start_as(&["--repl-diskless-sync-delay", "0", "--bind", "127.0.0.1", "::1"]);
+        let second = Redis::start_as(&replica_of(host, &first).each_ref().map(String::as_str));
+        let sentinels = (0..3).map(|_| Sentinel::start(host, &first)).collect();
+        let group = Group { host, sentinels, nodes: [first, second] };
         group.wait_until_whole();
         group
     }
@@ -53,8 +65,9 @@ impl Group {
     /// The URL of a shard that consists of this group.
     pub fn url(&self) -> String {
         let [first, others @ ..] = self.sentinels.as_slice() else { panic!("there are three Sentinels") };
-        let others: String = others.iter().map(|other| format!("&node=127.0.0.1:{}", other.port)).collect();
-        format!("redis-sentinel://127.0.0.1:{}/0?sentinelServiceName={NAME}{others}", first.port)
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_owned() };
+        let others: String = others.iter().map(|other| format!("&node={host}:{}", other.port)).collect();
+        format!("redis-sentinel://{host}:{}/0?sentinelServiceName={NAME}{others}", first.port)
     }
 
     /// The node that most Sentinels call the primary.
@@ -98,7 +111,7 @@ impl Group {
 
     /// Starts a killed node again as the replica of the other node, and waits until the group is whole.
     pub fn come_back(&mut self, node: usize) {
-        let words = replica_of(&self.nodes[1 - node]);
+        let words = replica_of(self.host, &self.nodes[1 - node]);
         self.nodes[node].becomes(&words.each_ref().map(String::as_str));
         self.nodes[node].run();
         self.wait_until_whole();
@@ -126,17 +139,17 @@ impl Group {
 }
 
 /// The command line of a replica.
-fn replica_of(primary: &Redis) -> [String; 5] {
+fn replica_of(host: &str, primary: &Redis) -> [String; 8] {
     let port = primary.port().to_string();
-    ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port].map(str::to_owned)
+    ["--bind", "127.0.0.1", "::1", "--repl-diskless-sync-delay", "0", "--replicaof", host, &port].map(str::to_owned)
 }
 
 impl Sentinel {
-    fn start(primary: &Redis) -> Sentinel {
+    fn start(host: &str, primary: &Redis) -> Sentinel {
         let (port, folder) = (ports::free(), scratch::folder("sentinel"));
         let down_after = DOWN_AFTER.as_millis();
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {} 2\n\
+            "port {port}\nbind 127.0.0.1 ::1\ndir {}\nsentinel monitor {NAME} {host} {} 2\n\
              sentinel down-after-milliseconds {NAME} {down_after}\nsentinel failover-timeout {NAME} 3000\n",
             folder.path().display(),
             primary.port(),
