@@ -25,11 +25,12 @@ use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, TestFault, Up
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
-use crate::http::{self, App, Bounds, Connections, FastPath, Hosts, RequestIds, Server};
+use crate::http::{self, App, Bounds, Connections, FastPath, Hosts};
 use crate::jobs::Jobs;
 use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
+use crate::net::{self, ConnectionLimit, RequestIds, Server};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
@@ -62,9 +63,9 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let workers = Arc::new(Workers::start(config.workers).context("cannot start the workers")?);
-    let (descriptors, others) = (http::raise_descriptors(), shard_connections(&config.store, workers.count()));
-    config.http.max_connections = http::possible_connections(descriptors, config.http.max_connections, others);
-    let listener = http::bind(config.http.listen)
+    let (descriptors, others) = (net::raise_descriptors(), shard_connections(&config.store, workers.count()));
+    config.http.max_connections = net::possible_connections(descriptors, config.http.max_connections, others);
+    let listener = net::bind(config.http.listen)
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
 
@@ -76,8 +77,9 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let fast_path = FastPath::new(app.clone(), ids.clone());
     let pages = dashboard::router(app.clone());
     let router = http::router(app.clone(), ids.clone(), pages);
-    let connections = Connections::new(router, Some(fast_path), &config.http, app.metrics.clone());
-    let server = Server::new(connections, workers.clone(), &config.http, ids, app.metrics.clone());
+    let connections = Connections::new(router, Some(fast_path), &config.http, ids, app.metrics.clone());
+    let limit = ConnectionLimit::new(config.http.max_connections);
+    let server = Server::new(connections, workers.clone(), limit, config.http.drain_timeout, app.metrics.clone());
     announce(address, &config);
 
     let asked_to_stop = async {

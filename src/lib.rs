@@ -26,7 +26,8 @@
 //!          model                namespaces, keys, entries: no I/O
 //! ```
 //!
-//! Each connection is served by one of the [`workers`], threads with one runtime each. Modules beside the path of a
+//! The [`net`] accepts connections, whatever they speak. Each is served by one of the [`workers`], threads with one
+//! runtime each. Modules beside the path of a
 //! request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`] and [`audit`] (both write
 //! through the [`journal`]), [`stats`], [`trends`], [`metrics`], and [`jobs`] (flushes that take longer than their
 //! request). The [`database`] stores policies, jobs, access log and audit trail.
@@ -38,6 +39,7 @@ pub mod telemetry;
 
 pub mod dashboard;
 pub mod http;
+pub mod net;
 
 pub mod cache;
 pub mod fleet;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms that each room may use. A room uses only the rooms below it.
-const ROOMS: [(&str, &[&str]); 26] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("model", &[]),
     ("number", &["model"]),
     ("workers", &[]),
@@ -47,6 +47,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "trace",
         ],
     ),
+    ("net", &["clock", "config", "metrics", "workers"]),
     (
         "http",
         &[
@@ -62,6 +63,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "metrics",
             "model",
             "namespaces",
+            "net",
             "store",
             "telemetry",
             "trace",
@@ -92,6 +94,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "l1",
             "metrics",
             "namespaces",
+            "net",
             "stats",
             "store",
             "telemetry",

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
 use super::error::Error;
-use super::memory::{Budget, BudgetExceeded, Share};
+use crate::net::{Budget, BudgetExceeded, Share};
 
 /// For how long the rest of a refused body is read and thrown away. If the connection were closed while the client
 /// still sends, the client would lose the response.

@@ -20,14 +20,15 @@ use tower::ServiceBuilder;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 use super::body::{self, BodyLimit};
-use super::error::{self, Code, Error};
+use super::error::{Code, Error};
 use super::extract::{Peer, is_dry_run};
 use super::failure_log::FailureLog;
 use super::hosts::Hosts;
-use super::memory::{Budget, COUNTED_FROM, ResponseMemory};
-use super::request_id::{RequestIds, X_REQUEST_ID};
+use super::memory::{COUNTED_FROM, ResponseMemory};
+use super::request_id::X_REQUEST_ID;
 use crate::config::{HttpConfig, Limits};
 use crate::metrics::Metrics;
+use crate::net::{Budget, RequestIds, record_panic};
 use crate::trace::{self, Caller};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -139,7 +140,7 @@ impl Bounds {
 
     /// Logs and counts the panic of a request, and returns the error for its client.
     pub fn panicked(&self, panic: &(dyn Any + Send)) -> Error {
-        error::record_panic(panic, &self.metrics);
+        record_panic(panic, &self.metrics);
         Error::Panic
     }
 

@@ -4,14 +4,12 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,14 +20,13 @@ use tower::Service as _;
 
 use super::error;
 use super::extract::Peer;
-use super::fast_path::{End, FastPath};
-use super::router_stream::RouterStream;
-use super::shutdown::ShutdownReceiver;
-use super::wire::{HeadTimeouts, MAX_HEADER_BYTES, READ_BYTES, Wire};
+use super::fast_path::{End, FastPath, MAX_HEADER_BYTES};
+use super::router_stream::{READ_BYTES, RouterStream};
 use crate::config::HttpConfig;
 use crate::metrics::Metrics;
+use crate::net::{HeadTimeouts, Protocol, RequestIds, ShutdownReceiver, Wire};
 
-/// Serves connections, one per call of [`Connections::serve`].
+/// Serves the connections of HTTP clients.
 pub struct Connections {
     /// If absent, the router answers all requests.
     fast_path: Option<FastPath>,
@@ -38,11 +35,34 @@ pub struct Connections {
     /// How long a write may take without progress.
     write_timeout: Duration,
     timeouts: HeadTimeouts,
+    /// For the refusals of connections.
+    ids: RequestIds,
     metrics: Arc<Metrics>,
 }
 
+impl Protocol for Connections {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        closing: ShutdownReceiver,
+    ) -> impl Future<Output = ()> + Send {
+        self.take_turns(stream, peer, closing)
+    }
+
+    fn refusal(&self) -> Vec<u8> {
+        error::too_many_connections(&self.ids.next())
+    }
+}
+
 impl Connections {
-    pub fn new(router: Router, fast_path: Option<FastPath>, config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        router: Router,
+        fast_path: Option<FastPath>,
+        config: &HttpConfig,
+        ids: RequestIds,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut http = http1::Builder::new();
         // `HeadTimer` applies the deadline for heads.
         http.header_read_timeout(None)
@@ -50,25 +70,11 @@ impl Connections {
             .max_buf_size(READ_BYTES)
             // A client that has closed its sending side may still wait for a response.
             .half_close(true);
-        Self { fast_path, router, http, write_timeout: config.request_timeout, timeouts: config.into(), metrics }
+        Self { fast_path, router, http, write_timeout: config.request_timeout, timeouts: config.into(), ids, metrics }
     }
 
-    /// Serves a connection until its end. `Bounds` catches panics in requests. Any other panic is caught here and
-    /// ends the connection.
-    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, closing: ShutdownReceiver) {
-        self.metrics.connections.increment(1.0);
-        let served = AssertUnwindSafe(self.take_turns(stream, peer, closing)).catch_unwind().await;
-        self.metrics.connections.decrement(1.0);
-        if let Err(panic) = served {
-            error::record_panic(&*panic, &self.metrics);
-        }
-    }
-
+    /// Lets the fast path and the router take turns until the connection ends.
     async fn take_turns(&self, stream: TcpStream, peer: SocketAddr, mut closing: ShutdownReceiver) {
-        // Responses are written as a whole, so Nagle's algorithm would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
         let mut wire = Wire::new(stream, self.write_timeout, self.timeouts);
         loop {
             if let Some(fast_path) = &self.fast_path {

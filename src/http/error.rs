@@ -3,8 +3,6 @@
 //! Use [`Error`] in handlers; `cache::Error` and `model::Invalid` convert to it. A 5xx tells the client a code and no
 //! internal details. The log has the details, once, see `failure_log`.
 
-use std::any::Any;
-
 use axum::http::header::{ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +14,6 @@ use super::failure_log::Failure;
 use crate::cache::{self, Reply};
 use crate::database;
 use crate::jobs;
-use crate::metrics::Metrics;
 use crate::model::Invalid;
 use crate::store;
 
@@ -325,11 +322,4 @@ pub fn too_many_connections(request_id: &str) -> Vec<u8> {
          retry-after: 1\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n{body}"
     )
     .into_bytes()
-}
-
-/// Logs and counts a panic.
-pub fn record_panic(panic: &(dyn Any + Send), metrics: &Metrics) {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = text.unwrap_or("of an unknown type"), "a request panicked");
-    metrics.panics.increment(1);
 }

@@ -1,15 +1,13 @@
-//! Memory budgets that all requests share: one for request bodies and one for responses. A request takes memory from
-//! the budget when it needs it, and fails if there is not enough.
+//! The memory of responses, which all requests share.
 //!
 //! A response holds its part of the budget until it has been sent. Responses smaller than [`COUNTED_FROM`] are not
 //! counted, because the limit on connections also limits their memory. Values from a store count as soon as they
 //! arrive, so an mget stops reading when the budget is used up.
 
 use std::convert::Infallible;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::vec;
 
@@ -18,90 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::metrics::Metrics;
-
-/// Limits how many bytes all current requests together use for one purpose.
-#[derive(Debug)]
-pub struct Budget {
-    max: usize,
-    used: AtomicUsize,
-}
-
-/// The budget does not have enough left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BudgetExceeded;
-
-impl Budget {
-    pub fn new(max: usize) -> Self {
-        Self { max, used: AtomicUsize::new(0) }
-    }
-
-    pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
-    }
-
-    /// An empty share, which costs nothing.
-    pub fn share(&self) -> Share<&Self> {
-        Share::of(self)
-    }
-}
-
-/// The part of the budget that one request holds. It is given back on drop.
-#[derive(Debug)]
-pub struct Share<B: Deref<Target = Budget>> {
-    budget: B,
-    bytes: AtomicUsize,
-}
-
-impl<B: Deref<Target = Budget>> Share<B> {
-    /// An empty share.
-    pub fn of(budget: B) -> Self {
-        Self { budget, bytes: AtomicUsize::new(0) }
-    }
-
-    pub fn left_for_all(&self) -> usize {
-        self.budget.max.saturating_sub(self.budget.used())
-    }
-
-    /// Takes `bytes` more, at once or not at all. It never waits: requests that each hold a part of the budget could
-    /// wait for each other forever.
-    ///
-    /// # Errors
-    /// The budget does not have enough left.
-    pub fn take(&self, bytes: usize) -> Result<(), BudgetExceeded> {
-        let max = self.budget.max;
-        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= max);
-        self.budget.used.fetch_update(Relaxed, Relaxed, more).map_err(|_| BudgetExceeded)?;
-        self.bytes.fetch_add(bytes, Relaxed);
-        Ok(())
-    }
-
-    /// Changes the share to exactly `bytes`.
-    ///
-    /// # Errors
-    /// The budget does not have enough left; nothing changes.
-    pub fn resize(&self, bytes: usize) -> Result<(), BudgetExceeded> {
-        let held = self.bytes.load(Relaxed);
-        if bytes > held {
-            return self.take(bytes - held);
-        }
-        self.bytes.fetch_sub(held - bytes, Relaxed);
-        self.budget.used.fetch_sub(held - bytes, Relaxed);
-        Ok(())
-    }
-
-    pub fn give_back(&self) {
-        let bytes = self.bytes.swap(0, Relaxed);
-        if bytes > 0 {
-            self.budget.used.fetch_sub(bytes, Relaxed);
-        }
-    }
-}
-
-impl<B: Deref<Target = Budget>> Drop for Share<B> {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
+use crate::net::{Budget, Share};
 
 /// Responses of at least this many bytes are counted.
 pub const COUNTED_FROM: usize = 16 * 1024;
@@ -223,19 +138,6 @@ impl HttpBody for Pieces {
 mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
-
-    #[test]
-    fn a_share_grows_and_shrinks_within_the_budget() {
-        let budget = Budget::new(100);
-        let (one, other) = (budget.share(), budget.share());
-        assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(BudgetExceeded)));
-        assert_eq!((other.take(40), one.resize(61)), (Ok(()), Err(BudgetExceeded)));
-        assert_eq!((one.resize(10), budget.used()), (Ok(()), 50));
-        drop(one);
-        assert_eq!(budget.used(), 40);
-        drop(other);
-        assert_eq!(budget.used(), 0);
-    }
 
     #[tokio::test]
     async fn room_is_held_until_the_last_byte_is_written() {

@@ -11,7 +11,6 @@ mod change_guard;
 mod cluster;
 mod conditions;
 mod connection;
-mod connection_limit;
 mod docs;
 mod entry;
 mod error;
@@ -35,14 +34,13 @@ mod read_answer;
 mod reader;
 mod request_id;
 mod router_stream;
-mod server;
-mod shutdown;
 mod state;
 mod stats;
-mod wire;
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get};
+
+use crate::net::RequestIds;
 
 /// The parsers of client input, for the fuzz targets, which run without a server.
 pub mod input {
@@ -61,15 +59,12 @@ pub use axum::Router;
 pub use bounds::Bounds;
 pub use change_guard::is_same_site;
 pub use connection::Connections;
-pub use connection_limit::{possible_connections, raise_descriptors};
 pub use error::{Code, Error, status_of};
 pub use extract::{RequestOrigin, job_in, key_in, namespace_in, query, selection};
 pub use failure_log::Failure;
 pub use fast_path::FastPath;
 pub use hosts::Hosts;
 pub use jobs::failure;
-pub use request_id::RequestIds;
-pub use server::{Server, bind};
 pub use state::{App, SharedApp};
 
 /// All routes. `more` are the routes of other modules, such as the dashboard; the same bounds apply to them.

@@ -21,8 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fast_path::{Head, parse};
 use super::hosts::Hosts;
-use super::wire::{Awaited, READ_BYTES, Wire};
 use crate::clock::Moment;
+use crate::net::{Awaited, Wire};
+
+/// The most bytes that the router's HTTP server (hyper) reads at a time. A connection that sent a large body keeps up
+/// to twice this much memory.
+pub const READ_BYTES: usize = 32 * 1024;
 
 /// How many bytes are read at a time while the next request is examined.
 const PEEKED_BYTES: usize = 4096;

@@ -12,9 +12,11 @@ use percent_encoding::percent_decode_str;
 use super::field::Field;
 use crate::http::change_guard;
 use crate::http::hosts::Hosts;
-use crate::http::wire::MAX_HEADER_BYTES;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
+
+/// The longest head of a request, in bytes.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// The most headers that a request for the fast path may have.
 const MAX_HEADERS: usize = 48;

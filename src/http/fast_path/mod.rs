@@ -33,19 +33,17 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-pub use self::head::{EntryRequest, Head, parse};
+pub use self::head::{EntryRequest, Head, MAX_HEADER_BYTES, parse};
 use self::reply::{LastHeaders, UnwrittenPart};
 use super::entry;
 use super::error::Error;
 use super::hosts::Hosts;
-use super::memory::{BudgetExceeded, COUNTED_FROM};
-use super::request_id::RequestIds;
-use super::shutdown::ShutdownReceiver;
+use super::memory::COUNTED_FROM;
 use super::state::SharedApp;
-use super::wire::{Awaited, Wire};
 use crate::cache::{AnsweredBy, Lookup};
 use crate::clock::Moment;
 use crate::model::{EntryKey, EntryRef, Operation, ReadTerms};
+use crate::net::{Awaited, BudgetExceeded, RequestIds, ShutdownReceiver, Wire};
 use crate::trace::{self, Caller, TraceContext};
 
 /// How many bytes are read at a time, in addition to an incomplete head from earlier reads.

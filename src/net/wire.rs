@@ -15,13 +15,6 @@ use tokio_io_timeout::TimeoutStream;
 use crate::clock::Moment;
 use crate::config::HttpConfig;
 
-/// The longest head of a request, in bytes.
-pub const MAX_HEADER_BYTES: usize = 32 * 1024;
-
-/// The most bytes that the router's HTTP server (hyper) reads at a time. A connection that sent a large body keeps up
-/// to twice this much memory.
-pub const READ_BYTES: usize = 32 * 1024;
-
 pub struct Wire {
     /// A write fails if the client does not read for too long.
     pub stream: Pin<Box<TimeoutStream<TcpStream>>>,

@@ -1,5 +1,5 @@
-//! The server: accepts connections up to the limit, gives them to the workers, and lets them finish when the process
-//! stops.
+//! The server: accepts the connections of one protocol up to the limit, gives them to the workers, and lets them
+//! finish when the process stops.
 //!
 //! There is one listener for all workers, not one per worker with `SO_REUSEPORT`. So connections are spread evenly
 //! instead of randomly, and no connection is lost in the queue of a listener that closes.
@@ -7,20 +7,19 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::Connections;
-use super::connection_limit::ConnectionRefuser;
-use super::request_id::RequestIds;
-use super::shutdown::ShutdownSignal;
-use crate::config::HttpConfig;
+use super::connection_limit::ConnectionLimit;
+use super::panic::record_panic;
+use super::shutdown::{ShutdownReceiver, ShutdownSignal};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
@@ -47,32 +46,39 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What a client can speak on a connection.
+pub trait Protocol: Send + Sync + 'static {
+    /// Serves a connection until its end. After `closing`, it ends as soon as the requests that have arrived are
+    /// answered.
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        closing: ShutdownReceiver,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// The answer on a connection beyond the limit.
+    fn refusal(&self) -> Vec<u8>;
+}
+
 /// Accepts connections on a listener.
-pub struct Server {
-    connections: Arc<Connections>,
+pub struct Server<P> {
+    protocol: Arc<P>,
     workers: Arc<Workers>,
-    slots: Arc<Semaphore>,
-    refusals: ConnectionRefuser,
+    limit: ConnectionLimit,
     drain_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
-impl Server {
+impl<P: Protocol> Server<P> {
     pub fn new(
-        connections: Connections,
+        protocol: P,
         workers: Arc<Workers>,
-        config: &HttpConfig,
-        ids: RequestIds,
+        limit: ConnectionLimit,
+        drain_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            connections: Arc::new(connections),
-            workers,
-            slots: Arc::new(Semaphore::new(config.max_connections)),
-            refusals: ConnectionRefuser::new(ids),
-            drain_timeout: config.drain_timeout,
-            metrics,
-        }
+        Self { protocol: Arc::new(protocol), workers, limit, drain_timeout, metrics }
     }
 
     /// Accepts connections until `shutdown` and for [`GRACE`] longer (at most an eighth of the drain time), and waits
@@ -117,9 +123,9 @@ impl Server {
 
     /// Gives a connection to a worker, or refuses it.
     fn take(&self, stream: TcpStream, peer: SocketAddr, tasks: &TaskTracker, closing: &ShutdownSignal) {
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+        let Some(slot) = self.limit.admit() else {
             self.metrics.connections_refused.increment(1);
-            if let Some(refusal) = self.refusals.refuse(stream) {
+            if let Some(refusal) = self.limit.refuse(stream, self.protocol.refusal()) {
                 tasks.spawn(refusal);
             }
             return;
@@ -130,12 +136,12 @@ impl Server {
             Err(error) => return tracing::warn!(%error, "cannot move a connection to its worker"),
         };
         let place = self.workers.place();
-        let (connections, closing) = (self.connections.clone(), closing.closing());
+        let (protocol, metrics, closing) = (self.protocol.clone(), self.metrics.clone(), closing.closing());
         let runtime = place.runtime.clone();
         let task = async move {
             let (_slot, _place) = (slot, place);
             match TcpStream::from_std(stream) {
-                Ok(stream) => connections.serve(stream, peer, closing).await,
+                Ok(stream) => serve(&*protocol, stream, peer, closing, &metrics).await,
                 Err(error) => tracing::warn!(%error, "cannot move a connection to its worker"),
             }
         };
@@ -143,57 +149,86 @@ impl Server {
     }
 }
 
+/// Serves a connection until its end. The protocol catches panics in requests. Any other panic is caught here and ends
+/// the connection.
+async fn serve<P: Protocol>(
+    protocol: &P,
+    stream: TcpStream,
+    peer: SocketAddr,
+    closing: ShutdownReceiver,
+    metrics: &Metrics,
+) {
+    // Responses are written as a whole, so Nagle's algorithm would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    metrics.connections.increment(1.0);
+    let served = AssertUnwindSafe(protocol.serve(stream, peer, closing)).catch_unwind().await;
+    metrics.connections.decrement(1.0);
+    if let Err(panic) = served {
+        record_panic(&*panic, metrics);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Settings};
-    use axum::Router;
-    use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    async fn ask(address: SocketAddr, path: &str) -> String {
+    /// Sends the first bytes of the client back, and panics if they are `panic`.
+    struct Echo;
+
+    impl Protocol for Echo {
+        async fn serve(&self, mut stream: TcpStream, _: SocketAddr, _: ShutdownReceiver) {
+            let mut bytes = [0; 5];
+            stream.read_exact(&mut bytes).await.unwrap();
+            assert_ne!(&bytes, b"panic");
+            stream.write_all(&bytes).await.unwrap();
+        }
+
+        fn refusal(&self) -> Vec<u8> {
+            b"full".to_vec()
+        }
+    }
+
+    async fn ask(address: SocketAddr, bytes: &[u8; 5]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     }
 
-    async fn panics() -> &'static str {
-        panic!("not caught by any layer")
-    }
-
-    #[tokio::test]
-    async fn a_panic_outside_the_request_layers_ends_only_its_connection() {
-        let settings = [("LISTEN", "127.0.0.1:0"), ("MAX_CONNECTIONS", "1"), ("DATABASE_URL", "sqlite::memory:")];
-        let settings = settings.map(|(name, value)| (format!("SIDECACHE_{name}"), value.to_owned()));
-        let config = Config::parse(&Settings::gather(None, settings, []).unwrap()).unwrap().http;
-        let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
-        // The routes have no `Bounds` around them, because `Bounds` would catch the panic.
-        let router = Router::new().route("/panics", get(panics)).route("/fine", get(async || "fine"));
-        let connections = Connections::new(router, None, &config, metrics.clone());
-        let workers = Arc::new(Workers::start(None).unwrap());
-        let server = Server::new(connections, workers, &config, RequestIds::new("test"), metrics.clone());
-        let listener = bind(config.listen).unwrap();
-        let address = listener.local_addr().unwrap();
-        let running = tokio::spawn(server.run(listener, shutdown.clone()));
-
-        assert_eq!(ask(address, "/panics").await, "");
-        // The worker counts the panic after the connection has ended.
-        let is_counted = || {
-            let shown = metrics.render();
-            shown.contains("sidecache_panics_total 1") && shown.contains("sidecache_http_connections 0")
-        };
-        let counted = async {
-            while !is_counted() {
+    async fn eventually(condition: impl Fn() -> bool) {
+        let met = async {
+            while !condition() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), counted)
-            .await
-            .expect("the panic and the end of its connection are counted");
-        assert!(ask(address, "/fine").await.ends_with("fine"));
+        tokio::time::timeout(Duration::from_secs(30), met).await.expect("the condition is met in the end");
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_only_its_connection_and_one_beyond_the_limit_is_refused() {
+        let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
+        let workers = Arc::new(Workers::start(None).unwrap());
+        let limit = ConnectionLimit::new(1);
+        let server = Server::new(Echo, workers, limit, Duration::from_secs(8), metrics.clone());
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let running = tokio::spawn(server.run(listener, shutdown.clone()));
+
+        assert_eq!(ask(address, b"panic").await, "");
+        // The worker counts the panic after the connection has ended.
+        let shows = |line: &str| metrics.render().contains(line);
+        eventually(|| shows("sidecache_panics_total 1") && shows("sidecache_http_connections 0")).await;
+        assert_eq!(ask(address, b"again").await, "again");
+        eventually(|| shows("sidecache_http_connections 0")).await;
+        let open = TcpStream::connect(address).await.unwrap();
+        eventually(|| shows("sidecache_http_connections 1")).await;
+        assert_eq!(ask(address, b"third").await, "full");
+        assert!(shows("sidecache_http_connections_refused_total 1"));
+        drop(open);
         shutdown.cancel();
         running.await.unwrap();
     }

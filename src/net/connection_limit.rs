@@ -1,5 +1,5 @@
 //! The limit on connections: how many the file descriptors allow, and the refusal of connections beyond the limit,
-//! with a 503 if that is possible without delaying other connections.
+//! with an answer if that is possible without delaying other connections.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -9,11 +9,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-
-use super::error;
-use super::request_id::RequestIds;
 
 /// How many descriptors are kept for everything except connections to clients and shards: standard streams, the
 /// runtime, the database, and files that are opened for a short time. The number is generous.
@@ -61,21 +58,27 @@ pub fn possible_connections(limit: Option<u64>, wanted: usize, others: usize) ->
     left.min(wanted)
 }
 
-/// Refuses connections.
-pub struct ConnectionRefuser {
-    slots: Arc<Semaphore>,
-    ids: RequestIds,
+/// The limit on the connections of all listeners together. Clones share it.
+#[derive(Clone)]
+pub struct ConnectionLimit {
+    connections: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
 }
 
-impl ConnectionRefuser {
-    pub fn new(ids: RequestIds) -> Self {
-        Self { slots: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)), ids }
+impl ConnectionLimit {
+    pub fn new(max_connections: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { connections: semaphore(max_connections), refusals: semaphore(REFUSALS_AT_ONCE) }
     }
 
-    /// Refuses the connection at once, or returns a future that refuses it. Never waits.
-    pub fn refuse(&self, stream: TcpStream) -> Option<impl Future<Output = ()> + use<>> {
-        let answer = error::too_many_connections(&self.ids.next());
-        match self.slots.clone().try_acquire_owned() {
+    /// The right to one more connection, held until it is dropped; `None` at the limit.
+    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        self.connections.clone().try_acquire_owned().ok()
+    }
+
+    /// Refuses the connection at once with `answer`, or returns a future that refuses it. Never waits.
+    pub fn refuse(&self, stream: TcpStream, answer: Vec<u8>) -> Option<impl Future<Output = ()> + use<>> {
+        match self.refusals.clone().try_acquire_owned() {
             Ok(slot) => Some(async move {
                 let _slot = slot;
                 // Errors and timeouts of a refused client are ignored.
