@@ -81,7 +81,8 @@ impl Cache {
     async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
         let mut hits = Vec::with_capacity(keys.len());
         for key in keys {
-            let hit = self.near.as_ref().and_then(|near| near.get(key, now).ok()).map(Fetched::Hit);
+            let hit =
+                self.near.as_ref().and_then(|near| near.get(key, now).ok()).map(|(entry, _)| Fetched::Hit(entry));
             if !room(hit.as_ref().map_or(0, Fetched::bytes)) {
                 return Err(Error::NoRoom);
             }

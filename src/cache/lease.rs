@@ -237,12 +237,15 @@ impl Cache {
 
     /// The entry, if L1 or a store in this process has it.
     async fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
-        let (entry, trail) = match &self.near {
-            None => (self.store.get(key).await?, AnsweredBy::Embedded),
-            Some(near) if !terms.no_cache => (near.get(key, Moment::now()).ok(), AnsweredBy::L1),
-            Some(_) => return Ok(None),
+        let found = match &self.near {
+            None => self.store.get(key).await?.map(|entry| (entry, AnsweredBy::Embedded)),
+            Some(near) if !terms.no_cache => {
+                let found = near.get(key, Moment::now()).ok();
+                found.map(|(entry, staleness)| (entry, AnsweredBy::L1 { staleness }))
+            }
+            Some(_) => None,
         };
-        Ok(entry.map(|entry| Lookup { entry: Some(entry), trail }))
+        Ok(found.map(|(entry, trail)| Lookup { entry: Some(entry), trail }))
     }
 
     /// Whether a change of the key on another instance would be known here by now.

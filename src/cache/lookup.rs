@@ -17,13 +17,18 @@ pub struct Lookup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnsweredBy {
     Embedded,
-    L1,
+    L1 {
+        /// No acknowledged write older than this is missing from the answer. Counted from the arrival of the request.
+        staleness: Duration,
+    },
     /// L1 with a stale copy, because the shard failed with `error`.
     Stale {
         shard: ShardIndex,
         error: store::Error,
         /// Time since the copy could last be served as fresh.
         overdue: Duration,
+        /// As for L1.
+        staleness: Duration,
     },
     Shard {
         shard: ShardIndex,

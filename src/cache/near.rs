@@ -29,6 +29,8 @@ pub struct Stale {
     pub entry: Entry,
     /// Time since it could last be served as fresh.
     pub overdue: Duration,
+    /// No acknowledged write older than this is missing from it.
+    pub staleness: Duration,
 }
 
 impl Near {
@@ -37,36 +39,37 @@ impl Near {
         Self { l1, coherence, flights, registry, metrics }
     }
 
-    /// Calls `serve` with the copy of `key` if it may be served at `now`; otherwise returns the reason.
+    /// Calls `serve` with the copy of `key`, and with its staleness, if it may be served at `now`; otherwise returns the
+    /// reason. No acknowledged write older than the staleness is missing from the copy.
     ///
     /// L1 holds a lock during the call, see [`L1::with`]. Counts nothing.
     pub fn with<R>(
         &self,
         key: KeyRef<'_>,
         now: Moment,
-        serve: impl FnOnce(CopyRef<'_>) -> R,
+        serve: impl FnOnce(CopyRef<'_>, Duration) -> R,
     ) -> Result<R, L1SkipReason> {
         if !self.l1.is_on() {
             return Err(L1SkipReason::Off);
         }
         let look = |copy: CopyRef<'_>| match self.coherence.freshness(copy.stamp, now) {
-            Freshness::Fresh => Ok(serve(copy)),
+            Freshness::Fresh { staleness } => Ok(serve(copy, staleness)),
             Freshness::Void => Err(L1SkipReason::Void),
             Freshness::Unproven => Err(L1SkipReason::Unproven),
         };
         self.l1.with(key, now, look).unwrap_or(Err(L1SkipReason::Miss))
     }
 
-    /// The copy of `key` if it may be served at `now`; otherwise the reason.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<Entry, L1SkipReason> {
-        let served = self.with(key.borrowed(), now, Copy::of);
+    /// The copy of `key` and its staleness (see [`Near::with`]) if it may be served at `now`; otherwise the reason.
+    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<(Entry, Duration), L1SkipReason> {
+        let served = self.with(key.borrowed(), now, |copy, staleness| (Copy::of(copy), staleness));
         match served {
             Ok(_) => self.metrics.l1_hits.increment(1),
             Err(L1SkipReason::Void) => self.metrics.l1_void.increment(1),
             Err(L1SkipReason::Unproven) => self.metrics.l1_unproven.increment(1),
             Err(L1SkipReason::Miss | L1SkipReason::Off | L1SkipReason::Request) => {}
         }
-        served.map(|copy| entry(copy, now))
+        served.map(|(copy, staleness)| (entry(copy, now), staleness))
     }
 
     /// A stale copy of `key` (expired or unproven) that may be served instead of this error: the shard did not answer,
@@ -78,7 +81,8 @@ impl Near {
         }
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
         let copy = self.l1.get_stale(key)?;
-        let proven_until = self.coherence.proven_until(copy.stamp)?;
+        let watermark = self.coherence.last_watermark(copy.stamp)?;
+        let proven_until = watermark + self.coherence.max_staleness();
         let fresh_until = copy.expires_at.map_or(proven_until, |expires_at| expires_at.min(proven_until));
         let now = Moment::now();
         let overdue = now.since(fresh_until);
@@ -87,7 +91,7 @@ impl Near {
         }
         self.metrics.l1_hits.increment(1);
         self.metrics.stale_answers.increment(1);
-        Some(Stale { entry: entry(copy, now), overdue })
+        Some(Stale { entry: entry(copy, now), overdue, staleness: now.since(watermark) })
     }
 
     /// Call this before a read of the store and pass the result to [`Near::learn`].

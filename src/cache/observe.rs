@@ -58,7 +58,7 @@ impl<'e> ReadEnd<'e> {
         };
         let tier = match trail {
             AnsweredBy::Stale { .. } => return Self::Stale,
-            AnsweredBy::L1 => Tier::L1,
+            AnsweredBy::L1 { .. } => Tier::L1,
             AnsweredBy::Embedded => Tier::Embedded,
             AnsweredBy::Shard { .. } => Tier::Shard,
         };

@@ -36,11 +36,12 @@ impl Cache {
     ) -> Option<R> {
         let (end, shown) = match &self.near {
             Some(near) => {
-                let look = |copy: CopyRef<'_>| {
+                let look = |copy: CopyRef<'_>, staleness| {
                     let Value::Small(value) = copy.value else { return None };
                     let expires_in = copy.expires_at.map(|expires_at| expires_at.since(started));
                     let CopyRef { version, created_at, .. } = copy;
-                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &AnsweredBy::L1))
+                    let trail = AnsweredBy::L1 { staleness };
+                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &trail))
                 };
                 let shown = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
@@ -99,7 +100,9 @@ impl Cache {
             return Ok(Lookup { entry, trail: trail(L1SkipReason::Request, false) });
         }
         let skipped = match near.get(key, now) {
-            Ok(entry) => return Ok(Lookup { entry: Some(entry), trail: AnsweredBy::L1 }),
+            Ok((entry, staleness)) => {
+                return Ok(Lookup { entry: Some(entry), trail: AnsweredBy::L1 { staleness } });
+            }
             Err(skipped) => skipped,
         };
         let (landed, role) = near.load(key, &self.store).await;
@@ -118,8 +121,8 @@ impl Cache {
     ) -> Result<Lookup, store::Error> {
         let near = self.near.as_ref().filter(|_| !terms.no_cache);
         let stale = near.and_then(|near| near.stand_in(key, &error));
-        let Some(Stale { entry, overdue }) = stale else { return Err(error) };
-        let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue };
+        let Some(Stale { entry, overdue, staleness }) = stale else { return Err(error) };
+        let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue, staleness };
         Ok(Lookup { entry: Some(entry), trail })
     }
 }

@@ -36,7 +36,10 @@ pub struct Coherence {
 /// Whether a copy may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    Fresh,
+    Fresh {
+        /// The age of the shard's watermark: no acknowledged write older than this is missing from the copy.
+        staleness: Duration,
+    },
     /// The copy was made before invalidation messages were lost.
     Void,
     /// The last proof from the shard is too old.
@@ -75,17 +78,17 @@ impl Coherence {
     /// Whether a copy with this stamp may be served at `now`; read `now` after the request arrived.
     pub fn freshness(&self, stamp: Stamp, now: Moment) -> Freshness {
         if !self.is_watched {
-            return Freshness::Fresh;
+            return Freshness::Fresh { staleness: Duration::ZERO };
         }
         // Read the watermark before the epoch. A watermark that is read after the epoch may already belong to the
         // next epoch and proves nothing about this copy.
-        let is_proven = self.is_proven(stamp.shard, now);
+        let age = self.watermark_age(stamp.shard, now);
         if self.shards[usize::from(stamp.shard)].epoch() != stamp.epoch {
-            Freshness::Void
-        } else if is_proven {
-            Freshness::Fresh
-        } else {
-            Freshness::Unproven
+            return Freshness::Void;
+        }
+        match age {
+            Some(staleness) if staleness <= self.max_staleness => Freshness::Fresh { staleness },
+            _ => Freshness::Unproven,
         }
     }
 
@@ -94,11 +97,10 @@ impl Coherence {
         self.watermark_age(shard, now).is_some_and(|age| age <= self.max_staleness)
     }
 
-    /// The last moment at which a copy with this stamp was proven fresh; `None` if that is unknown. Takes a lock, so
-    /// use it only when the shard does not answer.
-    pub fn proven_until(&self, stamp: Stamp) -> Option<Moment> {
-        let watermark = self.shards[usize::from(stamp.shard)].watermark_of(stamp.epoch)?;
-        Some(watermark + self.max_staleness)
+    /// The last watermark of the epoch of a copy with this stamp; `None` if that is unknown. Takes a lock, so use it
+    /// only when the shard does not answer.
+    pub fn last_watermark(&self, stamp: Stamp) -> Option<Moment> {
+        self.shards[usize::from(stamp.shard)].watermark_of(stamp.epoch)
     }
 
     /// Time since the shard's watermark; `None` before the first.
@@ -212,7 +214,8 @@ mod tests {
         coherence.proven(1, now);
         assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "another shard's proof");
         coherence.proven(0, now);
-        assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1000)), Freshness::Fresh);
+        let staleness = Duration::from_millis(1000);
+        assert_eq!(coherence.freshness(stamp, now + staleness), Freshness::Fresh { staleness });
         assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1001)), Freshness::Unproven);
     }
 
@@ -253,23 +256,23 @@ mod tests {
         coherence.proven(1, now);
         coherence.lost(0);
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
-        assert_eq!(coherence.freshness(second, now), Freshness::Fresh);
-        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Fresh, "a copy made after the loss");
+        let fresh = Freshness::Fresh { staleness: Duration::ZERO };
+        assert_eq!(coherence.freshness(second, now), fresh);
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), fresh, "a copy made after the loss");
     }
 
     #[test]
-    fn a_copy_was_proven_until_a_bound_after_its_epochs_last_proof() {
+    fn the_last_watermark_of_a_copy_is_that_of_its_epoch() {
         let coherence = coherence();
         let (old, now) = (coherence.stamp(0), Moment::from_nanos(1_000));
-        assert_eq!(coherence.proven_until(old), None);
+        assert_eq!(coherence.last_watermark(old), None);
         coherence.proven(0, now);
-        let until = now + Duration::from_millis(1000);
-        assert_eq!(coherence.proven_until(old), Some(until));
+        assert_eq!(coherence.last_watermark(old), Some(now));
         coherence.lost(0);
         let later = Moment::from_nanos(2_000);
         coherence.proven(0, later);
-        assert_eq!(coherence.proven_until(old), Some(until), "later proofs do not count");
-        assert_eq!(coherence.proven_until(coherence.stamp(0)), Some(later + Duration::from_millis(1000)));
+        assert_eq!(coherence.last_watermark(old), Some(now), "later proofs do not count");
+        assert_eq!(coherence.last_watermark(coherence.stamp(0)), Some(later));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) 
                 AnsweredBy::Shard { shard, .. } | AnsweredBy::Stale { shard, .. } => {
                     dashboard.app.cache.shard_name(shard)
                 }
-                AnsweredBy::L1 | AnsweredBy::Embedded => "embedded, in this process",
+                AnsweredBy::L1 { .. } | AnsweredBy::Embedded => "embedded, in this process",
             };
             (StatusCode::OK, shown(&key, entry, details, shard, &token))
         }

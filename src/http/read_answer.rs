@@ -2,6 +2,7 @@
 //! their responses with this file, so the responses are equal.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -38,68 +39,84 @@ impl<'a> ReadAnswer<'a> {
         Self { cache, found, trail, ttl }
     }
 
-    /// Writes the lines of the headers that a read adds to its response. `Content-Type` and `Content-Length` are not
-    /// among them. Most requests are hits, so this uses few and large pieces.
+    /// Writes the lines of the headers that a read adds to its response, the last one without its line end.
+    /// `Content-Type` and `Content-Length` are not among them. Nearly all requests are hits of L1, so a hit is written
+    /// in few and large pieces of constant length.
     pub fn put_headers(&self, out: &mut Vec<u8>) {
-        let (mut ttl, mut version) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let Some(entry) = self.found else { return self.put_miss(out) };
+        let mut ttl = itoa::Buffer::new();
         let ttl = self.ttl.map(|seconds| ttl.format(seconds).as_bytes());
-        match self.found {
-            None => out.extend_from_slice(b"cache-control: no-cache\r\nx-cache-hit: false\r\n"),
-            Some(entry) => {
-                out.extend_from_slice(b"cache-control: no-cache\r\nx-cache-hit: true\r\n");
-                if let Some(ttl) = ttl {
-                    out.extend_from_slice(b"x-cache-ttl: ");
-                    out.extend_from_slice(ttl);
-                    out.extend_from_slice(b"\r\n");
-                }
-                out.extend_from_slice(b"etag: \"");
-                out.extend_from_slice(version.format(entry.version.0).as_bytes());
-                out.extend_from_slice(b"\"\r\n");
-            }
-        }
-        // `Cache-Status` (RFC 9211) begins with the tier that is farthest from the client.
-        let tier: &[u8] = match self.trail {
-            AnsweredBy::L1 => b"cache-status: sidecache-l1; ",
-            AnsweredBy::Embedded => b"cache-status: sidecache-embedded; ",
-            AnsweredBy::Shard { .. } => b"cache-status: sidecache-shard; ",
-            AnsweredBy::Stale { .. } => return self.put_stale(out),
-        };
-        out.extend_from_slice(tier);
-        match (self.found, ttl) {
-            (None, _) => out.extend_from_slice(b"fwd=uri-miss"),
-            (Some(_), None) => out.extend_from_slice(b"hit"),
-            (Some(_), Some(ttl)) => {
-                out.extend_from_slice(b"hit; ttl=");
+        match ttl {
+            None => out.extend_from_slice(b"cache-control: no-cache\r\nx-cache-hit: true\r\netag: \""),
+            Some(ttl) => {
+                out.extend_from_slice(b"cache-control: no-cache\r\nx-cache-hit: true\r\nx-cache-ttl: ");
                 out.extend_from_slice(ttl);
+                out.extend_from_slice(b"\r\netag: \"");
             }
         }
-        if let AnsweredBy::Shard { shard, skipped, collapsed } = *self.trail {
-            let (why, reason) = match skipped {
-                L1SkipReason::Miss => ("miss", ""),
-                L1SkipReason::Request => ("request", ""),
-                L1SkipReason::Void => ("stale", "; detail=lost-messages"),
-                L1SkipReason::Unproven => ("stale", "; detail=unproven"),
-                L1SkipReason::Off => ("bypass", ""),
-            };
-            let collapsed = if collapsed { "; collapsed" } else { "" };
-            let name = detail(self.cache.shard_name(shard));
-            put_text(out, format_args!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}"));
+        put_number(out, entry.version.0);
+        // `Cache-Status` (RFC 9211) begins with the tier that is farthest from the client.
+        match self.trail {
+            AnsweredBy::L1 { .. } => out.extend_from_slice(b"\"\r\ncache-status: sidecache-l1; hit"),
+            AnsweredBy::Embedded => out.extend_from_slice(b"\"\r\ncache-status: sidecache-embedded; hit"),
+            AnsweredBy::Shard { .. } => out.extend_from_slice(b"\"\r\ncache-status: sidecache-shard; hit"),
+            AnsweredBy::Stale { .. } => return self.put_stale(out),
         }
-        out.extend_from_slice(b"\r\n");
+        if let Some(ttl) = ttl {
+            out.extend_from_slice(b"; ttl=");
+            out.extend_from_slice(ttl);
+        }
+        match *self.trail {
+            AnsweredBy::L1 { staleness } => {
+                out.extend_from_slice(b"; max-staleness-ms=");
+                put_number(out, whole_millis(staleness));
+            }
+            AnsweredBy::Shard { .. } => self.put_skipped(out),
+            AnsweredBy::Embedded | AnsweredBy::Stale { .. } => {}
+        }
     }
 
-    /// Writes `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and `Cache-Status` of a stale
-    /// answer.
+    /// Writes the headers of a miss.
+    fn put_miss(&self, out: &mut Vec<u8>) {
+        let tier = if matches!(self.trail, AnsweredBy::Shard { .. }) { "shard" } else { "embedded" };
+        put_text(
+            out,
+            format_args!(
+                "cache-control: no-cache\r\nx-cache-hit: false\r\ncache-status: sidecache-{tier}; fwd=uri-miss"
+            ),
+        );
+        self.put_skipped(out);
+    }
+
+    /// Writes the part of `Cache-Status` that names the shard and says why L1 did not answer.
+    fn put_skipped(&self, out: &mut Vec<u8>) {
+        let AnsweredBy::Shard { shard, skipped, collapsed } = *self.trail else { return };
+        let (why, reason) = match skipped {
+            L1SkipReason::Miss => ("miss", ""),
+            L1SkipReason::Request => ("request", ""),
+            L1SkipReason::Void => ("stale", "; detail=lost-messages"),
+            L1SkipReason::Unproven => ("stale", "; detail=unproven"),
+            L1SkipReason::Off => ("bypass", ""),
+        };
+        let collapsed = if collapsed { "; collapsed" } else { "" };
+        let name = detail(self.cache.shard_name(shard));
+        put_text(out, format_args!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}"));
+    }
+
+    /// Writes the end of the `ETag`, `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and
+    /// `Cache-Status` of a stale answer.
     fn put_stale(&self, out: &mut Vec<u8>) {
-        let AnsweredBy::Stale { shard, ref error, overdue } = *self.trail else { return };
+        let AnsweredBy::Stale { shard, ref error, overdue, staleness } = *self.trail else { return };
         // Rounded up to at least 1: a stale copy never shows `-0`.
         let overdue = overdue.as_millis().div_ceil(1000).max(1);
+        let staleness = whole_millis(staleness);
         let why = detail(&format!("{}/{}", self.cache.shard_name(shard), store_code(error).as_str()));
         put_text(
             out,
             format_args!(
-                "warning: 111 sidecache \"Revalidation Failed\"\r\ncache-status: sidecache-shard; fwd=miss; {why}, \
-                 sidecache-l1; hit; ttl=-{overdue}; detail=stale-if-error\r\n"
+                "\"\r\nwarning: 111 sidecache \"Revalidation Failed\"\r\n\
+                 cache-status: sidecache-shard; fwd=miss; {why}, \
+                 sidecache-l1; hit; ttl=-{overdue}; max-staleness-ms={staleness}; detail=stale-if-error"
             ),
         );
     }
@@ -115,6 +132,17 @@ impl<'a> ReadAnswer<'a> {
             headers.insert(name, value);
         }
     }
+}
+
+/// Milliseconds, rounded up.
+fn whole_millis(time: Duration) -> u64 {
+    // In nanoseconds, 64 bits are enough for 500 years, and cost less than the 128 bits of the library.
+    let nanos = time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into());
+    nanos.div_ceil(1_000_000)
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The parameter `detail` of `Cache-Status`.
@@ -144,16 +172,30 @@ struct FullMetadata<'t> {
     tags: Vec<&'t str>,
 }
 
+const BEFORE_TTL: &[u8; 29] = br#","metadata":{"ttl_remaining":"#;
+const NO_TTL: &[u8; 4] = b"null";
+const AFTER_TTL: &[u8; 38] = br#","created_at":"0000-00-00T00:00:00Z"}}"#;
+/// The place of the date in [`AFTER_TTL`].
+const DATE_AT: usize = 15;
+const DATE_LEN: usize = 20;
+
+/// The number of bytes that [`put_after_value`] writes without details.
+pub fn len_after_value(ttl: Option<u64>) -> usize {
+    let digits = ttl.map_or(NO_TTL.len(), |seconds| seconds.checked_ilog10().unwrap_or(0) as usize + 1);
+    BEFORE_TTL.len() + digits + AFTER_TTL.len()
+}
+
 /// Writes the bytes after the value in the body.
 pub fn put_after_value(body: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<u64>, details: Option<&Details>) {
-    body.extend_from_slice(br#","metadata":{"ttl_remaining":"#);
+    body.extend_from_slice(BEFORE_TTL);
     match ttl {
-        Some(seconds) => body.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes()),
-        None => body.extend_from_slice(b"null"),
+        Some(seconds) => put_number(body, seconds),
+        None => body.extend_from_slice(NO_TTL),
     }
-    body.extend_from_slice(br#","created_at":""#);
-    body.extend_from_slice(&seconds_date(entry.created_at.0));
-    let Some(details) = details else { return body.extend_from_slice(br#""}}"#) };
+    let mut created = *AFTER_TTL;
+    created[DATE_AT..DATE_AT + DATE_LEN].copy_from_slice(&seconds_date(entry.created_at.0));
+    let Some(details) = details else { return body.extend_from_slice(&created) };
+    body.extend_from_slice(&created[..DATE_AT + DATE_LEN]);
     let full = FullMetadata {
         expires_at: entry
             .expires_in
@@ -201,5 +243,18 @@ mod tests {
         assert_eq!(body(&stored, left, None), expected);
         stored.expires_in = None;
         assert_eq!(ttl_remaining(stored.borrowed()), None);
+        for ttl in [None, Some(0), Some(1), Some(9), Some(10), Some(99), Some(100), Some(3600), Some(u64::MAX)] {
+            let mut after = Vec::new();
+            put_after_value(&mut after, stored.borrowed(), ttl, None);
+            assert_eq!(after.len(), len_after_value(ttl), "{ttl:?}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up() {
+        for (nanos, millis) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2), (136_000_001, 137), (u64::MAX, 0)] {
+            let expected = if nanos == u64::MAX { u64::MAX.div_ceil(1_000_000) } else { millis };
+            assert_eq!(whole_millis(Duration::from_nanos(nanos)), expected, "{nanos}");
+        }
     }
 }

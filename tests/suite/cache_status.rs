@@ -15,7 +15,11 @@ const READINGS: &str = "sidecache:watermark";
 fn l1_status(answer: &Answer) -> String {
     let status = answer.header("cache-status").unwrap_or("").to_owned();
     assert!(status.starts_with("sidecache-shard; hit") || status.starts_with("sidecache-l1; hit"), "{status}");
-    status.split(", ").last().unwrap_or("").to_owned()
+    let l1 = status.split(", ").last().unwrap_or("");
+    // Not the parameter of a hit, whose number always differs.
+    let stated = answer.max_staleness_ms().map(|stated| format!("; max-staleness-ms={stated}"));
+    assert!(answer.max_staleness_ms().is_none_or(|stated| stated <= 1_000), "{status}");
+    stated.map_or(l1, |stated| l1.strip_suffix(&stated).unwrap_or(l1)).to_owned()
 }
 
 /// Reads until `Cache-Status` says this about L1.

@@ -49,8 +49,13 @@ fn shown(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
         .filter(|(name, _)| !varies(name.as_str()))
         .map(|(name, value)| {
             let value = value.to_str().unwrap_or_default();
-            let is_ttl = name == "x-cache-ttl";
-            (name.to_string(), if is_ttl { without_number("", value) } else { without_number("ttl=", value) })
+            let value = match name.as_str() {
+                "x-cache-ttl" => without_number("", value),
+                // The age of the watermark is another one for every answer.
+                "cache-status" => without_number("max-staleness-ms=", &without_number("ttl=", value)),
+                _ => value.to_owned(),
+            };
+            (name.to_string(), value)
         })
         .collect();
     headers.sort();

@@ -52,7 +52,9 @@ fn is_stale(answer: &Answer) -> bool {
     let l1 = l1.unwrap_or_else(|| panic!("the shard's failure must come first: {status}"));
     let ttl =
         l1.strip_prefix("sidecache-l1; hit; ttl=").and_then(|rest| rest.strip_suffix("; detail=stale-if-error"));
-    let ttl: i64 = ttl.unwrap_or_else(|| panic!("{status}")).parse().expect("a whole number");
+    let (ttl, _) = ttl.and_then(|ttl| ttl.split_once("; max-staleness-ms=")).unwrap_or_else(|| panic!("{status}"));
+    let ttl: i64 = ttl.parse().expect("a whole number");
+    assert!(answer.max_staleness_ms().is_some());
     assert!(ttl < 0, "a stale answer has a negative ttl: {status}");
     true
 }

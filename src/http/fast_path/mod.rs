@@ -59,7 +59,8 @@ const ROUNDS: usize = 16;
 pub struct FastPath {
     app: SharedApp,
     ids: RequestIds,
-    /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request.
+    /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request, behind its
+    /// line break.
     keep_alive: Box<[u8]>,
 }
 
@@ -123,7 +124,7 @@ struct Buffers {
 impl FastPath {
     pub fn new(app: SharedApp, ids: RequestIds) -> Self {
         let hint = app.bounds.keep_alive.as_ref();
-        let keep_alive = hint.map(|hint| [b"keep-alive: ", hint.as_bytes(), b"\r\n"].concat()).unwrap_or_default();
+        let keep_alive = hint.map(|hint| [b"\r\nkeep-alive: ", hint.as_bytes()].concat()).unwrap_or_default();
         Self { app, ids, keep_alive: keep_alive.into() }
     }
 
@@ -329,7 +330,7 @@ impl FastPath {
         };
         let answer = bounds.run(caller, in_time).await;
         let is_closing = closing.is_given();
-        let connection = if is_closing { b"connection: close\r\n" } else { &*self.keep_alive };
+        let connection = if is_closing { b"\r\nconnection: close" } else { &*self.keep_alive };
         let last = LastHeaders { request_id: &request_id, connection };
         // The responses to earlier requests are sent first.
         let (mut output, mut rest) = (std::mem::take(&mut wire.output), UnwrittenPart::default());

@@ -17,7 +17,7 @@ use crate::cache::{AnsweredBy, Cache, Lookup};
 use crate::clock::unix_millis_of_last_tick;
 use crate::http::error;
 use crate::http::memory::COUNTED_FROM;
-use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, put_after_value};
+use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, len_after_value, put_after_value};
 use crate::model::{Entry, EntryRef};
 
 /// Space for a response without its value.
@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug)]
 pub struct LastHeaders<'a> {
     pub request_id: &'a [u8],
-    /// The header line that says what happens to the connection; may be empty.
+    /// The header line that says what happens to the connection, behind its line break; may be empty.
     pub connection: &'a [u8],
 }
 
@@ -49,8 +49,9 @@ pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, last: LastH
         None => put_read(out, cache, found, &lookup.trail, last),
         Some(entry) => {
             let answer = ReadAnswer::new(cache, found, &lookup.trail);
-            put_before_value(out, &answer, entry.borrowed(), last, &mut rest.after);
+            put_before_value(out, &answer, entry.borrowed(), last);
             rest.value = entry.value.clone();
+            put_after_value(&mut rest.after, entry.borrowed(), answer.ttl, None);
         }
     }
     rest
@@ -73,26 +74,16 @@ pub fn put_read(
         return out.extend_from_slice(&body);
     };
     out.reserve(HEAD_BYTES + entry.value.len());
-    AFTER_VALUE.with_borrow_mut(|after| {
-        put_before_value(out, &answer, entry, last, after);
-        out.extend_from_slice(entry.value);
-        out.extend_from_slice(after);
-    });
+    put_before_value(out, &answer, entry, last);
+    out.extend_from_slice(entry.value);
+    put_after_value(out, entry, answer.ttl, None);
 }
 
-/// Writes the part before the value to `out`, and the part after the value to `after`.
-fn put_before_value(
-    out: &mut Vec<u8>,
-    answer: &ReadAnswer<'_>,
-    entry: EntryRef<'_>,
-    last: LastHeaders<'_>,
-    after: &mut Vec<u8>,
-) {
-    after.clear();
-    put_after_value(after, entry, answer.ttl, None);
+/// Writes everything before the value.
+fn put_before_value(out: &mut Vec<u8>, answer: &ReadAnswer<'_>, entry: EntryRef<'_>, last: LastHeaders<'_>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
     answer.put_headers(out);
-    end_head(out, BEFORE_VALUE.len() + entry.value.len() + after.len(), last);
+    end_head(out, BEFORE_VALUE.len() + entry.value.len() + len_after_value(answer.ttl), last);
     out.extend_from_slice(BEFORE_VALUE);
 }
 
@@ -105,49 +96,50 @@ pub fn put_response(out: &mut Vec<u8>, response: Response<Body>, last: LastHeade
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
     for (name, value) in &headers {
+        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
     }
     end_head(out, body.len(), last);
     out.extend_from_slice(&body);
 }
 
-/// Writes the headers that every response has, and ends the head.
+/// Writes the headers that every response has, and ends the head. The last line before it has no line end.
 fn end_head(out: &mut Vec<u8>, body_len: usize, last: LastHeaders<'_>) {
-    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(b"\r\ncontent-length: ");
     out.extend_from_slice(itoa::Buffer::new().format(body_len).as_bytes());
     out.extend_from_slice(b"\r\nx-request-id: ");
     out.extend_from_slice(last.request_id);
-    out.extend_from_slice(b"\r\n");
     out.extend_from_slice(last.connection);
-    DATE.with_borrow_mut(|date| date.put(out));
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&DATE.with_borrow_mut(Date::line));
 }
 
 thread_local! {
-    static AFTER_VALUE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static DATE: RefCell<Date> = const { RefCell::new(Date { unix_seconds: 0, line: Vec::new() }) };
+    static DATE: RefCell<Date> =
+        const { RefCell::new(Date { unix_seconds: None, line: *b"\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n" }) };
 }
 
-/// The `Date` header line, formatted once a second (RFC 9110, 6.6.1).
+/// The `Date` header line, formatted once a second (RFC 9110, 6.6.1), between its line break and the end of the head.
 struct Date {
-    unix_seconds: u64,
-    line: Vec<u8>,
+    /// The date of `line`.
+    unix_seconds: Option<u64>,
+    line: [u8; 41],
 }
 
 impl Date {
-    fn put(&mut self, out: &mut Vec<u8>) {
+    /// The place of the date in the line.
+    const AT: usize = 8;
+
+    /// The line of this second.
+    fn line(&mut self) -> [u8; 41] {
         let now = unix_millis_of_last_tick().0 / 1000;
-        if now != self.unix_seconds || self.line.is_empty() {
-            self.unix_seconds = now;
-            self.line.clear();
+        if self.unix_seconds != Some(now) {
+            self.unix_seconds = Some(now);
             let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(now));
-            write!(self.line, "date: {date}\r\n").expect("writing to memory does not fail");
+            write!(&mut self.line[Self::AT..], "{date}").expect("every HTTP date has the same length");
         }
-        out.extend_from_slice(&self.line);
+        self.line
     }
 }

@@ -79,6 +79,19 @@ impl Answer {
         self.header("cache-status").is_some_and(|status| status.contains("sidecache-l1; hit"))
     }
 
+    /// The staleness that an answer of L1 states: no acknowledged write older than this many milliseconds is missing
+    /// from it. `None` for answers of other tiers. Checks that exactly the answers of L1 have one.
+    #[track_caller]
+    pub fn max_staleness_ms(&self) -> Option<u64> {
+        let status = self.header("cache-status").unwrap_or("");
+        let stated = status.split_once("; max-staleness-ms=").map(|(_, rest)| {
+            let number = rest.split(';').next().unwrap_or_default();
+            number.parse().unwrap_or_else(|_| panic!("max-staleness-ms is not a number: {status}"))
+        });
+        assert_eq!(stated.is_some(), self.is_l1_hit(), "{status}");
+        stated
+    }
+
     #[track_caller]
     pub fn expect(self, status: u16) -> Answer {
         assert_eq!(self.status, status, "{}", self.shown());
