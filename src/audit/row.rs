@@ -1,10 +1,8 @@
 //! A record in the form of a database row.
 
-use serde::{Deserialize, Serialize};
-
 use super::record::{Change, Outcome, Record};
 use crate::database::Error;
-use crate::model::{Policy, UnixMillis};
+use crate::model::{Policy, PolicyFields, UnixMillis};
 
 /// One row of `cache_audit`, without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,32 +68,14 @@ impl From<Record> for Row {
     }
 }
 
-/// The JSON form of a policy in a row.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    default_ttl: u64,
-    max_size_mb: u64,
-    eviction_policy: String,
-    /// Missing in rows of earlier releases.
-    #[serde(default)]
-    stale_if_error: u64,
-}
-
 pub(super) fn policy_to_json(policy: Option<&Policy>) -> Option<String> {
-    let stored = |policy: &Policy| Stored {
-        default_ttl: policy.default_ttl_seconds(),
-        max_size_mb: policy.max_size_mb,
-        eviction_policy: policy.eviction_policy.to_string(),
-        stale_if_error: policy.stale_if_error_seconds(),
-    };
-    policy.map(|policy| serde_json::to_string(&stored(policy)).expect("a struct of numbers and text"))
+    policy.map(|policy| serde_json::to_string(&policy.fields()).expect("a struct of numbers and text"))
 }
 
 fn policy_from_json(text: Option<String>) -> Result<Option<Policy>, Error> {
     let parse = |text: String| {
-        let stored: Stored = serde_json::from_str(&text).map_err(unreadable)?;
-        Policy::parse(stored.default_ttl, stored.max_size_mb, &stored.eviction_policy, stored.stale_if_error)
-            .map_err(unreadable)
+        let fields: PolicyFields = serde_json::from_str(&text).map_err(unreadable)?;
+        Policy::parse(&fields).map_err(unreadable)
     };
     text.map(parse).transpose()
 }
@@ -160,11 +140,23 @@ mod tests {
 
     #[test]
     fn policies_round_trip() {
-        let policy = Policy::parse(60, 5, "LFU", 30).unwrap();
+        let fields = PolicyFields {
+            default_ttl: 60,
+            max_size_mb: 5,
+            eviction_policy: "LFU".to_owned(),
+            stale_if_error: 30,
+            ttl_jitter: 0.1,
+            refresh_after: 0.8,
+            stale_while_revalidate: 20,
+            tombstone_ttl: 10,
+        };
+        let policy = Policy::parse(&fields).unwrap();
         assert_eq!(policy_from_json(policy_to_json(Some(&policy))).unwrap(), Some(policy));
         assert_eq!(policy_from_json(policy_to_json(None)).unwrap(), None);
         let old = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#.to_owned();
-        let without = Policy { stale_if_error: None, ..policy };
+        let rest = PolicyFields::default();
+        let fields = PolicyFields { default_ttl: 60, max_size_mb: 5, eviction_policy: "LFU".to_owned(), ..rest };
+        let without = Policy::parse(&fields).unwrap();
         assert_eq!(policy_from_json(Some(old)).unwrap(), Some(without), "a row of an earlier release");
         for text in ["", "{}", r#"{"default_ttl":0,"max_size_mb":0,"eviction_policy":"MRU"}"#] {
             assert!(policy_from_json(Some(text.to_owned())).is_err(), "{text}");

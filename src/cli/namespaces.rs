@@ -21,6 +21,9 @@ use crate::number;
 
 const PATH: &str = "/api/v1/namespaces";
 
+/// How many fields of a policy the list of namespaces shows.
+const LISTED_CELLS: usize = 4;
+
 /// Show all namespaces with their policies and statistics, or change a policy
 #[derive(Args)]
 #[command(subcommand_value_name = "COMMAND")]
@@ -101,6 +104,22 @@ struct Change {
     #[arg(long, value_name = "TIME", value_parser = number::parse_seconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     stale_if_error: Option<u64>,
+    /// Shorten the TTL of each write at random by up to this part: 0.1; 0: never
+    #[arg(long, value_name = "PART")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_jitter: Option<f64>,
+    /// Refresh an entry after this part of its TTL: 0.8; 1: only after it expired
+    #[arg(long, value_name = "PART")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_after: Option<f64>,
+    /// How long an expired entry may be served while it is refreshed; 0: not at all
+    #[arg(long, value_name = "TIME", value_parser = number::parse_seconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_while_revalidate: Option<u64>,
+    /// How long the source version of a deleted entry is remembered
+    #[arg(long, value_name = "TIME", value_parser = number::parse_seconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tombstone_ttl: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +134,10 @@ struct Policy {
     max_size_mb: u64,
     eviction_policy: String,
     stale_if_error: u64,
+    ttl_jitter: f64,
+    refresh_after: f64,
+    stale_while_revalidate: u64,
+    tombstone_ttl: u64,
     created_at: String,
     updated_at: String,
 }
@@ -183,7 +206,7 @@ fn show_all(service: &Service, screen: &mut Screen, with_stats: bool) -> Result<
 
 fn row(NamespaceWithStats { policy, stats }: &NamespaceWithStats, with_stats: bool) -> Vec<String> {
     let mut row = vec![policy.name.clone()];
-    row.extend(policy_cells(policy).map(|(_, value)| value));
+    row.extend(policy_cells(policy).into_iter().take(LISTED_CELLS).map(|(_, value)| value));
     let Some(stats) = stats else {
         row.extend(vec!["?".to_owned(); if with_stats { 4 } else { 0 }]);
         return row;
@@ -198,13 +221,22 @@ fn row(NamespaceWithStats { policy, stats }: &NamespaceWithStats, with_stats: bo
     row
 }
 
-fn policy_cells(policy: &Policy) -> [(&'static str, String); 4] {
+/// The name and the value of each field. The list of namespaces has room for the first [`LISTED_CELLS`].
+fn policy_cells(policy: &Policy) -> [(&'static str, String); 8] {
     let or = |number: u64, none: &str, shown: String| if number == 0 { none.to_owned() } else { shown };
+    let off = || "off".to_owned();
     [
         ("ttl", or(policy.default_ttl, "never", number::seconds(policy.default_ttl))),
         ("quota", or(policy.max_size_mb, "none", format!("{} MiB", number::count(policy.max_size_mb)))),
         ("eviction", policy.eviction_policy.clone()),
         ("stale if error", or(policy.stale_if_error, "off", number::seconds(policy.stale_if_error))),
+        ("ttl jitter", if policy.ttl_jitter == 0.0 { off() } else { number::percent(policy.ttl_jitter) }),
+        ("refresh after", if policy.refresh_after == 1.0 { off() } else { number::percent(policy.refresh_after) }),
+        (
+            "stale while revalidate",
+            or(policy.stale_while_revalidate, "off", number::seconds(policy.stale_while_revalidate)),
+        ),
+        ("tombstone ttl", number::seconds(policy.tombstone_ttl)),
     ]
 }
 

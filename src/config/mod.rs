@@ -6,6 +6,7 @@ mod log_filter;
 mod mask;
 mod memory;
 mod memory_need;
+mod policy;
 mod redis;
 mod service_link;
 mod settings;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::num::{NonZero, NonZeroU16};
 use std::time::Duration;
 
-use crate::model::{Policy, Ttl, named};
+use crate::model::{Policy, named};
 use database::Folder;
 pub use database::{DatabaseConfig, DatabaseKind};
 pub use hosts::{HostConfig, PublicUrl};
@@ -140,7 +141,7 @@ parsed! {
     /// Settings for namespaces.
     #[derive(Clone, Debug)]
     NamespaceConfig from settings {
-        default_policy: Policy = default_policy(settings)?,
+        default_policy: Policy = policy::default_policy(settings)?,
         auto_create: bool = settings.switch("auto_create_namespaces")?,
         max_namespaces: usize = settings.size("max_namespaces", 1..=1_000_000)?,
         refresh: Duration = settings.millis("namespace_refresh_ms", 10..=DAY_MS)?,
@@ -293,14 +294,6 @@ fn advertised(text: &str) -> Option<String> {
     Some(SocketAddr::new(address, port.get()).to_string())
 }
 
-fn default_policy(settings: &Settings) -> Result<Policy, Error> {
-    let ttl = settings.number("default_ttl", 0..=Ttl::MAX_SECONDS)?;
-    let size = settings.number("default_max_size_mb", 0..=Policy::MAX_SIZE_MB)?;
-    let stale = settings.number("default_stale_if_error", 0..=Ttl::MAX_SECONDS)?;
-    Policy::parse(ttl, size, settings.text("default_eviction_policy"), stale)
-        .map_err(|reason| settings.error("default_eviction_policy", reason))
-}
-
 /// How long rows are kept; `None`: for ever.
 fn retention(settings: &Settings, name: &str) -> Result<Option<Duration>, Error> {
     let days = settings.number(name, 0..=36_500)?;
@@ -314,6 +307,7 @@ fn rate(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PolicyFields;
 
     fn parse(environment: &[(&str, &str)]) -> Result<Config, Error> {
         let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -325,7 +319,8 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert!(matches!(config.store, StoreConfig::Embedded { max_bytes } if max_bytes == 256 << 20));
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.namespaces.default_policy, Policy::parse(3600, 100, "LRU", 0).unwrap());
+        let fields = PolicyFields { default_ttl: 3600, max_size_mb: 100, ..PolicyFields::default() };
+        assert_eq!(config.namespaces.default_policy, Policy::parse(&fields).unwrap());
     }
 
     #[test]

@@ -80,11 +80,16 @@ fn detail(row: &Row) -> Markup {
 /// The fields that a change of the policy changed, one per line.
 fn policy_changes(before: Option<&Policy>, after: Option<&Policy>) -> Vec<String> {
     let fields = |policy: &Policy| {
+        let fields = policy.fields();
         [
-            ("default_ttl", policy.default_ttl_seconds().to_string()),
-            ("max_size_mb", policy.max_size_mb.to_string()),
-            ("eviction_policy", policy.eviction_policy.to_string()),
-            ("stale_if_error", policy.stale_if_error_seconds().to_string()),
+            ("default_ttl", fields.default_ttl.to_string()),
+            ("max_size_mb", fields.max_size_mb.to_string()),
+            ("eviction_policy", fields.eviction_policy),
+            ("stale_if_error", fields.stale_if_error.to_string()),
+            ("ttl_jitter", fields.ttl_jitter.to_string()),
+            ("refresh_after", fields.refresh_after.to_string()),
+            ("stale_while_revalidate", fields.stale_while_revalidate.to_string()),
+            ("tombstone_ttl", fields.tombstone_ttl.to_string()),
         ]
     };
     match (before.map(fields), after.map(fields)) {
@@ -102,14 +107,16 @@ fn policy_changes(before: Option<&Policy>, after: Option<&Policy>) -> Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PolicyFields;
 
     #[test]
     fn only_the_fields_that_changed_are_shown() {
-        let before = Policy::parse(0, 1, "LRU", 0).unwrap();
-        let after = Policy::parse(60, 1, "LFU", 0).unwrap();
+        let before = PolicyFields { max_size_mb: 1, ..PolicyFields::default() };
+        let after = PolicyFields { default_ttl: 60, eviction_policy: "LFU".to_owned(), ..before.clone() };
+        let (before, after) = (Policy::parse(&before).unwrap(), Policy::parse(&after).unwrap());
         let changes = policy_changes(Some(&before), Some(&after));
         assert_eq!(changes, ["default_ttl 0 → 60", "eviction_policy LRU → LFU"]);
-        assert_eq!(policy_changes(None, Some(&after)).len(), 4);
+        assert_eq!(policy_changes(None, Some(&after)).len(), 8);
         assert!(policy_changes(Some(&before), None).is_empty());
     }
 }

@@ -22,7 +22,7 @@ use super::{audit, flush, form};
 use crate::cache::{Error, Stats};
 use crate::clock::unix_millis;
 use crate::http::query;
-use crate::model::{Namespace, Policy, Ttl};
+use crate::model::{Namespace, Part, Policy, Ttl};
 use crate::number;
 use crate::store::{self, KnownTotals};
 
@@ -170,14 +170,21 @@ fn show_policy(dashboard: &Dashboard, namespace: &Namespace) -> Markup {
     let seconds = |ttl: Option<Ttl>, never: &str| {
         ttl.map_or_else(|| never.to_owned(), |ttl| number::span(Duration::from_secs(ttl.as_seconds())))
     };
-    let Policy { default_ttl, max_size_mb, eviction_policy, stale_if_error } = policy;
+    let part = |part: Part, off: Part| {
+        if part == off { "off".to_owned() } else { format!("{} of the TTL", number::percent(part.as_f64())) }
+    };
+    let Policy { max_size_mb, .. } = policy;
     let quota = if max_size_mb == 0 { "none".to_owned() } else { number::bytes(max_size_mb << 20) };
     html! {
         dl.policy #policy {
-            div { dt { "Default TTL" } dd { (seconds(default_ttl, "never expires")) } }
+            div { dt { "Default TTL" } dd { (seconds(policy.default_ttl, "never expires")) } }
             div { dt { "Quota" } dd { (quota) } }
-            div { dt { "Eviction" } dd { (eviction_policy) } }
-            div { dt { "Stale if error" } dd { (seconds(stale_if_error, "off")) } }
+            div { dt { "Eviction" } dd { (policy.eviction_policy) } }
+            div { dt { "Stale if error" } dd { (seconds(policy.stale_if_error, "off")) } }
+            div { dt { "TTL jitter" } dd { (part(policy.ttl_jitter, Part::NOTHING)) } }
+            div { dt { "Refresh after" } dd { (part(policy.refresh_after, Part::ALL)) } }
+            div { dt { "Stale while revalidate" } dd { (seconds(policy.stale_while_revalidate, "off")) } }
+            div { dt { "Tombstones" } dd { (seconds(Some(policy.tombstone_ttl), "off")) } }
         }
         @if !is_own {
             p.muted { "This namespace does not exist yet. These are the defaults for a new one." }

@@ -173,7 +173,7 @@ impl TableQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Namespace, Policy, UnixMillis};
+    use crate::model::{Namespace, Policy, PolicyFields, UnixMillis};
 
     fn row(name: &str, keys: Option<u64>) -> NamespaceRow {
         let recent = Summary {
@@ -186,7 +186,7 @@ mod tests {
             quota_bytes: 0,
         };
         let (created_at, updated_at) = (UnixMillis(0), UnixMillis(0));
-        let (namespace, policy) = (Namespace::parse(name).unwrap(), Policy::parse(0, 0, "LRU", 0).unwrap());
+        let (namespace, policy) = (Namespace::parse(name).unwrap(), Policy::parse(&PolicyFields::default()).unwrap());
         NamespaceRow { record: Record { namespace, policy, created_at, updated_at }, recent: Some(recent) }
     }
 

@@ -50,7 +50,7 @@ macro_rules! step {
 }
 
 /// Number, name, and the SQL for PostgreSQL and for SQLite.
-const STEPS: [(i64, &str, &str, &str); 7] = [
+const STEPS: [(i64, &str, &str, &str); 8] = [
     step!(1, "0001", "foundation"),
     step!(2, "0002", "audit"),
     step!(3, "0003", "stale_if_error"),
@@ -58,6 +58,7 @@ const STEPS: [(i64, &str, &str, &str); 7] = [
     step!(5, "0005", "jobs"),
     step!(6, "0006", "namespace_id"),
     step!(7, "0007", "outcome"),
+    step!(8, "0008", "refresh_and_jitter"),
 ];
 
 /// A migration step.

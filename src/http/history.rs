@@ -69,17 +69,26 @@ pub struct PolicyAnswer {
     default_ttl: u64,
     max_size_mb: u64,
     #[schema(schema_with = schema::eviction_policy)]
-    eviction_policy: &'static str,
+    eviction_policy: String,
     stale_if_error: u64,
+    ttl_jitter: f64,
+    refresh_after: f64,
+    stale_while_revalidate: u64,
+    tombstone_ttl: u64,
 }
 
 impl From<Policy> for PolicyAnswer {
     fn from(policy: Policy) -> Self {
+        let policy = policy.fields();
         Self {
-            default_ttl: policy.default_ttl_seconds(),
+            default_ttl: policy.default_ttl,
             max_size_mb: policy.max_size_mb,
-            eviction_policy: policy.eviction_policy.as_str(),
-            stale_if_error: policy.stale_if_error_seconds(),
+            eviction_policy: policy.eviction_policy,
+            stale_if_error: policy.stale_if_error,
+            ttl_jitter: policy.ttl_jitter,
+            refresh_after: policy.refresh_after,
+            stale_while_revalidate: policy.stale_while_revalidate,
+            tombstone_ttl: policy.tombstone_ttl,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `/api/v1/namespaces`: the policies of namespaces.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -15,7 +17,7 @@ use super::json::object;
 use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, jobs};
-use crate::model::{Invalid, Policy, PolicyChange, whole_number};
+use crate::model::{Invalid, Policy, PolicyChange, PolicyFields, SomePolicyFields, whole_number};
 use crate::namespaces::Record;
 
 #[derive(Serialize, ToSchema)]
@@ -27,9 +29,17 @@ pub struct NamespaceAnswer {
     /// Quota in MiB; 0: no quota.
     max_size_mb: u64,
     #[schema(schema_with = schema::eviction_policy)]
-    eviction_policy: &'static str,
+    eviction_policy: String,
     /// In seconds; 0: expired copies are never served.
     stale_if_error: u64,
+    /// The part of a TTL by which it is shortened at random, at most; 0: off.
+    ttl_jitter: f64,
+    /// The part of its TTL after which an entry is refreshed; 1: off.
+    refresh_after: f64,
+    /// In seconds; 0: expired entries are never served while they are refreshed.
+    stale_while_revalidate: u64,
+    /// In seconds.
+    tombstone_ttl: u64,
     #[schema(schema_with = schema::date)]
     created_at: String,
     #[schema(schema_with = schema::date)]
@@ -43,12 +53,17 @@ pub struct NamespacesAnswer {
 
 impl From<Record> for NamespaceAnswer {
     fn from(record: Record) -> Self {
+        let policy = record.policy.fields();
         Self {
             name: record.namespace.to_string(),
-            default_ttl: record.policy.default_ttl_seconds(),
-            max_size_mb: record.policy.max_size_mb,
-            eviction_policy: record.policy.eviction_policy.as_str(),
-            stale_if_error: record.policy.stale_if_error_seconds(),
+            default_ttl: policy.default_ttl,
+            max_size_mb: policy.max_size_mb,
+            eviction_policy: policy.eviction_policy,
+            stale_if_error: policy.stale_if_error,
+            ttl_jitter: policy.ttl_jitter,
+            refresh_after: policy.refresh_after,
+            stale_while_revalidate: policy.stale_while_revalidate,
+            tombstone_ttl: policy.tombstone_ttl,
             created_at: record.created_at.to_rfc3339(),
             updated_at: record.updated_at.to_rfc3339(),
         }
@@ -102,6 +117,18 @@ pub struct PolicyBody<'b> {
     #[serde(borrow, default, deserialize_with = "named")]
     #[schema(schema_with = schema::asked_stale_if_error)]
     stale_if_error: Option<Option<&'b RawValue>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_ttl_jitter)]
+    ttl_jitter: Option<Option<&'b RawValue>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_refresh_after)]
+    refresh_after: Option<Option<&'b RawValue>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_stale_while_revalidate)]
+    stale_while_revalidate: Option<Option<&'b RawValue>>,
+    #[serde(borrow, default, deserialize_with = "named")]
+    #[schema(schema_with = schema::asked_tombstone_ttl)]
+    tombstone_ttl: Option<Option<&'b RawValue>>,
 }
 
 /// Deserializes a field that is present, so that `null` becomes `Some(None)` and differs from an absent field.
@@ -109,12 +136,34 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
     Option::deserialize(deserializer).map(Some)
 }
 
+impl PolicyBody<'_> {
+    /// The fields of the body. A field that is `null` has its value in `default`.
+    fn fields(self, default: &PolicyFields) -> Result<SomePolicyFields, Invalid> {
+        let eviction = |named: Option<String>| named.unwrap_or_else(|| default.eviction_policy.clone());
+        Ok(SomePolicyFields {
+            default_ttl: number("default_ttl", self.default_ttl, default.default_ttl)?,
+            max_size_mb: number("max_size_mb", self.max_size_mb, default.max_size_mb)?,
+            eviction_policy: self.eviction_policy.map(eviction),
+            stale_if_error: number("stale_if_error", self.stale_if_error, default.stale_if_error)?,
+            ttl_jitter: part("ttl_jitter", Policy::TTL_JITTER, self.ttl_jitter, default.ttl_jitter)?,
+            refresh_after: part("refresh_after", Policy::REFRESH_AFTER, self.refresh_after, default.refresh_after)?,
+            stale_while_revalidate: number(
+                "stale_while_revalidate",
+                self.stale_while_revalidate,
+                default.stale_while_revalidate,
+            )?,
+            tombstone_ttl: number("tombstone_ttl", self.tombstone_ttl, default.tombstone_ttl)?,
+        })
+    }
+}
+
 /// `PUT`: creates or replaces a policy.
 #[utoipa::path(
     put, path = "/api/v1/namespaces/{ns}", operation_id = "put_namespace", tag = "namespaces",
     summary = "Create or replace a policy", description = "A field that is absent or null gets the default.",
     request_body(content = PolicyBody, example = json!({
-        "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60,
+        "default_ttl": 3600, "max_size_mb": 100, "eviction_policy": "LRU", "stale_if_error": 60, "ttl_jitter": 0.1,
+        "refresh_after": 0.8, "stale_while_revalidate": 30, "tombstone_ttl": 60,
     })),
     responses(
         (status = 200, description = "The policy was replaced.", body = NamespaceAnswer),
@@ -129,13 +178,8 @@ pub async fn put(
     body: Bytes,
 ) -> Result<Response, Error> {
     let body: PolicyBody<'_> = object(&body)?;
-    let default = app.cache.default_policy();
-    let policy = Policy::parse(
-        number("default_ttl", body.default_ttl.flatten())?.unwrap_or(default.default_ttl_seconds()),
-        number("max_size_mb", body.max_size_mb.flatten())?.unwrap_or(default.max_size_mb),
-        body.eviction_policy.flatten().as_deref().unwrap_or(default.eviction_policy.as_str()),
-        number("stale_if_error", body.stale_if_error.flatten())?.unwrap_or(default.stale_if_error_seconds()),
-    )?;
+    let default = app.cache.default_policy().fields();
+    let policy = Policy::parse(&body.fields(&default)?.over(default))?;
     let stored = app.cache.put_namespace(&namespace, policy, &origin).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer::json(status, &NamespaceAnswer::from(stored.record)))
@@ -158,28 +202,33 @@ pub async fn patch(
     body: Bytes,
 ) -> Result<Response, Error> {
     let body: PolicyBody<'_> = object(&body)?;
-    let default = app.cache.default_policy();
-    let number = |field, named: Option<Option<&RawValue>>, default: u64| {
-        named.map(|text| Ok::<_, Invalid>(number(field, text)?.unwrap_or(default))).transpose()
-    };
-    let eviction = body.eviction_policy.map(|named| named.unwrap_or_else(|| default.eviction_policy.to_string()));
-    let change = PolicyChange::parse(
-        number("default_ttl", body.default_ttl, default.default_ttl_seconds())?,
-        number("max_size_mb", body.max_size_mb, default.max_size_mb)?,
-        eviction.as_deref(),
-        number("stale_if_error", body.stale_if_error, default.stale_if_error_seconds())?,
-    )?;
+    let change = PolicyChange::parse(body.fields(&app.cache.default_policy().fields())?)?;
     let record = app.cache.patch_namespace(&namespace, &change, &origin).await?;
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(record)))
 }
 
-/// Parses a whole number. The error names the field.
-fn number(field: &str, text: Option<&RawValue>) -> Result<Option<u64>, Invalid> {
+/// Parses a whole number that a body names; `null` means `default`. The error names the field.
+fn number(field: &str, named: Option<Option<&RawValue>>, default: u64) -> Result<Option<u64>, Invalid> {
     let parse = |text: &RawValue| {
         let wrong = || Invalid::Policy(format!("`{field}` must be a whole number of at least 0, not {text}"));
         whole_number(text.get()).ok_or_else(wrong)
     };
-    text.map(parse).transpose()
+    named.map(|text| text.map_or(Ok(default), parse)).transpose()
+}
+
+/// Like [`number`], for a decimal number. Its range is checked by [`Policy::parse`].
+fn part(
+    field: &str,
+    range: RangeInclusive<f64>,
+    named: Option<Option<&RawValue>>,
+    default: f64,
+) -> Result<Option<f64>, Invalid> {
+    let parse = |text: &RawValue| {
+        let (least, most) = (range.start(), range.end());
+        let wrong = |_| Invalid::Policy(format!("`{field}` must be a number from {least} to {most}, not {text}"));
+        text.get().parse().map_err(wrong)
+    };
+    named.map(|text| text.map_or(Ok(default), parse)).transpose()
 }
 
 /// `DELETE`: deletes the policy and all entries.

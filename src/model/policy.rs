@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::invalid::{Invalid, quoted};
 use super::named::named;
+use super::part::Part;
+use super::policy_fields::PolicyFields;
 use super::ttl::Ttl;
 
 /// A namespace's policy.
@@ -18,31 +21,64 @@ pub struct Policy {
     pub eviction_policy: EvictionPolicy,
     /// How long stale copies may be served while their shard cannot answer; `None`: never.
     pub stale_if_error: Option<Ttl>,
+    /// The TTL of each write is shortened at random by up to this part, see [`Policy::TTL_JITTER`].
+    pub ttl_jitter: Part,
+    /// The part of its TTL after which an entry is refreshed, see [`Policy::REFRESH_AFTER`]; [`Part::ALL`]: never
+    /// before it expires.
+    pub refresh_after: Part,
+    /// How long an entry is still served after its TTL while it is refreshed; `None`: not at all.
+    pub stale_while_revalidate: Option<Ttl>,
+    /// How long the source version of a deleted entry is remembered.
+    pub tombstone_ttl: Ttl,
 }
 
 impl Policy {
     /// 1 PiB; a larger quota is surely a typing error.
     pub const MAX_SIZE_MB: u64 = 1 << 30;
 
-    /// Parses the four fields of a request, a setting or a row.
+    /// The range of `ttl_jitter`; 0: off.
+    pub const TTL_JITTER: RangeInclusive<f64> = 0.0..=0.5;
+
+    /// The range of `refresh_after`; 1: off.
+    pub const REFRESH_AFTER: RangeInclusive<f64> = 0.001..=1.0;
+
+    /// Parses the fields of a request, of settings or of a row.
     ///
     /// # Errors
     /// [`Invalid::Policy`] naming the field.
-    pub fn parse(
-        default_ttl: u64,
-        max_size_mb: u64,
-        eviction_policy: &str,
-        stale_if_error: u64,
-    ) -> Result<Self, Invalid> {
-        let default_ttl = seconds("default_ttl", "never expires", default_ttl)?;
-        let stale_if_error = seconds("stale_if_error", "never stale", stale_if_error)?;
-        if max_size_mb > Self::MAX_SIZE_MB {
+    pub fn parse(fields: &PolicyFields) -> Result<Self, Invalid> {
+        if fields.max_size_mb > Self::MAX_SIZE_MB {
             return Err(Invalid::Policy(format!(
-                "`max_size_mb` must be 0 (no limit) to {}, not {max_size_mb}",
-                Self::MAX_SIZE_MB
+                "`max_size_mb` must be 0 (no limit) to {}, not {}",
+                Self::MAX_SIZE_MB,
+                fields.max_size_mb
             )));
         }
-        Ok(Self { default_ttl, max_size_mb, eviction_policy: eviction_policy.parse()?, stale_if_error })
+        Ok(Self {
+            default_ttl: seconds("default_ttl", "never expires", fields.default_ttl)?,
+            max_size_mb: fields.max_size_mb,
+            eviction_policy: fields.eviction_policy.parse()?,
+            stale_if_error: seconds("stale_if_error", "never stale", fields.stale_if_error)?,
+            ttl_jitter: part("ttl_jitter", Self::TTL_JITTER, fields.ttl_jitter)?,
+            refresh_after: part("refresh_after", Self::REFRESH_AFTER, fields.refresh_after)?,
+            stale_while_revalidate: seconds("stale_while_revalidate", "off", fields.stale_while_revalidate)?,
+            tombstone_ttl: tombstone_ttl(fields.tombstone_ttl)?,
+        })
+    }
+
+    /// The fields as [`Policy::parse`] reads them.
+    pub fn fields(&self) -> PolicyFields {
+        let seconds = |ttl: Option<Ttl>| ttl.map_or(0, Ttl::as_seconds);
+        PolicyFields {
+            default_ttl: seconds(self.default_ttl),
+            max_size_mb: self.max_size_mb,
+            eviction_policy: self.eviction_policy.to_string(),
+            stale_if_error: seconds(self.stale_if_error),
+            ttl_jitter: self.ttl_jitter.as_f64(),
+            refresh_after: self.refresh_after.as_f64(),
+            stale_while_revalidate: seconds(self.stale_while_revalidate),
+            tombstone_ttl: self.tombstone_ttl.as_seconds(),
+        }
     }
 
     /// How many bytes the entries of a namespace may use, and which entries are evicted when that is not enough.
@@ -51,64 +87,9 @@ impl Policy {
         Quota { max_bytes, eviction_policy: self.eviction_policy }
     }
 
-    /// `default_ttl` in seconds, 0 for never.
-    pub fn default_ttl_seconds(&self) -> u64 {
-        self.default_ttl.map_or(0, Ttl::as_seconds)
-    }
-
     /// `stale_if_error` in seconds, 0 for never.
     pub fn stale_if_error_seconds(&self) -> u64 {
         self.stale_if_error.map_or(0, Ttl::as_seconds)
-    }
-}
-
-/// A change of some fields of a policy; the other fields stay unchanged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PolicyChange {
-    default_ttl: Option<Option<Ttl>>,
-    max_size_mb: Option<u64>,
-    eviction_policy: Option<EvictionPolicy>,
-    stale_if_error: Option<Option<Ttl>>,
-}
-
-impl PolicyChange {
-    /// Parses the fields that are present, as [`Policy::parse`] does.
-    ///
-    /// # Errors
-    /// [`Invalid::Policy`] naming the field.
-    pub fn parse(
-        default_ttl: Option<u64>,
-        max_size_mb: Option<u64>,
-        eviction_policy: Option<&str>,
-        stale_if_error: Option<u64>,
-    ) -> Result<Self, Invalid> {
-        let policy = Policy::parse(
-            default_ttl.unwrap_or(0),
-            max_size_mb.unwrap_or(0),
-            eviction_policy.unwrap_or(EvictionPolicy::default().as_str()),
-            stale_if_error.unwrap_or(0),
-        )?;
-        Ok(Self {
-            default_ttl: default_ttl.map(|_| policy.default_ttl),
-            max_size_mb,
-            eviction_policy: eviction_policy.map(|_| policy.eviction_policy),
-            stale_if_error: stale_if_error.map(|_| policy.stale_if_error),
-        })
-    }
-
-    /// Whether no field is changed.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The policy after the change.
-    pub fn apply(&self, policy: Policy) -> Policy {
-        Policy {
-            default_ttl: self.default_ttl.unwrap_or(policy.default_ttl),
-            max_size_mb: self.max_size_mb.unwrap_or(policy.max_size_mb),
-            eviction_policy: self.eviction_policy.unwrap_or(policy.eviction_policy),
-            stale_if_error: self.stale_if_error.unwrap_or(policy.stale_if_error),
-        }
     }
 }
 
@@ -119,6 +100,17 @@ fn seconds(field: &str, zero: &str, seconds: u64) -> Result<Option<Ttl>, Invalid
     }
     let wrong = || format!("`{field}` must be 0 ({zero}) to {} seconds, not {seconds}", Ttl::MAX_SECONDS);
     Ttl::from_seconds(seconds).map(Some).map_err(|_| Invalid::Policy(wrong()))
+}
+
+fn tombstone_ttl(seconds: u64) -> Result<Ttl, Invalid> {
+    let wrong = || format!("`tombstone_ttl` must be 1 to {} seconds, not {seconds}", Ttl::MAX_SECONDS);
+    Ttl::from_seconds(seconds).map_err(|_| Invalid::Policy(wrong()))
+}
+
+fn part(field: &str, range: RangeInclusive<f64>, number: f64) -> Result<Part, Invalid> {
+    let wrong = || format!("`{field}` must be a number from {} to {}, not {number}", range.start(), range.end());
+    let part = Some(number).filter(|number| range.contains(number)).and_then(Part::rounded);
+    part.ok_or_else(|| Invalid::Policy(wrong()))
 }
 
 /// The part of a policy that a store enforces.
@@ -194,28 +186,44 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_what_it_does_not_name() {
-        let before = Policy::parse(60, 5, "LFU", 30).unwrap();
-        let changed =
-            |ttl, size, eviction, stale| PolicyChange::parse(ttl, size, eviction, stale).unwrap().apply(before);
-        assert_eq!(changed(None, None, None, None), before);
-        assert_eq!(changed(Some(0), None, None, None), Policy { default_ttl: None, ..before });
-        assert_eq!(changed(None, Some(200), None, None), Policy { max_size_mb: 200, ..before });
-        let none = Policy { eviction_policy: EvictionPolicy::None, stale_if_error: None, ..before };
-        assert_eq!(changed(None, None, Some("NONE"), Some(0)), none);
-        assert!(PolicyChange::parse(None, None, Some("lru"), None).is_err());
+    fn fields_round_trip() {
+        let fields = PolicyFields {
+            default_ttl: 60,
+            max_size_mb: 5,
+            eviction_policy: "LFU".to_owned(),
+            stale_if_error: 30,
+            ttl_jitter: 0.1,
+            refresh_after: 0.75,
+            stale_while_revalidate: 20,
+            tombstone_ttl: 10,
+        };
+        for fields in [fields, PolicyFields::default()] {
+            assert_eq!(Policy::parse(&fields).unwrap().fields(), fields);
+        }
     }
 
     #[test]
-    fn wrong_fields_are_named() {
-        for (ttl, size, name, stale, field) in [
-            (Ttl::MAX_SECONDS + 1, 0, "LRU", 0, "default_ttl"),
-            (0, Policy::MAX_SIZE_MB + 1, "LRU", 0, "max_size_mb"),
-            (0, 0, "lru", 0, "eviction_policy"),
-            (0, 0, "LRU", Ttl::MAX_SECONDS + 1, "stale_if_error"),
+    fn wrong_fields_are_named_with_what_was_given() {
+        let (valid, too_long) = (PolicyFields::default, Ttl::MAX_SECONDS + 1);
+        for (fields, named) in [
+            (PolicyFields { default_ttl: too_long, ..valid() }, "`default_ttl`"),
+            (PolicyFields { max_size_mb: Policy::MAX_SIZE_MB + 1, ..valid() }, "`max_size_mb`"),
+            (PolicyFields { eviction_policy: "lru".to_owned(), ..valid() }, "`eviction_policy`"),
+            (PolicyFields { stale_if_error: too_long, ..valid() }, "`stale_if_error`"),
+            (PolicyFields { ttl_jitter: 0.6, ..valid() }, "`ttl_jitter` must be a number from 0 to 0.5, not 0.6"),
+            (PolicyFields { ttl_jitter: -0.1, ..valid() }, "`ttl_jitter`"),
+            (PolicyFields { ttl_jitter: f64::NAN, ..valid() }, "`ttl_jitter`"),
+            (
+                PolicyFields { refresh_after: 0.0, ..valid() },
+                "`refresh_after` must be a number from 0.001 to 1, not 0",
+            ),
+            (PolicyFields { refresh_after: 1.1, ..valid() }, "`refresh_after`"),
+            (PolicyFields { stale_while_revalidate: too_long, ..valid() }, "`stale_while_revalidate`"),
+            (PolicyFields { tombstone_ttl: 0, ..valid() }, "`tombstone_ttl` must be 1 to 3153600000 seconds, not 0"),
+            (PolicyFields { tombstone_ttl: too_long, ..valid() }, "`tombstone_ttl`"),
         ] {
-            let error = Policy::parse(ttl, size, name, stale).unwrap_err().to_string();
-            assert!(error.contains(field), "{error}");
+            let error = Policy::parse(&fields).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::database::Error;
-use crate::model::{Namespace, Policy, UnixMillis};
+use crate::model::{Namespace, Policy, PolicyFields, UnixMillis};
 
 /// One row of `cache_namespaces`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,26 @@ impl Loaded {
     }
 }
 
-/// A row as both databases return it: name, default TTL (s), quota (MiB), eviction policy, `stale_if_error` (s), and
-/// creation and update time in Unix milliseconds.
-pub(super) type Row = (String, i64, i64, String, i64, i64, i64);
+/// The columns of a policy as both databases return them: default TTL (s), quota (MiB), eviction policy,
+/// `stale_if_error` (s), `ttl_jitter`, `refresh_after`, `stale_while_revalidate` (s) and `tombstone_ttl` (s).
+pub(super) type PolicyRow = (i64, i64, String, i64, f64, f64, i64, i64);
 
-/// The policy in a [`Row`].
-pub(super) type PolicyRow = (i64, i64, String, i64);
+/// Name, creation and update time in Unix milliseconds, and the columns of [`PolicyRow`].
+pub(super) type Row = (String, i64, i64, i64, i64, String, i64, f64, f64, i64, i64);
 
-pub(super) fn policy_from_row((ttl, size, eviction, stale): PolicyRow) -> Result<Policy, Error> {
-    Policy::parse(unsigned(ttl)?, unsigned(size)?, &eviction, unsigned(stale)?).map_err(unreadable)
+pub(super) fn policy_from_row(row: PolicyRow) -> Result<Policy, Error> {
+    let (ttl, size, eviction_policy, stale_if_error, ttl_jitter, refresh_after, revalidate, tombstone_ttl) = row;
+    let fields = PolicyFields {
+        default_ttl: unsigned(ttl)?,
+        max_size_mb: unsigned(size)?,
+        eviction_policy,
+        stale_if_error: unsigned(stale_if_error)?,
+        ttl_jitter,
+        refresh_after,
+        stale_while_revalidate: unsigned(revalidate)?,
+        tombstone_ttl: unsigned(tombstone_ttl)?,
+    };
+    Policy::parse(&fields).map_err(unreadable)
 }
 
 fn unsigned(number: i64) -> Result<u64, Error> {
@@ -57,10 +68,11 @@ fn unreadable(reason: impl std::error::Error) -> Error {
 }
 
 impl Record {
-    fn from_row((name, ttl, size, eviction, stale, created_at, updated_at): Row) -> Result<Self, Error> {
+    fn from_row(row: Row) -> Result<Self, Error> {
+        let (name, created_at, updated_at, ttl, size, eviction, stale, jitter, refresh, revalidate, tombstones) = row;
         Ok(Self {
             namespace: Namespace::parse(&name).map_err(unreadable)?,
-            policy: policy_from_row((ttl, size, eviction, stale))?,
+            policy: policy_from_row((ttl, size, eviction, stale, jitter, refresh, revalidate, tombstones))?,
             created_at: UnixMillis(unsigned(created_at)?),
             updated_at: UnixMillis(unsigned(updated_at)?),
         })

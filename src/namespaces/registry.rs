@@ -237,9 +237,10 @@ impl Quotas for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PolicyFields;
 
     fn registry(auto_create: bool, max_namespaces: usize) -> Registry {
-        let default_policy = Policy::parse(0, 0, "LRU", 0).unwrap();
+        let default_policy = Policy::parse(&PolicyFields::default()).unwrap();
         let refresh = Duration::from_secs(1);
         Registry::new(NamespaceConfig { default_policy, auto_create, max_namespaces, refresh })
     }
@@ -253,7 +254,7 @@ mod tests {
     fn record(name: &str, ttl: u64) -> Record {
         Record {
             namespace: Namespace::parse(name).unwrap(),
-            policy: Policy::parse(ttl, 0, "LRU", 0).unwrap(),
+            policy: Policy::parse(&PolicyFields { default_ttl: ttl, ..PolicyFields::default() }).unwrap(),
             created_at: unix_millis(),
             updated_at: unix_millis(),
         }

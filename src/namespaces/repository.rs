@@ -12,22 +12,34 @@ const REVISION: &str = "SELECT revision FROM cache_namespaces_revision";
 
 const MOVE_REVISION: &str = "UPDATE cache_namespaces_revision SET revision = revision + 1";
 
-const LOAD: &str = "SELECT name, default_ttl, max_size_mb, eviction_policy, stale_if_error, {millis created_at}, \
-     {millis updated_at} FROM cache_namespaces";
+/// The columns of a policy, in the order of [`PolicyRow`].
+macro_rules! policy_columns {
+    () => {
+        "default_ttl, max_size_mb, eviction_policy, stale_if_error, ttl_jitter, refresh_after, \
+         stale_while_revalidate, tombstone_ttl"
+    };
+}
 
-const ADD: &str = "INSERT INTO cache_namespaces \
-     (name, default_ttl, max_size_mb, eviction_policy, stale_if_error, created_at, updated_at) \
-     VALUES ($1, $2, $3, $4, $5, {date $6}, {date $7}) ON CONFLICT (name) DO NOTHING";
+const LOAD: &str =
+    concat!("SELECT name, {millis created_at}, {millis updated_at}, ", policy_columns!(), " FROM cache_namespaces");
+
+const ADD: &str = concat!(
+    "INSERT INTO cache_namespaces (name, ",
+    policy_columns!(),
+    ", created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, {date $10}, {date $11}) \
+     ON CONFLICT (name) DO NOTHING"
+);
 
 /// Changes nothing, but locks the row for this transaction and returns its policy.
-const LOCK: &str = "UPDATE cache_namespaces SET name = name WHERE name = $1 \
-     RETURNING default_ttl, max_size_mb, eviction_policy, stale_if_error";
+const LOCK: &str = concat!("UPDATE cache_namespaces SET name = name WHERE name = $1 RETURNING ", policy_columns!());
 
-const REPLACE: &str = "UPDATE cache_namespaces SET default_ttl = $2, max_size_mb = $3, eviction_policy = $4, \
-     stale_if_error = $5, updated_at = {date $6} WHERE name = $1 RETURNING {millis created_at}";
+const REPLACE: &str = concat!(
+    "UPDATE cache_namespaces SET (",
+    policy_columns!(),
+    ") = ($2, $3, $4, $5, $6, $7, $8, $9), updated_at = {date $10} WHERE name = $1 RETURNING {millis created_at}"
+);
 
-const REMOVE: &str = "DELETE FROM cache_namespaces WHERE name = $1 \
-     RETURNING default_ttl, max_size_mb, eviction_policy, stale_if_error";
+const REMOVE: &str = concat!("DELETE FROM cache_namespaces WHERE name = $1 RETURNING ", policy_columns!());
 
 /// Who requested a change, and what only this instance knows about the namespace.
 #[derive(Clone, Copy, Debug)]
@@ -180,9 +192,11 @@ async fn replace(transaction: &mut Transaction, record: &Record) -> Result<UnixM
     Ok(UnixMillis(u64::try_from(created_at).unwrap_or(0)))
 }
 
-/// Binds the name and the policy of a record to `$1` to `$5`.
+/// Binds the name and the policy of a record to `$1` to `$9`.
 fn bind_policy<'t>(statement: Statement<'t>, Record { namespace, policy, .. }: &Record) -> Statement<'t> {
-    let statement = statement.bind(namespace.as_str()).bind(signed(policy.default_ttl_seconds()));
-    let statement = statement.bind(signed(policy.max_size_mb)).bind(policy.eviction_policy.as_str());
-    statement.bind(signed(policy.stale_if_error_seconds()))
+    let fields = policy.fields();
+    let statement = statement.bind(namespace.as_str()).bind(signed(fields.default_ttl));
+    let statement = statement.bind(signed(fields.max_size_mb)).bind(policy.eviction_policy.as_str());
+    let statement = statement.bind(signed(fields.stale_if_error)).bind(fields.ttl_jitter).bind(fields.refresh_after);
+    statement.bind(signed(fields.stale_while_revalidate)).bind(signed(fields.tombstone_ttl))
 }

@@ -196,14 +196,14 @@ mod tests {
 
     use super::*;
     use crate::config::NamespaceConfig;
-    use crate::model::Policy;
+    use crate::model::{Policy, PolicyFields};
     use crate::store::Store as _;
     use crate::store::embedded::Embedded;
     use std::time::Duration;
 
     fn counters(store: &Arc<Embedded>) -> Arc<ReadCounters> {
         let config = NamespaceConfig {
-            default_policy: Policy::parse(0, 0, "LRU", 0).unwrap(),
+            default_policy: Policy::parse(&PolicyFields::default()).unwrap(),
             auto_create: true,
             max_namespaces: 10,
             refresh: Duration::from_secs(1),

@@ -348,13 +348,13 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Policy;
+    use crate::model::{Policy, PolicyFields};
 
     #[test]
     fn regression_all_instances_choose_the_same_namespaces_for_metrics_of_their_own() {
         // Each instance chose the namespaces that it had known first. After deletions it had chosen others than an
         // instance that started later, and sums over instances counted one namespace twice and another never.
-        let policy = Policy::parse(0, 0, "LRU", 0).unwrap();
+        let policy = Policy::parse(&PolicyFields::default()).unwrap();
         let record = |name: &str, created_at| {
             let (namespace, at) = (Namespace::parse(name).unwrap(), UnixMillis(created_at));
             Record { namespace, policy, created_at: at, updated_at: at }

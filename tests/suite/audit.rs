@@ -73,7 +73,7 @@ fn row(action: &str, fields: Value) -> Value {
 fn policy(default_ttl: u64, max_size_mb: u64, eviction_policy: &str) -> Value {
     json!({
         "default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy,
-        "stale_if_error": 0,
+        "stale_if_error": 0, "ttl_jitter": 0.0, "refresh_after": 1.0, "stale_while_revalidate": 0, "tombstone_ttl": 60,
     })
 }
 
@@ -84,6 +84,10 @@ async fn every_change_of_a_policy_leaves_its_row(service: &Service) {
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
     let mut stale = policy(7, 0, "LRU");
     stale["stale_if_error"] = json!(30);
+    stale["ttl_jitter"] = json!(0.1);
+    stale["refresh_after"] = json!(0.8);
+    stale["stale_while_revalidate"] = json!(20);
+    stale["tombstone_ttl"] = json!(10);
     cache.put_policy(&ns, stale.to_string()).await.expect(200);
     cache.put_policy(&ns, r#"{"default_ttl":7}"#).await.expect(200);
     // Writing an identical policy leaves a row as well: somebody asked for the change.

@@ -476,7 +476,14 @@ async fn policies_are_created_changed_and_deleted(service: &Service) {
     );
     let shown = ask(service, &["namespaces", "set", &ns, "--stale-if-error", "30"]).expect(0).text();
     assert!(shown.starts_with("changed\n") && shown.contains("LFU") && shown.contains("1h"), "{shown}");
+    assert!(shown.contains("1m"), "the time of tombstones: {shown}");
+    let words =
+        ["--ttl-jitter", "0.1", "--refresh-after=0.8", "--stale-while-revalidate", "30s", "--tombstone-ttl=2m"];
+    let shown = ask(service, &[&["namespaces", "set", &ns], &words[..]].concat()).expect(0).text();
+    assert!(["10 %", "80 %", "30s", "2m"].iter().all(|value| shown.contains(value)), "{shown}");
     assert_eq!(ask(service, &["namespaces", "get", &ns, "--json"]).expect(0).json(), cache.policy(&ns).await.json());
+    let ran = ask(service, &["namespaces", "set", &ns, "--ttl-jitter", "0.6"]).expect(2);
+    assert!(ran.err.contains("ttl_jitter") && ran.err.contains("0.5"), "{}", ran.err);
     cache.set(&ns, "k", "1").await.expect(201);
     let deleted = ask(service, &["namespaces", "delete", &ns, "--yes", "--json"]).expect(0).json();
     assert_eq!(deleted, json!({"namespace": ns, "deleted": true, "deleted_count": 1}));

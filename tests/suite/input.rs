@@ -124,7 +124,7 @@ async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Servic
         let left = cache.get(&ns, key).await.expect(200).metadata().ttl_remaining;
         assert!(left.is_some_and(|left| (1..=60).contains(&left)), "{left:?}");
     }
-    let policy = r#"{"default_ttl":30.0,"max_size_mb":1.0,"stale_if_error":0.0}"#;
+    let policy = r#"{"default_ttl":30.0,"max_size_mb":1.0,"stale_if_error":0.0,"tombstone_ttl":2.0}"#;
     let stored = cache.put_policy(&ns, policy).await;
     assert_eq!((stored.number("default_ttl"), stored.number("max_size_mb")), (30, 1));
     cache.put_policy(&ns, r#"{"default_ttl":30.5}"#).await.expect_error(400, "invalid_policy");

@@ -57,7 +57,7 @@ fn policy(answer: Answer, status: u16) -> Value {
 fn object(name: &str, default_ttl: u64, max_size_mb: u64, eviction_policy: &str) -> Value {
     json!({
         "name": name, "default_ttl": default_ttl, "max_size_mb": max_size_mb, "eviction_policy": eviction_policy,
-        "stale_if_error": 0,
+        "stale_if_error": 0, "ttl_jitter": 0.0, "refresh_after": 1.0, "stale_while_revalidate": 0, "tombstone_ttl": 60,
     })
 }
 
@@ -88,6 +88,14 @@ async fn a_policy_is_created_replaced_read_and_deleted(service: &Service) {
         assert_eq!(policy(cache.put_policy(&ns, body).await, 200), stale);
         assert_eq!(policy(cache.policy(&ns).await, 200), stale);
     }
+    let parts = json!({"ttl_jitter": 0.1, "refresh_after": 0.75, "stale_while_revalidate": 30, "tombstone_ttl": 1});
+    let limits = json!({"ttl_jitter": 0.5, "refresh_after": 0.001, "stale_while_revalidate": 3_153_600_000_u64});
+    for fields in [parts, limits] {
+        let mut expected = object(&ns, 0, 0, "LRU");
+        expected.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        assert_eq!(policy(cache.put_policy(&ns, fields.to_string()).await, 200), expected);
+        assert_eq!(policy(cache.policy(&ns).await, 200), expected);
+    }
     for name in ["LRU", "LFU", "FIFO", "TTL", "NONE"] {
         let body = json!({"eviction_policy": name}).to_string();
         assert_eq!(policy(cache.put_policy(&ns, body).await, 200), object(&ns, 0, 0, name));
@@ -109,7 +117,12 @@ async fn a_patch_changes_only_the_fields_that_it_names(service: &Service) {
         (r#"{"default_ttl":0}"#, "default_ttl", json!(0)),
         (r#"{"eviction_policy":"NONE"}"#, "eviction_policy", json!("NONE")),
         (r#"{"stale_if_error":7}"#, "stale_if_error", json!(7)),
+        (r#"{"ttl_jitter":0.25}"#, "ttl_jitter", json!(0.25)),
+        (r#"{"refresh_after":0.5}"#, "refresh_after", json!(0.5)),
+        (r#"{"stale_while_revalidate":9}"#, "stale_while_revalidate", json!(9)),
+        (r#"{"tombstone_ttl":5}"#, "tombstone_ttl", json!(5)),
         // As in a PUT, null means the default of the service.
+        (r#"{"ttl_jitter":null}"#, "ttl_jitter", json!(0.0)),
         (r#"{"max_size_mb":null}"#, "max_size_mb", json!(0)),
     ] {
         let patched = cache.patch_policy(&ns, body).await.expect(200).json();
@@ -123,10 +136,10 @@ async fn a_patch_changes_only_the_fields_that_it_names(service: &Service) {
     assert_eq!(latest["action"], "policy_replaced", "{rows}");
     assert_eq!((&latest["before"]["max_size_mb"], &latest["after"]["max_size_mb"]), (&json!(200), &json!(0)));
     assert_eq!((&latest["before"]["stale_if_error"], &latest["after"]["stale_if_error"]), (&json!(7), &json!(7)));
-    assert_eq!(rows["audit"].as_array().map(Vec::len), Some(6));
+    assert_eq!(rows["audit"].as_array().map(Vec::len), Some(11));
     // A patch without fields changes nothing and is not in the audit trail.
     assert_eq!(cache.patch_policy(&ns, "{}").await.expect(200).json(), expected);
-    assert_eq!(cache.audit(&ns, &[]).await.expect(200).json()["audit"].as_array().map(Vec::len), Some(6));
+    assert_eq!(cache.audit(&ns, &[]).await.expect(200).json()["audit"].as_array().map(Vec::len), Some(11));
     // A namespace that a write has just created may not be in the database yet.
     let new = namespace("policy");
     cache.set(&new, "k", "1").await.expect(201);
@@ -212,6 +225,17 @@ async fn a_wrong_policy_is_refused_and_changes_nothing(service: &Service) {
         (r#"{"stale_if_error":"60"}"#, "stale_if_error"),
         (r#"{"stale_if_error":3153600001}"#, "stale_if_error"),
         (r#"{"stale_if_error":true}"#, "stale_if_error"),
+        (r#"{"ttl_jitter":0.51}"#, "`ttl_jitter` must be a number from 0 to 0.5, not 0.51"),
+        (r#"{"ttl_jitter":-0.1}"#, "ttl_jitter"),
+        (r#"{"ttl_jitter":"0.1"}"#, "`ttl_jitter` must be a number from 0 to 0.5, not \"0.1\""),
+        (r#"{"ttl_jitter":1e400}"#, "ttl_jitter"),
+        (r#"{"refresh_after":0}"#, "`refresh_after` must be a number from 0.001 to 1, not 0"),
+        (r#"{"refresh_after":1.01}"#, "refresh_after"),
+        (r#"{"refresh_after":true}"#, "refresh_after"),
+        (r#"{"stale_while_revalidate":-1}"#, "stale_while_revalidate"),
+        (r#"{"stale_while_revalidate":3153600001}"#, "stale_while_revalidate"),
+        (r#"{"tombstone_ttl":0}"#, "`tombstone_ttl` must be 1 to 3153600000 seconds, not 0"),
+        (r#"{"tombstone_ttl":1.5}"#, "tombstone_ttl"),
         (r#"{"default_tll":60}"#, "default_tll"),
         (r#"{"name":"x"}"#, "name"),
         ("", ""),
@@ -330,7 +354,11 @@ async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
         .set("default_ttl", 300)
         .set("default_max_size_mb", 12)
         .set("default_eviction_policy", "FIFO")
-        .set("default_stale_if_error", 45);
+        .set("default_stale_if_error", 45)
+        .set("default_ttl_jitter", "0.02")
+        .set("default_refresh_after", "0.8")
+        .set("default_stale_while_revalidate", 15)
+        .set("default_tombstone_ttl", 90);
     let service = Service::start(settings);
     let (cache, ns) = (service.client(), namespace("policy"));
     cache.set(&ns, "k", "1").await.expect(201);
@@ -341,11 +369,16 @@ async fn defaults_of_the_service_apply_to_new_namespaces(settings: Settings) {
         ensure!(answer.status == 200, "{}", answer.status);
         let mut expected = object(&ns, 300, 12, "FIFO");
         expected["stale_if_error"] = json!(45);
+        expected["ttl_jitter"] = json!(0.02);
+        expected["refresh_after"] = json!(0.8);
+        expected["stale_while_revalidate"] = json!(15);
+        expected["tombstone_ttl"] = json!(90);
         assert_eq!(policy(answer, 200), expected);
         Ok(())
     })
     .await;
-    let body = r#"{"default_ttl":0,"stale_if_error":0}"#;
+    let body = r#"{"default_ttl":0,"stale_if_error":0,"ttl_jitter":0,"refresh_after":1,"stale_while_revalidate":0,
+        "tombstone_ttl":60}"#;
     let (put, name) = (cache.put_policy("of-defaults", body).await, "of-defaults");
     assert_eq!(policy(put, 201), object(name, 0, 12, "FIFO"));
 }

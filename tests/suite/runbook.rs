@@ -26,12 +26,23 @@ fn sections(language: &str) -> Vec<(String, Vec<String>)> {
     runbook.split("\n### ").map(section).collect()
 }
 
-const POLICY: &str = r#"{"default_ttl":77,"max_size_mb":5,"eviction_policy":"NONE","stale_if_error":9}"#;
+const POLICY: &str = r#"{"default_ttl":77,"max_size_mb":5,"eviction_policy":"NONE","stale_if_error":9,"ttl_jitter":0.1,
+    "refresh_after":0.8,"stale_while_revalidate":8,"tombstone_ttl":7}"#;
+
+const FIELDS: [&str; 8] = [
+    "default_ttl",
+    "max_size_mb",
+    "eviction_policy",
+    "stale_if_error",
+    "ttl_jitter",
+    "refresh_after",
+    "stale_while_revalidate",
+    "tombstone_ttl",
+];
 
 /// The policy fields that these commands name.
 fn named(commands: &[String]) -> Vec<&'static str> {
-    let fields = ["default_ttl", "max_size_mb", "eviction_policy", "stale_if_error"];
-    fields.into_iter().filter(|field| commands.iter().any(|command| command.contains(field))).collect()
+    FIELDS.into_iter().filter(|field| commands.iter().any(|command| command.contains(field))).collect()
 }
 
 async fn policy(cache: &Client, ns: &str) -> Value {
@@ -81,7 +92,7 @@ async fn regression_every_command_of_the_runbook_works_and_changes_only_what_it_
             count += 1;
         }
         let after = policy(&cache, &ns).await;
-        for field in ["default_ttl", "max_size_mb", "eviction_policy", "stale_if_error"] {
+        for field in FIELDS {
             let is_named = named(&commands).contains(&field);
             assert_eq!(after[field] != before[field], is_named, "{title}: {field} of {before} is now {after}");
         }

@@ -49,7 +49,7 @@ async fn migrate_as_earlier(database: &Database) {
 }
 
 #[tokio::test]
-async fn in_policies_older_than_stale_if_error_it_is_off() {
+async fn fields_that_an_older_policy_does_not_have_get_their_defaults() {
     for (settings, database) in database::both_settings() {
         migrate_as_earlier(&database).await;
         let policy = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU"}"#;
@@ -80,11 +80,14 @@ async fn in_policies_older_than_stale_if_error_it_is_off() {
         };
         let mut expected = json!({
             "name": "old", "default_ttl": 60, "max_size_mb": 5, "eviction_policy": "LFU", "stale_if_error": 0,
+            "ttl_jitter": 0.0, "refresh_after": 1.0, "stale_while_revalidate": 0, "tombstone_ttl": 60,
             "created_at": "2024-01-01T00:00:00Z", "updated_at": "2024-01-01T00:00:00Z",
         });
         assert_eq!(known("old").await, expected);
         let row = cache.audit("old", &[]).await.expect(200).json()["audit"][0]["after"].clone();
-        assert_eq!(row["stale_if_error"], 0, "{row}");
+        for field in ["stale_if_error", "ttl_jitter", "refresh_after", "stale_while_revalidate", "tombstone_ttl"] {
+            assert_eq!(row[field], expected[field], "{row}");
+        }
 
         // An instance of the earlier version may still use the same PostgreSQL.
         database
@@ -97,12 +100,15 @@ async fn in_policies_older_than_stale_if_error_it_is_off() {
                  UPDATE cache_namespaces_revision SET revision = revision + 1",
             )
             .await;
-        assert_eq!(known("older").await["stale_if_error"], 0);
+        let older = known("older").await;
+        assert_eq!((&older["stale_if_error"], &older["tombstone_ttl"]), (&json!(0), &json!(60)));
 
-        let body = r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU","stale_if_error":30}"#;
+        let body =
+            r#"{"default_ttl":60,"max_size_mb":5,"eviction_policy":"LFU","stale_if_error":30,"ttl_jitter":0.1}"#;
         let mut stored = cache.put_policy("old", body).await.expect(200).json();
         stored["updated_at"] = expected["updated_at"].clone();
         expected["stale_if_error"] = json!(30);
+        expected["ttl_jitter"] = json!(0.1);
         assert_eq!(stored, expected);
     }
 }

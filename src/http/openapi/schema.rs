@@ -1,6 +1,8 @@
 //! Schemas that cannot be derived from a type: the types of the model with their limits, and the fixed words in
 //! responses. Schemas without values from the code are in `components.json`.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -80,6 +82,20 @@ schemas! {
     asked_stale_if_error: or_null(
         seconds(0, "How many seconds an expired copy is still served while its shard fails; 0: never.")
     );
+    asked_ttl_jitter: or_null(part(
+        &Policy::TTL_JITTER,
+        "The TTL of each write is shortened at random by up to this part; 0: off. Rounded to thousandths.",
+    ));
+    asked_refresh_after: or_null(part(
+        &Policy::REFRESH_AFTER,
+        "The part of its TTL after which an entry is refreshed; 1: off. Rounded to thousandths.",
+    ));
+    asked_stale_while_revalidate: or_null(
+        seconds(0, "How many seconds an expired entry is still served while it is refreshed; 0: off.")
+    );
+    asked_tombstone_ttl: or_null(
+        seconds(1, "How many seconds the `source_version` of a deleted entry is remembered.")
+    );
     asked_max_size_mb: or_null(json!({
         "type": "integer", "minimum": 0, "maximum": Policy::MAX_SIZE_MB,
         "description": "Quota in MiB; 0: no quota. Each entry counts its value, key and tags, plus 384 bytes.",
@@ -147,6 +163,11 @@ fn text(most: usize, format: &str, description: &str) -> Value {
 
 fn seconds(least: u64, description: &str) -> Value {
     json!({"type": "integer", "minimum": least, "maximum": Ttl::MAX_SECONDS, "description": description})
+}
+
+/// A part of a whole.
+fn part(range: &RangeInclusive<f64>, description: &str) -> Value {
+    json!({"type": "number", "minimum": range.start(), "maximum": range.end(), "description": description})
 }
 
 /// A cursor: opaque to clients.
