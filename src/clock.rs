@@ -30,6 +30,11 @@ impl Moment {
         self.0
     }
 
+    /// The moment `duration` before this one; `None` if it is before the boot.
+    pub fn earlier(self, duration: Duration) -> Option<Self> {
+        u64::try_from(duration.as_nanos()).ok().and_then(|nanos| self.0.checked_sub(nanos)).map(Self)
+    }
+
     /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -72,5 +77,7 @@ mod tests {
         assert!(Moment::now() >= now);
         assert_eq!(now.since(now + Duration::from_secs(1)), Duration::ZERO);
         assert_eq!((now + Duration::MAX).as_nanos(), u64::MAX);
+        assert_eq!((now + Duration::from_secs(1)).earlier(Duration::from_secs(1)), Some(now));
+        assert_eq!(now.earlier(Duration::MAX), None);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use sidecache::http::{input, output};
-use sidecache::model::{Entry, UnixMillis, Version};
+use sidecache::model::{Entry, Extra, UnixMillis, Version};
 
 const SIZES: [(&str, usize); 3] = [("100_bytes", 100), ("1000_bytes", 1000), ("1_megabyte", 1_000_000)];
 
@@ -17,6 +17,8 @@ pub fn benches(criterion: &mut Criterion) {
             version: Version(1_700_000_000_000_000),
             created_at: UnixMillis(1_700_000_000_000),
             expires_in: Some(Duration::from_secs(3600)),
+            overdue: None,
+            extra: Extra::default(),
         };
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(name, |bencher| {

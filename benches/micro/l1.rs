@@ -6,7 +6,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use sidecache::clock::Moment;
 use sidecache::l1::{Copy, L1, Stamp};
-use sidecache::model::{EntryKey, KeyRef, UnixMillis, Version};
+use sidecache::model::{EntryKey, Extra, KeyRef, UnixMillis, Version};
 
 /// The number of keys, used in turn; so many that neither they nor the copies fit into the processor's caches.
 const KEYS: usize = 100_000;
@@ -35,6 +35,7 @@ fn copy(value: &Bytes) -> Copy {
         created_at: UnixMillis(0),
         expires_at: None,
         stale_seconds: 0,
+        extra: Extra::default(),
         stamp: Stamp { shard: 0, epoch: 0 },
     }
 }

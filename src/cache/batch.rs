@@ -116,8 +116,7 @@ impl Cache {
                 near.learn(key, found.as_ref(), asked_at, departure);
             }
             match answer {
-                Ok(Some(entry)) => Fetched::Hit(entry),
-                Ok(None) => Fetched::Miss,
+                Ok(found) => Fetched::of(found),
                 Err(error) => match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
                     Some(stale) => Fetched::Stale(stale.entry),
                     None => Fetched::Failed(error),

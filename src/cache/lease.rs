@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::observe::ReadEnd;
+use super::read::answerable;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::{Held, WaitingRooms};
@@ -238,7 +239,7 @@ impl Cache {
     /// The entry, if L1 or a store in this process has it.
     async fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
         let found = match &self.near {
-            None => self.store.get(key).await?.map(|entry| (entry, AnsweredBy::Embedded)),
+            None => answerable(self.store.get(key).await?, terms).map(|entry| (entry, AnsweredBy::Embedded)),
             Some(near) if !terms.no_cache => {
                 let found = near.get(key, Moment::now()).ok();
                 found.map(|(entry, staleness)| (entry, AnsweredBy::L1 { staleness }))

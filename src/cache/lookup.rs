@@ -72,6 +72,11 @@ impl Fetched {
         }
     }
 
+    /// The result of a read that the store answered.
+    pub(super) fn of(found: Option<Entry>) -> Self {
+        found.filter(Entry::is_answerable).map_or(Self::Miss, Self::Hit)
+    }
+
     pub(super) fn is_hit(&self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }

@@ -164,17 +164,27 @@ fn learn(
     departure: Departure,
 ) {
     let Some(entry) = found else { return l1.void(key) };
+    // Counted from before the read was sent, so that a copy never outlives its entry.
+    let expires_at = match (entry.expires_in, entry.overdue) {
+        (None, _) => None,
+        (Some(left), None) => Some(asked_at + left),
+        (Some(_), Some(overdue)) => match asked_at.earlier(overdue) {
+            Some(expires_at) => Some(expires_at),
+            // It was fresh only before this machine's boot: no moment says so.
+            None => return l1.void(key),
+        },
+    };
     let copy = Copy {
         value: entry.value.clone(),
         version: entry.version,
         created_at: entry.created_at,
-        // Counted from before the read was sent, so that a copy never outlives its entry.
-        expires_at: entry.expires_in.map(|left| asked_at + left),
+        expires_at,
         // An entry that never expires needs no extra time.
         stale_seconds: match entry.expires_in {
             Some(_) => registry.policy(key.namespace()).stale_if_error_seconds().try_into().unwrap_or(u32::MAX),
             None => 0,
         },
+        extra: entry.extra,
         stamp: departure.stamp,
     };
     l1.insert(key, copy, departure.fence);
@@ -182,9 +192,11 @@ fn learn(
 
 fn entry(copy: Copy, now: Moment) -> Entry {
     Entry {
+        overdue: copy.overdue(now),
         value: copy.value,
         version: copy.version,
         created_at: copy.created_at,
         expires_in: copy.expires_at.map(|expires_at| expires_at.since(now)),
+        extra: copy.extra,
     }
 }

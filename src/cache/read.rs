@@ -38,17 +38,15 @@ impl Cache {
             Some(near) => {
                 let look = |copy: CopyRef<'_>, staleness| {
                     let Value::Small(value) = copy.value else { return None };
-                    let expires_in = copy.expires_at.map(|expires_at| expires_at.since(started));
-                    let CopyRef { version, created_at, .. } = copy;
                     let trail = AnsweredBy::L1 { staleness };
-                    Some(show(Some(EntryRef { value, version, created_at, expires_in }), &trail))
+                    Some(show(Some(copy.entry(value, started)), &trail))
                 };
                 let shown = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
                 (ReadEnd::Hit(Tier::L1), shown)
             }
             None => {
-                let entry = self.store.get_without_waiting(key)?;
+                let entry = self.store.get_without_waiting(key)?.filter(Entry::is_answerable);
                 self.metrics.shard_reads.increment(1);
                 let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
                 (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))
@@ -76,7 +74,7 @@ impl Cache {
         let trail = if self.near.is_some() { shard } else { AnsweredBy::Embedded };
         let (result, details) = match result {
             Ok(found) => {
-                let (entry, details) = found.unzip();
+                let (entry, details) = found.filter(|(entry, _)| entry.is_answerable()).unzip();
                 (Ok(Lookup { entry, trail }), details)
             }
             Err(error) => (Err(error.into()), None),
@@ -88,7 +86,8 @@ impl Cache {
     pub(super) async fn look_up(&self, key: &EntryKey, terms: &ReadTerms, now: Moment) -> Result<Lookup, Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
-            return Ok(Lookup { entry: self.store.get(key).await?, trail: AnsweredBy::Embedded });
+            let entry = self.store.get(key).await?;
+            return Ok(Lookup { entry: answerable(entry, terms), trail: AnsweredBy::Embedded });
         };
         let trail = |skipped, collapsed| AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed };
         if terms.no_cache {
@@ -97,7 +96,7 @@ impl Cache {
             self.metrics.shard_reads.increment(1);
             let entry = self.store.get(key).await?;
             near.learn(key, entry.as_ref(), asked_at, departure);
-            return Ok(Lookup { entry, trail: trail(L1SkipReason::Request, false) });
+            return Ok(Lookup { entry: answerable(entry, terms), trail: trail(L1SkipReason::Request, false) });
         }
         let skipped = match near.get(key, now) {
             Ok((entry, staleness)) => {
@@ -107,7 +106,10 @@ impl Cache {
         };
         let (landed, role) = near.load(key, &self.store).await;
         match landed {
-            Ok(entry) => Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) }),
+            Ok(entry) => {
+                let entry = answerable(entry, terms);
+                Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) })
+            }
             Err(error) => Ok(self.stale_lookup(key, terms, error)?),
         }
     }
@@ -125,4 +127,9 @@ impl Cache {
         let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue, staleness };
         Ok(Lookup { entry: Some(entry), trail })
     }
+}
+
+/// The entry that the store found, if it may answer a read on these terms.
+pub(super) fn answerable(found: Option<Entry>, terms: &ReadTerms) -> Option<Entry> {
+    found.filter(|entry| entry.is_answerable() && !(terms.no_cache && entry.overdue.is_some()))
 }

@@ -180,7 +180,7 @@ impl<'m> Invalidation<'m> {
 mod tests {
     use super::*;
     use crate::l1::Copy;
-    use crate::model::{UnixMillis, Version};
+    use crate::model::{Extra, UnixMillis, Version};
     use bytes::Bytes;
 
     fn coherence() -> Coherence {
@@ -201,6 +201,7 @@ mod tests {
             created_at: UnixMillis(0),
             expires_at: None,
             stale_seconds: 0,
+            extra: Extra::default(),
             stamp: coherence.stamp(0),
         };
         assert!(coherence.l1.insert(key, copy, coherence.l1.fence(key)));

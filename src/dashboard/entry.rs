@@ -96,7 +96,7 @@ fn not_found(key: &EntryKey) -> Markup {
 fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &str) -> Markup {
     let now = unix_millis();
     let left = entry.expires_in.map(number::span);
-    let expires_at = entry.expires_in.map(|left| UnixMillis(now.0.saturating_add(left.as_millis() as u64)));
+    let expires_at = entry.expires_at(now);
     let date = |at: UnixMillis| html! { time datetime=(at.to_rfc3339()) { (number::date(at)) " UTC" } };
     html! {
         div.title {
@@ -203,7 +203,7 @@ fn deleted(key: &EntryKey, was_there: bool) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Tags, Version};
+    use crate::model::{Extra, Tags, Version};
     use bytes::Bytes;
 
     #[test]
@@ -217,7 +217,8 @@ mod tests {
     fn all_text_of_an_entry_is_escaped() {
         let key = EntryKey::parse("n", "<b>\"'&").unwrap();
         let value = Bytes::from_static(br#""<script>alert(1)</script>""#);
-        let entry = Entry { value, version: Version(7), created_at: UnixMillis(0), expires_in: None };
+        let (version, created_at, extra) = (Version(7), UnixMillis(0), Extra::default());
+        let entry = Entry { value, version, created_at, expires_in: None, overdue: None, extra };
         let tags = Tags::parse(vec!["<i>".to_owned()]).unwrap();
         let details = Details { last_accessed: UnixMillis(0), access_count: 1, tags };
         let page = shown(&key, &entry, &details, "a", "token").0;

@@ -81,6 +81,7 @@ impl<'b> WriteFields<'b> {
             ttl,
             tags: Tags::of(self.tags.unwrap_or_default()),
             preconditions: (self.preconditions != Preconditions::default()).then(|| Box::new(self.preconditions)),
+            ..Write::default()
         })
     }
 }

@@ -62,7 +62,9 @@ impl<'a> ReadAnswer<'a> {
             AnsweredBy::Shard { .. } => out.extend_from_slice(b"\"\r\ncache-status: sidecache-shard; hit"),
             AnsweredBy::Stale { .. } => return self.put_stale(out),
         }
-        if let Some(ttl) = ttl {
+        if let Some(overdue) = entry.overdue {
+            put_text(out, format_args!("; ttl=-{}", whole_seconds(overdue)));
+        } else if let Some(ttl) = ttl {
             out.extend_from_slice(b"; ttl=");
             out.extend_from_slice(ttl);
         }
@@ -107,8 +109,7 @@ impl<'a> ReadAnswer<'a> {
     /// `Cache-Status` of a stale answer.
     fn put_stale(&self, out: &mut Vec<u8>) {
         let AnsweredBy::Stale { shard, ref error, overdue, staleness } = *self.trail else { return };
-        // Rounded up to at least 1: a stale copy never shows `-0`.
-        let overdue = overdue.as_millis().div_ceil(1000).max(1);
+        let overdue = whole_seconds(overdue);
         let staleness = whole_millis(staleness);
         let why = detail(&format!("{}/{}", self.cache.shard_name(shard), store_code(error).as_str()));
         put_text(
@@ -145,6 +146,11 @@ fn put_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// The time since the end of freshness in seconds, rounded up to at least 1: a stale copy never shows `-0`.
+fn whole_seconds(overdue: Duration) -> u64 {
+    whole_millis(overdue).div_ceil(1000).max(1)
+}
+
 /// The parameter `detail` of `Cache-Status`.
 fn detail(text: &str) -> String {
     // An RFC 8941 token begins with a letter; other text is written as a string.
@@ -156,8 +162,11 @@ fn put_text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory does not fail");
 }
 
-/// Seconds left, rounded up, so that an entry that has not expired never shows 0.
+/// Seconds left, rounded up, so that a fresh entry never shows 0.
 pub fn ttl_remaining(entry: EntryRef<'_>) -> Option<u64> {
+    if entry.overdue.is_some() {
+        return Some(0);
+    }
     entry.expires_in.map(|left| left.as_secs().saturating_add(u64::from(left.subsec_millis() > 0)).max(1))
 }
 
@@ -197,9 +206,7 @@ pub fn put_after_value(body: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<u64>
     let Some(details) = details else { return body.extend_from_slice(&created) };
     body.extend_from_slice(&created[..DATE_AT + DATE_LEN]);
     let full = FullMetadata {
-        expires_at: entry
-            .expires_in
-            .map(|left| UnixMillis(unix_millis().0.saturating_add(left.as_millis() as u64)).to_rfc3339()),
+        expires_at: entry.expires_at(unix_millis()).map(UnixMillis::to_rfc3339),
         last_accessed: details.last_accessed.to_rfc3339(),
         access_count: details.access_count,
         size_bytes: entry.value.len(),
@@ -224,10 +231,8 @@ pub fn body(entry: &Entry, ttl: Option<u64>, details: Option<&Details>) -> Bytes
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::model::{UnixMillis, Version};
+    use crate::model::{Extra, UnixMillis, Version};
 
     #[test]
     fn an_entry_is_written_with_its_value_unchanged() {
@@ -236,6 +241,8 @@ mod tests {
             version: Version(1),
             created_at: UnixMillis(1_704_067_200_999),
             expires_in: Some(Duration::from_millis(59_001)),
+            overdue: None,
+            extra: Extra::default(),
         };
         let left = ttl_remaining(stored.borrowed());
         let expected =

@@ -5,18 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::model::{UnixMillis, Version};
+use crate::model::{EntryRef, Extra, UnixMillis, Version};
 
-/// A copy of an entry, or a mark: an entry without a value, which is never served.
+/// A copy of an entry, or a blank: an entry without a value, which is never served.
 #[derive(Clone, Copy, Debug)]
 pub struct Copy<V = Bytes> {
-    /// JSON, so it is empty only in a mark.
+    /// JSON, so it is empty only in a blank.
     pub value: V,
     pub version: Version,
     pub created_at: UnixMillis,
+    /// The end of the entry's freshness.
     pub expires_at: Option<Moment>,
     /// How long the copy is kept after it expired, see [`L1::get_stale`](super::L1::get_stale).
     pub stale_seconds: u32,
+    pub extra: Extra,
     pub stamp: Stamp,
 }
 
@@ -57,14 +59,34 @@ impl<'c> Value<'c> {
     }
 }
 
-impl CopyRef<'_> {
-    pub(super) fn is_mark(&self) -> bool {
+impl<V> Copy<V> {
+    /// The time since the end of its freshness; `None` while it is fresh.
+    pub fn overdue(&self, now: Moment) -> Option<Duration> {
+        self.expires_at.filter(|expires_at| *expires_at <= now).map(|expires_at| now.since(expires_at))
+    }
+}
+
+impl<'c> CopyRef<'c> {
+    pub(super) fn is_blank(&self) -> bool {
         self.value.as_bytes().is_empty()
     }
 
     /// Whether the copy is too old even to be served stale.
     pub(super) fn is_over(&self, expires_at: Moment, now: Moment) -> bool {
-        expires_at + Duration::from_secs(self.stale_seconds.into()) <= now
+        let kept = Duration::from_secs(self.stale_seconds.into()).max(self.extra.grace());
+        expires_at + kept <= now
+    }
+
+    /// The entry with this value.
+    pub fn entry(&self, value: &'c [u8], now: Moment) -> EntryRef<'c> {
+        EntryRef {
+            value,
+            version: self.version,
+            created_at: self.created_at,
+            expires_in: self.expires_at.map(|expires_at| expires_at.since(now)),
+            overdue: self.overdue(now),
+            extra: self.extra,
+        }
     }
 }
 
@@ -77,11 +99,12 @@ impl Copy {
             created_at: copy.created_at,
             expires_at: copy.expires_at,
             stale_seconds: copy.stale_seconds,
+            extra: copy.extra,
             stamp: copy.stamp,
         }
     }
 
-    /// Whether `other`, a copy or mark of the same entry, is known to be newer.
+    /// Whether `other`, a copy or blank of the same entry, is known to be newer.
     pub(super) fn is_older_than(&self, other: &CopyRef<'_>) -> bool {
         self.stamp.shard == other.stamp.shard && (self.stamp.epoch, self.version) < (other.stamp.epoch, other.version)
     }

@@ -214,9 +214,10 @@ impl Nodes {
 mod tests {
     use super::*;
     use crate::l1::Stamp;
-    use crate::model::{EntryKey, UnixMillis, Version};
+    use crate::model::{EntryKey, Extra, Kind, Mark, UnixMillis, Version};
     use bytes::Bytes;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn key(i: u16) -> EntryKey {
         EntryKey::parse("n", &format!("key_{i}")).unwrap()
@@ -229,6 +230,7 @@ mod tests {
             created_at: UnixMillis(version),
             expires_at: None,
             stale_seconds: version as u32,
+            extra: Extra::default(),
             stamp: Stamp { shard: 3, epoch: version },
         }
     }
@@ -333,10 +335,23 @@ mod tests {
         }
 
         #[test]
-        fn a_copy_comes_back_as_it_went_in(bytes in 0..10_000usize, version: u32, expires_at: Option<u32>) {
+        fn a_copy_comes_back_as_it_went_in(
+            bytes in 0..10_000usize,
+            version: u32,
+            expires_at: Option<u32>,
+            extra in (
+                prop::sample::select(vec![Kind::Json, Kind::Absent]),
+                prop::sample::select(vec![Mark::Unmarked, Mark::WhileRevalidating, Mark::IfError]),
+                0..u32::MAX,
+            ),
+            created_at in 0..1u64 << 48,
+        ) {
             let mut lru = Lru::default();
             let expires_at = expires_at.map(|nanos| crate::clock::Moment::from_nanos(nanos.into()));
-            let copy = Copy { expires_at, ..copy(version.into(), bytes) };
+            let (kind, mark, grace_ms) = extra;
+            let extra = Extra::new(kind, mark, Duration::from_millis(grace_ms.into()));
+            let created_at = UnixMillis(created_at);
+            let copy = Copy { expires_at, extra, created_at, ..copy(version.into(), bytes) };
             prop_assert!(lru.insert(key(1).borrowed(), copy.clone()).is_none());
             let found = lru.get(key(1).borrowed()).map(Copy::of);
             prop_assert_eq!(format!("{found:?}"), format!("{:?}", Some(copy)));

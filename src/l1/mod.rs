@@ -16,8 +16,8 @@
 //! may be answered first. After that L1 must not answer v1 again:
 //!
 //! - an insert does not replace a copy with a higher version and the same stamp, or with a later stamp;
-//! - a value that was read but cannot be kept leaves a *mark*, which has its version but no value;
-//! - removing a copy or mark moves the fence, and so does a read that found no entry ([`L1::void`]).
+//! - a value that was read but cannot be kept leaves a *blank*, which has its version but no value;
+//! - removing a copy or blank moves the fence, and so does a read that found no entry ([`L1::void`]).
 //!
 //! This folder does not decide whether a copy may be served: each copy has a [`Stamp`], which the caller checks (see
 //! `coherence`).
@@ -112,16 +112,19 @@ impl L1 {
         &self.stripes[Self::stripe_index(key)].0
     }
 
-    /// Calls `look` with the unexpired copy of `key`, which becomes the most recently used one of its stripe.
+    /// Calls `look` with the copy of `key` if it is fresh, or may be stale while somebody refreshes the entry. It becomes
+    /// the most recently used copy of its stripe.
     ///
     /// The stripe is locked during the call, so `look` may copy a small value but must not wait.
     pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, look: impl FnOnce(CopyRef<'_>) -> R) -> Option<R> {
         let mut stripe = self.stripe(key).lock();
         let copy = stripe.get(key)?;
-        if copy.is_mark() {
+        if copy.is_blank() {
             return None;
         }
-        if let Some(expires_at) = copy.expires_at.filter(|expires_at| *expires_at <= now) {
+        if let Some(expires_at) = copy.expires_at.filter(|expires_at| *expires_at <= now)
+            && expires_at + copy.extra.stale_while_revalidate() <= now
+        {
             if copy.is_over(expires_at, now) {
                 let freed = stripe.remove(key);
                 self.forget(freed);
@@ -139,7 +142,7 @@ impl L1 {
     /// The copy of `key`, even if it has expired; for use when the shard does not answer.
     pub fn get_stale(&self, key: &EntryKey) -> Option<Copy> {
         let key = key.borrowed();
-        self.stripe(key).lock().get(key).filter(|copy| !copy.is_mark()).map(Copy::of)
+        self.stripe(key).lock().get(key).filter(|copy| !copy.is_blank()).map(Copy::of)
     }
 
     /// The fence to take before asking the shard for `key`.
@@ -235,7 +238,7 @@ impl L1 {
 mod tests {
     use super::node::OVERHEAD_BYTES;
     use super::*;
-    use crate::model::{UnixMillis, Version};
+    use crate::model::{Extra, Kind, Mark, UnixMillis, Version};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -250,6 +253,7 @@ mod tests {
             created_at: UnixMillis(0),
             expires_at: None,
             stale_seconds: 0,
+            extra: Extra::default(),
             stamp: Stamp { shard: 0, epoch: 0 },
         }
     }
@@ -285,8 +289,24 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_is_found_during_its_grace_unless_it_is_kept_for_errors() {
+        let (l1, now) = (L1::new(1 << 20), Moment::now());
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let grace = |mark| Extra::new(Kind::Json, mark, Duration::from_secs(10));
+        let with = |extra| Copy { expires_at: Some(later(1)), extra, ..copy(10) };
+        for mark in [Mark::Unmarked, Mark::WhileRevalidating] {
+            assert!(insert(&l1, &key(1), with(grace(mark))));
+            let found = l1.get(&key(1), later(3)).unwrap();
+            assert_eq!((found.extra.mark, found.overdue(later(3))), (mark, Some(Duration::from_secs(2))));
+            assert!(l1.get(&key(1), later(11)).is_none() && l1.entries() == 0, "gone");
+        }
+        assert!(insert(&l1, &key(1), with(grace(Mark::IfError))));
+        assert!(l1.get(&key(1), later(3)).is_none() && l1.get_stale(&key(1)).is_some());
+    }
+
+    #[test]
     fn a_copy_stays_small() {
-        assert_eq!(size_of::<Copy>(), 88);
+        assert_eq!(size_of::<Copy>(), 104);
     }
 
     #[test]

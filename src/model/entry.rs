@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::date::UnixMillis;
+use super::extra::Extra;
 use super::tag::Tags;
 
 /// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
@@ -14,7 +15,7 @@ use super::tag::Tags;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
-/// A live entry, as a store returns it.
+/// A live entry, as a store returns it: it is fresh, or its grace is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<V = Bytes> {
     /// The JSON bytes exactly as the client sent them.
@@ -22,8 +23,11 @@ pub struct Entry<V = Bytes> {
     pub version: Version,
     /// When this value was written.
     pub created_at: UnixMillis,
-    /// Time left when the store read it; `None` for an entry that never expires.
+    /// How long it was still fresh when the store read it; `None` for an entry that never expires.
     pub expires_in: Option<Duration>,
+    /// The time since the end of its freshness; `None` while it is fresh.
+    pub overdue: Option<Duration>,
+    pub extra: Extra,
 }
 
 /// A borrowed view of an [`Entry`].
@@ -31,8 +35,32 @@ pub type EntryRef<'e> = Entry<&'e [u8]>;
 
 impl Entry {
     pub fn borrowed(&self) -> EntryRef<'_> {
-        let Self { value, version, created_at, expires_in } = self;
-        EntryRef { value, version: *version, created_at: *created_at, expires_in: *expires_in }
+        let Self { value, version, created_at, expires_in, overdue, extra } = self;
+        EntryRef {
+            value,
+            version: *version,
+            created_at: *created_at,
+            expires_in: *expires_in,
+            overdue: *overdue,
+            extra: *extra,
+        }
+    }
+}
+
+impl<V> Entry<V> {
+    /// The date at which its freshness ends or ended; `None` for never.
+    pub fn expires_at(&self, now: UnixMillis) -> Option<UnixMillis> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Some(UnixMillis(match (self.expires_in?, self.overdue) {
+            (left, None) => now.0.saturating_add(ms(left)),
+            (_, Some(overdue)) => now.0.saturating_sub(ms(overdue)),
+        }))
+    }
+
+    /// Whether a read may be answered with it while its shard works: it is fresh, or may be stale while somebody
+    /// refreshes it.
+    pub fn is_answerable(&self) -> bool {
+        self.overdue.is_none_or(|overdue| overdue < self.extra.stale_while_revalidate())
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod date;
 mod entry;
+mod extra;
 mod hash;
 mod invalid;
 mod key;
@@ -25,6 +26,7 @@ mod write;
 
 pub use date::UnixMillis;
 pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, Version, charge};
+pub use extra::{Extra, Kind, Mark};
 pub(crate) use hash::hash;
 pub use invalid::Invalid;
 pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};

@@ -1,17 +1,23 @@
 //! A write: what it stores under a key, and under which preconditions.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use super::extra::{Extra, Kind, Mark};
 use super::precondition::Preconditions;
 use super::tag::Tags;
 use super::ttl::Ttl;
 
 /// What a write stores under a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Write {
     /// Valid JSON, stored byte for byte.
     pub value: Bytes,
+    pub kind: Kind,
     pub ttl: Option<Ttl>,
+    /// How long the entry is answered after its TTL, while somebody refreshes it.
+    pub stale_while_revalidate: Option<Ttl>,
     pub tags: Tags,
     /// Boxed because most writes have none.
     pub preconditions: Option<Box<Preconditions>>,
@@ -20,5 +26,10 @@ pub struct Write {
 impl Write {
     pub fn fills_lease(&self) -> bool {
         self.preconditions.as_ref().is_some_and(|preconditions| preconditions.lease.is_some())
+    }
+
+    /// What the entry has besides value and times.
+    pub fn extra(&self) -> Extra {
+        Extra::new(self.kind, Mark::Unmarked, self.stale_while_revalidate.map_or(Duration::ZERO, Ttl::as_duration))
     }
 }

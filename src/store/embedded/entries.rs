@@ -9,7 +9,7 @@ use lru::LruCache;
 use super::leases::Leases;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{
-    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Quota, Selection, Tags, UnixMillis, Version, charge,
+    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Extra, Quota, Selection, Tags, UnixMillis, Version, charge,
 };
 use crate::store::Totals;
 
@@ -25,7 +25,7 @@ pub struct Entries {
     pub(super) by_use: LruCache<EntryKey, Item, EntryKeyHasher>,
     /// By birth: a key keeps its number as long as it lives, so listings have a stable order.
     pub(super) births: BTreeMap<u64, EntryKey>,
-    /// By expiry, only entries that expire.
+    /// By the time at which they go, only entries that expire.
     pub(super) expiries: BTreeSet<(Moment, u64)>,
     /// In the order of `policy`, if that is neither by use nor by expiry. The first entry is evicted first.
     pub(super) ranks: BTreeSet<(Rank, u64)>,
@@ -46,7 +46,11 @@ pub struct Item {
     pub(super) value: Bytes,
     pub(super) version: Version,
     pub(super) created_at: UnixMillis,
+    /// The end of its freshness.
     pub(super) expires_at: Option<Moment>,
+    /// The end of its grace.
+    pub(super) goes_at: Option<Moment>,
+    pub(super) extra: Extra,
     pub(super) tags: Tags,
     pub(super) birth: u64,
     pub(super) access_count: u64,
@@ -80,7 +84,7 @@ impl Item {
     }
 
     pub(super) fn is_expired(&self, now: Moment) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+        self.goes_at.is_some_and(|goes_at| goes_at <= now)
     }
 
     pub(super) fn is_selected(&self, key: &EntryKey, selection: &Selection) -> bool {
@@ -105,6 +109,8 @@ impl Item {
             version: self.version,
             created_at: self.created_at,
             expires_in: self.expires_at.map(|expires_at| expires_at.since(now)),
+            overdue: self.expires_at.filter(|expires_at| *expires_at <= now).map(|expires_at| now.since(expires_at)),
+            extra: self.extra,
         }
     }
 }
@@ -117,8 +123,8 @@ impl Entries {
         if let Some(rank) = item.rank(self.policy) {
             self.ranks.remove(&rank);
         }
-        if let Some(expires_at) = item.expires_at {
-            self.expiries.remove(&(expires_at, item.birth));
+        if let Some(goes_at) = item.goes_at {
+            self.expiries.remove(&(goes_at, item.birth));
         }
         let charged = item.charged(key);
         self.cost -= cost(key, charged);
@@ -134,7 +140,7 @@ impl Entries {
 
     /// Removes one expired entry; returns whether there was one.
     pub(super) fn remove_an_expired(&mut self, now: Moment) -> bool {
-        let Some((_, birth)) = self.expiries.first().filter(|(expires_at, _)| *expires_at <= now) else {
+        let Some((_, birth)) = self.expiries.first().filter(|(goes_at, _)| *goes_at <= now) else {
             return false;
         };
         let key = self.births[birth].clone();

@@ -286,7 +286,6 @@ impl Presence for Embedded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Tags;
     use bytes::Bytes;
 
     fn key(namespace: &str, i: usize) -> EntryKey {
@@ -294,7 +293,7 @@ mod tests {
     }
 
     fn kilobyte() -> Write {
-        Write { value: Bytes::from(vec![b'1'; 1024]), ttl: None, tags: Tags::default(), preconditions: None }
+        Write { value: Bytes::from(vec![b'1'; 1024]), ..Write::default() }
     }
 
     #[tokio::test]

@@ -131,20 +131,33 @@ impl Space {
             inner.remove(key);
             inner.next_birth = inner.next_birth.max(birth + 1);
             let version = inner.next_version(now_micros);
+            let extra = write.extra();
             let expires_at = write.ttl.map(|ttl| now + ttl.as_duration());
+            let goes_at = expires_at.map(|expires_at| expires_at + extra.grace());
             let last_use = inner.next_use;
             inner.next_use += 1;
             inner.births.insert(birth, key.clone());
-            if let Some(expires_at) = expires_at {
-                inner.expiries.insert((expires_at, birth));
+            if let Some(goes_at) = goes_at {
+                inner.expiries.insert((goes_at, birth));
             }
             inner.cost += cost(key, charged);
             inner.totals.keys += 1;
             inner.totals.bytes += value.len() as u64;
             inner.totals.charged += charged;
             let tags = write.tags;
-            let item =
-                Item { value, version, created_at, expires_at, tags, birth, access_count, last_accessed, last_use };
+            let item = Item {
+                value,
+                version,
+                created_at,
+                expires_at,
+                goes_at,
+                extra,
+                tags,
+                birth,
+                access_count,
+                last_accessed,
+                last_use,
+            };
             inner.ranks.extend(item.rank(inner.policy));
             inner.by_use.put(key.clone(), item);
             let stored = Stored { outcome, version };
@@ -308,7 +321,7 @@ mod tests {
     }
 
     fn write(value: &'static str) -> Write {
-        Write { value: Bytes::from_static(value.as_bytes()), ttl: None, tags: Tags::default(), preconditions: None }
+        Write { value: Bytes::from_static(value.as_bytes()), ..Write::default() }
     }
 
     fn set(space: &Space, i: usize) -> Stored {

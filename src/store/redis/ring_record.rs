@@ -40,7 +40,7 @@ pub struct Written {
 
 /// The format of the stored data. A shard with another format is emptied of our keys. `docs/ARCHITECTURE.md` has the
 /// table of keys.
-pub const FORM: &str = "4";
+pub const FORM: &str = "5";
 
 /// The format that marks a shard as being emptied.
 pub const EMPTYING: &str = "emptying";

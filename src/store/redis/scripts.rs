@@ -50,11 +50,11 @@ macro_rules! change {
 }
 
 pub static GET: LazyLock<Script> = reading!("lua/get.lua");
-pub static LEASE: LazyLock<Script> = reading!("lua/lease.lua");
+pub static LEASE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/lease.lua");
 pub static RELEASE: LazyLock<Script> = writing!("lua/constants.lua", "lua/release.lua");
 pub static RAISE_LEASE_FLOOR: LazyLock<Script> = writing!("lua/constants.lua", "lua/raise_lease_floor.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
-pub static DESCRIBE: LazyLock<Script> = reading!("lua/describe.lua");
+pub static DESCRIBE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/describe.lua");
 pub static SET: LazyLock<Script> = writing!(
     "lua/constants.lua",
     "lua/precondition.lua",
@@ -63,6 +63,7 @@ pub static SET: LazyLock<Script> = writing!(
     "lua/index.lua",
     "lua/tags.lua",
     "lua/insertion.lua",
+    "lua/extra.lua",
     "lua/fill.lua",
     "lua/no_quota.lua",
     "lua/set.lua"
@@ -76,6 +77,7 @@ pub static SET_WITHIN_QUOTA: LazyLock<Script> = writing!(
     "lua/tags.lua",
     "lua/removal.lua",
     "lua/insertion.lua",
+    "lua/extra.lua",
     "lua/fill.lua",
     "lua/quota.lua",
     "lua/set.lua"
@@ -97,7 +99,7 @@ pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
 pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
 pub static BEGIN_REPAIR: LazyLock<Script> =
     writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/begin_repair.lua");
-pub static ADOPT: LazyLock<Script> = change!("lua/insertion.lua", "lua/adopt.lua");
+pub static ADOPT: LazyLock<Script> = change!("lua/insertion.lua", "lua/extra.lua", "lua/adopt.lua");
 pub static DROP_SCOPES: LazyLock<Script> =
     writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/drop_scopes.lua");
 pub static END_REPAIR: LazyLock<Script> =

@@ -10,7 +10,9 @@ use super::reply::{self, Unexpected};
 use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Refusal, Sender, Shard};
-use crate::model::{Details, Entry, EntryKey, EvictionPolicy, Namespace, Selection, Tags, UnixMillis, Version};
+use crate::model::{
+    Details, Entry, EntryKey, EvictionPolicy, Extra, Namespace, Selection, Tags, UnixMillis, Version,
+};
 use crate::store::{Error, Room, Totals};
 
 /// The work that one script of a sweep may do, in the units of `lua/prelude.lua`.
@@ -344,14 +346,42 @@ pub fn found(fields: [Frame; 4]) -> Result<FoundEntry, Unexpected> {
 }
 
 fn entry([value, version, created_at, remaining]: [Frame; 4]) -> Result<Entry, Unexpected> {
-    let remaining = reply::number(remaining)?;
+    let Remaining { expires_in, overdue, extra } = remaining_of(remaining)?;
     Ok(Entry {
         // Copied, because a reply is a slice of a read buffer, which a kept value would keep in memory.
         value: Bytes::copy_from_slice(&reply::bytes(value)?),
         version: Version(reply::count(version)?),
         created_at: UnixMillis(reply::count(created_at)?),
-        expires_in: u64::try_from(remaining).ok().map(Duration::from_millis),
+        expires_in,
+        overdue,
+        extra,
     })
+}
+
+/// What is left of an entry's freshness.
+struct Remaining {
+    expires_in: Option<Duration>,
+    overdue: Option<Duration>,
+    extra: Extra,
+}
+
+/// Parses what is left of an entry's freshness: a number of ms, -1 for ever; or a text if the entry has more than
+/// that, see `lua/get.lua`.
+fn remaining_of(frame: Frame) -> Result<Remaining, Unexpected> {
+    if let Frame::Number { data, .. } = frame {
+        let expires_in = u64::try_from(data).ok().map(Duration::from_millis);
+        return Ok(Remaining { expires_in, overdue: None, extra: Extra::default() });
+    }
+    let text = reply::text(frame)?;
+    let (remaining, extra) = text.split_once(' ').ok_or("two words or more")?;
+    let extra = Extra::parse(extra).ok_or("the field `extra`")?;
+    if remaining == "never" {
+        return Ok(Remaining { expires_in: None, overdue: None, extra });
+    }
+    let remaining: i64 = remaining.parse().map_err(|_| "ms that remain")?;
+    let overdue = (remaining <= 0).then(|| Duration::from_millis(remaining.unsigned_abs()));
+    let expires_in = Some(Duration::from_millis(remaining.try_into().unwrap_or(0)));
+    Ok(Remaining { expires_in, overdue, extra })
 }
 
 /// What a shard holds for one key, with details.

@@ -8,7 +8,7 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Sender, Shard};
 use super::verbs::{Foreign, foreign};
-use crate::model::{EntryKey, Preconditions, Version, Write};
+use crate::model::{EntryKey, Extra, Preconditions, Version, Write};
 use crate::store::{Error, Outcome, Stored};
 
 /// The preconditions of a write, as a script argument.
@@ -58,7 +58,7 @@ impl Shard {
         let arguments = |settled: &SettledRecord| {
             let quota = [Value::from(grant.limit_bytes.to_string()), Value::from_static_str(grant.policy)];
             let mut all = settled.arguments(grant.namespace, quota);
-            all.reserve(6 * writes.len());
+            all.reserve(7 * writes.len());
             for (key, write) in writes {
                 all.push(Value::from(key.key()));
                 all.push(Value::from(write.value.clone()));
@@ -69,6 +69,10 @@ impl Shard {
                 all.push(Value::from(write.tags.joined()));
                 all.push(Value::from(settled.place_of(key.key()).to_string()));
                 all.push(preconditions(write.preconditions.as_deref()));
+                all.push(match write.extra() {
+                    ordinary if ordinary == Extra::default() => Value::from_static_str(""),
+                    extra => Value::from(extra.to_text()),
+                });
             }
             all
         };

@@ -7,20 +7,20 @@ local adopted, removed = 0, {}
 for i = 4, #ARGV, 2 do
   local key, place = ARGV[i], tonumber(ARGV[i + 1])
   local id = ns .. ':' .. key
-  local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags', 'version', 'expires_at')
+  local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags', 'version', 'expires_at', 'extra')
   local found = redis.call('TYPE', 'cache:' .. id).ok
   local known = books.buckets > 0 and redis.pcall('ZSCORE', name_of(bucket_at(place)), key)
   if meta.err or (found ~= 'string' and found ~= 'none') then
     -- The key holds another type: leave it; a DELETE of the entry removes it.
   elseif not meta[3] or found == 'none' then
-    local expires = meta[4]
+    local expires = goes_at(meta[4], meta[5])
     take_out(key, meta, place)
     if meta[3] then
       count_loss(expires == '0' and '+inf' or expires or '+inf')
     end
     removed[#removed + 1] = key
   elseif not known then
-    local expires, tags, size = meta[4] or '0', meta[2] or '', tonumber(meta[1] or 0) or 0
+    local expires, tags, size = goes_at(meta[4], meta[5]) or '0', meta[2] or '', tonumber(meta[1] or 0) or 0
     local score = expires == '0' and '+inf' or expires
     local added = put_in_index(place, score, key, expires ~= '0' and score, score)
     if added == 1 then

@@ -16,14 +16,14 @@ for i = 5, #ARGV, 2 do
   local id, lease = ns .. ':' .. ARGV[i], ARGV[i + 1]
   local value_key, meta_key, lease_key = 'cache:' .. id, 'cache_meta:' .. id, 'sidecache:lease:' .. id
   local value = pcall('GET', value_key)
-  local meta = value and pcall('HMGET', meta_key, 'version', 'created_at')
+  local meta = value and pcall('HMGET', meta_key, 'version', 'created_at', 'expires_at', 'extra')
   local at = #answers
   if value and (value.err or meta.err) then
     local name = value.err and value_key or meta_key
     answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4] = false, 2, name, call('TYPE', name).ok
   elseif value and meta[1] then
     answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4] =
-      value, meta[1], meta[2] or '0', call('PTTL', value_key)
+      value, meta[1], meta[2] or '0', remaining_of(value_key, meta[3], meta[4])
   else
     if not number then
       known = pcall('HMGET', stats, 'lease_last', 'lease_floor')

@@ -1,6 +1,6 @@
 -- Writes the entries that `set_plain.lua` left, in their order; a key may occur more than once. ARGV: token, ns,
 -- secret, the limit of charged bytes on this shard (0: none), the eviction policy, then for each entry key, value, TTL
--- in ms ('' for none), tags separated by line feeds, place, preconditions ('' for none).
+-- in ms ('' for none), tags separated by line feeds, place, preconditions ('' for none), `extra` ('' for none).
 -- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 for the
 -- first entry that must be sent again and for all entries after it, because making room is done in bounded steps;
 -- {name, type} if a key that the entry needs holds another type, {version of the present entry, or '0'} if the
@@ -38,11 +38,11 @@ local may_have_leases = known[8] or not known[3]
 
 local last_size, size_text
 for i = next_entry, #ARGV, FIELDS do
-  local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local key, value, ttl, tags, extra = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 6]
   local id = prefix .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
   local foreign = foreign_books
-  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version')
+  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra')
   if previous.err then
     foreign = foreign_at(meta_key)
   elseif tags ~= '' and previous[2] ~= tags then
@@ -66,7 +66,7 @@ for i = next_entry, #ARGV, FIELDS do
     if made_room ~= made_before then
       has_stored = true
       -- The old entry may have been among the expired entries.
-      previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at')
+      previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra')
     end
   end
   if foreign then
@@ -85,23 +85,25 @@ for i = next_entry, #ARGV, FIELDS do
     answers[#answers + 1] = -1
   else
     local size = previous[1] and (tonumber(previous[1]) or 0)
-    local had_expiry, had_tags = previous[3], previous[2] or ''
+    local had_expiry, had_tags, had_extra = goes_at(previous[3], previous[5]), previous[2] or '', previous[5] or ''
     if #value ~= last_size then
       last_size, size_text = #value, integer(#value)
     end
-    local expires, score = '0', '+inf'
+    -- The end of its freshness, and the time at which it goes.
+    local expires, goes, score = '0', '0', '+inf'
     if ttl ~= '' then
       expires = integer(now_ms + ttl)
-      score = expires
+      goes = goes_at(expires, extra)
+      score = goes
     end
 
     -- An entry without expiry that replaces one without expiry needs no change in the index.
     local added, why_not = 0, nil
-    local is_indexed = size and had_expiry == '0' and expires == '0' and not books.is_in_repair
+    local is_indexed = size and had_expiry == '0' and goes == '0' and not books.is_in_repair
     if not is_indexed then
       -- The bucket is already due at the expiry of the replaced entry, or earlier.
       local had = tonumber(had_expiry or 0) or 0
-      local due_by = ttl ~= '' and (books.is_in_repair or had == 0 or had > now_ms + ttl) and score
+      local due_by = ttl ~= '' and (books.is_in_repair or had == 0 or had > tonumber(goes)) and score
       local old_score = had == 0 and '+inf' or had_expiry
       added, why_not = put_in_index(tonumber(ARGV[i + 4]), score, key, due_by, old_score)
     end
@@ -130,7 +132,7 @@ for i = next_entry, #ARGV, FIELDS do
       if not alive then
         call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
           'expires_at', expires, 'access_count', '0', 'last_accessed', now_text)
-      elseif size == #value and had_expiry == expires then
+      elseif size == #value and previous[3] == expires then
         call('HSET', meta_key, 'created_at', now_text, 'version', version_text)
       else
         call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', size_text,
@@ -143,6 +145,13 @@ for i = next_entry, #ARGV, FIELDS do
         end
       end
 
+      if had_extra ~= extra then
+        if extra == '' then
+          call('HDEL', meta_key, 'extra')
+        else
+          call('HSET', meta_key, 'extra', extra)
+        end
+      end
       if had_tags ~= tags then
         untag(key, had_tags)
         if tags == '' then

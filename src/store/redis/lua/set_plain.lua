@@ -1,12 +1,12 @@
 -- The common case of `set.lua` without the functions that the other cases need: Redis creates all functions of a script
 -- at every call, and they cost more than the commands of a write. Comes after `constants.lua` and before `prelude.lua`.
 --
--- Stores entries in their order for as long as each is plain: its preconditions are met, it fills no lease, its tags do not change (a new
--- entry has none), its namespace is complete and not in repair, it fits into the quota and into the buckets of the
+-- Stores entries in their order for as long as each is plain: its preconditions are met, it fills no lease, neither it
+-- nor the entry before it has the field `extra`, its tags do not change (a new entry has none), its namespace is complete and not in repair, it fits into the quota and into the buckets of the
 -- index, and none of its keys is lost or holds another type. At the first entry that is not plain, this part saves the totals and leaves that entry unchanged, and
 -- `set.lua` continues there. `index.lua` explains buckets, marks and scopes.
 
-local FIRST, FIELDS = 6, 6
+local FIRST, FIELDS = 6, 7
 -- The answers for the entries before `next_entry`, which are stored; whether all keys of the script are published.
 local answers, next_entry, is_published = {}, FIRST, false
 
@@ -38,11 +38,11 @@ do
       local key, value, ttl, tags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
       local id = ns .. ':' .. key
       local meta_key = 'cache_meta:' .. id
-      local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version')
+      local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra')
       local size, had_expiry = tonumber(previous[1] or ''), previous[3]
       local more = #value - (size or 0)
       local more_charged = size and more or more + #key + ENTRY_OVERHEAD
-      if previous.err or tags ~= (previous[2] or '') or (previous[1] and not (size and had_expiry))
+      if previous.err or tags ~= (previous[2] or '') or previous[5] or ARGV[i + 6] ~= '' or (previous[1] and not (size and had_expiry))
         or (not size and keys >= buckets * FULL_BUCKET) or (limit > 0 and charged + more_charged > limit) then
         break
       end

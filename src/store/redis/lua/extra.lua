@@ -1,0 +1,9 @@
+-- The field `extra` of the metadata, absent for ordinary entries; `model/extra.rs` has its form. `expires_at` is the
+-- end of an entry's freshness; the entry itself goes when its grace is over, too. Redis' TTL, the index, and the books go
+-- by that.
+
+-- The time at which an entry goes in ms, '0' for never, from the fields of its metadata, which may be missing.
+local function goes_at(expires_at, extra)
+  local grace = extra and expires_at and expires_at ~= '0' and string.match(extra, 'g(%d+)')
+  return grace and string.format('%d', expires_at + grace) or expires_at
+end
