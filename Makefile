@@ -19,7 +19,7 @@ test:
 chaos:
 	tests/install-tools.sh
 	CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 \
-		staleness:: loop_checker:: chaos::
+		staleness:: loop_checker:: stampede:: chaos::
 	for release in 6.2 8.2; do \
 		REDIS=$$release CHAOS=long cargo test --locked --test suite -- --nocapture --test-threads 1 \
 			staleness:: loop_checker:: exact_numbers:: exact_under_load:: || exit 1; \

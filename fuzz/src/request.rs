@@ -63,7 +63,8 @@ fn mget(namespace: &Namespace, body: &[u8]) {
     let mut texts: Vec<String> = valid.chain(keys.invalid.iter().map(String::as_str)).map(string).collect();
     texts.extend(keys.too_long.iter().map(|json| String::from_utf8(json.to_vec()).expect("JSON is UTF-8")));
     assert!(texts.len() <= MOST);
-    let body = format!("{{\"keys\":[{}]}}", texts.join(","));
+    let lease = keys.lease.map(|lease| format!(",\"lease\":{}", lease.as_secs())).unwrap_or_default();
+    let body = format!("{{\"keys\":[{}]{lease}}}", texts.join(","));
     assert_eq!(mget_keys(namespace, &Bytes::from(body), MOST).expect("they were accepted before"), keys);
 }
 

@@ -1,11 +1,13 @@
 //! Many entries in one request.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::lookup::Fetched;
 use super::observe::{Reply, StartedOperation};
+use super::won_lease::Lease;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -19,6 +21,16 @@ pub struct MgetAnswer {
     pub hits: u64,
     pub misses: u64,
     pub errors: u64,
+}
+
+impl MgetAnswer {
+    /// The leases that were given or refused.
+    pub fn into_leases(self) -> impl Iterator<Item = Lease> {
+        self.results.into_iter().filter_map(|(_, fetched)| match fetched {
+            Fetched::Leased(lease) => Some(lease),
+            _ => None,
+        })
+    }
 }
 
 /// A key of a batch of changes that failed.
@@ -46,7 +58,8 @@ pub struct MsetAnswer {
 }
 
 impl Cache {
-    /// Reads many entries of one namespace. `room` says whether there is memory for their values.
+    /// Reads many entries of one namespace. With `lease`, gets a lease of that duration on each key without an entry.
+    /// `room` says whether there is memory for the values.
     ///
     /// # Errors
     /// The batch is too large, or there is no memory for its values. A failing shard affects only its own keys.
@@ -54,13 +67,14 @@ impl Cache {
         &self,
         namespace: &Namespace,
         keys: Vec<EntryKey>,
+        lease: Option<Duration>,
         room: Room<'_>,
     ) -> Result<MgetAnswer, Error> {
         let begun = StartedOperation::now(namespace.as_str(), Operation::Mget);
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
         let subject = || Subject::batch(namespace, &keys);
-        let (results, is_near) = match self.read_many(&keys, room, begun.at).await {
+        let (results, is_near) = match self.read_many(&keys, lease, room, begun.at).await {
             Ok(results) => results,
             Err(error) => {
                 self.observe(&begun, Err(&error), subject);
@@ -78,7 +92,13 @@ impl Cache {
     }
 
     /// The entries of `keys`, in their order, and whether L1 had all of them.
-    async fn read_many(&self, keys: &[EntryKey], room: Room<'_>, now: Moment) -> Result<(Vec<Fetched>, bool), Error> {
+    async fn read_many(
+        &self,
+        keys: &[EntryKey],
+        lease: Option<Duration>,
+        room: Room<'_>,
+        now: Moment,
+    ) -> Result<(Vec<Fetched>, bool), Error> {
         let mut hits = Vec::with_capacity(keys.len());
         for key in keys {
             let hit =
@@ -90,7 +110,12 @@ impl Cache {
         }
         let absent: Vec<EntryKey> =
             keys.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
-        let mut fetched = self.fetch(&absent, room).await.into_iter();
+        let fetched = match lease {
+            _ if absent.is_empty() => Vec::new(),
+            None => self.fetch(&absent, room).await,
+            Some(lease) => self.fetch_or_lease(&absent, lease, room).await,
+        };
+        let mut fetched = fetched.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
         if !room(0) {
             return Err(Error::NoRoom);
@@ -103,9 +128,6 @@ impl Cache {
 
     /// Fetches entries from the store and keeps copies. The answers are in the order of `keys`.
     async fn fetch(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Fetched> {
-        if keys.is_empty() {
-            return Vec::new();
-        }
         let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
@@ -117,13 +139,18 @@ impl Cache {
             }
             match answer {
                 Ok(found) => Fetched::of(found),
-                Err(error) => match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
-                    Some(stale) => Fetched::Stale(stale.entry),
-                    None => Fetched::Failed(error),
-                },
+                Err(error) => self.stale_or_failed(key, error),
             }
         });
         fetched.collect()
+    }
+
+    /// A stale copy in place of an error of the shard, if the policy allows it.
+    pub(super) fn stale_or_failed(&self, key: &EntryKey, error: store::Error) -> Fetched {
+        match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
+            Some(stale) => Fetched::Stale(stale.entry),
+            None => Fetched::Failed(error),
+        }
     }
 
     /// Stores many entries of one namespace. All entries are checked before the first is stored. If a key occurs

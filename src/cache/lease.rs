@@ -14,7 +14,6 @@
 //! ends the wait. These reads never join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
@@ -23,12 +22,12 @@ use tokio::time::{sleep, timeout};
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::observe::ReadEnd;
 use super::read::answerable;
+use super::won_lease::{Lease, WonLease};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
-use crate::coherence::{Held, WaitingRooms};
-use crate::metrics::Metrics;
+use crate::coherence::Held;
 use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms};
-use crate::store::{self, Leased, SharedStore};
+use crate::store::{self, Leased};
 
 /// The longest time that a caller without patience waits for its turn.
 const LONGEST_TURN: Duration = Duration::from_millis(250);
@@ -39,68 +38,6 @@ pub struct LeasedLookup {
     pub lookup: Lookup,
     /// `None` if the entry was found, or if the store gives no lease at present.
     pub lease: Option<Lease>,
-}
-
-/// Who has the lease on a key without an entry.
-#[derive(Debug)]
-pub enum Lease {
-    Won(WonLease),
-    Held { left: Duration },
-}
-
-/// A lease that this caller has, or has asked for. Dropped before [`WonLease::deliver`], it is given back: the caller is
-/// gone, or never learned whether it has the lease, and cannot store the value.
-pub struct WonLease {
-    token: LeaseToken,
-    lease: Duration,
-    key: EntryKey,
-    store: SharedStore,
-    waiting: Arc<WaitingRooms>,
-    metrics: Arc<Metrics>,
-    /// Whether there is nothing to give back.
-    is_settled: bool,
-}
-
-impl WonLease {
-    pub fn token(&self) -> &LeaseToken {
-        &self.token
-    }
-
-    pub fn duration(&self) -> Duration {
-        self.lease
-    }
-
-    /// The caller has the token now.
-    pub fn deliver(&mut self) {
-        self.is_settled = true;
-    }
-}
-
-impl std::fmt::Debug for WonLease {
-    /// Without the token, which is a secret.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("WonLease").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-impl Drop for WonLease {
-    fn drop(&mut self) {
-        if self.is_settled {
-            return;
-        }
-        // During the end of the process there is no runtime any more; then the lease ends by its time.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (store, key, token) = (self.store.clone(), self.key.clone(), self.token.clone());
-        let (waiting, metrics) = (self.waiting.clone(), self.metrics.clone());
-        runtime.spawn(async move {
-            match store.release(&key, &token).await {
-                Ok(true) => metrics.leases.returned.increment(1),
-                Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "a lease of a caller that is gone could not be given back"),
-            }
-            waiting.changed(&key);
-        });
-    }
 }
 
 impl Cache {
@@ -116,15 +53,11 @@ impl Cache {
     ) -> Result<LeasedLookup, Error> {
         let started = Moment::now();
         let result = self.look_up_or_lease(key, terms, request, started).await;
-        match &result {
-            Ok(LeasedLookup { lease: Some(Lease::Won(_)), .. }) => self.metrics.leases.won.increment(1),
-            Ok(LeasedLookup { lease: Some(Lease::Held { .. }), .. }) => self.metrics.leases.held.increment(1),
-            _ => {}
-        }
         let (result, lease) = match result {
             Ok(LeasedLookup { lookup, lease }) => (Ok(lookup), lease),
             Err(error) => (Err(error), None),
         };
+        self.count_lease(lease.as_ref());
         self.observe_read(Operation::Get, key.borrowed(), &ReadEnd::of(&result), started);
         result.map(|lookup| LeasedLookup { lookup, lease })
     }
@@ -183,12 +116,12 @@ impl Cache {
                             return Ok(LeasedLookup { lookup, lease: Some(Lease::Won(asked)) });
                         }
                         Leased::Held { left } => {
-                            asked.is_settled = true;
+                            asked.settle();
                             *turn = Some(Held { until: now + left, changes });
                             (left, lookup)
                         }
                         Leased::Entry(_) | Leased::NotGiven => {
-                            asked.is_settled = true;
+                            asked.settle();
                             return Ok(LeasedLookup { lookup, lease: None });
                         }
                     }
@@ -208,32 +141,18 @@ impl Cache {
 
     /// Asks the store. The lookup is the answer to the read.
     async fn ask_for_lease(&self, asked: &WonLease) -> Result<(Leased, Lookup), store::Error> {
-        let WonLease { key, token, lease, .. } = asked;
+        let (key, token) = (asked.key(), asked.token());
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
         let keys = [(key.clone(), token.clone())];
-        let mut answers = self.store.get_or_lease(&keys, *lease, &|_| true).await;
+        let mut answers = self.store.get_or_lease(&keys, asked.duration(), &|_| true).await;
         let leased = answers.pop().expect("one answer for one key")?;
         let entry = if let Leased::Entry(entry) = &leased { Some(entry.clone()) } else { None };
         if let (Some(near), Some(departure)) = (&self.near, departure) {
             near.learn(key, entry.as_ref(), asked_at, departure);
         }
         Ok((leased, Lookup { entry, ..self.miss(key) }))
-    }
-
-    fn new_lease(&self, key: &EntryKey, lease: Duration) -> WonLease {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the system provides random numbers");
-        WonLease {
-            token: LeaseToken::from_bits(u128::from_le_bytes(bytes)),
-            lease,
-            key: key.clone(),
-            store: self.store.clone(),
-            waiting: self.waiting.clone(),
-            metrics: self.metrics.clone(),
-            is_settled: false,
-        }
     }
 
     /// The entry, if L1 or a store in this process has it.
@@ -278,6 +197,15 @@ impl Cache {
             self.metrics.leases.released.increment(1);
         }
         Ok(released)
+    }
+
+    /// Counts a lease that a read got or was refused.
+    pub(super) fn count_lease(&self, lease: Option<&Lease>) {
+        match lease {
+            Some(Lease::Won(_)) => self.metrics.leases.won.increment(1),
+            Some(Lease::Held { .. }) => self.metrics.leases.held.increment(1),
+            None => {}
+        }
     }
 
     /// Counts how a change ended that may have preconditions.

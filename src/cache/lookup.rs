@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::won_lease::Lease;
 use crate::model::Entry;
 use crate::store::{self, ShardIndex};
 
@@ -60,6 +61,8 @@ pub enum Fetched {
     /// A stale copy, because the key's shard failed.
     Stale(Entry),
     Miss,
+    /// A miss, and who has the lease on the key.
+    Leased(Lease),
     Failed(store::Error),
 }
 
@@ -68,7 +71,7 @@ impl Fetched {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Hit(entry) | Self::Stale(entry) => entry.value.len(),
-            Self::Miss | Self::Failed(_) => 0,
+            Self::Miss | Self::Leased(_) | Self::Failed(_) => 0,
         }
     }
 
@@ -79,5 +82,9 @@ impl Fetched {
 
     pub(super) fn is_hit(&self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_))
+    }
+
+    pub(super) fn is_miss(&self) -> bool {
+        matches!(self, Self::Miss | Self::Leased(_))
     }
 }

@@ -5,6 +5,7 @@
 //! checks this).
 
 mod batch;
+mod batch_lease;
 mod error;
 mod flight;
 mod flush;
@@ -16,6 +17,7 @@ mod near;
 mod observe;
 mod orphans;
 mod read;
+mod won_lease;
 mod write;
 
 use std::sync::Arc;
@@ -23,13 +25,14 @@ use std::sync::Arc;
 pub use batch::{MdeleteAnswer, MgetAnswer, MsetAnswer};
 pub use error::Error;
 pub use flush::Flushed;
-pub use lease::{Lease, LeasedLookup, WonLease};
+pub use lease::LeasedLookup;
 pub use list::{Counted, Listing};
 pub use lookup::{AnsweredBy, Fetched, L1SkipReason, Lookup};
 pub use namespace::{LogQuery, Stats, StoredPolicy};
 pub use near::Near;
 pub use observe::{Reply, StatusOf};
 pub use orphans::Orphans;
+pub use won_lease::{Lease, WonLease};
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;

@@ -111,7 +111,7 @@ impl Cache {
         is_near: bool,
     ) -> Reads {
         let count = |wanted: fn(&Fetched) -> bool| fetched.iter().filter(|fetched| wanted(fetched)).count() as u64;
-        let reads = Reads { hits: count(Fetched::is_hit), misses: count(|fetched| matches!(fetched, Fetched::Miss)) };
+        let reads = Reads { hits: count(Fetched::is_hit), misses: count(Fetched::is_miss) };
         let failure = fetched.iter().find_map(|fetched| match fetched {
             Fetched::Failed(error) => Some(error),
             _ => None,

@@ -1,6 +1,7 @@
 //! `POST /api/v1/cache/{ns}/mget`, `/mset` and `/mdelete`: many entries in one request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -10,7 +11,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer;
 use super::error::{Code, Error, store_code};
 use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::WriteFields;
@@ -18,8 +18,9 @@ use super::memory::{COUNTED_FROM, Pieces};
 use super::openapi::schema;
 use super::reader::{self, Reader, Text};
 use super::state::SharedApp;
-use crate::cache::{self, Fetched, MgetAnswer};
-use crate::model::{Entry, EntryKey, Invalid, Key, Namespace, Write};
+use super::{answer, lease};
+use crate::cache::{self, Fetched, Lease, MgetAnswer};
+use crate::model::{Entry, EntryKey, Invalid, Key, LeaseToken, Namespace, Write};
 use crate::store;
 
 /// The body of an mget.
@@ -31,6 +32,8 @@ pub struct MgetBody {
     /// A repeated key has one result.
     #[schema(schema_with = schema::keys)]
     keys: Vec<String>,
+    #[schema(schema_with = schema::lease)]
+    lease: Option<u64>,
 }
 
 /// The keys in the body of an mget.
@@ -41,47 +44,51 @@ pub struct MgetKeys {
     pub invalid: BTreeSet<String>,
     /// Texts that are too long for a key, without duplicates. Each one is the JSON string in the body.
     pub too_long: BTreeSet<Bytes>,
+    /// The duration of the leases to get on keys without an entry.
+    pub lease: Option<Duration>,
 }
 
-/// Parses the keys in the body of an mget, at most `most` keys.
+/// Parses the body of an mget, with at most `most` keys.
 ///
 /// # Errors
 /// [`Error::InvalidBody`], or there are more than `most` keys.
 pub fn mget_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<MgetKeys, Error> {
     let mut parsed = MgetKeys::default();
-    read_keys(body, most, |_, text| {
-        match text {
-            Text::Decoded(text) => match EntryKey::parse(namespace.as_str(), &text) {
-                Ok(key) => parsed.valid.push(key),
-                Err(_) => drop(parsed.invalid.insert(text.into_owned())),
-            },
-            Text::TooLong(json) => drop(parsed.too_long.insert(body.slice_ref(json.get().as_bytes()))),
+    let mut is_there = false;
+    reader::object(body, &["keys", "lease"], |index, reader| {
+        if index == 1 {
+            parsed.lease = lease::duration(reader)?;
+            return Ok(());
         }
-        Ok(())
+        is_there = true;
+        read_keys(reader, most, |_, text| {
+            match text {
+                Text::Decoded(text) => match EntryKey::parse(namespace.as_str(), &text) {
+                    Ok(key) => parsed.valid.push(key),
+                    Err(_) => drop(parsed.invalid.insert(text.into_owned())),
+                },
+                Text::TooLong(json) => drop(parsed.too_long.insert(body.slice_ref(json.get().as_bytes()))),
+            }
+            Ok(())
+        })
     })?;
-    Ok(parsed)
+    if is_there { Ok(parsed) } else { Err(reader::missing("keys")) }
 }
 
-/// Reads the body `{"keys": [...]}` and calls `key` with the index and the text of each key. Stops after `most` keys.
+/// Reads the list `keys` and calls `key` with the index and the text of each key. Stops after `most` keys.
 ///
 /// # Errors
 /// [`Error::InvalidBody`], there are more than `most` keys, or `key` returned an error.
-fn read_keys(
-    body: &Bytes,
+fn read_keys<'b>(
+    reader: &mut Reader<'b>,
     most: usize,
-    mut key: impl FnMut(usize, Text<'_>) -> Result<(), Error>,
+    mut key: impl FnMut(usize, Text<'b>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut is_there = false;
-    reader::object(body, &["keys"], |_, reader| {
-        is_there = true;
-        reader.array(|index, reader| {
-            check_count(index, most)?;
-            let text =
-                reader.text(Key::MAX_LEN).map_err(|error| reader::within(&format!("`keys[{index}]`"), error))?;
-            key(index, text)
-        })
-    })?;
-    if is_there { Ok(()) } else { Err(reader::missing("keys")) }
+    reader.array(|index, reader| {
+        check_count(index, most)?;
+        let text = reader.text(Key::MAX_LEN).map_err(|error| reader::within(&format!("`keys[{index}]`"), error))?;
+        key(index, text)
+    })
 }
 
 /// Checks that the element with this index is within the limit of a batch.
@@ -92,8 +99,12 @@ fn check_count(index: usize, most: usize) -> Result<(), Error> {
 /// `mget`.
 #[utoipa::path(
     post, path = "/api/v1/cache/{ns}/mget", operation_id = "mget", tag = "batches", summary = "Read many entries",
-    description = "If a key is invalid or its shard fails, only that key has an error.",
-    request_body(content = MgetBody, example = json!({"keys": ["user_1", "user_2"]})),
+    description = "If a key is invalid or its shard fails, only that key has an error. With `lease`, the first client \
+                   that misses a key gets the right to load it.",
+    request_body(content = MgetBody, examples(
+        ("keys" = (value = json!({"keys": ["user_1", "user_2"]}))),
+        ("with leases" = (value = json!({"keys": ["user_1", "user_2"], "lease": 10}))),
+    )),
     responses((
         status = 200, body = ref("#/components/schemas/MgetAnswer"),
         description = "A result for every requested key. If a key is invalid or its shard fails, only that key has \
@@ -108,19 +119,21 @@ pub async fn mget(
 ) -> Result<Response, Error> {
     let keys = mget_keys(&namespace, &body, app.cache.max_batch_keys())?;
     let room = app.bounds.room();
-    let answer = app.cache.mget(&namespace, keys.valid, &|bytes| room.admits(bytes)).await?;
+    let answer = app.cache.mget(&namespace, keys.valid, keys.lease, &|bytes| room.admits(bytes)).await?;
     let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &keys.invalid, &keys.too_long));
     response.extensions_mut().insert(room);
-    Ok(response)
+    Ok(lease::complete_batch(response, answer.into_leases()))
 }
 
 /// `{"results": {"key": {"value": ..., "found": true}}, "hits": 1, "misses": 0}`.
 fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSet<Bytes>) -> Body {
     const FRAME: usize = 64;
+    const LEASE: usize = 40 + LeaseToken::LEN;
     let copied = |(key, fetched): &(EntryKey, Fetched)| match fetched {
         Fetched::Hit(Entry { value, .. }) | Fetched::Stale(Entry { value, .. }) if value.len() < COUNTED_FROM => {
             key.key().len() + value.len() + FRAME
         }
+        Fetched::Leased(_) => key.key().len() + FRAME + LEASE,
         _ => key.key().len() + FRAME,
     };
     let invalid_size = (invalid.len() + too_long.len()) * FRAME + invalid.iter().map(String::len).sum::<usize>();
@@ -137,6 +150,13 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
                 body.put(if is_stale { r#","found":true,"stale":true},"# } else { r#","found":true},"# });
             }
             Fetched::Miss => body.put(r#":{"value":null,"found":false},"#),
+            Fetched::Leased(Lease::Won(won)) => body.put(&format!(
+                r#":{{"value":null,"found":false,"lease":{{"state":"won","token":"{}"}}}},"#,
+                won.token().as_str()
+            )),
+            Fetched::Leased(Lease::Held { .. }) => {
+                body.put(r#":{"value":null,"found":false,"lease":{"state":"held"}},"#);
+            }
             Fetched::Failed(error) => {
                 body.put_error(store_code(error), error.is_foreign().then(|| error.to_string()));
             }
@@ -330,12 +350,15 @@ pub struct MdeleteAnswer<'k> {
 /// # Errors
 /// [`Error::InvalidBody`], there are more than `most` keys, or a key is invalid. The error names the key.
 pub fn mdelete_keys(namespace: &Namespace, body: &Bytes, most: usize) -> Result<Vec<EntryKey>, Error> {
-    let mut keys = Vec::new();
-    read_keys(body, most, |index, text| {
-        keys.push(entry_key(namespace, &text).map_err(|invalid| at("keys", index, invalid.into()))?);
-        Ok(())
+    let mut keys = None;
+    reader::object(body, &["keys"], |_, reader| {
+        let keys = keys.insert(Vec::new());
+        read_keys(reader, most, |index, text| {
+            keys.push(entry_key(namespace, &text).map_err(|invalid| at("keys", index, invalid.into()))?);
+            Ok(())
+        })
     })?;
-    Ok(keys)
+    keys.ok_or_else(|| reader::missing("keys"))
 }
 
 /// The description of an answer to an mdelete whose keys all failed.

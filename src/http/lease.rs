@@ -1,5 +1,6 @@
 //! Leases over HTTP: the headers of a read that asks for one, of its answer, and of the write that fills it.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::answer;
 use super::error::Error;
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::prefer::{PREFERENCE_APPLIED, preference};
+use super::reader::Reader;
 use super::state::SharedApp;
 use crate::cache::{self, Lease, WonLease};
 use crate::model::{Invalid, LeaseRequest, LeaseToken};
@@ -39,6 +41,18 @@ pub fn token(headers: &HeaderMap) -> Option<LeaseToken> {
     Some(token.unwrap_or_else(LeaseToken::never_given))
 }
 
+/// Reads the duration of the leases that a batch asks for; null is `None`.
+///
+/// # Errors
+/// [`Error::InvalidBody`].
+pub fn duration(reader: &mut Reader<'_>) -> Result<Option<Duration>, Error> {
+    const LIMITS: RangeInclusive<Duration> = LeaseRequest::SHORTEST..=LeaseRequest::LONGEST;
+    let Some(value) = reader.optional()? else { return Ok(None) };
+    let duration = value.get().parse().ok().map(Duration::from_secs).filter(|duration| LIMITS.contains(duration));
+    let invalid = || Error::InvalidBody("expected a whole number of seconds from 1 to 60".to_owned());
+    duration.map(Some).ok_or_else(invalid)
+}
+
 /// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the answer
 /// is not sent.
 pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lease>) -> Response {
@@ -57,17 +71,33 @@ pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lea
     headers.insert(PREFERENCE_APPLIED, text(format!("lease={}", request.lease.as_secs())));
     // A token must reach one client only.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    match lease {
-        Some(Lease::Won(won)) => response.map(|body| Body::new(Delivery { body, won })),
-        _ => response,
-    }
+    deliver(response, lease)
 }
 
-/// A body with the lease that its answer gives. The connection takes the bytes of the body when it writes the answer; if
-/// it is closed before, the lease is given back.
+/// Completes the answer of a batch that asked for leases.
+pub fn complete_batch(mut response: Response, leases: impl Iterator<Item = Lease>) -> Response {
+    let mut leases = leases.peekable();
+    if leases.peek().is_some() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    deliver(response, leases)
+}
+
+/// Gives the leases back if the answer is not sent.
+fn deliver(response: Response, leases: impl IntoIterator<Item = Lease>) -> Response {
+    let won = leases.into_iter().filter_map(|lease| match lease {
+        Lease::Won(won) => Some(won),
+        Lease::Held { .. } => None,
+    });
+    let won: Vec<WonLease> = won.collect();
+    if won.is_empty() { response } else { response.map(|body| Body::new(Delivery { body, won })) }
+}
+
+/// A body with the leases that its answer gives. The connection takes the bytes of the body when it writes the answer; if
+/// it is closed before, the leases are given back.
 struct Delivery {
     body: Body,
-    won: WonLease,
+    won: Vec<WonLease>,
 }
 
 impl hyper::body::Body for Delivery {
@@ -78,8 +108,11 @@ impl hyper::body::Body for Delivery {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.won.deliver();
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+            self.won.iter_mut().for_each(WonLease::settle);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

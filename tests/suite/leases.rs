@@ -23,6 +23,8 @@ on_every_release! {
     a_caller_that_waits_gets_the_value_as_soon_as_it_is_stored,
     a_caller_that_waits_gets_the_lease_that_was_given_up,
     an_mset_fills_leases,
+    an_mget_gives_a_lease_on_each_missing_key,
+    a_wrong_lease_of_an_mget_is_named,
     a_token_that_was_never_given_is_lost,
 }
 
@@ -37,6 +39,9 @@ async fn without_the_right_to_read_the_run_id_no_lease_is_given(service: &Servic
     assert_eq!((answer.header("cache-lease"), answer.header("vary")), (None, Some("prefer")));
     cache.set(&ns, "k", "1").await.expect(201);
     cache.get_with(&ns, "k", NO_WAIT).await.expect(200);
+    let answer = cache.mget_or_lease(&ns, &["missing"], 10).await.expect(200);
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    assert_eq!(answer.json()["results"]["missing"], json!({"value": null, "found": false}));
 }
 
 const NO_WAIT: &[(&str, &str)] = &[("prefer", "lease=10")];
@@ -193,6 +198,51 @@ async fn an_mset_fills_leases(service: &Service) {
     cache.mset(&ns, &entries).await.expect_json(200, &answer);
     cache.get(&ns, "a").await.expect(200);
     cache.get(&ns, "b").await.expect(404);
+}
+
+async fn an_mget_gives_a_lease_on_each_missing_key(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-mget"));
+    cache.set(&ns, "there", "1").await.expect(201);
+    let other = win(&cache, &ns, "held").await;
+    let keys = ["there", "held", "missing", "missing"];
+    let answer = cache.mget_or_lease(&ns, &keys, 10).await.expect(200);
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "it has a token");
+    let mut body = answer.json();
+    let token = body["results"]["missing"]["lease"]["token"].take();
+    let found = json!({"value": 1, "found": true});
+    let missing = |lease| json!({"value": null, "found": false, "lease": lease});
+    let held = missing(json!({"state": "held"}));
+    let expected = json!({"there": found, "held": held, "missing": missing(json!({"state": "won", "token": null}))});
+    assert_eq!(body, json!({"results": expected, "hits": 1, "misses": 2}));
+    // A lease is given once, also to reads of one key.
+    let again = cache.mget_or_lease(&ns, &keys, 10).await.expect(200);
+    assert_eq!(again.header("cache-control"), Some("no-store"));
+    assert_eq!(again.json()["results"], json!({"there": found, "held": held, "missing": held}));
+    assert_eq!(state(&cache.get_with(&ns, "missing", NO_WAIT).await), "held");
+    let entries = json!([
+        {"key": "missing", "value": 2, "lease": token},
+        {"key": "held", "value": 2, "lease": other},
+    ]);
+    cache.fill(&ns, &entries).await;
+    let hits = cache.mget_or_lease(&ns, &keys, 10).await.expect(200);
+    assert_eq!(hits.header("cache-control"), Some("no-cache"));
+    assert_eq!(hits.number("hits"), 3);
+}
+
+async fn a_wrong_lease_of_an_mget_is_named(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("lease-mget-wrong"));
+    for lease in ["0", "61", "-1", "1.5", "1e1", "\"10\"", "true", "[]"] {
+        let text = cache.mget_raw(&ns, format!(r#"{{"lease":{lease},"keys":["k"]}}"#)).await;
+        let text = text.expect_error(400, "invalid_body");
+        assert!(text.contains("`lease`"), "{lease}: {text}");
+    }
+    let plain = cache.mget_raw(&ns, r#"{"lease":null,"keys":["k"]}"#).await.expect(200);
+    assert_eq!(plain.json()["results"]["k"], json!({"value": null, "found": false}));
+    for lease in [1, 60] {
+        let key = format!("k{lease}");
+        let answer = cache.mget_or_lease(&ns, &[&key], lease).await.expect(200);
+        assert_eq!(answer.json()["results"][&key]["lease"]["state"], "won");
+    }
 }
 
 async fn a_token_that_was_never_given_is_lost(service: &Service) {

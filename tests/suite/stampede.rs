@@ -1,6 +1,6 @@
 //! Stampedes: very many programs miss a key at once, each asks for a lease, and one of them loads the value. Three
-//! instances on real shards. The tests count loads; they print times, but do not limit them. The last test is about a
-//! waiter that no message wakes.
+//! instances on real shards. The tests count loads; they print times, but do not limit them. `CHAOS=long` (`make chaos`)
+//! has more readers and keys. The last test is about a waiter that no message wakes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::support::client::{Client, key_path, namespace};
@@ -19,8 +22,16 @@ use crate::support::service::{Service, Settings};
 /// How long the source takes to load a value.
 const LOAD: Duration = Duration::from_millis(200);
 
-const READERS: usize = 200;
-const KEYS: usize = 1_000;
+/// How many readers one key has, and how many keys are missed at once: few in `make test`, many with `CHAOS=long`.
+fn readers_and_keys() -> (usize, usize) {
+    if std::env::var_os("CHAOS").is_some() { (1_000, 10_000) } else { (200, 1_000) }
+}
+
+/// Readers that read at the same time, so that there are enough file descriptors.
+const AT_ONCE: usize = 3_000;
+
+/// How long a reader of many keys waits before it asks again for those that others load.
+const NEXT_TRY: Duration = Duration::from_millis(20);
 
 /// What all readers of a test share.
 struct Stampede {
@@ -89,16 +100,46 @@ impl Stampede {
         }
     }
 
+    /// Gets many keys as a program does, through one instance. Returns how long that took.
+    async fn get_many(&self, instance: usize, mut missing: Vec<String>) -> Duration {
+        let client = &self.clients[instance];
+        let began = Instant::now();
+        loop {
+            let body = json!({"keys": missing, "lease": 10}).to_string();
+            let results = client.mget_raw(&self.namespace, body).await.expect(200).json()["results"].take();
+            let entry = |(key, result): (&String, &Value)| {
+                let token = result["lease"]["token"].as_str()?;
+                Some(json!({"key": key, "value": "loaded", "lease": token}))
+            };
+            let won: Vec<Value> = results.as_object().expect("results by key").iter().filter_map(entry).collect();
+            if !won.is_empty() {
+                self.loads.fetch_add(won.len() as u64, Ordering::SeqCst);
+                sleep(LOAD).await;
+                client.fill(&self.namespace, &json!(won)).await;
+            }
+            missing.retain(|key| results[key]["lease"]["state"] == "held");
+            if missing.is_empty() {
+                return began.elapsed();
+            }
+            sleep(NEXT_TRY).await;
+        }
+    }
+
     /// Lets readers get their keys at once, each in its own task: `readers` are pairs of an instance and a key. Prints
     /// how long they took.
     async fn run(self: &Arc<Self>, what: &str, readers: impl IntoIterator<Item = (usize, String)>) {
-        let tasks: Vec<_> = readers
-            .into_iter()
-            .map(|(instance, key)| {
-                let stampede = Arc::clone(self);
-                tokio::spawn(async move { stampede.get(instance, &key).await })
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        let tasks = readers.into_iter().map(|(instance, key)| {
+            let (stampede, at_once) = (Arc::clone(self), Arc::clone(&at_once));
+            tokio::spawn(async move {
+                let _place = at_once.acquire().await.expect("never closed");
+                stampede.get(instance, &key).await
             })
-            .collect();
+        });
+        self.wait_for(what, tasks.collect()).await;
+    }
+
+    async fn wait_for(&self, what: &str, tasks: Vec<JoinHandle<Duration>>) {
         let mut times: Vec<Duration> =
             join_all(tasks).await.into_iter().map(|took| took.expect("the reader does not panic")).collect();
         times.sort_unstable();
@@ -119,11 +160,11 @@ impl Stampede {
 /// Many readers of one key, spread over the instances.
 fn of_one_key(services: &[Service]) -> impl Iterator<Item = (usize, String)> {
     let instances = services.len();
-    (0..READERS).map(move |reader| (reader % instances, "popular".to_owned()))
+    (0..readers_and_keys().0).map(move |reader| (reader % instances, "popular".to_owned()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_readers_of_a_missing_key_one_loads() {
+async fn of_many_readers_of_a_missing_key_one_loads() {
     let _alone = WHOLE_MACHINE.lock().await;
     let services = instances();
     let stampede = Arc::new(Stampede::on(&services, "lease=10, wait=4"));
@@ -142,14 +183,31 @@ async fn if_the_holder_of_the_lease_never_fills_one_other_reader_loads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_a_thousand_missing_keys_is_loaded_once() {
+async fn each_of_many_missing_keys_is_loaded_once() {
     let _alone = WHOLE_MACHINE.lock().await;
     let services = instances();
     let stampede = Arc::new(Stampede::on(&services, "lease=10, wait=4"));
-    let instances = services.len();
-    let readers = (0..KEYS * instances).map(|reader| (reader % instances, format!("key {}", reader / instances)));
-    stampede.run("a thousand keys", readers).await;
-    assert_eq!(stampede.loads(), KEYS as u64);
+    let (instances, (_, keys)) = (services.len(), readers_and_keys());
+    let readers = (0..keys * instances).map(|reader| (reader % instances, format!("key {}", reader / instances)));
+    stampede.run("many keys", readers).await;
+    assert_eq!(stampede.loads(), keys as u64);
+}
+
+/// Each instance has a program that reads all keys, in ten requests at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_keys_that_are_missing_in_batches_is_loaded_once() {
+    let _alone = WHOLE_MACHINE.lock().await;
+    let services = instances();
+    let stampede = Arc::new(Stampede::on(&services, ""));
+    let keys = readers_and_keys().1;
+    let batch = |number: usize| (0..keys / 10).map(move |key| format!("key {number} {key}")).collect::<Vec<String>>();
+    let tasks = (0..services.len() * 10).map(|reader| {
+        let (stampede, keys, instance) =
+            (Arc::clone(&stampede), batch(reader / services.len()), reader % services.len());
+        tokio::spawn(async move { stampede.get_many(instance, keys).await })
+    });
+    stampede.wait_for("many keys in batches", tasks.collect()).await;
+    assert_eq!(stampede.loads(), keys as u64);
 }
 
 /// While a reader waits, its instance remembers that the lease is held. No message about the fill arrives, so for later

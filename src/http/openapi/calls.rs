@@ -38,6 +38,7 @@ const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
     ("get_entry", &["404"], &["Cache-Lease", "Preference-Applied=Preference-Applied-lease", "Vary"]),
     ("get_entry", &["200"], &["Vary"]),
     ("put_entry", &["200", "201"], &["ETag"]),
+    ("mget", &["200"], &["Cache-Control"]),
     ("flush", &["200", "202"], &["Preference-Applied"]),
     ("flush", &["202"], &["Location"]),
     ("delete_namespace", &["200", "202"], &["Preference-Applied"]),

@@ -11,7 +11,7 @@ use crate::http::docs::FILES;
 use crate::http::json::MAX_ETAGS_LEN;
 use crate::http::page_limit::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::jobs::Kind;
-use crate::model::{EvictionPolicy, Key, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
+use crate::model::{EvictionPolicy, Key, LeaseRequest, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
 
 /// The characters of keys, tags and patterns. Their limits are in bytes, but a schema counts characters: text that is
 /// not ASCII reaches the limit earlier than the schema says.
@@ -50,6 +50,10 @@ schemas! {
         "type": "array", "maxItems": 1000,
         "items": {"type": "string", "description": "An invalid key has the error `invalid_key` in the response."},
     });
+    lease: or_null(json!({
+        "type": "integer", "minimum": LeaseRequest::SHORTEST.as_secs(), "maximum": LeaseRequest::LONGEST.as_secs(),
+        "description": "Asks for a lease of this many seconds on each key without an entry.",
+    }));
     writable_key: refer("schemas", "WritableKey");
     writable_keys: json!({"type": "array", "maxItems": 1000, "items": refer("schemas", "WritableKey")});
     entries: json!({"type": "array", "maxItems": 1000, "items": refer("schemas", "MsetEntry")});

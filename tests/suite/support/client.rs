@@ -127,6 +127,11 @@ impl Client {
         self.mget_raw(namespace, json!({ "keys": keys }).to_string()).await
     }
 
+    /// mget that asks for a lease of `lease` seconds on each missing key.
+    pub async fn mget_or_lease(&self, namespace: &str, keys: &[&str], lease: u64) -> Answer {
+        self.mget_raw(namespace, json!({ "keys": keys, "lease": lease }).to_string()).await
+    }
+
     /// mget with this body.
     pub async fn mget_raw(&self, namespace: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send(Method::POST, &format!("{}/mget", cache_path(namespace)), &[], Some(body.into())).await

@@ -1,16 +1,19 @@
--- Reads entries, and gives a lease on each key that has neither an entry nor a lease. ARGV: token, ns, lease in ms, the server's run id
--- according to the record, then key and lease token of each.
--- Returns four fields for each key: as `get.lua` for an entry and for a key that holds another type; for other keys {false, 3, 'won', 'held', or 'none' if no lease can be given; ms until the lease ends}.
+-- Reads entries, and gives a lease on each key that has neither an entry nor a lease. ARGV: token, ns, lease in ms, the
+-- server's run id according to the record, then key and lease token of each.
+-- Returns four fields for each key: as `get.lua` for an entry and for a key that holds another type; for other keys
+-- {false, 3, 'won', 'held', or 'none' if no lease can be given; ms until the lease ends}.
 --
 -- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id`, and Redis removes it
 -- at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose value is stored.
 -- The numbers of a namespace's leases grow. Leases up to the number `lease_floor` are lost: a flush raises the floor
 -- because it does not know all keys that a lease may be on. If the totals are lost, so are all leases.
 
+local ENOUGH_BYTES = 1048576
+
 local ns, lease_ms, run_id = ARGV[2], ARGV[3], ARGV[4]
 local call, pcall = redis.call, redis.pcall
 local stats = 'cache_stats:' .. ns
-local answers, number, known = {}, nil, nil
+local answers, bytes, number, known = {}, 0, nil, nil
 
 for i = 5, #ARGV, 2 do
   local id, lease = ns .. ':' .. ARGV[i], ARGV[i + 1]
@@ -24,6 +27,11 @@ for i = 5, #ARGV, 2 do
   elseif value and meta[1] then
     answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4] =
       value, meta[1], meta[2] or '0', remaining_of(value_key, meta[3], meta[4])
+    bytes = bytes + #value
+    if bytes >= ENOUGH_BYTES then
+      -- A script must not block the shard's other clients: the caller asks again for the remaining keys.
+      break
+    end
   else
     if not number then
       known = pcall('HMGET', stats, 'lease_last', 'lease_floor')
