@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::jitter::ttl_of_write;
 use super::lookup::Fetched;
 use super::observe::{Reply, StartedOperation};
 use super::won_lease::Lease;
@@ -187,7 +188,7 @@ impl Cache {
             .into_iter()
             .enumerate()
             .filter(|(i, (key, _))| last[key] == *i)
-            .map(|(_, (key, write))| (key, Write { ttl: write.ttl.or(policy.default_ttl), ..write }))
+            .map(|(_, (key, write))| (key, Write { ttl: ttl_of_write(write.ttl, &policy), ..write }))
             .collect();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let fill_leases: Vec<bool> = writes.iter().map(|(_, write)| write.fills_lease()).collect();

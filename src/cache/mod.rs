@@ -9,6 +9,7 @@ mod batch_lease;
 mod error;
 mod flight;
 mod flush;
+mod jitter;
 mod lease;
 mod list;
 mod lookup;

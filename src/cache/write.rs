@@ -1,5 +1,6 @@
 //! Writing and deleting one entry.
 
+use super::jitter::ttl_of_write;
 use super::near::Near;
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
@@ -44,7 +45,7 @@ impl Cache {
     async fn store_one(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
         self.check_write(key, &write, self.registry.for_check(key.namespace())?.quota())?;
         let policy = self.registry.for_write(key.namespace())?;
-        let write = Write { ttl: write.ttl.or(policy.default_ttl), ..write };
+        let write = Write { ttl: ttl_of_write(write.ttl, &policy), ..write };
         let _void = self.void_when_over(key);
         let fills_lease = write.fills_lease();
         let result = self.store.set(key, write, policy.quota()).await;

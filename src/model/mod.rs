@@ -27,7 +27,7 @@ mod write;
 pub use date::UnixMillis;
 pub use entry::{Details, ENTRY_OVERHEAD, Entry, EntryRef, Version, charge};
 pub use extra::{Extra, Kind, Mark};
-pub(crate) use hash::hash;
+pub(crate) use hash::{hash, map_hash};
 pub use invalid::Invalid;
 pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};
 pub use lease::{LeaseRequest, LeaseToken};

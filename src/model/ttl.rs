@@ -4,10 +4,14 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::invalid::{Invalid, quoted};
+use super::part::Part;
 
-/// A time to live in whole seconds, 1 to [`Ttl::MAX_SECONDS`].
+/// A time to live in milliseconds, at most [`Ttl::MAX_SECONDS`]. Users set whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ttl(NonZeroU64);
+
+/// Milliseconds in a second.
+const MILLIS: NonZeroU64 = NonZeroU64::new(1000).expect("not zero");
 
 impl Ttl {
     /// 100 years: longer than any cache needs, and far too small for an overflow.
@@ -17,7 +21,7 @@ impl Ttl {
     /// [`Invalid::Ttl`] outside 1 to [`Ttl::MAX_SECONDS`].
     pub fn from_seconds(seconds: u64) -> Result<Self, Invalid> {
         match NonZeroU64::new(seconds) {
-            Some(valid) if seconds <= Self::MAX_SECONDS => Ok(Self(valid)),
+            Some(valid) if seconds <= Self::MAX_SECONDS => Ok(Self(valid.saturating_mul(MILLIS))),
             _ => Err(Self::refused(&seconds.to_string())),
         }
     }
@@ -38,16 +42,25 @@ impl Ttl {
         ))
     }
 
-    pub fn as_duration(self) -> Duration {
-        Duration::from_secs(self.0.get())
+    /// A TTL that is shorter by up to `jitter`. Which part of that it is depends evenly on `random`.
+    pub fn shortened(self, jitter: Part, random: u64) -> Self {
+        let most = jitter.of(self.as_millis());
+        let less = (u128::from(random) * (u128::from(most) + 1)) >> u64::BITS;
+        // `less` is at most `most`. Only a jitter of the whole TTL could leave nothing.
+        NonZeroU64::new(self.as_millis() - less as u64).map_or(self, Self)
     }
 
+    pub fn as_duration(self) -> Duration {
+        Duration::from_millis(self.0.get())
+    }
+
+    /// Whole seconds, rounded up.
     pub fn as_seconds(self) -> u64 {
-        self.0.get()
+        self.0.get().div_ceil(MILLIS.get())
     }
 
     pub fn as_millis(self) -> u64 {
-        self.0.get() * 1000
+        self.0.get()
     }
 }
 
@@ -70,6 +83,18 @@ mod tests {
         assert_eq!(Ttl::parse_json("1").unwrap().as_millis(), 1000);
         assert_eq!(Ttl::parse_json("60.0").unwrap().as_seconds(), 60);
         assert_eq!(Ttl::parse_json("3153600000.00").unwrap().as_seconds(), Ttl::MAX_SECONDS);
+    }
+
+    #[test]
+    fn a_jitter_shortens_by_up_to_its_part_and_never_lengthens() {
+        let (ttl, tenth) = (Ttl::from_seconds(100).unwrap(), Part::rounded(0.1).unwrap());
+        let shortened = |random| ttl.shortened(tenth, random).as_millis();
+        assert_eq!((shortened(0), shortened(u64::MAX / 2), shortened(u64::MAX)), (100_000, 95_000, 90_000));
+        assert_eq!(ttl.shortened(Part::NOTHING, u64::MAX), ttl);
+        let most = Part::rounded(0.5).unwrap();
+        assert_eq!(Ttl::from_seconds(1).unwrap().shortened(most, u64::MAX).as_millis(), 500);
+        assert_eq!(Ttl::from_seconds(1).unwrap().shortened(most, u64::MAX).as_seconds(), 1);
+        assert!(Ttl::from_seconds(Ttl::MAX_SECONDS).unwrap().shortened(Part::ALL, u64::MAX).as_millis() > 0);
     }
 
     #[test]

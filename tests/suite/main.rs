@@ -10,6 +10,7 @@
 //! - [`tag`], [`access_metadata`], [`glob`]: tags and metadata of entries, and patterns
 //! - [`stored_form`]: what the service stores in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, compared with a model and a walk over Redis
+//! - [`ttl_jitter`]: TTLs that are shortened at random
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: quotas, which entries are evicted, and how well the policies work
 //! - [`scale`]: a million entries
 //! - [`foreign_types`]: names of the service that hold another Redis type
@@ -134,4 +135,5 @@ mod store_tls;
 mod stored_form;
 mod tag;
 mod traces;
+mod ttl_jitter;
 mod upgrade;
