@@ -12,7 +12,7 @@ use super::won_lease::Lease;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{Answer, EntryKey, Namespace, Operation, Write};
+use crate::model::{Answer, EntryKey, Namespace, Operation, ReadTerms, Write};
 use crate::store::{self, Room};
 
 /// The answer to an mget: each distinct key once, in the order of the request.
@@ -59,8 +59,8 @@ pub struct MsetAnswer {
 }
 
 impl Cache {
-    /// Reads many entries of one namespace. With `lease`, gets a lease of that duration on each key without an entry.
-    /// `room` says whether there is memory for the values.
+    /// Reads many entries of one namespace, each on these terms. With `lease`, gets a lease of that duration on each key
+    /// without an entry. `room` says whether there is memory for the values.
     ///
     /// # Errors
     /// The batch is too large, or there is no memory for its values. A failing shard affects only its own keys.
@@ -68,6 +68,7 @@ impl Cache {
         &self,
         namespace: &Namespace,
         keys: Vec<EntryKey>,
+        terms: &ReadTerms,
         lease: Option<Duration>,
         room: Room<'_>,
     ) -> Result<MgetAnswer, Error> {
@@ -75,7 +76,7 @@ impl Cache {
         self.check_batch(keys.len())?;
         let keys = distinct(keys);
         let subject = || Subject::batch(namespace, &keys);
-        let (results, is_near) = match self.read_many(&keys, lease, room, begun.at).await {
+        let (results, is_near) = match self.read_many(&keys, terms, lease, room, begun.at).await {
             Ok(results) => results,
             Err(error) => {
                 self.observe(&begun, Err(&error), subject);
@@ -96,14 +97,18 @@ impl Cache {
     async fn read_many(
         &self,
         keys: &[EntryKey],
+        terms: &ReadTerms,
         lease: Option<Duration>,
         room: Room<'_>,
         now: Moment,
     ) -> Result<(Vec<Fetched>, bool), Error> {
         let mut hits = Vec::with_capacity(keys.len());
         for key in keys {
-            let hit =
-                self.near.as_ref().and_then(|near| near.get(key, now).ok()).map(|(entry, _)| Fetched::Hit(entry));
+            let hit = self
+                .near
+                .as_ref()
+                .and_then(|near| near.get(key, terms, now).ok())
+                .map(|(entry, _)| Fetched::Hit(entry));
             if !room(hit.as_ref().map_or(0, Fetched::bytes)) {
                 return Err(Error::NoRoom);
             }
@@ -113,8 +118,11 @@ impl Cache {
             keys.iter().zip(&hits).filter(|(_, hit)| hit.is_none()).map(|(key, _)| key.clone()).collect();
         let fetched = match lease {
             _ if absent.is_empty() => Vec::new(),
-            None => self.fetch(&absent, room).await,
-            Some(lease) => self.fetch_or_lease(&absent, lease, room).await,
+            _ if terms.only_if_cached && self.near.is_some() => {
+                absent.iter().map(|_| Fetched::Failed(store::Error::NotInMemory)).collect()
+            }
+            None => self.fetch(&absent, terms, room).await,
+            Some(lease) => self.fetch_or_lease(&absent, terms, lease, room).await,
         };
         let mut fetched = fetched.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
@@ -128,7 +136,7 @@ impl Cache {
     }
 
     /// Fetches entries from the store and keeps copies. The answers are in the order of `keys`.
-    async fn fetch(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Fetched> {
+    async fn fetch(&self, keys: &[EntryKey], terms: &ReadTerms, room: Room<'_>) -> Vec<Fetched> {
         let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
@@ -139,16 +147,16 @@ impl Cache {
                 near.learn(key, found.as_ref(), asked_at, departure);
             }
             match answer {
-                Ok(found) => Fetched::of(found),
-                Err(error) => self.stale_or_failed(key, error),
+                Ok(found) => Fetched::of(found, terms),
+                Err(error) => self.stale_or_failed(key, terms, error),
             }
         });
         fetched.collect()
     }
 
-    /// A stale copy in place of an error of the shard, if the policy allows it.
-    pub(super) fn stale_or_failed(&self, key: &EntryKey, error: store::Error) -> Fetched {
-        match self.near.as_ref().and_then(|near| near.stand_in(key, &error)) {
+    /// A stale copy in place of an error of the shard, if the policy and the terms allow it.
+    pub(super) fn stale_or_failed(&self, key: &EntryKey, terms: &ReadTerms, error: store::Error) -> Fetched {
+        match self.near.as_ref().and_then(|near| near.stand_in(key, terms, &error)) {
             Some(stale) => Fetched::Stale(stale.entry),
             None => Fetched::Failed(error),
         }

@@ -7,13 +7,19 @@ use super::Cache;
 use super::lookup::Fetched;
 use super::won_lease::{Lease, WonLease};
 use crate::clock::Moment;
-use crate::model::{EntryKey, LeaseToken};
+use crate::model::{EntryKey, LeaseToken, ReadTerms};
 use crate::store::{self, Leased, Room};
 
 impl Cache {
     /// Fetches entries from the store, keeps copies, and gets a lease on each key without an entry. The answers are in
     /// the order of `keys`. Leases that the caller does not learn of are given back.
-    pub(super) async fn fetch_or_lease(&self, keys: &[EntryKey], lease: Duration, room: Room<'_>) -> Vec<Fetched> {
+    pub(super) async fn fetch_or_lease(
+        &self,
+        keys: &[EntryKey],
+        terms: &ReadTerms,
+        lease: Duration,
+        room: Room<'_>,
+    ) -> Vec<Fetched> {
         let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked: Vec<WonLease> = keys.iter().map(|key| self.new_lease(key, lease)).collect();
@@ -27,13 +33,18 @@ impl Cache {
                 let found = if let Leased::Entry(entry) = leased { Some(entry) } else { None };
                 near.learn(asked.key(), found, asked_at, departure);
             }
-            self.fetched_or_leased(asked, answer)
+            self.fetched_or_leased(asked, terms, answer)
         });
         fetched.collect()
     }
 
     /// The result for one key.
-    fn fetched_or_leased(&self, mut asked: WonLease, answer: Result<Leased, store::Error>) -> Fetched {
+    fn fetched_or_leased(
+        &self,
+        mut asked: WonLease,
+        terms: &ReadTerms,
+        answer: Result<Leased, store::Error>,
+    ) -> Fetched {
         let lease = match answer {
             Ok(Leased::Won) => Lease::Won(asked),
             Err(error) => {
@@ -41,12 +52,12 @@ impl Cache {
                     // Nothing was executed.
                     asked.settle();
                 }
-                return self.stale_or_failed(asked.key(), error);
+                return self.stale_or_failed(asked.key(), terms, error);
             }
             Ok(other) => {
                 asked.settle();
                 match other {
-                    Leased::Entry(entry) => return Fetched::of(Some(entry)),
+                    Leased::Entry(entry) => return Fetched::of(Some(entry), terms),
                     Leased::Held { left } => Lease::Held { left },
                     Leased::Won | Leased::NotGiven => return Fetched::Miss,
                 }

@@ -77,11 +77,13 @@ impl Flights {
         Self { open: Arc::default(), next_id: AtomicU64::new(0), max_age }
     }
 
-    /// Joins the flight of `key` with the same `departure`, or starts one that runs `load`.
+    /// Joins the flight of `key` with the same `departure` if it started less than `max_age` ago, or starts one that runs
+    /// `load`. A flight older than the limit of [`Flights::new`] is never joined.
     pub fn join<F>(
         &self,
         key: &EntryKey,
         departure: Departure,
+        max_age: Duration,
         load: impl FnOnce() -> F,
     ) -> (Shared<BoxFuture<'static, FlightResult>>, Role)
     where
@@ -89,7 +91,8 @@ impl Flights {
     {
         let now = Moment::now();
         let mut open = self.open.lock();
-        let joins = |flight: &&Flight| flight.departure == departure && now.since(flight.took_off) < self.max_age;
+        let max_age = max_age.min(self.max_age);
+        let joins = |flight: &&Flight| flight.departure == departure && now.since(flight.took_off) < max_age;
         if let Some(landed) = open.get(key).filter(joins).and_then(|flight| flight.landed.upgrade()) {
             return (landed, Role::Follower);
         }
@@ -154,10 +157,10 @@ mod tests {
     async fn followers_share_the_leaders_read_even_if_it_is_cancelled() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
-        let (leader, role) = flights.join(&key(), departure(&l1), first);
+        let (leader, role) = flights.join(&key(), departure(&l1), Duration::MAX, first);
         assert_eq!(role, Role::Leader);
         let (_unused, second) = load(&count);
-        let (follower, role) = flights.join(&key(), departure(&l1), second);
+        let (follower, role) = flights.join(&key(), departure(&l1), Duration::MAX, second);
         assert_eq!(role, Role::Follower);
         drop(leader);
         release.send(()).unwrap();
@@ -170,10 +173,10 @@ mod tests {
     async fn nobody_joins_a_flight_from_before_a_write() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (old, _) = flights.join(&key(), departure(&l1), first);
+        let (old, _) = flights.join(&key(), departure(&l1), Duration::MAX, first);
         l1.void(&key());
         let (release, second) = load(&count);
-        let (new, role) = flights.join(&key(), departure(&l1), second);
+        let (new, role) = flights.join(&key(), departure(&l1), Duration::MAX, second);
         assert_eq!(role, Role::Leader);
         drop(old);
         assert!(!flights.is_empty(), "the old flight takes only itself off the list");
@@ -188,10 +191,10 @@ mod tests {
         // joined the flight would have got an older value than the batch read.
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (release, first) = load(&count);
-        let (early, _) = flights.join(&key(), departure(&l1), first);
+        let (early, _) = flights.join(&key(), departure(&l1), Duration::MAX, first);
         flights.close(&key());
         let (_hold, second) = load(&count);
-        let (_late, role) = flights.join(&key(), departure(&l1), second);
+        let (_late, role) = flights.join(&key(), departure(&l1), Duration::MAX, second);
         assert_eq!(role, Role::Leader);
         release.send(()).unwrap();
         assert_eq!(early.await, Ok(None));
@@ -202,9 +205,19 @@ mod tests {
     async fn nobody_joins_a_flight_that_is_too_old() {
         let (flights, l1, count) = (Flights::new(Duration::ZERO), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (_old, _) = flights.join(&key(), departure(&l1), first);
+        let (_old, _) = flights.join(&key(), departure(&l1), Duration::MAX, first);
         let (_release, second) = load(&count);
-        let (_new, role) = flights.join(&key(), departure(&l1), second);
+        let (_new, role) = flights.join(&key(), departure(&l1), Duration::MAX, second);
+        assert_eq!(role, Role::Leader);
+    }
+
+    #[tokio::test]
+    async fn a_read_joins_no_flight_that_is_too_old_for_its_terms() {
+        let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
+        let (_hold, first) = load(&count);
+        let (_old, _) = flights.join(&key(), departure(&l1), Duration::MAX, first);
+        let (_release, second) = load(&count);
+        let (_new, role) = flights.join(&key(), departure(&l1), Duration::ZERO, second);
         assert_eq!(role, Role::Leader);
     }
 
@@ -212,7 +225,7 @@ mod tests {
     async fn a_flight_that_everybody_left_is_gone() {
         let (flights, l1, count) = (Flights::new(Duration::from_secs(60)), L1::new(0), Arc::new(AtomicUsize::new(0)));
         let (_hold, first) = load(&count);
-        let (flight, _) = flights.join(&key(), departure(&l1), first);
+        let (flight, _) = flights.join(&key(), departure(&l1), Duration::MAX, first);
         drop(flight);
         assert!(flights.is_empty());
     }

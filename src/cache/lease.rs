@@ -21,7 +21,6 @@ use tokio::time::{sleep, timeout};
 
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
 use super::observe::ReadEnd;
-use super::read::answerable;
 use super::won_lease::{Lease, WonLease};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
@@ -80,6 +79,8 @@ impl Cache {
         };
         let room = place.room();
         let patience_ends = started + request.wait;
+        // Such a read wants to know what the shard says now.
+        let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
         loop {
             let mut changed = pin!(room.changed());
             changed.as_mut().enable();
@@ -97,13 +98,13 @@ impl Cache {
             let now = Moment::now();
             let is_known = |held: &Held| {
                 let is_current = held.changes == changes && held.until > now;
-                is_current && !terms.no_cache && self.hears_of_changes(key, now)
+                is_current && may_be_known && self.hears_of_changes(key, now)
             };
             let (left, lookup) = match turn.filter(is_known) {
                 Some(held) => (held.until.since(now), self.miss(key)),
                 None => {
                     let mut asked = self.new_lease(key, request.lease);
-                    let (leased, lookup) = match self.ask_for_lease(&asked).await {
+                    let (leased, lookup) = match self.ask_for_lease(&asked, terms).await {
                         Ok(answer) => answer,
                         Err(error) => {
                             let lookup = self.stale_lookup(key, terms, error)?;
@@ -140,7 +141,7 @@ impl Cache {
     }
 
     /// Asks the store. The lookup is the answer to the read.
-    async fn ask_for_lease(&self, asked: &WonLease) -> Result<(Leased, Lookup), store::Error> {
+    async fn ask_for_lease(&self, asked: &WonLease, terms: &ReadTerms) -> Result<(Leased, Lookup), store::Error> {
         let (key, token) = (asked.key(), asked.token());
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         let asked_at = Moment::now();
@@ -152,20 +153,21 @@ impl Cache {
         if let (Some(near), Some(departure)) = (&self.near, departure) {
             near.learn(key, entry.as_ref(), asked_at, departure);
         }
-        Ok((leased, Lookup { entry, ..self.miss(key) }))
+        let trail = self.miss(key).trail;
+        Ok((leased, Lookup::of_store(entry, terms, trail)))
     }
 
-    /// The entry, if L1 or a store in this process has it.
+    /// The entry, if L1 or a store in this process has it and it meets the terms.
     async fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
-        let found = match &self.near {
-            None => answerable(self.store.get(key).await?, terms).map(|entry| (entry, AnsweredBy::Embedded)),
-            Some(near) if !terms.no_cache => {
-                let found = near.get(key, Moment::now()).ok();
-                found.map(|(entry, staleness)| (entry, AnsweredBy::L1 { staleness }))
-            }
-            Some(_) => None,
+        let Some(near) = &self.near else {
+            let lookup = Lookup::of_store(self.store.get(key).await?, terms, AnsweredBy::Embedded);
+            return Ok(Some(lookup).filter(|lookup| lookup.entry.is_some()));
         };
-        Ok(found.map(|(entry, trail)| Lookup { entry: Some(entry), trail }))
+        match near.get(key, terms, Moment::now()) {
+            Ok((entry, staleness)) => Ok(Some(Lookup::hit(entry, AnsweredBy::L1 { staleness }))),
+            Err(_) if terms.only_if_cached => Err(store::Error::NotInMemory),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Whether a change of the key on another instance would be known here by now.
@@ -180,7 +182,7 @@ impl Cache {
             Some(_) => AnsweredBy::Shard { shard, skipped: L1SkipReason::Miss, collapsed: false },
             None => AnsweredBy::Embedded,
         };
-        Lookup { entry: None, trail }
+        Lookup { entry: None, unmet: None, trail }
     }
 
     /// Gives a lease up without a value. Returns whether it stood.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::won_lease::Lease;
-use crate::model::Entry;
+use crate::clock::unix_millis;
+use crate::model::{Candidate, Entry, ReadTerms, Unmet};
 use crate::store::{self, ShardIndex};
 
 /// An answered read.
@@ -11,7 +12,44 @@ use crate::store::{self, ShardIndex};
 pub struct Lookup {
     /// `None` for a miss.
     pub entry: Option<Entry>,
+    /// For a miss although there is an entry: the term of the read that the entry does not meet.
+    pub unmet: Option<Unmet>,
     pub trail: AnsweredBy,
+}
+
+impl Lookup {
+    pub fn hit(entry: Entry, trail: AnsweredBy) -> Self {
+        Self { entry: Some(entry), unmet: None, trail }
+    }
+
+    /// The answer of the store to a read with these terms.
+    pub fn of_store(found: Option<Entry>, terms: &ReadTerms, trail: AnsweredBy) -> Self {
+        match answerable(found, terms) {
+            Ok(entry) => Self { entry, unmet: None, trail },
+            Err(unmet) => Self { entry: None, unmet: Some(unmet), trail },
+        }
+    }
+}
+
+/// The entry that the store found, if it may answer a read with these terms; else the term that it does not meet.
+fn answerable(found: Option<Entry>, terms: &ReadTerms) -> Result<Option<Entry>, Unmet> {
+    let found = found.filter(Entry::is_answerable);
+    if let Some(entry) = &found {
+        check(terms, entry, Duration::ZERO, Duration::ZERO)?;
+    }
+    Ok(found)
+}
+
+/// Whether an entry meets the terms of a read, see [`Candidate`]. `unproven` is the time since the end of its proof. Its
+/// age is by the clocks of the shard and of this machine.
+pub fn check(terms: &ReadTerms, entry: &Entry, unproven: Duration, staleness: Duration) -> Result<(), Unmet> {
+    // Most reads have no terms.
+    if terms.is_plain() {
+        return Ok(());
+    }
+    let age = Duration::from_millis(unix_millis().0.saturating_sub(entry.created_at.0));
+    let overdue = entry.overdue.unwrap_or_default().max(unproven);
+    terms.check(&Candidate { age, left: entry.expires_in, overdue, staleness })
 }
 
 /// Which tier answered, and why L1 did not.
@@ -44,8 +82,8 @@ pub enum AnsweredBy {
 pub enum L1SkipReason {
     /// It had no copy.
     Miss,
-    /// The request demanded an answer from the shard.
-    Request,
+    /// Its copy does not meet a term of the read.
+    Terms(Unmet),
     /// The copy was made before invalidation messages were lost.
     Void,
     /// There was no recent enough proof that the copy is still current.
@@ -76,8 +114,8 @@ impl Fetched {
     }
 
     /// The result of a read that the store answered.
-    pub(super) fn of(found: Option<Entry>) -> Self {
-        found.filter(Entry::is_answerable).map_or(Self::Miss, Self::Hit)
+    pub(super) fn of(found: Option<Entry>, terms: &ReadTerms) -> Self {
+        answerable(found, terms).unwrap_or_default().map_or(Self::Miss, Self::Hit)
     }
 
     pub(super) fn is_hit(&self) -> bool {

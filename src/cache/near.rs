@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flight::{Departure, FlightResult, Flights, Role};
-use super::lookup::L1SkipReason;
+use super::lookup::{L1SkipReason, check};
 use crate::clock::Moment;
 use crate::coherence::{Coherence, Freshness};
 use crate::l1::{Copy, CopyRef, L1};
 use crate::metrics::Metrics;
-use crate::model::{Entry, EntryKey, KeyRef};
+use crate::model::{Entry, EntryKey, KeyRef, ReadTerms, Unmet};
 use crate::namespaces::Registry;
 use crate::store::{Error, ShardIndex, SharedStore};
 
@@ -60,23 +60,32 @@ impl Near {
         self.l1.with(key, now, look).unwrap_or(Err(L1SkipReason::Miss))
     }
 
-    /// The copy of `key` and its staleness (see [`Near::with`]) if it may be served at `now`; otherwise the reason.
-    pub fn get(&self, key: &EntryKey, now: Moment) -> Result<(Entry, Duration), L1SkipReason> {
+    /// The copy of `key` and its staleness (see [`Near::with`]) if it may be served at `now` to a read with these terms;
+    /// otherwise the reason.
+    pub fn get(&self, key: &EntryKey, terms: &ReadTerms, now: Moment) -> Result<(Entry, Duration), L1SkipReason> {
+        if terms.no_cache {
+            return Err(L1SkipReason::Terms(Unmet::NoCache));
+        }
         let served = self.with(key.borrowed(), now, |copy, staleness| (Copy::of(copy), staleness));
+        let served = served.and_then(|(copy, staleness)| {
+            let entry = entry(copy, now);
+            check(terms, &entry, Duration::ZERO, staleness).map_err(L1SkipReason::Terms)?;
+            Ok((entry, staleness))
+        });
         match served {
             Ok(_) => self.metrics.l1_hits.increment(1),
             Err(L1SkipReason::Void) => self.metrics.l1_void.increment(1),
             Err(L1SkipReason::Unproven) => self.metrics.l1_unproven.increment(1),
-            Err(L1SkipReason::Miss | L1SkipReason::Off | L1SkipReason::Request) => {}
+            Err(L1SkipReason::Miss | L1SkipReason::Off | L1SkipReason::Terms(_)) => {}
         }
-        served.map(|(copy, staleness)| (entry(copy, now), staleness))
+        served
     }
 
     /// A stale copy of `key` (expired or unproven) that may be served instead of this error: the shard did not answer,
-    /// and the namespace's policy allows it. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
+    /// and the namespace's policy and the terms of the read allow it. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
     /// it is never served.
-    pub fn stand_in(&self, key: &EntryKey, error: &Error) -> Option<Stale> {
-        if !error.is_unanswered() {
+    pub fn stand_in(&self, key: &EntryKey, terms: &ReadTerms, error: &Error) -> Option<Stale> {
+        if terms.no_cache || !error.is_unanswered() {
             return None;
         }
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
@@ -89,9 +98,11 @@ impl Near {
         if overdue > longest {
             return None;
         }
+        let (entry, staleness) = (entry(copy, now), now.since(watermark));
+        check(terms, &entry, overdue, staleness).ok()?;
         self.metrics.l1_hits.increment(1);
         self.metrics.stale_answers.increment(1);
-        Some(Stale { entry: entry(copy, now), overdue, staleness: now.since(watermark) })
+        Some(Stale { entry, overdue, staleness })
     }
 
     /// Call this before a read of the store and pass the result to [`Near::learn`].
@@ -102,8 +113,19 @@ impl Near {
         Departure { fence: self.l1.fence(key), stamp }
     }
 
-    /// Reads `key` from the store, shared with other requests for it, and keeps a copy.
-    pub async fn load(&self, key: &EntryKey, store: &SharedStore) -> (FlightResult, Role) {
+    /// Reads `key` from the store for this request alone, and keeps a copy.
+    pub async fn read(&self, key: &EntryKey, store: &SharedStore) -> FlightResult {
+        let departure = self.departure(key, store);
+        let asked_at = Moment::now();
+        self.metrics.shard_reads.increment(1);
+        let found = store.get(key).await?;
+        self.learn(key, found.as_ref(), asked_at, departure);
+        Ok(found)
+    }
+
+    /// Reads `key` from the store, shared with other requests for it, and keeps a copy. The answer is at most as stale as
+    /// the terms allow.
+    pub async fn load(&self, key: &EntryKey, terms: &ReadTerms, store: &SharedStore) -> (FlightResult, Role) {
         let departure = self.departure(key, store);
         let load = || {
             let (key, store, l1) = (key.clone(), store.clone(), self.l1.clone());
@@ -118,7 +140,7 @@ impl Near {
                 landed
             }
         };
-        let (flight, role) = self.flights.join(key, departure, load);
+        let (flight, role) = self.flights.join(key, departure, terms.max_staleness.unwrap_or(Duration::MAX), load);
         let landed = flight.await;
         if role == Role::Follower {
             self.metrics.coalesced_reads.increment(1);

@@ -52,7 +52,7 @@ pub(super) enum ReadEnd<'e> {
 
 impl<'e> ReadEnd<'e> {
     pub fn of(result: &'e Result<Lookup, Error>) -> Self {
-        let Lookup { entry, trail } = match result {
+        let Lookup { entry, trail, .. } = match result {
             Ok(lookup) => lookup,
             Err(error) => return Self::Failed(error),
         };
@@ -86,7 +86,10 @@ impl Cache {
             ReadEnd::Hit(tier) => (Answer::Hit, Reply::Done, Some(tier), false),
             ReadEnd::Stale => (Answer::Hit, Reply::Done, Some(Tier::L1), true),
             ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), false),
-            ReadEnd::Failed(error) => (Answer::Failed, Reply::Failed(error), self.tier_of(error), false),
+            ReadEnd::Failed(error) => {
+                let answer = if error.is_refusal() { Answer::Refused } else { Answer::Failed };
+                (answer, Reply::Failed(error), self.tier_of(error), false)
+            }
         };
         let (hit, reads) = match answer {
             Answer::Hit => (Some(true), Reads { hits: 1, misses: 0 }),
@@ -118,6 +121,7 @@ impl Cache {
         });
         let all = reads.hits == fetched.len() as u64;
         let answer = match (failure, all) {
+            (Some(error), _) if error.is_refusal() => Answer::Refused,
             (Some(_), _) => Answer::Failed,
             (None, true) => Answer::Hit,
             (None, false) => Answer::Miss,
@@ -168,6 +172,9 @@ impl Cache {
 
     /// The tier in which this error happened.
     fn tier_of(&self, error: &Error) -> Option<Tier> {
+        if matches!(error, Error::Store(store::Error::NotInMemory)) {
+            return Some(Tier::L1);
+        }
         matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
     }
 

@@ -8,17 +8,17 @@ use super::{Cache, Error};
 use crate::access_log::Tier;
 use crate::clock::Moment;
 use crate::l1::{CopyRef, Value};
-use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation, ReadTerms};
+use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation, ReadTerms, Unmet};
 use crate::store;
 
 impl Cache {
     /// Reads an entry; `operation` is GET or HEAD.
     ///
     /// # Errors
-    /// The owning shard failed.
+    /// The owning shard failed, or the terms want an answer from memory and there is none.
     pub async fn get(&self, key: &EntryKey, terms: &ReadTerms, operation: Operation) -> Result<Lookup, Error> {
         let started = Moment::now();
-        let result = self.look_up(key, terms, started).await;
+        let result = self.look_up(key, terms, started).await.map_err(Error::from);
         self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result
     }
@@ -59,77 +59,85 @@ impl Cache {
     /// Reads an entry with all its metadata from the owning shard.
     ///
     /// # Errors
-    /// The owning shard failed.
-    pub async fn describe(&self, key: &EntryKey, operation: Operation) -> Result<(Lookup, Option<Details>), Error> {
+    /// The owning shard failed, or the terms do not allow to ask it.
+    pub async fn describe(
+        &self,
+        key: &EntryKey,
+        terms: &ReadTerms,
+        operation: Operation,
+    ) -> Result<(Lookup, Option<Details>), Error> {
         let started = Moment::now();
-        let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
-        let asked_at = Moment::now();
-        self.metrics.shard_reads.increment(1);
-        let result = self.store.describe(key).await;
-        if let (Ok(found), Some(near), Some(departure)) = (&result, &self.near, departure) {
-            near.learn(key, found.as_ref().map(|(entry, _)| entry), asked_at, departure);
-        }
-        let shard =
-            AnsweredBy::Shard { shard: self.store.shard_of(key), skipped: L1SkipReason::Request, collapsed: false };
-        let trail = if self.near.is_some() { shard } else { AnsweredBy::Embedded };
+        let result = self.look_up_details(key, terms).await.map_err(Error::from);
         let (result, details) = match result {
-            Ok(found) => {
-                let (entry, details) = found.filter(|(entry, _)| entry.is_answerable()).unzip();
-                (Ok(Lookup { entry, trail }), details)
-            }
-            Err(error) => (Err(error.into()), None),
+            Ok((lookup, details)) => (Ok(lookup), details),
+            Err(error) => (Err(error), None),
         };
         self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result.map(|lookup| (lookup, details))
     }
 
-    pub(super) async fn look_up(&self, key: &EntryKey, terms: &ReadTerms, now: Moment) -> Result<Lookup, Error> {
+    async fn look_up_details(
+        &self,
+        key: &EntryKey,
+        terms: &ReadTerms,
+    ) -> Result<(Lookup, Option<Details>), store::Error> {
+        if terms.only_if_cached && self.near.is_some() {
+            return Err(store::Error::NotInMemory);
+        }
+        let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
+        let asked_at = Moment::now();
+        self.metrics.shard_reads.increment(1);
+        let (entry, details) = self.store.describe(key).await?.unzip();
+        let mut trail = AnsweredBy::Embedded;
+        if let (Some(near), Some(departure)) = (&self.near, departure) {
+            near.learn(key, entry.as_ref(), asked_at, departure);
+            let skipped = L1SkipReason::Terms(Unmet::NoCache);
+            trail = AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed: false };
+        }
+        Ok((Lookup::of_store(entry, terms, trail), details))
+    }
+
+    pub(super) async fn look_up(
+        &self,
+        key: &EntryKey,
+        terms: &ReadTerms,
+        now: Moment,
+    ) -> Result<Lookup, store::Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
-            let entry = self.store.get(key).await?;
-            return Ok(Lookup { entry: answerable(entry, terms), trail: AnsweredBy::Embedded });
+            return Ok(Lookup::of_store(self.store.get(key).await?, terms, AnsweredBy::Embedded));
         };
-        let trail = |skipped, collapsed| AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed };
-        if terms.no_cache {
-            let departure = near.departure(key, &self.store);
-            let asked_at = Moment::now();
-            self.metrics.shard_reads.increment(1);
-            let entry = self.store.get(key).await?;
-            near.learn(key, entry.as_ref(), asked_at, departure);
-            return Ok(Lookup { entry: answerable(entry, terms), trail: trail(L1SkipReason::Request, false) });
-        }
-        let skipped = match near.get(key, now) {
-            Ok((entry, staleness)) => {
-                return Ok(Lookup { entry: Some(entry), trail: AnsweredBy::L1 { staleness } });
-            }
+        let skipped = match near.get(key, terms, now) {
+            Ok((entry, staleness)) => return Ok(Lookup::hit(entry, AnsweredBy::L1 { staleness })),
             Err(skipped) => skipped,
         };
-        let (landed, role) = near.load(key, &self.store).await;
+        if terms.only_if_cached {
+            return Err(store::Error::NotInMemory);
+        }
+        let (landed, role) = match terms.no_cache {
+            true => (near.read(key, &self.store).await, Role::Leader),
+            false => near.load(key, terms, &self.store).await,
+        };
         match landed {
-            Ok(entry) => {
-                let entry = answerable(entry, terms);
-                Ok(Lookup { entry, trail: trail(skipped, role == Role::Follower) })
+            Ok(found) => {
+                let collapsed = role == Role::Follower;
+                let trail = AnsweredBy::Shard { shard: self.store.shard_of(key), skipped, collapsed };
+                Ok(Lookup::of_store(found, terms, trail))
             }
-            Err(error) => Ok(self.stale_lookup(key, terms, error)?),
+            Err(error) => self.stale_lookup(key, terms, error),
         }
     }
 
-    /// A stale copy in place of an error of the shard, if the policy allows it; else the error.
+    /// A stale copy in place of an error of the shard, if the policy and the terms allow it; else the error.
     pub(super) fn stale_lookup(
         &self,
         key: &EntryKey,
         terms: &ReadTerms,
         error: store::Error,
     ) -> Result<Lookup, store::Error> {
-        let near = self.near.as_ref().filter(|_| !terms.no_cache);
-        let stale = near.and_then(|near| near.stand_in(key, &error));
+        let stale = self.near.as_ref().and_then(|near| near.stand_in(key, terms, &error));
         let Some(Stale { entry, overdue, staleness }) = stale else { return Err(error) };
         let trail = AnsweredBy::Stale { shard: self.store.shard_of(key), error, overdue, staleness };
-        Ok(Lookup { entry: Some(entry), trail })
+        Ok(Lookup::hit(entry, trail))
     }
-}
-
-/// The entry that the store found, if it may answer a read on these terms.
-pub(super) fn answerable(found: Option<Entry>, terms: &ReadTerms) -> Option<Entry> {
-    found.filter(|entry| entry.is_answerable() && !(terms.no_cache && entry.overdue.is_some()))
 }

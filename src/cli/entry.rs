@@ -32,7 +32,8 @@ const MAX_SHOWN: usize = 60;
 Examples:
   sidecache get users user_1
   sidecache get pages 'index.html?lang=de' --raw > page.html
-  sidecache get users user_1 --metadata")]
+  sidecache get users user_1 --metadata
+  sidecache get rates today --max-age 5m")]
 pub struct Get {
     /// Namespace
     #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
@@ -49,6 +50,18 @@ pub struct Get {
     /// Read from the shard, not from the copy in the service's memory
     #[arg(long)]
     fresh: bool,
+    /// Only an entry that was written at most this long ago: 90 (seconds), 5m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = number::parse_seconds)]
+    max_age: Option<u64>,
+    /// Only an entry that has at least this much time left
+    #[arg(long, value_name = "TIME", value_parser = number::parse_seconds)]
+    min_fresh: Option<u64>,
+    /// Only an answer from which no write older than this many milliseconds is missing
+    #[arg(long, value_name = "MS")]
+    max_staleness_ms: Option<u64>,
+    /// Read from the service's memory alone; exit code 1 if the entry is not there
+    #[arg(long, conflicts_with = "fresh")]
+    only_if_cached: bool,
 }
 
 // The aliases `put` and `delete` are for people who know the HTTP methods.
@@ -158,7 +171,8 @@ impl Get {
             )));
         }
         let query: &[(&str, &str)] = if self.metadata { &[("metadata", "full")] } else { &[] };
-        let headers: &[(&str, &str)] = if self.fresh { &[("cache-control", "no-cache")] } else { &[] };
+        let directives = self.directives();
+        let headers: &[_] = if directives.is_empty() { &[] } else { &[("cache-control", directives.as_str())] };
         let path = with_query(&entry_path(namespace, key), query);
         let absent_entry = EntryDocument { namespace, key, found: false, stale: false, value: None, metadata: None };
         let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
@@ -166,7 +180,8 @@ impl Get {
                 if screen.json {
                     screen.document(&absent_entry)?;
                 }
-                return Err(absent(namespace, key));
+                // With directives there may be an entry: the answer says why it does not count.
+                return Err(if directives.is_empty() { absent(namespace, key) } else { failure });
             }
             answer => answer?,
         };
@@ -191,6 +206,18 @@ impl Get {
         screen.raw(string.as_deref().unwrap_or(value.get()).as_bytes())?;
         // A terminal needs the end of the line; a file gets exactly the value's bytes.
         if screen.is_terminal { screen.line("") } else { Ok(()) }
+    }
+}
+
+impl Get {
+    /// The `Cache-Control` of the request; empty if no option asks for one.
+    fn directives(&self) -> String {
+        let numbers =
+            [("max-age", self.max_age), ("min-fresh", self.min_fresh), ("max-staleness-ms", self.max_staleness_ms)];
+        let numbers = numbers.into_iter().filter_map(|(name, number)| Some(format!("{name}={}", number?)));
+        let words = [("no-cache", self.fresh), ("only-if-cached", self.only_if_cached)];
+        let words = words.into_iter().filter(|(_, is_set)| *is_set).map(|(word, _)| word.to_owned());
+        words.chain(numbers).collect::<Vec<_>>().join(", ")
     }
 }
 

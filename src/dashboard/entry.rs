@@ -18,7 +18,7 @@ use super::state::Shared;
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
-use crate::model::{Details, Entry, EntryKey, Operation, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, Operation, ReadTerms, UnixMillis};
 use crate::number;
 
 /// How many bytes of a value a page shows at most.
@@ -27,8 +27,9 @@ const SHOWN_BYTES: usize = 64 * 1024;
 pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let key = entry_of(&uri)?;
     // Both wait at the same time: one after the other could take longer than the request timeout.
+    let terms = ReadTerms::default();
     let late = Error::DeadlineExceeded { may_write: false };
-    let described = dashboard.in_time(dashboard.app.cache.describe(&key, Operation::Get), late);
+    let described = dashboard.in_time(dashboard.app.cache.describe(&key, &terms, Operation::Get), late);
     let (described, snapshot) = tokio::join!(described, dashboard.snapshot());
     let (lookup, details) = described?;
     let token = form::token(&headers);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -18,7 +18,7 @@ use super::memory::{COUNTED_FROM, Pieces};
 use super::openapi::schema;
 use super::reader::{self, Reader, Text};
 use super::state::SharedApp;
-use super::{answer, lease};
+use super::{answer, cache_control, lease};
 use crate::cache::{self, Fetched, Lease, MgetAnswer};
 use crate::model::{Entry, EntryKey, Invalid, Key, LeaseToken, Namespace, Write};
 use crate::store;
@@ -115,11 +115,13 @@ pub async fn mget(
     State(app): State<SharedApp>,
     NamespacePath(namespace): NamespacePath,
     _: StrictQuery<NoParameters>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
     let keys = mget_keys(&namespace, &body, app.cache.max_batch_keys())?;
     let room = app.bounds.room();
-    let answer = app.cache.mget(&namespace, keys.valid, keys.lease, &|bytes| room.admits(bytes)).await?;
+    let terms = cache_control::terms(&headers);
+    let answer = app.cache.mget(&namespace, keys.valid, &terms, keys.lease, &|bytes| room.admits(bytes)).await?;
     let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &keys.invalid, &keys.too_long));
     response.extensions_mut().insert(room);
     Ok(lease::complete_batch(response, answer.into_leases()))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::conditions;
-use super::error::{Error, key_not_found};
+use super::error::{Error, key_not_found, terms_not_met};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::json::WriteFields;
 use super::openapi::schema;
@@ -17,7 +17,7 @@ use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
 use super::{answer, cache_control, lease, read_answer, reader};
 use crate::cache::{self, Cache, LeasedLookup};
-use crate::model::{Entry, EntryKey, Operation, Write};
+use crate::model::{EntryKey, Operation, Write};
 use crate::store::{self, Outcome};
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -62,19 +62,19 @@ pub async fn get(
             (lookup, None)
         }
         None => (app.cache.get(&key, &terms, operation).await?, None),
-        Some("full") => app.cache.describe(&key, operation).await?,
+        Some("full") => app.cache.describe(&key, &terms, operation).await?,
         Some(other) => {
             return Err(Error::InvalidQuery(format!("`metadata` must be `full` or absent, not {other:?}")));
         }
     };
-    let found = ReadAnswer::new(&app.cache, lookup.entry.as_ref().map(Entry::borrowed), &lookup.trail);
+    let found = ReadAnswer::of(&app.cache, &lookup);
     let present = lookup.entry.as_ref().map(|entry| entry.version);
     if preconditions.if_match.as_ref().is_some_and(|list| !present.is_some_and(|version| list.holds(version))) {
         return Err(cache::Error::from(store::Error::PreconditionFailed { present }).into());
     }
     let is_known = |version| preconditions.if_none_match.as_ref().is_some_and(|list| list.holds(version));
     let mut response = match &lookup.entry {
-        None => key_not_found(),
+        None => lookup.unmet.map_or_else(key_not_found, terms_not_met),
         // No 304 for the full metadata: the ETag does not change with the access counts.
         Some(entry) if details.is_none() && is_known(entry.version) => StatusCode::NOT_MODIFIED.into_response(),
         Some(entry) => answer::raw_json(StatusCode::OK, read_answer::body(entry, found.ttl, details.as_ref())),

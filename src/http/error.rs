@@ -14,7 +14,7 @@ use super::failure_log::Failure;
 use crate::cache::{self, Reply};
 use crate::database;
 use crate::jobs;
-use crate::model::Invalid;
+use crate::model::{Invalid, Unmet};
 use crate::store;
 
 /// Why a request failed.
@@ -129,6 +129,7 @@ codes! {
     ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
     PoliciesUnknown: SERVICE_UNAVAILABLE "policies_unknown" "The namespace's policy is not known yet";
+    NotInMemory: GATEWAY_TIMEOUT "not_in_memory" "Not in memory";
     StorageFull: INSUFFICIENT_STORAGE "storage_full" "Cache storage full";
 }
 
@@ -254,6 +255,7 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::Full { .. } | store::Error::QuotaUsedUp => Code::StorageFull,
         store::Error::PreconditionFailed { .. } => Code::PreconditionFailed,
         store::Error::LeaseLost => Code::LeaseLost,
+        store::Error::NotInMemory => Code::NotInMemory,
         store::Error::ForeignType { .. } => Code::ForeignType,
         store::Error::RingMismatch => Code::RingMismatch,
         store::Error::MakingRoom { .. } => Code::MakingRoom,
@@ -265,7 +267,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let code = self.code();
         let status = code.status();
-        let is_clients = matches!(status, StatusCode::INSUFFICIENT_STORAGE | StatusCode::NOT_IMPLEMENTED);
+        let is_clients = matches!(code, Code::StorageFull | Code::NotImplemented | Code::NotInMemory);
         let is_server_error = status.is_server_error() && !is_clients;
         let deleted_count = match &self {
             Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
@@ -297,6 +299,12 @@ impl Answer {
 /// The response to a read or a deletion that found nothing.
 pub fn key_not_found() -> Response {
     answer::json(StatusCode::NOT_FOUND, &Answer::of(Code::KeyNotFound))
+}
+
+/// The response to a read whose terms the present entry does not meet.
+pub fn terms_not_met(unmet: Unmet) -> Response {
+    let detail = Some(format!("the entry does not meet `{}` of the request's `Cache-Control`", unmet.as_str()));
+    answer::json(StatusCode::NOT_FOUND, &Answer { detail, ..Answer::of(Code::KeyNotFound) })
 }
 
 /// The body of [`key_not_found`].

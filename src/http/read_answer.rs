@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::error::store_code;
 use super::json::seconds_date;
-use crate::cache::{AnsweredBy, Cache, L1SkipReason};
+use crate::cache::{AnsweredBy, Cache, L1SkipReason, Lookup};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, Tag, UnixMillis};
+use crate::model::{Details, Entry, EntryRef, Tag, UnixMillis, Unmet};
 
 /// The bytes before the value in the body: `{"value": ..., "metadata": {...}}`.
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
@@ -27,6 +27,8 @@ const HEADERS_BYTES: usize = 256;
 pub struct ReadAnswer<'a> {
     cache: &'a Cache,
     found: Option<EntryRef<'a>>,
+    /// The term of the read that the entry does not meet, so that nothing was found.
+    unmet: Option<Unmet>,
     trail: &'a AnsweredBy,
     /// How many seconds the found entry has left: 0 if it is stale; `None` if it never expires or nothing was found.
     pub ttl: Option<u64>,
@@ -36,7 +38,12 @@ impl<'a> ReadAnswer<'a> {
     pub fn new(cache: &'a Cache, found: Option<EntryRef<'a>>, trail: &'a AnsweredBy) -> Self {
         let is_stale = matches!(trail, AnsweredBy::Stale { .. });
         let ttl = if is_stale { Some(0) } else { found.and_then(ttl_remaining) };
-        Self { cache, found, trail, ttl }
+        Self { cache, found, unmet: None, trail, ttl }
+    }
+
+    pub fn of(cache: &'a Cache, lookup: &'a Lookup) -> Self {
+        let found = lookup.entry.as_ref().map(Entry::borrowed);
+        Self { unmet: lookup.unmet, ..Self::new(cache, found, &lookup.trail) }
     }
 
     /// Writes the lines of the headers that a read adds to its response, the last one without its line end.
@@ -81,12 +88,20 @@ impl<'a> ReadAnswer<'a> {
     /// Writes the headers of a miss.
     fn put_miss(&self, out: &mut Vec<u8>) {
         let tier = if matches!(self.trail, AnsweredBy::Shard { .. }) { "shard" } else { "embedded" };
+        let why = match self.unmet {
+            None => "uri-miss",
+            Some(Unmet::NoCache | Unmet::MaxStale) => "stale",
+            Some(Unmet::MaxAge | Unmet::MinFresh | Unmet::MaxStaleness) => "request",
+        };
         put_text(
             out,
             format_args!(
-                "cache-control: no-cache\r\nx-cache-hit: false\r\ncache-status: sidecache-{tier}; fwd=uri-miss"
+                "cache-control: no-cache\r\nx-cache-hit: false\r\ncache-status: sidecache-{tier}; fwd={why}"
             ),
         );
+        if let (AnsweredBy::Embedded, Some(unmet)) = (self.trail, self.unmet) {
+            put_text(out, format_args!("; detail={}", unmet.as_str()));
+        }
         self.put_skipped(out);
     }
 
@@ -95,13 +110,21 @@ impl<'a> ReadAnswer<'a> {
         let AnsweredBy::Shard { shard, skipped, collapsed } = *self.trail else { return };
         let (why, reason) = match skipped {
             L1SkipReason::Miss => ("miss", ""),
-            L1SkipReason::Request => ("request", ""),
+            L1SkipReason::Terms(Unmet::NoCache) => ("request", ""),
+            L1SkipReason::Terms(Unmet::MaxAge) => ("request", "; detail=max-age"),
+            L1SkipReason::Terms(Unmet::MinFresh) => ("request", "; detail=min-fresh"),
+            L1SkipReason::Terms(Unmet::MaxStale) => ("request", "; detail=max-stale"),
+            L1SkipReason::Terms(Unmet::MaxStaleness) => ("request", "; detail=max-staleness-ms"),
             L1SkipReason::Void => ("stale", "; detail=lost-messages"),
             L1SkipReason::Unproven => ("stale", "; detail=unproven"),
             L1SkipReason::Off => ("bypass", ""),
         };
         let collapsed = if collapsed { "; collapsed" } else { "" };
-        let name = detail(self.cache.shard_name(shard));
+        let name = self.cache.shard_name(shard);
+        let name = match self.unmet {
+            None => detail(name),
+            Some(unmet) => detail(&format!("{name}/{}", unmet.as_str())),
+        };
         put_text(out, format_args!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}"));
     }
 

@@ -41,7 +41,7 @@ pub use policy::{EvictionPolicy, Policy, Quota, Quotas};
 pub use policy_change::PolicyChange;
 pub use policy_fields::{PolicyFields, SomePolicyFields};
 pub use precondition::{EtagList, Preconditions};
-pub use read_terms::ReadTerms;
+pub use read_terms::{Candidate, MaxStale, ReadTerms, Unmet};
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, whole_number};
 pub use write::Write;

@@ -29,6 +29,9 @@ pub enum Error {
     /// The lease that a write names does not stand any more, and nothing was changed.
     #[error("the lease is lost: it has ended, or the key was changed after it was given")]
     LeaseLost,
+    /// A read wanted an answer from memory alone, and there is none. No shard was asked.
+    #[error("the entry is not in this instance's memory, and `only-if-cached` does not allow to ask its shard")]
+    NotInMemory,
     /// One of sidecache's Redis keys holds a value of another type.
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
@@ -77,7 +80,11 @@ impl Error {
             | Self::ForeignType { shard, .. }
             | Self::MakingRoom { shard }
             | Self::Protocol { shard, .. } => Some(shard),
-            Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost | Self::RingMismatch => None,
+            Self::QuotaUsedUp
+            | Self::PreconditionFailed { .. }
+            | Self::LeaseLost
+            | Self::NotInMemory
+            | Self::RingMismatch => None,
         }
     }
 
@@ -94,9 +101,10 @@ impl Error {
         matches!(self, Self::ForeignType { .. })
     }
 
-    /// Whether the namespace's policy or a precondition refused the operation and nothing is broken.
+    /// Whether the namespace's policy, a precondition or the terms of a read refused the operation and nothing is
+    /// broken.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost)
+        matches!(self, Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost | Self::NotInMemory)
     }
 
     /// The error as a read reports it. If the cleanup during a read has an unknown outcome, the next read repeats it.

@@ -153,6 +153,13 @@ async fn a_value_comes_back_as_the_bytes_that_went_in(service: &Service) {
     assert_eq!(ask(service, &["get", &ns, "text", "--raw"]).expect(0).text(), "a\n\"b\" ü");
     cache.set(&ns, "number", "7").await;
     assert_eq!(ask(service, &["get", &ns, "number", "--raw", "--fresh"]).expect(0).text(), "7");
+    for options in [&["--max-age", "1h", "--max-staleness-ms", "500"][..], &["--max-age", "2d", "--fresh"]] {
+        let words = [&["get", ns.as_str(), "number"], options].concat();
+        assert_eq!(ask(service, &words).expect(0).text(), "7", "{options:?}");
+    }
+    cache.set_for(&ns, "short", "8", 100).await;
+    let unmet = ask(service, &["get", &ns, "short", "--min-fresh", "1h"]).expect(1);
+    assert!(unmet.err.contains("min-fresh"), "{}", unmet.err);
 }
 
 async fn a_value_may_come_from_standard_input(service: &Service) {

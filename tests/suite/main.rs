@@ -24,6 +24,7 @@
 //! - [`concurrency`], [`coherence`]: many clients at once, and two instances on the same shards
 //! - [`gathering`]: concurrent requests that are sent to a shard in few scripts
 //! - [`cache_status`]: which tier answered, and why a nearer one did not
+//! - [`directives`]: reads that say how fresh their answer must be, and answers that say how fresh they are
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`stale_on_error`]: stale copies that are served while a shard does not answer
 //! - [`chaos`]: shards and primaries that are killed, far away or busy
@@ -78,6 +79,7 @@ mod crafted;
 mod crowded_keys;
 mod dashboard;
 mod database_outage;
+mod directives;
 mod eviction;
 mod exact_bytes;
 mod exact_numbers;

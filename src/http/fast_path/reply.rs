@@ -48,7 +48,7 @@ pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, last: LastH
     match lookup.entry.as_ref().filter(|entry| entry.value.len() >= COUNTED_FROM) {
         None => put_read(out, cache, found, &lookup.trail, last),
         Some(entry) => {
-            let answer = ReadAnswer::new(cache, found, &lookup.trail);
+            let answer = ReadAnswer::of(cache, lookup);
             put_before_value(out, &answer, entry.borrowed(), last);
             rest.value = entry.value.clone();
             put_after_value(&mut rest.after, entry.borrowed(), answer.ttl, None);

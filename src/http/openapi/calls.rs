@@ -16,6 +16,7 @@ static EXAMPLES: LazyLock<Map<String, Value>> =
 /// another name in the components.
 const REQUEST_HEADERS: &[(&str, &[&str])] = &[
     ("get_entry", &["Cache-Control", "If-Match", "If-None-Match", "Prefer=Prefer-lease"]),
+    ("mget", &["Cache-Control"]),
     ("put_entry", &["If-Match", "If-None-Match=If-None-Match-change", "Cache-Lease"]),
     ("delete_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
     ("release_lease", &["Cache-Lease=Cache-Lease-required"]),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::schema::refer;
 use crate::http::error::{Code, Error};
+use crate::store;
 
 /// Any call can return these.
 const ANY: &[Code] =
@@ -48,7 +49,7 @@ const STORE: &[Code] = &[
 
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
-    ("get_entry", &[KEY, &[Code::KeyNotFound], PRECONDITION, SHARD]),
+    ("get_entry", &[KEY, &[Code::KeyNotFound, Code::NotInMemory], PRECONDITION, SHARD]),
     ("put_entry", &[KEY, BODY, STORE, PRECONDITION, &[Code::LeaseLost], SHARD, CHANGE]),
     ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, SHARD, CHANGE]),
     ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
@@ -109,6 +110,7 @@ fn detail(code: Code) -> Option<String> {
         Code::BodyTooLarge => &Error::BodyTooLarge { limit: 32 << 20 }.to_string(),
         Code::StorageFull => "the namespace's quota is used up",
         Code::PreconditionFailed => "the precondition is not met: there is no such entry",
+        Code::NotInMemory => &store::Error::NotInMemory.to_string(),
         Code::LeaseLost => "the lease is lost: it has ended, or the key was changed after it was given",
         Code::ForeignType => {
             "on shard a the key cache_tag:users:red is a list that sidecache did not write: \

@@ -121,7 +121,10 @@ impl Checker {
     pub fn read(&self, key: usize, read: &Read, said: &str) {
         self.tally.reads.fetch_add(1, Relaxed);
         let mut history = locked(&self.keys[key].history);
-        let verdict = self.with_rules(key, |rules| history.judge(read, rules));
+        let verdict = self.with_rules(key, |rules| {
+            let bound = stated(said).map_or(rules.bound, |stated| stated.min(rules.bound));
+            history.judge(read, &Rules { bound, ..*rules })
+        });
         if let Some(violation) = verdict.violation {
             let known = verdict.known.map_or(String::new(), |known| format!("; had answered {known} before"));
             self.note(violation, key, &history, read, &format!("{said}{known}"));
@@ -250,6 +253,12 @@ impl Checker {
             text
         });
     }
+}
+
+/// The bound that an answer of L1 states for itself in `Cache-Status`. It is at most the one of the settings.
+fn stated(said: &str) -> Option<Duration> {
+    let (_, rest) = said.split_once("; max-staleness-ms=")?;
+    rest.split(';').next()?.parse().ok().map(Duration::from_millis)
 }
 
 impl fmt::Display for Checker {
