@@ -258,10 +258,13 @@ impl Cache {
         for key in keys {
             by_shard[usize::from(self.store.shard_of(key))].push(key);
         }
+        // All keys are of one namespace.
+        let tombstone_ttl = keys.first().map(|key| self.tombstone_ttl(key.namespace())).unwrap_or_default();
         let deletions = by_shard.into_iter().map(|keys| async move {
             let mut answers = Vec::with_capacity(keys.len());
             for some in keys.chunks(DELETIONS_AT_ONCE) {
-                let deleted = join_all(some.iter().map(|key| self.store.delete(key, None))).await;
+                let delete = |key| self.store.delete(key, None, tombstone_ttl);
+                let deleted = join_all(some.iter().copied().map(delete)).await;
                 answers.extend(some.iter().copied().zip(deleted));
             }
             answers

@@ -79,7 +79,9 @@ impl Cache {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let result = self.store.flush(namespace, selection, &on_deleted, progress).await.map_err(Error::from);
+        let tombstone_ttl = self.tombstone_ttl(namespace.as_str());
+        let result =
+            self.store.flush(namespace, selection, &on_deleted, progress, tombstone_ttl).await.map_err(Error::from);
         // The flush ended all leases of the namespace.
         self.waiting.all_changed();
         if let (Err(_), Some(near)) = (&result, &self.near) {

@@ -216,6 +216,7 @@ impl Cache {
             Ok(_) if fills_lease => self.metrics.leases.filled.increment(1),
             Err(store::Error::LeaseLost) => self.metrics.leases.lost.increment(1),
             Err(store::Error::PreconditionFailed { .. }) => self.metrics.preconditions_failed.increment(1),
+            Err(store::Error::NewerVersionExists { .. }) => self.metrics.outdated_changes.increment(1),
             _ => {}
         }
     }

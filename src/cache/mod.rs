@@ -90,6 +90,7 @@ impl Cache {
     /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.store.refresh_gauges();
+        self.metrics.tombstones_dropped.absolute(self.store.tombstones_dropped());
         self.access_log.refresh_gauges();
         self.audit.refresh_gauges();
         self.jobs.refresh_gauges();

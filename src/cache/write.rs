@@ -1,5 +1,7 @@
 //! Writing and deleting one entry.
 
+use std::time::Duration;
+
 use super::jitter::ttl_of_write;
 use super::near::Near;
 use super::observe::{Reply, StartedOperation};
@@ -86,10 +88,21 @@ impl Cache {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }
+        // A deletion with a source version stores that version, so it creates its namespace as a write does.
+        let has_source_version = preconditions.is_some_and(|preconditions| preconditions.source_version.is_some());
+        let tombstone_ttl = match has_source_version {
+            true => self.registry.for_write(key.namespace())?.tombstone_ttl.as_duration(),
+            false => self.tombstone_ttl(key.namespace()),
+        };
         let _void = self.void_when_over(key);
-        let result = self.store.delete(key, preconditions).await;
+        let result = self.store.delete(key, preconditions, tombstone_ttl).await;
         self.count_conditions(false, &result);
         Ok(result?)
+    }
+
+    /// How long the source versions of deleted entries stay.
+    pub(super) fn tombstone_ttl(&self, namespace: &str) -> Duration {
+        self.registry.policy(namespace).tombstone_ttl.as_duration()
     }
 
     pub(super) fn void_when_over<'c>(&'c self, key: &'c EntryKey) -> VoidWhenOver<'c> {

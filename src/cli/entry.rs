@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal as _, Read as _};
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -73,6 +73,7 @@ pub struct Get {
 Examples:
   sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff
   sidecache set greetings de 'Guten Tag' --string
+  sidecache set prices mug 12 --source-version 7
   curl -s https://example.org/rates.json | sidecache set rates today")]
 pub struct Set {
     /// Namespace
@@ -93,6 +94,13 @@ pub struct Set {
     /// A tag, to flush the entry by; can be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// The source's own count of this state: refused if the cache knows a newer one
+    #[arg(long, value_name = "NUMBER", value_parser = source_version())]
+    source_version: Option<u64>,
+}
+
+fn source_version() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(..=i64::MAX.unsigned_abs())
 }
 
 /// Delete entries; exit code 1 if one of them does not exist
@@ -101,6 +109,7 @@ pub struct Set {
 #[command(after_help = "\
 Examples:
   sidecache del users user_1 user_2
+  sidecache del prices mug --source-version 8
 
 To delete many entries, use `sidecache flush`.")]
 pub struct Del {
@@ -110,6 +119,9 @@ pub struct Del {
     /// Keys: any text; / and % need no escaping
     #[arg(value_name = "KEY", required = true, value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
+    /// The source's own count of the deletion: older states are not stored again for a while
+    #[arg(long, value_name = "NUMBER", value_parser = source_version())]
+    source_version: Option<u64>,
 }
 
 /// Print several entries; exit code 1 if one of them does not exist
@@ -146,6 +158,7 @@ struct Metadata {
     version: Option<u64>,
     #[serde(default)]
     tags: Vec<String>,
+    source_version: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -235,6 +248,7 @@ fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
         ("reads", metadata.access_count.map(number::count)),
         ("size", metadata.size_bytes.map(number::bytes)),
         ("version", metadata.version.map(|version| version.to_string())),
+        ("source version", metadata.source_version.map(|version| version.to_string())),
         ("tags", (!metadata.tags.is_empty()).then(|| metadata.tags.join(", "))),
     ];
     known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -248,6 +262,8 @@ struct NewEntry<'a> {
     ttl: Option<u64>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tags: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_version: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -267,7 +283,8 @@ struct StoredDocument<'a> {
 impl Set {
     pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
         let value = self.value_as_json()?;
-        let entry = NewEntry { value: &value, ttl: self.ttl, tags: &self.tags };
+        let (ttl, tags, source_version) = (self.ttl, &*self.tags, self.source_version);
+        let entry = NewEntry { value: &value, ttl, tags, source_version };
         let body = serde_json::to_vec(&entry).map_err(io::Error::from)?;
         let (namespace, key) = (&*self.namespace, &*self.key);
         let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
@@ -345,8 +362,11 @@ impl Del {
         let mut results = Vec::new();
         let mut worst: Option<Failure> = None;
         let mut keys = distinct(&self.keys).into_iter();
+        let version = self.source_version.map(|version| version.to_string());
+        let query: Vec<(&str, &str)> = version.iter().map(|version| ("source_version", version.as_str())).collect();
         for key in keys.by_ref() {
-            match service.send(&Method::DELETE, &entry_path(namespace, key), &[], Vec::new()) {
+            let path = with_query(&entry_path(namespace, key), &query);
+            match service.send(&Method::DELETE, &path, &[], Vec::new()) {
                 Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
                 Err(failure) if failure.is("key_not_found") => {
                     results.push((key, Deleted { deleted: false, error: None }));

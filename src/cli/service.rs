@@ -186,6 +186,7 @@ impl Service {
             "shard_unavailable" => "`sidecache cluster` shows which shard does not answer",
             "overloaded" | "timeout" | "request_timeout" => "try again in a second",
             "outcome_unknown" => "check the current state before you repeat the command",
+            "newer_version_exists" => "nothing was changed; load the present state from the source",
             "storage_full" => "`sidecache namespaces` shows quotas and the memory in use",
             "database_unavailable" => {
                 "entries can be read and written without the database; see the service's /health"

@@ -18,7 +18,7 @@ use super::state::Shared;
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
-use crate::model::{Details, Entry, EntryKey, Operation, ReadTerms, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, Operation, ReadTerms, SourceVersion, UnixMillis};
 use crate::number;
 
 /// How many bytes of a value a page shows at most.
@@ -121,6 +121,9 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
                     @if let Some(at) = expires_at { div { dt { "Expires" } dd data-field="expires_at" { (date(at)) } } }
                     div { dt { "Size" } dd data-field="size" data-value=(entry.value.len()) { (number::bytes(entry.value.len() as u64)) } }
                     div { dt { "Version" } dd data-field="version" data-value=(entry.version.0) { (entry.version.0) } }
+                    @if let Some(version) = details.source_version.map(SourceVersion::number) {
+                        div { dt { "Source version" } dd data-field="source_version" data-value=(version) { (version) } }
+                    }
                     div { dt { "Shard" } dd data-field="shard" { (shard) } }
                     div { dt { "Written" } dd data-field="created_at" { (date(entry.created_at)) } }
                     div { dt { "Last read" } dd data-field="last_accessed" { (date(details.last_accessed)) } }
@@ -221,7 +224,7 @@ mod tests {
         let (version, created_at, extra) = (Version(7), UnixMillis(0), Extra::default());
         let entry = Entry { value, version, created_at, expires_in: None, overdue: None, extra };
         let tags = Tags::parse(vec!["<i>".to_owned()]).unwrap();
-        let details = Details { last_accessed: UnixMillis(0), access_count: 1, tags };
+        let details = Details { last_accessed: UnixMillis(0), access_count: 1, tags, source_version: None };
         let page = shown(&key, &entry, &details, "a", "token").0;
         for markup in ["<script", "<b>", "<i>"] {
             assert!(!page.contains(markup), "{markup} in {page}");

@@ -244,6 +244,8 @@ pub struct MsetEntry {
     ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
+    #[schema(schema_with = schema::source_version)]
+    source_version: Option<u64>,
     /// As the header `If-Match` of a PUT: `*` or ETags in quotes. An entry that is refused has the error
     /// `precondition_failed`.
     #[schema(schema_with = schema::etags)]
@@ -313,9 +315,7 @@ pub async fn mset(
     let writes = mset_entries(&namespace, &body, app.cache.max_batch_keys())?;
     let answer = app.cache.mset(&namespace, writes).await?;
     // An entry whose preconditions are not met is an answer, not a failure.
-    let is_refused =
-        |error: &store::Error| matches!(error, store::Error::PreconditionFailed { .. } | store::Error::LeaseLost);
-    let status = match answer.failed.iter().find(|(_, error)| !is_refused(error)) {
+    let status = match answer.failed.iter().find(|(_, error)| !error.is_precondition()) {
         Some((_, error)) if answer.stored == 0 => store_code(error).status(),
         _ => StatusCode::OK,
     };
@@ -406,7 +406,8 @@ fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTree
 
 fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
     const KEY: usize = WriteFields::NAMES_IN_BATCH.len();
-    const NAMES: [&str; KEY + 1] = ["value", "ttl", "tags", "if_match", "if_none_match", "lease", "key"];
+    const NAMES: [&str; KEY + 1] =
+        ["value", "ttl", "tags", "source_version", "if_match", "if_none_match", "lease", "key"];
     let (mut key, mut fields) = (None, WriteFields::default());
     reader.object(&NAMES, |index, reader| {
         if index == KEY {

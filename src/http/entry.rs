@@ -17,7 +17,7 @@ use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
 use super::{answer, cache_control, lease, read_answer, reader};
 use crate::cache::{self, Cache, LeasedLookup};
-use crate::model::{EntryKey, Operation, Write};
+use crate::model::{EntryKey, Operation, SourceVersion, Write};
 use crate::store::{self, Outcome};
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -99,6 +99,8 @@ pub struct SetBody {
     ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
     tags: Option<Vec<String>>,
+    #[schema(schema_with = schema::source_version)]
+    source_version: Option<u64>,
 }
 
 /// Parses the body of a `PUT`. The value is a slice of the body.
@@ -138,7 +140,8 @@ pub async fn put(
     body: Bytes,
 ) -> Result<Response, Error> {
     let write = set_body(&body)?;
-    store(&app.cache, &key, Write { preconditions: conditions::of_write(&headers)?, ..write }).await
+    let preconditions = conditions::of_write(&headers, write.preconditions)?;
+    store(&app.cache, &key, Write { preconditions, ..write }).await
 }
 
 /// Stores an entry.
@@ -154,6 +157,15 @@ pub async fn store(cache: &Cache, key: &EntryKey, write: Write) -> Result<Respon
     Ok(response)
 }
 
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// The source's own count of this deletion: what it deleted is not stored again, see `newer_version_exists`.
+    #[param(schema_with = schema::source_version_in_query)]
+    source_version: Option<String>,
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct DeleteAnswer {
     success: bool,
@@ -167,15 +179,18 @@ pub struct DeleteAnswer {
     operation_id = "delete_entry",
     tag = "entries",
     summary = "Delete the entry",
+    params(DeleteQuery),
     responses((status = 200, description = "The entry is deleted.", body = DeleteAnswer))
 )]
 pub async fn delete(
     State(app): State<SharedApp>,
     EntryPath(key): EntryPath,
-    _: StrictQuery<NoParameters>,
+    StrictQuery(query): StrictQuery<DeleteQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    if app.cache.delete(&key, conditions::of(&headers)?.as_deref()).await? {
+    let source_version = query.source_version.as_deref().map(SourceVersion::parse).transpose();
+    let source_version = source_version.map_err(Error::InvalidQuery)?;
+    if app.cache.delete(&key, conditions::of_deletion(&headers, source_version)?.as_deref()).await? {
         Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: true }))
     } else {
         Ok(key_not_found())

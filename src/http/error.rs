@@ -117,6 +117,7 @@ codes! {
     BodyTooLarge: PAYLOAD_TOO_LARGE "body_too_large" "Body too large";
     Misdirected: MISDIRECTED_REQUEST "misdirected_request" "Not a host of this service";
     LeaseLost: PRECONDITION_FAILED "lease_lost" "The lease is lost";
+    NewerVersionExists: PRECONDITION_FAILED "newer_version_exists" "A newer version exists";
     PreconditionFailed: PRECONDITION_FAILED "precondition_failed" "Precondition failed";
     ForeignType: CONFLICT "foreign_type" "Another program wrote to a Redis key of this cache";
     Internal: INTERNAL_SERVER_ERROR "internal" "Internal error";
@@ -254,6 +255,7 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::Overloaded { .. } => Code::Overloaded,
         store::Error::Full { .. } | store::Error::QuotaUsedUp => Code::StorageFull,
         store::Error::PreconditionFailed { .. } => Code::PreconditionFailed,
+        store::Error::NewerVersionExists { .. } => Code::NewerVersionExists,
         store::Error::LeaseLost => Code::LeaseLost,
         store::Error::NotInMemory => Code::NotInMemory,
         store::Error::ForeignType { .. } => Code::ForeignType,
@@ -279,8 +281,10 @@ impl IntoResponse for Error {
         if status == StatusCode::SERVICE_UNAVAILABLE && code != Code::OutcomeUnknown {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
-        if let Self::Cache(cache::Error::Store(store::Error::PreconditionFailed { present: Some(present) })) = &self {
-            response.headers_mut().insert(ETAG, answer::etag(*present));
+        if let Self::Cache(cache::Error::Store(error)) = &self
+            && let Some(present) = error.present()
+        {
+            response.headers_mut().insert(ETAG, answer::etag(present));
         }
         if is_server_error {
             response.extensions_mut().insert(Failure { code: code.as_str(), reason: self.to_string() });

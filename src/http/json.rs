@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 use super::reader::{self, Reader, Text};
-use crate::model::{EtagList, Invalid, LeaseToken, Preconditions, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{EtagList, Invalid, LeaseToken, Preconditions, SourceVersion, Tag, Tags, Ttl, UnixMillis, Write};
 
 /// Parses a small body that must be one JSON object. For large bodies, use `reader`.
 ///
@@ -44,9 +44,10 @@ pub struct WriteFields<'b> {
 
 impl<'b> WriteFields<'b> {
     /// The fields in the body of a PUT, whose preconditions are headers.
-    pub const NAMES: [&'static str; 3] = ["value", "ttl", "tags"];
+    pub const NAMES: [&'static str; 4] = ["value", "ttl", "tags", "source_version"];
     /// The fields in an entry of an mset, without its key.
-    pub const NAMES_IN_BATCH: [&'static str; 6] = ["value", "ttl", "tags", "if_match", "if_none_match", "lease"];
+    pub const NAMES_IN_BATCH: [&'static str; 7] =
+        ["value", "ttl", "tags", "source_version", "if_match", "if_none_match", "lease"];
 
     /// Reads the field with this index in [`WriteFields::NAMES_IN_BATCH`].
     ///
@@ -57,8 +58,9 @@ impl<'b> WriteFields<'b> {
             0 => self.value = Some(reader.value()?),
             1 => self.ttl = reader.optional()?,
             2 => self.tags = tags(reader)?,
-            3 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
-            4 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
+            3 => self.preconditions.source_version = source_version(reader)?,
+            4 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
+            5 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
             _ => {
                 self.preconditions.lease = short_text(reader, "lease")?.map(|text| match text {
                     Text::Decoded(text) => LeaseToken::parse(&text).unwrap_or_else(LeaseToken::never_given),
@@ -84,6 +86,12 @@ impl<'b> WriteFields<'b> {
             ..Write::default()
         })
     }
+}
+
+/// Reads a source version; null is `None`.
+fn source_version(reader: &mut Reader<'_>) -> Result<Option<SourceVersion>, Error> {
+    let json = reader.optional()?;
+    json.map(|json| SourceVersion::parse(json.get())).transpose().map_err(Error::InvalidBody)
 }
 
 /// Reads `*` or a list of ETags, as in a header; null is `None`.

@@ -12,7 +12,7 @@ use super::error::store_code;
 use super::json::seconds_date;
 use crate::cache::{AnsweredBy, Cache, L1SkipReason, Lookup};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, Tag, UnixMillis, Unmet};
+use crate::model::{Details, Entry, EntryRef, SourceVersion, Tag, UnixMillis, Unmet};
 
 /// The bytes before the value in the body: `{"value": ..., "metadata": {...}}`.
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
@@ -202,6 +202,8 @@ struct FullMetadata<'t> {
     size_bytes: usize,
     version: u64,
     tags: Vec<&'t str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_version: Option<u64>,
 }
 
 const BEFORE_TTL: &[u8; 29] = br#","metadata":{"ttl_remaining":"#;
@@ -235,6 +237,7 @@ pub fn put_after_value(body: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<u64>
         size_bytes: entry.value.len(),
         version: entry.version.0,
         tags: details.tags.iter().map(Tag::as_str).collect(),
+        source_version: details.source_version.map(SourceVersion::number),
     };
     let full = serde_json::to_vec(&full).expect("text and numbers can be written as JSON");
     body.extend_from_slice(br#"","#);

@@ -58,6 +58,8 @@ table! {
         l1_entries: Gauge, "sidecache_l1_entries", "Copies kept in L1.";
         l1_bytes: Gauge, "sidecache_l1_bytes", "Bytes of L1 in use, bookkeeping included.";
         preconditions_failed: Counter, "sidecache_preconditions_failed_total", "Writes and deletions refused because If-Match or If-None-Match was not met.";
+        outdated_changes: Counter, "sidecache_outdated_changes_total", "Writes and deletions refused because a newer source version is known.";
+        tombstones_dropped: Counter, "sidecache_tombstones_dropped_total", "Source versions of deleted entries that were lost, or given up before their time because there were too many.";
         l1_unproven: Counter, "sidecache_l1_unproven_total", "Reads that skipped L1 because the watermark of the shard was too old.";
         l1_void: Counter, "sidecache_l1_void_total", "Reads that skipped L1 because the copy was made before messages were lost.";
         stale_answers: Counter, "sidecache_stale_answers_total", "Reads answered with a stale copy because the shard did not answer and the policy allows it.";

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::date::UnixMillis;
 use super::extra::Extra;
+use super::source_version::SourceVersion;
 use super::tag::Tags;
 
 /// The number of a write, issued by the owning shard: `max(previous + 1, shard time in µs)`.
@@ -72,6 +73,8 @@ pub struct Details {
     /// Number of reads that found it since it was created; overwriting the value does not reset it.
     pub access_count: u64,
     pub tags: Tags,
+    /// The source's own count of the state that the value is; `None` if the write named none.
+    pub source_version: Option<SourceVersion>,
 }
 
 /// The memory that an entry costs in addition to its value, key and tags, in bytes.

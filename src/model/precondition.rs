@@ -1,4 +1,5 @@
-//! The preconditions of a change: `If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2).
+//! The preconditions of a change: `If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2), a lease, and a source
+//! version.
 //!
 //! The ETag of an entry is its version, so a precondition is about versions. An ETag that this service cannot have
 //! issued matches no entry.
@@ -8,6 +9,7 @@ use std::fmt::Write as _;
 use super::entry::Version;
 use super::invalid::{Invalid, quoted};
 use super::lease::LeaseToken;
+use super::source_version::SourceVersion;
 
 const BLANK: [char; 2] = [' ', '\t'];
 
@@ -32,6 +34,9 @@ pub struct Preconditions {
     pub if_none_match: Option<EtagList>,
     /// This lease on the key must stand. The write ends it.
     pub lease: Option<LeaseToken>,
+    /// The present entry, or the tombstone of a deleted one, must not have a larger source version than this. The
+    /// change leaves this one.
+    pub source_version: Option<SourceVersion>,
 }
 
 impl EtagList {
@@ -93,6 +98,11 @@ impl EtagList {
 }
 
 impl Preconditions {
+    /// The preconditions of a change that only names a source version.
+    pub fn of_source_version(source_version: SourceVersion) -> Self {
+        Self { source_version: Some(source_version), ..Self::default() }
+    }
+
     /// Whether the ETags allow the change, if `present` is the version of the present entry (`None`: there is none).
     pub fn allow(&self, present: Option<Version>) -> bool {
         let is_listed = |list: &EtagList| present.is_some_and(|present| list.holds(present));
@@ -100,8 +110,8 @@ impl Preconditions {
     }
 
     /// The form in which scripts take preconditions: `m` for `If-Match` and `n` for `If-None-Match`, each followed by
-    /// `*` or by versions with commas between them, and `l` for a lease, followed by its token; with spaces between
-    /// them. For example `m17,18` or `n*`.
+    /// `*` or by versions with commas between them; `l` for a lease, followed by its token; and `s` for a source version;
+    /// with spaces between them. For example `m17,18` or `n* s3`.
     pub fn to_script(&self) -> String {
         let mut text = String::new();
         for (kind, list) in [('m', &self.if_match), ('n', &self.if_none_match)] {
@@ -123,6 +133,10 @@ impl Preconditions {
         if let Some(lease) = &self.lease {
             let space = if text.is_empty() { "" } else { " " };
             write!(text, "{space}l{}", lease.as_str()).expect("a String takes everything");
+        }
+        if let Some(version) = self.source_version {
+            let space = if text.is_empty() { "" } else { " " };
+            write!(text, "{space}s{}", version.number()).expect("a String takes everything");
         }
         text
     }
@@ -160,7 +174,7 @@ mod tests {
     #[test]
     fn preconditions_are_about_the_present_version() {
         let (none, seven) = (None, Some(Version(7)));
-        let only = |if_match, if_none_match| Preconditions { if_match, if_none_match, lease: None };
+        let only = |if_match, if_none_match| Preconditions { if_match, if_none_match, ..Preconditions::default() };
         for (preconditions, script, without_entry, with_seven) in [
             (only(None, None), "", true, true),
             (only(Some(EtagList::Any), None), "m*", false, true),
@@ -176,5 +190,15 @@ mod tests {
             assert_eq!(preconditions.allow(none), without_entry, "{script}");
             assert_eq!(preconditions.allow(seven), with_seven, "{script}");
         }
+    }
+
+    #[test]
+    fn a_script_gets_all_preconditions_in_one_text() {
+        let source_version = SourceVersion::parse("9007199254740993").ok();
+        let lease = Some(LeaseToken::from_bits(0x2a));
+        let all = Preconditions { if_match: Some(listed(&[6])), if_none_match: None, lease, source_version };
+        assert_eq!(all.to_script(), "m6 l0000000000000000000000000000002a s9007199254740993");
+        let alone = source_version.map(Preconditions::of_source_version);
+        assert_eq!(alone.map(|alone| alone.to_script()).as_deref(), Some("s9007199254740993"));
     }
 }

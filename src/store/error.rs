@@ -26,6 +26,10 @@ pub enum Error {
     /// A precondition of the write was not met, and nothing was changed. `present` is the version of the present entry.
     #[error("the precondition is not met: {}", shown(*present))]
     PreconditionFailed { present: Option<Version> },
+    /// The entry, or the tombstone of a deleted one, has a larger source version than the change, and nothing was changed.
+    /// `present` is the version of the present entry.
+    #[error("a newer source version is known: {}", shown(*present))]
+    NewerVersionExists { present: Option<Version> },
     /// The lease that a write names does not stand any more, and nothing was changed.
     #[error("the lease is lost: it has ended, or the key was changed after it was given")]
     LeaseLost,
@@ -82,6 +86,7 @@ impl Error {
             | Self::Protocol { shard, .. } => Some(shard),
             Self::QuotaUsedUp
             | Self::PreconditionFailed { .. }
+            | Self::NewerVersionExists { .. }
             | Self::LeaseLost
             | Self::NotInMemory
             | Self::RingMismatch => None,
@@ -104,7 +109,20 @@ impl Error {
     /// Whether the namespace's policy, a precondition or the terms of a read refused the operation and nothing is
     /// broken.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::QuotaUsedUp | Self::PreconditionFailed { .. } | Self::LeaseLost | Self::NotInMemory)
+        matches!(self, Self::QuotaUsedUp | Self::NotInMemory) || self.is_precondition()
+    }
+
+    /// Whether a precondition of the change refused it: its ETags, its lease or its source version.
+    pub fn is_precondition(&self) -> bool {
+        matches!(self, Self::PreconditionFailed { .. } | Self::NewerVersionExists { .. } | Self::LeaseLost)
+    }
+
+    /// The version of the present entry, if a precondition refused the change of it.
+    pub fn present(&self) -> Option<Version> {
+        match self {
+            Self::PreconditionFailed { present } | Self::NewerVersionExists { present } => *present,
+            _ => None,
+        }
     }
 
     /// The error as a read reports it. If the cleanup during a read has an unknown outcome, the next read repeats it.

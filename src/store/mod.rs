@@ -198,8 +198,8 @@ pub trait Store: Presence {
     /// Stores an entry, after making room within `quota`.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room, [`Error::PreconditionFailed`]. The old entry of
-    /// the key then stays.
+    /// [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room, [`Error::PreconditionFailed`],
+    /// [`Error::NewerVersionExists`]. The old entry of the key then stays.
     async fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error>;
 
     /// Writes many entries of one namespace, each completely or not at all. No key occurs twice in `writes`. The
@@ -218,15 +218,21 @@ pub trait Store: Presence {
     /// Ends a lease without a value; returns whether it stood.
     async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error>;
 
-    /// Deletes an entry; returns whether it was alive.
+    /// Deletes an entry; returns whether it was alive. Its source version, or the one in `preconditions`, stays as a
+    /// tombstone for `tombstone_ttl`.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`], and others if the shard failed.
-    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error>;
+    /// [`Error::PreconditionFailed`], [`Error::NewerVersionExists`], and others if the shard failed.
+    async fn delete(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        tombstone_ttl: Duration,
+    ) -> Result<bool, Error>;
 
     /// Ends all leases of the namespace, and then deletes the entries that `selection` matches and that were written
     /// before the call. Returns how many live
-    /// entries were deleted. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
+    /// entries were deleted. Source versions of entries stay as in [`Store::delete`]. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
     /// updates `progress`; if it is cancelled there, it stops within one step and returns no error.
     ///
     /// # Errors
@@ -237,6 +243,7 @@ pub trait Store: Presence {
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
+        tombstone_ttl: Duration,
     ) -> Result<u64, FlushFailure>;
 
     /// Lists live keys that `selection` matches, about `limit` per page. Shards that do not answer are skipped and
@@ -270,7 +277,7 @@ pub trait Store: Presence {
     /// Adds reads to the stats of their namespaces; the answers are in the order of `reads`.
     async fn record_reads(&self, reads: &[(Namespace, Reads)]) -> Vec<Result<(), Error>>;
 
-    /// Removes the stats of a namespace that has no keys any more.
+    /// Removes the stats and tombstones of a namespace that has no keys any more.
     async fn forget(&self, namespace: &Namespace) -> Result<(), Error>;
 
     /// Removes expired entries of `namespace`, and evicts entries by its eviction policy while it is over `quota`.
@@ -290,6 +297,9 @@ pub trait Store: Presence {
     /// Reads how much memory the shards use and whether it is enough. `namespaces` are all namespaces. Problems
     /// appear in [`Store::health`].
     async fn look_at_memory(&self, _namespaces: &[Namespace]) {}
+
+    /// How many tombstones this process saw lost, or had to give up before their time.
+    fn tombstones_dropped(&self) -> u64;
 
     /// Updates the gauges of the store; called before the metrics are shown.
     fn refresh_gauges(&self) {}

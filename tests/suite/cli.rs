@@ -31,6 +31,7 @@ on_both_stores! {
     keys_may_be_any_text,
     a_value_that_is_not_json_is_refused_with_advice,
     a_ttl_and_tags_are_stored,
+    a_newer_source_version_is_not_overwritten,
     a_miss_is_exit_code_1,
     del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
@@ -233,6 +234,21 @@ async fn a_ttl_and_tags_are_stored(service: &Service) {
         ask(service, &["flush", &ns, "--tag", "größe", "--yes", "--json"]).expect(0).json()["deleted_count"],
         1
     );
+}
+
+async fn a_newer_source_version_is_not_overwritten(service: &Service) {
+    let ns = namespace("cli");
+    ask(service, &["set", &ns, "k", "1", "--source-version", "9223372036854775807"]).expect(0);
+    let metadata = ask(service, &["get", &ns, "k", "--metadata"]).expect(0).text();
+    assert!(metadata.contains("9223372036854775807"), "{metadata}");
+    for refused in [&["set", &ns, "k", "2", "--source-version", "7"][..], &["del", &ns, "k", "--source-version", "7"]]
+    {
+        let ran = ask(service, refused).expect(4);
+        assert!(ran.err.contains("nothing was changed"), "{}", ran.err);
+    }
+    ask(service, &["del", &ns, "k", "--source-version", "9223372036854775807"]).expect(0);
+    ask(service, &["set", &ns, "k", "2", "--source-version", "7"]).expect(4);
+    ask(service, &["set", &ns, "k", "2", "--source-version", "9223372036854775808"]).expect(2);
 }
 
 async fn a_miss_is_exit_code_1(service: &Service) {

@@ -8,6 +8,7 @@
 //! - [`batch`], [`mdelete`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`jobs`]: flushes that take longer than their requests
 //! - [`tag`], [`access_metadata`], [`glob`]: tags and metadata of entries, and patterns
+//! - [`source_versions`]: newest wins by the source's own count
 //! - [`stored_form`]: what the service stores in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, compared with a model and a walk over Redis
 //! - [`ttl_jitter`]: TTLs that are shortened at random
@@ -129,6 +130,7 @@ mod roles;
 mod runbook;
 mod scale;
 mod soak;
+mod source_versions;
 mod stale_on_error;
 mod staleness;
 mod stampede;

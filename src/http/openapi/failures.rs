@@ -23,6 +23,9 @@ const KEY: &[Code] = &[Code::InvalidNamespace, Code::InvalidKey, Code::InvalidQu
 /// A call with `If-Match` or `If-None-Match` can return these.
 const PRECONDITION: &[Code] = &[Code::InvalidPrecondition, Code::PreconditionFailed];
 
+/// A change of one entry can return these.
+const OUTDATED: &[Code] = &[Code::NewerVersionExists];
+
 const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 /// A call with a body can return these.
@@ -32,6 +35,9 @@ const BODY: &[Code] = &[Code::InvalidBody, Code::RequestTimeout, Code::BodyTooLa
 const SHARD: &[Code] = &[Code::ForeignType, Code::RingMismatch, Code::ShardUnavailable];
 
 const DATABASE: &[Code] = &[Code::DatabaseUnavailable];
+
+/// A deletion with a source version can return these, because it may create its namespace.
+const DELETE: &[Code] = &[Code::PoliciesUnknown];
 
 /// A call that changes something can return these.
 const CHANGE: &[Code] = &[Code::OutcomeUnknown];
@@ -50,8 +56,8 @@ const STORE: &[Code] = &[
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
     ("get_entry", &[KEY, &[Code::KeyNotFound, Code::NotInMemory], PRECONDITION, SHARD]),
-    ("put_entry", &[KEY, BODY, STORE, PRECONDITION, &[Code::LeaseLost], SHARD, CHANGE]),
-    ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, SHARD, CHANGE]),
+    ("put_entry", &[KEY, BODY, STORE, PRECONDITION, OUTDATED, &[Code::LeaseLost], SHARD, CHANGE]),
+    ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, OUTDATED, DELETE, SHARD, CHANGE]),
     ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
     ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),
     (
@@ -93,7 +99,9 @@ fn detail(code: Code) -> Option<String> {
         Code::InvalidPolicy => "`eviction_policy` must be one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
         Code::InvalidPrecondition => "If-Match: expected `*` or ETags such as \"17\", in quotes, not \"17\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
-        Code::InvalidBody => "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags` at line 1 column 18",
+        Code::InvalidBody => {
+            "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version` at line 1 column 18"
+        }
         Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",
         Code::ValueTooLarge => "the value has 5000000 bytes, at most 4194304 are allowed",
@@ -110,6 +118,9 @@ fn detail(code: Code) -> Option<String> {
         Code::BodyTooLarge => &Error::BodyTooLarge { limit: 32 << 20 }.to_string(),
         Code::StorageFull => "the namespace's quota is used up",
         Code::PreconditionFailed => "the precondition is not met: there is no such entry",
+        Code::NewerVersionExists => {
+            "a newer source version is known: the ETag of the present entry is \"1795953600000000\""
+        }
         Code::NotInMemory => &store::Error::NotInMemory.to_string(),
         Code::LeaseLost => "the lease is lost: it has ended, or the key was changed after it was given",
         Code::ForeignType => {

@@ -11,7 +11,9 @@ use crate::http::docs::FILES;
 use crate::http::json::MAX_ETAGS_LEN;
 use crate::http::page_limit::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::jobs::Kind;
-use crate::model::{EvictionPolicy, Key, LeaseRequest, Namespace, Operation, Pattern, Policy, Tag, Tags, Ttl};
+use crate::model::{
+    EvictionPolicy, Key, LeaseRequest, Namespace, Operation, Pattern, Policy, SourceVersion, Tag, Tags, Ttl,
+};
 
 /// The characters of keys, tags and patterns. Their limits are in bytes, but a schema counts characters: text that is
 /// not ASCII reaches the limit earlier than the schema says.
@@ -63,6 +65,8 @@ schemas! {
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,
         "description": "Labels: entries with the same tag can be listed or flushed together. Duplicates are dropped.",
     }));
+    source_version: or_null(source_version_number());
+    source_version_in_query: source_version_number();
     etags: or_null(json!({
         "type": "string", "maxLength": MAX_ETAGS_LEN, "format": "sidecache-etags",
         "description": "As the header of a PUT: `*`, or ETags in quotes. An entry whose preconditions are not met is not \
@@ -179,6 +183,14 @@ fn cursor(of_what: &str) -> Value {
     json!({
         "type": "string", "format": format!("sidecache-{of_what}-cursor"),
         "description": "The `cursor` of the previous page, unchanged.",
+    })
+}
+
+fn source_version_number() -> Value {
+    json!({
+        "type": "integer", "minimum": 0, "maximum": SourceVersion::MAX,
+        "description": "The source's own count of its changes. A change with a smaller number than the present entry, or \
+                        than a deletion of the last time, is refused with `newer_version_exists`.",
     })
 }
 

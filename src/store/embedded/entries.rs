@@ -7,9 +7,11 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::leases::Leases;
+use super::tombstones::Tombstones;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{
-    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Extra, Quota, Selection, Tags, UnixMillis, Version, charge,
+    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Extra, Quota, Selection, SourceVersion, Tags, UnixMillis,
+    Version, charge,
 };
 use crate::store::Totals;
 
@@ -36,6 +38,7 @@ pub struct Entries {
     pub(super) cost: u64,
     pub(super) totals: Totals,
     pub(super) leases: Leases,
+    pub(super) tombstones: Tombstones,
 }
 
 /// The order of eviction: the first number decides, then the second.
@@ -57,6 +60,7 @@ pub struct Item {
     pub(super) last_accessed: UnixMillis,
     /// Number of the latest read or write.
     pub(super) last_use: u64,
+    pub(super) source_version: Option<SourceVersion>,
 }
 
 impl Default for Entries {
@@ -73,6 +77,7 @@ impl Default for Entries {
             cost: 0,
             totals: Totals::default(),
             leases: Leases::default(),
+            tombstones: Tombstones::default(),
         }
     }
 }
@@ -231,6 +236,28 @@ impl Entries {
             self.ranks.insert(after);
         }
         Some(Some(item))
+    }
+
+    /// The memory of all entries and tombstones in bytes.
+    pub(super) fn whole_cost(&self) -> u64 {
+        self.cost + self.tombstones.cost()
+    }
+
+    /// The source version of the present entry, or in the tombstone of a deleted one.
+    pub(super) fn source_version(&self, key: &EntryKey, now: Moment) -> Option<SourceVersion> {
+        match self.by_use.peek(key) {
+            Some(item) => item.source_version,
+            None => self.tombstones.version(key, now),
+        }
+    }
+
+    /// Removes a live entry. Its source version stays as a tombstone until `ends`.
+    pub(super) fn bury(&mut self, key: &EntryKey, ends: Moment, now: Moment) {
+        let left = self.by_use.peek(key).and_then(|item| item.source_version);
+        self.remove(key);
+        if let Some(left) = left {
+            self.tombstones.bury(key, left, ends, now);
+        }
     }
 
     pub(super) fn next_version(&mut self, now_micros: u64) -> Version {

@@ -7,6 +7,7 @@
 mod entries;
 mod leases;
 mod space;
+mod tombstones;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,9 +174,19 @@ impl Store for Embedded {
         Ok(self.space(key.namespace()).is_some_and(|space| space.release(key, token)))
     }
 
-    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    async fn delete(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        tombstone_ttl: Duration,
+    ) -> Result<bool, Error> {
+        if preconditions.is_some_and(|preconditions| preconditions.source_version.is_some()) {
+            let deleted = self.space_or_new(key.namespace()).delete(key, preconditions, tombstone_ttl);
+            self.make_room(key);
+            return deleted;
+        }
         match self.space(key.namespace()) {
-            Some(space) => space.delete(key, preconditions),
+            Some(space) => space.delete(key, preconditions, tombstone_ttl),
             None if preconditions.is_none_or(|preconditions| preconditions.allow(None)) => Ok(false),
             None => Err(Error::PreconditionFailed { present: None }),
         }
@@ -187,13 +198,14 @@ impl Store for Embedded {
         selection: &Selection,
         _on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
+        tombstone_ttl: Duration,
     ) -> Result<u64, FlushFailure> {
         let Some(space) = self.space(namespace.as_str()) else { return Ok(0) };
         space.end_leases();
         let before = space.last_version();
         let mut position = Some(0);
         while let Some(from) = position.filter(|_| !progress.is_cancelled()) {
-            let (deleted, next) = space.flush(selection, from, before, selection.step(BATCH));
+            let (deleted, next) = space.flush(selection, from, before, selection.step(BATCH), tombstone_ttl);
             progress.add_deleted(deleted);
             position = next;
             tokio::task::yield_now().await;
@@ -244,6 +256,10 @@ impl Store for Embedded {
     async fn sweep(&self, namespace: &Namespace, quota: Quota) -> Result<(), Error> {
         self.sweep_in_steps(namespace, Some(quota), Duration::MAX).await;
         Ok(())
+    }
+
+    fn tombstones_dropped(&self) -> u64 {
+        self.spaces.read().values().map(|space| space.tombstones_dropped()).sum()
     }
 
     async fn find_evicted(&self, _namespaces: &[Namespace]) -> Result<(), Error> {
@@ -322,9 +338,16 @@ mod tests {
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
             store.set(&key("n", i), kilobyte(), Quota::default()).await.unwrap();
         }
-        store.delete(&key("n", 1), None).await.unwrap();
-        let deleted =
-            store.flush(&Namespace::parse("n").unwrap(), &Selection::All, &|_| {}, &FlushProgress::default()).await;
+        store.delete(&key("n", 1), None, Duration::ZERO).await.unwrap();
+        let deleted = store
+            .flush(
+                &Namespace::parse("n").unwrap(),
+                &Selection::All,
+                &|_| {},
+                &FlushProgress::default(),
+                Duration::ZERO,
+            )
+            .await;
         assert_eq!(deleted.unwrap(), 99);
         assert_eq!(store.used.load(Relaxed), 0);
     }

@@ -29,7 +29,7 @@ pub fn charged(key: &EntryKey, write: &Write) -> u64 {
 #[derive(Default)]
 pub struct Space {
     inner: Mutex<Entries>,
-    /// Copy of `inner.cost`, readable without the lock.
+    /// Copy of the cost in `inner`, readable without the lock.
     cost: AtomicU64,
     /// Sum of the costs of all namespaces of the store.
     used: Arc<AtomicU64>,
@@ -41,7 +41,7 @@ impl Space {
         Self { used, ..Self::default() }
     }
 
-    /// The memory of all entries in bytes.
+    /// The memory of all entries and tombstones in bytes.
     pub fn cost(&self) -> u64 {
         self.cost.load(Relaxed)
     }
@@ -49,12 +49,13 @@ impl Space {
     /// Runs `change` under the lock and then updates the copy and the sum of the cost.
     fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let mut inner = self.inner.lock();
-        let before = inner.cost;
+        let before = inner.whole_cost();
         let result = change(&mut inner);
-        if inner.cost != before {
-            self.cost.store(inner.cost, Relaxed);
+        let cost = inner.whole_cost();
+        if cost != before {
+            self.cost.store(cost, Relaxed);
             // The addition wraps around, so this also subtracts.
-            self.used.fetch_add(inner.cost.wrapping_sub(before), Relaxed);
+            self.used.fetch_add(cost.wrapping_sub(before), Relaxed);
         }
         result
     }
@@ -99,6 +100,7 @@ impl Space {
                 last_accessed: item.last_accessed,
                 access_count: item.access_count,
                 tags: item.tags.clone(),
+                source_version: item.source_version,
             });
             inner.access(key, now, usize::MAX)?.map(|item| item.entry(now)).zip(details)
         })
@@ -111,6 +113,7 @@ impl Space {
     pub fn set(&self, key: &EntryKey, write: Write, quota: Quota) -> Result<Stored, Error> {
         let (now, now_micros) = (Moment::now(), unix_micros());
         let (charged, fills_lease) = (charged(key, &write), write.fills_lease());
+        let source_version = write.preconditions.as_ref().and_then(|preconditions| preconditions.source_version);
         // A value that is a slice of a request would keep the whole request in memory.
         let value = Bytes::copy_from_slice(&write.value);
         self.change(|inner| {
@@ -129,6 +132,7 @@ impl Space {
                 None => (Outcome::Created, (inner.next_birth, 0, created_at)),
             };
             inner.remove(key);
+            inner.tombstones.remove(key);
             inner.next_birth = inner.next_birth.max(birth + 1);
             let version = inner.next_version(now_micros);
             let extra = write.extra();
@@ -157,6 +161,7 @@ impl Space {
                 access_count,
                 last_accessed,
                 last_use,
+                source_version,
             };
             inner.ranks.extend(item.rank(inner.policy));
             inner.by_use.put(key.clone(), item);
@@ -169,37 +174,48 @@ impl Space {
         })
     }
 
-    /// Deletes an entry; returns whether it was alive.
+    /// Deletes an entry; returns whether it was alive. Its source version, or the one in `preconditions`, stays as a
+    /// tombstone for `tombstone_ttl`.
     ///
     /// # Errors
     /// A precondition is not met.
-    pub fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    pub fn delete(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        tombstone_ttl: Duration,
+    ) -> Result<bool, Error> {
         let now = Moment::now();
         self.change(|inner| {
             let was_live = inner.is_live(key, now);
             check(inner, key, preconditions, now)?;
             inner.leases.end(key);
-            inner.remove(key);
+            inner.bury(key, now + tombstone_ttl, now);
+            if let Some(version) = preconditions.and_then(|preconditions| preconditions.source_version) {
+                inner.tombstones.bury(key, version, now + tombstone_ttl, now);
+            }
             Ok(was_live)
         })
     }
 
-    /// Evicts entries until `bytes` of cost are free; returns whether there was an entry to remove. Evicts `spared`
-    /// only when there is no other entry.
+    /// Evicts entries, and then tombstones, until `bytes` of cost are free; returns whether there was anything to
+    /// remove. Evicts `spared` last.
     pub fn evict(&self, bytes: u64, spared: &EntryKey) -> bool {
         let now = Moment::now();
         self.change(|inner| {
-            let before = inner.cost;
-            while before - inner.cost < bytes
-                && (inner.remove_an_expired(now) || inner.evict_one(Some(spared)) || inner.evict_one(None))
-            {
-            }
-            inner.cost < before
+            let before = inner.whole_cost();
+            while before - inner.whole_cost() < bytes
+                && (inner.remove_an_expired(now)
+                    || inner.evict_one(Some(spared))
+                    || inner.tombstones.drop_first()
+                    || inner.evict_one(None))
+            {}
+            inner.whole_cost() < before
         })
     }
 
-    /// Removes up to `limit` entries that are expired, or that are evicted because the namespace is over `quota`.
-    /// Without a quota only expired entries are removed. Returns how many entries were removed.
+    /// Removes up to `limit` tombstones and entries that are expired, or that are evicted because the namespace is over `quota`.
+    /// Without a quota only what has expired is removed. Returns how many were removed.
     pub fn sweep(&self, limit: usize, quota: Option<Quota>) -> usize {
         let now = Moment::now();
         self.change(|inner| {
@@ -208,7 +224,7 @@ impl Space {
             }
             let most_bytes = quota.filter(|quota| quota.eviction_policy != EvictionPolicy::None);
             let most_bytes = most_bytes.and_then(|quota| quota.max_bytes);
-            let mut removed = 0;
+            let mut removed = inner.tombstones.prune(limit, now);
             while removed < limit {
                 let is_over =
                     inner.totals.keys > 1 && most_bytes.is_some_and(|most| inner.totals.charged > most.get());
@@ -228,9 +244,16 @@ impl Space {
     }
 
     /// Looks at up to `limit` entries whose birth is `from` or later. Deletes those that are selected and were not
-    /// written after `before`. Returns how many live entries were deleted, and the birth at which the next step
-    /// begins, `None` at the end.
-    pub fn flush(&self, selection: &Selection, from: u64, before: Version, limit: usize) -> (u64, Option<u64>) {
+    /// written after `before`; their source versions stay for `tombstone_ttl`. Returns how many live entries were
+    /// deleted, and the birth at which the next step begins, `None` at the end.
+    pub fn flush(
+        &self,
+        selection: &Selection,
+        from: u64,
+        before: Version,
+        limit: usize,
+        tombstone_ttl: Duration,
+    ) -> (u64, Option<u64>) {
         let now = Moment::now();
         self.change(|inner| {
             let looked_at: Vec<(u64, EntryKey)> =
@@ -243,7 +266,7 @@ impl Space {
                     continue;
                 }
                 deleted += u64::from(inner.is_live(&key, now));
-                inner.remove(&key);
+                inner.bury(&key, now + tombstone_ttl, now);
             }
             (deleted, next)
         })
@@ -283,11 +306,18 @@ impl Space {
         totals.misses += reads.misses;
     }
 
-    /// Resets the counters, but keeps the totals that describe the entries.
+    /// Resets the counters, but keeps the totals that describe the entries. Removes the tombstones.
     pub fn forget(&self) {
-        let totals = &mut self.inner.lock().totals;
-        let Totals { keys, bytes, charged, .. } = *totals;
-        *totals = Totals { keys, bytes, charged, ..Totals::default() };
+        self.change(|inner| {
+            let Totals { keys, bytes, charged, .. } = inner.totals;
+            inner.totals = Totals { keys, bytes, charged, ..Totals::default() };
+            inner.tombstones.clear();
+        });
+    }
+
+    /// How many tombstones were given up before their time.
+    pub fn tombstones_dropped(&self) -> u64 {
+        self.inner.lock().tombstones.dropped()
     }
 }
 
@@ -306,7 +336,14 @@ fn check(
         Some(LeaseState::Stands) | None => {}
     }
     let present = entries.by_use.peek(key).map(|item| item.version);
-    if preconditions.allow(present) { Ok(None) } else { Err(Error::PreconditionFailed { present }) }
+    if !preconditions.allow(present) {
+        return Err(Error::PreconditionFailed { present });
+    }
+    let newest = entries.source_version(key, now);
+    match preconditions.source_version {
+        Some(version) if newest.is_some_and(|newest| newest > version) => Err(Error::NewerVersionExists { present }),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -364,7 +401,7 @@ mod tests {
         let before = space.last_version();
         set(&space, 2);
         let pattern = Selection::Matching(Pattern::parse("key_*").unwrap());
-        assert_eq!(space.flush(&pattern, 0, before, 100), (4, None));
+        assert_eq!(space.flush(&pattern, 0, before, 100, Duration::ZERO), (4, None));
         assert!(get(&space, 2).is_some());
     }
 
@@ -372,7 +409,7 @@ mod tests {
     fn versions_only_grow() {
         let space = filled(1);
         let first = space.last_version();
-        space.delete(&key(0), None).unwrap();
+        space.delete(&key(0), None, Duration::ZERO).unwrap();
         assert!(set(&space, 0).version > first);
     }
 
@@ -445,7 +482,7 @@ mod tests {
             assert!(space.totals().charged <= 10_000);
         }
         assert_eq!(space.totals().keys, 10_000 / charged(&key(999), &write("1")));
-        space.flush(&Selection::All, 0, space.last_version(), 1000);
+        space.flush(&Selection::All, 0, space.last_version(), 1000, Duration::ZERO);
         assert_eq!((space.totals().charged, space.cost()), (0, 0));
     }
 }

@@ -4,6 +4,8 @@
 //! the whole shard is searched instead. Every entry has metadata under a name that contains its namespace, so no
 //! entry that should be deleted stays readable. The search takes longer the more the shard holds, and it is rare.
 
+use std::time::Duration;
+
 use fred::types::Value;
 use futures_util::future::join_all;
 
@@ -31,6 +33,8 @@ pub struct Flush<'f> {
     /// Counts deleted entries, so that they are known even after a failure. The flush may be cancelled between two
     /// steps.
     pub progress: &'f FlushProgress,
+    /// How long the source versions of deleted entries stay.
+    pub tombstone_ttl: Duration,
 }
 
 impl Flush<'_> {
@@ -119,8 +123,7 @@ impl Flush<'_> {
             if self.progress.is_cancelled() {
                 break;
             }
-            let (namespace, tag) = (self.namespace, tag_of(self.selection));
-            let done = pair.iter().map(|keys| shard.delete_older(namespace, tag, keys, before));
+            let done = pair.iter().map(|keys| self.delete_older(shard, keys, before));
             let mut result = Ok(());
             for step in join_all(done).await {
                 match step {
@@ -135,27 +138,22 @@ impl Flush<'_> {
         }
         Ok(())
     }
-}
 
-impl Shard {
-    /// Deletes those of `keys` that have `tag`, unless it is empty, and whose version is at most `before`. Returns
-    /// how many were alive, and which are gone.
-    async fn delete_older(
-        &self,
-        namespace: &Namespace,
-        tag: &str,
-        keys: &[String],
-        before: u64,
-    ) -> Result<(u64, Vec<String>), Error> {
-        let before = before.to_string();
+    /// Deletes those of `keys` that are selected and whose version is at most `before`, in one script. Returns how many
+    /// were alive, and which are gone.
+    async fn delete_older(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(u64, Vec<String>), Error> {
+        let (before, tombstone_ttl) = (before.to_string(), self.tombstone_ttl.as_millis().to_string());
         let arguments = |settled: &SettledRecord| {
             let keys = keys_and_places(settled, keys.iter().map(String::as_str));
-            settled.arguments(namespace.as_str(), [before.as_str(), tag].map(Value::from).into_iter().chain(keys))
+            let first = [before.as_str(), tag_of(self.selection), &tombstone_ttl].map(Value::from);
+            settled.arguments(self.namespace.as_str(), first.into_iter().chain(keys))
         };
-        self.ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
-            let [deleted, gone] = reply::tuple(frame)?;
-            Ok((reply::count(deleted)?, reply::texts(gone)?))
-        })
-        .await
+        shard
+            .ask(&scripts::FLUSH, Effect::Write, arguments, |frame| {
+                let [deleted, gone, dropped] = reply::tuple(frame)?;
+                shard.count_dropped_tombstones(dropped)?;
+                Ok((reply::count(deleted)?, reply::texts(gone)?))
+            })
+            .await
     }
 }

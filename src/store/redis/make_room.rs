@@ -135,7 +135,8 @@ impl Shard {
         };
         for _ in 0..SCRIPTS {
             let more = self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
-                let [more, _] = reply::tuple(frame)?;
+                let [more, _, dropped] = reply::tuple(frame)?;
+                self.count_dropped_tombstones(dropped)?;
                 reply::count(more)
             });
             if more.await? == 0 {

@@ -48,6 +48,7 @@ mod writes;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -316,10 +317,15 @@ impl Store for Redis {
         shard.release(key, token).await
     }
 
-    async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    async fn delete(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        tombstone_ttl: Duration,
+    ) -> Result<bool, Error> {
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
-        let deleted = shard.delete(key, preconditions).await?;
+        let deleted = shard.delete(key, preconditions, tombstone_ttl).await?;
         shard.accesses.forget(key);
         Ok(deleted)
     }
@@ -330,10 +336,11 @@ impl Store for Redis {
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
+        tombstone_ttl: Duration,
     ) -> Result<u64, FlushFailure> {
         progress.begin(self.shards.len() as u64 * PLACES);
         let flushed = join_all(self.shards.iter().map(|shard| async move {
-            let flush = Flush { namespace, selection, on_deleted, progress };
+            let flush = Flush { namespace, selection, on_deleted, progress, tombstone_ttl };
             flush.run(shard).await
         }))
         .await;
@@ -423,6 +430,10 @@ impl Store for Redis {
         all.sort_unstable();
         all.dedup();
         Ok(all)
+    }
+
+    fn tombstones_dropped(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.tombstones_dropped.load(Relaxed)).sum()
     }
 
     fn refresh_gauges(&self) {

@@ -38,6 +38,9 @@ const LISTED_PER_SCRIPT: usize = 250;
 const PURGED_PER_SCRIPT: usize = 25;
 const SCANNED_PER_STEP: &str = "1000";
 
+/// Matches the names of our entries and their bookkeeping. `lua/empty.lua` leaves keys of other programs alone.
+const OURS: &str = "*cache*:*";
+
 /// How often an operation reads the record again if it keeps changing.
 const REFRESHES: usize = 3;
 
@@ -139,7 +142,7 @@ impl Shard {
         let (mut cursor, mut gone) = ("0".to_owned(), 0);
         let written = written.to_string();
         loop {
-            let arguments = [&cursor, "MATCH", "cache*", "COUNT", SCANNED_PER_STEP];
+            let arguments = [&cursor, "MATCH", OURS, "COUNT", SCANNED_PER_STEP];
             let (next, names) = self.read("SCAN", arguments.map(Value::from).to_vec(), scan::names).await?;
             if !names.is_empty() {
                 let arguments =

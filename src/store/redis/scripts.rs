@@ -61,6 +61,7 @@ pub static SET: LazyLock<Script> = writing!(
     "lua/set_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",
+    "lua/tombstones.lua",
     "lua/tags.lua",
     "lua/insertion.lua",
     "lua/extra.lua",
@@ -74,6 +75,7 @@ pub static SET_WITHIN_QUOTA: LazyLock<Script> = writing!(
     "lua/set_plain.lua",
     "lua/prelude.lua",
     "lua/index.lua",
+    "lua/tombstones.lua",
     "lua/tags.lua",
     "lua/removal.lua",
     "lua/insertion.lua",
@@ -90,12 +92,15 @@ pub static DELETE: LazyLock<Script> = writing!(
     "lua/index.lua",
     "lua/tags.lua",
     "lua/removal.lua",
+    "lua/tombstones.lua",
+    "lua/burial.lua",
     "lua/delete.lua"
 );
-pub static FLUSH: LazyLock<Script> = change!("lua/flush.lua");
+pub static FLUSH: LazyLock<Script> = change!("lua/tombstones.lua", "lua/burial.lua", "lua/flush.lua");
 pub static PURGE: LazyLock<Script> = change!("lua/purge.lua");
 pub static LIST: LazyLock<Script> = reading!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/list.lua");
-pub static SWEEP: LazyLock<Script> = change!("lua/quota.lua", "lua/sweep.lua");
+pub static SWEEP: LazyLock<Script> =
+    change!("lua/quota.lua", "lua/tombstones.lua", "lua/burial.lua", "lua/sweep.lua");
 pub static FIND_EVICTED: LazyLock<Script> = change!("lua/find_evicted.lua");
 pub static BEGIN_REPAIR: LazyLock<Script> =
     writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/begin_repair.lua");

@@ -10,7 +10,7 @@
 //! bounded number of reads retry at the same time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -107,6 +107,8 @@ pub struct Shard {
     pub ring_state: RingState,
     pub repairs: Repairs,
     pub eviction_turns: EvictionTurns,
+    /// Tombstones that scripts of this process found lost, or gave up before their time.
+    pub tombstones_dropped: AtomicU64,
     /// The quotas of the namespaces, for writes that have to free memory.
     pub quotas: Arc<dyn Quotas>,
     pub metrics: ShardMetrics,
@@ -152,6 +154,7 @@ impl Shard {
             ring_state: RingState::default(),
             repairs: Repairs::default(),
             eviction_turns: EvictionTurns::new(common.room_patience),
+            tombstones_dropped: AtomicU64::default(),
             quotas,
         })
     }

@@ -11,7 +11,7 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Refusal, Sender, Shard};
 use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, Extra, Namespace, Selection, Tags, UnixMillis, Version,
+    Details, Entry, EntryKey, EvictionPolicy, Extra, Namespace, Selection, SourceVersion, Tags, UnixMillis, Version,
 };
 use crate::store::{Error, Room, Totals};
 
@@ -235,7 +235,8 @@ impl Shard {
             settled.arguments(namespace.as_str(), rest)
         };
         self.ask_for(Sender::Upkeep, &scripts::SWEEP, Effect::Write, arguments, |frame| {
-            let [more, repair] = reply::tuple(frame)?;
+            let [more, repair, dropped] = reply::tuple(frame)?;
+            self.count_dropped_tombstones(dropped)?;
             Ok(Swept { has_more: reply::count(more)? > 0, is_in_repair: reply::count(repair)? > 0 })
         })
         .await
@@ -402,14 +403,15 @@ fn described(frame: Frame) -> Result<Described, Unexpected> {
     if fields.len() == 2 {
         return Ok(Described::Foreign(foreign(fields)?));
     }
-    let [value, version, created_at, remaining, last_accessed, access_count, tags]: [Frame; 7] =
-        fields.try_into().map_err(|_| "seven fields")?;
+    let [value, version, created_at, remaining, last_accessed, access_count, tags, source_version]: [Frame; 8] =
+        fields.try_into().map_err(|_| "eight fields")?;
     let entry = entry([value, version, created_at, remaining])?;
     let tags = reply::text(tags)?.split_terminator('\n').map(str::to_owned).collect();
     let details = Details {
         last_accessed: UnixMillis(reply::count(last_accessed)?),
         access_count: reply::count(access_count)?,
         tags: Tags::parse(tags).map_err(|_| "tags")?,
+        source_version: SourceVersion::parse(&reply::text(source_version)?).ok(),
     };
     Ok(Described::Entry(entry, details))
 }

@@ -1,5 +1,8 @@
 //! Writing and deleting entries of one shard, with their preconditions.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use fred::types::{Resp3Frame as Frame, Value};
 
 use super::pending::QuotaShare;
@@ -100,30 +103,50 @@ impl Shard {
         self.ask_for(party, script, Effect::Write, arguments, read).await
     }
 
-    /// Deletes an entry if its preconditions are met. Returns whether it existed.
-    pub async fn delete(&self, key: &EntryKey, conditions: Option<&Preconditions>) -> Result<bool, Error> {
+    /// Deletes an entry if its preconditions are met. Its source version stays for `tombstone_ttl`. Returns whether it
+    /// existed.
+    pub async fn delete(
+        &self,
+        key: &EntryKey,
+        conditions: Option<&Preconditions>,
+        tombstone_ttl: Duration,
+    ) -> Result<bool, Error> {
         let arguments = |settled: &SettledRecord| {
-            let place = settled.place_of(key.key()).to_string();
-            settled
-                .arguments(key.namespace(), [Value::from(key.key()), Value::from(place), preconditions(conditions)])
+            let place = Value::from(settled.place_of(key.key()).to_string());
+            let ttl = Value::from(tombstone_ttl.as_millis().to_string());
+            settled.arguments(key.namespace(), [Value::from(key.key()), place, preconditions(conditions), ttl])
         };
         let deleted = self.ask(&scripts::DELETE, Effect::Write, arguments, |frame| match frame {
-            Frame::Array { data, .. } => Ok(Err(refusal(data)?)),
+            Frame::Array { data, .. } if data.len() == 1 => Ok(Err(refusal(data)?)),
+            frame @ Frame::Array { .. } => {
+                let [deleted, dropped] = reply::tuple(frame)?;
+                self.count_dropped_tombstones(dropped)?;
+                Ok(Ok(reply::number(deleted)? == 1))
+            }
             frame => Ok(Ok(reply::number(frame)? == 1)),
         });
         deleted.await?
     }
+
+    /// Counts the tombstones that a script dropped, by its answer.
+    pub fn count_dropped_tombstones(&self, dropped: Frame) -> Result<(), Unexpected> {
+        self.tombstones_dropped.fetch_add(reply::count(dropped)?, Relaxed);
+        Ok(())
+    }
 }
 
-/// The answer of a script that preconditions refused: `lease`, or the version of the present entry, 0 for none.
+/// The answer of a script that preconditions refused: `lease`, or the version of the present entry, 0 for none, after
+/// `newer:` if a source version refused it.
 fn refusal(data: Vec<Frame>) -> Result<Error, Unexpected> {
     let [reason]: [Frame; 1] = data.try_into().map_err(|_| "one version")?;
     let reason = reply::text(reason)?;
     if reason == "lease" {
         return Ok(Error::LeaseLost);
     }
-    let version: u64 = reason.parse().map_err(|_| "a version")?;
-    Ok(Error::PreconditionFailed { present: Some(Version(version)).filter(|_| version > 0) })
+    let newer = reason.strip_prefix("newer:");
+    let version: u64 = newer.unwrap_or(&reason).parse().map_err(|_| "a version")?;
+    let present = Some(Version(version)).filter(|_| version > 0);
+    Ok(if newer.is_some() { Error::NewerVersionExists { present } } else { Error::PreconditionFailed { present } })
 }
 
 /// The result of writing one entry.

@@ -12,5 +12,6 @@ local CHANNEL = 'sidecache:invalidations'
 -- The fields of `cache_stats:{ns}` that a script needs; their values and the time, once the script has read them.
 local BOOKS = {
   'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair', 'lease_floor',
+  'tombstones',
 }
 local known, time

@@ -1,15 +1,19 @@
 -- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key,
--- place, preconditions ('' for none).
--- Returns 1 if there was something to delete, else 0; {version of the present entry, or '0'} if the preconditions are
--- not met, and then nothing is deleted.
+-- place, preconditions ('' for none), how long a tombstone stays in ms.
+-- Returns 1 if there was something to delete, else 0; {this number, how many tombstones were dropped} if any was; {version
+-- of the present entry, or '0'} if the preconditions are not met, {'newer:' and the same} if the source version is too
+-- old, and then nothing is deleted.
 
 local key = ARGV[4]
+local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'version', 'source_version')
+local source_version = version_of(ARGV[6])
 if ARGV[6] ~= '' then
-  local id = ns .. ':' .. key
-  local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'version')
-  local refused, present = is_refused(ARGV[6], meta[1], 'cache:' .. id)
+  local refused, answer = is_refused(ARGV[6], meta[1], 'cache:' .. ns .. ':' .. key)
+  if source_version and not refused then
+    refused, answer = is_outdated(source_version, key, meta)
+  end
   if refused then
-    return { present }
+    return { answer }
   end
 end
 if not is_published then
@@ -22,7 +26,14 @@ local alive, score = take_out(key, nil, tonumber(ARGV[5]))
 if score then
   count_loss(score)
 end
-if alive or score or is_lost or has_new_scope then
-  save_books()
+-- A deletion without a source version leaves that of the entry.
+local left = source_version or (alive and meta[2])
+if left then
+  bury(key, left, ARGV[7])
 end
-return alive and 1 or 0
+if alive or score or is_lost or has_new_scope or left then
+  save_books()
+  save_tombstones()
+end
+local deleted = alive and 1 or 0
+return tombs_dropped > 0 and { deleted, tombs_dropped } or deleted

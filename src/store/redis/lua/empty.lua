@@ -16,6 +16,8 @@ for i = 2, #ARGV do
     if redis.pcall('HEXISTS', 'cache_meta:' .. rest, 'version') == 1 then
       gone = gone + redis.call('UNLINK', 'cache:' .. rest, 'cache_meta:' .. rest)
     end
+  elseif string.find(ARGV[i], '^sidecache:tombstones') then
+    gone = gone + redis.call('UNLINK', ARGV[i])
   elseif prefix and kinds[prefix] == redis.call('TYPE', ARGV[i]).ok then
     gone = gone + redis.call('UNLINK', ARGV[i])
   end

@@ -249,6 +249,11 @@ local function save_books()
   if has_new_scope then
     redis.call('HSET', stats, 'scope', string.sub(books.scope, #ns + 1), 'repair', '1',
       'buckets', integer(books.buckets))
+    if not known[3] then
+      -- It is not known any more whether there are source versions, see `tombstones.lua`.
+      local tombstones = redis.pcall('HLEN', 'sidecache:tombstones:' .. ns)
+      redis.call('HSET', stats, 'tombstones', integer(type(tombstones) == 'number' and tombstones or 0))
+    end
   end
   if books.evictions > 0 then
     redis.call('HINCRBY', stats, 'evictions', integer(books.evictions))

@@ -4,7 +4,8 @@
 -- Returns for each entry its version, negative if it replaced another entry; -1 if there is no room for it; 0 for the
 -- first entry that must be sent again and for all entries after it, because making room is done in bounded steps;
 -- {name, type} if a key that the entry needs holds another type, {version of the present entry, or '0'} if the
--- preconditions are not met, {'lease'} if its lease is lost, and then nothing of the entry is stored.
+-- preconditions are not met, {'newer:' and the same} if its source version is too old, {'lease'} if its lease is lost,
+-- and then nothing of the entry is stored.
 -- The last element of the answer is how many entries were removed to make room.
 
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
@@ -42,7 +43,8 @@ for i = next_entry, #ARGV, FIELDS do
   local id = prefix .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
   local foreign = foreign_books
-  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra')
+  local previous = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra', 'source_version')
+  local source_version, had_source_version = version_of(ARGV[i + 5]), previous[6]
   if previous.err then
     foreign = foreign_at(meta_key)
   elseif tags ~= '' and previous[2] ~= tags then
@@ -57,6 +59,9 @@ for i = next_entry, #ARGV, FIELDS do
   end
   if not foreign and not refused and not filled and ARGV[i + 5] ~= '' then
     refused, answer = is_refused(ARGV[i + 5], previous[4], value_key)
+    if source_version and not refused then
+      refused, answer = is_outdated(source_version, key, { previous[4], had_source_version })
+    end
   end
   local room = not foreign and not refused and not filled
   if room and make_room then
@@ -152,6 +157,13 @@ for i = next_entry, #ARGV, FIELDS do
           call('HSET', meta_key, 'extra', extra)
         end
       end
+      if source_version then
+        call('HSET', meta_key, 'source_version', source_version)
+        tomb_count = tomb_count or 0
+      elseif had_source_version then
+        call('HDEL', meta_key, 'source_version')
+      end
+      remove_tombstone(key)
       if had_tags ~= tags then
         untag(key, had_tags)
         if tags == '' then
@@ -190,6 +202,7 @@ for i = next_entry, #ARGV, FIELDS do
 end
 if has_stored or is_lost then
   save_books()
+  save_tombstones()
   publish(evicted)
 end
 answers[#answers + 1] = made_room

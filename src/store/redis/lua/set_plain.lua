@@ -2,7 +2,8 @@
 -- at every call, and they cost more than the commands of a write. Comes after `constants.lua` and before `prelude.lua`.
 --
 -- Stores entries in their order for as long as each is plain: its preconditions are met, it fills no lease, neither it
--- nor the entry before it has the field `extra`, its tags do not change (a new entry has none), its namespace is complete and not in repair, it fits into the quota and into the buckets of the
+-- nor the entry before it has the field `extra`, there are no source versions in its namespace, its tags do not change (a
+-- new entry has none), its namespace is complete and not in repair, it fits into the quota and into the buckets of the
 -- index, and none of its keys is lost or holds another type. At the first entry that is not plain, this part saves the totals and leaves that entry unchanged, and
 -- `set.lua` continues there. `index.lua` explains buckets, marks and scopes.
 
@@ -17,7 +18,7 @@ do
   known = pcall('HMGET', stats, unpack(BOOKS))
   local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
   local version, buckets = tonumber(known[3] or ''), tonumber(known[4] or '')
-  local is_plain = keys and bytes and charged and version and buckets and buckets >= 1 and not known[7]
+  local is_plain = keys and bytes and charged and version and buckets and buckets >= 1 and not known[7] and not known[9]
     and (buckets == 1 or keys >= buckets * SPARSE_BUCKET)
 
   if is_plain then
@@ -48,7 +49,7 @@ do
       end
       local conditions = ARGV[i + 5]
       if conditions ~= ''
-        and (string.find(conditions, 'l', 1, true) or is_refused(conditions, previous[4], 'cache:' .. id)) then
+        and (string.find(conditions, '[ls]') or is_refused(conditions, previous[4], 'cache:' .. id)) then
         break
       end
 
