@@ -7,7 +7,7 @@ use super::Cache;
 use super::lookup::Fetched;
 use super::won_lease::{Lease, WonLease};
 use crate::clock::Moment;
-use crate::model::{EntryKey, LeaseToken, ReadTerms};
+use crate::model::{EntryKey, ReadTerms, WantedLease};
 use crate::store::{self, Leased, Room};
 
 impl Cache {
@@ -23,8 +23,7 @@ impl Cache {
         let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked: Vec<WonLease> = keys.iter().map(|key| self.new_lease(key, lease)).collect();
-        let wanted: Vec<(EntryKey, LeaseToken)> =
-            asked.iter().map(|asked| (asked.key().clone(), asked.token().clone())).collect();
+        let wanted: Vec<WantedLease> = asked.iter().map(|asked| asked.wanted(None)).collect();
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(keys.len() as u64);
         let answers = self.store.get_or_lease(&wanted, lease, room).await;

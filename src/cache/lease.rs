@@ -25,8 +25,19 @@ use super::won_lease::{Lease, WonLease};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::Held;
-use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms};
+use crate::model::{Entry, EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
 use crate::store::{self, Leased};
+
+/// An entry that is there and does not meet a term of the read. For this read it counts as missing.
+#[derive(Clone, Copy, Debug)]
+struct Unwanted {
+    version: Version,
+    term: Unmet,
+}
+
+fn version(unwanted: Option<Unwanted>) -> Option<Version> {
+    unwanted.map(|unwanted| unwanted.version)
+}
 
 /// The longest time that a caller without patience waits for its turn.
 const LONGEST_TURN: Duration = Duration::from_millis(250);
@@ -81,6 +92,7 @@ impl Cache {
         let patience_ends = started + request.wait;
         // Such a read wants to know what the shard says now.
         let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
+        let mut unwanted: Option<Unwanted> = None;
         loop {
             let mut changed = pin!(room.changed());
             changed.as_mut().enable();
@@ -97,14 +109,14 @@ impl Cache {
             let changes = room.changes();
             let now = Moment::now();
             let is_known = |held: &Held| {
-                let is_current = held.changes == changes && held.until > now;
+                let is_current = held.changes == changes && held.until > now && held.beyond == version(unwanted);
                 is_current && may_be_known && self.hears_of_changes(key, now)
             };
             let (left, lookup) = match turn.filter(is_known) {
-                Some(held) => (held.until.since(now), self.miss(key)),
+                Some(held) => (held.until.since(now), self.miss(key, unwanted)),
                 None => {
                     let mut asked = self.new_lease(key, request.lease);
-                    let (leased, lookup) = match self.ask_for_lease(&asked, terms).await {
+                    let (leased, lookup) = match self.ask_for_lease(&asked, terms, unwanted).await {
                         Ok(answer) => answer,
                         Err(error) => {
                             let lookup = self.stale_lookup(key, terms, error)?;
@@ -113,13 +125,19 @@ impl Cache {
                     };
                     match leased {
                         Leased::Won => {
-                            *turn = Some(Held { until: now + request.lease, changes });
+                            *turn = Some(Held { until: now + request.lease, changes, beyond: version(unwanted) });
                             return Ok(LeasedLookup { lookup, lease: Some(Lease::Won(asked)) });
                         }
                         Leased::Held { left } => {
                             asked.settle();
-                            *turn = Some(Held { until: now + left, changes });
+                            *turn = Some(Held { until: now + left, changes, beyond: version(unwanted) });
                             (left, lookup)
+                        }
+                        Leased::Entry(Entry { version, .. }) if let Some(term) = lookup.unmet => {
+                            // Ask again, for a lease although there is this entry.
+                            asked.settle();
+                            unwanted = Some(Unwanted { version, term });
+                            continue;
                         }
                         Leased::Entry(_) | Leased::NotGiven => {
                             asked.settle();
@@ -141,20 +159,28 @@ impl Cache {
     }
 
     /// Asks the store. The lookup is the answer to the read.
-    async fn ask_for_lease(&self, asked: &WonLease, terms: &ReadTerms) -> Result<(Leased, Lookup), store::Error> {
-        let (key, token) = (asked.key(), asked.token());
+    async fn ask_for_lease(
+        &self,
+        asked: &WonLease,
+        terms: &ReadTerms,
+        unwanted: Option<Unwanted>,
+    ) -> Result<(Leased, Lookup), store::Error> {
+        let key = asked.key();
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
-        let keys = [(key.clone(), token.clone())];
-        let mut answers = self.store.get_or_lease(&keys, asked.duration(), &|_| true).await;
+        let mut answers =
+            self.store.get_or_lease(&[asked.wanted(version(unwanted))], asked.duration(), &|_| true).await;
         let leased = answers.pop().expect("one answer for one key")?;
         let entry = if let Leased::Entry(entry) = &leased { Some(entry.clone()) } else { None };
-        if let (Some(near), Some(departure)) = (&self.near, departure) {
+        // Without an entry in the answer it is unknown whether the unwanted one is still there.
+        let is_known = entry.is_some() || unwanted.is_none();
+        if let (Some(near), Some(departure), true) = (&self.near, departure, is_known) {
             near.learn(key, entry.as_ref(), asked_at, departure);
         }
-        let trail = self.miss(key).trail;
-        Ok((leased, Lookup::of_store(entry, terms, trail)))
+        let miss = self.miss(key, unwanted);
+        let lookup = if entry.is_some() { Lookup::of_store(entry, terms, miss.trail) } else { miss };
+        Ok((leased, lookup))
     }
 
     /// The entry, if L1 or a store in this process has it and it meets the terms.
@@ -175,14 +201,19 @@ impl Cache {
         self.near.as_ref().is_none_or(|near| near.is_proven(self.store.shard_of(key), now))
     }
 
-    /// A read of the owning shard that found nothing.
-    fn miss(&self, key: &EntryKey) -> Lookup {
+    /// A read of the owning shard that found nothing, or an unwanted entry.
+    fn miss(&self, key: &EntryKey, unwanted: Option<Unwanted>) -> Lookup {
+        let unmet = unwanted.map(|unwanted| unwanted.term);
         let shard = self.store.shard_of(key);
         let trail = match &self.near {
-            Some(_) => AnsweredBy::Shard { shard, skipped: L1SkipReason::Miss, collapsed: false },
+            Some(_) => AnsweredBy::Shard {
+                shard,
+                skipped: unmet.map_or(L1SkipReason::Miss, L1SkipReason::Terms),
+                collapsed: false,
+            },
             None => AnsweredBy::Embedded,
         };
-        Lookup { entry: None, unmet: None, trail }
+        Lookup { entry: None, unmet, trail }
     }
 
     /// Gives a lease up without a value. Returns whether it stood.

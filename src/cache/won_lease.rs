@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cache;
 use crate::coherence::WaitingRooms;
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, LeaseToken};
+use crate::model::{EntryKey, LeaseToken, Version, WantedLease};
 use crate::store::SharedStore;
 
 /// Who has the lease on a key without an entry.
@@ -40,6 +40,11 @@ impl WonLease {
 
     pub fn duration(&self) -> Duration {
         self.lease
+    }
+
+    /// What to ask the store for. An entry of the version `beyond` counts as missing.
+    pub(super) fn wanted(&self, beyond: Option<Version>) -> WantedLease {
+        WantedLease { key: self.key.clone(), token: self.token.clone(), beyond }
     }
 
     /// There is nothing to give back: the caller has the token now, or the store did not give the lease.

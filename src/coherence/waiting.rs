@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::clock::Moment;
-use crate::model::{EntryKey, EntryKeyHasher};
+use crate::model::{EntryKey, EntryKeyHasher, Version};
 
 /// The most callers that wait at the same time.
 const MAX_WAITING: usize = 10_000;
@@ -40,6 +40,8 @@ pub struct Held {
     pub until: Moment,
     /// The value of [`Room::changes`] before the store was asked.
     pub changes: u64,
+    /// The version of the entry that counted as missing for the caller that asked; `None` if there was no entry.
+    pub beyond: Option<Version>,
 }
 
 /// A caller in a room; leaves it when dropped.

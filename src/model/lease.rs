@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use super::entry::Version;
+use super::key::EntryKey;
+
 /// The right to store the value of one key. Cannot be guessed: 128 random bits, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseToken(String);
@@ -32,6 +35,15 @@ impl LeaseToken {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A key, and the lease that a read asks for on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedLease {
+    pub key: EntryKey,
+    pub token: LeaseToken,
+    /// An entry of this version counts as missing: the reader knows it, and it does not meet the reader's terms.
+    pub beyond: Option<Version>,
 }
 
 /// What a read that asks for a lease wants.

@@ -31,7 +31,7 @@ pub use extra::{Extra, Kind, Mark};
 pub(crate) use hash::{hash, map_hash};
 pub use invalid::Invalid;
 pub use key::{Address, EntryKey, EntryKeyHasher, Key, KeyRef};
-pub use lease::{LeaseRequest, LeaseToken};
+pub use lease::{LeaseRequest, LeaseToken, WantedLease};
 pub(crate) use named::named;
 pub use namespace::Namespace;
 pub use operation::{Answer, Operation};

@@ -26,7 +26,8 @@ pub use progress::FlushProgress;
 
 use crate::clock::Moment;
 use crate::model::{
-    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Version, Write,
+    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Version,
+    WantedLease, Write,
 };
 
 /// Index of a shard within its store. It does not change while the process runs.
@@ -206,11 +207,11 @@ pub trait Store: Presence {
     /// answers are in the order of `writes`.
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
-    /// Reads many entries of one namespace. For each key without an entry it gives the lease `token`, unless another
-    /// caller has a lease on the key. The answers are in the order of `keys`.
+    /// Reads many entries of one namespace. For each key without an entry, or with an entry that counts as missing, it
+    /// gives the lease, unless another caller has a lease on the key. The answers are in the order of `wanted`.
     async fn get_or_lease(
         &self,
-        keys: &[(EntryKey, LeaseToken)],
+        wanted: &[WantedLease],
         lease: Duration,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>>;

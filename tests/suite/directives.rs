@@ -22,6 +22,7 @@ on_both_stores! {
     only_if_cached_is_answered_from_memory_alone,
     directives_that_cannot_be_met_or_read_are_never_looser,
     the_keys_of_an_mget_obey_the_directives_of_the_request,
+    a_miss_because_of_a_directive_can_win_the_lease,
 }
 
 /// A text in every message that advances the watermark of an instance.
@@ -206,6 +207,44 @@ async fn the_keys_of_an_mget_obey_the_directives_of_the_request(service: &Servic
     let before = read().await;
     mget(&cache, &ns, &["long"], "max-staleness-ms=0").await;
     assert!(read().await > before, "the shard was not asked");
+}
+
+async fn a_miss_because_of_a_directive_can_win_the_lease(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("leased-directives"));
+    cache.set_for(&ns, "k", "1", 100).await.expect(201);
+    let old = cache.get(&ns, "k").await.expect(200);
+    let lasting = |more| [("cache-control", "min-fresh=500"), ("prefer", more)];
+    let won = cache.get_with(&ns, "k", &lasting("lease=10")).await;
+    let lease = won.header("cache-lease").unwrap_or_default().to_owned();
+    unmet(won, "min-fresh");
+    let token = lease.strip_prefix("won;token=\"").and_then(|rest| rest.split('"').next());
+    let token = token.unwrap_or_else(|| panic!("not won: {lease}"));
+    // Who has no such wish still reads the entry; others with the wish wait.
+    let same = cache.get_with(&ns, "k", &[("prefer", "lease=10")]).await.expect(200);
+    assert_eq!((same.value(), same.header("etag")), ("1", old.header("etag")));
+    for _ in 0..3 {
+        let held = cache.get_with(&ns, "k", &lasting("lease=10")).await;
+        assert!(held.header("cache-lease").is_some_and(|lease| lease.starts_with("held")), "{:?}", held.headers);
+        unmet(held, "min-fresh");
+    }
+    let waiting = async { cache.get_with(&ns, "k", &lasting("lease=10, wait=4")).await };
+    let filling = async {
+        tokio::time::sleep(INTERVAL).await;
+        let body = br#"{"value":2,"ttl":1000}"#.to_vec();
+        cache.send(Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], Some(body)).await.expect(200);
+    };
+    let (woken, ()) = tokio::join!(waiting, filling);
+    assert_eq!(woken.expect(200).value(), "2");
+    cache.get_with(&ns, "k", &lasting("lease=10")).await.expect(200);
+    // A change ends such a lease, too.
+    let won =
+        cache.get_with(&ns, "k", &[("cache-control", "min-fresh=5000"), ("prefer", "lease=10")]).await.expect(404);
+    let lease = won.header("cache-lease").unwrap_or_default();
+    let token = lease.strip_prefix("won;token=\"").and_then(|rest| rest.split('"').next()).expect("won");
+    cache.set_for(&ns, "k", "3", 100).await.expect(200);
+    let body = br#"{"value":4}"#.to_vec();
+    let late = cache.send(Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], Some(body)).await;
+    late.expect_error(412, "lease_lost");
 }
 
 /// An instance on one shard, and a gate that can hold back the proofs of the shard. The bound is long, so that L1 still

@@ -23,7 +23,9 @@ use super::{
     ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
-use crate::model::{Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Write};
+use crate::model::{
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, WantedLease, Write,
+};
 
 /// The name of the store's only shard.
 pub const NAME: &str = "embedded";
@@ -155,19 +157,19 @@ impl Store for Embedded {
 
     async fn get_or_lease(
         &self,
-        keys: &[(EntryKey, LeaseToken)],
+        wanted: &[WantedLease],
         lease: Duration,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>> {
         let mut has_room = true;
-        let get_or_lease = |(key, token): &(EntryKey, LeaseToken)| {
-            let leased = has_room.then(|| self.space_or_new(key.namespace()).get_or_lease(key, token, lease));
+        let get_or_lease = |wanted: &WantedLease| {
+            let leased = has_room.then(|| self.space_or_new(wanted.key.namespace()).get_or_lease(wanted, lease));
             if let Some(Leased::Entry(entry)) = &leased {
                 has_room = room(entry.value.len());
             }
             leased.filter(|_| has_room).ok_or_else(|| Error::Overloaded { shard: NAME.to_owned() })
         };
-        keys.iter().map(get_or_lease).collect()
+        wanted.iter().map(get_or_lease).collect()
     }
 
     async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {

@@ -13,7 +13,7 @@ use super::leases::LeaseState;
 use crate::clock::{Moment, unix_micros};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Preconditions, Quota, Selection, UnixMillis, Version,
-    Write, charge,
+    WantedLease, Write, charge,
 };
 use crate::store::{Error, Leased, Outcome, Reads, Stored, Totals};
 
@@ -66,12 +66,16 @@ impl Space {
         self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
-    /// Reads an entry. If the key has no entry, gives a lease on the key.
-    pub fn get_or_lease(&self, key: &EntryKey, token: &LeaseToken, lease: Duration) -> Leased {
+    /// Reads an entry. If the key has no entry, or one that counts as missing, gives a lease on the key.
+    pub fn get_or_lease(&self, wanted: &WantedLease, lease: Duration) -> Leased {
+        let WantedLease { key, token, beyond } = wanted;
         let now = Moment::now();
-        self.change(|inner| match inner.access(key, now, usize::MAX).flatten() {
-            Some(item) => Leased::Entry(item.entry(now)),
-            None => inner.leases.grant(key, token, lease, now),
+        self.change(|inner| {
+            let found = inner.access(key, now, usize::MAX).flatten().map(|item| item.entry(now));
+            match found.filter(|entry| *beyond != Some(entry.version)) {
+                Some(entry) => Leased::Entry(entry),
+                None => inner.leases.grant(key, token, lease, now),
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{FoundEntry, found};
-use crate::model::{EntryKey, LeaseToken, Namespace};
+use crate::model::{EntryKey, LeaseToken, Namespace, Version, WantedLease};
 use crate::store::{Error, Leased, Room};
 
 /// Keys in one script: each may be a write. A script also stops once its answer is large.
@@ -24,10 +24,11 @@ enum Given {
 }
 
 impl Shard {
-    /// Reads entries of one namespace, and gives a lease on each key that has neither an entry nor a lease.
+    /// Reads entries of one namespace, and gives a lease on each key without a lease that has no entry, or an entry that
+    /// counts as missing.
     pub async fn get_or_lease(
         &self,
-        keys: &[&(EntryKey, LeaseToken)],
+        keys: &[&WantedLease],
         lease: Duration,
         room: Room<'_>,
     ) -> Result<Vec<Result<Leased, Error>>, Error> {
@@ -54,16 +55,15 @@ impl Shard {
     }
 
     /// The answers for at least the first of the keys.
-    async fn get_or_lease_some(
-        &self,
-        keys: &[&(EntryKey, LeaseToken)],
-        lease: Duration,
-    ) -> Result<Vec<Given>, Error> {
+    async fn get_or_lease_some(&self, keys: &[&WantedLease], lease: Duration) -> Result<Vec<Given>, Error> {
         let arguments = |settled: &SettledRecord| {
-            let namespace = keys.first().map_or("", |(key, _)| key.namespace());
+            let namespace = keys.first().map_or("", |wanted| wanted.key.namespace());
             let first = [Value::from(namespace), Value::from(lease.as_millis().to_string())];
             let run_id = Value::String(settled.identity.run_id.clone());
-            let keys = keys.iter().flat_map(|(key, token)| [Value::from(key.key()), Value::from(token.as_str())]);
+            let keys = keys.iter().flat_map(|WantedLease { key, token, beyond }| {
+                let beyond = beyond.map_or(String::new(), |Version(version)| version.to_string());
+                [Value::from(key.key()), Value::from(token.as_str()), Value::from(beyond)]
+            });
             first.into_iter().chain([run_id]).chain(keys).collect()
         };
         let read = |frame| {

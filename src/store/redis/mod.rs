@@ -75,7 +75,8 @@ use super::{
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::model::{
-    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Quotas, Selection, Write,
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Quotas, Selection, WantedLease,
+    Write,
 };
 use crate::workers::Workers;
 
@@ -297,14 +298,14 @@ impl Store for Redis {
 
     async fn get_or_lease(
         &self,
-        keys: &[(EntryKey, LeaseToken)],
+        wanted: &[WantedLease],
         lease: Duration,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>> {
-        let loads = keys.iter().map(|(key, _)| (key, Load::READ));
+        let loads = wanted.iter().map(|wanted| (&wanted.key, Load::READ));
         self.ask_each(loads, |shard, indices| async move {
-            let wanted: Vec<&(EntryKey, LeaseToken)> = indices.iter().map(|i| &keys[*i]).collect();
-            let names: Vec<&EntryKey> = wanted.iter().map(|(key, _)| key).collect();
+            let wanted: Vec<&WantedLease> = indices.iter().map(|i| &wanted[*i]).collect();
+            let names: Vec<&EntryKey> = wanted.iter().map(|wanted| &wanted.key).collect();
             shard.clear(Effect::Read, &names).await?;
             shard.get_or_lease(&wanted, lease, room).await
         })

@@ -1,5 +1,6 @@
 -- Reads entries, and gives a lease on each key that has neither an entry nor a lease. ARGV: token, ns, lease in ms, the
--- server's run id according to the record, then key and lease token of each.
+-- server's run id according to the record, then key, lease token and version of each: an entry of this version counts as
+-- missing, because the reader knows it and does not want it.
 -- Returns four fields for each key: as `get.lua` for an entry and for a key that holds another type; for other keys
 -- {false, 3, 'won', 'held', or 'none' if no lease can be given; ms until the lease ends}.
 --
@@ -15,7 +16,7 @@ local call, pcall = redis.call, redis.pcall
 local stats = 'cache_stats:' .. ns
 local answers, bytes, number, known = {}, 0, nil, nil
 
-for i = 5, #ARGV, 2 do
+for i = 5, #ARGV, 3 do
   local id, lease = ns .. ':' .. ARGV[i], ARGV[i + 1]
   local value_key, meta_key, lease_key = 'cache:' .. id, 'cache_meta:' .. id, 'sidecache:lease:' .. id
   local value = pcall('GET', value_key)
@@ -24,7 +25,7 @@ for i = 5, #ARGV, 2 do
   if value and (value.err or meta.err) then
     local name = value.err and value_key or meta_key
     answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4] = false, 2, name, call('TYPE', name).ok
-  elseif value and meta[1] then
+  elseif value and meta[1] and meta[1] ~= ARGV[i + 2] then
     answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4] =
       value, meta[1], meta[2] or '0', remaining_of(value_key, meta[3], meta[4])
     bytes = bytes + #value
