@@ -505,7 +505,7 @@ async fn policies_are_created_changed_and_deleted(service: &Service) {
     let shown = ask(service, &[&["namespaces", "set", &ns], &words[..]].concat()).expect(0).text();
     assert!(["10 %", "80 %", "30s", "2m"].iter().all(|value| shown.contains(value)), "{shown}");
     assert_eq!(ask(service, &["namespaces", "get", &ns, "--json"]).expect(0).json(), cache.policy(&ns).await.json());
-    let ran = ask(service, &["namespaces", "set", &ns, "--ttl-jitter", "0.6"]).expect(2);
+    let ran = ask(service, &["namespaces", "set", &ns, "--ttl-jitter", "0.6"]).expect(4);
     assert!(ran.err.contains("ttl_jitter") && ran.err.contains("0.5"), "{}", ran.err);
     cache.set(&ns, "k", "1").await.expect(201);
     let deleted = ask(service, &["namespaces", "delete", &ns, "--yes", "--json"]).expect(0).json();

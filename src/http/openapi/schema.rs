@@ -175,7 +175,10 @@ fn seconds(least: u64, description: &str) -> Value {
 
 /// A part of a whole.
 fn part(range: &RangeInclusive<f64>, description: &str) -> Value {
-    json!({"type": "number", "minimum": range.start(), "maximum": range.end(), "description": description})
+    // The library reads whole numbers as integers.
+    let bound = |number: f64| if number.fract() == 0.0 { json!(number as u64) } else { json!(number) };
+    let (least, most) = (bound(*range.start()), bound(*range.end()));
+    json!({"type": "number", "minimum": least, "maximum": most, "description": description})
 }
 
 /// A cursor: opaque to clients.
