@@ -44,6 +44,12 @@ pub enum Outcome {
     Miss,
     /// A read was answered with a stale copy because the shard did not answer.
     Stale,
+    /// A miss that got a lease.
+    Won,
+    /// A miss while another caller has the lease.
+    Held,
+    /// A write that filled a lease.
+    Filled,
     /// An operation other than a read succeeded.
     Done,
     /// The request was invalid or not allowed.
@@ -58,6 +64,9 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Stale => "stale",
+            Self::Won => "won",
+            Self::Held => "held",
+            Self::Filled => "filled",
             Self::Done => "done",
             Self::Refused => "refused",
             Self::Failed => "failed",

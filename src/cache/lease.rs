@@ -6,12 +6,14 @@
 //!
 //! 1. a caller enters the key's *waiting room* and starts to listen, before it asks;
 //! 2. it waits for its turn, and looks whether L1 has the value by now;
-//! 3. it asks the store, unless a caller before it learned how long the lease is held and the key has not changed since;
+//! 3. it takes the answer that another caller got meanwhile, or learned earlier if that still holds; otherwise it asks
+//!    the store;
 //! 4. if another caller has the lease, it leaves its turn to the next and waits for a change of the key, for the end of
 //!    the lease, or for the end of its patience.
 //!
-//! A wake-up may come without a reason and may be lost with the invalidations of a shard: then the end of the lease
-//! ends the wait. These reads never join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
+//! A wake-up may come without a reason, and it may be lost with the messages of a shard. While it is not proven that the
+//! messages arrive, one of the waiting callers asks the store again and again, a few times a second. These reads never
+//! join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -24,9 +26,35 @@ use super::observe::ReadEnd;
 use super::won_lease::{Lease, WonLease};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
-use crate::coherence::Held;
-use crate::model::{Entry, EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
+use crate::coherence::{LastAnswer, SharedAnswer};
+use crate::metrics::Metrics;
+use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
 use crate::store::{self, Leased};
+
+/// The longest time that a caller without patience waits for its turn.
+const LONGEST_TURN: Duration = Duration::from_millis(250);
+
+/// How often callers that wait check whether the messages of their shard still arrive.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// How often one of them asks the store while the messages may not arrive.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// An answered read that asked for a lease.
+#[derive(Debug)]
+pub struct LeasedLookup {
+    pub lookup: Lookup,
+    /// `None` if the entry was found, or if the store gives no lease at present.
+    pub lease: Option<Lease>,
+}
+
+/// A read that asks for a lease.
+struct Question<'r> {
+    key: &'r EntryKey,
+    terms: &'r ReadTerms,
+    lease: Duration,
+    unwanted: Option<Unwanted>,
+}
 
 /// An entry that is there and does not meet a term of the read. For this read it counts as missing.
 #[derive(Clone, Copy, Debug)]
@@ -35,19 +63,43 @@ struct Unwanted {
     term: Unmet,
 }
 
-fn version(unwanted: Option<Unwanted>) -> Option<Version> {
-    unwanted.map(|unwanted| unwanted.version)
+impl Question<'_> {
+    /// The version of the entry that counts as missing.
+    fn beyond(&self) -> Option<Version> {
+        self.unwanted.map(|unwanted| unwanted.version)
+    }
 }
 
-/// The longest time that a caller without patience waits for its turn.
-const LONGEST_TURN: Duration = Duration::from_millis(250);
+/// What a caller learned in its turn.
+enum Turn {
+    Answered(LeasedLookup),
+    /// Another caller has the lease. The lookup is the answer if this caller does not wait.
+    Held {
+        until: Moment,
+        lookup: Lookup,
+    },
+    /// Ask again, for a lease although there is this entry.
+    Unwanted(Unwanted),
+}
 
-/// An answered read that asked for a lease.
-#[derive(Debug)]
-pub struct LeasedLookup {
-    pub lookup: Lookup,
-    /// `None` if the entry was found, or if the store gives no lease at present.
-    pub lease: Option<Lease>,
+/// A caller that waits for a value. It is counted until it is dropped, and its time then.
+struct Waiter<'c> {
+    metrics: &'c Metrics,
+    since: Moment,
+}
+
+impl<'c> Waiter<'c> {
+    fn begin(metrics: &'c Metrics) -> Self {
+        metrics.lease_waiting.increment(1.0);
+        Self { metrics, since: Moment::now() }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.metrics.lease_waiting.decrement(1.0);
+        self.metrics.leases.wait.observe(Moment::now().since(self.since));
+    }
 }
 
 impl Cache {
@@ -68,7 +120,11 @@ impl Cache {
             Err(error) => (Err(error), None),
         };
         self.count_lease(lease.as_ref());
-        self.observe_read(Operation::Get, key.borrowed(), &ReadEnd::of(&result), started);
+        let end = match (ReadEnd::of(&result), &lease) {
+            (ReadEnd::Miss(tier), Some(lease)) => ReadEnd::Leased(tier, lease),
+            (end, _) => end,
+        };
+        self.observe_read(Operation::Get, key.borrowed(), &end, started);
         result.map(|lookup| LeasedLookup { lookup, lease })
     }
 
@@ -84,103 +140,145 @@ impl Cache {
             return Ok(LeasedLookup { lookup, lease: None });
         }
         let Some(place) = self.waiting.enter(key) else {
-            let lookup = self.look_up(key, terms, started).await?;
-            let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
-            return Ok(LeasedLookup { lookup, lease });
+            return self.look_up_without_turn(key, terms, started).await;
         };
-        let room = place.room();
-        let patience_ends = started + request.wait;
-        // Such a read wants to know what the shard says now.
-        let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
-        let mut unwanted: Option<Unwanted> = None;
+        let (room, patience_ends) = (place.room(), started + request.wait);
+        let mut question = Question { key, terms, lease: request.lease, unwanted: None };
+        let mut waiter = None;
         loop {
+            // Listen first: a change after this moment ends the wait below, and a change before it is in every answer
+            // that the store is asked for from now on.
             let mut changed = pin!(room.changed());
             changed.as_mut().enable();
-            let patience = patience_ends.since(Moment::now()).max(LONGEST_TURN);
-            let Ok(mut turn) = timeout(patience, room.turn.lock()).await else {
+            let listening_since = Moment::now();
+            let patience = patience_ends.since(listening_since).max(LONGEST_TURN);
+            let Ok(mut last) = timeout(patience, room.turn.lock()).await else {
                 // The shard hangs. A plain read has its own ways out: the breaker, and stale copies.
-                let lookup = self.look_up(key, terms, started).await?;
-                let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
-                return Ok(LeasedLookup { lookup, lease });
+                return self.look_up_without_turn(key, terms, started).await;
             };
-            if let Some(lookup) = self.look_up_nearby(key, terms).await? {
-                return Ok(LeasedLookup { lookup, lease: None });
-            }
-            let changes = room.changes();
-            let now = Moment::now();
-            let is_known = |held: &Held| {
-                let is_current = held.changes == changes && held.until > now && held.beyond == version(unwanted);
-                is_current && may_be_known && self.hears_of_changes(key, now)
-            };
-            let (left, lookup) = match turn.filter(is_known) {
-                Some(held) => (held.until.since(now), self.miss(key, unwanted)),
-                None => {
-                    let mut asked = self.new_lease(key, request.lease);
-                    let (leased, lookup) = match self.ask_for_lease(&asked, terms, unwanted).await {
-                        Ok(answer) => answer,
-                        Err(error) => {
-                            let lookup = self.stale_lookup(key, terms, error)?;
-                            return Ok(LeasedLookup { lookup, lease: None });
-                        }
-                    };
-                    match leased {
-                        Leased::Won => {
-                            *turn = Some(Held { until: now + request.lease, changes, beyond: version(unwanted) });
-                            return Ok(LeasedLookup { lookup, lease: Some(Lease::Won(asked)) });
-                        }
-                        Leased::Held { left } => {
-                            asked.settle();
-                            *turn = Some(Held { until: now + left, changes, beyond: version(unwanted) });
-                            (left, lookup)
-                        }
-                        Leased::Entry(Entry { version, .. }) if let Some(term) = lookup.unmet => {
-                            // Ask again, for a lease although there is this entry.
-                            asked.settle();
-                            unwanted = Some(Unwanted { version, term });
-                            continue;
-                        }
-                        Leased::Entry(_) | Leased::NotGiven => {
-                            asked.settle();
-                            return Ok(LeasedLookup { lookup, lease: None });
-                        }
-                    }
+            let turn = self.take_turn(&question, &mut last, room.changes(), listening_since).await?;
+            drop(last);
+            let (until, lookup) = match turn {
+                Turn::Answered(answer) => return Ok(answer),
+                Turn::Held { until, lookup } => (until, lookup),
+                Turn::Unwanted(unwanted) => {
+                    question.unwanted = Some(unwanted);
+                    continue;
                 }
             };
-            drop(turn);
             let now = Moment::now();
             if now >= patience_ends {
-                return Ok(LeasedLookup { lookup, lease: Some(Lease::Held { left }) });
+                return Ok(LeasedLookup { lookup, lease: Some(Lease::Held { left: until.since(now) }) });
             }
+            waiter.get_or_insert_with(|| Waiter::begin(&self.metrics));
+            let next_check = if self.hears_of_changes(key, now) { CHECK } else { ASK_AGAIN };
             select! {
                 () = changed => {}
-                () = sleep(left.min(patience_ends.since(now))) => {}
+                () = sleep(until.since(now).min(patience_ends.since(now)).min(next_check)) => {}
             }
         }
     }
 
-    /// Asks the store. The lookup is the answer to the read.
+    /// One turn of a caller: looks into L1, takes the latest answer of the room if that is good enough, or asks the store.
+    /// `changes` was read before, and the caller hears of every change since `listening_since`.
+    async fn take_turn(
+        &self,
+        question: &Question<'_>,
+        last: &mut Option<LastAnswer>,
+        changes: u64,
+        listening_since: Moment,
+    ) -> Result<Turn, store::Error> {
+        let Question { key, terms, .. } = *question;
+        let answered = |lookup, lease| Turn::Answered(LeasedLookup { lookup, lease });
+        if let Some(lookup) = self.look_up_nearby(key, terms).await? {
+            return Ok(answered(lookup, None));
+        }
+        let is_usable = |last: &&LastAnswer| {
+            let is_same = last.beyond == question.beyond();
+            is_same && (last.asked >= listening_since || self.still_holds(key, terms, last, changes))
+        };
+        let known = last.as_ref().filter(is_usable).map(|last| last.answer.clone());
+        let miss = self.miss(question, known.is_some());
+        let answer = match known {
+            Some(answer) => answer,
+            None => {
+                let asked = Moment::now();
+                let (answer, won) = match self.ask_for_lease(question, asked).await {
+                    Ok(answer) => answer,
+                    Err(error) => return Ok(answered(self.stale_lookup(key, terms, error)?, None)),
+                };
+                *last = Some(LastAnswer { asked, changes, beyond: question.beyond(), answer: answer.clone() });
+                if let Some(won) = won {
+                    return Ok(answered(miss, Some(Lease::Won(won))));
+                }
+                answer
+            }
+        };
+        Ok(match answer {
+            SharedAnswer::Held { until } => Turn::Held { until, lookup: miss },
+            SharedAnswer::NotGiven => answered(miss, None),
+            SharedAnswer::Entry(entry) => {
+                let version = entry.version;
+                let lookup = Lookup::of_store(Some(entry), terms, miss.trail);
+                match lookup.unmet {
+                    Some(term) => Turn::Unwanted(Unwanted { version, term }),
+                    None => answered(lookup, None),
+                }
+            }
+        })
+    }
+
+    /// Reads an entry without asking for a lease. If there is no entry, the caller is told that another one loads it.
+    async fn look_up_without_turn(
+        &self,
+        key: &EntryKey,
+        terms: &ReadTerms,
+        started: Moment,
+    ) -> Result<LeasedLookup, Error> {
+        let lookup = self.look_up(key, terms, started).await?;
+        let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
+        Ok(LeasedLookup { lookup, lease })
+    }
+
+    /// Whether the store would say the same now: the lease is held, and nothing has ended it as far as is known here.
+    fn still_holds(&self, key: &EntryKey, terms: &ReadTerms, last: &LastAnswer, changes: u64) -> bool {
+        let now = Moment::now();
+        // Such a read wants to know what the shard says now.
+        let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
+        let is_held = matches!(last.answer, SharedAnswer::Held { until } if until > now) && last.changes == changes;
+        let is_recent =
+            || self.near.as_ref().is_some_and(|near| now.since(last.asked) < near.max_staleness().min(ASK_AGAIN));
+        is_held && may_be_known && (self.hears_of_changes(key, now) || is_recent())
+    }
+
+    /// Asks the store for a lease. Returns also the lease, if this caller got it.
     async fn ask_for_lease(
         &self,
-        asked: &WonLease,
-        terms: &ReadTerms,
-        unwanted: Option<Unwanted>,
-    ) -> Result<(Leased, Lookup), store::Error> {
-        let key = asked.key();
+        question: &Question<'_>,
+        asked: Moment,
+    ) -> Result<(SharedAnswer, Option<WonLease>), store::Error> {
+        let Question { key, lease, .. } = *question;
+        let mut asking = self.new_lease(key, lease);
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
-        let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
-        let mut answers =
-            self.store.get_or_lease(&[asked.wanted(version(unwanted))], asked.duration(), &|_| true).await;
-        let leased = answers.pop().expect("one answer for one key")?;
-        let entry = if let Leased::Entry(entry) = &leased { Some(entry.clone()) } else { None };
+        let mut answers = self.store.get_or_lease(&[asking.wanted(question.beyond())], lease, &|_| true).await;
+        let answer = answers.pop().expect("one answer for one key")?;
+        let found = if let Leased::Entry(entry) = &answer { Some(entry) } else { None };
         // Without an entry in the answer it is unknown whether the unwanted one is still there.
-        let is_known = entry.is_some() || unwanted.is_none();
+        let is_known = found.is_some() || question.unwanted.is_none();
         if let (Some(near), Some(departure), true) = (&self.near, departure, is_known) {
-            near.learn(key, entry.as_ref(), asked_at, departure);
+            near.learn(key, found, asked, departure);
         }
-        let miss = self.miss(key, unwanted);
-        let lookup = if entry.is_some() { Lookup::of_store(entry, terms, miss.trail) } else { miss };
-        Ok((leased, lookup))
+        if answer == Leased::Won {
+            return Ok((SharedAnswer::Held { until: asked + lease }, Some(asking)));
+        }
+        asking.settle();
+        let answer = match answer {
+            Leased::Entry(entry) => SharedAnswer::Entry(entry),
+            Leased::Held { left } => SharedAnswer::Held { until: asked + left },
+            Leased::Won | Leased::NotGiven => SharedAnswer::NotGiven,
+        };
+        Ok((answer, None))
     }
 
     /// The entry, if L1 or a store in this process has it and it meets the terms.
@@ -201,16 +299,13 @@ impl Cache {
         self.near.as_ref().is_none_or(|near| near.is_proven(self.store.shard_of(key), now))
     }
 
-    /// A read of the owning shard that found nothing, or an unwanted entry.
-    fn miss(&self, key: &EntryKey, unwanted: Option<Unwanted>) -> Lookup {
-        let unmet = unwanted.map(|unwanted| unwanted.term);
-        let shard = self.store.shard_of(key);
+    /// A read of the owning shard that found nothing, or an unwanted entry. `collapsed`: another caller asked.
+    fn miss(&self, question: &Question<'_>, collapsed: bool) -> Lookup {
+        let unmet = question.unwanted.map(|unwanted| unwanted.term);
+        let shard = self.store.shard_of(question.key);
+        let skipped = unmet.map_or(L1SkipReason::Miss, L1SkipReason::Terms);
         let trail = match &self.near {
-            Some(_) => AnsweredBy::Shard {
-                shard,
-                skipped: unmet.map_or(L1SkipReason::Miss, L1SkipReason::Terms),
-                collapsed: false,
-            },
+            Some(_) => AnsweredBy::Shard { shard, skipped, collapsed },
             None => AnsweredBy::Embedded,
         };
         Lookup { entry: None, unmet, trail }
@@ -247,7 +342,6 @@ impl Cache {
             Ok(_) if fills_lease => self.metrics.leases.filled.increment(1),
             Err(store::Error::LeaseLost) => self.metrics.leases.lost.increment(1),
             Err(store::Error::PreconditionFailed { .. }) => self.metrics.preconditions_failed.increment(1),
-            Err(store::Error::NewerVersionExists { .. }) => self.metrics.outdated_changes.increment(1),
             _ => {}
         }
     }

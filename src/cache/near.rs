@@ -160,6 +160,11 @@ impl Near {
         self.coherence.is_proven(shard, now)
     }
 
+    /// How old an answer may be.
+    pub fn max_staleness(&self) -> Duration {
+        self.coherence.max_staleness()
+    }
+
     /// Updates the gauges before the metrics are shown.
     pub fn refresh_gauges(&self) {
         self.coherence.refresh_gauges();

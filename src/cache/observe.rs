@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::lookup::{AnsweredBy, Fetched, Lookup};
+use super::won_lease::Lease;
 use super::{Cache, Error};
 use crate::access_log::{CallerIds, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Answer, KeyRef, Operation};
-use crate::store::{self, Reads};
+use crate::model::{Answer, EntryKey, KeyRef, Operation};
+use crate::store::{self, Reads, Stored};
 use crate::trace;
 
 /// An operation that has started.
@@ -47,6 +48,8 @@ pub(super) enum ReadEnd<'e> {
     Hit(Tier),
     Stale,
     Miss(Tier),
+    /// A miss, and who has the lease on the key.
+    Leased(Tier, &'e Lease),
     Failed(&'e Error),
 }
 
@@ -72,7 +75,8 @@ struct EndedOperation<'e> {
     told: Reply<'e>,
     /// For answered reads: whether all requested keys were found.
     hit: Option<bool>,
-    is_stale: bool,
+    /// What the access log says in place of the answer.
+    outcome: Option<Outcome>,
     /// The tier that answered.
     tier: Option<Tier>,
     /// How many reads it counts as.
@@ -82,13 +86,17 @@ struct EndedOperation<'e> {
 impl Cache {
     /// Records a read of one entry.
     pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
-        let (answer, told, tier, is_stale) = match *end {
-            ReadEnd::Hit(tier) => (Answer::Hit, Reply::Done, Some(tier), false),
-            ReadEnd::Stale => (Answer::Hit, Reply::Done, Some(Tier::L1), true),
-            ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), false),
+        let (answer, told, tier, outcome) = match *end {
+            ReadEnd::Hit(tier) => (Answer::Hit, Reply::Done, Some(tier), None),
+            ReadEnd::Stale => (Answer::Hit, Reply::Done, Some(Tier::L1), Some(Outcome::Stale)),
+            ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), None),
+            ReadEnd::Leased(tier, Lease::Won(_)) => (Answer::Miss, Reply::Absent, Some(tier), Some(Outcome::Won)),
+            ReadEnd::Leased(tier, Lease::Held { .. }) => {
+                (Answer::Miss, Reply::Absent, Some(tier), Some(Outcome::Held))
+            }
             ReadEnd::Failed(error) => {
                 let answer = if error.is_refusal() { Answer::Refused } else { Answer::Failed };
-                (answer, Reply::Failed(error), self.tier_of(error), false)
+                (answer, Reply::Failed(error), self.tier_of(error), None)
             }
         };
         let (hit, reads) = match answer {
@@ -101,7 +109,7 @@ impl Cache {
             self.counters.hot_keys.found(key);
         }
         let begun = StartedOperation { namespace: key.namespace(), operation, at: started };
-        let ended = EndedOperation { answer, told, hit, is_stale, tier, reads };
+        let ended = EndedOperation { answer, told, hit, outcome, tier, reads };
         self.record(&begun, &ended, || Subject::Entry(key.to_key()));
     }
 
@@ -126,12 +134,13 @@ impl Cache {
             (None, true) => Answer::Hit,
             (None, false) => Answer::Miss,
         };
+        let is_any_stale = fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_)));
         let ended = EndedOperation {
             answer,
             told: failure.map_or(Reply::Done, Reply::InPart),
             // A read that was not answered is not a miss.
             hit: failure.is_none().then_some(all),
-            is_stale: fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_))),
+            outcome: (answer == Answer::Hit && is_any_stale).then_some(Outcome::Stale),
             tier: Some(if is_near && !fetched.is_empty() { Tier::L1 } else { self.tier() }),
             reads,
         };
@@ -152,6 +161,25 @@ impl Cache {
             Err(error) => (Answer::Failed, Reply::Failed(error), self.tier_of(error)),
         };
         self.record(begun, &EndedOperation { tier, ..EndedOperation::of(answer, told) }, subject);
+    }
+
+    /// Records a write of one entry.
+    pub(super) fn observe_write(
+        &self,
+        begun: &StartedOperation<'_>,
+        result: Result<&Stored, &Error>,
+        fills_lease: bool,
+        key: &EntryKey,
+    ) {
+        let subject = || Subject::Entry(key.clone());
+        let told = match result {
+            Ok(Stored { outcome: store::Outcome::Created, .. }) => Reply::Created,
+            Ok(_) => Reply::Done,
+            Err(error) => return self.observe(begun, Err(error), subject),
+        };
+        let outcome = fills_lease.then_some(Outcome::Filled);
+        let ended = EndedOperation { outcome, tier: Some(self.tier()), ..EndedOperation::of(Answer::Done, told) };
+        self.record(begun, &ended, subject);
     }
 
     /// Records an operation that is not a read and whose outcome the caller determines.
@@ -180,20 +208,19 @@ impl Cache {
 
     fn record(&self, begun: &StartedOperation<'_>, ended: &EndedOperation<'_>, subject: impl FnOnce() -> Subject) {
         let StartedOperation { namespace, operation, at } = *begun;
-        let EndedOperation { answer, told, hit, is_stale, tier, reads } = *ended;
+        let EndedOperation { answer, told, hit, outcome, tier, reads } = *ended;
         let latency: Duration = Moment::now().since(at);
         self.metrics.operations.observe(operation, answer, latency);
         self.counters.record(namespace, reads, operation, answer, latency);
         trace::export_span(&trace::EndedOperation { namespace, operation, answer, latency });
         self.access_log.record(|| {
-            let outcome = match answer {
-                Answer::Hit if is_stale => Outcome::Stale,
+            let outcome = outcome.unwrap_or(match answer {
                 Answer::Hit => Outcome::Hit,
                 Answer::Miss => Outcome::Miss,
                 Answer::Done => Outcome::Done,
                 Answer::Refused => Outcome::Refused,
                 Answer::Failed => Outcome::Failed,
-            };
+            });
             let (status, error_code) = (self.status_of)(told);
             Record {
                 operation,
@@ -211,6 +238,6 @@ impl Cache {
 impl<'e> EndedOperation<'e> {
     /// The end of an operation that is not a read.
     fn of(answer: Answer, told: Reply<'e>) -> Self {
-        Self { answer, told, hit: None, is_stale: false, tier: None, reads: Reads::default() }
+        Self { answer, told, hit: None, outcome: None, tier: None, reads: Reads::default() }
     }
 }

@@ -9,7 +9,7 @@ use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::coherence::WaitingRooms;
 use crate::model::{EntryKey, Operation, Preconditions, Quota, Write};
-use crate::store::{Outcome, Stored};
+use crate::store::Stored;
 
 /// Voids the L1 copy of a key when the write is over, however it ended: done, failed with an unknown outcome, or
 /// cancelled because the client disconnected.
@@ -35,12 +35,9 @@ impl Cache {
     /// The write is refused, or the owning shard failed.
     pub async fn set(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
         let begun = StartedOperation::now(key.namespace(), Operation::Set);
+        let fills_lease = write.fills_lease();
         let result = self.store_one(key, write).await;
-        let told = |stored: &Stored| match stored.outcome {
-            Outcome::Created => Reply::Created,
-            Outcome::Replaced => Reply::Done,
-        };
-        self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
+        self.observe_write(&begun, result.as_ref(), fills_lease, key);
         result
     }
 

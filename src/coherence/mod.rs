@@ -18,7 +18,7 @@ use crate::metrics::{Metrics, ShardMetrics};
 use crate::model::{EntryKey, Namespace};
 use crate::store::{InvalidationSink, ShardIndex};
 
-pub use self::waiting::{Held, WaitingRooms};
+pub use self::waiting::{LastAnswer, SharedAnswer, WaitingRooms};
 
 /// What this instance knows about the writes on each shard.
 pub struct Coherence {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::clock::Moment;
-use crate::model::{EntryKey, EntryKeyHasher, Version};
+use crate::model::{Entry, EntryKey, EntryKeyHasher, Version};
 
 /// The most callers that wait at the same time.
 const MAX_WAITING: usize = 10_000;
@@ -30,18 +30,32 @@ pub struct Room {
     callers: AtomicUsize,
     /// How often the key changed.
     changes: AtomicU64,
-    /// Locked by the caller that asks the store. The latest answer of the store, if the lease is held.
-    pub turn: tokio::sync::Mutex<Option<Held>>,
+    /// Locked by the caller that asks the store. The latest answer of the store.
+    pub turn: tokio::sync::Mutex<Option<LastAnswer>>,
 }
 
-/// A lease that another caller has.
-#[derive(Clone, Copy)]
-pub struct Held {
-    pub until: Moment,
+/// An answer of the store to one caller, for the others in the room.
+#[derive(Clone)]
+pub struct LastAnswer {
+    /// When the store was asked.
+    pub asked: Moment,
     /// The value of [`Room::changes`] before the store was asked.
     pub changes: u64,
-    /// The version of the entry that counted as missing for the caller that asked; `None` if there was no entry.
+    /// The version of the entry that counted as missing for the caller that asked; `None` if there was none.
     pub beyond: Option<Version>,
+    pub answer: SharedAnswer,
+}
+
+/// What the store said about a key.
+#[derive(Clone)]
+pub enum SharedAnswer {
+    Entry(Entry),
+    /// There is no entry, and a caller has the lease; perhaps the caller that asked.
+    Held {
+        until: Moment,
+    },
+    /// There is no entry, and the store gives no lease at present.
+    NotGiven,
 }
 
 /// A caller in a room; leaves it when dropped.

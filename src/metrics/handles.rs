@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use metrics::{Counter, Gauge};
 
+use super::histogram::Histogram;
 use crate::workers::PerWorker;
 
 /// A counter that every request may touch and that this process also reads. It counts separately on each worker; the
@@ -60,6 +61,7 @@ table! {
         preconditions_failed: Counter, "sidecache_preconditions_failed_total", "Writes and deletions refused because If-Match or If-None-Match was not met.";
         outdated_changes: Counter, "sidecache_outdated_changes_total", "Writes and deletions refused because a newer source version is known.";
         tombstones_dropped: Counter, "sidecache_tombstones_dropped_total", "Source versions of deleted entries that were lost, or given up before their time because there were too many.";
+        lease_waiting: Gauge, "sidecache_lease_waiting", "Callers that wait for a value that another caller loads.";
         l1_unproven: Counter, "sidecache_l1_unproven_total", "Reads that skipped L1 because the watermark of the shard was too old.";
         l1_void: Counter, "sidecache_l1_void_total", "Reads that skipped L1 because the copy was made before messages were lost.";
         stale_answers: Counter, "sidecache_stale_answers_total", "Reads answered with a stale copy because the shard did not answer and the policy allows it.";
@@ -131,6 +133,8 @@ pub struct LeaseMetrics {
     pub lost: Counter,
     pub released: Counter,
     pub returned: Counter,
+    /// How long callers waited for values.
+    pub wait: Histogram,
 }
 
 impl LeaseMetrics {
@@ -141,6 +145,12 @@ impl LeaseMetrics {
         let counter = |outcome: &'static str| metrics::counter!(description: help, NAME, "outcome" => outcome);
         let [won, held, filled, lost, released, returned] =
             ["won", "held", "filled", "lost", "released", "returned"].map(counter);
-        Self { won, held, filled, lost, released, returned }
+        Self { won, held, filled, lost, released, returned, wait: Histogram::default() }
+    }
+
+    /// What the recorder does not show.
+    pub(super) fn render(&self) -> String {
+        let help = "Time that reads waited for a value that another caller loads, whether it came or not.";
+        self.wait.render("sidecache_lease_wait_seconds", help)
     }
 }

@@ -5,6 +5,7 @@
 
 mod exposition;
 mod handles;
+mod histogram;
 mod latency;
 mod operations;
 
@@ -58,7 +59,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         [&self.l1_hits, &self.shard_reads].into_iter().for_each(Tally::show);
         metrics::with_local_recorder(&self.recorder, || Collector::default().collect());
-        with_exact_cpu_seconds(&self.recorder.handle().render()) + &self.operations.render()
+        with_exact_cpu_seconds(&self.recorder.handle().render()) + &self.operations.render() + &self.leases.render()
     }
 
     /// Creates a counter for each error code, from the codes and their statuses. Call it once, at the start.

@@ -4,10 +4,11 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::ensure;
+use reqwest::Method;
 use serde_json::json;
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
 
-use crate::support::client::{Client, namespace};
+use crate::support::client::{Client, key_path, namespace};
 use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::postgres::Postgres;
@@ -137,6 +138,42 @@ async fn every_operation_leaves_its_row() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn reads_and_writes_with_leases_are_logged_as_such() {
+    let service = Service::start(Settings::none().set("access_log_flush_ms", 50));
+    let (cache, ns, asks) = (service.client(), namespace("log-lease"), [("prefer", "lease=10")]);
+    let won = cache.get_with(&ns, "k", &asks).await.expect(404);
+    cache.get_with(&ns, "k", &asks).await.expect(404);
+    let lease = won.header("cache-lease").expect("a lease");
+    let token = lease.split('"').nth(1).expect("a token in quotes");
+    let fill = async || {
+        let body = Some(br#"{"value":1}"#.to_vec());
+        cache.send(Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], body).await
+    };
+    fill().await.expect(201);
+    cache.get_with(&ns, "k", &asks).await.expect(200);
+    cache.delete(&ns, "k").await.expect(200);
+    fill().await.expect_error(412, "lease_lost");
+    let expected = json!([
+        ["set", "refused", 412, "lease_lost"],
+        ["delete", "done", 200, null],
+        ["get", "hit", 200, null],
+        ["set", "filled", 201, null],
+        ["get", "held", 404, "key_not_found"],
+        ["get", "won", 404, "key_not_found"],
+    ]);
+    eventually(SOON, async || {
+        let page = cache.logs(&ns, &[]).await.expect(200).json();
+        let rows = page["logs"].as_array().expect("rows");
+        let shown =
+            rows.iter().map(|row| json!([row["operation"], row["outcome"], row["status"], row["error_code"]]));
+        let shown = json!(shown.collect::<Vec<_>>());
+        ensure!(shown == expected, "{shown}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

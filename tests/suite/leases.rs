@@ -7,11 +7,13 @@ use anyhow::ensure;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::support::answer::Answer;
 use crate::support::both_stores::{on_confined, on_every_release};
 use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{SOON, eventually};
+use crate::support::proxy::{Of, Proxy};
 use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 
@@ -45,6 +47,19 @@ async fn without_the_right_to_read_the_run_id_no_lease_is_given(service: &Servic
 }
 
 const NO_WAIT: &[(&str, &str)] = &[("prefer", "lease=10")];
+
+/// Locked by tests that count the callers that wait: they share services.
+static WAITING: Mutex<()> = Mutex::const_new(());
+
+/// Returns when so many callers wait for values on the instance.
+async fn until_waiting(cache: &Client, callers: u32) {
+    eventually(SOON, async || {
+        let waiting = cache.metrics().await.total("sidecache_lease_waiting");
+        ensure!(waiting >= f64::from(callers), "{waiting} of {callers} callers wait");
+        Ok(())
+    })
+    .await;
+}
 
 /// The state in `Cache-Lease`: `won` or `held`; empty if there is none.
 fn state(answer: &Answer) -> &str {
@@ -155,28 +170,31 @@ async fn a_fill_that_is_sent_twice_is_answered_twice_and_stored_once(service: &S
 }
 
 async fn a_caller_that_waits_gets_the_value_as_soon_as_it_is_stored(service: &Service) {
+    let _alone = WAITING.lock().await;
     let (cache, ns) = (service.client(), namespace("lease-wait"));
     let token = win(&cache, &ns, "k").await;
     let waiting = join_all((0..20).map(|_| cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")])));
-    let started = Instant::now();
     let filled = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_waiting(&cache, 20).await;
+        let filled = Instant::now();
         fill(&cache, &ns, "k", &token, "\"loaded\"").await.expect(201);
+        filled
     };
-    let (answers, ()) = tokio::join!(waiting, filled);
-    let waited = started.elapsed();
+    let (answers, filled) = tokio::join!(waiting, filled);
+    let waited = filled.elapsed();
     for answer in answers {
         assert_eq!(answer.expect(200).json()["value"], "loaded");
     }
-    assert!(waited < Duration::from_secs(3), "they were woken, and did not wait for the end: {waited:?}");
+    assert!(waited < Duration::from_secs(2), "they were woken, and did not wait for the end: {waited:?}");
 }
 
 async fn a_caller_that_waits_gets_the_lease_that_was_given_up(service: &Service) {
+    let _alone = WAITING.lock().await;
     let (cache, ns) = (service.client(), namespace("lease-given-up"));
     let token = win(&cache, &ns, "k").await;
     let waiting = join_all((0..5).map(|_| cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=2")])));
     let released = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_waiting(&cache, 5).await;
         let path = format!("{}/lease", key_path(&ns, "k"));
         cache.send(Method::DELETE, &path, &[("cache-lease", &token)], None).await.expect(200);
     };
@@ -263,7 +281,7 @@ async fn a_change_on_one_instance_ends_a_lease_of_another_and_wakes_its_callers(
     assert_eq!(state(&second.get_with(&ns, "k", NO_WAIT).await), "held");
     let waiting = second.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]);
     let filled = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_waiting(&second, 1).await;
         fill(&first, &ns, "k", &token, "\"loaded\"").await.expect(201);
     };
     let started = Instant::now();
@@ -319,7 +337,10 @@ async fn a_caller_that_is_gone_gives_its_lease_back() {
     let token = win(&cache, &ns, "k").await;
     // This caller waits for the lease and goes away; nothing is left behind.
     let waiting = cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]);
-    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+    tokio::select! {
+        answer = waiting => panic!("it does not wait: {answer:?}"),
+        () = until_waiting(&cache, 1) => {}
+    }
     let path = format!("{}/lease", key_path(&ns, "k"));
     cache.send(Method::DELETE, &path, &[("cache-lease", &token)], None).await.expect(200);
     eventually(SOON, async || {
@@ -328,4 +349,55 @@ async fn a_caller_that_is_gone_gives_its_lease_back() {
         Ok(())
     })
     .await;
+}
+
+/// The bug: the fill's message was lost with the subscription of the waiter's instance, and the waiter slept until the
+/// end of the lease.
+#[tokio::test]
+async fn regression_a_lost_wake_up_costs_a_waiter_little() {
+    let redis = Redis::start();
+    let proxy = Proxy::in_front_of(&redis);
+    let settings =
+        |url: String| Settings::none().set("redis_shards", format!("a={url}")).set("request_timeout_ms", 25_000);
+    let [deaf, other] = [proxy.url(), redis.url()].map(|url| Service::start(settings(url)));
+    let (deaf, other, ns) = (deaf.client(), other.client(), namespace("lease-deaf"));
+    let token = win(&other, &ns, "k").await;
+    let waiting = deaf.get_with(&ns, "k", &[("prefer", "lease=60, wait=20")]);
+    let filled = async {
+        until_waiting(&deaf, 1).await;
+        // The subscription is dead, and no new one succeeds.
+        proxy.hold("SUBSCRIBE");
+        proxy.swallow(Of::Subscribers);
+        fill(&other, &ns, "k", &token, "1").await.expect(201);
+        Instant::now()
+    };
+    let (answer, filled) = tokio::join!(waiting, filled);
+    assert_eq!(answer.expect(200).value(), "1");
+    let late = filled.elapsed();
+    assert!(late < Duration::from_secs(8), "the waiter asked again only after {late:?}");
+}
+
+/// Without L1 every caller that wakes up needs an answer of the shard. They share one.
+#[tokio::test]
+async fn callers_that_wait_without_l1_share_an_answer_of_the_shard() {
+    let service = Service::start(Settings::shards().set("l1_max_mb", 0));
+    let (cache, ns) = (service.client(), namespace("lease-without-l1"));
+    let token = win(&cache, &ns, "k").await;
+    let waiting = join_all((0..20).map(|_| cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")])));
+    let filled = async {
+        until_waiting(&cache, 20).await;
+        let before = cache.metrics().await.total("sidecache_shard_reads_total");
+        fill(&cache, &ns, "k", &token, "1").await.expect(201);
+        before
+    };
+    let (answers, before) = tokio::join!(waiting, filled);
+    let collapsed =
+        |answer: &&Answer| answer.header("cache-status").is_some_and(|status| status.contains("collapsed"));
+    let shared = answers.iter().filter(collapsed).count();
+    for answer in &answers {
+        assert_eq!(answer.status, 200);
+    }
+    let reads = cache.metrics().await.total("sidecache_shard_reads_total") - before;
+    // The invalidation of the fill may wake them a second time.
+    assert!(reads < 10.0 && shared >= 10, "{reads} reads of the shard for 20 callers, {shared} shared");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{SOON, eventually};
 use crate::support::load::WHOLE_MACHINE;
 use crate::support::proxy::{Of, Proxy};
 use crate::support::redis::Redis;
@@ -228,8 +230,11 @@ async fn a_lease_that_was_filled_longer_ago_than_the_bound_is_not_held() {
         let (deaf, ns) = (deaf.clone(), ns.clone());
         tokio::spawn(async move { deaf.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]).await })
     };
-    // Time for the waiter to ask the shard. If this is too short, the test proves nothing, but passes.
-    sleep(Duration::from_millis(300)).await;
+    eventually(SOON, async || {
+        ensure!(deaf.metrics().await.total("sidecache_lease_waiting") > 0.0, "the waiter has not asked the shard");
+        Ok(())
+    })
+    .await;
     proxy.swallow(Of::Subscribers);
     let body = br#"{"value":"loaded"}"#.to_vec();
     other.send(Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], Some(body)).await.expect(201);
