@@ -2,6 +2,8 @@
 //! of the request body, and responses contain the same bytes. The dates of entries are written by hand, because every
 //! hit has one.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -143,12 +145,41 @@ fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
     Ok(Some(tags))
 }
 
+thread_local! {
+    /// The day that was formatted last: most entries of a cache were written on the same day.
+    static DAY: Cell<Day> = const { Cell::new(Day { number: 0, text: *b"1970-01-01" }) };
+}
+
+#[derive(Clone, Copy)]
+struct Day {
+    /// Days since 1970.
+    number: u64,
+    text: [u8; 10],
+}
+
 /// Like [`UnixMillis::to_rfc3339`], but written by hand, because every hit formats a date: no allocation and no
-/// `format!`. Converts days to a date with Howard Hinnant's `civil_from_days`
-/// (<https://howardhinnant.github.io/date_algorithms.html>).
+/// `format!`.
 pub fn seconds_date(millis: u64) -> [u8; 20] {
     let seconds = millis.min(UnixMillis::LATEST_DATE.0) / 1000;
-    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (number, time) = (seconds / 86_400, seconds % 86_400);
+    let mut day = DAY.get();
+    if day.number != number {
+        day = Day { number, text: day_text(number) };
+        DAY.set(day);
+    }
+    let mut text = *b"0000-00-00T00:00:00Z";
+    text[..10].copy_from_slice(&day.text);
+    for (place, number) in [(11, time / 3600), (14, time / 60 % 60), (17, time % 60)] {
+        text[place] += (number / 10) as u8;
+        text[place + 1] += (number % 10) as u8;
+    }
+    text
+}
+
+/// Converts days since 1970 to a date with Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>).
+fn day_text(number: u64) -> [u8; 10] {
+    let days = number + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -157,10 +188,8 @@ pub fn seconds_date(millis: u64) -> [u8; 20] {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let mut text = *b"0000-00-00T00:00:00Z";
-    let numbers = [(0, year / 100), (2, year % 100), (5, month), (8, day)];
-    let times = [(11, time / 3600), (14, time / 60 % 60), (17, time % 60)];
-    for (place, number) in numbers.into_iter().chain(times) {
+    let mut text = *b"0000-00-00";
+    for (place, number) in [(0, year / 100), (2, year % 100), (5, month), (8, day)] {
         text[place] += (number / 10) as u8;
         text[place + 1] += (number % 10) as u8;
     }
@@ -176,6 +205,8 @@ mod tests {
         #[test]
         fn a_date_equals_the_one_of_the_library(millis in 0..=UnixMillis::LATEST_DATE.0 + 1) {
             let expected = UnixMillis(millis).to_rfc3339();
+            prop_assert_eq!(seconds_date(millis), expected.as_bytes());
+            // Again, now that the day is known.
             prop_assert_eq!(seconds_date(millis), expected.as_bytes());
         }
     }
