@@ -6,7 +6,7 @@ use axum::http::Uri;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use sidecache::http::input::{mget_keys, mset_entries, selection_of, set_body};
-use sidecache::model::{EntryKey, Namespace, Pattern, Selection, Tag, UnixMillis, Write};
+use sidecache::model::{EntryKey, Kind, Namespace, Pattern, Selection, Tag, UnixMillis, Write};
 use sidecache::{access_log, audit, store};
 
 use super::percent_encoded;
@@ -35,9 +35,10 @@ fn put(body: &[u8]) {
     let Ok(write) = set_body(&Bytes::copy_from_slice(body)) else { return };
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(body).expect("an accepted body is a JSON object");
-    assert!(fields.keys().all(|name| ["value", "ttl", "tags"].contains(&&**name)), "{fields:?}");
+    assert!(fields.keys().all(|name| ["value", "ttl", "tags", "absent"].contains(&&**name)), "{fields:?}");
     is_json(&write.value);
-    assert_eq!(write.value, fields["value"].get());
+    assert_eq!(write.value, fields.get("value").map_or("null", |value| value.get()));
+    assert_eq!(write.kind == Kind::Absent, !fields.contains_key("value"));
     is_same(&write, &set_body(&written(&write, None)).expect("it was accepted before"));
 }
 
@@ -78,14 +79,15 @@ fn written(write: &Write, key: Option<&str>) -> Bytes {
     let tags: Vec<String> = write.tags.iter().map(|tag| string(tag.as_str())).collect();
     let key = key.map(|key| format!("\"key\":{},", string(key))).unwrap_or_default();
     let ttl = write.ttl.map(|ttl| format!("\"ttl\":{},", ttl.as_seconds())).unwrap_or_default();
-    let mut body = format!("{{{key}{ttl}\"tags\":[{}],\"value\":", tags.join(",")).into_bytes();
-    body.extend_from_slice(&write.value);
+    let field = if write.kind == Kind::Absent { "absent" } else { "value" };
+    let mut body = format!("{{{key}{ttl}\"tags\":[{}],\"{field}\":", tags.join(",")).into_bytes();
+    body.extend_from_slice(if write.kind == Kind::Absent { b"true" } else { &write.value });
     body.push(b'}');
     body.into()
 }
 
 fn is_same(one: &Write, other: &Write) {
-    assert_eq!((&one.value, one.ttl, &one.tags), (&other.value, other.ttl, &other.tags));
+    assert_eq!((&one.value, one.kind, one.ttl, &one.tags), (&other.value, other.kind, other.ttl, &other.tags));
 }
 
 /// Uses the text as a query, as a pattern and as a tag.

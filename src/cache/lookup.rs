@@ -122,6 +122,11 @@ impl Fetched {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }
 
+    /// Whether the entry says that the source has no such thing.
+    pub fn is_known_absent(&self) -> bool {
+        matches!(self, Self::Hit(entry) | Self::Stale(entry) if entry.is_known_absent())
+    }
+
     pub(super) fn is_miss(&self) -> bool {
         matches!(self, Self::Miss | Self::Leased(_))
     }

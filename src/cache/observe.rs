@@ -7,7 +7,7 @@ use super::won_lease::Lease;
 use super::{Cache, Error};
 use crate::access_log::{CallerIds, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Answer, EntryKey, KeyRef, Operation};
+use crate::model::{Answer, EntryKey, KeyRef, Kind, Operation};
 use crate::store::{self, Reads, Stored};
 use crate::trace;
 
@@ -33,6 +33,8 @@ pub enum Reply<'e> {
     Created,
     /// The entry does not exist.
     Absent,
+    /// The entry says that the source has no such thing.
+    KnownAbsent,
     /// Partly done; this error prevented the rest.
     InPart(&'e store::Error),
     /// Nothing of a batch was done, because of this error.
@@ -40,13 +42,23 @@ pub enum Reply<'e> {
     Failed(&'e Error),
 }
 
+impl Reply<'_> {
+    /// The answer to a read that found an entry of this kind.
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Json => Self::Done,
+            Kind::Absent => Self::KnownAbsent,
+        }
+    }
+}
+
 /// Returns the status and error code of an answer, as the access log shows them.
 pub type StatusOf = fn(Reply<'_>) -> (u16, Option<&'static str>);
 
 /// How a read of one entry ended.
 pub(super) enum ReadEnd<'e> {
-    Hit(Tier),
-    Stale,
+    Hit(Tier, Kind),
+    Stale(Kind),
     Miss(Tier),
     /// A miss, and who has the lease on the key.
     Leased(Tier, &'e Lease),
@@ -59,13 +71,14 @@ impl<'e> ReadEnd<'e> {
             Ok(lookup) => lookup,
             Err(error) => return Self::Failed(error),
         };
+        let kind = entry.as_ref().map(|entry| entry.extra.kind);
         let tier = match trail {
-            AnsweredBy::Stale { .. } => return Self::Stale,
+            AnsweredBy::Stale { .. } => return Self::Stale(kind.unwrap_or_default()),
             AnsweredBy::L1 { .. } => Tier::L1,
             AnsweredBy::Embedded => Tier::Embedded,
             AnsweredBy::Shard { .. } => Tier::Shard,
         };
-        if entry.is_some() { Self::Hit(tier) } else { Self::Miss(tier) }
+        kind.map_or(Self::Miss(tier), |kind| Self::Hit(tier, kind))
     }
 }
 
@@ -87,8 +100,8 @@ impl Cache {
     /// Records a read of one entry.
     pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
         let (answer, told, tier, outcome) = match *end {
-            ReadEnd::Hit(tier) => (Answer::Hit, Reply::Done, Some(tier), None),
-            ReadEnd::Stale => (Answer::Hit, Reply::Done, Some(Tier::L1), Some(Outcome::Stale)),
+            ReadEnd::Hit(tier, kind) => (Answer::Hit, Reply::of(kind), Some(tier), None),
+            ReadEnd::Stale(kind) => (Answer::Hit, Reply::of(kind), Some(Tier::L1), Some(Outcome::Stale)),
             ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), None),
             ReadEnd::Leased(tier, Lease::Won(_)) => (Answer::Miss, Reply::Absent, Some(tier), Some(Outcome::Won)),
             ReadEnd::Leased(tier, Lease::Held { .. }) => {
@@ -99,6 +112,9 @@ impl Cache {
                 (answer, Reply::Failed(error), self.tier_of(error), None)
             }
         };
+        if matches!(told, Reply::KnownAbsent) {
+            self.metrics.known_absent_hits.increment(1);
+        }
         let (hit, reads) = match answer {
             Answer::Hit => (Some(true), Reads { hits: 1, misses: 0 }),
             Answer::Miss => (Some(false), Reads { hits: 0, misses: 1 }),
@@ -123,6 +139,7 @@ impl Cache {
     ) -> Reads {
         let count = |wanted: fn(&Fetched) -> bool| fetched.iter().filter(|fetched| wanted(fetched)).count() as u64;
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(Fetched::is_miss) };
+        self.metrics.known_absent_hits.increment(count(Fetched::is_known_absent));
         let failure = fetched.iter().find_map(|fetched| match fetched {
             Fetched::Failed(error) => Some(error),
             _ => None,

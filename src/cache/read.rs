@@ -39,16 +39,17 @@ impl Cache {
                 let look = |copy: CopyRef<'_>, staleness| {
                     let Value::Small(value) = copy.value else { return None };
                     let trail = AnsweredBy::L1 { staleness };
-                    Some(show(Some(copy.entry(value, started)), &trail))
+                    Some((ReadEnd::Hit(Tier::L1, copy.extra.kind), show(Some(copy.entry(value, started)), &trail)))
                 };
-                let shown = near.with(key, started, look).ok()??;
+                let ended = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
-                (ReadEnd::Hit(Tier::L1), shown)
+                ended
             }
             None => {
                 let entry = self.store.get_without_waiting(key)?.filter(Entry::is_answerable);
                 self.metrics.shard_reads.increment(1);
-                let end = if entry.is_some() { ReadEnd::Hit } else { ReadEnd::Miss }(Tier::Embedded);
+                let tier = Tier::Embedded;
+                let end = entry.as_ref().map_or(ReadEnd::Miss(tier), |entry| ReadEnd::Hit(tier, entry.extra.kind));
                 (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))
             }
         };

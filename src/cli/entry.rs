@@ -1,6 +1,6 @@
-//! The commands `get`, `set`, `del` and `mget`: read, store and delete entries.
+//! The commands `get`, `set` and `del`: read, store and delete an entry.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, IsTerminal as _, Read as _};
 
 use clap::Args;
@@ -14,17 +14,11 @@ use ureq::http::Method;
 use super::failure::{Exit, Failure};
 use super::screen::Side::Left;
 use super::screen::{Screen, message};
-use super::service::{Service, cache_path, entry_path, with_query};
+use super::service::{Service, entry_path, with_query};
 use crate::number;
-
-/// The most keys in one `mget` request.
-const BATCH: usize = 100;
 
 /// A reserved key: its path is the path of the namespace's statistics.
 const STATISTICS: &str = "stats";
-
-/// The longest value, in characters, that a table on a terminal shows; longer ones are cut.
-const MAX_SHOWN: usize = 60;
 
 /// Print the value of an entry, byte for byte; exit code 1 if it does not exist
 #[derive(Args)]
@@ -74,6 +68,7 @@ Examples:
   sidecache set users user_1 '{\"name\": \"Ada\"}' --ttl 5m --tag staff
   sidecache set greetings de 'Guten Tag' --string
   sidecache set prices mug 12 --source-version 7
+  sidecache set users user_9 --absent --ttl 1m
   curl -s https://example.org/rates.json | sidecache set rates today")]
 pub struct Set {
     /// Namespace
@@ -88,6 +83,9 @@ pub struct Set {
     /// The value is plain text: store it as a JSON string
     #[arg(long)]
     string: bool,
+    /// Store that there is no such thing, instead of a value
+    #[arg(long, conflicts_with_all = ["value", "string"])]
+    absent: bool,
     /// Time to live: 90 (seconds), 5m, 1h30m [default: the namespace's default TTL]
     #[arg(long, value_name = "TIME", value_parser = number::parse_ttl)]
     ttl: Option<u64>,
@@ -124,21 +122,6 @@ pub struct Del {
     source_version: Option<u64>,
 }
 
-/// Print several entries; exit code 1 if one of them does not exist
-#[derive(Args)]
-#[command(after_help = "\
-Examples:
-  sidecache mget users user_1 user_2
-  sidecache mget users user_1 user_2 --json")]
-pub struct Mget {
-    /// Namespace
-    #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
-    namespace: String,
-    /// Keys: any text; / and % need no escaping
-    #[arg(value_name = "KEY", required = true, value_parser = NonEmptyStringValueParser::new())]
-    keys: Vec<String>,
-}
-
 #[derive(Deserialize)]
 struct Entry<'a> {
     #[serde(borrow)]
@@ -166,7 +149,9 @@ struct EntryDocument<'a> {
     namespace: &'a str,
     key: &'a str,
     found: bool,
-    /// Absent if false, as in the results of `mget`.
+    // Absent if false, as in the results of `mget`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    known_absent: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,14 +172,27 @@ impl Get {
         let directives = self.directives();
         let headers: &[_] = if directives.is_empty() { &[] } else { &[("cache-control", directives.as_str())] };
         let path = with_query(&entry_path(namespace, key), query);
-        let absent_entry = EntryDocument { namespace, key, found: false, stale: false, value: None, metadata: None };
+        let absent_entry = EntryDocument {
+            namespace,
+            key,
+            found: false,
+            known_absent: false,
+            stale: false,
+            value: None,
+            metadata: None,
+        };
         let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
-            Err(failure) if failure.is("key_not_found") => {
+            Err(failure) if failure.is("key_not_found") || failure.is("known_absent") => {
+                let known_absent = failure.is("known_absent");
                 if screen.json {
-                    screen.document(&absent_entry)?;
+                    screen.document(&EntryDocument { known_absent, ..absent_entry })?;
                 }
                 // With directives there may be an entry: the answer says why it does not count.
-                return Err(if directives.is_empty() { absent(namespace, key) } else { failure });
+                return Err(match directives.is_empty() {
+                    _ if known_absent => known_to_be_absent(namespace, key),
+                    true => absent(namespace, key),
+                    false => failure,
+                });
             }
             answer => answer?,
         };
@@ -238,6 +236,11 @@ fn absent(namespace: &str, key: &str) -> Failure {
     Failure::new(Exit::NotFound, format!("no entry {key:?} in {namespace}")).with_code("key_not_found")
 }
 
+fn known_to_be_absent(namespace: &str, key: &str) -> Failure {
+    let text = format!("no entry {key:?} in {namespace}: known absent, the source has no such thing");
+    Failure::new(Exit::NotFound, text).with_code("known_absent")
+}
+
 fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
     let ttl = metadata.ttl_remaining.map_or_else(|| "never expires".to_owned(), number::seconds);
     let known = [
@@ -257,7 +260,10 @@ fn fields(metadata: Metadata) -> Vec<(&'static str, String)> {
 /// The body of a PUT.
 #[derive(Serialize)]
 struct NewEntry<'a> {
-    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u64>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -282,9 +288,10 @@ struct StoredDocument<'a> {
 
 impl Set {
     pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
-        let value = self.value_as_json()?;
+        let value = if self.absent { None } else { Some(self.value_as_json()?) };
+        let (value, absent) = (value.as_deref(), self.absent);
         let (ttl, tags, source_version) = (self.ttl, &*self.tags, self.source_version);
-        let entry = NewEntry { value: &value, ttl, tags, source_version };
+        let entry = NewEntry { value, absent, ttl, tags, source_version };
         let body = serde_json::to_vec(&entry).map_err(io::Error::from)?;
         let (namespace, key) = (&*self.namespace, &*self.key);
         let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
@@ -329,7 +336,7 @@ struct Deleted {
 }
 
 /// A map whose entries are serialised in the order of the slice.
-struct InOrder<'a, T>(&'a [(&'a str, T)]);
+pub(super) struct InOrder<'a, T>(pub &'a [(&'a str, T)]);
 
 impl<T: Serialize> Serialize for InOrder<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -351,7 +358,7 @@ struct DeletedDocument<'a> {
 }
 
 /// The keys of the command line, without duplicates.
-fn distinct(keys: &[String]) -> Vec<&str> {
+pub(super) fn distinct(keys: &[String]) -> Vec<&str> {
     let mut seen = HashSet::new();
     keys.iter().map(String::as_str).filter(|key| seen.insert(*key)).collect()
 }
@@ -410,103 +417,5 @@ impl Del {
                 Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
             }
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct Batch {
-    results: HashMap<String, Box<RawValue>>,
-    hits: u64,
-    misses: u64,
-    #[serde(default)]
-    errors: u64,
-}
-
-#[derive(Deserialize)]
-struct Fetched<'a> {
-    #[serde(borrow)]
-    value: &'a RawValue,
-    found: bool,
-    #[serde(default)]
-    stale: bool,
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct BatchDocument<'a> {
-    namespace: &'a str,
-    results: InOrder<'a, Box<RawValue>>,
-    hits: u64,
-    misses: u64,
-    errors: u64,
-}
-
-impl Mget {
-    pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
-        let namespace = &*self.namespace;
-        let mut results = Vec::new();
-        let (mut hits, mut misses, mut errors) = (0, 0, 0);
-        for keys in distinct(&self.keys).chunks(BATCH) {
-            let body = json!({"keys": keys}).to_string().into_bytes();
-            let answer = service.send(&Method::POST, &format!("{}/mget", cache_path(namespace)), &[], body)?;
-            let mut batch: Batch = answer.parse(service)?;
-            (hits, misses, errors) = (hits + batch.hits, misses + batch.misses, errors + batch.errors);
-            results.extend(keys.iter().filter_map(|key| Some((*key, batch.results.remove(*key)?))));
-        }
-        let parsed: Vec<_> =
-            results.iter().map(|(key, result)| (*key, serde_json::from_str::<Fetched<'_>>(result.get()))).collect();
-        if screen.json {
-            screen.document(&BatchDocument { namespace, results: InOrder(&results), hits, misses, errors })?;
-        } else {
-            let stale = parsed.iter().filter(|(_, result)| matches!(result, Ok(Fetched { stale: true, .. })));
-            let stale: Vec<String> = stale.map(|(key, _)| format!("{key:?}")).collect();
-            if !stale.is_empty() {
-                message(&format!(
-                    "sidecache: stale: {}: shards do not answer; these values may have changed, expired or been \
-                     deleted since",
-                    stale.join(", ")
-                ));
-            }
-            let rows = parsed.iter().map(|(key, result)| {
-                let shown = match result {
-                    Ok(Fetched { found: true, value, .. }) if screen.is_terminal => shortened(value.get()),
-                    Ok(Fetched { found: true, value, .. }) => value.get().to_owned(),
-                    Ok(Fetched { error: Some(code), .. }) => format!("({code})"),
-                    Ok(_) => "(not found)".to_owned(),
-                    Err(error) => format!("({error})"),
-                };
-                vec![(*key).to_owned(), shown]
-            });
-            let rows = rows.collect();
-            screen.table(&[("key", Left), ("value", Left)], rows)?;
-        }
-        let is_invalid = |result: &serde_json::Result<Fetched<'_>>| match result {
-            Ok(Fetched { error: Some(code), .. }) => code == "invalid_key",
-            _ => false,
-        };
-        let invalid = parsed.iter().filter(|(_, result)| is_invalid(result)).count() as u64;
-        match (errors, misses) {
-            (0, 0) => Ok(()),
-            (errors, _) if errors > 0 && errors == invalid => {
-                let text = format!("{invalid} keys are invalid: a key has 1 to 512 bytes and no control characters");
-                Err(Failure::new(Exit::Refused, text).with_code("invalid_key"))
-            }
-            (0, misses) => {
-                let text = format!("{misses} of {} keys have no entry in {namespace}", hits + misses);
-                Err(Failure::new(Exit::NotFound, text).with_code("key_not_found"))
-            }
-            (errors, _) => {
-                let text =
-                    format!("{errors} keys could not be read; `sidecache cluster` shows which shard does not answer");
-                Err(Failure::new(Exit::Failed, text))
-            }
-        }
-    }
-}
-
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
     }
 }

@@ -16,6 +16,7 @@ mod failure;
 mod flush;
 mod jobs;
 mod keys;
+mod mget;
 mod migrate;
 mod namespaces;
 mod options;
@@ -98,7 +99,7 @@ enum Call {
     Get(entry::Get),
     Set(entry::Set),
     Del(entry::Del),
-    Mget(entry::Mget),
+    Mget(mget::Mget),
     Flush(flush::Flush),
     Jobs(jobs::Jobs),
     Keys(keys::Keys),

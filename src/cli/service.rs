@@ -170,7 +170,9 @@ impl Service {
         let Some(code) = problem.code else { return self.foreign(status, may_change).with_request(request_id) };
         let exit = match (&*code, status.as_u16()) {
             ("outcome_unknown", _) => Exit::Unknown,
-            ("key_not_found" | "not_in_memory" | "namespace_not_found" | "job_not_found", _) => Exit::NotFound,
+            ("key_not_found" | "known_absent" | "not_in_memory" | "namespace_not_found" | "job_not_found", _) => {
+                Exit::NotFound
+            }
             (_, 400..500) => Exit::Refused,
             _ => Exit::Failed,
         };

@@ -139,7 +139,17 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
                     }
                 }
             }
-            (value(entry))
+            @if entry.is_known_absent() { (known_absent()) } @else { (value(entry)) }
+        }
+    }
+}
+
+/// Shown in place of a value.
+fn known_absent() -> Markup {
+    html! {
+        section.card #known-absent {
+            div.head { h2 { "Known absent" } }
+            p { "The source has no such thing. Reads of this key are answered with 404 " code { "known_absent" } ", and count as hits." }
         }
     }
 }

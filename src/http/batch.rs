@@ -145,6 +145,10 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
     for (key, fetched) in &answer.results {
         body.put_string(key.key());
         match fetched {
+            Fetched::Hit(_) | Fetched::Stale(_) if fetched.is_known_absent() => {
+                body.put(r#":{"value":null,"found":false,"known_absent":true"#);
+                body.put(if matches!(fetched, Fetched::Stale(_)) { r#","stale":true},"# } else { "}," });
+            }
             Fetched::Hit(entry) | Fetched::Stale(entry) => {
                 body.put(r#":{"value":"#);
                 body.put_json(&entry.value);
@@ -238,8 +242,11 @@ pub struct MsetEntry {
     #[schema(schema_with = schema::writable_key)]
     key: String,
     /// Any JSON. A read returns the same bytes.
-    #[schema(value_type = serde_json::Value)]
+    #[schema(value_type = serde_json::Value, required = false)]
     value: Bytes,
+    /// As in a PUT.
+    #[schema(schema_with = schema::absent)]
+    absent: Option<bool>,
     #[schema(schema_with = schema::ttl)]
     ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
@@ -407,7 +414,7 @@ fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTree
 fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
     const KEY: usize = WriteFields::NAMES_IN_BATCH.len();
     const NAMES: [&str; KEY + 1] =
-        ["value", "ttl", "tags", "source_version", "if_match", "if_none_match", "lease", "key"];
+        ["value", "ttl", "tags", "source_version", "absent", "if_match", "if_none_match", "lease", "key"];
     let (mut key, mut fields) = (None, WriteFields::default());
     reader.object(&NAMES, |index, reader| {
         if index == KEY {

@@ -68,13 +68,17 @@ pub async fn get(
         }
     };
     let found = ReadAnswer::of(&app.cache, &lookup);
-    let present = lookup.entry.as_ref().map(|entry| entry.version);
+    let present = lookup.entry.as_ref().filter(|entry| !entry.is_known_absent()).map(|entry| entry.version);
     if preconditions.if_match.as_ref().is_some_and(|list| !present.is_some_and(|version| list.holds(version))) {
         return Err(cache::Error::from(store::Error::PreconditionFailed { present }).into());
     }
     let is_known = |version| preconditions.if_none_match.as_ref().is_some_and(|list| list.holds(version));
     let mut response = match &lookup.entry {
         None => lookup.unmet.map_or_else(key_not_found, terms_not_met),
+        Some(entry) if entry.is_known_absent() => {
+            let body = read_answer::known_absent_body(entry, found.ttl, details.as_ref());
+            answer::raw_json(StatusCode::NOT_FOUND, body)
+        }
         // No 304 for the full metadata: the ETag does not change with the access counts.
         Some(entry) if details.is_none() && is_known(entry.version) => StatusCode::NOT_MODIFIED.into_response(),
         Some(entry) => answer::raw_json(StatusCode::OK, read_answer::body(entry, found.ttl, details.as_ref())),
@@ -93,8 +97,11 @@ pub async fn get(
 #[expect(dead_code, reason = "documents the fields; the parser reads them one by one")]
 pub struct SetBody {
     /// Any JSON. A read returns the same bytes.
-    #[schema(value_type = serde_json::Value)]
+    #[schema(value_type = serde_json::Value, required = false)]
     value: Bytes,
+    /// True: there is no such thing in the source, so the entry has no value.
+    #[schema(schema_with = schema::absent)]
+    absent: Option<bool>,
     #[schema(schema_with = schema::ttl)]
     ttl: Option<u64>,
     #[schema(schema_with = schema::tags)]
@@ -126,6 +133,7 @@ pub struct SetAnswer<'k> {
     request_body(content = SetBody, examples(
         ("everything" = (value = json!({"value": {"name": "Ada"}, "ttl": 3600, "tags": ["vip"]}))),
         ("null is a value" = (value = json!({"value": null}))),
+        ("there is no such thing" = (value = json!({"absent": true, "ttl": 60}))),
     )),
     responses(
         (status = 200, description = "The entry was replaced.", body = SetAnswer),

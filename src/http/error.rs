@@ -109,6 +109,7 @@ codes! {
     InvalidHost: BAD_REQUEST "invalid_host" "Invalid Host header";
     CrossSite: FORBIDDEN "cross_site" "Refused: sent by another site";
     KeyNotFound: NOT_FOUND "key_not_found" "Key not found";
+    KnownAbsent: NOT_FOUND "known_absent" "Known absent";
     NamespaceNotFound: NOT_FOUND "namespace_not_found" "Namespace not found";
     JobNotFound: NOT_FOUND "job_not_found" "Job not found";
     NoSuchRoute: NOT_FOUND "no_such_route" "No such route";
@@ -240,6 +241,7 @@ pub fn status_of(reply: Reply<'_>) -> (u16, Option<&'static str>) {
         Reply::Done => (StatusCode::OK.as_u16(), None),
         Reply::Created => (StatusCode::CREATED.as_u16(), None),
         Reply::Absent => failed(Code::KeyNotFound.status(), Code::KeyNotFound),
+        Reply::KnownAbsent => failed(Code::KnownAbsent.status(), Code::KnownAbsent),
         Reply::InPart(error) => failed(StatusCode::OK, store_code(error)),
         Reply::Nothing(error) => failed(store_code(error).status(), store_code(error)),
         Reply::Failed(error) => failed(cache_code(error).status(), cache_code(error)),
@@ -314,6 +316,11 @@ pub fn terms_not_met(unmet: Unmet) -> Response {
 /// The body of [`key_not_found`].
 pub fn key_not_found_body() -> Vec<u8> {
     answer::body(&Answer::of(Code::KeyNotFound))
+}
+
+/// The body of the response to a read that found an entry which says that there is no such thing.
+pub fn known_absent_body() -> Vec<u8> {
+    answer::body(&Answer::of(Code::KnownAbsent))
 }
 
 pub async fn no_such_route() -> Error {

@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 use super::reader::{self, Reader, Text};
-use crate::model::{EtagList, Invalid, LeaseToken, Preconditions, SourceVersion, Tag, Tags, Ttl, UnixMillis, Write};
+use crate::model::{
+    EtagList, Invalid, Kind, LeaseToken, Preconditions, SourceVersion, Tag, Tags, Ttl, UnixMillis, Write,
+};
 
 /// Parses a small body that must be one JSON object. For large bodies, use `reader`.
 ///
@@ -41,15 +43,16 @@ pub struct WriteFields<'b> {
     value: Option<&'b RawValue>,
     ttl: Option<&'b RawValue>,
     tags: Option<Vec<Tag>>,
+    is_absent: bool,
     preconditions: Preconditions,
 }
 
 impl<'b> WriteFields<'b> {
     /// The fields in the body of a PUT, whose preconditions are headers.
-    pub const NAMES: [&'static str; 4] = ["value", "ttl", "tags", "source_version"];
+    pub const NAMES: [&'static str; 5] = ["value", "ttl", "tags", "source_version", "absent"];
     /// The fields in an entry of an mset, without its key.
-    pub const NAMES_IN_BATCH: [&'static str; 7] =
-        ["value", "ttl", "tags", "source_version", "if_match", "if_none_match", "lease"];
+    pub const NAMES_IN_BATCH: [&'static str; 8] =
+        ["value", "ttl", "tags", "source_version", "absent", "if_match", "if_none_match", "lease"];
 
     /// Reads the field with this index in [`WriteFields::NAMES_IN_BATCH`].
     ///
@@ -61,8 +64,9 @@ impl<'b> WriteFields<'b> {
             1 => self.ttl = reader.optional()?,
             2 => self.tags = tags(reader)?,
             3 => self.preconditions.source_version = source_version(reader)?,
-            4 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
-            5 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
+            4 => self.is_absent = switch(reader)?,
+            5 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
+            6 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
             _ => {
                 self.preconditions.lease = short_text(reader, "lease")?.map(|text| match text {
                     Text::Decoded(text) => LeaseToken::parse(&text).unwrap_or_else(LeaseToken::never_given),
@@ -76,12 +80,18 @@ impl<'b> WriteFields<'b> {
     /// The write. Its value is a slice of `body`.
     ///
     /// # Errors
-    /// The value is missing, or the TTL is invalid.
+    /// The value is missing, or there is one although the entry is absent, or the TTL is invalid.
     pub fn finish(self, body: &Bytes) -> Result<Write, Error> {
-        let value = self.value.ok_or_else(|| reader::missing(Self::NAMES[0]))?;
+        let (kind, value) = match (self.value, self.is_absent) {
+            (Some(value), false) => (Kind::Json, body.slice_ref(value.get().as_bytes())),
+            (None, true) => (Kind::Absent, Bytes::from_static(ABSENT_VALUE)),
+            (None, false) => return Err(reader::missing(Self::NAMES[0])),
+            (Some(_), true) => return Err(Error::InvalidBody(BOTH.to_owned())),
+        };
         let ttl = self.ttl.map(|ttl| Ttl::parse_json(ttl.get())).transpose()?;
         Ok(Write {
-            value: body.slice_ref(value.get().as_bytes()),
+            value,
+            kind,
             ttl,
             tags: Tags::of(self.tags.unwrap_or_default()),
             preconditions: (self.preconditions != Preconditions::default()).then(|| Box::new(self.preconditions)),
@@ -94,6 +104,20 @@ impl<'b> WriteFields<'b> {
 fn source_version(reader: &mut Reader<'_>) -> Result<Option<SourceVersion>, Error> {
     let json = reader.optional()?;
     json.map(|json| SourceVersion::parse(json.get())).transpose().map_err(Error::InvalidBody)
+}
+
+/// What is stored as the value of an entry that says that there is no such thing.
+const ABSENT_VALUE: &[u8] = b"null";
+
+const BOTH: &str = "`value` and `absent` exclude each other: an entry with `\"absent\": true` has no value";
+
+/// Reads true or false; null is false.
+fn switch(reader: &mut Reader<'_>) -> Result<bool, Error> {
+    match reader.optional()?.map(RawValue::get) {
+        Some("true") => Ok(true),
+        Some("false") | None => Ok(false),
+        Some(_) => Err(Error::InvalidBody("expected true or false".to_owned())),
+    }
 }
 
 /// Reads `*` or a list of ETags, as in a header; null is `None`.

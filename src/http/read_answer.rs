@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::error::store_code;
+use super::error::{self, store_code};
 use super::json::seconds_date;
 use crate::cache::{AnsweredBy, Cache, L1SkipReason, Lookup};
 use crate::clock::unix_millis;
@@ -51,6 +51,9 @@ impl<'a> ReadAnswer<'a> {
     /// in few and large pieces of constant length.
     pub fn put_headers(&self, out: &mut Vec<u8>) {
         let Some(entry) = self.found else { return self.put_miss(out) };
+        if entry.is_known_absent() {
+            return self.put_known_absent(out, entry);
+        }
         let mut ttl = itoa::Buffer::new();
         let ttl = self.ttl.map(|seconds| ttl.format(seconds).as_bytes());
         match ttl {
@@ -67,8 +70,36 @@ impl<'a> ReadAnswer<'a> {
             AnsweredBy::L1 { .. } => out.extend_from_slice(b"\"\r\ncache-status: sidecache-l1; hit"),
             AnsweredBy::Embedded => out.extend_from_slice(b"\"\r\ncache-status: sidecache-embedded; hit"),
             AnsweredBy::Shard { .. } => out.extend_from_slice(b"\"\r\ncache-status: sidecache-shard; hit"),
-            AnsweredBy::Stale { .. } => return self.put_stale(out),
+            AnsweredBy::Stale { .. } => {
+                out.push(b'"');
+                return self.put_stale(out);
+            }
         }
+        self.put_rest_of_hit(out, entry, ttl);
+    }
+
+    /// Writes the headers of an entry that says that there is no such thing. It has no ETag, because it is no
+    /// representation of anything.
+    fn put_known_absent(&self, out: &mut Vec<u8>, entry: EntryRef<'_>) {
+        let mut ttl = itoa::Buffer::new();
+        let ttl = self.ttl.map(|seconds| ttl.format(seconds).as_bytes());
+        out.extend_from_slice(b"cache-control: no-cache\r\nx-cache-hit: true");
+        if let Some(ttl) = ttl {
+            out.extend_from_slice(b"\r\nx-cache-ttl: ");
+            out.extend_from_slice(ttl);
+        }
+        let tier = match self.trail {
+            AnsweredBy::L1 { .. } => "l1",
+            AnsweredBy::Embedded => "embedded",
+            AnsweredBy::Shard { .. } => "shard",
+            AnsweredBy::Stale { .. } => return self.put_stale(out),
+        };
+        put_text(out, format_args!("\r\ncache-status: sidecache-{tier}; hit"));
+        self.put_rest_of_hit(out, entry, ttl);
+    }
+
+    /// Writes the part of `Cache-Status` behind the word `hit`.
+    fn put_rest_of_hit(&self, out: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<&[u8]>) {
         if let Some(overdue) = entry.overdue {
             put_text(out, format_args!("; ttl=-{}", whole_seconds(overdue)));
         } else if let Some(ttl) = ttl {
@@ -128,7 +159,7 @@ impl<'a> ReadAnswer<'a> {
         put_text(out, format_args!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}"));
     }
 
-    /// Writes the end of the `ETag`, `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and
+    /// Writes `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and
     /// `Cache-Status` of a stale answer.
     fn put_stale(&self, out: &mut Vec<u8>) {
         let AnsweredBy::Stale { shard, ref error, overdue, staleness } = *self.trail else { return };
@@ -138,7 +169,7 @@ impl<'a> ReadAnswer<'a> {
         put_text(
             out,
             format_args!(
-                "\"\r\nwarning: 111 sidecache \"Revalidation Failed\"\r\n\
+                "\r\nwarning: 111 sidecache \"Revalidation Failed\"\r\n\
                  cache-status: sidecache-shard; fwd=miss; {why}, \
                  sidecache-l1; hit; ttl=-{overdue}; max-staleness-ms={staleness}; detail=stale-if-error"
             ),
@@ -252,6 +283,17 @@ pub fn body(entry: &Entry, ttl: Option<u64>, details: Option<&Details>) -> Bytes
     body.extend_from_slice(BEFORE_VALUE);
     body.extend_from_slice(&entry.value);
     put_after_value(&mut body, entry.borrowed(), ttl, details);
+    body.into()
+}
+
+/// The body for an entry that says that there is no such thing, as one buffer.
+pub fn known_absent_body(entry: &Entry, ttl: Option<u64>, details: Option<&Details>) -> Bytes {
+    let mut body = error::known_absent_body();
+    if details.is_some() {
+        // Without the closing brace: the metadata continues the same object.
+        body.pop();
+        put_after_value(&mut body, entry.borrowed(), ttl, details);
+    }
     body.into()
 }
 

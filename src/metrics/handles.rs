@@ -62,6 +62,7 @@ table! {
         outdated_changes: Counter, "sidecache_outdated_changes_total", "Writes and deletions refused because a newer source version is known.";
         tombstones_dropped: Counter, "sidecache_tombstones_dropped_total", "Source versions of deleted entries that were lost, or given up before their time because there were too many.";
         lease_waiting: Gauge, "sidecache_lease_waiting", "Callers that wait for a value that another caller loads.";
+        known_absent_hits: Counter, "sidecache_known_absent_hits_total", "Reads answered with an entry that says that there is no such thing.";
         l1_unproven: Counter, "sidecache_l1_unproven_total", "Reads that skipped L1 because the watermark of the shard was too old.";
         l1_void: Counter, "sidecache_l1_void_total", "Reads that skipped L1 because the copy was made before messages were lost.";
         stale_answers: Counter, "sidecache_stale_answers_total", "Reads answered with a stale copy because the shard did not answer and the policy allows it.";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::date::UnixMillis;
-use super::extra::Extra;
+use super::extra::{Extra, Kind};
 use super::source_version::SourceVersion;
 use super::tag::Tags;
 
@@ -56,6 +56,11 @@ impl<V> Entry<V> {
             (left, None) => now.0.saturating_add(ms(left)),
             (_, Some(overdue)) => now.0.saturating_sub(ms(overdue)),
         }))
+    }
+
+    /// Whether it says that the source has no such thing. Then it is no present entry for preconditions.
+    pub fn is_known_absent(&self) -> bool {
+        self.extra.kind == Kind::Absent
     }
 
     /// Whether a read may be answered with it while its shard works: it is fresh, or may be stale while somebody

@@ -32,6 +32,7 @@ on_both_stores! {
     a_value_that_is_not_json_is_refused_with_advice,
     a_ttl_and_tags_are_stored,
     a_newer_source_version_is_not_overwritten,
+    a_known_absence_is_stored_and_shown,
     a_miss_is_exit_code_1,
     del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
@@ -214,6 +215,20 @@ async fn a_value_that_is_not_json_is_refused_with_advice(service: &Service) {
         let ran = ask(service, &["set", &ns, "k", "1", &format!("--ttl={ttl}")]).expect(2);
         assert!(ran.err.contains("--ttl"), "{}", ran.err);
     }
+}
+
+async fn a_known_absence_is_stored_and_shown(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    assert_eq!(ask(service, &["set", &ns, "k", "--absent", "--ttl", "1m"]).expect(0).text(), "created\n");
+    cache.get(&ns, "k").await.expect_error(404, "known_absent");
+    let ran = ask(service, &["get", &ns, "k"]).expect(1);
+    assert!(ran.err.contains("known absent"), "{}", ran.err);
+    let shown = ask(service, &["get", &ns, "k", "--json"]).expect(1).json();
+    assert_eq!(shown, json!({"namespace": ns, "key": "k", "found": false, "known_absent": true}));
+    cache.set(&ns, "here", "1").await.expect(201);
+    let shown = ask(service, &["mget", &ns, "here", "k"]).expect(1).text();
+    assert!(shown.contains("(known absent)"), "{shown}");
+    ask(service, &["set", &ns, "k", "1", "--absent"]).expect(2);
 }
 
 async fn a_ttl_and_tags_are_stored(service: &Service) {

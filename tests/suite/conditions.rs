@@ -21,6 +21,7 @@ on_every_server! {
 enum Before {
     Nothing,
     Entry,
+    KnownAbsent,
 }
 
 /// The ETags that a header names.
@@ -73,13 +74,16 @@ async fn change(cache: &Client, method: &Method, ns: &str, key: &str, headers: &
 async fn a_change_happens_only_if_its_preconditions_are_met(service: &Service) {
     let (cache, ns) = (service.client(), namespace("conditions"));
     for method in [Method::PUT, Method::DELETE] {
-        for before in [Before::Nothing, Before::Entry] {
+        for before in [Before::Nothing, Before::Entry, Before::KnownAbsent] {
             for (number, if_match) in [None].into_iter().chain(Named::ALL.map(Some)).enumerate() {
                 for (other, if_none_match) in [None].into_iter().chain(Named::ALL.map(Some)).enumerate() {
                     let key = format!("{method}-{before:?}-{number}-{other}");
                     let mut present = "\"1732190400000000\"".to_owned();
                     if before == Before::Entry {
                         present = etag(&cache.set(&ns, &key, "\"old\"").await.expect(201));
+                    }
+                    if before == Before::KnownAbsent {
+                        cache.put(&ns, &key, r#"{"absent": true}"#).await.expect(201);
                     }
                     let (m, n) =
                         (if_match.map(|named| named.text(&present)), if_none_match.map(|n| n.text(&present)));
@@ -92,11 +96,13 @@ async fn a_change_happens_only_if_its_preconditions_are_met(service: &Service) {
                         && !if_none_match.is_some_and(|named| exists && named.has_weak());
                     let answer = change(&cache, &method, &ns, &key, &headers).await;
                     let found = cache.get_with(&ns, &key, &[("cache-control", "no-cache")]).await;
+                    let is_known_absent = found.status == 404 && found.json()["code"] == "known_absent";
                     let case = format!("{method} over {before:?} with {headers:?}");
                     if !is_met {
                         assert_eq!(answer.header("etag"), exists.then_some(&*present), "{case}");
                         answer.expect_error(412, "precondition_failed");
                         assert_eq!(found.status, if exists { 200 } else { 404 }, "{case}");
+                        assert_eq!(is_known_absent, before == Before::KnownAbsent, "{case}");
                         if exists {
                             assert_eq!(found.json()["value"], "old", "{case}");
                         }
@@ -105,7 +111,7 @@ async fn a_change_happens_only_if_its_preconditions_are_met(service: &Service) {
                         assert_eq!(found.json()["value"], "new", "{case}");
                     } else {
                         assert_eq!(answer.status, if exists { 200 } else { 404 }, "{case}");
-                        assert_eq!(found.status, 404, "{case}");
+                        assert!(found.status == 404 && !is_known_absent, "{case}");
                     }
                 }
             }

@@ -25,6 +25,7 @@ on_both_stores! {
     an_old_or_incomplete_form_deletes_nothing,
     a_search_by_pattern_drops_the_tag,
     a_key_is_deleted_only_after_confirmation,
+    the_page_of_a_known_absence_says_so,
     regression_a_made_up_address_shows_no_deletion,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
@@ -310,6 +311,14 @@ async fn another_sites_requests_change_nothing(service: &Service) {
         .expect(403);
     forms.post_with(&flush, &confirmed_flush, &[("origin", &own)]).await.expect(303);
     cache.get(&ns, "a").await.expect(404);
+}
+
+async fn the_page_of_a_known_absence_says_so(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("pages"));
+    cache.put(&ns, "gone", r#"{"absent":true,"ttl":60,"tags":["a"]}"#).await.expect(201);
+    let page = cache.fetch(&key_page(&ns, "gone")).await.expect(200);
+    assert!(page.text().contains("id=\"known-absent\"") && !page.text().contains("data-field=\"value\""));
+    assert!((50.0..=60.0).contains(&number(page.text(), "data-field=\"ttl\"", "data-value")));
 }
 
 async fn errors_are_pages_with_the_codes_of_the_api(service: &Service) {

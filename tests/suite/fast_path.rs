@@ -81,7 +81,9 @@ async fn answers_are_the_same_with_and_without_the_router(service: &Service) {
         cache.set(&ns, key, value).await.expect(201);
     }
     cache.put(&ns, "mortal", r#"{"value": 1, "ttl": 1000}"#).await.expect(201);
-    for key in ["plain", "a/b c", "long", "mortal", "absent"] {
+    cache.put(&ns, "known absent", r#"{"absent": true}"#).await.expect(201);
+    cache.put(&ns, "known absent for a while", r#"{"absent": true, "ttl": 1000}"#).await.expect(201);
+    for key in ["plain", "a/b c", "long", "mortal", "absent", "known absent", "known absent for a while"] {
         let path = key_path(&ns, key);
         let mut stream = connect(service).await;
         // An extra request first, so that both compared answers come from the same tier.
@@ -90,7 +92,11 @@ async fn answers_are_the_same_with_and_without_the_router(service: &Service) {
         let routed = wire::ask(&mut stream, &get(&path, BY_ROUTER)).await;
         assert_eq!(shown(&fast), shown(&routed), "{key}");
     }
-    for (i, body) in [r#"{"value": 1}"#, r#"{"value": }"#, r#"{"value": 1, "ttl": 0}"#, "[]", ""].iter().enumerate() {
+    for (i, body) in
+        [r#"{"value": 1}"#, r#"{"value": }"#, r#"{"value": 1, "ttl": 0}"#, r#"{"absent": true}"#, "[]", ""]
+            .iter()
+            .enumerate()
+    {
         let mut stream = connect(service).await;
         let answers = [("", "f"), (BY_ROUTER, "r")].map(|(headers, name)| (headers, format!("{name}{i}")));
         let mut seen = Vec::new();

@@ -11,6 +11,7 @@
 //! - [`source_versions`]: newest wins by the source's own count
 //! - [`stored_form`]: what the service stores in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, compared with a model and a walk over Redis
+//! - [`absent`]: entries that say that the source has no such thing
 //! - [`ttl_jitter`]: TTLs that are shortened at random
 //! - [`quotas`], [`eviction`], [`hit_ratio`]: quotas, which entries are evicted, and how well the policies work
 //! - [`scale`]: a million entries
@@ -60,6 +61,7 @@
 
 mod support;
 
+mod absent;
 mod access_log;
 mod access_metadata;
 mod answers;

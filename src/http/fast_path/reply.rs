@@ -66,17 +66,25 @@ pub fn put_read(
     last: LastHeaders<'_>,
 ) {
     let answer = ReadAnswer::new(cache, found, trail);
-    let Some(entry) = found else {
-        out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\n");
-        answer.put_headers(out);
-        let body = error::key_not_found_body();
-        end_head(out, body.len(), last);
-        return out.extend_from_slice(&body);
+    let entry = match found {
+        None => return put_not_found(out, &answer, &error::key_not_found_body(), last),
+        Some(entry) if entry.is_known_absent() => {
+            return put_not_found(out, &answer, &error::known_absent_body(), last);
+        }
+        Some(entry) => entry,
     };
     out.reserve(HEAD_BYTES + entry.value.len());
     put_before_value(out, &answer, entry, last);
     out.extend_from_slice(entry.value);
     put_after_value(out, entry, answer.ttl, None);
+}
+
+/// Writes a 404.
+fn put_not_found(out: &mut Vec<u8>, answer: &ReadAnswer<'_>, body: &[u8], last: LastHeaders<'_>) {
+    out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\n");
+    answer.put_headers(out);
+    end_head(out, body.len(), last);
+    out.extend_from_slice(body);
 }
 
 /// Writes everything before the value.

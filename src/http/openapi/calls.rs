@@ -30,12 +30,13 @@ const REQUEST_HEADERS: &[(&str, &[&str])] = &[
 const HIT: &[&str] =
     &["X-Cache-Hit=X-Cache-Hit-true", "X-Cache-TTL", "ETag", "Cache-Control", "Cache-Status", "Warning"];
 
-const MISS: &[&str] = &["X-Cache-Hit=X-Cache-Hit-false", "Cache-Control", "Cache-Status"];
+const NOT_FOUND: &[&str] =
+    &["X-Cache-Hit=X-Cache-Hit-404", "X-Cache-TTL", "Cache-Control", "Cache-Status", "Warning"];
 
 /// The response headers of calls with these statuses. Those of every call are in `mod.rs`.
 const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
     ("get_entry", &["200", "304"], HIT),
-    ("get_entry", &["404"], MISS),
+    ("get_entry", &["404"], NOT_FOUND),
     ("get_entry", &["404"], &["Cache-Lease", "Preference-Applied=Preference-Applied-lease", "Vary"]),
     ("get_entry", &["200"], &["Vary"]),
     ("put_entry", &["200", "201"], &["ETag"]),

@@ -55,7 +55,7 @@ const STORE: &[Code] = &[
 
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
-    ("get_entry", &[KEY, &[Code::KeyNotFound, Code::NotInMemory], PRECONDITION, SHARD]),
+    ("get_entry", &[KEY, &[Code::KeyNotFound, Code::KnownAbsent, Code::NotInMemory], PRECONDITION, SHARD]),
     ("put_entry", &[KEY, BODY, STORE, PRECONDITION, OUTDATED, &[Code::LeaseLost], SHARD, CHANGE]),
     ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, OUTDATED, DELETE, SHARD, CHANGE]),
     ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
@@ -100,7 +100,7 @@ fn detail(code: Code) -> Option<String> {
         Code::InvalidPrecondition => "If-Match: expected `*` or ETags such as \"17\", in quotes, not \"17\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => {
-            "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version` at line 1 column 18"
+            "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version`, `absent` at line 1 column 18"
         }
         Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",
@@ -128,6 +128,7 @@ fn detail(code: Code) -> Option<String> {
              flush the namespace to remove it"
         }
         Code::KeyNotFound
+        | Code::KnownAbsent
         | Code::Internal
         | Code::MakingRoom
         | Code::RingMismatch

@@ -112,6 +112,9 @@ fn put_components(components: &mut Value) {
     for (name, schema) in schema::components() {
         components["schemas"][name] = schema;
     }
+    for name in ["SetBody", "MsetEntry"] {
+        schema::put_alternatives(&mut components["schemas"][name]);
+    }
     components["examples"] = failures::examples();
     // Responses that do not depend on the call.
     for (name, code) in [

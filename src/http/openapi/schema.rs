@@ -60,6 +60,11 @@ schemas! {
     writable_keys: json!({"type": "array", "maxItems": 1000, "items": refer("schemas", "WritableKey")});
     entries: json!({"type": "array", "maxItems": 1000, "items": refer("schemas", "MsetEntry")});
     ttl: or_null(seconds(1, "TTL in seconds; absent or null: the namespace's `default_ttl`."));
+    absent: or_null(json!({
+        "type": "boolean", "default": false,
+        "description": "True: there is no such thing in the source. The entry has no value, and reads of it are a 404 \
+                        `known_absent`.",
+    }));
     tag: text(Tag::MAX_LEN, "sidecache-tag", "A tag");
     tags: or_null(json!({
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,
@@ -147,6 +152,14 @@ schemas! {
         "type": "object", "additionalProperties": refer("schemas", "ErrorCode"),
         "description": "The error of each key that failed; absent if no key failed.",
     });
+}
+
+/// Says that a write has either a value or `"absent": true`.
+pub fn put_alternatives(write: &mut Value) {
+    write["oneOf"] = json!([
+        {"required": ["value"], "properties": {"absent": {"enum": [false, null]}}},
+        {"required": ["absent"], "properties": {"absent": {"const": true}, "value": false}},
+    ]);
 }
 
 fn one_of<const N: usize>(words: [&str; N]) -> Value {

@@ -131,10 +131,9 @@ impl Space {
             }
             let created_at = UnixMillis(now_micros / 1000);
             let previous = inner.by_use.peek(key).map(|item| (item.birth, item.access_count, item.last_accessed));
-            let (outcome, (birth, access_count, last_accessed)) = match previous {
-                Some(previous) => (Outcome::Replaced, previous),
-                None => (Outcome::Created, (inner.next_birth, 0, created_at)),
-            };
+            let (birth, access_count, last_accessed) = previous.unwrap_or((inner.next_birth, 0, created_at));
+            // What is written over a known absence is new.
+            let outcome = inner.present(key).map_or(Outcome::Created, |_| Outcome::Replaced);
             inner.remove(key);
             inner.tombstones.remove(key);
             inner.next_birth = inner.next_birth.max(birth + 1);
@@ -178,8 +177,8 @@ impl Space {
         })
     }
 
-    /// Deletes an entry; returns whether it was alive. Its source version, or the one in `preconditions`, stays as a
-    /// tombstone for `tombstone_ttl`.
+    /// Deletes an entry; returns whether it was there. A known absence was not. Its source version, or the one in
+    /// `preconditions`, stays as a tombstone for `tombstone_ttl`.
     ///
     /// # Errors
     /// A precondition is not met.
@@ -191,14 +190,15 @@ impl Space {
     ) -> Result<bool, Error> {
         let now = Moment::now();
         self.change(|inner| {
-            let was_live = inner.is_live(key, now);
+            inner.is_live(key, now);
             check(inner, key, preconditions, now)?;
+            let was_present = inner.present(key).is_some();
             inner.leases.end(key);
             inner.bury(key, now + tombstone_ttl, now);
             if let Some(version) = preconditions.and_then(|preconditions| preconditions.source_version) {
                 inner.tombstones.bury(key, version, now + tombstone_ttl, now);
             }
-            Ok(was_live)
+            Ok(was_present)
         })
     }
 
@@ -339,7 +339,7 @@ fn check(
         Some(LeaseState::Lost) => return Err(Error::LeaseLost),
         Some(LeaseState::Stands) | None => {}
     }
-    let present = entries.by_use.peek(key).map(|item| item.version);
+    let present = entries.present(key);
     if !preconditions.allow(present) {
         return Err(Error::PreconditionFailed { present });
     }

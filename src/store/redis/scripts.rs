@@ -94,6 +94,7 @@ pub static DELETE: LazyLock<Script> = writing!(
     "lua/removal.lua",
     "lua/tombstones.lua",
     "lua/burial.lua",
+    "lua/extra.lua",
     "lua/delete.lua"
 );
 pub static FLUSH: LazyLock<Script> = change!("lua/tombstones.lua", "lua/burial.lua", "lua/flush.lua");

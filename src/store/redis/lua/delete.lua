@@ -1,16 +1,19 @@
 -- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key,
 -- place, preconditions ('' for none), how long a tombstone stays in ms.
--- Returns 1 if there was something to delete, else 0; {this number, how many tombstones were dropped} if any was; {version
--- of the present entry, or '0'} if the preconditions are not met, {'newer:' and the same} if the source version is too
--- old, and then nothing is deleted.
+-- Returns 1 if there was something to delete, else 0, also if it deleted a known absence; {this number, how many
+-- tombstones were dropped} if any was; {version of the present entry, or '0'} if the preconditions are not met, {'newer:'
+-- and the same} if the source version is too old, and then nothing is deleted.
 
 local key = ARGV[4]
-local meta = redis.pcall('HMGET', 'cache_meta:' .. ns .. ':' .. key, 'version', 'source_version')
+local id = ns .. ':' .. key
+local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'version', 'source_version', 'extra')
+local is_absent = not meta.err and is_known_absent(meta[3])
 local source_version = version_of(ARGV[6])
 if ARGV[6] ~= '' then
-  local refused, answer = is_refused(ARGV[6], meta[1], 'cache:' .. ns .. ':' .. key)
+  local refused, answer = is_refused(ARGV[6], not is_absent and meta[1], 'cache:' .. id)
   if source_version and not refused then
     refused, answer = is_outdated(source_version, key, meta)
+    answer = is_absent and 'newer:0' or answer
   end
   if refused then
     return { answer }
@@ -20,7 +23,7 @@ if not is_published then
   publish({ key })
 end
 if known[8] or not known[3] then
-  redis.call('UNLINK', 'sidecache:lease:' .. ns .. ':' .. key)
+  redis.call('UNLINK', 'sidecache:lease:' .. id)
 end
 local alive, score = take_out(key, nil, tonumber(ARGV[5]))
 if score then
@@ -35,5 +38,5 @@ if alive or score or is_lost or has_new_scope or left then
   save_books()
   save_tombstones()
 end
-local deleted = alive and 1 or 0
+local deleted = alive and not is_absent and 1 or 0
 return tombs_dropped > 0 and { deleted, tombs_dropped } or deleted

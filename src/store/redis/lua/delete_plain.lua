@@ -1,6 +1,6 @@
--- The common cases of `delete.lua` as one straight line, see `set_plain.lua`: there is no such entry, or it has no tags;
--- and its namespace is complete, without source versions, not in repair and in no need of joined buckets. In every
--- other case this part changes nothing.
+-- The common cases of `delete.lua` as one straight line, see `set_plain.lua`: there is no such entry, or it has neither
+-- tags nor the field `extra`; and its namespace is complete, without source versions, not in repair and in no need of
+-- joined buckets. In every other case this part changes nothing.
 
 local is_published = false
 
@@ -9,12 +9,12 @@ do
   local ns, key, place = ARGV[2], ARGV[4], tonumber(ARGV[5])
   local stats, id = 'cache_stats:' .. ns, ns .. ':' .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
-  local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'version')
+  local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'version', 'extra')
   known = pcall('HMGET', stats, unpack(BOOKS))
   local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
   local buckets = tonumber(known[4] or '')
   if keys and bytes and charged and known[3] and buckets and buckets >= 1 and not known[7] and not known[9]
-    and not string.find(ARGV[6], 's', 1, true) and not meta[2] and not meta.err
+    and not string.find(ARGV[6], 's', 1, true) and not meta[2] and not meta[4] and not meta.err
     and keys > 1 and (buckets == 1 or keys > buckets * SPARSE_BUCKET) then
     if ARGV[6] ~= '' then
       local refused, present = is_refused(ARGV[6], meta[3], value_key)

@@ -2,6 +2,11 @@
 -- end of an entry's freshness; the entry itself goes when its grace is over, too. Redis' TTL, the index, and the books go
 -- by that.
 
+-- Whether an entry says that the source has no such thing. It is no present entry for preconditions.
+local function is_known_absent(extra)
+  return extra and string.find(' ' .. extra .. ' ', ' a ', 1, true) and true or false
+end
+
 -- The time at which an entry goes in ms, '0' for never, from the fields of its metadata, which may be missing.
 local function goes_at(expires_at, extra)
   local grace = extra and expires_at and expires_at ~= '0' and string.match(extra, 'g(%d+)')

@@ -58,9 +58,11 @@ for i = next_entry, #ARGV, FIELDS do
     filled, lease_number = state == 'filled' and detail, state == 'stands' and detail
   end
   if not foreign and not refused and not filled and ARGV[i + 5] ~= '' then
-    refused, answer = is_refused(ARGV[i + 5], previous[4], value_key)
+    local is_absent = is_known_absent(previous[5])
+    refused, answer = is_refused(ARGV[i + 5], not is_absent and previous[4], value_key)
     if source_version and not refused then
       refused, answer = is_outdated(source_version, key, { previous[4], had_source_version })
+      answer = is_absent and 'newer:0' or answer
     end
   end
   local room = not foreign and not refused and not filled
@@ -190,9 +192,11 @@ for i = next_entry, #ARGV, FIELDS do
         -- The key was in the index, but without metadata its size is unknown.
         is_lost = true
       end
-      answers[#answers + 1] = alive and -version or version
+      -- What is written over a known absence is new.
+      local is_replaced = alive and not is_known_absent(previous[5])
+      answers[#answers + 1] = is_replaced and -version or version
       if lease then
-        local done = lease_number .. ':' .. lease .. ':' .. (alive and '-' or '') .. version_text
+        local done = lease_number .. ':' .. lease .. ':' .. (is_replaced and '-' or '') .. version_text
         call('SET', 'sidecache:lease:' .. id, 'filled:' .. done, 'KEEPTTL')
       elseif may_have_leases then
         call('UNLINK', 'sidecache:lease:' .. id)
