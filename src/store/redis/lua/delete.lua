@@ -6,13 +6,13 @@
 
 local key = ARGV[4]
 local id = ns .. ':' .. key
-local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'version', 'source_version', 'extra')
-local is_absent = not meta.err and is_known_absent(meta[3])
+local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags', 'version', 'source_version', 'extra')
+local is_absent = not meta.err and is_known_absent(meta[5])
 local source_version = version_of(ARGV[6])
 if ARGV[6] ~= '' then
-  local refused, answer = is_refused(ARGV[6], not is_absent and meta[1], 'cache:' .. id)
+  local refused, answer = is_refused(ARGV[6], not is_absent and meta[3], 'cache:' .. id)
   if source_version and not refused then
-    refused, answer = is_outdated(source_version, key, meta)
+    refused, answer = is_outdated(source_version, key, { meta[3], meta[4] })
     answer = is_absent and 'newer:0' or answer
   end
   if refused then
@@ -25,18 +25,18 @@ end
 if known[8] or not known[3] then
   redis.call('UNLINK', 'sidecache:lease:' .. id)
 end
-local alive, score = take_out(key, nil, tonumber(ARGV[5]))
+local alive, score = take_out(key, meta, tonumber(ARGV[5]))
 if score then
   count_loss(score)
 end
 -- A deletion without a source version leaves that of the entry.
-local left = source_version or (alive and meta[2])
+local left = source_version or (alive and meta[4])
 if left then
   bury(key, left, ARGV[7])
 end
 if alive or score or is_lost or has_new_scope or left then
   save_books()
-  save_tombstones()
 end
+save_tombstones()
 local deleted = alive and not is_absent and 1 or 0
 return tombs_dropped > 0 and { deleted, tombs_dropped } or deleted

@@ -31,6 +31,6 @@ for i, key in ipairs(gone) do
 end
 if #gone > 0 or is_lost or has_new_scope then
   save_books()
-  save_tombstones()
 end
+save_tombstones()
 return { deleted, gone, tombs_dropped }
