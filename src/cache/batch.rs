@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::jitter::ttl_of_write;
 use super::lookup::Fetched;
 use super::observe::{Reply, StartedOperation};
 use super::won_lease::Lease;
+use super::write::completed;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
@@ -196,7 +196,7 @@ impl Cache {
             .into_iter()
             .enumerate()
             .filter(|(i, (key, _))| last[key] == *i)
-            .map(|(_, (key, write))| (key, Write { ttl: ttl_of_write(write.ttl, &policy), ..write }))
+            .map(|(_, (key, write))| (key, completed(write, &policy)))
             .collect();
         let keys: Vec<EntryKey> = writes.iter().map(|(key, _)| key.clone()).collect();
         let fill_leases: Vec<bool> = writes.iter().map(|(_, write)| write.fills_lease()).collect();

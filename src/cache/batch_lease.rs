@@ -8,7 +8,7 @@ use super::lookup::Fetched;
 use super::won_lease::{Lease, WonLease};
 use crate::clock::Moment;
 use crate::model::{EntryKey, ReadTerms, WantedLease};
-use crate::store::{self, Leased, Room};
+use crate::store::{self, Grant, Leased, Room};
 
 impl Cache {
     /// Fetches entries from the store, keeps copies, and gets a lease on each key without an entry. The answers are in
@@ -23,14 +23,13 @@ impl Cache {
         let departure = |key| self.near.as_ref().map(|near| near.departure(key, &self.store));
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked: Vec<WonLease> = keys.iter().map(|key| self.new_lease(key, lease)).collect();
-        let wanted: Vec<WantedLease> = asked.iter().map(|asked| asked.wanted(None)).collect();
+        let wanted: Vec<WantedLease> = asked.iter().map(|asked| asked.wanted(None, None)).collect();
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(keys.len() as u64);
         let answers = self.store.get_or_lease(&wanted, lease, room).await;
         let fetched = asked.into_iter().zip(departures).zip(answers).map(|((asked, departure), answer)| {
             if let (Ok(leased), Some(near), Some(departure)) = (&answer, &self.near, departure) {
-                let found = if let Leased::Entry(entry) = leased { Some(entry) } else { None };
-                near.learn(asked.key(), found, asked_at, departure);
+                near.learn(asked.key(), leased.entry.as_ref(), asked_at, departure);
             }
             self.fetched_or_leased(asked, terms, answer)
         });
@@ -44,8 +43,8 @@ impl Cache {
         terms: &ReadTerms,
         answer: Result<Leased, store::Error>,
     ) -> Fetched {
-        let lease = match answer {
-            Ok(Leased::Won) => Lease::Won(asked),
+        let Leased { entry, lease } = match answer {
+            Ok(leased) => leased,
             Err(error) => {
                 if matches!(error, store::Error::Unavailable { .. }) {
                     // Nothing was executed.
@@ -53,14 +52,14 @@ impl Cache {
                 }
                 return self.stale_or_failed(asked.key(), terms, error);
             }
-            Ok(other) => {
-                asked.settle();
-                match other {
-                    Leased::Entry(entry) => return Fetched::of(Some(entry), terms),
-                    Leased::Held { left } => Lease::Held { left },
-                    Leased::Won | Leased::NotGiven => return Fetched::Miss,
-                }
-            }
+        };
+        if lease != Grant::Won {
+            asked.settle();
+        }
+        let lease = match lease {
+            Grant::Won => Lease::Won(asked),
+            Grant::Held { left } => Lease::Held { left },
+            Grant::NotGiven | Grant::NotDue { .. } => return Fetched::of(entry, terms),
         };
         self.count_lease(Some(&lease));
         Fetched::Leased(lease)

@@ -29,7 +29,7 @@ use crate::clock::Moment;
 use crate::coherence::{LastAnswer, SharedAnswer};
 use crate::metrics::Metrics;
 use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
-use crate::store::{self, Leased};
+use crate::store::{self, Grant, Leased};
 
 /// The longest time that a caller without patience waits for its turn.
 const LONGEST_TURN: Duration = Duration::from_millis(250);
@@ -44,21 +44,21 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct LeasedLookup {
     pub lookup: Lookup,
-    /// `None` if the entry was found, or if the store gives no lease at present.
+    /// `None` if the entry was found and this caller need not refresh it, or if the store gives no lease at present.
     pub lease: Option<Lease>,
 }
 
 /// A read that asks for a lease.
-struct Question<'r> {
-    key: &'r EntryKey,
-    terms: &'r ReadTerms,
-    lease: Duration,
-    unwanted: Option<Unwanted>,
+pub(super) struct Question<'r> {
+    pub key: &'r EntryKey,
+    pub terms: &'r ReadTerms,
+    pub lease: Duration,
+    pub unwanted: Option<Unwanted>,
 }
 
 /// An entry that is there and does not meet a term of the read. For this read it counts as missing.
 #[derive(Clone, Copy, Debug)]
-struct Unwanted {
+pub(super) struct Unwanted {
     version: Version,
     term: Unmet,
 }
@@ -80,6 +80,14 @@ enum Turn {
     },
     /// Ask again, for a lease although there is this entry.
     Unwanted(Unwanted),
+}
+
+/// What the store answered to a read that asked for a lease.
+pub(super) struct StoreAnswer {
+    pub answer: SharedAnswer,
+    pub grant: Grant,
+    /// The lease, if this caller got it.
+    pub won: Option<WonLease>,
 }
 
 /// A caller that waits for a value. It is counted until it is dropped, and its time then.
@@ -136,14 +144,14 @@ impl Cache {
         started: Moment,
     ) -> Result<LeasedLookup, Error> {
         // Most reads find the entry, and need no room.
-        if let Some(lookup) = self.look_up_nearby(key, terms).await? {
-            return Ok(LeasedLookup { lookup, lease: None });
+        let mut question = Question { key, terms, lease: request.lease, unwanted: None };
+        if let Some(found) = self.find_or_refresh(&question).await? {
+            return Ok(found);
         }
         let Some(place) = self.waiting.enter(key) else {
             return self.look_up_without_turn(key, terms, started).await;
         };
         let (room, patience_ends) = (place.room(), started + request.wait);
-        let mut question = Question { key, terms, lease: request.lease, unwanted: None };
         let mut waiter = None;
         loop {
             // Listen first: a change after this moment ends the wait below, and a change before it is in every answer
@@ -190,7 +198,7 @@ impl Cache {
     ) -> Result<Turn, store::Error> {
         let Question { key, terms, .. } = *question;
         let answered = |lookup, lease| Turn::Answered(LeasedLookup { lookup, lease });
-        if let Some(lookup) = self.look_up_nearby(key, terms).await? {
+        if let Some(lookup) = self.look_up_nearby(key, terms)? {
             return Ok(answered(lookup, None));
         }
         let is_usable = |last: &&LastAnswer| {
@@ -203,15 +211,18 @@ impl Cache {
             Some(answer) => answer,
             None => {
                 let asked = Moment::now();
-                let (answer, won) = match self.ask_for_lease(question, asked).await {
+                let StoreAnswer { answer, won, .. } = match self.ask_for_lease(question, asked).await {
                     Ok(answer) => answer,
                     Err(error) => return Ok(answered(self.stale_lookup(key, terms, error)?, None)),
                 };
                 *last = Some(LastAnswer { asked, changes, beyond: question.beyond(), answer: answer.clone() });
-                if let Some(won) = won {
-                    return Ok(answered(miss, Some(Lease::Won(won))));
+                match (won, answer) {
+                    (Some(won), SharedAnswer::Entry(entry)) => {
+                        return Ok(Turn::Answered(self.found(entry, terms, miss.trail, Some(won))));
+                    }
+                    (Some(won), _) => return Ok(answered(miss, Some(Lease::Won(won)))),
+                    (None, answer) => answer,
                 }
-                answer
             }
         };
         Ok(match answer {
@@ -251,42 +262,45 @@ impl Cache {
         is_held && may_be_known && (self.hears_of_changes(key, now) || is_recent())
     }
 
-    /// Asks the store for a lease. Returns also the lease, if this caller got it.
-    async fn ask_for_lease(
+    /// Asks the store for a lease.
+    pub(super) async fn ask_for_lease(
         &self,
         question: &Question<'_>,
         asked: Moment,
-    ) -> Result<(SharedAnswer, Option<WonLease>), store::Error> {
+    ) -> Result<StoreAnswer, store::Error> {
         let Question { key, lease, .. } = *question;
         let mut asking = self.new_lease(key, lease);
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         self.metrics.shard_reads.increment(1);
-        let mut answers = self.store.get_or_lease(&[asking.wanted(question.beyond())], lease, &|_| true).await;
-        let answer = answers.pop().expect("one answer for one key")?;
-        let found = if let Leased::Entry(entry) = &answer { Some(entry) } else { None };
+        let wanted = asking.wanted(question.beyond(), Some(self.refresh_after(key)));
+        let mut answers = self.store.get_or_lease(&[wanted], lease, &|_| true).await;
+        let Leased { entry, lease: grant } = answers.pop().expect("one answer for one key")?;
         // Without an entry in the answer it is unknown whether the unwanted one is still there.
-        let is_known = found.is_some() || question.unwanted.is_none();
+        let is_known = entry.is_some() || question.unwanted.is_none();
         if let (Some(near), Some(departure), true) = (&self.near, departure, is_known) {
-            near.learn(key, found, asked, departure);
+            near.learn(key, entry.as_ref(), asked, departure);
         }
-        if answer == Leased::Won {
-            return Ok((SharedAnswer::Held { until: asked + lease }, Some(asking)));
-        }
-        asking.settle();
-        let answer = match answer {
-            Leased::Entry(entry) => SharedAnswer::Entry(entry),
-            Leased::Held { left } => SharedAnswer::Held { until: asked + left },
-            Leased::Won | Leased::NotGiven => SharedAnswer::NotGiven,
+        let answer = match (entry, grant) {
+            (Some(entry), _) => SharedAnswer::Entry(entry),
+            (None, Grant::Won) => SharedAnswer::Held { until: asked + lease },
+            (None, Grant::Held { left }) => SharedAnswer::Held { until: asked + left },
+            (None, Grant::NotGiven | Grant::NotDue { .. }) => SharedAnswer::NotGiven,
         };
-        Ok((answer, None))
+        let won = if grant == Grant::Won {
+            Some(asking)
+        } else {
+            asking.settle();
+            None
+        };
+        Ok(StoreAnswer { answer, grant, won })
     }
 
-    /// The entry, if L1 or a store in this process has it and it meets the terms.
-    async fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
-        let Some(near) = &self.near else {
-            let lookup = Lookup::of_store(self.store.get(key).await?, terms, AnsweredBy::Embedded);
-            return Ok(Some(lookup).filter(|lookup| lookup.entry.is_some()));
-        };
+    /// The entry, if L1 has it and it meets the terms.
+    ///
+    /// # Errors
+    /// L1 does not have it, and no shard may be asked.
+    pub(super) fn look_up_nearby(&self, key: &EntryKey, terms: &ReadTerms) -> Result<Option<Lookup>, store::Error> {
+        let Some(near) = &self.near else { return Ok(None) };
         match near.get(key, terms, Moment::now()) {
             Ok((entry, staleness)) => Ok(Some(Lookup::hit(entry, AnsweredBy::L1 { staleness }))),
             Err(_) if terms.only_if_cached => Err(store::Error::NotInMemory),
@@ -300,7 +314,7 @@ impl Cache {
     }
 
     /// A read of the owning shard that found nothing, or an unwanted entry. `collapsed`: another caller asked.
-    fn miss(&self, question: &Question<'_>, collapsed: bool) -> Lookup {
+    pub(super) fn miss(&self, question: &Question<'_>, collapsed: bool) -> Lookup {
         let unmet = question.unwanted.map(|unwanted| unwanted.term);
         let shard = self.store.shard_of(question.key);
         let skipped = unmet.map_or(L1SkipReason::Miss, L1SkipReason::Terms);

@@ -18,6 +18,7 @@ mod near;
 mod observe;
 mod orphans;
 mod read;
+mod refresh;
 mod won_lease;
 mod write;
 

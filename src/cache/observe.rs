@@ -7,7 +7,7 @@ use super::won_lease::Lease;
 use super::{Cache, Error};
 use crate::access_log::{CallerIds, Ending, Outcome, Record, Subject, Tier};
 use crate::clock::{Moment, unix_millis};
-use crate::model::{Answer, EntryKey, KeyRef, Kind, Operation};
+use crate::model::{Answer, Entry, EntryKey, EntryRef, KeyRef, Kind, Operation};
 use crate::store::{self, Reads, Stored};
 use crate::trace;
 
@@ -58,6 +58,9 @@ pub type StatusOf = fn(Reply<'_>) -> (u16, Option<&'static str>);
 /// How a read of one entry ended.
 pub(super) enum ReadEnd<'e> {
     Hit(Tier, Kind),
+    /// An entry past the end of its freshness, which somebody may be refreshing.
+    Overdue(Tier, Kind),
+    /// A stale copy, because the shard failed.
     Stale(Kind),
     Miss(Tier),
     /// A miss, and who has the lease on the key.
@@ -78,7 +81,16 @@ impl<'e> ReadEnd<'e> {
             AnsweredBy::Embedded => Tier::Embedded,
             AnsweredBy::Shard { .. } => Tier::Shard,
         };
-        kind.map_or(Self::Miss(tier), |kind| Self::Hit(tier, kind))
+        Self::answered(entry.as_ref().map(Entry::borrowed).as_ref(), tier)
+    }
+
+    /// The end of a read that this tier answered.
+    pub fn answered(entry: Option<&EntryRef<'_>>, tier: Tier) -> Self {
+        match entry {
+            None => Self::Miss(tier),
+            Some(entry) if entry.overdue.is_some() => Self::Overdue(tier, entry.extra.kind),
+            Some(entry) => Self::Hit(tier, entry.extra.kind),
+        }
     }
 }
 
@@ -101,6 +113,10 @@ impl Cache {
     pub(super) fn observe_read(&self, operation: Operation, key: KeyRef<'_>, end: &ReadEnd<'_>, started: Moment) {
         let (answer, told, tier, outcome) = match *end {
             ReadEnd::Hit(tier, kind) => (Answer::Hit, Reply::of(kind), Some(tier), None),
+            ReadEnd::Overdue(tier, kind) => {
+                self.metrics.overdue_answers.increment(1);
+                (Answer::Hit, Reply::of(kind), Some(tier), Some(Outcome::Stale))
+            }
             ReadEnd::Stale(kind) => (Answer::Hit, Reply::of(kind), Some(Tier::L1), Some(Outcome::Stale)),
             ReadEnd::Miss(tier) => (Answer::Miss, Reply::Absent, Some(tier), None),
             ReadEnd::Leased(tier, Lease::Won(_)) => (Answer::Miss, Reply::Absent, Some(tier), Some(Outcome::Won)),

@@ -39,18 +39,19 @@ impl Cache {
                 let look = |copy: CopyRef<'_>, staleness| {
                     let Value::Small(value) = copy.value else { return None };
                     let trail = AnsweredBy::L1 { staleness };
-                    Some((ReadEnd::Hit(Tier::L1, copy.extra.kind), show(Some(copy.entry(value, started)), &trail)))
+                    let entry = copy.entry(value, started);
+                    Some((ReadEnd::answered(Some(&entry), Tier::L1), show(Some(entry), &trail)))
                 };
-                let ended = near.with(key, started, look).ok()??;
+                let answered = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
-                ended
+                answered
             }
             None => {
                 let entry = self.store.get_without_waiting(key)?.filter(Entry::is_answerable);
                 self.metrics.shard_reads.increment(1);
-                let tier = Tier::Embedded;
-                let end = entry.as_ref().map_or(ReadEnd::Miss(tier), |entry| ReadEnd::Hit(tier, entry.extra.kind));
-                (end, show(entry.as_ref().map(Entry::borrowed), &AnsweredBy::Embedded))
+                let entry = entry.as_ref().map(Entry::borrowed);
+                let end = ReadEnd::answered(entry.as_ref(), Tier::Embedded);
+                (end, show(entry, &AnsweredBy::Embedded))
             }
         };
         self.observe_read(Operation::Get, key, &end, started);

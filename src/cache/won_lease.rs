@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cache;
 use crate::coherence::WaitingRooms;
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, LeaseToken, Version, WantedLease};
+use crate::model::{EntryKey, LeaseToken, Part, Version, WantedLease};
 use crate::store::SharedStore;
 
 /// Who has the lease on a key without an entry.
@@ -43,8 +43,8 @@ impl WonLease {
     }
 
     /// What to ask the store for. An entry of the version `beyond` counts as missing.
-    pub(super) fn wanted(&self, beyond: Option<Version>) -> WantedLease {
-        WantedLease { key: self.key.clone(), token: self.token.clone(), beyond }
+    pub(super) fn wanted(&self, beyond: Option<Version>, refresh_after: Option<Part>) -> WantedLease {
+        WantedLease { key: self.key.clone(), token: self.token.clone(), beyond, refresh_after }
     }
 
     /// There is nothing to give back: the caller has the token now, or the store did not give the lease.

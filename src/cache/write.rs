@@ -8,7 +8,7 @@ use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::coherence::WaitingRooms;
-use crate::model::{EntryKey, Operation, Preconditions, Quota, Write};
+use crate::model::{EntryKey, Operation, Policy, Preconditions, Quota, Ttl, Write};
 use crate::store::Stored;
 
 /// Voids the L1 copy of a key when the write is over, however it ended: done, failed with an unknown outcome, or
@@ -44,7 +44,7 @@ impl Cache {
     async fn store_one(&self, key: &EntryKey, write: Write) -> Result<Stored, Error> {
         self.check_write(key, &write, self.registry.for_check(key.namespace())?.quota())?;
         let policy = self.registry.for_write(key.namespace())?;
-        let write = Write { ttl: ttl_of_write(write.ttl, &policy), ..write };
+        let write = completed(write, &policy);
         let _void = self.void_when_over(key);
         let fills_lease = write.fills_lease();
         let result = self.store.set(key, write, policy.quota()).await;
@@ -104,5 +104,15 @@ impl Cache {
 
     pub(super) fn void_when_over<'c>(&'c self, key: &'c EntryKey) -> VoidWhenOver<'c> {
         VoidWhenOver { near: self.near.as_ref(), waiting: &self.waiting, key }
+    }
+}
+
+/// The write with what the policy says where the write says nothing.
+pub(super) fn completed(write: Write, policy: &Policy) -> Write {
+    let grace = policy.stale_while_revalidate.map(Ttl::as_duration);
+    Write {
+        ttl: ttl_of_write(write.ttl, policy),
+        stale_while_revalidate: write.stale_while_revalidate.or(grace),
+        ..write
     }
 }

@@ -5,6 +5,7 @@
 //! watermark (see [`watermark`]) is within the staleness bound. The third rule does not depend on any message, so it
 //! holds in every kind of failure.
 
+mod refreshes;
 mod waiting;
 mod watermark;
 
@@ -18,6 +19,7 @@ use crate::metrics::{Metrics, ShardMetrics};
 use crate::model::{EntryKey, Namespace};
 use crate::store::{InvalidationSink, ShardIndex};
 
+pub use self::refreshes::Turn;
 pub use self::waiting::{LastAnswer, SharedAnswer, WaitingRooms};
 
 /// What this instance knows about the writes on each shard.

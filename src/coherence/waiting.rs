@@ -1,4 +1,4 @@
-//! Callers that wait until a key changes.
+//! Callers that are interested in the changes of a key: they wait for it, or ask for the lease to refresh it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::refreshes::{Refreshes, Turn};
 use crate::clock::Moment;
 use crate::model::{Entry, EntryKey, EntryKeyHasher, Version};
 
@@ -20,6 +21,9 @@ pub struct WaitingRooms {
     rooms: Mutex<HashMap<EntryKey, Arc<Room>, EntryKeyHasher>>,
     /// Callers in all rooms.
     waiting: AtomicUsize,
+    refreshes: Mutex<Refreshes>,
+    /// Keys with a pause in `refreshes`.
+    paused: AtomicUsize,
 }
 
 /// The callers of this instance that ask for a lease on one key.
@@ -68,6 +72,9 @@ pub struct Place<'r> {
 impl WaitingRooms {
     /// Wakes the callers that wait for `key`, because it changed. Cheap if nobody waits.
     pub fn changed(&self, key: &EntryKey) {
+        if self.paused.load(Ordering::Acquire) > 0 {
+            self.change_refreshes(|refreshes| refreshes.changed(key));
+        }
         if self.waiting.load(Ordering::Acquire) > 0
             && let Some(room) = self.rooms.lock().get(key)
         {
@@ -77,9 +84,29 @@ impl WaitingRooms {
 
     /// Wakes all callers, because any key may have changed.
     pub fn all_changed(&self) {
+        if self.paused.load(Ordering::Acquire) > 0 {
+            self.change_refreshes(Refreshes::all_changed);
+        }
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.rooms.lock().values().for_each(|room| room.wake());
         }
+    }
+
+    /// The right to ask the shard for the lease of an entry that should be refreshed, see [`Refreshes::begin`].
+    pub fn begin_turn(&self, key: &EntryKey, now: Moment) -> Option<Turn> {
+        self.change_refreshes(|refreshes| refreshes.begin(key, now))
+    }
+
+    /// The shard has answered, see [`Refreshes::learn`].
+    pub fn learn(&self, key: &EntryKey, turn: Turn, until: Moment) {
+        self.change_refreshes(|refreshes| refreshes.learn(key, turn, until));
+    }
+
+    fn change_refreshes<T>(&self, change: impl FnOnce(&mut Refreshes) -> T) -> T {
+        let mut refreshes = self.refreshes.lock();
+        let result = change(&mut refreshes);
+        self.paused.store(refreshes.len(), Ordering::Release);
+        result
     }
 
     /// Enters the room of a key; `None` if too many callers wait.

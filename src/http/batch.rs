@@ -253,6 +253,8 @@ pub struct MsetEntry {
     tags: Option<Vec<String>>,
     #[schema(schema_with = schema::source_version)]
     source_version: Option<u64>,
+    #[schema(schema_with = schema::stale_while_revalidate)]
+    stale_while_revalidate: Option<u64>,
     /// As the header `If-Match` of a PUT: `*` or ETags in quotes. An entry that is refused has the error
     /// `precondition_failed`.
     #[schema(schema_with = schema::etags)]
@@ -413,8 +415,18 @@ fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTree
 
 fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
     const KEY: usize = WriteFields::NAMES_IN_BATCH.len();
-    const NAMES: [&str; KEY + 1] =
-        ["value", "ttl", "tags", "source_version", "absent", "if_match", "if_none_match", "lease", "key"];
+    const NAMES: [&str; KEY + 1] = [
+        "value",
+        "ttl",
+        "tags",
+        "source_version",
+        "absent",
+        "stale_while_revalidate",
+        "if_match",
+        "if_none_match",
+        "lease",
+        "key",
+    ];
     let (mut key, mut fields) = (None, WriteFields::default());
     reader.object(&NAMES, |index, reader| {
         if index == KEY {

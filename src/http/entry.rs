@@ -108,6 +108,8 @@ pub struct SetBody {
     tags: Option<Vec<String>>,
     #[schema(schema_with = schema::source_version)]
     source_version: Option<u64>,
+    #[schema(schema_with = schema::stale_while_revalidate)]
+    stale_while_revalidate: Option<u64>,
 }
 
 /// Parses the body of a `PUT`. The value is a slice of the body.

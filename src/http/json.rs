@@ -44,15 +44,26 @@ pub struct WriteFields<'b> {
     ttl: Option<&'b RawValue>,
     tags: Option<Vec<Tag>>,
     is_absent: bool,
+    stale_while_revalidate: Option<&'b RawValue>,
     preconditions: Preconditions,
 }
 
 impl<'b> WriteFields<'b> {
     /// The fields in the body of a PUT, whose preconditions are headers.
-    pub const NAMES: [&'static str; 5] = ["value", "ttl", "tags", "source_version", "absent"];
+    pub const NAMES: [&'static str; 6] =
+        ["value", "ttl", "tags", "source_version", "absent", "stale_while_revalidate"];
     /// The fields in an entry of an mset, without its key.
-    pub const NAMES_IN_BATCH: [&'static str; 8] =
-        ["value", "ttl", "tags", "source_version", "absent", "if_match", "if_none_match", "lease"];
+    pub const NAMES_IN_BATCH: [&'static str; 9] = [
+        "value",
+        "ttl",
+        "tags",
+        "source_version",
+        "absent",
+        "stale_while_revalidate",
+        "if_match",
+        "if_none_match",
+        "lease",
+    ];
 
     /// Reads the field with this index in [`WriteFields::NAMES_IN_BATCH`].
     ///
@@ -65,8 +76,9 @@ impl<'b> WriteFields<'b> {
             2 => self.tags = tags(reader)?,
             3 => self.preconditions.source_version = source_version(reader)?,
             4 => self.is_absent = switch(reader)?,
-            5 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
-            6 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
+            5 => self.stale_while_revalidate = reader.optional()?,
+            6 => self.preconditions.if_match = etags(reader, "if_match", EtagList::parse_strong)?,
+            7 => self.preconditions.if_none_match = etags(reader, "if_none_match", EtagList::parse_weak)?,
             _ => {
                 self.preconditions.lease = short_text(reader, "lease")?.map(|text| match text {
                     Text::Decoded(text) => LeaseToken::parse(&text).unwrap_or_else(LeaseToken::never_given),
@@ -80,7 +92,7 @@ impl<'b> WriteFields<'b> {
     /// The write. Its value is a slice of `body`.
     ///
     /// # Errors
-    /// The value is missing, or there is one although the entry is absent, or the TTL is invalid.
+    /// The value is missing, or there is one although the entry is absent, or a time is invalid.
     pub fn finish(self, body: &Bytes) -> Result<Write, Error> {
         let (kind, value) = match (self.value, self.is_absent) {
             (Some(value), false) => (Kind::Json, body.slice_ref(value.get().as_bytes())),
@@ -89,13 +101,14 @@ impl<'b> WriteFields<'b> {
             (Some(_), true) => return Err(Error::InvalidBody(BOTH.to_owned())),
         };
         let ttl = self.ttl.map(|ttl| Ttl::parse_json(ttl.get())).transpose()?;
+        let grace = |text: &RawValue| Ttl::parse_json_or_zero("stale_while_revalidate", text.get());
         Ok(Write {
             value,
             kind,
             ttl,
+            stale_while_revalidate: self.stale_while_revalidate.map(grace).transpose()?,
             tags: Tags::of(self.tags.unwrap_or_default()),
             preconditions: (self.preconditions != Preconditions::default()).then(|| Box::new(self.preconditions)),
-            ..Write::default()
         })
     }
 }

@@ -71,7 +71,18 @@ pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lea
     headers.insert(PREFERENCE_APPLIED, text(format!("lease={}", request.lease.as_secs())));
     // A token must reach one client only.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if response.status() == StatusCode::NOT_MODIFIED {
+        // It has no body that could show that the answer is sent.
+        lease.into_iter().for_each(settle);
+        return response;
+    }
     deliver(response, lease)
+}
+
+fn settle(lease: Lease) {
+    if let Lease::Won(mut won) = lease {
+        won.settle();
+    }
 }
 
 /// Completes the answer of a batch that asked for leases.

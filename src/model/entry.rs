@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::date::UnixMillis;
 use super::extra::{Extra, Kind};
+use super::part::Part;
 use super::source_version::SourceVersion;
 use super::tag::Tags;
 
@@ -61,6 +62,18 @@ impl<V> Entry<V> {
     /// Whether it says that the source has no such thing. Then it is no present entry for preconditions.
     pub fn is_known_absent(&self) -> bool {
         self.extra.kind == Kind::Absent
+    }
+
+    /// The time until the part `refresh_after` of its TTL is over, so that it should be refreshed: zero once that is so,
+    /// `None` if it never expires. `now` is the date by the clock of its shard.
+    pub fn refresh_in(&self, refresh_after: Part, now: UnixMillis) -> Option<Duration> {
+        let left = self.expires_in?;
+        if self.overdue.is_some() || refresh_after == Part::ALL {
+            return Some(left);
+        }
+        let age = now.0.saturating_sub(self.created_at.0);
+        let ttl = age.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        Some(Duration::from_millis(refresh_after.of(ttl).saturating_sub(age)))
     }
 
     /// Whether a read may be answered with it while its shard works: it is fresh, or may be stale while somebody

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::entry::Version;
 use super::key::EntryKey;
+use super::part::Part;
 
 /// The right to store the value of one key. Cannot be guessed: 128 random bits, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub struct WantedLease {
     pub token: LeaseToken,
     /// An entry of this version counts as missing: the reader knows it, and it does not meet the reader's terms.
     pub beyond: Option<Version>,
+    /// The part of its TTL after which an entry should be refreshed, so that the lease is given although it is there;
+    /// `None`: never.
+    pub refresh_after: Option<Part>,
 }
 
 /// What a read that asks for a lease wants.

@@ -34,9 +34,22 @@ impl Ttl {
         whole_number(text).map_or_else(|| Err(Self::refused(text)), Self::from_seconds)
     }
 
+    /// Like [`Ttl::parse_json`] for another field, which may also be 0.
+    ///
+    /// # Errors
+    /// [`Invalid::Ttl`] that names the field.
+    pub fn parse_json_or_zero(field: &str, text: &str) -> Result<Duration, Invalid> {
+        let seconds = whole_number(text).filter(|seconds| *seconds <= Self::MAX_SECONDS);
+        seconds.map(Duration::from_secs).ok_or_else(|| Self::refused_field(field, 0, text))
+    }
+
     fn refused(text: &str) -> Invalid {
+        Self::refused_field("ttl", 1, text)
+    }
+
+    fn refused_field(field: &str, least: u64, text: &str) -> Invalid {
         Invalid::Ttl(format!(
-            "`ttl` must be a whole number of seconds from 1 to {}, not {}",
+            "`{field}` must be a whole number of seconds from {least} to {}, not {}",
             Self::MAX_SECONDS,
             quoted(text)
         ))
@@ -95,6 +108,16 @@ mod tests {
         assert_eq!(Ttl::from_seconds(1).unwrap().shortened(most, u64::MAX).as_millis(), 500);
         assert_eq!(Ttl::from_seconds(1).unwrap().shortened(most, u64::MAX).as_seconds(), 1);
         assert!(Ttl::from_seconds(Ttl::MAX_SECONDS).unwrap().shortened(Part::ALL, u64::MAX).as_millis() > 0);
+    }
+
+    #[test]
+    fn a_field_that_may_be_zero_is_named_in_its_error() {
+        assert_eq!(Ttl::parse_json_or_zero("grace", "0"), Ok(Duration::ZERO));
+        assert_eq!(Ttl::parse_json_or_zero("grace", "30.0"), Ok(Duration::from_secs(30)));
+        for text in ["-1", "1.5", "3153600001", "null"] {
+            let Err(Invalid::Ttl(error)) = Ttl::parse_json_or_zero("grace", text) else { panic!("{text}") };
+            assert!(error.starts_with("`grace` must be"), "{error}");
+        }
     }
 
     #[test]

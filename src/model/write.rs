@@ -16,8 +16,8 @@ pub struct Write {
     pub value: Bytes,
     pub kind: Kind,
     pub ttl: Option<Ttl>,
-    /// How long the entry is answered after its TTL, while somebody refreshes it.
-    pub stale_while_revalidate: Option<Ttl>,
+    /// How long the entry is answered after its TTL, while somebody refreshes it; `None`: as the policy says.
+    pub stale_while_revalidate: Option<Duration>,
     pub tags: Tags,
     /// Boxed because most writes have none.
     pub preconditions: Option<Box<Preconditions>>,
@@ -30,6 +30,6 @@ impl Write {
 
     /// What the entry has besides value and times.
     pub fn extra(&self) -> Extra {
-        Extra::new(self.kind, Mark::Unmarked, self.stale_while_revalidate.map_or(Duration::ZERO, Ttl::as_duration))
+        Extra::new(self.kind, Mark::Unmarked, self.stale_while_revalidate.unwrap_or_default())
     }
 }

@@ -49,16 +49,26 @@ pub enum Outcome {
 
 /// The answer to a read that asks for a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leased {
-    Entry(Entry),
-    /// There is no entry, and the caller has the lease.
+pub struct Leased {
+    /// `None` also if the entry counts as missing.
+    pub entry: Option<Entry>,
+    pub lease: Grant,
+}
+
+/// Whether a read that asked for a lease got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
     Won,
-    /// There is no entry, and another caller has the lease for the time `left`.
+    /// Another caller has the lease for the time `left`.
     Held {
         left: Duration,
     },
-    /// There is no entry, and the store gives no lease at present.
+    /// The store gives no lease at present.
     NotGiven,
+    /// There is an entry, which should be refreshed only after the time `left`; `None`: never.
+    NotDue {
+        left: Option<Duration>,
+    },
 }
 
 /// One page of a listing.
@@ -207,8 +217,8 @@ pub trait Store: Presence {
     /// answers are in the order of `writes`.
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
-    /// Reads many entries of one namespace. For each key without an entry, or with an entry that counts as missing, it
-    /// gives the lease, unless another caller has a lease on the key. The answers are in the order of `wanted`.
+    /// Reads many entries of one namespace. For each key without an entry, with one that counts as missing, or with one
+    /// that should be refreshed, it gives the lease, unless another caller has a lease on the key. The answers are in the order of `wanted`.
     async fn get_or_lease(
         &self,
         wanted: &[WantedLease],

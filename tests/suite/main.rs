@@ -33,6 +33,7 @@
 //! - [`staleness`]: very many reads under every fault, each compared with the writes
 //! - [`loop_checker`], [`stampede`]: programs that read, load on a miss and fill with a lease, under the same faults;
 //!   and very many of them at once
+//! - [`refresh`]: entries that are refreshed before they expire, or answered after it
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what the service records
 //! - [`traces`]: request ids and trace context
 //! - [`monitoring`]: whether metrics, rules, dashboard and documents agree
@@ -123,6 +124,7 @@ mod partial;
 mod preflight;
 mod process;
 mod quotas;
+mod refresh;
 mod regressions;
 mod replay;
 mod resolved_names;

@@ -38,6 +38,11 @@ const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
     ("get_entry", &["200", "304"], HIT),
     ("get_entry", &["404"], NOT_FOUND),
     ("get_entry", &["404"], &["Cache-Lease", "Preference-Applied=Preference-Applied-lease", "Vary"]),
+    (
+        "get_entry",
+        &["200", "304"],
+        &["Cache-Lease=Cache-Lease-refresh", "Preference-Applied=Preference-Applied-lease"],
+    ),
     ("get_entry", &["200"], &["Vary"]),
     ("put_entry", &["200", "201"], &["ETag"]),
     ("mget", &["200"], &["Cache-Control"]),

@@ -65,6 +65,8 @@ schemas! {
         "description": "True: there is no such thing in the source. The entry has no value, and reads of it are a 404 \
                         `known_absent`.",
     }));
+    stale_while_revalidate: or_null(seconds(0, "For how many seconds after its TTL the entry is still answered, while one \
+        of the clients that ask for a lease refreshes it. Absent or null: as the namespace's policy says."));
     tag: text(Tag::MAX_LEN, "sidecache-tag", "A tag");
     tags: or_null(json!({
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,

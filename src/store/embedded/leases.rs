@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::model::{EntryKey, EntryKeyHasher, LeaseToken};
-use crate::store::{Leased, Stored};
+use crate::store::{Grant, Stored};
 
 /// The most leases of a namespace. When all are held, a read that asks for one gets none.
 const MAX_LEASES: usize = 16_384;
@@ -32,20 +32,20 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Gives a lease on a key that has no entry, unless another caller has one.
-    pub fn grant(&mut self, key: &EntryKey, token: &LeaseToken, lease: Duration, now: Moment) -> Leased {
+    /// Gives a lease on a key, unless another caller has one.
+    pub fn grant(&mut self, key: &EntryKey, token: &LeaseToken, lease: Duration, now: Moment) -> Grant {
         if let Some(held) = self.by_key.get(key).filter(|held| held.filled.is_none() && held.until > now) {
-            return Leased::Held { left: held.until.since(now) };
+            return Grant::Held { left: held.until.since(now) };
         }
         if self.by_key.len() >= MAX_LEASES && !self.by_key.contains_key(key) {
             // A filled lease is only remembered for a write that is repeated.
             self.by_key.retain(|_, lease| lease.until > now && lease.filled.is_none());
             if self.by_key.len() >= MAX_LEASES {
-                return Leased::NotGiven;
+                return Grant::NotGiven;
             }
         }
         self.by_key.insert(key.clone(), Lease { token: token.clone(), until: now + lease, filled: None });
-        Leased::Won
+        Grant::Won
     }
 
     pub fn state(&self, key: &EntryKey, token: &LeaseToken, now: Moment) -> LeaseState {

@@ -164,7 +164,7 @@ impl Store for Embedded {
         let mut has_room = true;
         let get_or_lease = |wanted: &WantedLease| {
             let leased = has_room.then(|| self.space_or_new(wanted.key.namespace()).get_or_lease(wanted, lease));
-            if let Some(Leased::Entry(entry)) = &leased {
+            if let Some(Leased { entry: Some(entry), .. }) = &leased {
                 has_room = room(entry.value.len());
             }
             leased.filter(|_| has_room).ok_or_else(|| Error::Overloaded { shard: NAME.to_owned() })

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 use super::entries::{Entries, Item, cost};
 use super::leases::LeaseState;
-use crate::clock::{Moment, unix_micros};
+use crate::clock::{Moment, unix_micros, unix_millis};
 use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Preconditions, Quota, Selection, UnixMillis, Version,
     WantedLease, Write, charge,
 };
-use crate::store::{Error, Leased, Outcome, Reads, Stored, Totals};
+use crate::store::{Error, Grant, Leased, Outcome, Reads, Stored, Totals};
 
 /// The most expired entries that are counted for the totals.
 const MAX_COUNTED: usize = 100_000;
@@ -66,16 +66,20 @@ impl Space {
         self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
-    /// Reads an entry. If the key has no entry, or one that counts as missing, gives a lease on the key.
+    /// Reads an entry. If the key has no entry, or one that counts as missing or should be refreshed, gives a lease on
+    /// the key.
     pub fn get_or_lease(&self, wanted: &WantedLease, lease: Duration) -> Leased {
-        let WantedLease { key, token, beyond } = wanted;
-        let now = Moment::now();
+        let WantedLease { key, token, beyond, refresh_after } = wanted;
+        let (now, today) = (Moment::now(), unix_millis());
         self.change(|inner| {
             let found = inner.access(key, now, usize::MAX).flatten().map(|item| item.entry(now));
-            match found.filter(|entry| *beyond != Some(entry.version)) {
-                Some(entry) => Leased::Entry(entry),
-                None => inner.leases.grant(key, token, lease, now),
-            }
+            let entry = found.filter(|entry| *beyond != Some(entry.version));
+            let refresh_in = |entry: &Entry| refresh_after.and_then(|part| entry.refresh_in(part, today));
+            let lease = match entry.as_ref().map(refresh_in) {
+                None | Some(Some(Duration::ZERO)) => inner.leases.grant(key, token, lease, now),
+                Some(left) => Grant::NotDue { left },
+            };
+            Leased { entry, lease }
         })
     }
 

@@ -8,8 +8,8 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{FoundEntry, found};
-use crate::model::{EntryKey, LeaseToken, Namespace, Version, WantedLease};
-use crate::store::{Error, Leased, Room};
+use crate::model::{EntryKey, LeaseToken, Namespace, Part, Version, WantedLease};
+use crate::store::{Error, Grant, Leased, Room};
 
 /// Keys in one script: each may be a write. A script also stops once its answer is large.
 const KEYS_PER_SCRIPT: usize = 33;
@@ -18,14 +18,14 @@ const KEYS_PER_SCRIPT: usize = 33;
 const LEAST_LEFT: Duration = Duration::from_millis(50);
 
 /// The answer for one key.
-enum Given {
-    Found(FoundEntry),
-    Lease(Leased),
+struct Given {
+    found: FoundEntry,
+    lease: Grant,
 }
 
 impl Shard {
-    /// Reads entries of one namespace, and gives a lease on each key without a lease that has no entry, or an entry that
-    /// counts as missing.
+    /// Reads entries of one namespace, and gives a lease on each key without a lease that has no entry, or one that
+    /// counts as missing or should be refreshed.
     pub async fn get_or_lease(
         &self,
         keys: &[&WantedLease],
@@ -37,18 +37,13 @@ impl Shard {
         while !rest.is_empty() {
             let given = self.get_or_lease_some(&rest[..rest.len().min(KEYS_PER_SCRIPT)], lease).await?;
             rest = &rest[given.len()..];
-            let bytes = given.iter().map(|given| match given {
-                Given::Found(found) => found.bytes(),
-                Given::Lease(_) => 0,
-            });
-            if !room(bytes.sum()) {
+            if !room(given.iter().map(|given| given.found.bytes()).sum()) {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
-            answers.extend(given.into_iter().map(|given| match given {
-                Given::Found(FoundEntry::Entry(entry)) => Ok(Leased::Entry(entry)),
-                Given::Found(FoundEntry::Foreign(foreign)) => Err(self.foreign(foreign)),
-                Given::Found(FoundEntry::Nothing | FoundEntry::Lost) => Ok(Leased::NotGiven),
-                Given::Lease(leased) => Ok(leased),
+            answers.extend(given.into_iter().map(|Given { found, lease }| match found {
+                FoundEntry::Entry(entry) => Ok(Leased { entry: Some(entry), lease }),
+                FoundEntry::Foreign(foreign) => Err(self.foreign(foreign)),
+                FoundEntry::Nothing | FoundEntry::Lost => Ok(Leased { entry: None, lease }),
             }));
         }
         Ok(answers)
@@ -60,20 +55,15 @@ impl Shard {
             let namespace = keys.first().map_or("", |wanted| wanted.key.namespace());
             let first = [Value::from(namespace), Value::from(lease.as_millis().to_string())];
             let run_id = Value::String(settled.identity.run_id.clone());
-            let keys = keys.iter().flat_map(|WantedLease { key, token, beyond }| {
-                let beyond = beyond.map_or(String::new(), |Version(version)| version.to_string());
-                [Value::from(key.key()), Value::from(token.as_str()), Value::from(beyond)]
+            let keys = keys.iter().flat_map(|WantedLease { key, token, beyond, refresh_after }| {
+                let beyond = beyond.map_or_else(String::new, |Version(version)| version.to_string());
+                let refresh_after = refresh_after.map_or_else(String::new, |part: Part| part.of(1000).to_string());
+                [Value::from(key.key()), Value::from(token.as_str()), Value::from(beyond), Value::from(refresh_after)]
             });
             first.into_iter().chain([run_id]).chain(keys).collect()
         };
         let read = |frame| {
-            let mut fields = reply::array(frame)?.into_iter();
-            let mut given = Vec::with_capacity(keys.len());
-            while let (Some(a), Some(b), Some(c), Some(d)) =
-                (fields.next(), fields.next(), fields.next(), fields.next())
-            {
-                given.push(parse([a, b, c, d])?);
-            }
+            let given = reply::rows(frame)?.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
             if (1..=keys.len()).contains(&given.len()) { Ok(given) } else { Err("at most one answer per key") }
         };
         // For the caller this is a read: a lease that was given without an answer is given back.
@@ -96,17 +86,17 @@ impl Shard {
     }
 }
 
-fn parse(fields: [Frame; 4]) -> Result<Given, Unexpected> {
-    let is_lease = matches!(&fields, [Frame::Null, Frame::Number { data: 3, .. }, ..]);
-    if !is_lease {
-        return Ok(Given::Found(found(fields)?));
-    }
-    let [_, _, state, left] = fields;
+fn parse([value, version, created_at, remaining, state, left]: [Frame; 6]) -> Result<Given, Unexpected> {
+    let is_missing = matches!((&value, &version), (Frame::Null, Frame::Number { data: 3, .. }));
+    let found = if is_missing { FoundEntry::Nothing } else { found([value, version, created_at, remaining])? };
     let left = Duration::from_millis(reply::count(left)?);
-    Ok(Given::Lease(match &*reply::text(state)? {
-        "won" => Leased::Won,
-        "held" => Leased::Held { left: left.max(LEAST_LEFT) },
-        "none" => Leased::NotGiven,
-        _ => return Err("won, held or none"),
-    }))
+    let lease = match &*reply::text(state)? {
+        "won" => Grant::Won,
+        "held" => Grant::Held { left: left.max(LEAST_LEFT) },
+        "none" => Grant::NotGiven,
+        "early" => Grant::NotDue { left: Some(left) },
+        "" => Grant::NotDue { left: None },
+        _ => return Err("the state of a lease"),
+    };
+    Ok(Given { found, lease })
 }
