@@ -26,6 +26,7 @@ on_both_stores! {
     a_search_by_pattern_drops_the_tag,
     a_key_is_deleted_only_after_confirmation,
     the_page_of_a_known_absence_says_so,
+    a_source_version_is_shown_if_there_is_one,
     regression_a_made_up_address_shows_no_deletion,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
@@ -319,6 +320,17 @@ async fn the_page_of_a_known_absence_says_so(service: &Service) {
     let page = cache.fetch(&key_page(&ns, "gone")).await.expect(200);
     assert!(page.text().contains("id=\"known-absent\"") && !page.text().contains("data-field=\"value\""));
     assert!((50.0..=60.0).contains(&number(page.text(), "data-field=\"ttl\"", "data-value")));
+}
+
+async fn a_source_version_is_shown_if_there_is_one(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("pages"));
+    cache.put(&ns, "counted", r#"{"value":1,"source_version":9223372036854775807}"#).await.expect(201);
+    let page = cache.fetch(&key_page(&ns, "counted")).await.expect(200);
+    let shown = attribute(page.text(), "data-field=\"source_version\"", "data-value");
+    assert_eq!(shown.as_deref(), Some("9223372036854775807"));
+    cache.set(&ns, "counted", "1").await.expect(200);
+    let page = cache.fetch(&key_page(&ns, "counted")).await.expect(200);
+    assert!(!page.text().contains("data-field=\"source_version\""));
 }
 
 async fn errors_are_pages_with_the_codes_of_the_api(service: &Service) {

@@ -19,6 +19,7 @@ use crate::support::walk::agreed;
 on_every_server! {
     a_change_happens_only_if_its_version_is_not_older,
     an_entry_shows_its_source_version,
+    a_known_absence_has_a_source_version,
     versions_are_compared_exactly,
     anything_but_a_whole_number_is_refused,
     a_tombstone_ends_after_its_time,
@@ -161,6 +162,19 @@ async fn an_entry_shows_its_source_version(service: &Service) {
     assert_eq!(shown().await, None);
     put(&cache, &ns, "k", &json!(1), Some(0)).await.expect(200);
     assert_eq!(shown().await, Some(json!(0)));
+}
+
+async fn a_known_absence_has_a_source_version(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("versions-absent"));
+    cache.put(&ns, "k", r#"{"absent": true, "source_version": 5}"#).await.expect(201);
+    let outdated = put(&cache, &ns, "k", &json!(1), Some(4)).await;
+    assert_eq!(outdated.header("etag"), None, "it is no present entry");
+    outdated.expect_error(412, "newer_version_exists");
+    delete(&cache, &ns, "k", Some(4)).await.expect_error(412, "newer_version_exists");
+    delete(&cache, &ns, "k", None).await.expect(404);
+    put(&cache, &ns, "k", &json!(1), Some(4)).await.expect_error(412, "newer_version_exists");
+    cache.put(&ns, "k", r#"{"absent": true, "source_version": 5}"#).await.expect(201);
+    put(&cache, &ns, "k", &json!(1), Some(5)).await.expect(201);
 }
 
 async fn versions_are_compared_exactly(service: &Service) {
