@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use axum::http::Uri;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use sidecache::http::input::{mget_keys, mset_entries, selection_of, set_body};
-use sidecache::model::{EntryKey, Kind, Namespace, Pattern, Selection, Tag, UnixMillis, Write};
+use sidecache::http::input::{mget_keys, mset_entries, patch_body, selection_of, set_body};
+use sidecache::model::{EntryKey, Kind, Namespace, Pattern, Selection, Tag, TtlChange, UnixMillis, Write};
 use sidecache::{access_log, audit, store};
 
 use super::percent_encoded;
@@ -20,6 +20,7 @@ pub fn check(data: &[u8]) {
     let namespace = Namespace::parse("users").expect("a namespace");
     match (which, text) {
         (b'p', _) => put(rest),
+        (b't', _) => patch(rest),
         (b'g', _) => mget(&namespace, rest),
         (b's', _) => mset(&namespace, rest),
         (b'q', Ok(text)) => query(text),
@@ -40,6 +41,18 @@ fn put(body: &[u8]) {
     assert_eq!(write.value, fields.get("value").map_or("null", |value| value.get()));
     assert_eq!(write.kind == Kind::Absent, !fields.contains_key("value"));
     is_same(&write, &set_body(&written(&write, None)).expect("it was accepted before"));
+}
+
+/// An accepted body has nothing but a TTL and tags, and changes something.
+fn patch(body: &[u8]) {
+    let Ok(patch) = patch_body(body) else { return };
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).expect("an accepted body is a JSON object");
+    assert!(!fields.is_empty() && fields.keys().all(|name| ["ttl", "tags"].contains(&&**name)), "{fields:?}");
+    assert_eq!(
+        (patch.ttl != TtlChange::Keep, patch.tags.is_some()),
+        (fields.contains_key("ttl"), fields.contains_key("tags"))
+    );
 }
 
 fn mset(namespace: &Namespace, body: &[u8]) {

@@ -17,6 +17,7 @@ mod namespace;
 mod near;
 mod observe;
 mod orphans;
+mod patch;
 mod read;
 mod refresh;
 mod won_lease;

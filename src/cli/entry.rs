@@ -232,7 +232,8 @@ impl Get {
     }
 }
 
-fn absent(namespace: &str, key: &str) -> Failure {
+/// The failure of a command whose entry does not exist.
+pub fn absent(namespace: &str, key: &str) -> Failure {
     Failure::new(Exit::NotFound, format!("no entry {key:?} in {namespace}")).with_code("key_not_found")
 }
 

@@ -26,6 +26,7 @@ mod service;
 mod settings;
 mod stats;
 mod tls;
+mod touch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -98,6 +99,7 @@ enum Command {
 enum Call {
     Get(entry::Get),
     Set(entry::Set),
+    Touch(touch::Touch),
     Del(entry::Del),
     Mget(mget::Mget),
     Flush(flush::Flush),
@@ -201,6 +203,7 @@ impl Call {
         match self {
             Self::Get(get) => get.run(service, screen),
             Self::Set(set) => set.run(service, screen),
+            Self::Touch(touch) => touch.run(service, screen),
             Self::Del(del) => del.run(service, screen),
             Self::Mget(mget) => mget.run(service, screen),
             Self::Flush(flush) => flush.run(service, screen),

@@ -3,7 +3,7 @@
 //! ```text
 //! /dashboard                                    the overview
 //! /dashboard/namespaces/{ns}                    a namespace; its actions are below it, for instance `/flush`
-//! /dashboard/namespaces/{ns}/keys/{key}         an entry; `/delete` below it deletes the entry
+//! /dashboard/namespaces/{ns}/keys/{key}         an entry; `/delete` and `/ttl` below it change it
 //! /dashboard/namespaces/{ns}/key?key={key}      an entry whose key a user typed, or whose key cannot be in a path
 //! /dashboard/jobs/{id}                          a job; `/cancel` below it cancels the job
 //! ```
@@ -31,6 +31,11 @@ pub fn entry(name: &str, key: &str) -> String {
 /// Where the form that deletes an entry is sent.
 pub fn delete_entry(name: &str, key: &str) -> String {
     below_entry(name, key, "/delete")
+}
+
+/// Where the form that changes the TTL of an entry is sent.
+pub fn entry_ttl(name: &str, key: &str) -> String {
+    below_entry(name, key, "/ttl")
 }
 
 fn below_entry(name: &str, key: &str, below: &str) -> String {

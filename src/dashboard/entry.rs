@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::address::{self, entry_of, namespace_of, with_query};
+use super::entry_ttl;
 use super::fleet_snapshot::Condition;
 use super::form::{self, Outcome, PostedForm};
 use super::json;
@@ -138,6 +139,7 @@ fn shown(key: &EntryKey, entry: &Entry, details: &Details, shard: &str, token: &
                         }
                     }
                 }
+                (entry_ttl::form(key, token))
             }
             @if entry.is_known_absent() { (known_absent()) } @else { (value(entry)) }
         }

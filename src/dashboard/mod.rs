@@ -10,6 +10,7 @@ mod address;
 mod audit;
 mod chart;
 mod entry;
+mod entry_ttl;
 mod events;
 mod figure;
 mod fleet;
@@ -68,8 +69,10 @@ pub fn router(app: SharedApp) -> Router {
         .route(&format!("{of_namespace}/deleted"), get(result))
         .route(&format!("{of_namespace}/key"), get(entry::get))
         .route(&format!("{of_namespace}/key/delete"), post(entry::delete))
+        .route(&format!("{of_namespace}/key/ttl"), post(entry_ttl::post))
         .route(&format!("{of_namespace}/keys/{{key}}"), get(entry::get))
         .route(&format!("{of_namespace}/keys/{{key}}/delete"), post(entry::delete))
+        .route(&format!("{of_namespace}/keys/{{key}}/ttl"), post(entry_ttl::post))
         .route("/dashboard/jobs/{id}", get(job::get))
         .route("/dashboard/jobs/{id}/cancel", post(job::cancel))
         .route("/dashboard/events", get(events::get))

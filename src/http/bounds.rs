@@ -261,7 +261,9 @@ mod tests {
         // A PUT of the key `mget` that exceeded its deadline was answered with `timeout`, like a read.
         let is_write = |method: Method, uri: &'static str| may_write(&method, &Uri::from_static(uri));
         let uri = "/api/v1/cache/users/mget";
-        for (method, expected) in [(Method::PUT, true), (Method::DELETE, true), (Method::POST, false)] {
+        for (method, expected) in
+            [(Method::PUT, true), (Method::PATCH, true), (Method::DELETE, true), (Method::POST, false)]
+        {
             assert_eq!(is_write(method.clone(), uri), expected, "{method}");
         }
         assert!(is_write(Method::POST, "/api/v1/cache/users/mset"));

@@ -25,7 +25,8 @@ pub struct Peer(pub IpAddr);
 /// The namespace in the path.
 pub struct NamespacePath(pub Namespace);
 
-/// The namespace and the key in the path. `mget`, `mset` and `mdelete` are valid keys for GET, PUT and DELETE.
+/// The namespace and the key in the path. `mget`, `mset` and `mdelete` are valid keys for all methods
+/// but POST.
 pub struct EntryPath(pub EntryKey);
 
 /// The job id in the path.

@@ -158,7 +158,10 @@ fn short_text<'b>(reader: &mut Reader<'b>, name: &str) -> Result<Option<Text<'b>
 }
 
 /// Reads a list of tags; null is `None`.
-fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
+///
+/// # Errors
+/// A tag is invalid, or there are too many.
+pub fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
     if reader.null() {
         return Ok(None);
     }

@@ -29,6 +29,7 @@ mod memory;
 mod namespaces;
 mod openapi;
 mod page_limit;
+mod patch;
 mod prefer;
 mod read_answer;
 mod reader;
@@ -48,6 +49,7 @@ pub mod input {
     pub use super::entry::set_body;
     pub use super::error::Error;
     pub use super::extract::{entry_key, selection_of};
+    pub use super::patch::patch_body;
 }
 
 /// How an entry is written into a response, for the micro-benchmarks.
@@ -69,12 +71,13 @@ pub use state::{App, SharedApp};
 
 /// All routes. `more` are the routes of other modules, such as the dashboard; the same bounds apply to them.
 pub fn router(app: SharedApp, ids: RequestIds, more: Router) -> Router {
-    let entry = || get(entry::get).put(entry::put).delete(entry::delete);
+    let entry = || get(entry::get).put(entry::put).patch(patch::patch).delete(entry::delete);
+    let entry_named_stats = || get(stats::stats).put(entry::put).patch(patch::patch).delete(entry::delete);
     let policy = || get(namespaces::get).put(namespaces::put).patch(namespaces::patch).delete(namespaces::delete);
     let (bounds, change_guard) = (app.bounds.clone(), from_fn_with_state(app.clone(), change_guard::refuse));
     let routes = Router::new()
         .route("/api/v1/cache/{ns}", get(list::list).delete(flush::flush))
-        .route("/api/v1/cache/{ns}/stats", get(stats::stats).put(entry::put).delete(entry::delete))
+        .route("/api/v1/cache/{ns}/stats", entry_named_stats())
         .route("/api/v1/cache/{ns}/mget", entry().post(batch::mget))
         .route("/api/v1/cache/{ns}/mset", entry().post(batch::mset))
         .route("/api/v1/cache/{ns}/mdelete", entry().post(batch::mdelete))

@@ -8,6 +8,7 @@ named! {
         Get = "get",
         Head = "head",
         Set = "set",
+        Patch = "patch",
         Delete = "delete",
         Mget = "mget",
         Mset = "mset",
@@ -21,7 +22,7 @@ named! {
 impl Operation {
     /// Whether it may change entries.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Set | Self::Delete | Self::Mset | Self::Mdelete | Self::Flush)
+        matches!(self, Self::Set | Self::Patch | Self::Delete | Self::Mset | Self::Mdelete | Self::Flush)
     }
 }
 

@@ -26,7 +26,7 @@ pub use progress::FlushProgress;
 
 use crate::clock::Moment;
 use crate::model::{
-    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, Version,
+    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Selection, Version,
     WantedLease, Write,
 };
 
@@ -38,6 +38,14 @@ pub type ShardIndex = u16;
 pub struct Stored {
     pub outcome: Outcome,
     pub version: Version,
+}
+
+/// An entry after a change that kept its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patched {
+    pub version: Version,
+    /// Time left; `None` for an entry that never expires.
+    pub expires_in: Option<Duration>,
 }
 
 /// Whether the key had a live entry before the write.
@@ -228,6 +236,14 @@ pub trait Store: Presence {
 
     /// Ends a lease without a value; returns whether it stood.
     async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error>;
+
+    /// Changes the TTL or the tags of an entry, after making room within `quota` for more tags. Its value and its version
+    /// stay. Returns `None` if there is no live entry. Ends no lease, because the value is the same.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`], [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room for the tags. The
+    /// entry then stays as it was.
+    async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error>;
 
     /// Deletes an entry; returns whether it was alive. Its source version, or the one in `preconditions`, stays as a
     /// tombstone for `tombstone_ttl`.

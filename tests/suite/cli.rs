@@ -33,6 +33,7 @@ on_both_stores! {
     a_ttl_and_tags_are_stored,
     a_newer_source_version_is_not_overwritten,
     a_known_absence_is_stored_and_shown,
+    a_touch_changes_the_ttl_and_the_tags,
     a_miss_is_exit_code_1,
     del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
@@ -264,6 +265,25 @@ async fn a_newer_source_version_is_not_overwritten(service: &Service) {
     ask(service, &["del", &ns, "k", "--source-version", "9223372036854775807"]).expect(0);
     ask(service, &["set", &ns, "k", "2", "--source-version", "7"]).expect(4);
     ask(service, &["set", &ns, "k", "2", "--source-version", "9223372036854775808"]).expect(2);
+}
+
+async fn a_touch_changes_the_ttl_and_the_tags(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.put(&ns, "k", r#"{"value":1,"ttl":600,"tags":["red"]}"#).await.expect(201);
+    let touch = |arguments: &[&str]| ask(service, &[&["touch", &ns, "k"], arguments].concat());
+    assert_eq!(touch(&["--ttl", "1h30m"]).expect(0).text(), "expires in 1h 30m\n");
+    assert_eq!(touch(&["--persist", "--tag", "a", "--tag", "größe"]).expect(0).text(), "never expires\n");
+    let known = ask(service, &["get", &ns, "k", "--metadata", "--json"]).expect(0).json();
+    assert_eq!(known["metadata"]["tags"], json!(["a", "größe"]));
+    let expected = json!({"success": true, "namespace": ns, "key": "k", "ttl": 90});
+    assert_eq!(touch(&["--ttl", "90", "--no-tags", "--json"]).expect(0).json(), expected);
+    let known = ask(service, &["get", &ns, "k", "--metadata", "--json"]).expect(0).json();
+    assert_eq!(known["metadata"]["tags"], json!([]));
+    for wrong in [&[][..], &["--ttl", "0"], &["--ttl", "1", "--persist"], &["--tag", "a", "--no-tags"]] {
+        touch(wrong).expect(2);
+    }
+    let absent = ask(service, &["touch", &ns, "nothing", "--persist"]).expect(1);
+    assert!(absent.err.contains("no entry"), "{}", absent.err);
 }
 
 async fn a_miss_is_exit_code_1(service: &Service) {
@@ -1089,6 +1109,7 @@ fn every_command_has_help_with_an_example() {
         "serve",
         "get",
         "set",
+        "touch",
         "del",
         "mget",
         "flush",

@@ -27,6 +27,7 @@ on_both_stores! {
     a_key_is_deleted_only_after_confirmation,
     the_page_of_a_known_absence_says_so,
     a_source_version_is_shown_if_there_is_one,
+    a_form_changes_the_ttl_of_an_entry,
     regression_a_made_up_address_shows_no_deletion,
     another_sites_requests_change_nothing,
     errors_are_pages_with_the_codes_of_the_api,
@@ -193,6 +194,36 @@ async fn a_flush_deletes_exactly_what_the_dry_run_announced(service: &Service) {
         Ok(())
     })
     .await;
+}
+
+async fn a_form_changes_the_ttl_of_an_entry(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    for key in ["a b", "."] {
+        let body = json!({"key": key, "value": 1, "ttl": 600, "tags": ["t"]});
+        cache.fill(&ns, &json!([body])).await;
+        let page = match key {
+            "." => format!("{}/key?key=.", namespace_page(&ns)),
+            key => key_page(&ns, key),
+        };
+        let forms = Forms::of(&cache, &page).await;
+        let shown = cache.fetch(&page).await.expect(200);
+        let action = attribute(shown.text(), "id=\"ttl-form\"", "action").expect("the form");
+        let changed = forms.post_and_follow(&action, &[("ttl", "1h 30m")]).await;
+        let left = number(changed.text(), "data-field=\"ttl\"", "data-value");
+        assert!((5_390.0..=5_400.0).contains(&left), "{left}");
+        let endless = forms.post_and_follow(&action, &[("ttl", ""), ("never", "yes")]).await;
+        assert!(endless.text().contains("never expires") && endless.text().contains("tag=t"), "{}", endless.text());
+        for wrong in ["", "0", "soon"] {
+            forms.post(&action, &[("ttl", wrong)]).await.expect(400);
+        }
+        let foreign = forms.post_with(&action, &[("ttl", "1")], &[("sec-fetch-site", "cross-site")]).await;
+        foreign.expect(403);
+        assert_eq!(cache.mget(&ns, &[key]).await.expect(200).number("hits"), 1);
+    }
+    let forms = Forms::of(&cache, &key_page(&ns, "a b")).await;
+    cache.delete(&ns, "a b").await.expect(200);
+    let gone = forms.post(&format!("{}/ttl", key_page(&ns, "a b")), &[("ttl", "5m")]).await.expect(303);
+    cache.fetch(gone.header("location").expect("the page of the entry")).await.expect(404);
 }
 
 async fn regression_a_made_up_address_shows_no_deletion(service: &Service) {

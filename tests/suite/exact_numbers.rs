@@ -145,7 +145,8 @@ impl Driver {
                 0..330 => self.set().await,
                 330..380 => self.mset().await,
                 380..500 => self.delete().await,
-                500..800 => self.get().await,
+                500..570 => self.patch().await,
+                570..800 => self.get().await,
                 800..860 => self.head().await,
                 860..960 => self.mget().await,
                 960..966 => self.flush_pattern().await,
@@ -262,6 +263,36 @@ impl Driver {
         answer.expect(200);
         self.model.expect_present(&key, period);
         self.model.items.remove(&key);
+    }
+
+    /// Changes the TTL, the tags, or both.
+    async fn patch(&mut self) {
+        let (client, key) = (self.client(), self.key());
+        let (Item { tags, .. }, _) = self.item();
+        let ttl = *self.random.pick(&[None, Some(None), Some(Some(1)), Some(Some(100))]);
+        let changes_tags = ttl.is_none() || self.random.one_in(2);
+        let mut body = json!({});
+        if let Some(ttl) = ttl {
+            body["ttl"] = json!(ttl);
+        }
+        if changes_tags {
+            body["tags"] = json!(tags);
+        }
+        let asked = Instant::now();
+        let answer = client.patch(&self.ns, &key, &body).await;
+        let period = Period { asked, answered: Instant::now() };
+        if answer.status == 404 {
+            return self.model.record_absent(&key, period);
+        }
+        answer.expect(200);
+        self.model.expect_present(&key, period);
+        let item = self.model.items.get_mut(&key).expect("it is present");
+        if let Some(ttl) = ttl {
+            item.end = ttl.map(|ttl| ends(period, ttl));
+        }
+        if changes_tags {
+            item.tags = tags;
+        }
     }
 
     async fn get(&mut self) {

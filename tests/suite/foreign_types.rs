@@ -218,6 +218,10 @@ async fn check_foreign_type_of(world: &World, kind: &str) {
     done_or_foreign("PUT k0", one.set_for(&ns, "k0", "2", 600).await, &[200, 201], &named);
     done_or_foreign("PUT new", one.put(&ns, "new", r#"{"value":2,"ttl":600,"tags":["t"]}"#).await, &[201], &named);
     done_or_foreign("DELETE k9", one.delete(&ns, "k9").await, &[200], &named);
+    let change = json!({"ttl": 500, "tags": ["t", "u"]});
+    done_or_foreign("PATCH k0", one.patch(&ns, "k0", &change).await, &[200, 404], &named);
+    done_or_foreign("PATCH k8", one.patch(&ns, "k8", &change).await, &[200], &named);
+    done_or_foreign("PATCH absent", one.patch(&ns, "absent", &change).await, &[404], &named);
     let entries: Value = keys[..3].iter().map(|key| entry(key, 3)).collect();
     let batch = one.mset(&ns, &entries).await;
     assert!([200, 409].contains(&batch.status), "{kind}: mset {}", batch.text());

@@ -8,6 +8,7 @@
 //! - [`batch`], [`mdelete`], [`flush`], [`listing`], [`namespaces`]: the other calls, in detail
 //! - [`jobs`]: flushes that take longer than their requests
 //! - [`tag`], [`access_metadata`], [`glob`]: tags and metadata of entries, and patterns
+//! - [`patch`]: changes of the TTL and the tags of an entry
 //! - [`source_versions`]: newest wins by the source's own count
 //! - [`stored_form`]: what the service stores in Redis
 //! - [`exact_numbers`], [`exact_under_load`], [`expiry`]: the stats, compared with a model and a walk over Redis
@@ -121,6 +122,7 @@ mod openapi;
 mod order;
 mod outage;
 mod partial;
+mod patch;
 mod preflight;
 mod process;
 mod quotas;

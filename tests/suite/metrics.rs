@@ -48,7 +48,7 @@ async fn requests_are_counted_by_operation(service: &Service) {
         cache.metrics().await.total_with("sidecache_requests_total", &[("operation", operation)])
     };
     // Other tests use the same service, so a counter may grow by more than this test's requests.
-    for operation in ["set", "get", "head", "delete", "mget", "mset", "mdelete", "flush", "list", "stats"] {
+    for operation in ["set", "get", "head", "patch", "delete", "mget", "mset", "mdelete", "flush", "list", "stats"] {
         let before = count(operation).await;
         for _ in 0..3 {
             call(&cache, &ns, operation).await;
@@ -67,6 +67,7 @@ async fn call(cache: &Client, ns: &str, operation: &str) {
         "set" => cache.set(ns, "k", "1").await,
         "get" => cache.get(ns, "k").await,
         "head" => cache.head(ns, "k").await,
+        "patch" => cache.patch(ns, "k", &json!({"ttl": 60})).await,
         "delete" => cache.delete(ns, "k").await,
         "mget" => cache.mget(ns, &["k"]).await,
         "mset" => cache.mset(ns, &json!([{"key": "k", "value": 1}])).await,

@@ -217,6 +217,7 @@ mod tests {
                 "PUT /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n",
                 10,
             ),
+            ("PATCH /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{\"ttl\":1}", 0),
             ("GET /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n", 10),
             ("HEAD /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\n\r\n", 0),
             ("GET /api/v1/cache/n/k HTTP/1.0\r\nhost: localhost\r\n\r\n", 0),

@@ -18,6 +18,7 @@ const REQUEST_HEADERS: &[(&str, &[&str])] = &[
     ("get_entry", &["Cache-Control", "If-Match", "If-None-Match", "Prefer=Prefer-lease"]),
     ("mget", &["Cache-Control"]),
     ("put_entry", &["If-Match", "If-None-Match=If-None-Match-change", "Cache-Lease"]),
+    ("patch_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
     ("delete_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
     ("release_lease", &["Cache-Lease=Cache-Lease-required"]),
     ("flush", &["Prefer", "X-Forwarded-For"]),
@@ -46,6 +47,7 @@ const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
     ("get_entry", &["200"], &["Vary"]),
     ("put_entry", &["200", "201"], &["ETag"]),
     ("mget", &["200"], &["Cache-Control"]),
+    ("patch_entry", &["200"], &["ETag"]),
     ("flush", &["200", "202"], &["Preference-Applied"]),
     ("flush", &["202"], &["Location"]),
     ("delete_namespace", &["200", "202"], &["Preference-Applied"]),
@@ -60,6 +62,7 @@ fn links(call: &str) -> Value {
     match call {
         "put_entry" => json!({
             "read": {"operationId": "get_entry", "parameters": entry, "description": "Read it."},
+            "change": {"operationId": "patch_entry", "parameters": entry, "description": "Change its TTL or its tags."},
             "delete": {"operationId": "delete_entry", "parameters": entry, "description": "Delete it."},
         }),
         "list_keys" | "list_audit" | "list_logs" => {

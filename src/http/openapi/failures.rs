@@ -53,10 +53,22 @@ const STORE: &[Code] = &[
     Code::StorageFull,
 ];
 
+/// A `PATCH` of an entry can return these.
+const PATCH: &[Code] = &[
+    Code::InvalidTtl,
+    Code::InvalidTag,
+    Code::ReservedKey,
+    Code::KeyNotFound,
+    Code::PoliciesUnknown,
+    Code::MakingRoom,
+    Code::StorageFull,
+];
+
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
     ("get_entry", &[KEY, &[Code::KeyNotFound, Code::KnownAbsent, Code::NotInMemory], PRECONDITION, SHARD]),
     ("put_entry", &[KEY, BODY, STORE, PRECONDITION, OUTDATED, &[Code::LeaseLost], SHARD, CHANGE]),
+    ("patch_entry", &[KEY, BODY, PATCH, PRECONDITION, SHARD, CHANGE]),
     ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, OUTDATED, DELETE, SHARD, CHANGE]),
     ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
     ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),

@@ -27,7 +27,7 @@ use utoipa::OpenApi;
 use self::schema::refer;
 use super::error::Code;
 use super::{
-    answer, batch, cluster, docs, entry, error, flush, health, history, jobs, lease, list, namespaces, stats,
+    answer, batch, cluster, docs, entry, error, flush, health, history, jobs, lease, list, namespaces, patch, stats,
 };
 
 /// The document as the annotations describe it.
@@ -36,7 +36,7 @@ use super::{
     info(title = "sidecache", description = ABOUT, license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
     servers((url = "/", description = "This service")),
     tags(
-        (name = "entries", description = "Read, store or delete one entry."),
+        (name = "entries", description = "Read, store, change or delete one entry."),
         (name = "batches", description = "Many entries in one request."),
         (name = "namespaces", description = "The content of a namespace, and its policy."),
         (name = "history", description = "The audit trail and the access log of a namespace."),
@@ -48,7 +48,7 @@ use super::{
     ),
     paths(
         list::list, flush::flush, stats::stats, batch::mget, batch::mset, batch::mdelete,
-        entry::get, entry::put, entry::delete, lease::release,
+        entry::get, entry::put, patch::patch, entry::delete, lease::release,
         namespaces::list, namespaces::get, namespaces::put, namespaces::patch, namespaces::delete,
         history::audit, history::logs,
         jobs::list, jobs::show, jobs::cancel,
@@ -127,16 +127,16 @@ fn put_components(components: &mut Value) {
         response["headers"]["X-Request-Id"] = refer("headers", "X-Request-Id");
         components["responses"][name] = response;
     }
-    // PUT and DELETE refuse the key `stats`.
+    // PUT, PATCH and DELETE refuse the key `stats`.
     let mut key = components["parameters"]["key"].clone();
     key["schema"] = refer("schemas", "WritableKey");
     components["parameters"]["writable_key"] = key;
 }
 
-/// Adds GET, PUT and DELETE of the entries that have the name of a batch as their key.
+/// Adds GET, PUT, PATCH and DELETE of the entries that have the name of a batch as their key.
 fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
     for key in BATCHES {
-        for method in ["get", "put", "delete"] {
+        for method in ["get", "put", "patch", "delete"] {
             let mut operation = paths[ENTRY_PATH][method].clone();
             without_key(&mut operation, key);
             paths[&format!("/api/v1/cache/{{ns}}/{key}")][method] = operation;
@@ -144,9 +144,9 @@ fn put_entries_named_as_batches(paths: &mut Map<String, Value>) {
     }
 }
 
-/// Adds PUT and DELETE of the key `stats`, which is reserved: they always fail.
+/// Adds PUT, PATCH and DELETE of the key `stats`, which is reserved: they always fail.
 fn put_reserved_key(paths: &mut Map<String, Value>) {
-    for method in ["put", "delete"] {
+    for method in ["put", "patch", "delete"] {
         let mut operation = paths[ENTRY_PATH][method].clone();
         without_key(&mut operation, "stats");
         operation["summary"] = "Refused: the key stats is reserved".into();
@@ -171,7 +171,7 @@ fn without_key(operation: &mut Value, key: &str) {
 /// id and `Keep-Alive` as response headers, the 431, and the errors of every method except GET.
 fn put_what_all_have(path: &str, method: &str, operation: &mut Value) {
     let names_in_path = path.split(['{', '}']).skip(1).step_by(2);
-    let is_write = matches!(method, "put" | "delete");
+    let is_write = matches!(method, "put" | "patch" | "delete");
     let in_path = names_in_path.map(|name| if name == "key" && is_write { "writable_key" } else { name });
     let parameters = calls::parameters_of(operation);
     parameters.splice(0..0, in_path.map(|name| refer("parameters", name)));

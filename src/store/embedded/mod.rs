@@ -6,6 +6,7 @@
 
 mod entries;
 mod leases;
+mod patch;
 mod space;
 mod tombstones;
 
@@ -19,12 +20,13 @@ use parking_lot::RwLock;
 
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Presence, Reads, RingCount, Role, Room,
-    ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
+    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Patched, Presence, Reads, RingCount,
+    Role, Room, ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
 use crate::model::{
-    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Selection, WantedLease, Write,
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Selection, WantedLease,
+    Write,
 };
 
 /// The name of the store's only shard.
@@ -102,6 +104,12 @@ impl Embedded {
     }
 }
 
+/// The error of a change whose preconditions need an entry, in a namespace that has none.
+fn refused_without_entry(preconditions: Option<&Preconditions>) -> Option<Error> {
+    let is_refused = preconditions.is_some_and(|preconditions| !preconditions.allow(None));
+    is_refused.then_some(Error::PreconditionFailed { present: None })
+}
+
 #[async_trait]
 impl Store for Embedded {
     fn shard_of(&self, _key: &EntryKey) -> ShardIndex {
@@ -176,6 +184,15 @@ impl Store for Embedded {
         Ok(self.space(key.namespace()).is_some_and(|space| space.release(key, token)))
     }
 
+    async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error> {
+        let Some(space) = self.space(key.namespace()) else {
+            return refused_without_entry(patch.preconditions.as_deref()).map_or(Ok(None), Err);
+        };
+        let patched = space.patch(key, patch, quota, self.limit_bytes);
+        self.make_room(key);
+        patched
+    }
+
     async fn delete(
         &self,
         key: &EntryKey,
@@ -189,8 +206,7 @@ impl Store for Embedded {
         }
         match self.space(key.namespace()) {
             Some(space) => space.delete(key, preconditions, tombstone_ttl),
-            None if preconditions.is_none_or(|preconditions| preconditions.allow(None)) => Ok(false),
-            None => Err(Error::PreconditionFailed { present: None }),
+            None => refused_without_entry(preconditions).map_or(Ok(false), Err),
         }
     }
 

@@ -47,7 +47,7 @@ impl Space {
     }
 
     /// Runs `change` under the lock and then updates the copy and the sum of the cost.
-    fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let mut inner = self.inner.lock();
         let before = inner.whole_cost();
         let result = change(&mut inner);
@@ -331,7 +331,7 @@ impl Space {
 
 /// Checks the preconditions of a change; an expired entry must be removed before. Returns the answer if the change is
 /// already done.
-fn check(
+pub(super) fn check(
     entries: &Entries,
     key: &EntryKey,
     preconditions: Option<&Preconditions>,

@@ -21,6 +21,7 @@ mod listing;
 mod load;
 mod make_room;
 mod moved_keys;
+mod patching;
 mod pending;
 mod place;
 mod preflight;
@@ -69,14 +70,14 @@ use self::ring_state::SettledRecord;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page, Reads, Room,
-    ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
+    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page, Patched, Reads,
+    Room, ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::model::{
-    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Preconditions, Quota, Quotas, Selection, WantedLease,
-    Write,
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Quotas, Selection,
+    WantedLease, Write,
 };
 use crate::workers::Workers;
 
@@ -316,6 +317,13 @@ impl Store for Redis {
         let shard = self.owner(key.ring_hash());
         shard.admit()?;
         shard.release(key, token).await
+    }
+
+    async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error> {
+        let shard = self.owner(key.ring_hash());
+        let (limit_bytes, policy) = (quota.share(self.shards.len()), quota.eviction_policy.as_str());
+        shard.clear(Effect::Write, &[key]).await?;
+        shard.patch(QuotaShare { namespace: key.namespace(), limit_bytes, policy }, key, patch).await
     }
 
     async fn delete(

@@ -242,11 +242,14 @@ fn joined(words: &BTreeSet<String>, between: &str, before: &str, after: &str) ->
     words.iter().map(|word| format!("{before}{word}{after}")).collect::<Vec<_>>().join(between)
 }
 
+/// The commands that only a PATCH of an entry needs.
+const CHANGES_OF_TTL: [&str; 2] = ["PEXPIREAT", "PERSIST"];
+
 /// How bad it is if a command is missing.
 fn severity(command: &str) -> Severity {
     match command {
         "INFO" => Severity::Warning,
-        "SUBSCRIBE" | "SCAN" => Severity::Degraded,
+        "SUBSCRIBE" | "SCAN" | "PEXPIREAT" | "PERSIST" => Severity::Degraded,
         _ => Severity::Refused,
     }
 }
@@ -259,6 +262,8 @@ fn loss(commands: &BTreeSet<String>) -> &'static str {
         " (no read is answered from L1)"
     } else if commands.contains("SCAN") && commands.len() == 1 {
         " (entries whose keys moved to another shard are not removed)"
+    } else if commands.iter().all(|command| CHANGES_OF_TTL.contains(&command.as_str())) {
+        " (a PATCH cannot change when an entry expires)"
     } else {
         ""
     }
@@ -316,6 +321,14 @@ mod tests {
         ]);
         let codes: Vec<_> = found.iter().map(|(code, severity, _)| (*code, *severity)).collect();
         assert_eq!(codes, [("unknown_command", Severity::Warning), ("unknown_command", Severity::Refused)]);
+    }
+
+    #[test]
+    fn without_the_commands_of_a_patch_everything_else_works() {
+        let error = "ERR The user executing the script can't run this command or subcommand";
+        let found = found(&[("PERSIST", "cache:..:preflight", error), ("PEXPIREAT", "cache:..:preflight", error)]);
+        assert_eq!((found.len(), found[0].0, found[0].1), (1, "forbidden_command", Severity::Degraded));
+        assert!(found[0].2.contains("a PATCH cannot") && found[0].2.contains("+pexpireat +persist"), "{found:?}");
     }
 
     #[test]

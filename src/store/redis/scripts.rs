@@ -97,6 +97,10 @@ pub static DELETE: LazyLock<Script> = writing!(
     "lua/extra.lua",
     "lua/delete.lua"
 );
+pub static PATCH: LazyLock<Script> =
+    change!("lua/precondition.lua", "lua/insertion.lua", "lua/extra.lua", "lua/no_quota.lua", "lua/patch.lua");
+pub static PATCH_WITHIN_QUOTA: LazyLock<Script> =
+    change!("lua/precondition.lua", "lua/insertion.lua", "lua/extra.lua", "lua/quota.lua", "lua/patch.lua");
 pub static FLUSH: LazyLock<Script> = change!("lua/tombstones.lua", "lua/burial.lua", "lua/flush.lua");
 pub static PURGE: LazyLock<Script> = change!("lua/purge.lua");
 pub static LIST: LazyLock<Script> = reading!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/list.lua");

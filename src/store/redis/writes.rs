@@ -15,7 +15,7 @@ use crate::model::{EntryKey, Extra, Preconditions, Version, Write};
 use crate::store::{Error, Outcome, Stored};
 
 /// The preconditions of a write, as a script argument.
-fn preconditions(preconditions: Option<&Preconditions>) -> Value {
+pub fn preconditions(preconditions: Option<&Preconditions>) -> Value {
     preconditions.map_or(Value::from_static_str(""), |preconditions| Value::from(preconditions.to_script()))
 }
 

@@ -119,6 +119,15 @@ impl Client {
         self.put(namespace, key, format!("{{\"value\":{value},\"ttl\":{ttl}}}")).await
     }
 
+    /// PATCH with this body.
+    pub async fn patch(&self, namespace: &str, key: &str, body: &Value) -> Answer {
+        self.patch_with(namespace, key, &[], body).await
+    }
+
+    pub async fn patch_with(&self, namespace: &str, key: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        self.send(Method::PATCH, &key_path(namespace, key), headers, Some(body.to_string().into_bytes())).await
+    }
+
     pub async fn delete(&self, namespace: &str, key: &str) -> Answer {
         self.send(Method::DELETE, &key_path(namespace, key), &[], None).await
     }

@@ -1,4 +1,16 @@
--- Comes after `tags.lua` in scripts that add entries.
+-- Comes after `tags.lua` in scripts that add entries or change their tags.
+
+-- Finds the first tag whose set, or the tag counts, hold another type; nil if there is none.
+local function foreign_tag(tags)
+  for tag in string.gmatch(tags, '[^\n]+') do
+    for _, needed in ipairs({ { tag_set(tag), 'zset' }, { tag_counts, 'hash' } }) do
+      local found = redis.call('TYPE', needed[1]).ok
+      if found ~= 'none' and found ~= needed[2] then
+        return { needed[1], found }
+      end
+    end
+  end
+end
 
 -- Adds a key to the index. Returns how many members were added; nil and {name, type} if a key of the index holds
 -- another type; nil and the error if Redis accepts no writes at present, because then it refuses the first write of a

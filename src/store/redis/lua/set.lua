@@ -21,18 +21,6 @@ if not is_published then
   publish(keys)
 end
 
--- Finds the first tag whose set, or the tag counts, hold another type; nil if there is none.
-local function foreign_tag(tags)
-  for tag in string.gmatch(tags, '[^\n]+') do
-    for _, needed in ipairs({ { tag_set(tag), 'zset' }, { tag_counts, 'hash' } }) do
-      local found = call('TYPE', needed[1]).ok
-      if found ~= 'none' and found ~= needed[2] then
-        return { needed[1], found }
-      end
-    end
-  end
-end
-
 local has_stored = false
 -- If the totals are lost, it is not known whether there are leases.
 local may_have_leases = known[8] or not known[3]
