@@ -23,6 +23,7 @@ on_both_stores! {
     directives_that_cannot_be_met_or_read_are_never_looser,
     the_keys_of_an_mget_obey_the_directives_of_the_request,
     a_miss_because_of_a_directive_can_win_the_lease,
+    an_entry_past_its_time_answers_only_who_accepts_that,
 }
 
 /// A text in every message that advances the watermark of an instance.
@@ -51,9 +52,15 @@ async fn in_memory(cache: &Client, ns: &str, key: &str) -> Answer {
 /// Expects a miss because of this directive, which the headers and the body name.
 #[track_caller]
 fn unmet(answer: Answer, directive: &str) {
+    unmet_as("request", answer, directive);
+}
+
+/// The same, with the reason that `Cache-Status` gives: `request`, or `stale` for an entry past its time.
+#[track_caller]
+fn unmet_as(reason: &str, answer: Answer, directive: &str) {
     let status = answer.header("cache-status").unwrap_or_default();
     let tier = status.split(", ").next().unwrap_or_default();
-    assert!(tier.contains("; fwd=request") && tier.ends_with(directive), "{status}");
+    assert!(tier.contains(&format!("; fwd={reason}; ")) && tier.ends_with(directive), "{status}");
     assert_eq!((answer.header("x-cache-hit"), answer.header("etag")), (Some("false"), None));
     let text = answer.expect_error(404, "key_not_found");
     assert!(text.contains(directive), "{text}");
@@ -245,6 +252,39 @@ async fn a_miss_because_of_a_directive_can_win_the_lease(service: &Service) {
     let body = br#"{"value":4}"#.to_vec();
     let late = cache.send(Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], Some(body)).await;
     late.expect_error(412, "lease_lost");
+}
+
+async fn an_entry_past_its_time_answers_only_who_accepts_that(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("past-its-time"));
+    let body = json!({"value": 1, "ttl": 1, "stale_while_revalidate": 600}).to_string();
+    cache.put(&ns, "k", body).await.expect(201);
+    // Past its time for more than a second.
+    eventually(SOON, async || {
+        let status = ask(&cache, &ns, "k", "max-stale=1").await.status;
+        ensure!(status == 404, "{status}");
+        Ok(())
+    })
+    .await;
+    for directives in ["", "max-stale", "max-stale=500", "max-age=1000, max-stale", "no-transform"] {
+        let answer = ask(&cache, &ns, "k", directives).await.expect(200);
+        assert_eq!(answer.header("x-cache-ttl"), Some("0"), "{directives}");
+    }
+    for (directives, reason, directive) in [
+        ("max-stale=1", "stale", "max-stale"),
+        ("max-stale=0, max-age=1000", "stale", "max-stale"),
+        ("no-cache", "stale", "no-cache"),
+        ("no-cache, max-stale", "stale", "no-cache"),
+        ("max-age=1000", "request", "max-age"),
+        ("min-fresh=0, max-stale", "request", "min-fresh"),
+    ] {
+        unmet_as(reason, ask(&cache, &ns, "k", directives).await, directive);
+        assert_eq!(mget(&cache, &ns, &["k"], directives).await["misses"], 1, "{directives}");
+    }
+    // The miss can win the lease, and its value is fresh again.
+    let headers = [("cache-control", "no-cache"), ("prefer", "lease=10")];
+    let won = cache.get_with(&ns, "k", &headers).await;
+    assert!(won.header("cache-lease").is_some_and(|lease| lease.starts_with("won")), "{:?}", won.headers);
+    unmet_as("stale", won, "no-cache");
 }
 
 /// An instance on one shard, and a gate that can hold back the proofs of the shard. The bound is long, so that L1 still
