@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/rand"
 	"net"
 	"net/http"
 	"net/url"
@@ -89,12 +88,7 @@ func (c *Cache) Read(ctx context.Context, key string, load func(string) (json.Ra
 	if strings.HasPrefix(found.lease, "held") { // the program that has the lease stores the value
 		return loaded, "source", nil
 	}
-	// Jitter: values that are stored at the same time should not expire at the same time.
-	ttl := int(c.ttl.Seconds() * (0.9 + 0.2*rand.Float64()))
-	if ttl < 1 {
-		ttl = 1
-	}
-	body, err := json.Marshal(entry{Value: loaded, TTL: ttl})
+	body, err := json.Marshal(entry{Value: loaded, TTL: int(c.ttl.Seconds())})
 	if err != nil {
 		return nil, "source", err
 	}
@@ -176,7 +170,6 @@ func (c *Cache) unanswered(ctx context.Context, err error) error {
 
 // Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON.
 func main() {
-	rand.Seed(time.Now().UnixNano()) // Go 1.20 and later do this by themselves
 	cache := NewCache("http://"+os.Args[1], os.Args[2], 300*time.Second)
 	source := map[string]json.RawMessage{} // in your program: the database
 	load := func(key string) (json.RawMessage, error) {

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import random
 import re
 import socket
 import sys
@@ -86,10 +85,8 @@ class Cache:
                 self._succeeds("DELETE", key, "/lease", headers=headers)
             raise
         if not lease.startswith("held"):  # otherwise the program that has the lease stores the value
-            # Jitter: values that are stored at the same time should not expire at the same time.
-            ttl = max(1, round(self.ttl * random.uniform(0.9, 1.1)))
             # 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
-            self._succeeds("PUT", key, body=json.dumps({"value": loaded, "ttl": ttl}), headers=headers)
+            self._succeeds("PUT", key, body=json.dumps({"value": loaded, "ttl": self.ttl}), headers=headers)
         return loaded, "source"
 
     def changed(self, key):

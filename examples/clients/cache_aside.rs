@@ -87,9 +87,7 @@ impl Cache {
         };
         // If another program has the lease, it stores the value.
         if !lease.starts_with("held") {
-            // Jitter: values that are stored at the same time should not expire at the same time.
-            let ttl = self.ttl.mul_f64(0.9 + 0.2 * random_fraction()).as_secs().max(1);
-            let body = serde_json::json!({ "value": loaded, "ttl": ttl }).to_string();
+            let body = serde_json::json!({ "value": loaded, "ttl": self.ttl.as_secs() }).to_string();
             // 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
             self.succeeds(key, with_lease(self.request(Method::PUT, key, "").body(body))).await;
         }
@@ -172,12 +170,6 @@ fn encoded(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(one).collect()
-}
-
-/// A random number from 0 to 1, from std's random seed for hash maps; the crate `rand` is a better choice.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
 /// Reads lines from stdin: `read KEY`, or `change KEY VALUE` with a value in JSON.

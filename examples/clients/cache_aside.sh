@@ -56,11 +56,9 @@ read_through() {
     # Store only after a miss: otherwise storing would probably fail, too. While another program has the lease, it stores.
     case $lease in held*) return ;; esac
     if is_miss "$answer"; then
-        # Jitter: 270 to 330 s, so that values that are stored at the same time do not expire at the same time.
-        random=$(od -An -N2 -tu2 /dev/urandom)
         # The answer 412 means that the key changed during the load. Then nothing is stored, which is right.
         call PUT "$path" ${token:+--header "Cache-Lease: $token"} \
-            --data-binary "{\"value\": $value, \"ttl\": $((270 + random % 61))}" >/dev/null
+            --data-binary "{\"value\": $value, \"ttl\": 300}" >/dev/null
     fi
 }
 

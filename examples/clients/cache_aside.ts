@@ -45,10 +45,8 @@ export class Cache {
     }
     // If another program has the lease, it stores the value.
     if (!found.lease.startsWith("held")) {
-      // Jitter: values that are stored at the same time should not expire at the same time.
-      const ttl = Math.max(1, Math.round(this.ttl * (0.9 + 0.2 * Math.random())));
       // 412 `lease_lost` means that the key changed during the load. Then nothing is stored, which is right.
-      await this.succeeds("PUT", key, { headers, body: JSON.stringify({ value: loaded, ttl }) });
+      await this.succeeds("PUT", key, { headers, body: JSON.stringify({ value: loaded, ttl: this.ttl }) });
     }
     return [loaded, "source"];
   }
