@@ -88,6 +88,7 @@ impl Cache {
             self.counters.hot_keys.found(key.borrowed());
         }
         let reads = self.observe_reads(&begun, subject, &results, is_near);
+        self.count_leases(namespace.as_str(), results.iter().filter_map(Fetched::lease));
         let errors = keys.len() as u64 - reads.hits - reads.misses;
         let results = keys.into_iter().zip(results).collect();
         Ok(MgetAnswer { results, hits: reads.hits, misses: reads.misses, errors })
@@ -204,7 +205,7 @@ impl Cache {
         let answers = self.store.set_many(writes, policy.quota()).await;
         let mut answer = MsetAnswer { stored: 0, failed: Vec::new() };
         for ((key, fills_lease), result) in keys.iter().zip(fill_leases).zip(answers) {
-            self.count_conditions(fills_lease, &result);
+            self.count_conditions(namespace.as_str(), fills_lease, &result);
             match result {
                 Ok(_) => answer.stored += 1,
                 Err(error) => answer.failed.push((key.clone(), error)),

@@ -56,12 +56,10 @@ impl Cache {
         if lease != Grant::Won {
             asked.settle();
         }
-        let lease = match lease {
-            Grant::Won => Lease::Won(asked),
-            Grant::Held { left } => Lease::Held { left },
-            Grant::NotGiven | Grant::NotDue { .. } => return Fetched::of(entry, terms),
-        };
-        self.count_lease(Some(&lease));
-        Fetched::Leased(lease)
+        match lease {
+            Grant::Won => Fetched::Leased(Lease::Won(asked)),
+            Grant::Held { left } => Fetched::Leased(Lease::Held { left }),
+            Grant::NotGiven | Grant::NotDue { .. } => Fetched::of(entry, terms),
+        }
     }
 }

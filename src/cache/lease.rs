@@ -29,6 +29,7 @@ use crate::clock::Moment;
 use crate::coherence::{LastAnswer, SharedAnswer};
 use crate::metrics::Metrics;
 use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
+use crate::stats::LeaseCounts;
 use crate::store::{self, Grant, Leased};
 
 /// The longest time that a caller without patience waits for its turn.
@@ -127,12 +128,12 @@ impl Cache {
             Ok(LeasedLookup { lookup, lease }) => (Ok(lookup), lease),
             Err(error) => (Err(error), None),
         };
-        self.count_lease(lease.as_ref());
         let end = match (ReadEnd::of(&result), &lease) {
             (ReadEnd::Miss(tier), Some(lease)) => ReadEnd::Leased(tier, lease),
             (end, _) => end,
         };
         self.observe_read(Operation::Get, key.borrowed(), &end, started);
+        self.count_leases(key.namespace(), lease.iter());
         result.map(|lookup| LeasedLookup { lookup, lease })
     }
 
@@ -341,22 +342,42 @@ impl Cache {
         Ok(released)
     }
 
-    /// Counts a lease that a read got or was refused.
-    pub(super) fn count_lease(&self, lease: Option<&Lease>) {
-        match lease {
-            Some(Lease::Won(_)) => self.metrics.leases.won.increment(1),
-            Some(Lease::Held { .. }) => self.metrics.leases.held.increment(1),
-            None => {}
-        }
+    /// Counts the leases that a read got or was refused. Call it after the read is counted, which makes its namespace
+    /// known.
+    pub(super) fn count_leases<'l>(&self, namespace: &str, leases: impl Iterator<Item = &'l Lease>) {
+        let mut counts = LeaseCounts::default();
+        leases.for_each(|lease| match lease {
+            Lease::Won(_) => counts.won += 1,
+            Lease::Held { .. } => counts.held += 1,
+        });
+        self.record_leases(namespace, counts);
     }
 
     /// Counts how a change ended that may have preconditions.
-    pub(super) fn count_conditions<T>(&self, fills_lease: bool, result: &Result<T, store::Error>) {
+    pub(super) fn count_conditions<T>(&self, namespace: &str, fills_lease: bool, result: &Result<T, store::Error>) {
         match result {
-            Ok(_) if fills_lease => self.metrics.leases.filled.increment(1),
-            Err(store::Error::LeaseLost) => self.metrics.leases.lost.increment(1),
+            Ok(_) if fills_lease => {
+                self.record_leases(namespace, LeaseCounts { filled: 1, ..LeaseCounts::default() })
+            }
+            Err(store::Error::LeaseLost) => {
+                self.record_leases(namespace, LeaseCounts { lost: 1, ..LeaseCounts::default() });
+            }
             Err(store::Error::PreconditionFailed { .. }) => self.metrics.preconditions_failed.increment(1),
             _ => {}
         }
+    }
+
+    fn record_leases(&self, namespace: &str, counts: LeaseCounts) {
+        if counts == LeaseCounts::default() {
+            return;
+        }
+        let LeaseCounts { won, held, filled, lost } = counts;
+        let metrics = &self.metrics.leases;
+        for (counter, count) in
+            [(&metrics.won, won), (&metrics.held, held), (&metrics.filled, filled), (&metrics.lost, lost)]
+        {
+            counter.increment(count);
+        }
+        self.counters.record_leases(namespace, counts);
     }
 }

@@ -127,6 +127,11 @@ impl Fetched {
         matches!(self, Self::Hit(entry) | Self::Stale(entry) if entry.is_known_absent())
     }
 
+    /// The lease that the read got or was refused.
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        if let Self::Leased(lease) = self { Some(lease) } else { None }
+    }
+
     pub(super) fn is_miss(&self) -> bool {
         matches!(self, Self::Miss | Self::Leased(_))
     }

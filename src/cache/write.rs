@@ -48,7 +48,7 @@ impl Cache {
         let _void = self.void_when_over(key);
         let fills_lease = write.fills_lease();
         let result = self.store.set(key, write, policy.quota()).await;
-        self.count_conditions(fills_lease, &result);
+        self.count_conditions(key.namespace(), fills_lease, &result);
         Ok(result?)
     }
 
@@ -93,7 +93,7 @@ impl Cache {
         };
         let _void = self.void_when_over(key);
         let result = self.store.delete(key, preconditions, tombstone_ttl).await;
-        self.count_conditions(false, &result);
+        self.count_conditions(key.namespace(), false, &result);
         Ok(result?)
     }
 

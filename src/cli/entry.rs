@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::failure::{Exit, Failure};
+use super::lease::{GivenLease, LeaseOptions, lease_header};
 use super::screen::Side::Left;
 use super::screen::{Screen, message};
 use super::service::{Service, entry_path, with_query};
@@ -27,7 +28,8 @@ Examples:
   sidecache get users user_1
   sidecache get pages 'index.html?lang=de' --raw > page.html
   sidecache get users user_1 --metadata
-  sidecache get rates today --max-age 5m")]
+  sidecache get rates today --max-age 5m
+  sidecache get rates today --lease 10s --wait 2s")]
 pub struct Get {
     /// Namespace
     #[arg(value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
@@ -39,7 +41,7 @@ pub struct Get {
     #[arg(long)]
     raw: bool,
     /// Print the metadata instead of the value: TTL, tags, version, size, reads
-    #[arg(long, conflicts_with = "raw")]
+    #[arg(long, conflicts_with_all = ["raw", "lease"])]
     metadata: bool,
     /// Read from the shard, not from the copy in the service's memory
     #[arg(long)]
@@ -56,6 +58,8 @@ pub struct Get {
     /// Read from the service's memory alone; exit code 1 if the entry is not there
     #[arg(long, conflicts_with = "fresh")]
     only_if_cached: bool,
+    #[command(flatten)]
+    lease: LeaseOptions,
 }
 
 // The aliases `put` and `delete` are for people who know the HTTP methods.
@@ -69,6 +73,7 @@ Examples:
   sidecache set greetings de 'Guten Tag' --string
   sidecache set prices mug 12 --source-version 7
   sidecache set users user_9 --absent --ttl 1m
+  sidecache set prices mug 12 --lease 8f14e45fceea167a5a36dedd4bea2543
   curl -s https://example.org/rates.json | sidecache set rates today")]
 pub struct Set {
     /// Namespace
@@ -92,6 +97,9 @@ pub struct Set {
     /// A tag, to flush the entry by; can be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// The token that `get --lease` printed: store the value only if nobody has changed the entry since
+    #[arg(long, value_name = "TOKEN")]
+    lease: Option<String>,
     /// The source's own count of this state: refused if the cache knows a newer one
     #[arg(long, value_name = "NUMBER", value_parser = source_version())]
     source_version: Option<u64>,
@@ -158,6 +166,8 @@ struct EntryDocument<'a> {
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<GivenLease>,
 }
 
 impl Get {
@@ -169,8 +179,9 @@ impl Get {
             )));
         }
         let query: &[(&str, &str)] = if self.metadata { &[("metadata", "full")] } else { &[] };
-        let directives = self.directives();
-        let headers: &[_] = if directives.is_empty() { &[] } else { &[("cache-control", directives.as_str())] };
+        let (directives, preference) = (self.directives(), self.lease.preference());
+        let headers = [("cache-control", directives.as_str()), ("prefer", preference.as_str())];
+        let headers: Vec<_> = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let path = with_query(&entry_path(namespace, key), query);
         let absent_entry = EntryDocument {
             namespace,
@@ -180,12 +191,16 @@ impl Get {
             stale: false,
             value: None,
             metadata: None,
+            lease: None,
         };
-        let answer = match service.send(&Method::GET, &path, headers, Vec::new()) {
+        let answer = match service.send(&Method::GET, &path, &headers, Vec::new()) {
             Err(failure) if failure.is("key_not_found") || failure.is("known_absent") => {
                 let known_absent = failure.is("known_absent");
+                let lease = failure.lease.as_deref().and_then(GivenLease::parse);
                 if screen.json {
-                    screen.document(&EntryDocument { known_absent, ..absent_entry })?;
+                    screen.document(&EntryDocument { known_absent, lease, ..absent_entry })?;
+                } else if let Some(lease) = &lease {
+                    screen.line(lease.word())?;
                 }
                 // With directives there may be an entry: the answer says why it does not count.
                 return Err(match directives.is_empty() {
@@ -295,7 +310,8 @@ impl Set {
         let entry = NewEntry { value, absent, ttl, tags, source_version };
         let body = serde_json::to_vec(&entry).map_err(io::Error::from)?;
         let (namespace, key) = (&*self.namespace, &*self.key);
-        let answer = service.send(&Method::PUT, &entry_path(namespace, key), &[], body)?;
+        let lease: Vec<_> = self.lease.iter().map(|token| lease_header(token)).collect();
+        let answer = service.send(&Method::PUT, &entry_path(namespace, key), &lease, body)?;
         let Stored { created } = answer.parse(service)?;
         let version = answer.version();
         let document = StoredDocument { success: true, namespace, key, created, version };

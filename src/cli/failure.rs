@@ -43,6 +43,9 @@ pub struct Failure {
     pub code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+    /// The header `Cache-Lease` of the response.
+    #[serde(skip)]
+    pub lease: Option<String>,
     #[serde(rename = "exit_code")]
     pub exit: Exit,
 }
@@ -56,7 +59,7 @@ impl Serialize for Exit {
 impl Failure {
     pub fn new(exit: Exit, text: impl Display) -> Self {
         // Parts of the text come from other programs. Their control characters must not move the cursor.
-        Self { exit, text: in_one_line(&text.to_string()), code: None, request_id: None }
+        Self { exit, text: in_one_line(&text.to_string()), code: None, request_id: None, lease: None }
     }
 
     pub fn usage(text: impl Display) -> Self {
@@ -74,6 +77,10 @@ impl Failure {
 
     pub fn with_request(self, id: &str) -> Self {
         Self { request_id: Some(id.to_owned()), ..self }
+    }
+
+    pub fn with_lease(self, lease: Option<&str>) -> Self {
+        Self { lease: lease.map(str::to_owned), ..self }
     }
 
     /// Adds something to the message.

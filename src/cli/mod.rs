@@ -16,6 +16,7 @@ mod failure;
 mod flush;
 mod jobs;
 mod keys;
+mod lease;
 mod mget;
 mod migrate;
 mod namespaces;
@@ -102,6 +103,7 @@ enum Call {
     Touch(touch::Touch),
     Del(entry::Del),
     Mget(mget::Mget),
+    Release(lease::Release),
     Flush(flush::Flush),
     Jobs(jobs::Jobs),
     Keys(keys::Keys),
@@ -206,6 +208,7 @@ impl Call {
             Self::Touch(touch) => touch.run(service, screen),
             Self::Del(del) => del.run(service, screen),
             Self::Mget(mget) => mget.run(service, screen),
+            Self::Release(release) => release.run(service, screen),
             Self::Flush(flush) => flush.run(service, screen),
             Self::Jobs(jobs) => jobs.run(service, screen),
             Self::Keys(keys) => keys.run(service, screen),

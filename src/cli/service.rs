@@ -159,7 +159,11 @@ impl Service {
                 let is_accepted = response.status() == StatusCode::ACCEPTED;
                 Ok(Answer { body, request_id, is_stale, is_accepted, etag })
             }
-            Ok((response, body)) => Err(self.refused(response.status(), &body, may_change, &request_id)),
+            Ok((response, body)) => {
+                let lease = response.headers().get("cache-lease").and_then(|lease| lease.to_str().ok());
+                let failure = self.refused(response.status(), &body, may_change, &request_id);
+                Err(failure.with_lease(lease))
+            }
             Err(error) => Err(self.broken(&error, may_change, &request_id)),
         }
     }

@@ -25,6 +25,7 @@ use crate::http::query;
 use crate::model::{Namespace, Part, Policy, Ttl};
 use crate::number;
 use crate::store::{self, KnownTotals};
+use crate::trends::LeaseCounts;
 
 /// How many of the hottest keys are shown.
 const TOP_KEYS: usize = 10;
@@ -104,8 +105,26 @@ fn figures(dashboard: &Dashboard, namespace: &Namespace, totals: Option<&KnownTo
             (tile("memory_used_bytes", "Values", &Figure::bytes(stats.map(|stats| stats.bytes)), &bytes_note))
             (tile("evictions", "Evictions", &count(|stats| stats.evictions), "removed to make room"))
             (tile("expirations", "Expirations", &count(|stats| stats.expirations), "removed at the end of their TTL"))
+            (leases(dashboard.app.trends.leases(namespace.as_str())))
         }
     }
+}
+
+/// What became of leases. Nothing is shown where nobody uses them.
+fn leases(counts: LeaseCounts) -> Markup {
+    if counts == LeaseCounts::default() {
+        return Markup::default();
+    }
+    let LeaseCounts { won, held, filled, lost } = counts;
+    let notes = [("filled", "filled", filled), ("lost", "lost", lost), ("held", "refused", held)];
+    let note = html! {
+        "on this instance; "
+        @for (i, (name, word, count)) in notes.into_iter().enumerate() {
+            @if i > 0 { ", " }
+            span data-leases=(name) data-value=(count) { (number::count(count)) " " (word) }
+        }
+    };
+    tile("leases", "Leases given", &Figure::count(Some(won)), &note)
 }
 
 /// The hit rate, computed as in the API.

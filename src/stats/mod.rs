@@ -57,8 +57,31 @@ pub struct Traffic {
     pub writes: u64,
     /// Operations that failed.
     pub failures: u64,
+    pub leases: LeaseCounts,
     /// Latencies of all operations.
     pub latencies: Latencies,
+}
+
+/// What happened to leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseCounts {
+    /// Given to callers.
+    pub won: u64,
+    /// Refused, because another caller had the lease.
+    pub held: u64,
+    /// Ended by their values.
+    pub filled: u64,
+    /// Lost before their values came.
+    pub lost: u64,
+}
+
+impl LeaseCounts {
+    fn add(&mut self, more: Self) {
+        self.won += more.won;
+        self.held += more.held;
+        self.filled += more.filled;
+        self.lost += more.lost;
+    }
 }
 
 impl Traffic {
@@ -75,11 +98,12 @@ impl Traffic {
         self.misses += more.misses;
         self.writes += more.writes;
         self.failures += more.failures;
+        self.leases.add(more.leases);
         self.latencies.add(&more.latencies);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.latencies.count() == 0
+        self.latencies.count() == 0 && self.leases == LeaseCounts::default()
     }
 }
 
@@ -95,6 +119,11 @@ impl ReadCounters {
             count.reads += reads;
             count.traffic.record(reads, operation, answer, latency);
         });
+    }
+
+    /// Counts what happened to leases on a namespace, besides [`ReadCounters::record`].
+    pub fn record_leases(&self, namespace: &str, leases: LeaseCounts) {
+        self.count(namespace, Reads::default(), |count| count.traffic.leases.add(leases));
     }
 
     /// Puts back reads that the store did not accept.

@@ -25,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::point::{Latency, Load, Point, Summary};
+pub use crate::stats::LeaseCounts;
 
 use self::figures::Figures;
 use self::point::{MAX_POINTS, PerSecond, push};
@@ -182,6 +183,11 @@ impl Trends {
             None => Latency::of(&known.latencies.sum()),
             Some(name) => known.tracks.get(name).map(Track::latency).unwrap_or_default(),
         }
+    }
+
+    /// What happened to leases on a namespace on this instance since its start.
+    pub fn leases(&self, namespace: &str) -> LeaseCounts {
+        self.known.lock().tracks.get(namespace).map(Track::leases).unwrap_or_default()
     }
 
     /// The recent load of this instance.

@@ -10,7 +10,7 @@ use super::point::{Latency, PerSecond, Point, Summary, push};
 use crate::clock::Moment;
 use crate::metrics::Latencies;
 use crate::model::{EvictionPolicy, Quota, UnixMillis};
-use crate::stats::Traffic;
+use crate::stats::{LeaseCounts, Traffic};
 use crate::store::Totals;
 
 /// The period of the hit rate in a summary, in milliseconds.
@@ -191,6 +191,11 @@ impl Track {
 
     pub fn latency(&self) -> Latency {
         Latency::of(&self.latencies.sum())
+    }
+
+    /// What happened to leases on this instance since its start.
+    pub fn leases(&self) -> LeaseCounts {
+        self.traffic.leases
     }
 
     pub fn top_keys(&self, most: usize) -> Vec<(String, u64)> {

@@ -35,6 +35,7 @@ on_both_stores! {
     a_known_absence_is_stored_and_shown,
     a_touch_changes_the_ttl_and_the_tags,
     a_miss_is_exit_code_1,
+    a_lease_is_printed_filled_and_released,
     del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
     flush_needs_yes_without_a_terminal,
@@ -298,6 +299,34 @@ async fn a_miss_is_exit_code_1(service: &Service) {
     let error: Value = serde_json::from_str(&ran.err).expect("errors are JSON as well");
     assert_eq!((&error["code"], &error["exit_code"]), (&json!("key_not_found"), &json!(1)));
     ask(service, &["namespaces", "get", &ns]).expect(1);
+}
+
+async fn a_lease_is_printed_filled_and_released(service: &Service) {
+    let ns = namespace("cli");
+    let get = ["get", &ns, "k", "--lease", "10s"];
+    let ran = ask(service, &get).expect(1);
+    let token = ran.text().trim_end().to_owned();
+    assert!(token.len() == 32 && ran.err.contains("no entry \"k\""), "{token:?} {}", ran.err);
+    assert_eq!(ask(service, &[&get[..], &["--wait", "1s"]].concat()).expect(1).text(), "held\n");
+    let mut held = ask(service, &[&get[..], &["--json"]].concat()).expect(1).json();
+    assert!(held["lease"]["ttl"].take().as_u64().is_some_and(|ttl| ttl <= 10), "{held}");
+    let lease = json!({"state": "held", "ttl": null});
+    assert_eq!(held, json!({"namespace": ns, "key": "k", "found": false, "lease": lease}));
+    // Another token stores and releases nothing.
+    let other = "0123456789abcdef0123456789abcdef";
+    ask(service, &["set", &ns, "k", "1", "--lease", other]).expect(4);
+    ask(service, &["release", &ns, "k", other]).expect(4);
+    assert_eq!(ask(service, &["set", &ns, "k", "1", "--lease", &token]).expect(0).text(), "created\n");
+    assert_eq!(ask(service, &get).expect(0).text(), "1");
+    ask(service, &["del", &ns, "k"]).expect(0);
+    let won = ask(service, &[&get[..], &["--json"]].concat()).expect(1).json();
+    let token = won["lease"]["token"].as_str().expect("a token").to_owned();
+    assert_eq!(ask(service, &["release", &ns, "k", &token]).expect(0).text(), "released\n");
+    let ran = ask(service, &["release", &ns, "k", &token, "--json"]).expect(4);
+    assert!(ran.err.contains("lease_lost"), "{}", ran.err);
+    for wrong in [&["--lease", "61s"][..], &["--lease", "0"], &["--wait", "1s"], &["--lease", "9s", "--metadata"]] {
+        ask(service, &[&["get", &ns, "k"], wrong].concat()).expect(2);
+    }
 }
 
 async fn del_names_the_keys_that_did_not_exist(service: &Service) {
@@ -1112,6 +1141,7 @@ fn every_command_has_help_with_an_example() {
         "touch",
         "del",
         "mget",
+        "release",
         "flush",
         "keys",
         "stats",

@@ -19,6 +19,7 @@ use crate::support::slow_shard::{ENTRIES, SlowShard};
 
 on_both_stores! {
     the_pages_show_the_same_data_as_the_api,
+    what_became_of_leases_is_shown,
     stored_text_never_becomes_markup,
     a_flush_deletes_exactly_what_the_dry_run_announced,
     entries_added_after_the_dry_run_are_reported,
@@ -139,6 +140,30 @@ async fn the_pages_show_the_same_data_as_the_api(service: &Service) {
     let version = cache.get(&ns, "a").await.header("etag").expect("an ETag").trim_matches('"').to_owned();
     assert_eq!(attribute(page.text(), "data-field=\"version\"", "data-value"), Some(version));
     assert_eq!(number(page.text(), "data-field=\"size\"", "data-value"), 11.0);
+}
+
+async fn what_became_of_leases_is_shown(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("dashboard"));
+    cache.set(&ns, "other", "1").await.expect(201);
+    let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+    assert!(!page.text().contains("data-stat=\"leases\""), "nobody uses leases");
+    let answer = cache.mget_or_lease(&ns, &["a", "b", "c"], 10).await.expect(200).json();
+    cache.mget_or_lease(&ns, &["a", "b"], 10).await.expect(200);
+    let token = |key: &str| answer["results"][key]["lease"]["token"].clone();
+    let entries = json!([
+        {"key": "a", "value": 1, "lease": token("a")},
+        {"key": "b", "value": 1, "lease": token("a")},
+    ]);
+    cache.mset(&ns, &entries).await.expect(200);
+    eventually(SOON, async || {
+        let page = cache.fetch(&namespace_page(&ns)).await.expect(200);
+        let won = attribute(page.text(), "data-stat=\"leases\"", "data-value").context("no leases")?;
+        let of = |what: &str| attribute(page.text(), &format!("data-leases=\"{what}\""), "data-value");
+        let counts = [Some(won), of("held"), of("filled"), of("lost")].map(Option::unwrap_or_default);
+        ensure!(counts == ["3", "2", "1", "1"], "{counts:?}");
+        Ok(())
+    })
+    .await;
 }
 
 async fn stored_text_never_becomes_markup(service: &Service) {
