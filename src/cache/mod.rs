@@ -20,6 +20,7 @@ mod orphans;
 mod patch;
 mod read;
 mod refresh;
+mod update;
 mod won_lease;
 mod write;
 
@@ -35,7 +36,10 @@ pub use namespace::{LogQuery, Stats, StoredPolicy};
 pub use near::Near;
 pub use observe::{Reply, StatusOf};
 pub use orphans::Orphans;
+pub use update::{Change, Lifetime, Put};
 pub use won_lease::{Lease, WonLease};
+
+pub(crate) use crate::model::RESERVED_KEY;
 
 use crate::access_log::AccessLog;
 use crate::audit::Audit;
@@ -46,9 +50,6 @@ use crate::metrics::Metrics;
 use crate::namespaces::{Registry, Repository};
 use crate::stats::ReadCounters;
 use crate::store::{ShardHealth, ShardIndex, SharedStore};
-
-/// The only key that cannot be written: its path belongs to the namespace's stats.
-pub const RESERVED_KEY: &str = "stats";
 
 /// The cache, shared by every request of the process.
 pub struct Cache {

@@ -46,7 +46,7 @@ impl Reply<'_> {
     /// The answer to a read that found an entry of this kind.
     fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Json => Self::Done,
+            Kind::Json | Kind::Bytes => Self::Done,
             Kind::Absent => Self::KnownAbsent,
         }
     }

@@ -19,7 +19,7 @@ use super::state::Shared;
 use crate::cache::AnsweredBy;
 use crate::clock::unix_millis;
 use crate::http::Error;
-use crate::model::{Details, Entry, EntryKey, Operation, ReadTerms, SourceVersion, UnixMillis};
+use crate::model::{Details, Entry, EntryKey, Kind, Operation, ReadTerms, SourceVersion, UnixMillis};
 use crate::number;
 
 /// How many bytes of a value a page shows at most.
@@ -159,7 +159,8 @@ fn known_absent() -> Markup {
 /// The value as it was written, and formatted for reading.
 fn value(entry: &Entry) -> Markup {
     let (text, is_whole) = beginning(&entry.value, SHOWN_BYTES);
-    let pretty = is_whole.then(|| json::pretty(&text)).filter(|pretty| *pretty != text);
+    let is_json = entry.extra.kind != Kind::Bytes;
+    let pretty = (is_whole && is_json).then(|| json::pretty(&text)).filter(|pretty| *pretty != text);
     html! {
         section.card aria-labelledby="value-heading" {
             div.head {

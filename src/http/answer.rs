@@ -4,10 +4,12 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::model::Version;
 
+const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An HTTP cache in front of this service must revalidate each time, because entries can change at any moment.
@@ -28,6 +30,14 @@ pub fn raw_json(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
+    response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
+    response
+}
+
+/// A response with the bytes of a value.
+pub fn bytes(value: Bytes) -> Response {
+    let mut response = Response::new(value.into());
+    response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
     response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
     response
 }

@@ -16,11 +16,12 @@ use super::extract::{NamespacePath, NoParameters, StrictQuery};
 use super::json::WriteFields;
 use super::memory::{COUNTED_FROM, Pieces};
 use super::openapi::schema;
+use super::read_answer::shown_value;
 use super::reader::{self, Reader, Text};
 use super::state::SharedApp;
 use super::{answer, cache_control, lease};
 use crate::cache::{self, Fetched, Lease, MgetAnswer};
-use crate::model::{Entry, EntryKey, Invalid, Key, LeaseToken, Namespace, Write};
+use crate::model::{Entry, EntryKey, Invalid, Key, Kind, LeaseToken, Namespace, Write};
 use crate::store;
 
 /// The body of an mget.
@@ -151,7 +152,10 @@ fn mget_body(answer: &MgetAnswer, invalid: &BTreeSet<String>, too_long: &BTreeSe
             }
             Fetched::Hit(entry) | Fetched::Stale(entry) => {
                 body.put(r#":{"value":"#);
-                body.put_json(&entry.value);
+                match entry.extra.kind {
+                    Kind::Bytes => body.put_json(&shown_value(&entry.borrowed()).into_owned().into()),
+                    Kind::Json | Kind::Absent => body.put_json(&entry.value),
+                }
                 let is_stale = matches!(fetched, Fetched::Stale(_));
                 body.put(if is_stale { r#","found":true,"stale":true},"# } else { r#","found":true},"# });
             }

@@ -15,7 +15,7 @@ use super::json::WriteFields;
 use super::openapi::schema;
 use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
-use super::{answer, cache_control, lease, read_answer, reader};
+use super::{accept, answer, cache_control, lease, read_answer, reader};
 use crate::cache::{self, Cache, LeasedLookup};
 use crate::model::{EntryKey, Operation, SourceVersion, Write};
 use crate::store::{self, Outcome};
@@ -38,7 +38,7 @@ pub struct GetQuery {
     summary = "Read the entry",
     params(GetQuery),
     responses(
-        (status = 200, description = "The entry.", body = ref("#/components/schemas/Entry")),
+        (status = 200, description = "The entry. If `Accept` names `application/octet-stream`, the body is the bytes of the value alone.", body = ref("#/components/schemas/Entry")),
         (status = 304, description = "The client already has this version (`If-None-Match`)."),
     )
 )]
@@ -81,6 +81,7 @@ pub async fn get(
         }
         // No 304 for the full metadata: the ETag does not change with the access counts.
         Some(entry) if details.is_none() && is_known(entry.version) => StatusCode::NOT_MODIFIED.into_response(),
+        Some(entry) if details.is_none() && accept::wants_bytes(&headers) => answer::bytes(entry.value.clone()),
         Some(entry) => answer::raw_json(StatusCode::OK, read_answer::body(entry, found.ttl, details.as_ref())),
     };
     found.add_headers(response.headers_mut());

@@ -2,6 +2,7 @@
 //!
 //! A handler parses the request, calls the cache and writes the response. What a verb means is decided in `cache`.
 
+mod accept;
 mod answer;
 mod batch;
 mod body;

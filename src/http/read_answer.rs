@@ -1,10 +1,13 @@
 //! The response to a read of one entry: its headers and its body. The fast path and the router's handler both build
 //! their responses with this file, so the responses are equal.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -12,7 +15,7 @@ use super::error::{self, store_code};
 use super::json::seconds_date;
 use crate::cache::{AnsweredBy, Cache, L1SkipReason, Lookup};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryRef, SourceVersion, Tag, UnixMillis, Unmet};
+use crate::model::{Details, Entry, EntryRef, Kind, SourceVersion, Tag, UnixMillis, Unmet};
 
 /// The bytes before the value in the body: `{"value": ..., "metadata": {...}}`.
 pub const BEFORE_VALUE: &[u8] = br#"{"value":"#;
@@ -277,11 +280,27 @@ pub fn put_after_value(body: &mut Vec<u8>, entry: EntryRef<'_>, ttl: Option<u64>
     body.push(b'}');
 }
 
+/// What stands in a body after `"value":`. JSON is written as it is stored. Other bytes are a string in base64, and the
+/// field `encoding` comes after them.
+pub fn shown_value<'e>(entry: &EntryRef<'e>) -> Cow<'e, [u8]> {
+    if entry.extra.kind != Kind::Bytes {
+        return Cow::Borrowed(entry.value);
+    }
+    const AROUND: usize = 32;
+    let mut shown = String::with_capacity(entry.value.len().div_ceil(3) * 4 + AROUND);
+    shown.push('"');
+    STANDARD.encode_string(entry.value, &mut shown);
+    shown.push_str(r#"","encoding":"base64""#);
+    Cow::Owned(shown.into_bytes())
+}
+
 /// The body as one buffer.
 pub fn body(entry: &Entry, ttl: Option<u64>, details: Option<&Details>) -> Bytes {
-    let mut body = Vec::with_capacity(entry.value.len() + FRAME_BYTES);
+    let borrowed = entry.borrowed();
+    let value = shown_value(&borrowed);
+    let mut body = Vec::with_capacity(value.len() + FRAME_BYTES);
     body.extend_from_slice(BEFORE_VALUE);
-    body.extend_from_slice(&entry.value);
+    body.extend_from_slice(&value);
     put_after_value(&mut body, entry.borrowed(), ttl, details);
     body.into()
 }
@@ -300,7 +319,7 @@ pub fn known_absent_body(entry: &Entry, ttl: Option<u64>, details: Option<&Detai
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Extra, UnixMillis, Version};
+    use crate::model::{Extra, Mark, UnixMillis, Version};
 
     #[test]
     fn an_entry_is_written_with_its_value_unchanged() {
@@ -316,6 +335,10 @@ mod tests {
         let expected =
             r#"{"value":[1e400, 0.10],"metadata":{"ttl_remaining":60,"created_at":"2024-01-01T00:00:00Z"}}"#;
         assert_eq!(body(&stored, left, None), expected);
+        let bytes = Extra::new(Kind::Bytes, Mark::Unmarked, Duration::ZERO);
+        let not_json = Entry { value: Bytes::from_static(b"\xff\0"), extra: bytes, ..stored.clone() };
+        let expected = r#"{"value":"/wA=","encoding":"base64","metadata":{"ttl_remaining":60,"created_at":"2024-01-01T00:00:00Z"}}"#;
+        assert_eq!(body(&not_json, left, None), expected);
         stored.expires_in = None;
         assert_eq!(ttl_remaining(stored.borrowed()), None);
         for ttl in [None, Some(0), Some(1), Some(9), Some(10), Some(99), Some(100), Some(3600), Some(u64::MAX)] {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::model::{EntryRef, Extra, UnixMillis, Version};
+use crate::model::{EntryRef, Extra, Kind, UnixMillis, Version};
 
 /// A copy of an entry, or a blank: an entry without a value, which is never served.
 #[derive(Clone, Copy, Debug)]
 pub struct Copy<V = Bytes> {
-    /// JSON, so it is empty only in a blank.
+    /// JSON is never empty, so an empty value is a blank, unless the entry has the kind `Bytes`.
     pub value: V,
     pub version: Version,
     pub created_at: UnixMillis,
@@ -68,7 +68,7 @@ impl<V> Copy<V> {
 
 impl<'c> CopyRef<'c> {
     pub(super) fn is_blank(&self) -> bool {
-        self.value.as_bytes().is_empty()
+        self.value.as_bytes().is_empty() && self.extra.kind != Kind::Bytes
     }
 
     /// Whether the copy is too old even to be served stale.

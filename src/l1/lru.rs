@@ -340,7 +340,7 @@ mod tests {
             version: u32,
             expires_at: Option<u32>,
             extra in (
-                prop::sample::select(vec![Kind::Json, Kind::Absent]),
+                prop::sample::select(vec![Kind::Json, Kind::Absent, Kind::Bytes]),
                 prop::sample::select(vec![Mark::Unmarked, Mark::WhileRevalidating, Mark::IfError]),
                 0..u32::MAX,
             ),

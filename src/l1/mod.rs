@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use self::node::cost;
 use self::stripe::Stripe;
 use crate::clock::Moment;
-use crate::model::{EntryKey, KeyRef};
+use crate::model::{EntryKey, Extra, KeyRef};
 
 pub use self::copy::{Copy, CopyRef, Stamp, Value};
 
@@ -171,7 +171,7 @@ impl L1 {
                 return false;
             }
         }
-        let copy = if kept { copy } else { Copy { value: Bytes::new(), ..copy } };
+        let copy = if kept { copy } else { Copy { value: Bytes::new(), extra: Extra::default(), ..copy } };
         let cost = cost_of(&copy);
         if cost > self.max_bytes / LARGEST_PART {
             let freed = stripe.remove(key);
@@ -361,6 +361,19 @@ mod tests {
             assert!(insert(&l1, &key(1), version(3)));
             assert_eq!(kept_version(&l1), Some(3));
         }
+    }
+
+    #[test]
+    fn an_empty_value_is_kept_if_its_kind_allows_it() {
+        let l1 = L1::new(1 << 20);
+        let bytes = Copy { extra: Extra::new(Kind::Bytes, Mark::Unmarked, Duration::ZERO), ..copy(0) };
+        assert!(insert(&l1, &key(1), bytes.clone()));
+        assert!(l1.get(&key(1), Moment::now()).unwrap().value.is_empty());
+        // What could not be kept is no empty value.
+        let early = l1.fence(&key(2));
+        l1.void(&key(2));
+        assert!(!l1.insert(&key(2), Copy { value: Bytes::from_static(b"x"), ..bytes }, early));
+        assert!(l1.get(&key(2), Moment::now()).is_none());
     }
 
     #[test]

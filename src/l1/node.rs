@@ -25,6 +25,7 @@ const LEN_MASK: u16 = 0x3ff;
 const ABSENT: u16 = 0x400;
 const MARKED: u16 = 0x800;
 const IF_ERROR: u16 = 0x1000;
+const BYTES: u16 = 0x2000;
 
 /// A copy with its key and its neighbours in the order of use.
 #[repr(align(64))]
@@ -118,7 +119,11 @@ impl Node {
         if self.grace_ms == 0 && self.text_len <= LEN_MASK {
             return Extra::default();
         }
-        let kind = if self.text_len & ABSENT > 0 { Kind::Absent } else { Kind::Json };
+        let kind = match self.text_len & (ABSENT | BYTES) {
+            0 => Kind::Json,
+            ABSENT => Kind::Absent,
+            _ => Kind::Bytes,
+        };
         let mark = match self.text_len & (MARKED | IF_ERROR) {
             0 => Mark::Unmarked,
             MARKED => Mark::WhileRevalidating,
@@ -138,6 +143,7 @@ fn flags_of(extra: Extra) -> u16 {
     let kind = match extra.kind {
         Kind::Json => 0,
         Kind::Absent => ABSENT,
+        Kind::Bytes => BYTES,
     };
     kind | match extra.mark {
         Mark::Unmarked => 0,

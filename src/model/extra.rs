@@ -6,6 +6,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | `a` | the entry says that the source has no such thing; its value is the JSON `null` |
+//! | `b` | the value is any bytes, not JSON |
 //! | `g30000` | the grace: the entry goes 30,000 ms after the end of its freshness |
 //! | `m1` | marked stale, and answered during its grace while somebody refreshes it |
 //! | `m0` | marked stale, and answered only in place of an error |
@@ -21,6 +22,8 @@ pub enum Kind {
     Json,
     /// There is no such thing in the source; the value is the JSON `null`.
     Absent,
+    /// Any bytes, perhaps none.
+    Bytes,
 }
 
 /// Whether the freshness of an entry was ended before its time, and how the entry may be answered since.
@@ -54,6 +57,7 @@ impl Extra {
         for word in text.split_ascii_whitespace() {
             match word.split_at_checked(1)? {
                 ("a", "") => extra.kind = Kind::Absent,
+                ("b", "") => extra.kind = Kind::Bytes,
                 ("g", ms) => extra.grace_ms = ms.parse().ok()?,
                 ("m", "1") => extra.mark = Mark::WhileRevalidating,
                 ("m", _) => extra.mark = Mark::IfError,
@@ -66,9 +70,11 @@ impl Extra {
     /// The words; empty for an ordinary entry.
     pub fn to_text(self) -> String {
         let mut text = String::new();
-        if self.kind == Kind::Absent {
-            text.push_str("a ");
-        }
+        text.push_str(match self.kind {
+            Kind::Json => "",
+            Kind::Absent => "a ",
+            Kind::Bytes => "b ",
+        });
         if self.grace_ms > 0 {
             write!(text, "g{} ", self.grace_ms).expect("writing to memory does not fail");
         }
@@ -106,6 +112,8 @@ mod tests {
         for (extra, text) in [
             (Extra::default(), ""),
             (Extra::new(Kind::Absent, Mark::Unmarked, Duration::ZERO), "a"),
+            (Extra::new(Kind::Bytes, Mark::Unmarked, Duration::ZERO), "b"),
+            (Extra::new(Kind::Bytes, Mark::IfError, grace), "b g1234 m0"),
             (Extra::new(Kind::Json, Mark::Unmarked, grace), "g1234"),
             (Extra::new(Kind::Absent, Mark::WhileRevalidating, grace), "a g1234 m1"),
             (Extra::new(Kind::Json, Mark::IfError, grace), "g1234 m0"),

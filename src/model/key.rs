@@ -8,26 +8,24 @@ use std::sync::Arc;
 use hashbrown::Equivalent;
 
 use super::hash::{hash, map_hash};
-use super::invalid::{Invalid, check};
+use super::invalid::Invalid;
+use super::key_bytes::{MAX_KEY_BYTES, check_key, push_key};
 use super::namespace::Namespace;
 
-/// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters.
+/// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters. One that begins with `%:` stands for
+/// other bytes, see [`key_bytes`](super::key_bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
 impl Key {
     /// The longest key, in bytes.
-    pub const MAX_LEN: usize = 512;
+    pub const MAX_LEN: usize = MAX_KEY_BYTES;
 
     /// # Errors
     /// [`Invalid::Key`] if the key is empty, too long or contains a control character.
     pub fn parse(text: impl Into<String> + AsRef<str>) -> Result<Self, Invalid> {
-        Self::check(text.as_ref())?;
+        check_key(text.as_ref())?;
         Ok(Self(text.into()))
-    }
-
-    fn check(text: &str) -> Result<(), Invalid> {
-        check("key", text, Self::MAX_LEN).map_err(Invalid::Key)
     }
 
     pub fn as_str(&self) -> &str {
@@ -111,15 +109,33 @@ impl<'k> KeyRef<'k> {
     /// [`Invalid::Namespace`] or [`Invalid::Key`], whichever is wrong first.
     pub fn parse(namespace: &str, key: &str, buffer: &'k mut String) -> Result<Self, Invalid> {
         Namespace::check(namespace)?;
-        Key::check(key)?;
+        check_key(key)?;
         Ok(Self::assemble(namespace, key, buffer))
     }
 
+    /// The key of these bytes. Overwrites `buffer` with the text and borrows it from there.
+    ///
+    /// # Errors
+    /// [`Invalid::Key`] if the key is too long.
+    pub fn of_bytes(namespace: &Namespace, key: &[u8], buffer: &'k mut String) -> Result<Self, Invalid> {
+        Self::begin(namespace.as_str(), buffer);
+        push_key(key, buffer)?;
+        Ok(Self::end(namespace.as_str(), buffer))
+    }
+
     fn assemble(namespace: &str, key: &str, buffer: &'k mut String) -> Self {
+        Self::begin(namespace, buffer);
+        buffer.push_str(key);
+        Self::end(namespace, buffer)
+    }
+
+    fn begin(namespace: &str, buffer: &mut String) {
         buffer.clear();
         buffer.push_str(namespace);
         buffer.push(':');
-        buffer.push_str(key);
+    }
+
+    fn end(namespace: &str, buffer: &'k str) -> Self {
         let namespace_len = u8::try_from(namespace.len()).expect("a namespace has at most 100 bytes");
         Self { text: buffer, namespace_len, map_hash: map_hash(buffer.as_bytes()) }
     }
@@ -203,6 +219,9 @@ mod tests {
             assert_eq!((borrowed.ring_hash(), borrowed.map_hash()), (key.ring_hash(), key.map_hash()));
             assert_eq!(borrowed.to_key(), key);
         }
+        let users = Namespace::parse("users").unwrap();
+        assert_eq!(KeyRef::of_bytes(&users, b"a:b", &mut buffer).unwrap().to_key(), key);
+        assert_eq!(KeyRef::of_bytes(&users, b"\0", &mut buffer).unwrap().text(), "users:%:%00");
         assert!(matches!(KeyRef::parse("a:b", "c", &mut buffer), Err(Invalid::Namespace(_))));
         assert!(matches!(KeyRef::parse("a", "b\n", &mut buffer), Err(Invalid::Key(_))));
     }

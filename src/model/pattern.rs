@@ -68,13 +68,15 @@ impl Pattern {
     }
 
     pub fn matches(&self, key: &str) -> bool {
-        matches(self.0.as_bytes(), key.as_bytes())
+        glob(self.0.as_bytes(), key.as_bytes())
     }
 }
 
+/// Whether the pattern matches the text, both of any bytes.
+///
 /// Greedy matching that backtracks only to the last `*`: once a later `*` is reached, it no longer matters how much
 /// the earlier ones matched.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to resume: after the last `*`, which then takes one more byte.
     let mut resume: Option<(usize, usize)> = None;
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn glob(pattern: &str, key: &str) -> bool {
+    fn matches(pattern: &str, key: &str) -> bool {
         Pattern::parse(pattern).unwrap().matches(key)
     }
 
@@ -157,14 +159,14 @@ mod tests {
             ("a", "ab", false),
             ("ab", "a", false),
         ] {
-            assert_eq!(glob(pattern, key), expected, "{pattern} on {key}");
+            assert_eq!(matches(pattern, key), expected, "{pattern} on {key}");
         }
     }
 
     #[test]
     fn hostile_patterns_are_matched_in_few_steps() {
         let pattern = format!("{}b", "*a".repeat(500));
-        assert!(!glob(&pattern, &"a".repeat(512)));
+        assert!(!matches(&pattern, &"a".repeat(512)));
     }
 
     /// The definition of a match, written without regard to its cost.
@@ -182,7 +184,7 @@ mod tests {
     proptest! {
         #[test]
         fn matching_agrees_with_the_plain_definition(pattern in r"[ab*?\[\]^\\-]{1,8}", key in "[ab-]{0,8}") {
-            prop_assert_eq!(matches(pattern.as_bytes(), key.as_bytes()), oracle(pattern.as_bytes(), key.as_bytes()));
+            prop_assert_eq!(glob(pattern.as_bytes(), key.as_bytes()), oracle(pattern.as_bytes(), key.as_bytes()));
         }
     }
 }

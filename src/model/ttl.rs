@@ -26,6 +26,11 @@ impl Ttl {
         }
     }
 
+    /// At most [`Ttl::MAX_SECONDS`]; `None` for 0.
+    pub fn from_millis(millis: u64) -> Option<Self> {
+        NonZeroU64::new(millis.min(Self::MAX_SECONDS * MILLIS.get())).map(Self)
+    }
+
     /// Parses the text of a JSON value, so that the error can show values like `1.5`, `-1` and `2^64`.
     ///
     /// # Errors
@@ -118,6 +123,13 @@ mod tests {
             let Err(Invalid::Ttl(error)) = Ttl::parse_json_or_zero("grace", text) else { panic!("{text}") };
             assert!(error.starts_with("`grace` must be"), "{error}");
         }
+    }
+
+    #[test]
+    fn milliseconds_are_kept_and_bounded() {
+        assert_eq!(Ttl::from_millis(1).unwrap().as_duration(), Duration::from_millis(1));
+        assert_eq!(Ttl::from_millis(u64::MAX), Ttl::from_seconds(Ttl::MAX_SECONDS).ok());
+        assert_eq!(Ttl::from_millis(0), None);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Field {
     Site,
     /// Only browsers send it.
     Browser,
+    /// May ask for the bytes of the value alone, which only the router supports.
+    Accept,
     /// Asks for something that only the router supports.
     Meaning,
 }
@@ -28,7 +30,12 @@ impl Field {
     pub fn of(name: &str) -> Self {
         let known: &[(&str, Self)] = match name.len() {
             4 => &[("host", Self::Host)],
-            6 => &[("expect", Self::Meaning), ("origin", Self::Meaning), ("prefer", Self::Meaning)],
+            6 => &[
+                ("accept", Self::Accept),
+                ("expect", Self::Meaning),
+                ("origin", Self::Meaning),
+                ("prefer", Self::Meaning),
+            ],
             7 => &[("upgrade", Self::Framing)],
             8 => &[("if-match", Self::Meaning)],
             10 => &[("connection", Self::Connection)],
@@ -67,7 +74,8 @@ mod tests {
             ("IF-MATCH", Field::Meaning),
             ("Sec-Fetch-Mode", Field::Browser),
             ("Transfer-Encoding", Field::Framing),
-            ("accept", Field::Other),
+            ("accept", Field::Accept),
+            ("accept-language", Field::Other),
             ("", Field::Other),
         ] {
             assert_eq!(Field::of(name), expected, "{name}");

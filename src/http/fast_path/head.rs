@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use percent_encoding::percent_decode_str;
 
 use super::field::Field;
+use crate::http::accept::names_bytes;
 use crate::http::change_guard;
 use crate::http::hosts::Hosts;
 use crate::model::KeyRef;
@@ -81,6 +82,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
                 is_plain &= change_guard::is_own(header.value);
             }
             Field::Browser => is_from_browser = true,
+            Field::Accept => is_plain &= !names_bytes(header.value),
             Field::Meaning => is_plain = false,
         }
     }

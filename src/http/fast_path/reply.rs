@@ -17,8 +17,8 @@ use crate::cache::{AnsweredBy, Cache, Lookup};
 use crate::clock::unix_millis_of_last_tick;
 use crate::http::error;
 use crate::http::memory::COUNTED_FROM;
-use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, len_after_value, put_after_value};
-use crate::model::{Entry, EntryRef};
+use crate::http::read_answer::{BEFORE_VALUE, ReadAnswer, len_after_value, put_after_value, shown_value};
+use crate::model::{Entry, EntryRef, Kind};
 
 /// Space for a response without its value.
 const HEAD_BYTES: usize = 512;
@@ -49,8 +49,11 @@ pub fn put_lookup(out: &mut Vec<u8>, cache: &Cache, lookup: &Lookup, last: LastH
         None => put_read(out, cache, found, &lookup.trail, last),
         Some(entry) => {
             let answer = ReadAnswer::of(cache, lookup);
-            put_before_value(out, &answer, entry.borrowed(), last);
-            rest.value = entry.value.clone();
+            rest.value = match entry.extra.kind {
+                Kind::Bytes => Bytes::from(shown_value(&entry.borrowed()).into_owned()),
+                Kind::Json | Kind::Absent => entry.value.clone(),
+            };
+            put_before_value(out, &answer, rest.value.len(), last);
             put_after_value(&mut rest.after, entry.borrowed(), answer.ttl, None);
         }
     }
@@ -73,9 +76,10 @@ pub fn put_read(
         }
         Some(entry) => entry,
     };
-    out.reserve(HEAD_BYTES + entry.value.len());
-    put_before_value(out, &answer, entry, last);
-    out.extend_from_slice(entry.value);
+    let value = shown_value(&entry);
+    out.reserve(HEAD_BYTES + value.len());
+    put_before_value(out, &answer, value.len(), last);
+    out.extend_from_slice(&value);
     put_after_value(out, entry, answer.ttl, None);
 }
 
@@ -88,10 +92,10 @@ fn put_not_found(out: &mut Vec<u8>, answer: &ReadAnswer<'_>, body: &[u8], last: 
 }
 
 /// Writes everything before the value.
-fn put_before_value(out: &mut Vec<u8>, answer: &ReadAnswer<'_>, entry: EntryRef<'_>, last: LastHeaders<'_>) {
+fn put_before_value(out: &mut Vec<u8>, answer: &ReadAnswer<'_>, value_len: usize, last: LastHeaders<'_>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
     answer.put_headers(out);
-    end_head(out, BEFORE_VALUE.len() + entry.value.len() + len_after_value(answer.ttl), last);
+    end_head(out, BEFORE_VALUE.len() + value_len + len_after_value(answer.ttl), last);
     out.extend_from_slice(BEFORE_VALUE);
 }
 

@@ -1,0 +1,145 @@
+//! Changing an entry depending on what it is now, for operations that read and write in one step.
+//!
+//! The entry is read from its shard, the caller decides, and the change is made only if the entry is still the one that
+//! was read: its version is the precondition. Otherwise all of this happens again. So the change is atomic on every
+//! store and needs no script of its own. Clients that change one key at the same time repeat each other's work.
+
+use bytes::Bytes;
+
+use super::jitter::ttl_of_write;
+use super::observe::{Reply, StartedOperation};
+use super::{Cache, Error};
+use crate::access_log::Subject;
+use crate::model::{Details, Entry, EntryKey, EtagList, Kind, Operation, Preconditions, Tags, Ttl, Version, Write};
+use crate::store;
+
+/// How often an entry is read again before the caller is told that it changes all the time.
+const ATTEMPTS: usize = 100;
+
+/// What happens to the entry.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Nothing,
+    Put(Put),
+    Delete,
+}
+
+/// The entry that replaces the present one.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub value: Bytes,
+    pub kind: Kind,
+    pub lifetime: Lifetime,
+    pub tags: Tags,
+}
+
+/// How long the new entry lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As the policy of the namespace says.
+    Default,
+    /// As long as the present entry would have lived; as the policy says if there is none.
+    Keep,
+    For(Ttl),
+    Forever,
+}
+
+impl Cache {
+    /// Lets `decide` see the present entry, and makes the change that it wants. `decide` may be called several times;
+    /// the result of its last call is returned. `operation` is how the change is counted.
+    ///
+    /// # Errors
+    /// The change is refused, or the owning shard failed. [`store::Error::PreconditionFailed`] if the entry changed
+    /// again and again.
+    pub async fn update<R>(
+        &self,
+        key: &EntryKey,
+        operation: Operation,
+        decide: impl FnMut(Option<(&Entry, &Details)>) -> (Change, R),
+    ) -> Result<R, Error> {
+        let begun = StartedOperation::now(key.namespace(), operation);
+        let result = self.change(key, decide).await;
+        let told = |(told, _): &(Reply<'static>, R)| *told;
+        self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
+        result.map(|(_, decided)| decided)
+    }
+
+    async fn change<R>(
+        &self,
+        key: &EntryKey,
+        mut decide: impl FnMut(Option<(&Entry, &Details)>) -> (Change, R),
+    ) -> Result<(Reply<'static>, R), Error> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            self.metrics.shard_reads.increment(1);
+            let found = self.store.describe(key).await?;
+            let version = found.as_ref().map(|(entry, _)| entry.version);
+            let is_present =
+                |(entry, _): &&(Entry, Details)| entry.overdue.is_none() && entry.extra.kind != Kind::Absent;
+            let present = found.as_ref().filter(is_present).map(|(entry, details)| (entry, details));
+            let (change, decided) = decide(present);
+            let told = if present.is_some() { Reply::Done } else { Reply::Absent };
+            let changed = match change {
+                Change::Nothing => return Ok((told, decided)),
+                Change::Put(put) => self.put(key, put, present.map(|(entry, _)| entry), version).await,
+                Change::Delete => self.remove(key, version).await,
+            };
+            match changed {
+                Ok(told) => return Ok((told, decided)),
+                Err(error @ Error::Store(store::Error::PreconditionFailed { .. })) => last = Some(error),
+                Err(error) => return Err(error),
+            }
+            tokio::task::yield_now().await;
+        }
+        Err(last.expect("there was an attempt"))
+    }
+
+    async fn put(
+        &self,
+        key: &EntryKey,
+        put: Put,
+        present: Option<&Entry>,
+        version: Option<Version>,
+    ) -> Result<Reply<'static>, Error> {
+        let Put { value, kind, lifetime, tags } = put;
+        let preconditions = Some(Box::new(still(version)));
+        let write = Write { value, kind, tags, preconditions, ..Write::default() };
+        self.check_write(key, &write, self.registry.for_check(key.namespace())?.quota())?;
+        let policy = self.registry.for_write(key.namespace())?;
+        let ttl = match (lifetime, present) {
+            (Lifetime::For(ttl), _) => Some(ttl),
+            (Lifetime::Forever, _) => None,
+            // Less than a millisecond is left: the entry is about to expire.
+            (Lifetime::Keep, Some(Entry { expires_in: Some(left), .. })) => {
+                Ttl::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1))
+            }
+            (Lifetime::Keep, Some(_)) => None,
+            (Lifetime::Default | Lifetime::Keep, _) => ttl_of_write(None, &policy),
+        };
+        let _void = self.void_when_over(key);
+        let stored = self.store.set(key, Write { ttl, ..write }, policy.quota()).await?;
+        Ok(match stored.outcome {
+            store::Outcome::Created => Reply::Created,
+            store::Outcome::Replaced => Reply::Done,
+        })
+    }
+
+    async fn remove(&self, key: &EntryKey, version: Option<Version>) -> Result<Reply<'static>, Error> {
+        if version.is_none() {
+            return Ok(Reply::Absent);
+        }
+        let _void = self.void_when_over(key);
+        let was_there = self.store.delete(key, Some(&still(version)), self.tombstone_ttl(key.namespace())).await?;
+        Ok(if was_there { Reply::Done } else { Reply::Absent })
+    }
+}
+
+/// The precondition that the entry is still the one with this version, or that there is still none.
+fn still(version: Option<Version>) -> Preconditions {
+    match version {
+        Some(version) => {
+            Preconditions { if_match: Some(EtagList::Listed(vec![version])), ..Preconditions::default() }
+        }
+        None => Preconditions { if_none_match: Some(EtagList::Any), ..Preconditions::default() },
+    }
+}
