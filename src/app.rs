@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout, timeout_at};
@@ -21,7 +22,7 @@ use crate::audit::Audit;
 use crate::cache::{Cache, Near, Orphans};
 use crate::clock::{Moment, unix_micros};
 use crate::coherence::{Coherence, WaitingRooms};
-use crate::config::{Config, DatabaseKind, MemoryNeed, StoreConfig, TestFault, UpkeepConfig};
+use crate::config::{Config, DatabaseKind, MemoryNeed, RespConfig, StoreConfig, TestFault, UpkeepConfig};
 use crate::dashboard;
 use crate::database::Database;
 use crate::fleet::{Fleet, Sources, advertised};
@@ -31,6 +32,7 @@ use crate::l1::L1;
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Registry, Synchronizer};
 use crate::net::{self, ConnectionLimit, RequestIds, Server};
+use crate::resp::{Clients, Door, RedisClients};
 use crate::stats::ReadCounters;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
@@ -68,6 +70,7 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let listener = net::bind(config.http.listen)
         .with_context(|| format!("SIDECACHE_LISTEN: cannot listen on {}", config.http.listen))?;
     let address = listener.local_addr().context("the listener has no address")?;
+    let redis_listener = bind_for_redis_clients(&config.resp)?;
 
     log_warnings(&config);
     let service = Service::start(&config, address, &workers, dropped_log_lines)?;
@@ -79,7 +82,17 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
     let router = http::router(app.clone(), ids.clone(), pages);
     let connections = Connections::new(router, Some(fast_path), &config.http, ids, app.metrics.clone());
     let limit = ConnectionLimit::new(config.http.max_connections);
-    let server = Server::new(connections, workers.clone(), limit, config.http.drain_timeout, app.metrics.clone());
+    let (drain_timeout, metrics) = (config.http.drain_timeout, app.metrics.clone());
+    let open = metrics.connections.clone();
+    let server = Server::new(connections, workers.clone(), limit.clone(), drain_timeout, open, metrics.clone());
+    let redis_clients = async {
+        let Some(listener) = redis_listener else { return };
+        let door = service.door(&config, listener.local_addr().map_or(0, |address| address.port()));
+        let open = metrics.resp_connections.clone();
+        let clients = RedisClients::new(Arc::new(door));
+        let server = Server::new(clients, workers.clone(), limit, drain_timeout, open, metrics.clone());
+        server.run(listener, app.draining.clone()).await;
+    };
     announce(address, &config);
 
     let asked_to_stop = async {
@@ -92,11 +105,33 @@ pub async fn run(mut config: Config, dropped_log_lines: DroppedLines) -> anyhow:
         app.draining.cancel();
         stop_by
     };
-    let (stop_by, ()) = tokio::join!(asked_to_stop, server.run(listener, app.draining.clone()));
+    let (stop_by, (), ()) = tokio::join!(asked_to_stop, server.run(listener, app.draining.clone()), redis_clients);
     service.stop(stop_by).await;
     // The connections to the shards run on the workers, so the workers are dropped last.
     drop(workers);
     Ok(())
+}
+
+/// Opens the listening socket for Redis clients. If nobody set its address, another program may have taken the port.
+///
+/// # Errors
+/// The address was set, and cannot be bound.
+fn bind_for_redis_clients(config: &RespConfig) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.listen else { return Ok(None) };
+    match net::bind(address) {
+        Ok(listener) => {
+            let address = listener.local_addr().unwrap_or(address);
+            tracing::info!(%address, "listening for Redis clients");
+            Ok(Some(listener))
+        }
+        Err(error) if config.is_default => {
+            tracing::warn!(%address, %error, "no listener for Redis clients: set `resp_listen`, empty for none");
+            Ok(None)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("SIDECACHE_RESP_LISTEN: cannot listen on {address} for Redis clients"))
+        }
+    }
 }
 
 /// The maximum number of connections to shards. The factor 2 leaves room for connections that are being replaced and
@@ -239,6 +274,28 @@ impl Service {
             draining,
         });
         Ok(Self { instance, app, registry, shutdown, tasks })
+    }
+
+    /// What the connections of Redis clients use.
+    fn door(&self, config: &Config, port: u16) -> Door {
+        let app = &self.app;
+        Door {
+            cache: app.cache.clone(),
+            metrics: app.metrics.clone(),
+            ids: RequestIds::new(&self.instance),
+            databases: config.resp.databases.clone(),
+            bodies: app.bounds.bodies.clone(),
+            answers: app.bounds.answers.clone(),
+            request_timeout: config.http.request_timeout,
+            max_request_bytes: config.http.max_body_bytes,
+            max_value_bytes: config.limits.value_bytes,
+            max_clients: config.http.max_connections,
+            failure: http::failure,
+            instance: self.instance.clone(),
+            port,
+            started: app.started,
+            clients: Clients::default(),
+        }
     }
 
     /// Waits up to [`WARM_UP`] for shards and database, so that the first requests do not fail. A shard or database

@@ -8,7 +8,7 @@
 //!            |
 //!           app                 builds, starts and drains everything
 //!            |
-//!      http, dashboard          routes, requests, statuses; pages for people
+//!   http, resp, dashboard       routes, requests, statuses; Redis' protocol; pages for people
 //!            |                       GET /api/v1/cache/users/user_1
 //!            v                       |
 //!          cache                     v
@@ -40,6 +40,7 @@ pub mod telemetry;
 pub mod dashboard;
 pub mod http;
 pub mod net;
+pub mod resp;
 
 pub mod cache;
 pub mod fleet;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms that each room may use. A room uses only the rooms below it.
-const ROOMS: [(&str, &[&str]); 27] = [
+const ROOMS: [(&str, &[&str]); 28] = [
     ("model", &[]),
     ("number", &["model"]),
     ("workers", &[]),
@@ -71,6 +71,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "workers",
         ],
     ),
+    ("resp", &["cache", "clock", "config", "jobs", "metrics", "model", "net", "store", "trace"]),
     (
         "dashboard",
         &["audit", "cache", "clock", "fleet", "http", "jobs", "model", "namespaces", "number", "store", "trends"],
@@ -95,6 +96,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "metrics",
             "namespaces",
             "net",
+            "resp",
             "stats",
             "store",
             "telemetry",

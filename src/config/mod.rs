@@ -8,6 +8,7 @@ mod memory;
 mod memory_need;
 mod policy;
 mod redis;
+mod resp;
 mod service_link;
 mod settings;
 mod tls;
@@ -23,6 +24,7 @@ pub use hosts::{HostConfig, PublicUrl};
 pub use memory::Available;
 pub use memory_need::MemoryNeed;
 pub use redis::{RedisConfig, ShardConfig};
+pub use resp::{Databases, RespConfig};
 pub use settings::{
     CONFIG_VARIABLE, Effective, Error, Layer, Setting, Settings, URL_VARIABLE, WRONG_ANSWERS_VARIABLE,
     all as all_settings,
@@ -45,6 +47,7 @@ pub struct Config {
     /// Threads that serve connections; `None`: one for each core.
     pub workers: Option<NonZero<usize>>,
     pub http: HttpConfig,
+    pub resp: RespConfig,
     pub store: StoreConfig,
     pub l1: L1Config,
     pub limits: Limits,
@@ -248,6 +251,7 @@ impl Config {
         Ok(Self {
             workers: NonZero::new(settings.size("workers", 0..=1024)?),
             http,
+            resp: RespConfig::parse(settings)?,
             store,
             l1,
             limits,

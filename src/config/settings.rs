@@ -274,6 +274,11 @@ impl Settings {
         &self.value(name).text
     }
 
+    /// Whether nobody set it.
+    pub fn is_default(&self, name: &str) -> bool {
+        self.value(name).layer == Layer::Default
+    }
+
     /// An error about a setting, named the way the user gave it.
     pub fn error(&self, name: &str, reason: impl Display) -> Error {
         Error::new(&*self.value(name).origin, reason)

@@ -50,7 +50,7 @@ pub struct Bounds {
     /// idle timeout is less than a second.
     pub keep_alive: Option<HeaderValue>,
     /// The memory for all bodies together.
-    pub bodies: Budget,
+    pub bodies: Arc<Budget>,
     /// The memory for all large responses together.
     pub answers: Arc<Budget>,
     failures: FailureLog,
@@ -71,7 +71,7 @@ impl Bounds {
                 HeaderValue::try_from(format!("timeout={seconds}"))
                     .expect("a word and a number are a valid header value")
             }),
-            bodies: Budget::new(config.max_bodies_bytes),
+            bodies: Arc::new(Budget::new(config.max_bodies_bytes)),
             answers: Arc::new(Budget::new(config.max_answers_bytes)),
             failures: FailureLog::default(),
             errors: error_counts(&metrics),
@@ -288,7 +288,7 @@ mod tests {
             value_bytes: 100,
             hosts: Arc::new(hosts_of_listener("127.0.0.1".parse().unwrap())),
             keep_alive: None,
-            bodies: Budget::new(50),
+            bodies: Arc::new(Budget::new(50)),
             answers: Arc::new(Budget::new(40_000)),
             failures: FailureLog::default(),
             errors: error_counts(metrics),

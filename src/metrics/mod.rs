@@ -57,7 +57,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
-        [&self.l1_hits, &self.shard_reads].into_iter().for_each(Tally::show);
+        [&self.l1_hits, &self.shard_reads, &self.resp_commands].into_iter().for_each(Tally::show);
         metrics::with_local_recorder(&self.recorder, || Collector::default().collect());
         with_exact_cpu_seconds(&self.recorder.handle().render()) + &self.operations.render() + &self.leases.render()
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use metrics::Gauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ pub struct Server<P> {
     workers: Arc<Workers>,
     limit: ConnectionLimit,
     drain_timeout: Duration,
+    /// The number of open connections.
+    open: Gauge,
     metrics: Arc<Metrics>,
 }
 
@@ -76,9 +79,10 @@ impl<P: Protocol> Server<P> {
         workers: Arc<Workers>,
         limit: ConnectionLimit,
         drain_timeout: Duration,
+        open: Gauge,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { protocol: Arc::new(protocol), workers, limit, drain_timeout, metrics }
+        Self { protocol: Arc::new(protocol), workers, limit, drain_timeout, open, metrics }
     }
 
     /// Accepts connections until `shutdown` and for [`GRACE`] longer (at most an eighth of the drain time), and waits
@@ -137,11 +141,16 @@ impl<P: Protocol> Server<P> {
         };
         let place = self.workers.place();
         let (protocol, metrics, closing) = (self.protocol.clone(), self.metrics.clone(), closing.closing());
+        let open = self.open.clone();
         let runtime = place.runtime.clone();
         let task = async move {
             let (_slot, _place) = (slot, place);
             match TcpStream::from_std(stream) {
-                Ok(stream) => serve(&*protocol, stream, peer, closing, &metrics).await,
+                Ok(stream) => {
+                    open.increment(1.0);
+                    serve(&*protocol, stream, peer, closing, &metrics).await;
+                    open.decrement(1.0);
+                }
                 Err(error) => tracing::warn!(%error, "cannot move a connection to its worker"),
             }
         };
@@ -162,9 +171,7 @@ async fn serve<P: Protocol>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    metrics.connections.increment(1.0);
     let served = AssertUnwindSafe(protocol.serve(stream, peer, closing)).catch_unwind().await;
-    metrics.connections.decrement(1.0);
     if let Err(panic) = served {
         record_panic(&*panic, metrics);
     }
@@ -213,7 +220,8 @@ mod tests {
         let (metrics, shutdown) = (Arc::new(Metrics::default()), CancellationToken::new());
         let workers = Arc::new(Workers::start(None).unwrap());
         let limit = ConnectionLimit::new(1);
-        let server = Server::new(Echo, workers, limit, Duration::from_secs(8), metrics.clone());
+        let server =
+            Server::new(Echo, workers, limit, Duration::from_secs(8), metrics.connections.clone(), metrics.clone());
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(server.run(listener, shutdown.clone()));

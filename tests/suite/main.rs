@@ -51,6 +51,7 @@
 //! - [`store_tls`]: TLS to Redis and PostgreSQL with private certificates, and IPv6 addresses
 //! - [`preflight`]: shards with limited rights or other problems, and how they are reported
 //! - [`listener`], [`connections`]: unusual clients, slow clients, and ten thousand clients
+//! - [`redis_door`], [`redis_values`]: Redis clients, and the same values through both doors
 //! - [`fast_path`]: reads and writes that are answered before the router
 //! - [`ring_change`]: shards that are added and removed
 //! - [`regressions`]: bugs that were found and fixed
@@ -126,6 +127,8 @@ mod patch;
 mod preflight;
 mod process;
 mod quotas;
+mod redis_door;
+mod redis_values;
 mod refresh;
 mod regressions;
 mod replay;

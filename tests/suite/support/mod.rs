@@ -53,6 +53,7 @@ pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod release;
+pub mod resp;
 pub mod scratch;
 pub mod sentinel;
 pub mod service;

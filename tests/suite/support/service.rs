@@ -63,7 +63,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Only a free port, and otherwise the defaults.
+    /// Only free ports, and otherwise the defaults.
     pub fn none() -> Settings {
         let none = Settings {
             store: Store::Embedded,
@@ -73,7 +73,7 @@ impl Settings {
             descriptors: None,
             hosts: None,
         };
-        none.set("listen", "127.0.0.1:0")
+        none.set("listen", "127.0.0.1:0").set("resp_listen", "127.0.0.1:0")
     }
 
     /// The embedded store, with SQLite at its default place in a new working folder.
@@ -265,6 +265,15 @@ impl Service {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address for Redis clients, from the log.
+    pub fn redis_address(&self) -> SocketAddr {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("listening for Redis clients")).expect("a line in the log");
+        let (_, rest) = line.split_once("127.0.0.1:").expect("an address in the line");
+        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        format!("127.0.0.1:{port}").parse().expect("an address")
     }
 
     pub fn store(&self) -> Store {
