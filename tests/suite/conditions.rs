@@ -1,5 +1,8 @@
 //! Preconditions of reads and changes: `If-Match` and `If-None-Match`, as headers and in the entries of an mset.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
@@ -16,12 +19,40 @@ on_every_server! {
     a_read_compares_the_present_entry,
 }
 
-/// What is under the key before the call.
+/// What is under the key before the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Nothing,
     Entry,
+    Expired,
+    /// Past its TTL, but answered while somebody refreshes it.
+    InGrace,
     KnownAbsent,
+    /// Nothing, and somebody has the lease.
+    Leased,
+}
+
+impl Before {
+    const ALL: [Self; 6] =
+        [Self::Nothing, Self::Entry, Self::Expired, Self::InGrace, Self::KnownAbsent, Self::Leased];
+
+    /// Whether there is an entry that preconditions are about.
+    fn exists(self) -> bool {
+        matches!(self, Self::Entry | Self::InGrace)
+    }
+}
+
+/// A change of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Put,
+    Patch,
+    Delete,
+    Mset,
+}
+
+impl Change {
+    const ALL: [Self; 4] = [Self::Put, Self::Patch, Self::Delete, Self::Mset];
 }
 
 /// The ETags that a header names.
@@ -71,52 +102,140 @@ async fn change(cache: &Client, method: &Method, ns: &str, key: &str, headers: &
     cache.send(method.clone(), &key_path(ns, key), headers, body).await
 }
 
-async fn a_change_happens_only_if_its_preconditions_are_met(service: &Service) {
-    let (cache, ns) = (service.client(), namespace("conditions"));
-    for method in [Method::PUT, Method::DELETE] {
-        for before in [Before::Nothing, Before::Entry, Before::KnownAbsent] {
-            for (number, if_match) in [None].into_iter().chain(Named::ALL.map(Some)).enumerate() {
-                for (other, if_none_match) in [None].into_iter().chain(Named::ALL.map(Some)).enumerate() {
-                    let key = format!("{method}-{before:?}-{number}-{other}");
-                    let mut present = "\"1732190400000000\"".to_owned();
-                    if before == Before::Entry {
-                        present = etag(&cache.set(&ns, &key, "\"old\"").await.expect(201));
-                    }
-                    if before == Before::KnownAbsent {
-                        cache.put(&ns, &key, r#"{"absent": true}"#).await.expect(201);
-                    }
-                    let (m, n) =
-                        (if_match.map(|named| named.text(&present)), if_none_match.map(|n| n.text(&present)));
-                    let headers: Vec<(&str, &str)> = [("if-match", &m), ("if-none-match", &n)]
-                        .into_iter()
-                        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-                        .collect();
-                    let exists = before == Before::Entry;
-                    let is_met = if_match.is_none_or(|named| exists && named.has_strong())
-                        && !if_none_match.is_some_and(|named| exists && named.has_weak());
-                    let answer = change(&cache, &method, &ns, &key, &headers).await;
-                    let found = cache.get_with(&ns, &key, &[("cache-control", "no-cache")]).await;
-                    let is_known_absent = found.status == 404 && found.json()["code"] == "known_absent";
-                    let case = format!("{method} over {before:?} with {headers:?}");
-                    if !is_met {
-                        assert_eq!(answer.header("etag"), exists.then_some(&*present), "{case}");
-                        answer.expect_error(412, "precondition_failed");
-                        assert_eq!(found.status, if exists { 200 } else { 404 }, "{case}");
-                        assert_eq!(is_known_absent, before == Before::KnownAbsent, "{case}");
-                        if exists {
-                            assert_eq!(found.json()["value"], "old", "{case}");
-                        }
-                    } else if method == Method::PUT {
-                        assert_eq!(answer.status, if exists { 200 } else { 201 }, "{case}");
-                        assert_eq!(found.json()["value"], "new", "{case}");
-                    } else {
-                        assert_eq!(answer.status, if exists { 200 } else { 404 }, "{case}");
-                        assert!(found.status == 404 && !is_known_absent, "{case}");
+/// One case: a key, what is under it, and a change with its preconditions.
+struct Case {
+    key: String,
+    before: Before,
+    change: Change,
+    if_match: Option<Named>,
+    if_none_match: Option<Named>,
+    /// The ETag of the entry, or one that no entry has.
+    present: String,
+    /// The token of the lease.
+    lease: Option<String>,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let named = || [None].into_iter().chain(Named::ALL.map(Some));
+        let mut all = Vec::new();
+        for before in Before::ALL {
+            for change in Change::ALL {
+                for if_match in named() {
+                    for if_none_match in named() {
+                        let key = format!("{before:?}-{change:?}-{}", all.len());
+                        let present = "\"1732190400000000\"".to_owned();
+                        all.push(Self { key, before, change, if_match, if_none_match, present, lease: None });
                     }
                 }
             }
         }
+        all
     }
+
+    /// Brings about what is under the key.
+    async fn prepare(&mut self, cache: &Client, ns: &str) {
+        let body = match self.before {
+            Before::Nothing => return,
+            Before::Entry => json!({"value": "old"}),
+            Before::Expired => json!({"value": "old", "ttl": 1}),
+            Before::InGrace => json!({"value": "old", "ttl": 1, "stale_while_revalidate": 600}),
+            Before::KnownAbsent => json!({"absent": true}),
+            Before::Leased => {
+                let asked = cache.get_with(ns, &self.key, &[("prefer", "lease=60")]).await.expect(404);
+                // Without the right to INFO, no lease is given.
+                let given = asked.header("cache-lease").and_then(|lease| lease.split('"').nth(1));
+                self.lease = given.map(str::to_owned);
+                return;
+            }
+        };
+        let stored = cache.put(ns, &self.key, body.to_string()).await.expect(201);
+        if self.before.exists() {
+            self.present = etag(&stored);
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        let exists = self.before.exists();
+        self.if_match.is_none_or(|named| exists && named.has_strong())
+            && !self.if_none_match.is_some_and(|named| exists && named.has_weak())
+    }
+
+    async fn send(&self, cache: &Client, ns: &str) -> Answer {
+        let conditions = [("if-match", self.if_match), ("if-none-match", self.if_none_match)];
+        let texts: Vec<(&str, String)> =
+            conditions.iter().filter_map(|(name, named)| Some((*name, (*named)?.text(&self.present)))).collect();
+        let headers: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, &**text)).collect();
+        match self.change {
+            Change::Put => change(cache, &Method::PUT, ns, &self.key, &headers).await,
+            Change::Delete => change(cache, &Method::DELETE, ns, &self.key, &headers).await,
+            Change::Patch => cache.patch_with(ns, &self.key, &headers, &json!({"ttl": 600, "tags": ["new"]})).await,
+            Change::Mset => {
+                let mut entry = json!({"key": self.key, "value": "new"});
+                for (name, text) in texts {
+                    entry[name.replace('-', "_")] = json!(text);
+                }
+                cache.mset(ns, &json!([entry])).await
+            }
+        }
+    }
+
+    /// Makes the change, and checks its answer and what is under the key then.
+    async fn check(&self, cache: &Client, ns: &str) {
+        let (exists, is_met) = (self.before.exists(), self.is_met());
+        let Self { key, before, change, if_match, if_none_match, .. } = self;
+        let case = format!("{change:?} over {before:?} with {if_match:?}, {if_none_match:?}");
+        let answer = self.send(cache, ns).await;
+        match (change, is_met) {
+            (Change::Mset, true) => assert_eq!(answer.json(), json!({"success": true, "stored": 1}), "{case}"),
+            (Change::Mset, false) => {
+                let errors = json!({(key.as_str()): "precondition_failed"});
+                assert_eq!(answer.json(), json!({"success": false, "stored": 0, "errors": errors}), "{case}");
+            }
+            (_, false) => {
+                assert_eq!(answer.header("etag"), exists.then_some(&*self.present), "{case}");
+                answer.expect_error(412, "precondition_failed");
+            }
+            (Change::Put, true) => assert_eq!(answer.status, if exists { 200 } else { 201 }, "{case}"),
+            (Change::Patch | Change::Delete, true) => {
+                assert_eq!(answer.status, if exists { 200 } else { 404 }, "{case}");
+            }
+        }
+        let expected = match (change, is_met) {
+            (Change::Put | Change::Mset, true) => "new",
+            (Change::Delete, true) => "key_not_found",
+            _ if exists => "old",
+            _ if *before == Before::KnownAbsent => "known_absent",
+            _ => "key_not_found",
+        };
+        let found = cache.get(ns, key).await;
+        let field = if found.status == 200 { "value" } else { "code" };
+        assert_eq!(found.json()[field], expected, "{case}");
+        if let Some(token) = &self.lease {
+            // A change ends the lease; a PATCH of nothing, and what is refused, change nothing.
+            let is_ended = is_met && *change != Change::Patch;
+            let body = br#"{"value": "filled"}"#.to_vec();
+            let filled = cache.send(Method::PUT, &key_path(ns, key), &[("cache-lease", token)], Some(body)).await;
+            assert_eq!(filled.status, if is_ended { 412 } else { 201 }, "{case}: {}", filled.text());
+        }
+    }
+}
+
+async fn a_change_happens_only_if_its_preconditions_are_met(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("conditions"));
+    let mut cases = Case::all();
+    // Those that must expire come first, so that the others are prepared meanwhile.
+    cases.sort_by_key(|case| !matches!(case.before, Before::Expired | Before::InGrace));
+    for some in cases.chunks_mut(32) {
+        join_all(some.iter_mut().map(|case| case.prepare(&cache, &ns))).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for some in cases.chunks(32) {
+        join_all(some.iter().map(|case| case.check(&cache, &ns))).await;
+    }
+    let changed = |case: &&Case| case.change == Change::Patch && case.before.exists() && case.is_met();
+    let tagged = cache.list(&ns, &[("tag", "new"), ("limit", "1000")]).await.expect(200).json();
+    assert_eq!(tagged["keys"].as_array().map(Vec::len), Some(cases.iter().filter(changed).count()));
     for wrong in ["17", "\"17", "*, \"17\"", "\"17\" \"18\""] {
         for header in ["if-match", "if-none-match"] {
             let answer = change(&cache, &Method::PUT, &ns, "wrong", &[(header, wrong)]).await;
@@ -132,7 +251,7 @@ async fn an_expired_or_deleted_entry_does_not_exist(service: &Service) {
     cache.set_for(&ns, "expired", "1", 1).await.expect(201);
     let deleted = etag(&cache.set(&ns, "deleted", "1").await.expect(201));
     cache.delete(&ns, "deleted").await.expect(200);
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     for key in ["expired", "deleted"] {
         change(&cache, &Method::PUT, &ns, key, &[("if-match", "*")]).await.expect(412);
         change(&cache, &Method::DELETE, &ns, key, &[("if-match", &deleted)]).await.expect(412);
@@ -184,7 +303,7 @@ async fn preconditions_hold_beside_tags_quotas_and_other_writers(service: &Servi
     assert_eq!(cache.list(&ns, &[("tag", "b")]).await.expect(200).json()["keys"], json!(["k"]));
     // Of many writers that saw the same entry, one wins.
     let writers = (0..20).map(|_| put("d", vec![("if-match", second.clone())]));
-    let answers = futures_util::future::join_all(writers).await;
+    let answers = join_all(writers).await;
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 412).count(), 19, "{statuses:?}");

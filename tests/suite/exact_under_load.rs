@@ -70,7 +70,13 @@ async fn random_requests(
                 let path = key_path(&ns, &key);
                 client.try_send(Method::DELETE, &path, &[], None).await
             }
-            75..99 => {
+            75..83 => {
+                let ttl = *random.pick(&[None, Some(1), Some(600)]);
+                let body = json!({"ttl": ttl, "tags": [format!("t{}", random.below(4))]});
+                let path = key_path(&ns, &key);
+                client.try_send(Method::PATCH, &path, &[], Some(body.to_string().into_bytes())).await
+            }
+            83..99 => {
                 let path = key_path(&ns, &key);
                 client.try_send(Method::GET, &path, &[], None).await
             }
