@@ -328,7 +328,7 @@ mod tests {
         let error = "ERR The user executing the script can't run this command or subcommand";
         let found = found(&[("PERSIST", "cache:..:preflight", error), ("PEXPIREAT", "cache:..:preflight", error)]);
         assert_eq!((found.len(), found[0].0, found[0].1), (1, "forbidden_command", Severity::Degraded));
-        assert!(found[0].2.contains("a PATCH cannot") && found[0].2.contains("+pexpireat +persist"), "{found:?}");
+        assert!(found[0].2.contains("a PATCH cannot") && found[0].2.contains("+persist +pexpireat"), "{found:?}");
     }
 
     #[test]
