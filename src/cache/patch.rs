@@ -29,7 +29,7 @@ impl Cache {
         // Also a copy of the same version is void: it has the old TTL.
         let _void = self.void_when_over(key);
         let result = self.store.patch(key, patch, quota).await;
-        self.count_conditions(false, &result);
+        self.count_conditions(key.namespace(), false, &result);
         Ok(result?)
     }
 }
