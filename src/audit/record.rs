@@ -29,6 +29,8 @@ pub enum Change {
     },
     Flush {
         selection: Selection,
+        /// Whether the entries were marked stale instead of deleted.
+        is_mark: bool,
         outcome: Outcome,
     },
 }

@@ -52,7 +52,7 @@ impl From<Record> for Row {
                 (row.before, row.deleted_count) = (Some(before), Some(deleted));
                 "policy_deleted"
             }
-            Change::Flush { selection, outcome } => {
+            Change::Flush { selection, is_mark, outcome } => {
                 let (pattern, tag) = selection.pattern_and_tag();
                 (row.pattern, row.tag) = (pattern.map(str::to_owned), tag.map(str::to_owned));
                 (row.deleted_count, row.is_complete) = match outcome {
@@ -60,7 +60,7 @@ impl From<Record> for Row {
                     Outcome::Partial { deleted } => (Some(deleted), false),
                     Outcome::Abandoned => (None, false),
                 };
-                "flush"
+                if is_mark { "mark_stale" } else { "flush" }
             }
         };
         row.action = action.to_owned();

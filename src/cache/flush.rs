@@ -7,7 +7,7 @@ use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::jobs::{Answer, Failure, Flush, Job, Kind, Patience, Refused};
 use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
-use crate::store::FlushProgress;
+use crate::store::{FlushProgress, Removal};
 
 /// How a flush was answered.
 #[derive(Debug)]
@@ -35,7 +35,8 @@ impl Cache {
         let (cache, target) = (self.clone(), flush.clone());
         let work = |progress: Arc<FlushProgress>| async move {
             let Flush { kind, namespace, selection, origin } = &target;
-            let deleted = cache.flush_selected(namespace, selection, &progress).await?;
+            let removal = cache.removal(namespace.as_str(), *kind == Kind::MarkStale);
+            let deleted = cache.flush_selected(namespace, selection, removal, &progress).await?;
             if *kind == Kind::DeleteNamespace && !progress.is_cancelled() {
                 cache.remove_policy(namespace, deleted, origin).await?;
             }
@@ -66,11 +67,12 @@ impl Cache {
         self.flush(flush, patience, failure).await
     }
 
-    /// Flushes without a row in the audit trail; the caller writes that row.
+    /// Deletes or marks entries without a row in the audit trail; the caller writes that row.
     pub(super) async fn flush_selected(
         &self,
         namespace: &Namespace,
         selection: &Selection,
+        removal: Removal,
         progress: &FlushProgress,
     ) -> Result<u64, Error> {
         let begun = StartedOperation::now(namespace.as_str(), Operation::Flush);
@@ -79,9 +81,8 @@ impl Cache {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let tombstone_ttl = self.tombstone_ttl(namespace.as_str());
         let result =
-            self.store.flush(namespace, selection, &on_deleted, progress, tombstone_ttl).await.map_err(Error::from);
+            self.store.flush(namespace, selection, &on_deleted, progress, removal).await.map_err(Error::from);
         // The flush ended all leases of the namespace.
         self.waiting.all_changed();
         if let (Err(_), Some(near)) = (&result, &self.near) {

@@ -13,6 +13,7 @@ mod jitter;
 mod lease;
 mod list;
 mod lookup;
+mod mark;
 mod namespace;
 mod near;
 mod observe;

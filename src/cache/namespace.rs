@@ -167,7 +167,7 @@ impl Cache {
             self.metrics.audit_written.increment(1);
         } else {
             // Another request has removed it in the meantime.
-            self.audit.flush(namespace, &Selection::All, origin).ended(Outcome::Complete { deleted });
+            self.audit.flush(namespace, &Selection::All, false, origin).ended(Outcome::Complete { deleted });
         }
         self.registry.remove(namespace);
         Ok(())

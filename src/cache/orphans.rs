@@ -67,9 +67,10 @@ impl Orphans {
             let Ok(totals) = cache.store.booked_totals(&namespace).await else { continue };
             if self.is_quiet(&namespace, totals, Moment::now(), grace) {
                 self.0.remove(&namespace);
+                let removal = cache.removal(namespace.as_str(), false);
                 let removed = async {
                     let deleted =
-                        cache.flush_selected(&namespace, &Selection::All, &FlushProgress::default()).await?;
+                        cache.flush_selected(&namespace, &Selection::All, removal, &FlushProgress::default()).await?;
                     cache.store.forget(&namespace).await?;
                     Ok::<_, Error>(deleted)
                 };

@@ -53,6 +53,7 @@ fn action(name: &str) -> &str {
         "policy_replaced" => "Policy replaced",
         "policy_deleted" => "Namespace deleted",
         "flush" => "Flush",
+        "mark_stale" => "Marked as stale",
         other => other,
     }
 }
@@ -63,14 +64,20 @@ fn detail(row: &Row) -> Markup {
         @match (&row.pattern, &row.tag) {
             (Some(pattern), _) => { "pattern " code { (pattern) } ", " }
             (_, Some(tag)) => { "tag " code { (tag) } ", " }
-            _ if row.action == "flush" => { "all keys, " }
+            _ if row.action == "flush" || row.action == "mark_stale" => { "all keys, " }
             _ => {}
         }
         @if row.action == "flush" || row.action == "policy_deleted" {
-            @match (deleted, row.is_complete) {
+            @match (&deleted, row.is_complete) {
                 (Some(deleted), true) => { (deleted) " deleted" }
                 (Some(deleted), false) => { "stopped before the end, at least " (deleted) " deleted" }
                 (None, _) => { "stopped before the end, it is unknown how many entries were deleted" }
+            }
+        }
+        @if row.action == "mark_stale" {
+            @match &deleted {
+                Some(marked) => { (marked) " marked" @if !row.is_complete { ", stopped before the end" } }
+                None => { "stopped before the end, it is unknown how many entries were marked" }
             }
         }
         @for line in policy_changes(row.before.as_ref(), row.after.as_ref()) { span.change { (line) } }

@@ -41,6 +41,7 @@ pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) 
     };
     let title = match job.flush.kind {
         Kind::Flush => "Flush",
+        Kind::MarkStale => "Marking as stale",
         Kind::DeleteNamespace => "Deletion",
     };
     let (topic, condition) = (Topic::Job(id), &snapshot.condition);
@@ -106,6 +107,10 @@ fn heading(kind: Kind, state: &JobState) -> &'static str {
         (Kind::Flush, JobState::Done) => "Flushed",
         (Kind::Flush, JobState::Failed(_)) => "The flush failed",
         (Kind::Flush, JobState::Cancelled) => "The flush was cancelled",
+        (Kind::MarkStale, JobState::Running) => "Marking as stale",
+        (Kind::MarkStale, JobState::Done) => "Marked as stale",
+        (Kind::MarkStale, JobState::Failed(_)) => "Marking as stale failed",
+        (Kind::MarkStale, JobState::Cancelled) => "Marking as stale was cancelled",
         (Kind::DeleteNamespace, JobState::Running) => "Deleting the namespace",
         (Kind::DeleteNamespace, JobState::Done) => "The namespace is deleted",
         (Kind::DeleteNamespace, JobState::Failed(_)) => "The deletion of the namespace failed",

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::conditions;
 use super::error::{Error, key_not_found, terms_not_met};
-use super::extract::{EntryPath, NoParameters, StrictQuery};
+use super::extract::{EntryPath, NoParameters, StrictQuery, is_stale_mode};
 use super::json::WriteFields;
 use super::openapi::schema;
 use super::read_answer::ReadAnswer;
@@ -175,12 +175,22 @@ pub struct DeleteQuery {
     /// The source's own count of this deletion: what it deleted is not stored again, see `newer_version_exists`.
     #[param(schema_with = schema::source_version_in_query)]
     source_version: Option<String>,
+    /// `stale`: end the freshness of the entry instead of deleting it. Not with `source_version`.
+    #[param(schema_with = schema::mode)]
+    mode: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct DeleteAnswer {
     success: bool,
-    deleted: bool,
+    /// Not with `mode=stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    deleted: Option<bool>,
+    /// Only with `mode=stale`: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    marked_count: Option<u64>,
 }
 
 /// `DELETE`.
@@ -201,8 +211,20 @@ pub async fn delete(
 ) -> Result<Response, Error> {
     let source_version = query.source_version.as_deref().map(SourceVersion::parse).transpose();
     let source_version = source_version.map_err(Error::InvalidQuery)?;
+    if is_stale_mode(query.mode.as_deref())? {
+        if source_version.is_some() {
+            return Err(Error::InvalidQuery("`mode` and `source_version` cannot be combined".to_owned()));
+        }
+        return Ok(match app.cache.mark(&key, conditions::of(&headers)?.as_deref()).await? {
+            true => {
+                let marked = DeleteAnswer { success: true, deleted: None, marked_count: Some(1) };
+                answer::json(StatusCode::OK, &marked)
+            }
+            false => key_not_found(),
+        });
+    }
     if app.cache.delete(&key, conditions::of_deletion(&headers, source_version)?.as_deref()).await? {
-        Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: true }))
+        Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: Some(true), marked_count: None }))
     } else {
         Ok(key_not_found())
     }

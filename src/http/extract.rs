@@ -58,12 +58,17 @@ pub struct FlushQuery {
     /// `true`: only count the entries, delete nothing.
     #[param(schema_with = schema::dry_run)]
     dry_run: Option<String>,
+    /// `stale`: end the freshness of the entries instead of deleting them.
+    #[param(schema_with = schema::mode)]
+    mode: Option<String>,
 }
 
-/// Whether a flush deletes or only counts.
+/// Whether a flush deletes, marks, or only counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushMode {
     Delete,
+    /// Ends the freshness of entries.
+    MarkStale,
     /// Counts, deletes nothing.
     DryRun,
 }
@@ -73,8 +78,25 @@ impl FlushQuery {
     /// A parameter is invalid, or both `pattern` and `tag` are given.
     pub fn parse(self) -> Result<(Selection, FlushMode), Error> {
         let is_dry_run = flag("dry_run", self.dry_run.as_deref())?;
-        let mode = if is_dry_run { FlushMode::DryRun } else { FlushMode::Delete };
+        let is_mark = is_stale_mode(self.mode.as_deref())?;
+        let mode = match (is_dry_run, is_mark) {
+            (true, _) => FlushMode::DryRun,
+            (false, true) => FlushMode::MarkStale,
+            (false, false) => FlushMode::Delete,
+        };
         Ok((selection(self.pattern, self.tag)?, mode))
+    }
+}
+
+/// Parses the parameter `mode` of a deletion: `stale` marks entries instead of deleting them.
+///
+/// # Errors
+/// [`Error::InvalidQuery`].
+pub fn is_stale_mode(mode: Option<&str>) -> Result<bool, Error> {
+    match mode {
+        None => Ok(false),
+        Some("stale") => Ok(true),
+        Some(other) => Err(Error::InvalidQuery(format!("`mode` must be stale or absent, not {other:?}"))),
     }
 }
 

@@ -31,13 +31,23 @@ pub struct ClientPatience {
 impl ClientPatience {
     /// The response for the client.
     pub fn answer(&self, flushed: &Flushed) -> Response {
-        let mut response = match flushed {
+        self.completed(match flushed {
             Flushed::Done(deleted) => {
-                let answer = FlushAnswer { success: true, deleted_count: *deleted, matched_count: None };
-                answer::json(StatusCode::OK, &answer)
+                answer::json(StatusCode::OK, &FlushAnswer { deleted_count: Some(*deleted), ..FlushAnswer::SUCCESS })
             }
             Flushed::Job(job) => jobs::accepted(job),
-        };
+        })
+    }
+
+    /// The response for the client of a flush that marks entries.
+    fn answer_marked(&self, flushed: &Flushed) -> Response {
+        self.completed(match flushed {
+            Flushed::Done(marked) => answer::json(StatusCode::OK, &FlushAnswer::marked(*marked)),
+            Flushed::Job(job) => jobs::accepted(job),
+        })
+    }
+
+    fn completed(&self, mut response: Response) -> Response {
         if self.is_async {
             response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
         }
@@ -63,11 +73,26 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
 pub struct FlushAnswer {
     success: bool,
     /// How many entries were deleted: 0 with `dry_run=true`.
-    deleted_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    deleted_count: Option<u64>,
+    /// Only with `mode=stale`: how many entries were marked; entries that may not be answered stale were deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    marked_count: Option<u64>,
     /// Only with `dry_run=true`: how many entries the flush would delete.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     matched_count: Option<u64>,
+}
+
+impl FlushAnswer {
+    const SUCCESS: Self = Self { success: true, deleted_count: None, marked_count: None, matched_count: None };
+
+    /// The result of marking entries as stale.
+    pub fn marked(count: u64) -> Self {
+        Self { marked_count: Some(count), ..Self::SUCCESS }
+    }
 }
 
 #[utoipa::path(
@@ -96,9 +121,15 @@ pub async fn flush(
             let flushed = app.cache.flush(flush, client.patience, jobs::failure).await?;
             Ok(client.answer(&flushed))
         }
+        (selection, FlushMode::MarkStale) => {
+            let flush = Flush { kind: Kind::MarkStale, namespace, selection, origin };
+            let flushed = app.cache.flush(flush, client.patience, jobs::failure).await?;
+            Ok(client.answer_marked(&flushed))
+        }
         (selection, FlushMode::DryRun) => {
             let matched_count = Some(app.cache.count(&namespace, &selection, None).await?.count);
-            Ok(answer::json(StatusCode::OK, &FlushAnswer { success: true, deleted_count: 0, matched_count }))
+            let counted = FlushAnswer { deleted_count: Some(0), matched_count, ..FlushAnswer::SUCCESS };
+            Ok(answer::json(StatusCode::OK, &counted))
         }
     }
 }

@@ -53,7 +53,7 @@ impl<E, W: Future<Output = Result<u64, E>>> Task<E, W> {
         let Self { jobs, place, flush, patience, failure, progress, work, answer, saved } = self;
         let Flush { kind, namespace, selection, origin } = &flush;
         // Writes its row to the audit trail when it is dropped.
-        let mut note = jobs.audit.flush(namespace, selection, origin);
+        let mut note = jobs.audit.flush(namespace, selection, *kind == Kind::MarkStale, origin);
         let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
         if let Patience::Until(end) = patience {
             let ended = tokio::select! {

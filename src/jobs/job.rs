@@ -40,16 +40,19 @@ impl fmt::Display for Id {
 pub enum Kind {
     /// Deletes entries.
     Flush,
+    /// Ends the freshness of entries.
+    MarkStale,
     /// Deletes all entries of a namespace, and then its policy.
     DeleteNamespace,
 }
 
 impl Kind {
-    pub const ALL: [Self; 2] = [Self::Flush, Self::DeleteNamespace];
+    pub const ALL: [Self; 3] = [Self::Flush, Self::MarkStale, Self::DeleteNamespace];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Flush => "flush",
+            Self::MarkStale => "mark_stale",
             Self::DeleteNamespace => "delete_namespace",
         }
     }
@@ -168,7 +171,8 @@ impl Job {
         if *kind == Kind::DeleteNamespace && self.state == State::Done {
             return None;
         }
-        let change = Change::Flush { selection: selection.clone(), outcome: self.outcome() };
+        let is_mark = *kind == Kind::MarkStale;
+        let change = Change::Flush { selection: selection.clone(), is_mark, outcome: self.outcome() };
         Some(Record::new(namespace, origin, change))
     }
 }

@@ -97,6 +97,12 @@ impl Extra {
         if self.mark == Mark::IfError { Duration::ZERO } else { self.grace() }
     }
 
+    /// Whether the entry counts for preconditions: not if it says that there is no such thing, or if it is kept only in
+    /// place of errors.
+    pub fn is_present(self) -> bool {
+        self.kind != Kind::Absent && self.mark != Mark::IfError
+    }
+
     pub fn is_marked(self) -> bool {
         self.mark != Mark::Unmarked
     }

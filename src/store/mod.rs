@@ -9,6 +9,7 @@ mod error;
 mod presence;
 mod progress;
 pub mod redis;
+mod removal;
 
 use std::iter::Sum;
 use std::ops::AddAssign;
@@ -23,6 +24,7 @@ pub use presence::{
     Finding, LivingInstance, Presence, RING_MISMATCH, RingCount, Role, Severity, ShardHealth, Survey,
 };
 pub use progress::FlushProgress;
+pub use removal::{Removal, Windows};
 
 use crate::clock::Moment;
 use crate::model::{
@@ -257,7 +259,19 @@ pub trait Store: Presence {
         tombstone_ttl: Duration,
     ) -> Result<bool, Error>;
 
-    /// Ends all leases of the namespace, and then deletes the entries that `selection` matches and that were written
+    /// Ends the freshness of an entry now; if it has no window in which it may still be answered, deletes it. Ends the
+    /// lease of its key. Returns whether it was alive.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`], and others if the shard failed.
+    async fn mark(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        removal: Removal,
+    ) -> Result<bool, Error>;
+
+    /// Ends all leases of the namespace, and then removes, as `removal` says, the entries that `selection` matches and that were written
     /// before the call. Returns how many live
     /// entries were deleted. Source versions of entries stay as in [`Store::delete`]. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
     /// updates `progress`; if it is cancelled there, it stops within one step and returns no error.
@@ -270,7 +284,7 @@ pub trait Store: Presence {
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
-        tombstone_ttl: Duration,
+        removal: Removal,
     ) -> Result<u64, FlushFailure>;
 
     /// Lists live keys that `selection` matches, about `limit` per page. Shards that do not answer are skipped and

@@ -34,7 +34,7 @@
 //! - [`staleness`]: very many reads under every fault, each compared with the writes
 //! - [`loop_checker`], [`stampede`]: programs that read, load on a miss and fill with a lease, under the same faults;
 //!   and very many of them at once
-//! - [`refresh`]: entries that are refreshed before they expire, or answered after it
+//! - [`refresh`], [`stale_mark`]: entries that are refreshed before they expire, or answered after it or after a mark
 //! - [`access_log`], [`logs`], [`audit`], [`metrics`]: what the service records
 //! - [`traces`]: request ids and trace context
 //! - [`monitoring`]: whether metrics, rules, dashboard and documents agree
@@ -140,6 +140,7 @@ mod runbook;
 mod scale;
 mod soak;
 mod source_versions;
+mod stale_mark;
 mod stale_on_error;
 mod staleness;
 mod stampede;

@@ -96,6 +96,7 @@ schemas! {
     full: one_of(["full"]);
     partial: one_of(["true", "false"]);
     dry_run: json!({"type": "boolean", "default": false});
+    mode: json!({"type": "string", "enum": ["stale"]});
     asked_default_ttl: or_null(
         seconds(0, "TTL in seconds of entries that are written without a TTL; 0: they never expire.")
     );

@@ -10,7 +10,7 @@ use super::leases::Leases;
 use super::tombstones::Tombstones;
 use crate::clock::{Moment, unix_millis};
 use crate::model::{
-    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Extra, Kind, Quota, Selection, SourceVersion, Tags, UnixMillis,
+    Entry, EntryKey, EntryKeyHasher, EvictionPolicy, Extra, Quota, Selection, SourceVersion, Tags, UnixMillis,
     Version, charge,
 };
 use crate::store::Totals;
@@ -214,7 +214,7 @@ impl Entries {
     /// The version of the entry under `key`; `None` if there is none, or only a known absence. An expired entry must be
     /// removed before.
     pub(super) fn present(&self, key: &EntryKey) -> Option<Version> {
-        self.by_use.peek(key).filter(|item| item.extra.kind != Kind::Absent).map(|item| item.version)
+        self.by_use.peek(key).filter(|item| item.extra.is_present()).map(|item| item.version)
     }
 
     /// The live entry under `key`; counts as a use now. Returns `None` and does nothing if the value has more than

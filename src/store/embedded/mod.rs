@@ -6,6 +6,7 @@
 
 mod entries;
 mod leases;
+mod mark;
 mod patch;
 mod space;
 mod tombstones;
@@ -20,8 +21,8 @@ use parking_lot::RwLock;
 
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Patched, Presence, Reads, RingCount,
-    Role, Room, ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
+    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Patched, Presence, Reads, Removal,
+    RingCount, Role, Room, ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
 use crate::model::{
@@ -210,20 +211,33 @@ impl Store for Embedded {
         }
     }
 
+    async fn mark(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        removal: Removal,
+    ) -> Result<bool, Error> {
+        match self.space(key.namespace()) {
+            Some(space) => space.mark(key, preconditions, removal),
+            None if preconditions.is_none_or(|preconditions| preconditions.allow(None)) => Ok(false),
+            None => Err(Error::PreconditionFailed { present: None }),
+        }
+    }
+
     async fn flush(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         _on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
-        tombstone_ttl: Duration,
+        removal: Removal,
     ) -> Result<u64, FlushFailure> {
         let Some(space) = self.space(namespace.as_str()) else { return Ok(0) };
         space.end_leases();
         let before = space.last_version();
         let mut position = Some(0);
         while let Some(from) = position.filter(|_| !progress.is_cancelled()) {
-            let (deleted, next) = space.flush(selection, from, before, selection.step(BATCH), tombstone_ttl);
+            let (deleted, next) = space.flush(selection, from, before, selection.step(BATCH), removal);
             progress.add_deleted(deleted);
             position = next;
             tokio::task::yield_now().await;
@@ -363,7 +377,7 @@ mod tests {
                 &Selection::All,
                 &|_| {},
                 &FlushProgress::default(),
-                Duration::ZERO,
+                Removal::deletion(Duration::ZERO),
             )
             .await;
         assert_eq!(deleted.unwrap(), 99);

@@ -99,6 +99,7 @@ impl Entries {
 mod tests {
     use super::*;
     use crate::model::{EtagList, EvictionPolicy, Kind, Mark, Preconditions, Selection, Tag, Ttl, Version, Write};
+    use crate::store::Removal;
     use bytes::Bytes;
     use std::num::NonZeroU64;
     use std::time::Duration;
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!((space.totals().charged, space.cost()), (charged - 2, cost - 2));
         let tagged = |tag| space.list(&Selection::Tagged(Tag::parse(tag).unwrap()), 0, 10, 10).0;
         assert_eq!((tagged("old").len(), tagged("x"), tagged("longer").len()), (2, vec!["key_1".to_owned()], 0));
-        space.flush(&Selection::All, 0, space.last_version(), 10, Duration::ZERO);
+        space.flush(&Selection::All, 0, space.last_version(), 10, Removal::deletion(Duration::ZERO));
         assert_eq!((space.totals().charged, space.cost()), (0, 0));
     }
 

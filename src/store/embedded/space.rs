@@ -15,7 +15,7 @@ use crate::model::{
     Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Preconditions, Quota, Selection, UnixMillis, Version,
     WantedLease, Write, charge,
 };
-use crate::store::{Error, Grant, Leased, Outcome, Reads, Stored, Totals};
+use crate::store::{Error, Grant, Leased, Outcome, Reads, Removal, Stored, Totals};
 
 /// The most expired entries that are counted for the totals.
 const MAX_COUNTED: usize = 100_000;
@@ -252,15 +252,15 @@ impl Space {
     }
 
     /// Looks at up to `limit` entries whose birth is `from` or later. Deletes those that are selected and were not
-    /// written after `before`; their source versions stay for `tombstone_ttl`. Returns how many live entries were
-    /// deleted, and the birth at which the next step begins, `None` at the end.
+    /// written after `before`; their source versions stay. Returns how many live entries were
+    /// deleted or marked, and the birth at which the next step begins, `None` at the end.
     pub fn flush(
         &self,
         selection: &Selection,
         from: u64,
         before: Version,
         limit: usize,
-        tombstone_ttl: Duration,
+        removal: Removal,
     ) -> (u64, Option<u64>) {
         let now = Moment::now();
         self.change(|inner| {
@@ -274,7 +274,9 @@ impl Space {
                     continue;
                 }
                 deleted += u64::from(inner.is_live(&key, now));
-                inner.bury(&key, now + tombstone_ttl, now);
+                if !inner.mark(&key, removal.windows, now) {
+                    inner.bury(&key, now + removal.tombstone_ttl, now);
+                }
             }
             (deleted, next)
         })
@@ -409,7 +411,7 @@ mod tests {
         let before = space.last_version();
         set(&space, 2);
         let pattern = Selection::Matching(Pattern::parse("key_*").unwrap());
-        assert_eq!(space.flush(&pattern, 0, before, 100, Duration::ZERO), (4, None));
+        assert_eq!(space.flush(&pattern, 0, before, 100, Removal::deletion(Duration::ZERO)), (4, None));
         assert!(get(&space, 2).is_some());
     }
 
@@ -490,7 +492,7 @@ mod tests {
             assert!(space.totals().charged <= 10_000);
         }
         assert_eq!(space.totals().keys, 10_000 / charged(&key(999), &write("1")));
-        space.flush(&Selection::All, 0, space.last_version(), 1000, Duration::ZERO);
+        space.flush(&Selection::All, 0, space.last_version(), 1000, Removal::deletion(Duration::ZERO));
         assert_eq!((space.totals().charged, space.cost()), (0, 0));
     }
 }

@@ -4,11 +4,10 @@
 //! the whole shard is searched instead. Every entry has metadata under a name that contains its namespace, so no
 //! entry that should be deleted stays readable. The search takes longer the more the shard holds, and it is rare.
 
-use std::time::Duration;
-
 use fred::types::Value;
 use futures_util::future::join_all;
 
+use super::marks::Marked;
 use super::place::PLACES;
 use super::repair::{Kind, kind_of, pattern_of};
 use super::reply;
@@ -18,7 +17,7 @@ use super::scripts;
 use super::shard::{Effect, Shard};
 use super::verbs::{Index, keys_and_places, tag_of};
 use crate::model::{Namespace, Selection};
-use crate::store::{Error, FlushProgress};
+use crate::store::{Error, FlushProgress, Removal};
 
 /// Keys that one script lists, and keys that one script deletes. Small, so that a script never blocks other clients
 /// for long.
@@ -33,8 +32,7 @@ pub struct Flush<'f> {
     /// Counts deleted entries, so that they are known even after a failure. The flush may be cancelled between two
     /// steps.
     pub progress: &'f FlushProgress,
-    /// How long the source versions of deleted entries stay.
-    pub tombstone_ttl: Duration,
+    pub removal: Removal,
 }
 
 impl Flush<'_> {
@@ -139,10 +137,14 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// Deletes those of `keys` that are selected and whose version is at most `before`, in one script. Returns how many
+    /// Deletes, or marks, those of `keys` that are selected and whose version is at most `before`, in one script. Returns how many
     /// were alive, and which are gone.
     async fn delete_older(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(u64, Vec<String>), Error> {
-        let (before, tombstone_ttl) = (before.to_string(), self.tombstone_ttl.as_millis().to_string());
+        if let Some(windows) = self.removal.windows {
+            let which = Marked { before: Some(before), tag: tag_of(self.selection), conditions: None };
+            return shard.mark_some(self.namespace.as_str(), keys, which, self.removal, windows).await;
+        }
+        let (before, tombstone_ttl) = (before.to_string(), self.removal.tombstone_ttl.as_millis().to_string());
         let arguments = |settled: &SettledRecord| {
             let keys = keys_and_places(settled, keys.iter().map(String::as_str));
             let first = [before.as_str(), tag_of(self.selection), &tombstone_ttl].map(Value::from);

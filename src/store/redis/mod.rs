@@ -20,6 +20,7 @@ mod leases;
 mod listing;
 mod load;
 mod make_room;
+mod marks;
 mod moved_keys;
 mod patching;
 mod pending;
@@ -71,7 +72,7 @@ use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
     Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page, Patched, Reads,
-    Room, ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
+    Removal, Room, ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
@@ -339,17 +340,31 @@ impl Store for Redis {
         Ok(deleted)
     }
 
+    async fn mark(
+        &self,
+        key: &EntryKey,
+        preconditions: Option<&Preconditions>,
+        removal: Removal,
+    ) -> Result<bool, Error> {
+        let Some(windows) = removal.windows else {
+            return self.delete(key, preconditions, removal.tombstone_ttl).await;
+        };
+        let shard = self.owner(key.ring_hash());
+        shard.clear(Effect::Write, &[key]).await?;
+        shard.mark(key, preconditions, removal, windows).await
+    }
+
     async fn flush(
         &self,
         namespace: &Namespace,
         selection: &Selection,
         on_deleted: &(dyn for<'k> Fn(&'k str) + Sync),
         progress: &FlushProgress,
-        tombstone_ttl: Duration,
+        removal: Removal,
     ) -> Result<u64, FlushFailure> {
         progress.begin(self.shards.len() as u64 * PLACES);
         let flushed = join_all(self.shards.iter().map(|shard| async move {
-            let flush = Flush { namespace, selection, on_deleted, progress, tombstone_ttl };
+            let flush = Flush { namespace, selection, on_deleted, progress, removal };
             flush.run(shard).await
         }))
         .await;

@@ -102,6 +102,8 @@ pub static PATCH: LazyLock<Script> =
 pub static PATCH_WITHIN_QUOTA: LazyLock<Script> =
     change!("lua/precondition.lua", "lua/insertion.lua", "lua/extra.lua", "lua/quota.lua", "lua/patch.lua");
 pub static FLUSH: LazyLock<Script> = change!("lua/tombstones.lua", "lua/burial.lua", "lua/flush.lua");
+pub static MARK: LazyLock<Script> =
+    change!("lua/precondition.lua", "lua/extra.lua", "lua/tombstones.lua", "lua/burial.lua", "lua/mark.lua");
 pub static PURGE: LazyLock<Script> = change!("lua/purge.lua");
 pub static LIST: LazyLock<Script> = reading!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/list.lua");
 pub static SWEEP: LazyLock<Script> =

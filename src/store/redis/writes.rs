@@ -137,7 +137,7 @@ impl Shard {
 
 /// The answer of a script that preconditions refused: `lease`, or the version of the present entry, 0 for none, after
 /// `newer:` if a source version refused it.
-fn refusal(data: Vec<Frame>) -> Result<Error, Unexpected> {
+pub fn refusal(data: Vec<Frame>) -> Result<Error, Unexpected> {
     let [reason]: [Frame; 1] = data.try_into().map_err(|_| "one version")?;
     let reason = reply::text(reason)?;
     if reason == "lease" {

@@ -1,0 +1,239 @@
+//! Soft deletion: `mode=stale` ends the freshness of entries. They are answered while somebody refreshes them, or while
+//! their shard is down, and deleted if neither is allowed.
+
+use anyhow::ensure;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::answer::Answer;
+use crate::support::both_stores::on_every_server;
+use crate::support::client::{Client, key_path, namespace};
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::redis::{self, Redis};
+use crate::support::service::{Service, Settings, Store};
+use crate::support::walk::{Books, agreed};
+
+on_every_server! {
+    a_marked_entry_is_answered_as_stale_and_refreshed_by_one,
+    a_marked_entry_goes_when_its_window_is_over,
+    an_entry_without_a_window_is_deleted,
+    a_mark_by_selection_marks_what_it_selects,
+    a_mark_ends_the_lease_of_its_key,
+    a_mark_obeys_preconditions,
+    other_modes_are_refused,
+}
+
+const LEASE: &[(&str, &str)] = &[("prefer", "lease=10")];
+
+async fn mark(cache: &Client, ns: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
+    cache.send(Method::DELETE, &format!("{}?mode=stale", key_path(ns, key)), headers, None).await
+}
+
+fn token_of(answer: &Answer) -> Option<String> {
+    let lease = answer.header("cache-lease")?.strip_prefix("won;token=\"")?;
+    Some(lease.split('"').next().expect("text before a quote").to_owned())
+}
+
+/// A read that must be answered with the marked entry.
+async fn stale(cache: &Client, ns: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
+    let answer = cache.get_with(ns, key, headers).await.expect(200);
+    assert_eq!(answer.header("x-cache-ttl"), Some("0"));
+    assert!(
+        answer.header("cache-status").is_some_and(|status| status.contains("hit; ttl=-")),
+        "{:?}",
+        answer.headers
+    );
+    answer
+}
+
+async fn a_marked_entry_is_answered_as_stale_and_refreshed_by_one(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark"));
+    let stored = cache.put(&ns, "k", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    cache.get(&ns, "k").await.expect(200);
+    mark(&cache, &ns, "k", &[]).await.expect_json(200, &json!({"success": true, "marked_count": 1}));
+    let found = stale(&cache, &ns, "k", &[]).await;
+    assert_eq!((found.value(), found.header("etag")), ("1", stored.header("etag")), "value and version stay");
+    cache.get_with(&ns, "k", &[("cache-control", "no-cache")]).await.expect(404);
+    let token = token_of(&stale(&cache, &ns, "k", LEASE).await).expect("one refreshes");
+    assert_eq!(token_of(&stale(&cache, &ns, "k", LEASE).await), None);
+    let fill = [("cache-lease", token.as_str())];
+    cache.send(Method::PUT, &key_path(&ns, "k"), &fill, Some(b"{\"value\":2}".to_vec())).await.expect(200);
+    let found = cache.get(&ns, "k").await.expect(200);
+    assert_eq!((found.value(), found.header("x-cache-ttl")), ("2", Some("3600")), "a write lifts the mark");
+}
+
+async fn a_marked_entry_goes_when_its_window_is_over(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-window"));
+    cache.put_policy(&ns, r#"{"stale_while_revalidate":2}"#).await.expect(201);
+    // The window of the policy, an entry that never expires, and one that would go sooner anyway.
+    cache.set(&ns, "policy", "1").await.expect(201);
+    cache.put_policy(&ns, r#"{"stale_while_revalidate":0,"default_ttl":0}"#).await.expect(200);
+    cache.put(&ns, "ever", r#"{"value":1,"stale_while_revalidate":2}"#).await.expect(201);
+    cache.put(&ns, "soon", r#"{"value":1,"ttl":1,"stale_while_revalidate":60}"#).await.expect(201);
+    for key in ["policy", "ever", "soon"] {
+        mark(&cache, &ns, key, &[]).await.expect(200);
+        stale(&cache, &ns, key, &[]).await;
+        // Once more changes nothing.
+        mark(&cache, &ns, key, &[]).await.expect(200);
+    }
+    assert_eq!(Books::said(&cache, &ns).await, Books { keys: 3, bytes: 3, evictions: 0, expirations: 0 });
+    eventually(SOON, async || {
+        let said = Books::said(&cache, &ns).await;
+        ensure!(said == Books { keys: 1, bytes: 1, evictions: 0, expirations: 2 }, "{said:?}");
+        Ok(())
+    })
+    .await;
+    cache.get(&ns, "policy").await.expect(404);
+    cache.get(&ns, "ever").await.expect(404);
+    stale(&cache, &ns, "soon", &[]).await;
+}
+
+async fn an_entry_without_a_window_is_deleted(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-deletes"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    mark(&cache, &ns, "k", &[]).await.expect(200);
+    cache.get(&ns, "k").await.expect(404);
+    mark(&cache, &ns, "k", &[]).await.expect_error(404, "key_not_found");
+    assert_eq!(Books::said(&cache, &ns).await, Books { keys: 0, bytes: 0, evictions: 0, expirations: 0 });
+}
+
+async fn a_mark_by_selection_marks_what_it_selects(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-selects"));
+    let entry = |key: &str, tags: &[&str]| json!({"key": key, "value": 1, "ttl": 600, "stale_while_revalidate": 60, "tags": tags});
+    let entries = json!([entry("a1", &["x"]), entry("a2", &[]), entry("b1", &["x"]), entry("b2", &[])]);
+    cache.fill(&ns, &entries).await;
+    let marked = |count: u64| json!({"success": true, "marked_count": count});
+    let fresh = async |expected: &[&str]| {
+        for key in ["a1", "a2", "b1", "b2"] {
+            let answer = cache.get(&ns, key).await.expect(200);
+            assert_eq!(answer.header("x-cache-ttl") != Some("0"), expected.contains(&key), "{key}");
+        }
+    };
+    cache.flush(&ns, &[("pattern", "a*"), ("mode", "stale")]).await.expect_json(200, &marked(2));
+    fresh(&["b1", "b2"]).await;
+    cache.flush(&ns, &[("tag", "x"), ("mode", "stale")]).await.expect_json(200, &marked(2));
+    fresh(&["b2"]).await;
+    cache.flush(&ns, &[("mode", "stale")]).await.expect_json(200, &marked(4));
+    fresh(&[]).await;
+    let counted = cache.flush(&ns, &[("dry_run", "true"), ("mode", "stale")]).await.expect(200);
+    assert_eq!(counted.number("matched_count"), 4);
+    eventually(LATER, async || {
+        let trail = cache.audit(&ns, &[]).await.expect(200).json();
+        let rows = trail["changes"].as_array().or(trail["entries"].as_array()).cloned().unwrap_or_default();
+        let marks: Vec<_> = rows.iter().filter(|row| row["action"] == "mark_stale").collect();
+        ensure!(marks.len() == 3, "{trail}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(cache.flush(&ns, &[]).await.expect(200).number("deleted_count"), 4);
+}
+
+async fn a_mark_ends_the_lease_of_its_key(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-lease"));
+    let fill = async |token: &str| {
+        let lease = [("cache-lease", token)];
+        cache.send(Method::PUT, &key_path(&ns, "k"), &lease, Some(b"{\"value\":\"old\"}".to_vec())).await
+    };
+    let miss = cache.get_with(&ns, "k", LEASE).await.expect(404);
+    let token = token_of(&miss).expect("the lease");
+    mark(&cache, &ns, "k", &[]).await.expect(404);
+    fill(&token).await.expect_error(412, "lease_lost");
+    let token = token_of(&cache.get_with(&ns, "k", LEASE).await.expect(404)).expect("the lease");
+    cache.flush(&ns, &[("pattern", "nothing*"), ("mode", "stale")]).await.expect(200);
+    fill(&token).await.expect_error(412, "lease_lost");
+    cache.put(&ns, "k", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    mark(&cache, &ns, "k", &[]).await.expect(200);
+    let token = token_of(&stale(&cache, &ns, "k", LEASE).await).expect("the lease");
+    mark(&cache, &ns, "k", &[]).await.expect(200);
+    fill(&token).await.expect_error(412, "lease_lost");
+    eventually(SOON, async || {
+        let answer = stale(&cache, &ns, "k", LEASE).await;
+        token_of(&answer).ok_or_else(|| anyhow::anyhow!("{:?}", answer.headers))
+    })
+    .await;
+}
+
+async fn a_mark_obeys_preconditions(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-conditions"));
+    let stored = cache.put(&ns, "k", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    mark(&cache, &ns, "k", &[("if-match", "\"1\"")]).await.expect_error(412, "precondition_failed");
+    assert_ne!(cache.get(&ns, "k").await.expect(200).header("x-cache-ttl"), Some("0"), "nothing changed");
+    mark(&cache, &ns, "k", &[("if-match", stored.header("etag").expect("an ETag"))]).await.expect(200);
+    stale(&cache, &ns, "k", &[]).await;
+    mark(&cache, &ns, "missing", &[("if-match", "*")]).await.expect_error(412, "precondition_failed");
+}
+
+async fn other_modes_are_refused(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-modes"));
+    cache.set(&ns, "k", "1").await.expect(201);
+    cache.flush(&ns, &[("mode", "soft")]).await.expect_error(400, "invalid_query");
+    for query in ["mode=soft", "mode=stale&source_version=1"] {
+        let path = format!("{}?{query}", key_path(&ns, "k"));
+        cache.send(Method::DELETE, &path, &[], None).await.expect_error(400, "invalid_query");
+    }
+    cache.get(&ns, "k").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_books_agree_with_the_shards_while_entries_are_marked() {
+    let (service, servers) = (Store::Shards.shared_service(), redis::shared());
+    let (cache, ns) = (service.client(), namespace("mark-books"));
+    let entry = |number: usize| match number % 3 {
+        0 => json!({"key": format!("k{number}"), "value": "0123456789", "ttl": 600, "stale_while_revalidate": 2}),
+        1 => {
+            json!({"key": format!("k{number}"), "value": "0123456789", "stale_while_revalidate": 600, "tags": ["t"]})
+        }
+        _ => json!({"key": format!("k{number}"), "value": "0123456789", "ttl": 600, "tags": ["t"]}),
+    };
+    cache.fill(&ns, &json!((0..300).map(entry).collect::<Vec<_>>())).await;
+    let marked = cache.flush(&ns, &[("mode", "stale")]).await.expect(200);
+    assert_eq!(marked.number("marked_count"), 300);
+    // A third had no window.
+    let walk = agreed(&[&cache], servers, &ns).await.expect("everything agrees");
+    assert_eq!((walk.books.keys, walk.books.expirations), (200, 0));
+    eventually(SOON, async || {
+        let walk = agreed(&[&cache], servers, &ns).await?;
+        ensure!((walk.books.keys, walk.books.expirations) == (100, 100), "{:?}", walk.books);
+        Ok(())
+    })
+    .await;
+    cache.flush(&ns, &[]).await.expect(200);
+    let walk = agreed(&[&cache], servers, &ns).await.expect("everything agrees");
+    assert_eq!((walk.books.keys, walk.books.bytes, walk.names), (0, 0, Vec::new()));
+}
+
+#[tokio::test]
+async fn other_instances_see_a_mark_and_serve_it_in_place_of_errors_only() {
+    let mut servers = [Redis::start()];
+    let settings = Settings::on(&servers);
+    let (one, other) = (Service::start(settings.clone()), Service::start(settings));
+    let (here, there, ns) = (one.client(), other.client(), namespace("mark-error"));
+    here.put_policy(&ns, r#"{"stale_if_error":60}"#).await.expect(201);
+    eventually(SOON, async || {
+        let policy = there.policy(&ns).await;
+        ensure!(policy.status == 200, "{policy:?}");
+        Ok(())
+    })
+    .await;
+    here.put(&ns, "k", r#"{"value":1,"ttl":600}"#).await.expect(201);
+    there.get(&ns, "k").await.expect(200);
+    mark(&here, &ns, "k", &[]).await.expect(200);
+    // The other instance has a copy until the message arrives; then it finds the mark on the shard.
+    eventually(SOON, async || {
+        let status = there.get(&ns, "k").await.status;
+        ensure!(status == 404, "{status}");
+        Ok(())
+    })
+    .await;
+    here.send(Method::PUT, &key_path(&ns, "k2"), &[("if-none-match", "*")], Some(b"{\"value\":1}".to_vec()))
+        .await
+        .expect(201);
+    servers[0].kill();
+    eventually(LATER, async || {
+        let answer = there.get(&ns, "k").await;
+        ensure!(answer.status == 200, "{}", answer.status);
+        assert!(answer.header("cache-status").is_some_and(|status| status.contains("stale-if-error")));
+        Ok(())
+    })
+    .await;
+}
