@@ -279,8 +279,8 @@ async fn unknown_routes_and_methods_are_answered_in_json(service: &Service) {
     let key = key_path(&ns, "k");
     let space = cache_path(&ns);
     for (method, path, allowed) in [
-        (Method::PATCH, key.as_str(), "PUT"),
-        (Method::POST, key.as_str(), "GET"),
+        (Method::POST, key.as_str(), "PATCH"),
+        (Method::PATCH, space.as_str(), "DELETE"),
         (Method::POST, space.as_str(), "DELETE"),
         (Method::PUT, space.as_str(), "GET"),
         (Method::POST, "/health", "GET"),
