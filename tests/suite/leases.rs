@@ -310,6 +310,17 @@ async fn a_lease_does_not_outlive_the_books_or_the_server() {
     redis[0].connect().command(&["DEL", &format!("cache_stats:{ns}")]);
     cache.set(&ns, "second", "2").await.expect(201);
     fill(&cache, &ns, "second", &lost, "1").await.expect_error(412, "lease_lost");
+    // Even if the clock stepped back since, so that new leases have smaller numbers.
+    let lost = win(&cache, &ns, "fourth").await;
+    let name = format!("sidecache:lease:{ns}:fourth");
+    let lease = redis[0].connect().command(&["GET", &name]).text();
+    redis[0].connect().command(&["DEL", &format!("cache_stats:{ns}")]);
+    redis[0].connect().command(&["SET", &name, &format!("9{lease}"), "PX", "10000"]);
+    win(&cache, &ns, "fifth").await;
+    fill(&cache, &ns, "fourth", &lost, "1").await.expect_error(412, "lease_lost");
+    // Nothing of it is in the way of a new lease.
+    let new = win(&cache, &ns, "fourth").await;
+    fill(&cache, &ns, "fourth", &new, "1").await.expect(201);
     // Another server with a copy of the lease: the change that ended it may be missing there.
     let lost = win(&cache, &ns, "third").await;
     let name = format!("sidecache:lease:{ns}:third");
@@ -327,6 +338,22 @@ async fn a_lease_does_not_outlive_the_books_or_the_server() {
     })
     .await;
     fill(&cache, &ns, "third", &lost, "1").await.expect_error(412, "lease_lost");
+}
+
+#[tokio::test]
+async fn a_fill_that_finds_no_room_leaves_its_lease() {
+    let redis = [Redis::start()];
+    let service = Service::start(Settings::on(&redis));
+    let (cache, ns) = (service.client(), namespace("lease-full"));
+    cache.put_policy(&ns, r#"{"max_size_mb": 1, "eviction_policy": "NONE"}"#).await;
+    let value = format!("\"{}\"", "v".repeat(400_000));
+    cache.set(&ns, "a", &value).await.expect(201);
+    cache.set(&ns, "b", &value).await.expect(201);
+    let token = win(&cache, &ns, "k").await;
+    fill(&cache, &ns, "k", &token, &value).await.expect_error(507, "storage_full");
+    assert_eq!(state(&cache.get_with(&ns, "k", NO_WAIT).await), "held");
+    cache.delete(&ns, "a").await.expect(200);
+    fill(&cache, &ns, "k", &token, &value).await.expect(201);
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ local function state_of_lease(id, lease)
   if type(text) ~= 'string' then
     return 'lost'
   end
-  local floor = tonumber(known[8] or '')
+  local floor, epoch = string.match(known[8] or '', '^(%d+):(%x+)$')
+  floor = tonumber(floor or '')
   local filled, owner, answer = string.match(text, '^filled:(%d+):(%x+):(-?%d+)$')
   if filled and owner == lease and floor and tonumber(filled) > floor then
     return 'filled', tonumber(answer)
@@ -19,7 +20,7 @@ local function state_of_lease(id, lease)
   -- Another server may have a copy of the lease without the change that ended it.
   local info = redis.pcall('INFO', 'server')
   local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
-  if rest ~= ARGV[1] .. ':' .. (run_id or '?') then
+  if rest ~= ARGV[1] .. ':' .. (run_id or '?') .. ':' .. epoch then
     return 'lost'
   end
   return 'stands', number

@@ -6,10 +6,11 @@
 -- else {false, 3, '', ''}. The other two are the state of the lease: 'won', 'held', or 'none' if no lease can be given,
 -- and the ms until it ends; 'early' and the ms until the entry should be refreshed; or '' and 0.
 --
--- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id`, and Redis removes it
--- at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose value is stored.
--- The numbers of a namespace's leases grow. Leases up to the number `lease_floor` are lost: a flush raises the floor
--- because it does not know all keys that a lease may be on. If the totals are lost, so are all leases.
+-- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id:epoch`, and Redis removes
+-- it at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose value is
+-- stored. The numbers of a namespace's leases grow. The field `lease_floor` is `number:epoch`: leases up to this number
+-- are lost, because a flush raises it without knowing all keys that a lease may be on; and leases of another epoch are
+-- lost, because a new epoch begins when the totals were lost.
 
 local ENOUGH_BYTES = 1048576
 
@@ -17,17 +18,22 @@ local ns, lease_ms, run_id = ARGV[2], ARGV[3], ARGV[4]
 local call, pcall = redis.call, redis.pcall
 local stats = 'cache_stats:' .. ns
 local answers, bytes, number, known, replica = {}, 0, nil, nil, nil
+local floor, epoch
 
 -- Gives a lease, unless another caller has it. Returns its state and the ms until it ends.
 local function give(lease_key, lease)
   if not number then
     known = pcall('HMGET', stats, 'lease_last', 'lease_floor')
+    floor, epoch = string.match(known[2] or '', '^(%d+):(%x+)$')
+    -- A part of a token is random.
+    epoch = epoch or string.sub(lease, 1, 8)
     local time = call('TIME')
     number = time[1] * 1000000 + time[2]
   end
   number = math.max(number, (tonumber(known[1] or '') or 0) + 1)
   local number_text = string.format('%d', number)
-  local text = number_text .. ':' .. lease .. ':' .. ARGV[1] .. ':' .. run_id
+  local issuer = ARGV[1] .. ':' .. run_id .. ':' .. epoch
+  local text = number_text .. ':' .. lease .. ':' .. issuer
   -- Without the run id nothing shows that a lease is from this server; without totals nothing can end it.
   local can_give = run_id ~= '' and not known.err
   local is_won = can_give and pcall('SET', lease_key, text, 'NX', 'PX', lease_ms)
@@ -35,7 +41,7 @@ local function give(lease_key, lease)
     -- A lease that is lost, or whose value is stored, holds nobody up.
     local held = pcall('GET', lease_key)
     local held_number, rest = string.match(type(held) == 'string' and held or '', '^(%d+):%x+:(.*)$')
-    if rest ~= ARGV[1] .. ':' .. run_id or tonumber(held_number) <= (tonumber(known[2] or '') or number) then
+    if rest ~= issuer or not floor or tonumber(held_number) <= tonumber(floor) then
       is_won = pcall('SET', lease_key, text, 'PX', lease_ms)
     end
   end
@@ -48,15 +54,15 @@ local function give(lease_key, lease)
   elseif not is_won then
     return can_give and 'held' or 'none', call('PTTL', lease_key)
   end
-  if not known[1] and not known[2] and call('EXISTS', stats) == 0 then
+  if not known[1] and not floor and call('EXISTS', stats) == 0 then
     -- As `record_reads.lua`: the namespace must be found when it has no policy.
     call('SADD', KEYS[1], 'r:' .. ns)
   end
-  if known[2] then
+  if floor then
     call('HSET', stats, 'lease_last', number_text)
   else
-    known[2] = string.format('%d', number - 1)
-    call('HSET', stats, 'lease_last', number_text, 'lease_floor', known[2])
+    floor = string.format('%d', number - 1)
+    call('HSET', stats, 'lease_last', number_text, 'lease_floor', floor .. ':' .. epoch)
   end
   known[1] = number_text
   return 'won', tonumber(lease_ms)

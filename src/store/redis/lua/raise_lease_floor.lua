@@ -1,11 +1,12 @@
 -- Ends all leases of a namespace. ARGV: token, ns. Returns 1.
 
 local stats = 'cache_stats:' .. ARGV[2]
-local last = redis.pcall('HGET', stats, 'lease_last')
-if type(last) == 'string' then
+local known = redis.pcall('HMGET', stats, 'lease_last', 'lease_floor')
+if known[1] then
   -- A deletion first, see `removal.lua`: a flush must work on a server without free memory.
   redis.call('UNLINK', 'sidecache:none')
-  redis.call('HSET', stats, 'lease_floor', last)
+  local epoch = string.match(known[2] or '', ':(%x+)$') or '0'
+  redis.call('HSET', stats, 'lease_floor', known[1] .. ':' .. epoch)
   -- A message without a key wakes those that wait for any key of the namespace.
   redis.call('PUBLISH', CHANNEL, ARGV[2] .. '\n')
 end

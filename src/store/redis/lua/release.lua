@@ -4,9 +4,11 @@
 local lease_key = 'sidecache:lease:' .. ARGV[2] .. ':' .. ARGV[3]
 local text = redis.pcall('GET', lease_key)
 local number, rest = string.match(type(text) == 'string' and text or '', '^(%d+):(.*)$')
-if rest == ARGV[4] .. ':' .. ARGV[1] .. ':' .. ARGV[5] then
-  local floor = redis.pcall('HGET', 'cache_stats:' .. ARGV[2], 'lease_floor')
-  local stands = type(floor) == 'string' and tonumber(number) > tonumber(floor)
+local issuer = ARGV[4] .. ':' .. ARGV[1] .. ':' .. ARGV[5] .. ':'
+if rest and string.sub(rest, 1, #issuer) == issuer then
+  local books = redis.pcall('HGET', 'cache_stats:' .. ARGV[2], 'lease_floor')
+  local floor, epoch = string.match(type(books) == 'string' and books or '', '^(%d+):(%x+)$')
+  local stands = floor and rest == issuer .. epoch and tonumber(number) > tonumber(floor)
   -- Wakes those that wait for the lease.
   redis.call('PUBLISH', CHANNEL, ARGV[2] .. '\n' .. ARGV[3])
   redis.call('UNLINK', lease_key)
