@@ -357,7 +357,7 @@ impl Cache {
     pub(super) fn count_conditions<T>(&self, namespace: &str, fills_lease: bool, result: &Result<T, store::Error>) {
         match result {
             Ok(_) if fills_lease => {
-                self.record_leases(namespace, LeaseCounts { filled: 1, ..LeaseCounts::default() })
+                self.record_leases(namespace, LeaseCounts { filled: 1, ..LeaseCounts::default() });
             }
             Err(store::Error::LeaseLost) => {
                 self.record_leases(namespace, LeaseCounts { lost: 1, ..LeaseCounts::default() });

@@ -37,6 +37,7 @@ pub use namespace::{LogQuery, Stats, StoredPolicy};
 pub use near::Near;
 pub use observe::{Reply, StatusOf};
 pub use orphans::Orphans;
+pub use read::Wanted;
 pub use update::{Change, Lifetime, Put};
 pub use won_lease::{Lease, WonLease};
 

@@ -11,6 +11,14 @@ use crate::l1::{CopyRef, Value};
 use crate::model::{Details, Entry, EntryKey, EntryRef, KeyRef, Operation, ReadTerms, Unmet};
 use crate::store;
 
+/// Which answers [`Cache::get_without_waiting`] may give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Any,
+    /// An entry that nobody needs to load again. Everything else is for [`Cache::get_or_lease`].
+    NothingToLoad,
+}
+
 impl Cache {
     /// Reads an entry; `operation` is GET or HEAD.
     ///
@@ -32,15 +40,19 @@ impl Cache {
         &self,
         key: KeyRef<'_>,
         started: Moment,
+        wanted: Wanted,
         show: impl FnOnce(Option<EntryRef<'_>>, &AnsweredBy) -> R,
     ) -> Option<R> {
+        let is_wanted = |found: Option<EntryRef<'_>>| {
+            wanted == Wanted::Any || found.is_some_and(|entry| !self.may_refresh(key, entry, started))
+        };
         let (end, shown) = match &self.near {
             Some(near) => {
                 let look = |copy: CopyRef<'_>, staleness| {
                     let Value::Small(value) = copy.value else { return None };
-                    let trail = AnsweredBy::L1 { staleness };
-                    let entry = copy.entry(value, started);
-                    Some((ReadEnd::answered(Some(&entry), Tier::L1), show(Some(entry), &trail)))
+                    let (entry, trail) = (copy.entry(value, started), AnsweredBy::L1 { staleness });
+                    is_wanted(Some(entry))
+                        .then(|| (ReadEnd::answered(Some(&entry), Tier::L1), show(Some(entry), &trail)))
                 };
                 let answered = near.with(key, started, look).ok()??;
                 self.metrics.l1_hits.increment(1);
@@ -48,6 +60,9 @@ impl Cache {
             }
             None => {
                 let entry = self.store.get_without_waiting(key)?.filter(Entry::is_answerable);
+                if !is_wanted(entry.as_ref().map(Entry::borrowed)) {
+                    return None;
+                }
                 self.metrics.shard_reads.increment(1);
                 let entry = entry.as_ref().map(Entry::borrowed);
                 let end = ReadEnd::answered(entry.as_ref(), Tier::Embedded);

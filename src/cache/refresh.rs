@@ -14,7 +14,7 @@ use super::lookup::{AnsweredBy, Lookup};
 use super::won_lease::{Lease, WonLease};
 use crate::clock::{Moment, unix_millis};
 use crate::coherence::{SharedAnswer, Turn};
-use crate::model::{Entry, EntryKey, LeaseRequest, Part, ReadTerms};
+use crate::model::{Entry, EntryKey, EntryRef, KeyRef, LeaseRequest, Part, ReadTerms};
 use crate::store::{self, Grant};
 
 impl Cache {
@@ -52,6 +52,14 @@ impl Cache {
                 Ok(Some(LeasedLookup { lookup, lease: None }))
             }
         }
+    }
+
+    /// Whether a read that asks for a lease might get one over this entry, which is in memory: it is due, and no caller of
+    /// this instance has asked.
+    pub(super) fn may_refresh(&self, key: KeyRef<'_>, entry: EntryRef<'_>, now: Moment) -> bool {
+        let refresh_after = self.registry.policy(key.namespace()).refresh_after;
+        let is_due = entry.refresh_in(refresh_after, unix_millis()).is_some_and(|left| left.is_zero());
+        is_due && self.waiting.may_begin_turn(&key.to_key(), now)
     }
 
     /// The right to ask the shard about an entry that L1 has; `None` if it is not due, or if another caller has asked.

@@ -41,9 +41,14 @@ struct Pause {
 pub struct Turn(u64);
 
 impl Refreshes {
+    /// Whether a caller may ask the shard about this key now.
+    pub fn may_begin(&self, key: &EntryKey, now: Moment) -> bool {
+        self.pauses.get(key).is_none_or(|pause| pause.until <= now)
+    }
+
     /// Whether the caller may ask the shard about this key now; if so, nobody else may.
     pub fn begin(&mut self, key: &EntryKey, now: Moment) -> Option<Turn> {
-        if self.pauses.get(key).is_some_and(|pause| pause.until > now) {
+        if !self.may_begin(key, now) {
             return None;
         }
         let turn = Turn(self.next);

@@ -92,6 +92,11 @@ impl WaitingRooms {
         }
     }
 
+    /// Whether a caller would get the right that [`WaitingRooms::begin_turn`] gives.
+    pub fn may_begin_turn(&self, key: &EntryKey, now: Moment) -> bool {
+        self.refreshes.lock().may_begin(key, now)
+    }
+
     /// The right to ask the shard for the lease of an entry that should be refreshed, see [`Refreshes::begin`].
     pub fn begin_turn(&self, key: &EntryKey, now: Moment) -> Option<Turn> {
         self.change_refreshes(|refreshes| refreshes.begin(key, now))

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::answer;
 use super::error::Error;
 use super::extract::{EntryPath, NoParameters, StrictQuery};
-use super::prefer::{PREFERENCE_APPLIED, preference};
+use super::prefer::{PREFERENCE_APPLIED, preference, preference_in};
 use super::reader::Reader;
 use super::state::SharedApp;
 use crate::cache::{self, Lease, WonLease};
@@ -30,9 +30,19 @@ const CACHE_LEASE: HeaderName = HeaderName::from_static("cache-lease");
 /// What `Prefer: lease=10, wait=2` asks for (RFC 7240); `None` without `lease`. The lease is brought into its limits,
 /// and a wait is at most `longest_wait`. A preference that is not a number is ignored, as the RFC demands.
 pub fn request(headers: &HeaderMap, longest_wait: Duration) -> Option<LeaseRequest> {
-    let seconds = |name| preference(headers, name)?.parse().ok().map(Duration::from_secs);
+    let seconds = |name| preference(headers, name).and_then(seconds);
     let lease = seconds("lease")?.clamp(LeaseRequest::SHORTEST, LeaseRequest::LONGEST);
     Some(LeaseRequest { lease, wait: seconds("wait").unwrap_or_default().min(longest_wait) })
+}
+
+/// Whether the only value of `Prefer` asks for a lease, as [`request`] understands it.
+pub fn is_asked_for(prefer: &[u8]) -> bool {
+    let text = std::str::from_utf8(prefer).ok().filter(|text| text.is_ascii());
+    preference_in(text.into_iter(), "lease").and_then(seconds).is_some()
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_secs)
 }
 
 /// The lease that a write fills; `None` if it names none.
@@ -57,6 +67,7 @@ pub fn duration(reader: &mut Reader<'_>) -> Result<Option<Duration>, Error> {
 /// is not sent.
 pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lease>) -> Response {
     let headers = response.headers_mut();
+    // The fast path writes the same line.
     headers.insert(VARY, HeaderValue::from_static("prefer"));
     let value = match &lease {
         None => return response,
@@ -190,6 +201,7 @@ mod tests {
         ] {
             let expected = expected.map(|(lease, wait)| LeaseRequest { lease: seconds(lease), wait: seconds(wait) });
             assert_eq!(asked(prefer), expected, "{prefer}");
+            assert_eq!(is_asked_for(prefer.as_bytes()), expected.is_some(), "{prefer}");
         }
     }
 }

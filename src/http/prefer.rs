@@ -9,6 +9,11 @@ pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-a
 /// one counts, and parameters are ignored.
 pub fn preference<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    preference_in(values, name)
+}
+
+/// The same, of these values of the header.
+pub fn preference_in<'v>(values: impl Iterator<Item = &'v str>, name: &str) -> Option<&'v str> {
     let preferences = values.flat_map(|value| value.split(','));
     preferences.map(|preference| preference.split(';').next().unwrap_or_default()).find_map(|preference| {
         let (found, value) = preference.split_once('=').unwrap_or((preference, ""));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::command::Call;
 use super::expiry::{Expiry, Unit, positive};
 use super::failure::{Answer, Failure, NO_MEMORY_FOR_REPLY, NOT_AN_INTEGER, SYNTAX};
-use crate::cache::{self, Change, Fetched, Lifetime, Put};
+use crate::cache::{self, Change, Fetched, Lifetime, Put, Wanted};
 use crate::model::{
     Details, Entry, EntryKey, EntryRef, EtagList, KeyRef, Kind, Operation, Preconditions, ReadTerms, Tags, Write,
 };
@@ -44,7 +44,7 @@ pub fn get_now(call: &mut Call<'_>) -> Option<Answer> {
             Some(entry) => reply.bulk(entry.value),
             None => reply.null(),
         };
-        trace::scope_sync(caller, || cache.get_without_waiting(key, now, show)).map(Ok)
+        trace::scope_sync(caller, || cache.get_without_waiting(key, now, Wanted::Any, show)).map(Ok)
     })
 }
 

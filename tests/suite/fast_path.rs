@@ -91,6 +91,13 @@ async fn answers_are_the_same_with_and_without_the_router(service: &Service) {
         let fast = wire::ask(&mut stream, &get(&path, "")).await;
         let routed = wire::ask(&mut stream, &get(&path, BY_ROUTER)).await;
         assert_eq!(shown(&fast), shown(&routed), "{key}");
+        // The router answers both if there is no entry.
+        if key != "absent" {
+            let answers = ["", BY_ROUTER].map(|more| get(&path, &format!("prefer: lease=10\r\n{more}")));
+            let fast = wire::ask(&mut stream, &answers[0]).await;
+            assert_eq!(fast.header("vary"), Some("prefer"), "{key}");
+            assert_eq!(shown(&fast), shown(&wire::ask(&mut stream, &answers[1]).await), "{key}");
+        }
     }
     for (i, body) in
         [r#"{"value": 1}"#, r#"{"value": }"#, r#"{"value": 1, "ttl": 0}"#, r#"{"absent": true}"#, "[]", ""]
@@ -229,8 +236,14 @@ async fn reads_count_once_on_both_paths(service: &Service) {
         assert_eq!(wire::ask(&mut stream, &get(&key_path(&ns, "k"), headers)).await.status, 200);
         assert_eq!(wire::ask(&mut stream, &get(&key_path(&ns, "absent"), headers)).await.status, 404);
     }
+    // Reads that ask for a lease: the fast path answers hits, and leaves misses to the router.
+    for headers in ["prefer: lease=10\r\n", "Prefer: lease=10, wait=0\r\n"] {
+        assert_eq!(wire::ask(&mut stream, &get(&key_path(&ns, "k"), headers)).await.status, 200);
+        let miss = wire::ask(&mut stream, &get(&key_path(&ns, "absent"), headers)).await;
+        assert!(miss.status == 404 && miss.header("cache-lease").is_some(), "{miss:?}");
+    }
     let stats = cache.stats(&ns).await.expect(200).json();
-    assert_eq!((&stats["hits"], &stats["misses"]), (&5.into(), &5.into()), "{stats}");
+    assert_eq!((&stats["hits"], &stats["misses"]), (&7.into(), &7.into()), "{stats}");
 }
 
 #[tokio::test]

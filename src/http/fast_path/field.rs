@@ -21,6 +21,8 @@ pub enum Field {
     Browser,
     /// May ask for the bytes of the value alone, which only the router supports.
     Accept,
+    /// May ask for a lease, which only the router gives.
+    Prefer,
     /// Asks for something that only the router supports.
     Meaning,
 }
@@ -34,7 +36,7 @@ impl Field {
                 ("accept", Self::Accept),
                 ("expect", Self::Meaning),
                 ("origin", Self::Meaning),
-                ("prefer", Self::Meaning),
+                ("prefer", Self::Prefer),
             ],
             7 => &[("upgrade", Self::Framing)],
             8 => &[("if-match", Self::Meaning)],

@@ -13,6 +13,7 @@ use super::field::Field;
 use crate::http::accept::names_bytes;
 use crate::http::change_guard;
 use crate::http::hosts::Hosts;
+use crate::http::lease;
 use crate::model::KeyRef;
 use crate::trace::TraceContext;
 
@@ -46,6 +47,8 @@ pub struct EntryRequest<'b> {
     /// The request id that the client sent.
     pub request_id: Option<&'b [u8]>,
     pub trace: Option<TraceContext>,
+    /// Whether a GET asks for a lease on a missing entry.
+    pub asks_for_lease: bool,
     /// The length in bytes, including the body.
     pub len: usize,
 }
@@ -64,7 +67,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
     let (mut body_len, mut request_id) = (None, None);
     // Several `traceparent` headers are ignored: it is not clear which one is right.
     let (mut traceparent, mut traceparents) = (None, 0);
-    let (mut host, mut is_from_browser) = (None, false);
+    let (mut host, mut is_from_browser, mut prefer) = (None, false, None);
     for header in &*request.headers {
         match Field::of(header.name) {
             Field::Other => {}
@@ -83,6 +86,7 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
             }
             Field::Browser => is_from_browser = true,
             Field::Accept => is_plain &= !names_bytes(header.value),
+            Field::Prefer => is_plain &= prefer.replace(header.value).is_none(),
             Field::Meaning => is_plain = false,
         }
     }
@@ -92,16 +96,19 @@ pub fn parse<'b>(bytes: &'b [u8], text: &'b mut String, hosts: &Hosts) -> Head<'
     }
     let body = match (request.method, body_len) {
         (Some("GET"), None | Some(0)) => None,
-        (Some("PUT"), Some(len)) => match usize::try_from(len).ok().and_then(|len| bytes[head_len..].get(..len)) {
-            Some(body) => Some(body),
-            None => return router,
-        },
+        (Some("PUT"), Some(len)) if prefer.is_none() => {
+            match usize::try_from(len).ok().and_then(|len| bytes[head_len..].get(..len)) {
+                Some(body) => Some(body),
+                None => return router,
+            }
+        }
         _ => return router,
     };
     let Some(key) = request.path.and_then(|path| entry_key(path, text)) else { return router };
     let len = head_len + body.map_or(0, <[u8]>::len);
     let trace = traceparent.filter(|_| traceparents == 1).and_then(TraceContext::parse);
-    Head::Entry(EntryRequest { key, body, request_id, trace, len })
+    let asks_for_lease = prefer.is_some_and(lease::is_asked_for);
+    Head::Entry(EntryRequest { key, body, request_id, trace, asks_for_lease, len })
 }
 
 /// Parses a number that has only digits (RFC 9110, 8.6).
@@ -153,6 +160,9 @@ mod tests {
         match parse(text.as_bytes(), &mut String::new(), &hosts) {
             Head::Partial => "partial".to_owned(),
             Head::Router { len } => format!("router {}", len.map_or("?".to_owned(), |len| len.to_string())),
+            Head::Entry(EntryRequest { key, body: None, asks_for_lease: true, len, .. }) => {
+                format!("lease {} {len}", key.text())
+            }
             Head::Entry(EntryRequest { key, body: None, len, .. }) => format!("get {} {len}", key.text()),
             Head::Entry(EntryRequest { key, body: Some(body), len, .. }) => {
                 format!("put {} {} {len}", key.text(), str::from_utf8(body).unwrap())
@@ -175,6 +185,10 @@ mod tests {
         for site in ["same-origin", "none"] {
             let request = get("/api/v1/cache/n/k", &format!("Sec-Fetch-Site: {site}\r\n"));
             assert_eq!(read(&request), format!("get n:k {}", request.len()), "{site}");
+        }
+        for (prefer, expected) in [("lease=10, wait=2", "lease"), ("wait=2", "get"), ("respond-async", "get")] {
+            let request = get("/api/v1/cache/n/k", &format!("Prefer: {prefer}\r\n"));
+            assert_eq!(read(&request), format!("{expected} n:k {}", request.len()), "{prefer}");
         }
         let request = get("/api/v1/cache/n/mget", "");
         assert_eq!(read(&request), format!("get n:mget {}", request.len()), "mget is an ordinary key for GET");
@@ -199,6 +213,7 @@ mod tests {
             ("/api/v1/cache/n/%ff", ""),
             ("/api/v1/cache/n/a\"b", ""),
             ("/api/v1/cache/n/k", "cache-control: no-cache\r\n"),
+            ("/api/v1/cache/n/k", "prefer: lease=10\r\nprefer: wait=2\r\n"),
             ("/api/v1/cache/n/k", "If-None-Match: \"1\"\r\n"),
             ("/api/v1/cache/n/k", "Sec-Fetch-Site: cross-site\r\n"),
             ("/api/v1/cache/n/k", "sec-fetch-site: none\r\nsec-fetch-site: same-site\r\n"),
@@ -221,6 +236,10 @@ mod tests {
             ),
             ("PATCH /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{\"ttl\":1}", 0),
             ("GET /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n", 10),
+            (
+                "PUT /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\nprefer: lease=1\r\ncontent-length: 3\r\n\r\n[1]",
+                0,
+            ),
             ("HEAD /api/v1/cache/n/k HTTP/1.1\r\nhost: localhost\r\n\r\n", 0),
             ("GET /api/v1/cache/n/k HTTP/1.0\r\nhost: localhost\r\n\r\n", 0),
         ] {

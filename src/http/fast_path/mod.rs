@@ -40,7 +40,7 @@ use super::error::Error;
 use super::hosts::Hosts;
 use super::memory::COUNTED_FROM;
 use super::state::SharedApp;
-use crate::cache::{AnsweredBy, Lookup};
+use crate::cache::{AnsweredBy, Lookup, Wanted};
 use crate::clock::Moment;
 use crate::model::{EntryKey, EntryRef, Operation, ReadTerms};
 use crate::net::{Awaited, BudgetExceeded, RequestIds, ShutdownReceiver, Wire};
@@ -62,6 +62,8 @@ pub struct FastPath {
     /// The `Keep-Alive` header line, which tells clients how long a connection stays open without a request, behind its
     /// line break.
     keep_alive: Box<[u8]>,
+    /// The same for the answer to a GET that asks for a lease: such an answer varies.
+    keep_alive_varying: Box<[u8]>,
 }
 
 /// Why the fast path stopped.
@@ -125,7 +127,8 @@ impl FastPath {
     pub fn new(app: SharedApp, ids: RequestIds) -> Self {
         let hint = app.bounds.keep_alive.as_ref();
         let keep_alive = hint.map(|hint| [b"\r\nkeep-alive: ", hint.as_bytes()].concat()).unwrap_or_default();
-        Self { app, ids, keep_alive: keep_alive.into() }
+        let keep_alive_varying = [&keep_alive[..], b"\r\nvary: prefer"].concat();
+        Self { app, ids, keep_alive: keep_alive.into(), keep_alive_varying: keep_alive_varying.into() }
     }
 
     /// The hosts of this service.
@@ -240,7 +243,10 @@ impl FastPath {
                         Some(id) => self.begin(id, &request, client, now, output),
                         None => self.ids.with_next(|id| self.begin(id, &request, client, now, output)),
                     };
-                    used += request.len;
+                    // The router gets the whole of a request that `begin` did not answer.
+                    if !matches!(next, Some(State::End(End::Router))) {
+                        used += request.len;
+                    }
                 }
             }
         }
@@ -271,7 +277,7 @@ impl FastPath {
         now: Moment,
         output: &mut Vec<u8>,
     ) -> Option<State> {
-        let EntryRequest { key, body, trace, .. } = *request;
+        let EntryRequest { key, body, trace, asks_for_lease, .. } = *request;
         let wait = || {
             let (key, body) = (key.to_key(), body.map(Bytes::copy_from_slice));
             Some(State::Wait(WaitingRequest { key, body, request_id: request_id.to_vec(), trace }))
@@ -280,13 +286,19 @@ impl FastPath {
             return wait();
         }
         let caller = Caller::within(request_id, trace).at(Some(client));
-        let last = LastHeaders { request_id, connection: &self.keep_alive };
+        let (wanted, connection) = match asks_for_lease {
+            true => (Wanted::NothingToLoad, &self.keep_alive_varying),
+            false => (Wanted::Any, &self.keep_alive),
+        };
+        let last = LastHeaders { request_id, connection };
         let (cache, begun) = (&self.app.cache, output.len());
         let show =
             |found: Option<EntryRef<'_>>, trail: &AnsweredBy| reply::put_read(output, cache, found, trail, last);
-        let look = || trace::scope_sync(caller, || cache.get_without_waiting(key, now, show));
+        let look = || trace::scope_sync(caller, || cache.get_without_waiting(key, now, wanted, show));
         match catch_unwind(AssertUnwindSafe(look)) {
             Ok(Some(())) => None,
+            // Only the router gives leases.
+            Ok(None) if asks_for_lease => Some(State::End(End::Router)),
             Ok(None) => wait(),
             Err(panic) => {
                 output.truncate(begun);

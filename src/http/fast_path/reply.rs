@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug)]
 pub struct LastHeaders<'a> {
     pub request_id: &'a [u8],
-    /// The header line that says what happens to the connection, behind its line break; may be empty.
+    /// Header lines about the connection, and `Vary`, each behind its line break; may be empty.
     pub connection: &'a [u8],
 }
 
