@@ -73,13 +73,15 @@ pub struct Loss {
 pub enum Lost {
     /// Everything that was written before the fault ended.
     Everything,
-    /// Only writes acknowledged during the fault, so that older values may come back.
+    /// Only writes that were under way or acknowledged during the fault, so that older values may come back.
     Latest,
 }
 
 impl Loss {
-    fn covers(&self, moment: At) -> bool {
-        self.from <= moment && self.until.is_none_or(|until| moment <= until)
+    /// Whether a write may have taken effect during the fault, if it was sent at `start` and acknowledged at `end`. The moment in
+    /// between is unknown: an acknowledgement may arrive long after the server that sent it was replaced.
+    fn covers(&self, start: At, end: At) -> bool {
+        self.from <= end && self.until.is_none_or(|until| start <= until)
     }
 }
 
@@ -288,8 +290,9 @@ impl History {
 
     /// The end of an acknowledged write that later reads must see, unless a fault may have lost it.
     fn binding(&self, number: u64, losses: &[Loss]) -> Option<At> {
-        let Outcome::Acknowledged(end) = self.write(number)?.outcome else { return None };
-        let may_be_gone = losses.iter().any(|loss| loss.what == Lost::Latest && loss.covers(end));
+        let write = self.write(number)?;
+        let Outcome::Acknowledged(end) = write.outcome else { return None };
+        let may_be_gone = losses.iter().any(|loss| loss.what == Lost::Latest && loss.covers(write.start, end));
         (!may_be_gone).then_some(end)
     }
 }
