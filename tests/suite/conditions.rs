@@ -27,18 +27,20 @@ enum Before {
     Expired,
     /// Past its TTL, but answered while somebody refreshes it.
     InGrace,
+    /// Its freshness was ended.
+    Marked,
     KnownAbsent,
     /// Nothing, and somebody has the lease.
     Leased,
 }
 
 impl Before {
-    const ALL: [Self; 6] =
-        [Self::Nothing, Self::Entry, Self::Expired, Self::InGrace, Self::KnownAbsent, Self::Leased];
+    const ALL: [Self; 7] =
+        [Self::Nothing, Self::Entry, Self::Expired, Self::InGrace, Self::Marked, Self::KnownAbsent, Self::Leased];
 
     /// Whether there is an entry that preconditions are about.
     fn exists(self) -> bool {
-        matches!(self, Self::Entry | Self::InGrace)
+        matches!(self, Self::Entry | Self::InGrace | Self::Marked)
     }
 }
 
@@ -48,11 +50,13 @@ enum Change {
     Put,
     Patch,
     Delete,
+    /// Ends the freshness of the entry.
+    Mark,
     Mset,
 }
 
 impl Change {
-    const ALL: [Self; 4] = [Self::Put, Self::Patch, Self::Delete, Self::Mset];
+    const ALL: [Self; 5] = [Self::Put, Self::Patch, Self::Delete, Self::Mark, Self::Mset];
 }
 
 /// The ETags that a header names.
@@ -97,6 +101,10 @@ fn etag(answer: &Answer) -> String {
     answer.header("etag").expect("a write answers with the ETag").to_owned()
 }
 
+async fn mark(cache: &Client, ns: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
+    cache.send(Method::DELETE, &format!("{}?mode=stale", key_path(ns, key)), headers, None).await
+}
+
 async fn change(cache: &Client, method: &Method, ns: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
     let body = (*method == Method::PUT).then(|| br#"{"value": "new"}"#.to_vec());
     cache.send(method.clone(), &key_path(ns, key), headers, body).await
@@ -130,6 +138,8 @@ impl Case {
                 }
             }
         }
+        // `stale_mark` tests marks of known absences.
+        all.retain(|case| (case.before, case.change) != (Before::KnownAbsent, Change::Mark));
         all
     }
 
@@ -140,6 +150,7 @@ impl Case {
             Before::Entry => json!({"value": "old"}),
             Before::Expired => json!({"value": "old", "ttl": 1}),
             Before::InGrace => json!({"value": "old", "ttl": 1, "stale_while_revalidate": 600}),
+            Before::Marked => json!({"value": "old", "ttl": 600, "stale_while_revalidate": 600}),
             Before::KnownAbsent => json!({"absent": true}),
             Before::Leased => {
                 let asked = cache.get_with(ns, &self.key, &[("prefer", "lease=60")]).await.expect(404);
@@ -152,6 +163,9 @@ impl Case {
         let stored = cache.put(ns, &self.key, body.to_string()).await.expect(201);
         if self.before.exists() {
             self.present = etag(&stored);
+        }
+        if self.before == Before::Marked {
+            mark(cache, ns, &self.key, &[]).await.expect(200);
         }
     }
 
@@ -168,6 +182,7 @@ impl Case {
         let headers: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, &**text)).collect();
         match self.change {
             Change::Put => change(cache, &Method::PUT, ns, &self.key, &headers).await,
+            Change::Mark => mark(cache, ns, &self.key, &headers).await,
             Change::Delete => change(cache, &Method::DELETE, ns, &self.key, &headers).await,
             Change::Patch => cache.patch_with(ns, &self.key, &headers, &json!({"ttl": 600, "tags": ["new"]})).await,
             Change::Mset => {
@@ -197,13 +212,15 @@ impl Case {
                 answer.expect_error(412, "precondition_failed");
             }
             (Change::Put, true) => assert_eq!(answer.status, if exists { 200 } else { 201 }, "{case}"),
-            (Change::Patch | Change::Delete, true) => {
+            (Change::Patch | Change::Delete | Change::Mark, true) => {
                 assert_eq!(answer.status, if exists { 200 } else { 404 }, "{case}");
             }
         }
         let expected = match (change, is_met) {
             (Change::Put | Change::Mset, true) => "new",
             (Change::Delete, true) => "key_not_found",
+            // It has no time in which it may be stale.
+            (Change::Mark, true) if *before == Before::Entry => "key_not_found",
             _ if exists => "old",
             _ if *before == Before::KnownAbsent => "known_absent",
             _ => "key_not_found",

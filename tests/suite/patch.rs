@@ -24,6 +24,7 @@ on_every_server! {
     a_wrong_body_changes_nothing,
     a_change_happens_only_if_its_preconditions_are_met,
     a_change_ends_no_lease,
+    a_grace_follows_the_new_ttl_and_a_mark_is_never_lifted,
     tags_count_towards_the_quota,
     any_key_can_be_changed,
 }
@@ -276,6 +277,51 @@ async fn a_change_ends_no_lease(service: &Service) {
     let body = br#"{"value":1}"#.to_vec();
     let filled = cache.send(reqwest::Method::PUT, &key_path(&ns, "k"), &[("cache-lease", token)], Some(body)).await;
     filled.expect(201);
+}
+
+async fn a_grace_follows_the_new_ttl_and_a_mark_is_never_lifted(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("patch-stale"));
+    let entry = |ttl: u64| json!({"value": 1, "ttl": ttl, "stale_while_revalidate": 600}).to_string();
+    let left =
+        async |key: &str| cache.get(&ns, key).await.expect(200).header("x-cache-ttl").expect("it expires").to_owned();
+    let is_fresh = async |key: &str| cache.get_with(&ns, key, &[("cache-control", "no-cache")]).await.status == 200;
+    cache.put(&ns, "grace", entry(1)).await.expect(201);
+    for key in ["marked", "goes"] {
+        cache.put(&ns, key, entry(600)).await.expect(201);
+        let path = format!("{}?mode=stale", key_path(&ns, key));
+        cache.send(reqwest::Method::DELETE, &path, &[], None).await.expect(200);
+    }
+    for body in [json!({"ttl": 6_000}), json!({"ttl": null}), json!({"tags": ["t"]})] {
+        cache.patch(&ns, "marked", &body).await.expect_json(200, &changed(Some(0)));
+        assert_eq!((left("marked").await.as_str(), is_fresh("marked").await), ("0", false), "{body}");
+    }
+    assert_eq!(tagged(&cache, &ns, "t").await, json!(["marked"]));
+    cache.patch(&ns, "goes", &json!({"ttl": 1})).await.expect_json(200, &changed(Some(0)));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    cache.get(&ns, "goes").await.expect_error(404, "key_not_found");
+    // Past its TTL, and answered all the same.
+    assert_eq!((left("grace").await.as_str(), is_fresh("grace").await), ("0", false));
+    cache.patch(&ns, "grace", &json!({"tags": ["t"]})).await.expect_json(200, &changed(Some(0)));
+    cache.patch(&ns, "grace", &json!({"ttl": 1})).await.expect_json(200, &changed(Some(1)));
+    assert!(is_fresh("grace").await);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(
+        (left("grace").await.as_str(), is_fresh("grace").await),
+        ("0", false),
+        "its grace is as long as before"
+    );
+    // A known absence is no entry.
+    cache.put(&ns, "absent", r#"{"absent": true}"#).await.expect(201);
+    cache.patch(&ns, "absent", &json!({"ttl": 60})).await.expect_error(404, "key_not_found");
+    cache.get(&ns, "absent").await.expect_error(404, "known_absent");
+    eventually(SOON, async || {
+        let stats = cache.stats(&ns).await.expect(200);
+        let numbers = ["total_keys", "expirations"].map(|name| stats.number(name));
+        ensure!(numbers == [3, 1], "{numbers:?}");
+        Ok(())
+    })
+    .await;
+    agreed_on_shared_shards(service, &ns).await;
 }
 
 async fn tags_count_towards_the_quota(service: &Service) {
