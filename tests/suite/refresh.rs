@@ -11,14 +11,14 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::answer::Answer;
-use crate::support::both_stores::on_every_server;
+use crate::support::both_stores::{on_confined, on_every_release};
 use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{SOON, eventually};
 use crate::support::redis;
 use crate::support::service::{Service, Settings, Store};
 use crate::support::walk::{Books, agreed};
 
-on_every_server! {
+on_every_release! {
     an_entry_is_answered_during_its_grace_and_gone_after_it,
     a_read_that_wants_a_fresh_answer_gets_none_during_the_grace,
     the_grace_of_a_write_counts_and_else_that_of_the_policy,
@@ -27,6 +27,12 @@ on_every_server! {
     a_refresh_that_was_given_up_goes_to_the_next_reader,
     every_change_ends_a_refresh,
     a_grace_must_be_a_number_of_seconds,
+}
+
+mod least_rights {
+    // Without INFO no lease is given, see `leases.rs`.
+    super::on_confined!(an_entry_is_answered_during_its_grace_and_gone_after_it);
+    super::on_confined!(the_grace_of_a_write_counts_and_else_that_of_the_policy);
 }
 
 const LEASE: &[(&str, &str)] = &[("prefer", "lease=10")];

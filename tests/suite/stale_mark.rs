@@ -6,14 +6,14 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::answer::Answer;
-use crate::support::both_stores::on_every_server;
+use crate::support::both_stores::{on_confined, on_every_release};
 use crate::support::client::{Client, key_path, namespace};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::redis::{self, Redis};
 use crate::support::service::{Service, Settings, Store};
 use crate::support::walk::{Books, agreed};
 
-on_every_server! {
+on_every_release! {
     a_marked_entry_is_answered_as_stale_and_refreshed_by_one,
     a_marked_entry_goes_when_its_window_is_over,
     an_entry_without_a_window_is_deleted,
@@ -21,6 +21,14 @@ on_every_server! {
     a_mark_ends_the_lease_of_its_key,
     a_mark_obeys_preconditions,
     other_modes_are_refused,
+}
+
+mod least_rights {
+    // Without INFO no lease is given, see `leases.rs`.
+    super::on_confined!(a_marked_entry_goes_when_its_window_is_over);
+    super::on_confined!(an_entry_without_a_window_is_deleted);
+    super::on_confined!(a_mark_by_selection_marks_what_it_selects);
+    super::on_confined!(a_mark_obeys_preconditions);
 }
 
 const LEASE: &[(&str, &str)] = &[("prefer", "lease=10")];
