@@ -1,4 +1,4 @@
-//! The command `flush`: counts the selected entries, asks for confirmation, and deletes them.
+//! The command `flush`: counts the selected entries, asks for confirmation, and deletes them or marks them as stale.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -20,6 +20,7 @@ use crate::number;
 Examples:
   sidecache flush users --pattern 'user_*' --dry-run
   sidecache flush users --tag staff
+  sidecache flush users --tag staff --stale
   sidecache flush users --yes
 
 On a terminal, the command counts the entries and asks before it deletes them. The pattern is a glob as in Redis.
@@ -32,6 +33,9 @@ pub struct Flush {
     /// Count the entries, delete nothing
     #[arg(long)]
     dry_run: bool,
+    /// Mark the entries as stale instead of deleting them: they are answered while one client refreshes them
+    #[arg(long)]
+    stale: bool,
     #[command(flatten)]
     confirmation: Confirmation,
     #[command(flatten)]
@@ -53,6 +57,8 @@ struct FlushDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     matched_count: Option<u64>,
     deleted_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked_count: Option<u64>,
 }
 
 impl Flush {
@@ -65,6 +71,7 @@ impl Flush {
             dry_run: self.dry_run,
             matched_count: None,
             deleted_count: 0,
+            marked_count: None,
         };
         if self.dry_run {
             let matched = self.count(service)?;
@@ -79,9 +86,21 @@ impl Flush {
                 // There is nothing to delete, so do not ask.
                 return screen.result(&document, &format!("there are no entries of {what}; nothing was deleted"));
             }
-            confirm(&format!("Delete {} of {what}?", number::of(matched, "entry", "entries")))?;
+            let matched = number::of(matched, "entry", "entries");
+            confirm(&match self.stale {
+                true => format!("Mark {matched} of {what} as stale?"),
+                false => format!("Delete {matched} of {what}?"),
+            })?;
         }
-        let path = with_query(&cache_path(&self.namespace), &self.selection.query());
+        let mut query = self.selection.query();
+        if self.stale {
+            query.push(("mode", "stale"));
+            let marked = jobs::delete(service, &with_query(&cache_path(&self.namespace), &query))?;
+            document.marked_count = Some(marked);
+            let line = format!("marked {} of {what} as stale", number::of(marked, "entry", "entries"));
+            return screen.result(&document, &line);
+        }
+        let path = with_query(&cache_path(&self.namespace), &query);
         document.deleted_count = jobs::delete(service, &path)?;
         let line = format!("deleted {} of {what}", number::of(document.deleted_count, "entry", "entries"));
         screen.result(&document, &line)

@@ -149,21 +149,24 @@ fn cancel(service: &Service, screen: &mut Screen, id: &str) -> Result<(), Failur
     screen.result(&job, &line)
 }
 
-/// Sends a DELETE. If the service continues it as a job, waits for the job. Returns how many entries were deleted.
+/// Sends a DELETE. If the service continues it as a job, waits for the job. Returns how many entries were deleted, or
+/// marked as stale.
 ///
 /// # Errors
 /// The request or the job failed, or Ctrl-C ended the waiting.
 pub fn delete(service: &Service, path: &str) -> Result<u64, Failure> {
     #[derive(Deserialize)]
     struct Deleted {
-        deleted_count: u64,
+        deleted_count: Option<u64>,
+        marked_count: Option<u64>,
     }
     let answer = with_spinner("deleting", || service.send(&Method::DELETE, path, &[], Vec::new()))?;
     if answer.is_accepted {
         let job: Job = answer.parse(service)?;
         return wait(service, &job.id)?.deleted();
     }
-    Ok(answer.parse::<Deleted>(service)?.deleted_count)
+    let Deleted { deleted_count, marked_count } = answer.parse(service)?;
+    Ok(deleted_count.or(marked_count).unwrap_or(0))
 }
 
 /// Waits for a job to end, and shows a progress bar. Ctrl-C ends only the waiting; the job continues.

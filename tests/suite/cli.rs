@@ -393,6 +393,8 @@ async fn a_dry_run_counts_what_a_flush_deletes(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     let entries: Vec<Value> = (0..120).map(|number| json!({"key": format!("user_{number}"), "value": 1})).collect();
     cache.fill(&ns, &json!(entries)).await;
+    let marked = ask(service, &["flush", &ns, "--pattern", "nothing*", "--stale", "--yes"]).expect(0).text();
+    assert_eq!(marked, format!("marked 0 entries of {ns} that match \"nothing*\" as stale\n"));
     let shown = ask(service, &["flush", &ns, "--pattern", "user_1*", "--dry-run"]).expect(0).text();
     assert_eq!(shown, format!("31 entries of {ns} that match \"user_1*\" would be deleted\n"));
     let mut expected = json!({"namespace": ns, "pattern": "user_1*", "tag": null, "dry_run": true,

@@ -263,7 +263,7 @@ fn loss(commands: &BTreeSet<String>) -> &'static str {
     } else if commands.contains("SCAN") && commands.len() == 1 {
         " (entries whose keys moved to another shard are not removed)"
     } else if commands.iter().all(|command| CHANGES_OF_TTL.contains(&command.as_str())) {
-        " (a PATCH cannot change when an entry expires)"
+        " (a PATCH cannot change when an entry expires, and `mode=stale` fails)"
     } else {
         ""
     }

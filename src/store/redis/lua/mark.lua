@@ -30,6 +30,10 @@ for i = 10, #ARGV, 2 do
   end
 end
 
+if #chosen > 0 then
+  -- Changes nothing, but fails here, before the first change, if the user may not do it.
+  call('PEXPIREAT', 'sidecache:none', now_text)
+end
 publish(#chosen > 0 and chosen or tag == '' and not before and { ARGV[10] } or {})
 -- A deletion first, see `removal.lua`. A change ends the lease of its key, also if there is no entry.
 call('UNLINK', 'sidecache:lease:' .. ns .. ':' .. (ARGV[10] or ''))
