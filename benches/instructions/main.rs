@@ -42,6 +42,8 @@ struct Row {
     /// `access_log_sample_rate`: 1 logs each request.
     log: &'static str,
     verb: Verb,
+    /// Header lines of the requests, each with its line break.
+    headers: &'static str,
     /// What `Cache-Status` must contain, to make sure that the row measures what it claims.
     answered_by: &'static str,
 }
@@ -52,12 +54,25 @@ enum Verb {
     Put,
 }
 
-const ROWS: [Row; 4] = [
-    Row { name: "GET, L1 hit", l1_max_mb: "64", log: "0", verb: Verb::Get, answered_by: "sidecache-l1; hit" },
-    Row { name: "the same, logged", l1_max_mb: "64", log: "1", verb: Verb::Get, answered_by: "sidecache-l1; hit" },
-    Row { name: "GET through Redis", l1_max_mb: "0", log: "0", verb: Verb::Get, answered_by: "sidecache-shard; hit" },
-    Row { name: "PUT", l1_max_mb: "64", log: "0", verb: Verb::Put, answered_by: "" },
+const ROWS: [Row; 6] = [
+    HIT,
+    Row { name: "the same, logged", log: "1", ..HIT },
+    Row { name: "Prefer: lease", headers: "prefer: lease=10\r\n", ..HIT },
+    Row { name: "GET through Redis", l1_max_mb: "0", answered_by: "sidecache-shard; hit", ..HIT },
+    PUT,
+    Row { name: "PUT, If-Match", headers: "if-match: *\r\n", ..PUT },
 ];
+
+const HIT: Row = Row {
+    name: "GET, L1 hit",
+    l1_max_mb: "64",
+    log: "0",
+    verb: Verb::Get,
+    headers: "",
+    answered_by: "sidecache-l1; hit",
+};
+
+const PUT: Row = Row { name: "PUT", verb: Verb::Put, answered_by: "", ..HIT };
 
 /// Instructions per request.
 struct Counts {
@@ -111,13 +126,13 @@ fn run(row: &Row, service: &Path, files: &Path, requests: u64) -> Counts {
     let mut connection = Connection::open(&mut service, port);
     connection.until_ready();
     let value = format!("\"{}\"", "v".repeat(VALUE_BYTES - 2));
-    let put = |key: usize| wire::put(&path(key), &format!("{{\"value\":{value}}}"));
+    let put = |key: usize, headers: &str| wire::put(&path(key), &format!("{{\"value\":{value}}}"), headers);
     for key in 0..KEYS {
-        connection.ask(&put(key));
+        connection.ask(&put(key, ""));
     }
     let questions: Vec<String> = match row.verb {
-        Verb::Get => (0..KEYS).map(|key| wire::get(&path(key))).collect(),
-        Verb::Put => (0..KEYS).map(put).collect(),
+        Verb::Get => (0..KEYS).map(|key| wire::get(&path(key), row.headers)).collect(),
+        Verb::Put => (0..KEYS).map(|key| put(key, row.headers)).collect(),
     };
     for question in &questions {
         connection.ask_until(question, row.answered_by);

@@ -14,13 +14,15 @@ pub struct Connection {
     body: Vec<u8>,
 }
 
-pub fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+/// A GET. Each line of `headers` ends with a line break.
+pub fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n")
 }
 
-pub fn put(path: &str, body: &str) -> String {
+/// A PUT. Each line of `headers` ends with a line break.
+pub fn put(path: &str, body: &str, headers: &str) -> String {
     let len = body.len();
-    format!("PUT {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n\r\n{body}")
+    format!("PUT {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n{headers}\r\n{body}")
 }
 
 impl Connection {
@@ -43,7 +45,7 @@ impl Connection {
     /// Waits until the service is ready.
     pub fn until_ready(&mut self) {
         let began = Instant::now();
-        while !self.exchange(&get("/readyz")).starts_with("HTTP/1.1 200") {
+        while !self.exchange(&get("/readyz", "")).starts_with("HTTP/1.1 200") {
             assert!(began.elapsed() < PATIENCE, "the service does not become ready");
             std::thread::sleep(Duration::from_millis(100));
         }
