@@ -12,8 +12,8 @@ use super::write::completed;
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::clock::Moment;
-use crate::model::{Answer, EntryKey, Namespace, Operation, ReadTerms, Write};
-use crate::store::{self, Room};
+use crate::model::{Answer, EntryKey, Namespace, Operation, Positions, ReadTerms, Write};
+use crate::store::{self, Deleted, Room};
 
 /// The answer to an mget: each distinct key once, in the order of the request.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct MdeleteAnswer {
     /// Distinct keys that had no entry.
     pub absent: u64,
     pub failed: Vec<FailedKey>,
+    /// The positions of the shards after the changes.
+    pub positions: Positions,
 }
 
 /// The answer to an mset.
@@ -56,6 +58,8 @@ pub struct MsetAnswer {
     /// Distinct keys stored.
     pub stored: u64,
     pub failed: Vec<FailedKey>,
+    /// The positions of the shards after the changes.
+    pub positions: Positions,
 }
 
 impl Cache {
@@ -123,7 +127,10 @@ impl Cache {
                 absent.iter().map(|_| Fetched::Failed(store::Error::NotInMemory)).collect()
             }
             None => self.fetch(&absent, terms, room).await,
-            Some(lease) => self.fetch_or_lease(&absent, terms, lease, room).await,
+            Some(lease) => match self.check_positions(&absent, terms).await {
+                Ok(()) => self.fetch_or_lease(&absent, terms, lease, room).await,
+                Err(error) => absent.iter().map(|_| Fetched::Failed(error.clone())).collect(),
+            },
         };
         let mut fetched = fetched.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
@@ -142,7 +149,7 @@ impl Cache {
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(keys.len() as u64);
-        let answers = self.store.get_many(keys, room).await;
+        let answers = self.read_stored(keys, terms, room).await;
         let fetched = keys.iter().zip(departures).zip(answers).map(|((key, departure), answer)| {
             if let (Ok(found), Some(near), Some(departure)) = (&answer, &self.near, departure) {
                 near.learn(key, found.as_ref(), asked_at, departure);
@@ -188,7 +195,7 @@ impl Cache {
             })?;
         }
         if writes.is_empty() {
-            return Ok(MsetAnswer { stored: 0, failed: Vec::new() });
+            return Ok(MsetAnswer { stored: 0, failed: Vec::new(), positions: Positions::default() });
         }
         let policy = self.registry.for_write(namespace.as_str())?;
         let last: HashMap<EntryKey, usize> =
@@ -203,11 +210,14 @@ impl Cache {
         let fill_leases: Vec<bool> = writes.iter().map(|(_, write)| write.fills_lease()).collect();
         let _voids: Vec<_> = keys.iter().map(|key| self.void_when_over(key)).collect();
         let answers = self.store.set_many(writes, policy.quota()).await;
-        let mut answer = MsetAnswer { stored: 0, failed: Vec::new() };
+        let mut answer = MsetAnswer { stored: 0, failed: Vec::new(), positions: Positions::default() };
         for ((key, fills_lease), result) in keys.iter().zip(fill_leases).zip(answers) {
             self.count_conditions(namespace.as_str(), fills_lease, &result);
             match result {
-                Ok(_) => answer.stored += 1,
+                Ok(stored) => {
+                    answer.stored += 1;
+                    answer.positions.add(self.shard_of(key), stored.position);
+                }
                 Err(error) => answer.failed.push((key.clone(), error)),
             }
         }
@@ -270,11 +280,13 @@ impl Cache {
             }
             answers
         });
-        let mut answer = MdeleteAnswer { deleted: 0, absent: 0, failed: Vec::new() };
+        let mut answer = MdeleteAnswer { deleted: 0, absent: 0, failed: Vec::new(), positions: Positions::default() };
         for (key, deleted) in join_all(deletions).await.into_iter().flatten() {
             match deleted {
-                Ok(true) => answer.deleted += 1,
-                Ok(false) => answer.absent += 1,
+                Ok(Deleted { existed, position }) => {
+                    *(if existed { &mut answer.deleted } else { &mut answer.absent }) += 1;
+                    answer.positions.add(self.shard_of(key), position);
+                }
                 Err(error) => answer.failed.push((key.clone(), error)),
             }
         }

@@ -6,14 +6,14 @@ use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::jobs::{Answer, Failure, Flush, Job, Kind, Patience, Refused};
-use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Selection};
+use crate::model::{EntryKey, Key, Namespace, Operation, Origin, Positions, Selection};
 use crate::store::{FlushProgress, Removal};
 
 /// How a flush was answered.
 #[derive(Debug)]
 pub enum Flushed {
-    /// It is finished; this many entries were deleted.
-    Done(u64),
+    /// It is finished. The positions of the shards include it; a shard that did not say its position is missing.
+    Done { deleted: u64, positions: Positions },
     /// It continues as this job.
     Job(Box<Job>),
 }
@@ -43,7 +43,9 @@ impl Cache {
             Ok(deleted)
         };
         match self.jobs.flush(flush, patience, failure, work).await {
-            Ok(Answer::Ended(result)) => result.map(Flushed::Done),
+            Ok(Answer::Ended(result)) => {
+                Ok(Flushed::Done { deleted: result?, positions: self.present_positions().await })
+            }
             Ok(Answer::Job(job)) => Ok(Flushed::Job(job)),
             Err(Refused::TooMany) => Err(Error::TooManyFlushes),
             Err(Refused::Panicked) => Err(Error::Panicked),

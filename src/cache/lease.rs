@@ -28,7 +28,7 @@ use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::{LastAnswer, SharedAnswer};
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, ReadTerms, Unmet, Version};
+use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, Position, ReadTerms, Unmet, Version};
 use crate::stats::LeaseCounts;
 use crate::store::{self, Grant, Leased};
 
@@ -149,6 +149,8 @@ impl Cache {
         if let Some(found) = self.find_or_refresh(&question).await? {
             return Ok(found);
         }
+        // The reads of the shard from here on come later.
+        self.check_positions(std::slice::from_ref(key), terms).await?;
         let Some(place) = self.waiting.enter(key) else {
             return self.look_up_without_turn(key, terms, started).await;
         };
@@ -256,7 +258,7 @@ impl Cache {
     fn still_holds(&self, key: &EntryKey, terms: &ReadTerms, last: &LastAnswer, changes: u64) -> bool {
         let now = Moment::now();
         // Such a read wants to know what the shard says now.
-        let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
+        let may_be_known = !terms.no_cache && terms.max_staleness.is_none() && terms.positions.is_empty();
         let is_held = matches!(last.answer, SharedAnswer::Held { until } if until > now) && last.changes == changes;
         let is_recent =
             || self.near.as_ref().is_some_and(|near| now.since(last.asked) < near.max_staleness().min(ASK_AGAIN));
@@ -326,17 +328,17 @@ impl Cache {
         Lookup { entry: None, unmet, trail }
     }
 
-    /// Gives a lease up without a value. Returns whether it stood.
+    /// Gives a lease up without a value. Returns the position after that; `None` if the lease did not stand.
     ///
     /// # Errors
     /// The key is reserved, or the owning shard failed.
-    pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+    pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }
         let released = self.store.release(key, token).await?;
         self.waiting.changed(key);
-        if released {
+        if released.is_some() {
             self.metrics.leases.released.increment(1);
         }
         Ok(released)

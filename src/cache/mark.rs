@@ -4,7 +4,7 @@ use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::model::{EntryKey, Operation, Preconditions, Ttl};
-use crate::store::{Removal, Windows};
+use crate::store::{Deleted, Removal, Windows};
 
 impl Cache {
     /// How entries of a namespace are removed: marked stale where its policy or their own grace allows it, or deleted.
@@ -18,19 +18,19 @@ impl Cache {
         Removal { tombstone_ttl: policy.tombstone_ttl.as_duration(), windows: is_mark.then_some(windows) }
     }
 
-    /// Marks an entry as stale, or deletes it if it has no window. Returns whether it existed.
+    /// Marks an entry as stale, or deletes it if it has no window.
     ///
     /// # Errors
     /// The key is reserved, a precondition is not met, or the owning shard failed.
-    pub async fn mark(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    pub async fn mark(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<Deleted, Error> {
         let begun = StartedOperation::now(key.namespace(), Operation::Delete);
         let result = self.mark_one(key, preconditions).await;
-        let told = |was_there: &bool| if *was_there { Reply::Done } else { Reply::Absent };
+        let told = |marked: &Deleted| if marked.existed { Reply::Done } else { Reply::Absent };
         self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
         result
     }
 
-    async fn mark_one(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    async fn mark_one(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<Deleted, Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }

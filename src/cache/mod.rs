@@ -19,6 +19,7 @@ mod near;
 mod observe;
 mod orphans;
 mod patch;
+mod positions;
 mod read;
 mod refresh;
 mod update;

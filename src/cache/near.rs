@@ -66,14 +66,23 @@ impl Near {
         if terms.no_cache {
             return Err(L1SkipReason::Terms(Unmet::NoCache));
         }
-        let served = self.with(key.borrowed(), now, |copy, staleness| (Copy::of(copy), staleness));
-        let served = served.and_then(|(copy, staleness)| {
+        let served = self.with(key.borrowed(), now, |copy, staleness| {
+            let has_reached = terms.positions.is_empty() || self.coherence.has_reached(copy.stamp, &terms.positions);
+            has_reached.then(|| (Copy::of(copy), staleness))
+        });
+        let served = served.and_then(|served| {
+            let (copy, staleness) = served.ok_or(L1SkipReason::Terms(Unmet::Position))?;
             let entry = entry(copy, now);
             check(terms, &entry, Duration::ZERO, staleness).map_err(L1SkipReason::Terms)?;
             Ok((entry, staleness))
         });
         match served {
-            Ok(_) => self.metrics.l1_hits.increment(1),
+            Ok(_) => {
+                self.metrics.l1_hits.increment(1);
+                if !terms.positions.is_empty() {
+                    self.metrics.position_reads.l1.increment(1);
+                }
+            }
             Err(L1SkipReason::Void) => self.metrics.l1_void.increment(1),
             Err(L1SkipReason::Unproven) => self.metrics.l1_unproven.increment(1),
             Err(L1SkipReason::Miss | L1SkipReason::Off | L1SkipReason::Terms(_)) => {}
@@ -85,7 +94,7 @@ impl Near {
     /// and the namespace's policy and the terms of the read allow it. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
     /// it is never served.
     pub fn stand_in(&self, key: &EntryKey, terms: &ReadTerms, error: &Error) -> Option<Stale> {
-        if terms.no_cache || !error.is_unanswered() {
+        if terms.no_cache || !terms.positions.is_empty() || !error.is_unanswered() {
             return None;
         }
         let longest = self.registry.policy(key.namespace()).stale_if_error?.as_duration();
@@ -111,16 +120,6 @@ impl Near {
         // void.
         let stamp = self.coherence.stamp(store.shard_of(key));
         Departure { fence: self.l1.fence(key), stamp }
-    }
-
-    /// Reads `key` from the store for this request alone, and keeps a copy.
-    pub async fn read(&self, key: &EntryKey, store: &SharedStore) -> FlightResult {
-        let departure = self.departure(key, store);
-        let asked_at = Moment::now();
-        self.metrics.shard_reads.increment(1);
-        let found = store.get(key).await?;
-        self.learn(key, found.as_ref(), asked_at, departure);
-        Ok(found)
     }
 
     /// Reads `key` from the store, shared with other requests for it, and keeps a copy. The answer is at most as stale as

@@ -2,7 +2,7 @@
 
 use super::flight::Role;
 use super::lookup::{AnsweredBy, L1SkipReason, Lookup};
-use super::near::Stale;
+use super::near::{Near, Stale};
 use super::observe::ReadEnd;
 use super::{Cache, Error};
 use crate::access_log::Tier;
@@ -101,6 +101,7 @@ impl Cache {
         if terms.only_if_cached && self.near.is_some() {
             return Err(store::Error::NotInMemory);
         }
+        self.check_positions(std::slice::from_ref(key), terms).await?;
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
@@ -122,7 +123,7 @@ impl Cache {
     ) -> Result<Lookup, store::Error> {
         let Some(near) = &self.near else {
             self.metrics.shard_reads.increment(1);
-            return Ok(Lookup::of_store(self.store.get(key).await?, terms, AnsweredBy::Embedded));
+            return Ok(Lookup::of_store(self.read_one_stored(key, terms).await?, terms, AnsweredBy::Embedded));
         };
         let skipped = match near.get(key, terms, now) {
             Ok((entry, staleness)) => return Ok(Lookup::hit(entry, AnsweredBy::L1 { staleness })),
@@ -131,8 +132,8 @@ impl Cache {
         if terms.only_if_cached {
             return Err(store::Error::NotInMemory);
         }
-        let (landed, role) = match terms.no_cache {
-            true => (near.read(key, &self.store).await, Role::Leader),
+        let (landed, role) = match terms.no_cache || !terms.positions.is_empty() {
+            true => (self.read_alone(near, key, terms).await, Role::Leader),
             false => near.load(key, terms, &self.store).await,
         };
         match landed {
@@ -143,6 +144,21 @@ impl Cache {
             }
             Err(error) => self.stale_lookup(key, terms, error),
         }
+    }
+
+    /// Reads `key` from the store for this request alone, and keeps a copy.
+    async fn read_alone(
+        &self,
+        near: &Near,
+        key: &EntryKey,
+        terms: &ReadTerms,
+    ) -> Result<Option<Entry>, store::Error> {
+        let departure = near.departure(key, &self.store);
+        let asked_at = Moment::now();
+        self.metrics.shard_reads.increment(1);
+        let found = self.read_one_stored(key, terms).await?;
+        near.learn(key, found.as_ref(), asked_at, departure);
+        Ok(found)
     }
 
     /// A stale copy in place of an error of the shard, if the policy and the terms allow it; else the error.

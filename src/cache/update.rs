@@ -129,8 +129,8 @@ impl Cache {
             return Ok(Reply::Absent);
         }
         let _void = self.void_when_over(key);
-        let was_there = self.store.delete(key, Some(&still(version)), self.tombstone_ttl(key.namespace())).await?;
-        Ok(if was_there { Reply::Done } else { Reply::Absent })
+        let deleted = self.store.delete(key, Some(&still(version)), self.tombstone_ttl(key.namespace())).await?;
+        Ok(if deleted.existed { Reply::Done } else { Reply::Absent })
     }
 }
 

@@ -71,8 +71,8 @@ impl Drop for WonLease {
         let (waiting, metrics) = (self.waiting.clone(), self.metrics.clone());
         runtime.spawn(async move {
             match store.release(&key, &token).await {
-                Ok(true) => metrics.leases.returned.increment(1),
-                Ok(false) => {}
+                Ok(Some(_)) => metrics.leases.returned.increment(1),
+                Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "a lease of a caller that is gone could not be given back"),
             }
             waiting.changed(&key);

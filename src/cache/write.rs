@@ -9,7 +9,7 @@ use super::{Cache, Error, RESERVED_KEY};
 use crate::access_log::Subject;
 use crate::coherence::WaitingRooms;
 use crate::model::{EntryKey, Operation, Policy, Preconditions, Quota, Ttl, Write};
-use crate::store::Stored;
+use crate::store::{Deleted, Stored};
 
 /// Voids the L1 copy of a key when the write is over, however it ended: done, failed with an unknown outcome, or
 /// cancelled because the client disconnected.
@@ -69,19 +69,19 @@ impl Cache {
         }
     }
 
-    /// Deletes an entry. Returns whether it existed.
+    /// Deletes an entry.
     ///
     /// # Errors
     /// The key is reserved, a precondition is not met, or the owning shard failed.
-    pub async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    pub async fn delete(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<Deleted, Error> {
         let begun = StartedOperation::now(key.namespace(), Operation::Delete);
         let result = self.delete_one(key, preconditions).await;
-        let told = |was_there: &bool| if *was_there { Reply::Done } else { Reply::Absent };
+        let told = |deleted: &Deleted| if deleted.existed { Reply::Done } else { Reply::Absent };
         self.observe(&begun, result.as_ref().map(told), || Subject::Entry(key.clone()));
         result
     }
 
-    async fn delete_one(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<bool, Error> {
+    async fn delete_one(&self, key: &EntryKey, preconditions: Option<&Preconditions>) -> Result<Deleted, Error> {
         if key.key() == RESERVED_KEY {
             return Err(Error::ReservedKey);
         }

@@ -6,17 +6,19 @@
 //! holds in every kind of failure.
 
 mod refreshes;
+mod sequence;
 mod waiting;
 mod watermark;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::sequence::Sequence;
 use self::watermark::ShardState;
 use crate::clock::Moment;
 use crate::l1::{L1, Stamp};
 use crate::metrics::{Metrics, ShardMetrics};
-use crate::model::{EntryKey, Namespace};
+use crate::model::{EntryKey, Namespace, Position, Positions};
 use crate::store::{InvalidationSink, ShardIndex};
 
 pub use self::refreshes::Turn;
@@ -26,6 +28,8 @@ pub use self::waiting::{LastAnswer, SharedAnswer, WaitingRooms};
 pub struct Coherence {
     l1: Arc<L1>,
     shards: Box<[ShardState]>,
+    /// The names of the shards, in the order of `shards`.
+    names: Box<[String]>,
     /// One for each shard, in the order of `shards`.
     gauges: Box<[ShardMetrics]>,
     started: Moment,
@@ -58,8 +62,9 @@ impl Coherence {
         metrics: Arc<Metrics>,
     ) -> Self {
         let gauges = shards.iter().map(|name| metrics.shard(name)).collect();
+        let names = shards.into();
         let shards = shards.iter().map(|_| ShardState::default()).collect();
-        Self { l1, shards, gauges, started: Moment::now(), max_staleness, is_watched: true, waiting, metrics }
+        Self { l1, shards, names, gauges, started: Moment::now(), max_staleness, is_watched: true, waiting, metrics }
     }
 
     /// Treats every copy as fresh. Only for tests, which must notice the stale answers.
@@ -92,6 +97,19 @@ impl Coherence {
             Some(staleness) if staleness <= self.max_staleness => Freshness::Fresh { staleness },
             _ => Freshness::Unproven,
         }
+    }
+
+    /// Whether no change up to `positions` is missing from a copy with this stamp that L1 holds. False if that is unknown.
+    pub fn has_reached(&self, stamp: Stamp, positions: &Positions) -> bool {
+        let shard = usize::from(stamp.shard);
+        let name = &self.names[shard];
+        let sequence = *self.shards[shard].sequence.lock();
+        let has_reached = positions.iter().all(|(of, position)| {
+            // With another ring, another shard may have owned the key.
+            sequence.is_of_ring(position) && (of != name || sequence.has_reached(position))
+        });
+        // Read the epoch after the sequence, which may already belong to the next epoch.
+        has_reached && self.shards[shard].epoch() == stamp.epoch
     }
 
     /// Whether copies of this shard may be served at `now`.
@@ -136,25 +154,56 @@ impl InvalidationSink for Coherence {
             self.waiting.changed(&key);
             self.metrics.invalidations_received.increment(1);
         }
+        // After the copies are void: a reader that sees the number must not find an old copy.
+        if self.shards[usize::from(shard)].sequence.lock().message(invalidation.seq) {
+            self.gap(shard, invalidation.seq);
+        }
     }
 
     fn lost(&self, shard: ShardIndex) {
-        self.shards[usize::from(shard)].begin_epoch();
+        let state = &self.shards[usize::from(shard)];
+        *state.sequence.lock() = Sequence::Unknown;
+        state.begin_epoch();
         self.waiting.all_changed();
         self.metrics.subscription_losses.increment(1);
     }
 
-    fn proven(&self, shard: ShardIndex, moment: Moment) {
-        self.shards[usize::from(shard)].raise_watermark(moment);
+    fn proven(&self, shard: ShardIndex, moment: Moment, last: Position) {
+        let state = &self.shards[usize::from(shard)];
+        let mut sequence = state.sequence.lock();
+        let before = *sequence;
+        if sequence.reading(last) {
+            // A new epoch first: a reader that sees the number must not find an old copy. The lock is not held
+            // meanwhile, and until then the earlier number is true.
+            *sequence = before;
+            drop(sequence);
+            self.gap(shard, last.seq);
+            *state.sequence.lock() = Sequence::Reached(last);
+        } else {
+            drop(sequence);
+        }
+        state.raise_watermark(moment);
     }
 }
 
-/// An invalidation message: a namespace and the keys whose copies are void. The keys are parsed during iteration.
+impl Coherence {
+    /// Messages before the change `seq` are missing, although the subscription did not break.
+    fn gap(&self, shard: ShardIndex, seq: u64) {
+        tracing::warn!(shard, seq, "invalidations were lost: numbers are missing");
+        self.lost(shard);
+    }
+}
+
+/// An invalidation message: the number of a change, a namespace, and the keys whose copies are void. The keys are parsed
+/// during iteration.
 ///
-/// On the wire it is UTF-8 text, separated by line feeds, which neither a namespace nor a key can contain:
-/// `namespace\nkey\nkey...`. `SUBSCRIBE sidecache:invalidations` shows the messages in readable form.
+/// On the wire it is UTF-8 text: `number kind namespace\nkey\nkey...`. A namespace has no blanks, and neither namespace
+/// nor key has a line feed. The kind of change is a word such as `set`, for people and for later use.
+/// `SUBSCRIBE sidecache:invalidations` shows the messages in readable form.
 #[derive(Debug)]
 pub struct Invalidation<'m> {
+    /// The number of the change; 0 if the shard has lost its count.
+    pub seq: u64,
     namespace: &'m str,
     keys: &'m str,
 }
@@ -162,9 +211,11 @@ pub struct Invalidation<'m> {
 impl<'m> Invalidation<'m> {
     /// `None` if the payload is not such a message.
     pub fn parse(payload: &'m [u8]) -> Option<Self> {
-        let (namespace, keys) = std::str::from_utf8(payload).ok()?.split_once('\n')?;
+        let (head, keys) = std::str::from_utf8(payload).ok()?.split_once('\n')?;
+        let (seq, rest) = head.split_once(' ')?;
+        let (_kind, namespace) = rest.split_once(' ')?;
         Namespace::parse(namespace).ok()?;
-        Some(Self { namespace, keys })
+        Some(Self { seq: seq.parse().ok()?, namespace, keys })
     }
 
     /// Whether the message names no key.
@@ -214,9 +265,9 @@ mod tests {
         let coherence = coherence();
         let (stamp, now) = (coherence.stamp(0), Moment::now());
         assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "before the first proof");
-        coherence.proven(1, now);
+        coherence.proven(1, now, Position::default());
         assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "another shard's proof");
-        coherence.proven(0, now);
+        coherence.proven(0, now, Position::default());
         let staleness = Duration::from_millis(1000);
         assert_eq!(coherence.freshness(stamp, now + staleness), Freshness::Fresh { staleness });
         assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1001)), Freshness::Unproven);
@@ -237,7 +288,7 @@ mod tests {
                 scope.spawn(|| {
                     gate.wait();
                     coherence.lost(0);
-                    coherence.proven(0, now);
+                    coherence.proven(0, now, Position::default());
                 });
                 gate.wait();
                 loop {
@@ -255,8 +306,8 @@ mod tests {
     fn a_loss_voids_the_copies_of_its_shard_alone() {
         let coherence = coherence();
         let (first, second, now) = (coherence.stamp(0), coherence.stamp(1), Moment::now());
-        coherence.proven(0, now);
-        coherence.proven(1, now);
+        coherence.proven(0, now, Position::default());
+        coherence.proven(1, now, Position::default());
         coherence.lost(0);
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
         let fresh = Freshness::Fresh { staleness: Duration::ZERO };
@@ -269,11 +320,11 @@ mod tests {
         let coherence = coherence();
         let (old, now) = (coherence.stamp(0), Moment::from_nanos(1_000));
         assert_eq!(coherence.last_watermark(old), None);
-        coherence.proven(0, now);
+        coherence.proven(0, now, Position::default());
         assert_eq!(coherence.last_watermark(old), Some(now));
         coherence.lost(0);
         let later = Moment::from_nanos(2_000);
-        coherence.proven(0, later);
+        coherence.proven(0, later, Position::default());
         assert_eq!(coherence.last_watermark(old), Some(now), "later proofs do not count");
         assert_eq!(coherence.last_watermark(coherence.stamp(0)), Some(later));
     }
@@ -283,14 +334,16 @@ mod tests {
         let coherence = coherence();
         let keys = ["a", "b", "c"].map(|key| EntryKey::parse("users", key).unwrap());
         keys.iter().for_each(|key| keep(&coherence, key));
-        coherence.apply(0, b"users\na\nc");
+        coherence.apply(0, b"5 set users\na\nc");
         let left = keys.map(|key| coherence.l1.get(&key, Moment::now()).is_some());
         assert_eq!(left, [false, true, false]);
     }
 
     #[test]
     fn an_invalidation_that_does_not_parse_voids_everything_of_the_shard() {
-        for payload in [&b""[..], b"users", b"\xff\n\xff", b"bad namespace\nkey"] {
+        for payload in
+            [&b""[..], b"5 set users", b"\xff\n\xff", b"5 set bad namespace\nkey", b"users\nkey", b"x set users\nkey"]
+        {
             let coherence = coherence();
             let stamp = coherence.stamp(0);
             coherence.apply(0, payload);

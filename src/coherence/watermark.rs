@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::sequence::Sequence;
 use crate::clock::Moment;
 
 /// How many runs of ended epochs are remembered. Epochs without a proof of their own join the run before them. So a
@@ -20,6 +21,7 @@ pub struct ShardState {
     epoch: AtomicU64,
     /// Nanoseconds of [`Moment`]; 0 before the first proof.
     watermark_nanos: AtomicU64,
+    pub sequence: Mutex<Sequence>,
     /// The oldest first. Locked to start an epoch; requests lock it only when the shard does not answer.
     ended: Mutex<VecDeque<Run>>,
 }

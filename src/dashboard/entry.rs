@@ -73,7 +73,7 @@ pub async fn delete(
     }
     form::check_age(form.issued.as_deref())?;
     let late = Error::DeadlineExceeded { may_write: true };
-    let was_there = dashboard.in_time(dashboard.app.cache.delete(&key, None), late).await?;
+    let was_there = dashboard.in_time(dashboard.app.cache.delete(&key, None), late).await?.existed;
     let (title, main) = (key.key().to_owned(), deleted(&key, was_there));
     let result = dashboard.results.keep(Outcome { namespace, title, main });
     let page = format!("{}/deleted", address::namespace(key.namespace()));

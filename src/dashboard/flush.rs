@@ -92,7 +92,7 @@ pub async fn post(
         let patience = Patience::Until(dashboard.app.bounds.last_moment());
         let flush = Flush { kind: Kind::Flush, namespace: namespace.clone(), selection: selection.clone(), origin };
         let deleted = match dashboard.app.cache.flush(flush, patience, http::failure).await? {
-            Flushed::Done(deleted) => deleted,
+            Flushed::Done { deleted, .. } => deleted,
             // The flush continues as a job. The page of the job shows its progress.
             Flushed::Job(job) => return Ok(Redirect::to(&address::job(&job.id)).into_response()),
         };

@@ -19,9 +19,9 @@ use super::openapi::schema;
 use super::read_answer::shown_value;
 use super::reader::{self, Reader, Text};
 use super::state::SharedApp;
-use super::{answer, cache_control, lease};
+use super::{answer, cache_control, lease, positions};
 use crate::cache::{self, Fetched, Lease, MgetAnswer};
-use crate::model::{Entry, EntryKey, Invalid, Key, Kind, LeaseToken, Namespace, Write};
+use crate::model::{Entry, EntryKey, Invalid, Key, Kind, LeaseToken, Namespace, ReadTerms, Write};
 use crate::store;
 
 /// The body of an mget.
@@ -121,7 +121,7 @@ pub async fn mget(
 ) -> Result<Response, Error> {
     let keys = mget_keys(&namespace, &body, app.cache.max_batch_keys())?;
     let room = app.bounds.room();
-    let terms = cache_control::terms(&headers);
+    let terms = ReadTerms { positions: positions::of(&headers)?, ..cache_control::terms(&headers) };
     let answer = app.cache.mget(&namespace, keys.valid, &terms, keys.lease, &|bytes| room.admits(bytes)).await?;
     let mut response = answer::raw_json(StatusCode::OK, mget_body(&answer, &keys.invalid, &keys.too_long));
     response.extensions_mut().insert(room);
@@ -333,7 +333,10 @@ pub async fn mset(
         _ => StatusCode::OK,
     };
     let (errors, details) = failures(&answer.failed);
-    Ok(answer::json(status, &MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details }))
+    let body = MsetAnswer { success: errors.is_empty(), stored: answer.stored, errors, details };
+    let mut response = answer::json(status, &body);
+    positions::put(&mut response, &answer.positions);
+    Ok(response)
 }
 
 /// The body of an mdelete.
@@ -407,7 +410,10 @@ pub async fn mdelete(
     };
     let (errors, details) = failures(&answer.failed);
     let success = errors.is_empty();
-    Ok(answer::json(status, &MdeleteAnswer { success, deleted_count: answer.deleted, errors, details }))
+    let body = MdeleteAnswer { success, deleted_count: answer.deleted, errors, details };
+    let mut response = answer::json(status, &body);
+    positions::put(&mut response, &answer.positions);
+    Ok(response)
 }
 
 /// The code of each key that failed, and the texts for those keys whose error is `foreign_type`.

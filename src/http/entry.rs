@@ -15,10 +15,10 @@ use super::json::WriteFields;
 use super::openapi::schema;
 use super::read_answer::ReadAnswer;
 use super::state::SharedApp;
-use super::{accept, answer, cache_control, lease, read_answer, reader};
+use super::{accept, answer, cache_control, lease, positions, read_answer, reader};
 use crate::cache::{self, Cache, LeasedLookup};
-use crate::model::{EntryKey, Operation, SourceVersion, Write};
-use crate::store::{self, Outcome};
+use crate::model::{EntryKey, Operation, ReadTerms, SourceVersion, Write};
+use crate::store::{self, Deleted, Outcome};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -53,7 +53,7 @@ pub async fn get(
     let preconditions = conditions::of(&headers)?.unwrap_or_default();
     let asked = lease::request(&headers, app.bounds.longest_wait());
     let asked = asked.filter(|_| operation == Operation::Get && query.metadata.is_none());
-    let terms = cache_control::terms(&headers);
+    let terms = ReadTerms { positions: positions::of(&headers)?, ..cache_control::terms(&headers) };
     let mut given = None;
     let (lookup, details) = match query.metadata.as_deref() {
         None if let Some(asked) = asked => {
@@ -165,6 +165,7 @@ pub async fn store(cache: &Cache, key: &EntryKey, write: Write) -> Result<Respon
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = answer::json(status, &SetAnswer { success: true, key: key.key(), created });
     response.headers_mut().insert(ETAG, answer::etag(stored.version));
+    positions::put_one(&mut response, cache.shard_of(key), stored.position);
     Ok(response)
 }
 
@@ -215,17 +216,19 @@ pub async fn delete(
         if source_version.is_some() {
             return Err(Error::InvalidQuery("`mode` and `source_version` cannot be combined".to_owned()));
         }
-        return Ok(match app.cache.mark(&key, conditions::of(&headers)?.as_deref()).await? {
-            true => {
-                let marked = DeleteAnswer { success: true, deleted: None, marked_count: Some(1) };
-                answer::json(StatusCode::OK, &marked)
-            }
-            false => key_not_found(),
-        });
+        let marked = app.cache.mark(&key, conditions::of(&headers)?.as_deref()).await?;
+        let answer = DeleteAnswer { success: true, deleted: None, marked_count: Some(1) };
+        return Ok(removed(&app.cache, &key, marked, &answer));
     }
-    if app.cache.delete(&key, conditions::of_deletion(&headers, source_version)?.as_deref()).await? {
-        Ok(answer::json(StatusCode::OK, &DeleteAnswer { success: true, deleted: Some(true), marked_count: None }))
-    } else {
-        Ok(key_not_found())
-    }
+    let preconditions = conditions::of_deletion(&headers, source_version)?;
+    let deleted = app.cache.delete(&key, preconditions.as_deref()).await?;
+    let answer = DeleteAnswer { success: true, deleted: Some(true), marked_count: None };
+    Ok(removed(&app.cache, &key, deleted, &answer))
+}
+
+/// The response to a deletion or a mark; `answer` is its body if there was an entry.
+fn removed(cache: &Cache, key: &EntryKey, deleted: Deleted, answer: &DeleteAnswer) -> Response {
+    let mut response = if deleted.existed { answer::json(StatusCode::OK, answer) } else { key_not_found() };
+    positions::put_one(&mut response, cache.shard_of(key), deleted.position);
+    response
 }

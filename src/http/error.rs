@@ -100,6 +100,7 @@ codes! {
     InvalidPattern: BAD_REQUEST "invalid_pattern" "Invalid pattern";
     InvalidPolicy: BAD_REQUEST "invalid_policy" "Invalid policy";
     InvalidPrecondition: BAD_REQUEST "invalid_precondition" "Invalid precondition";
+    InvalidPosition: BAD_REQUEST "invalid_position" "Invalid position";
     InvalidCursor: BAD_REQUEST "invalid_cursor" "Invalid cursor";
     InvalidBody: BAD_REQUEST "invalid_body" "Invalid body";
     InvalidQuery: BAD_REQUEST "invalid_query" "Invalid query";
@@ -128,6 +129,7 @@ codes! {
     Timeout: SERVICE_UNAVAILABLE "timeout" "Not answered in time";
     MakingRoom: SERVICE_UNAVAILABLE "making_room" "Entries are being evicted to make room; try again";
     RingMismatch: SERVICE_UNAVAILABLE "ring_mismatch" "This instance uses different shards than the other instances";
+    PositionLost: SERVICE_UNAVAILABLE "position_lost" "The shard has lost changes that this position includes";
     ShardUnavailable: SERVICE_UNAVAILABLE "shard_unavailable" "The key's shard is unavailable";
     DatabaseUnavailable: SERVICE_UNAVAILABLE "database_unavailable" "The database is unavailable";
     PoliciesUnknown: SERVICE_UNAVAILABLE "policies_unknown" "The namespace's policy is not known yet";
@@ -216,6 +218,7 @@ pub fn cache_code(error: &cache::Error) -> Code {
             Invalid::Pattern(_) => Code::InvalidPattern,
             Invalid::Policy(_) => Code::InvalidPolicy,
             Invalid::Precondition(_) => Code::InvalidPrecondition,
+            Invalid::Position(_) => Code::InvalidPosition,
         },
         E::Entry { error, .. } => cache_code(error),
         E::ReservedKey => Code::ReservedKey,
@@ -261,6 +264,7 @@ pub fn store_code(error: &store::Error) -> Code {
         store::Error::LeaseLost => Code::LeaseLost,
         store::Error::NotInMemory => Code::NotInMemory,
         store::Error::ForeignType { .. } => Code::ForeignType,
+        store::Error::PositionLost { .. } => Code::PositionLost,
         store::Error::RingMismatch => Code::RingMismatch,
         store::Error::MakingRoom { .. } => Code::MakingRoom,
         store::Error::Protocol { .. } => Code::Internal,
@@ -279,8 +283,9 @@ impl IntoResponse for Error {
         };
         let detail = (!is_server_error).then(|| self.to_string());
         let mut response = answer::json(status, &Answer { detail, deleted_count, ..Answer::of(code) });
-        // Do not suggest a retry after a write that may have happened.
-        if status == StatusCode::SERVICE_UNAVAILABLE && code != Code::OutcomeUnknown {
+        // Do not suggest a retry after a write that may have happened, nor with a position that is lost for ever.
+        let is_retried = !matches!(code, Code::OutcomeUnknown | Code::PositionLost);
+        if status == StatusCode::SERVICE_UNAVAILABLE && is_retried {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if let Self::Cache(cache::Error::Store(error)) = &self

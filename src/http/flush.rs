@@ -16,9 +16,10 @@ use super::error::Error;
 use super::extract::{FlushMode, FlushQuery, NamespacePath, RequestOrigin, StrictQuery};
 use super::prefer::{PREFERENCE_APPLIED, preference};
 use super::state::SharedApp;
-use super::{answer, jobs};
+use super::{answer, jobs, positions};
 use crate::cache::Flushed;
 use crate::jobs::{Flush, Kind, Patience};
+use crate::model::Positions;
 
 const RESPOND_ASYNC: &str = "respond-async";
 
@@ -32,8 +33,8 @@ impl ClientPatience {
     /// The response for the client.
     pub fn answer(&self, flushed: &Flushed) -> Response {
         self.completed(match flushed {
-            Flushed::Done(deleted) => {
-                answer::json(StatusCode::OK, &FlushAnswer { deleted_count: Some(*deleted), ..FlushAnswer::SUCCESS })
+            Flushed::Done { deleted, positions } => {
+                done(&FlushAnswer { deleted_count: Some(*deleted), ..FlushAnswer::SUCCESS }, positions)
             }
             Flushed::Job(job) => jobs::accepted(job),
         })
@@ -42,7 +43,7 @@ impl ClientPatience {
     /// The response for the client of a flush that marks entries.
     fn answer_marked(&self, flushed: &Flushed) -> Response {
         self.completed(match flushed {
-            Flushed::Done(marked) => answer::json(StatusCode::OK, &FlushAnswer::marked(*marked)),
+            Flushed::Done { deleted: marked, positions } => done(&FlushAnswer::marked(*marked), positions),
             Flushed::Job(job) => jobs::accepted(job),
         })
     }
@@ -132,6 +133,13 @@ pub async fn flush(
             Ok(answer::json(StatusCode::OK, &counted))
         }
     }
+}
+
+/// The response for a flush that is finished.
+fn done(answer: &FlushAnswer, positions: &Positions) -> Response {
+    let mut response = answer::json(StatusCode::OK, answer);
+    positions::put(&mut response, positions);
+    response
 }
 
 /// Whether the client prefers a job at once (RFC 7240, 4.1).

@@ -15,12 +15,12 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer;
 use super::error::Error;
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::prefer::{PREFERENCE_APPLIED, preference, preference_in};
 use super::reader::Reader;
 use super::state::SharedApp;
+use super::{answer, positions};
 use crate::cache::{self, Lease, WonLease};
 use crate::model::{Invalid, LeaseRequest, LeaseToken};
 use crate::store;
@@ -171,8 +171,12 @@ pub async fn release(
     let missing = || Invalid::Precondition("the header `Cache-Lease` is missing: it names the lease".to_owned());
     let token = token(&headers).ok_or_else(missing)?;
     match app.cache.release(&key, &token).await? {
-        true => Ok(answer::json(StatusCode::OK, &ReleaseAnswer { success: true, released: true })),
-        false => Err(cache::Error::from(store::Error::LeaseLost).into()),
+        Some(position) => {
+            let mut response = answer::json(StatusCode::OK, &ReleaseAnswer { success: true, released: true });
+            positions::put_one(&mut response, app.cache.shard_of(&key), position);
+            Ok(response)
+        }
+        None => Err(cache::Error::from(store::Error::LeaseLost).into()),
     }
 }
 

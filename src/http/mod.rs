@@ -31,6 +31,7 @@ mod namespaces;
 mod openapi;
 mod page_limit;
 mod patch;
+mod positions;
 mod prefer;
 mod read_answer;
 mod reader;

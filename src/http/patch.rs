@@ -12,7 +12,7 @@ use super::error::{Error, key_not_found};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::openapi::schema;
 use super::state::SharedApp;
-use super::{answer, conditions, json, reader};
+use super::{answer, conditions, json, positions, reader};
 use crate::model::{Patch, Tags, Ttl, TtlChange};
 
 /// The body of a `PATCH` of an entry: at least one field.
@@ -87,6 +87,7 @@ pub async fn patch(
     let ttl = patched.expires_in.map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0));
     let mut response = answer::json(StatusCode::OK, &PatchAnswer { success: true, ttl });
     response.headers_mut().insert(ETAG, answer::etag(patched.version));
+    positions::put_one(&mut response, app.cache.shard_of(&key), patched.position);
     Ok(response)
 }
 

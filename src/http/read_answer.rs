@@ -125,7 +125,7 @@ impl<'a> ReadAnswer<'a> {
         let why = match self.unmet {
             None => "uri-miss",
             Some(Unmet::NoCache | Unmet::MaxStale) => "stale",
-            Some(Unmet::MaxAge | Unmet::MinFresh | Unmet::MaxStaleness) => "request",
+            Some(Unmet::MaxAge | Unmet::MinFresh | Unmet::MaxStaleness | Unmet::Position) => "request",
         };
         put_text(
             out,
@@ -149,6 +149,7 @@ impl<'a> ReadAnswer<'a> {
             L1SkipReason::Terms(Unmet::MinFresh) => ("request", "; detail=min-fresh"),
             L1SkipReason::Terms(Unmet::MaxStale) => ("request", "; detail=max-stale"),
             L1SkipReason::Terms(Unmet::MaxStaleness) => ("request", "; detail=max-staleness-ms"),
+            L1SkipReason::Terms(Unmet::Position) => ("request", "; detail=position"),
             L1SkipReason::Void => ("stale", "; detail=lost-messages"),
             L1SkipReason::Unproven => ("stale", "; detail=unproven"),
             L1SkipReason::Off => ("bypass", ""),

@@ -160,3 +160,21 @@ impl LeaseMetrics {
         self.wait.render("sidecache_lease_wait_seconds", help)
     }
 }
+
+/// How reads with positions were answered.
+pub struct PositionMetrics {
+    pub l1: Counter,
+    pub shard: Counter,
+    pub lost: Counter,
+}
+
+impl PositionMetrics {
+    /// Call it under the recorder that shows the metrics.
+    pub(super) fn new() -> Self {
+        const NAME: &str = "sidecache_position_reads_total";
+        let help = "Keys read with a position, by outcome: answered by L1 or by the shard, or refused because the shard has lost changes up to the position.";
+        let counter = |outcome: &'static str| metrics::counter!(description: help, NAME, "outcome" => outcome);
+        let [l1, shard, lost] = ["l1", "shard", "lost"].map(counter);
+        Self { l1, shard, lost }
+    }
+}

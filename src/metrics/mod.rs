@@ -17,7 +17,7 @@ use metrics_process::Collector;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 pub use exposition::{Exposition, LabelRef};
-pub use handles::{Handles, LeaseMetrics, ShardMetrics, Tally};
+pub use handles::{Handles, LeaseMetrics, PositionMetrics, ShardMetrics, Tally};
 pub use latency::Latencies;
 pub use operations::Operations;
 
@@ -28,6 +28,7 @@ const ERRORS: &str = "sidecache_http_errors_total";
 pub struct Metrics {
     handles: Handles,
     pub leases: LeaseMetrics,
+    pub position_reads: PositionMetrics,
     pub operations: Operations,
     recorder: PrometheusRecorder,
 }
@@ -44,13 +45,13 @@ impl Deref for Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let (handles, leases) = metrics::with_local_recorder(&recorder, || {
+        let (handles, leases, position_reads) = metrics::with_local_recorder(&recorder, || {
             let help = "1, labelled with the release.";
             metrics::gauge!(description: help, BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             Collector::default().describe();
-            (Handles::new(&[]), LeaseMetrics::new())
+            (Handles::new(&[]), LeaseMetrics::new(), PositionMetrics::new())
         });
-        Self { handles, leases, operations: Operations::default(), recorder }
+        Self { handles, leases, position_reads, operations: Operations::default(), recorder }
     }
 }
 

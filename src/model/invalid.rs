@@ -17,6 +17,8 @@ pub enum Invalid {
     Policy(String),
     #[error("{0}")]
     Precondition(String),
+    #[error("{0}")]
+    Position(String),
 }
 
 /// Checks a `noun` of clients' text: 1 to `max_len` bytes without control characters. Returns what is wrong.

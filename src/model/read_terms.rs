@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::position::Positions;
+
 /// The terms of one read. The default has no wishes: the settings and the policy decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadTerms {
@@ -19,6 +21,8 @@ pub struct ReadTerms {
     pub max_stale: Option<MaxStale>,
     /// The most time since an acknowledged write that may be missing from the answer.
     pub max_staleness: Option<Duration>,
+    /// No acknowledged change up to these positions may be missing from the answer.
+    pub positions: Positions,
 }
 
 /// How long ago a stale entry may have been fresh.
@@ -51,6 +55,8 @@ pub enum Unmet {
     /// The entry is stale, or stale for too long.
     MaxStale,
     MaxStaleness,
+    /// This instance has not come as far as the positions.
+    Position,
 }
 
 impl Unmet {
@@ -61,6 +67,7 @@ impl Unmet {
             Self::MinFresh => "min-fresh",
             Self::MaxStale => "max-stale",
             Self::MaxStaleness => "max-staleness-ms",
+            Self::Position => "position",
         }
     }
 }

@@ -39,6 +39,9 @@ pub enum Error {
     /// One of sidecache's Redis keys holds a value of another type.
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]
     ForeignType { shard: String, name: String, found: String },
+    /// The shard lacks changes that the read must see: a failover or a restart lost them.
+    #[error("shard {shard} does not have every change up to the position of the request")]
+    PositionLost { shard: String },
     /// Living instances use a different set of shards, so this instance must not serve any shard.
     #[error("other instances use a different set of shards than this one")]
     RingMismatch,
@@ -82,6 +85,7 @@ impl Error {
             | Self::Overloaded { shard }
             | Self::Full { shard }
             | Self::ForeignType { shard, .. }
+            | Self::PositionLost { shard }
             | Self::MakingRoom { shard }
             | Self::Protocol { shard, .. } => Some(shard),
             Self::QuotaUsedUp

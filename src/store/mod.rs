@@ -28,8 +28,8 @@ pub use removal::{Removal, Windows};
 
 use crate::clock::Moment;
 use crate::model::{
-    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Selection, Version,
-    WantedLease, Write,
+    Details, Entry, EntryKey, Key, KeyRef, LeaseToken, Namespace, Patch, Position, Positions, Preconditions, Quota,
+    Selection, Version, WantedLease, Write,
 };
 
 /// Index of a shard within its store. It does not change while the process runs.
@@ -40,6 +40,17 @@ pub type ShardIndex = u16;
 pub struct Stored {
     pub outcome: Outcome,
     pub version: Version,
+    /// The position of the shard after the write.
+    pub position: Position,
+}
+
+/// What a deletion or a mark did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether there was a live entry.
+    pub existed: bool,
+    /// The position of the shard after it.
+    pub position: Position,
 }
 
 /// An entry after a change that kept its value.
@@ -48,6 +59,8 @@ pub struct Patched {
     pub version: Version,
     /// Time left; `None` for an entry that never expires.
     pub expires_in: Option<Duration>,
+    /// The position of the shard after the change.
+    pub position: Position,
 }
 
 /// Whether the key had a live entry before the write.
@@ -170,8 +183,9 @@ pub trait InvalidationSink: Send + Sync + 'static {
     fn apply(&self, shard: ShardIndex, payload: &[u8]);
     /// Messages of `shard` may have been lost, so every copy of its entries is void.
     fn lost(&self, shard: ShardIndex);
-    /// Every invalidation that `shard` published before `moment` has been applied here.
-    fn proven(&self, shard: ShardIndex, moment: Moment);
+    /// Every invalidation that `shard` published before `moment` has arrived here, or was lost. `last` is the last
+    /// change before `moment`.
+    fn proven(&self, shard: ShardIndex, moment: Moment, last: Position);
 }
 
 /// A store of entries.
@@ -203,6 +217,26 @@ pub trait Store: Presence {
     /// Reads many entries; the answers are in the order of `keys`. As soon as `room` returns false, nothing more is
     /// read and the remaining keys fail.
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;
+
+    /// Like [`Store::get_many`], but no change up to `positions` is missing from the answers.
+    ///
+    /// # Errors
+    /// [`Error::PositionLost`]: the shard does not have every change up to its positions.
+    async fn get_many_at(
+        &self,
+        keys: &[EntryKey],
+        positions: &Positions,
+        room: Room<'_>,
+    ) -> Vec<Result<Option<Entry>, Error>>;
+
+    /// Checks that the shards that own `keys` have every change up to `positions`.
+    ///
+    /// # Errors
+    /// [`Error::PositionLost`], or a shard failed.
+    async fn reach(&self, keys: &[EntryKey], positions: &Positions) -> Result<(), Error>;
+
+    /// The position of each shard now, by index; `None` for a shard that does not answer.
+    async fn positions(&self) -> Vec<Option<Position>>;
 
     /// Reads an entry with its details. The details include this process's reads so far, but not this read.
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
@@ -236,8 +270,8 @@ pub trait Store: Presence {
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>>;
 
-    /// Ends a lease without a value; returns whether it stood.
-    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error>;
+    /// Ends a lease without a value. Returns the position of the shard after that; `None` if the lease did not stand.
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error>;
 
     /// Changes the TTL or the tags of an entry, after making room within `quota` for more tags. Its value and its version
     /// stay. Returns `None` if there is no live entry. Ends no lease, because the value is the same.
@@ -247,7 +281,7 @@ pub trait Store: Presence {
     /// entry then stays as it was.
     async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error>;
 
-    /// Deletes an entry; returns whether it was alive. Its source version, or the one in `preconditions`, stays as a
+    /// Deletes an entry. Its source version, or the one in `preconditions`, stays as a
     /// tombstone for `tombstone_ttl`.
     ///
     /// # Errors
@@ -257,10 +291,10 @@ pub trait Store: Presence {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         tombstone_ttl: Duration,
-    ) -> Result<bool, Error>;
+    ) -> Result<Deleted, Error>;
 
     /// Ends the freshness of an entry now; if it has no window in which it may still be answered, deletes it. Ends the
-    /// lease of its key. Returns whether it was alive.
+    /// lease of its key.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`], and others if the shard failed.
@@ -269,7 +303,7 @@ pub trait Store: Presence {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         removal: Removal,
-    ) -> Result<bool, Error>;
+    ) -> Result<Deleted, Error>;
 
     /// Ends all leases of the namespace, and then removes, as `removal` says, the entries that `selection` matches and that were written
     /// before the call. Returns how many live

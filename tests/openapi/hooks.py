@@ -19,6 +19,8 @@ def cursor(plain: str) -> st.SearchStrategy[str]:
 schemathesis.openapi.format("sidecache-key", text(512).filter(lambda key: key not in ("stats", ".", "..")))
 schemathesis.openapi.format("sidecache-tag", text(128))
 schemathesis.openapi.format("sidecache-etags", st.sampled_from(["*", '"17"', 'W/"17"', '"17", "other"']))
+# No shard has this name, so the position is of another ring.
+schemathesis.openapi.format("sidecache-positions", st.sampled_from(['nowhere="8f14e45fceea167a.1.4711"']))
 schemathesis.openapi.format("sidecache-pattern", text(1024))
 schemathesis.openapi.format("sidecache-list-cursor", cursor("3\n0\n"))
 schemathesis.openapi.format("sidecache-audit-cursor", cursor("audit1\n7"))

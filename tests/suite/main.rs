@@ -28,6 +28,7 @@
 //! - [`gathering`]: concurrent requests that are sent to a shard in few scripts
 //! - [`cache_status`]: which tier answered, and why a nearer one did not
 //! - [`directives`]: reads that say how fresh their answer must be, and answers that say how fresh they are
+//! - [`positions`]: the numbers of changes, and reads that are not older than a position
 //! - [`order`]: reads of one instance that overtake each other
 //! - [`stale_on_error`]: stale copies that are served while a shard does not answer
 //! - [`chaos`]: shards and primaries that are killed, far away or busy
@@ -124,6 +125,7 @@ mod order;
 mod outage;
 mod partial;
 mod patch;
+mod positions;
 mod preflight;
 mod process;
 mod quotas;

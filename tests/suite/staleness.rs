@@ -491,5 +491,5 @@ const USUAL_LIMIT: &str = "pubsub 33554432 8388608 60";
 /// An invalidation of this many keys that no instance holds.
 fn messages(keys: usize) -> String {
     let keys: String = (0..keys).map(|key| format!("\nnobody-has-this-{key}")).collect();
-    format!("nowhere{keys}")
+    format!("0 set nowhere{keys}")
 }

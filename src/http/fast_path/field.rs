@@ -46,6 +46,7 @@ impl Field {
             13 => &[("cache-control", Self::Meaning), ("if-none-match", Self::Meaning)],
             14 => &[
                 ("content-length", Self::ContentLength),
+                ("cache-position", Self::Meaning),
                 ("sec-fetch-site", Self::Site),
                 ("sec-fetch-mode", Self::Browser),
                 ("sec-fetch-dest", Self::Browser),

@@ -15,8 +15,11 @@ static EXAMPLES: LazyLock<Map<String, Value>> =
 /// The request headers of calls. Those that every call accepts are in `mod.rs`. `name=component`: the parameter has
 /// another name in the components.
 const REQUEST_HEADERS: &[(&str, &[&str])] = &[
-    ("get_entry", &["Cache-Control", "If-Match", "If-None-Match", "Prefer=Prefer-lease"]),
-    ("mget", &["Cache-Control"]),
+    (
+        "get_entry",
+        &["Cache-Control", "Cache-Position=Cache-Position-read", "If-Match", "If-None-Match", "Prefer=Prefer-lease"],
+    ),
+    ("mget", &["Cache-Control", "Cache-Position=Cache-Position-read"]),
     ("put_entry", &["If-Match", "If-None-Match=If-None-Match-change", "Cache-Lease"]),
     ("patch_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
     ("delete_entry", &["If-Match", "If-None-Match=If-None-Match-change"]),
@@ -45,9 +48,15 @@ const RESPONSE_HEADERS: &[(&str, &[&str], &[&str])] = &[
         &["Cache-Lease=Cache-Lease-refresh", "Preference-Applied=Preference-Applied-lease"],
     ),
     ("get_entry", &["200"], &["Vary"]),
-    ("put_entry", &["200", "201"], &["ETag"]),
+    ("put_entry", &["200", "201"], &["ETag", "Cache-Position"]),
+    ("delete_entry", &["200", "404"], &["Cache-Position"]),
+    ("release_lease", &["200"], &["Cache-Position"]),
+    ("mset", &["200"], &["Cache-Position"]),
+    ("mdelete", &["200"], &["Cache-Position"]),
+    ("flush", &["200"], &["Cache-Position"]),
+    ("delete_namespace", &["200"], &["Cache-Position"]),
     ("mget", &["200"], &["Cache-Control"]),
-    ("patch_entry", &["200"], &["ETag"]),
+    ("patch_entry", &["200"], &["ETag", "Cache-Position"]),
     ("flush", &["200", "202"], &["Preference-Applied"]),
     ("flush", &["202"], &["Location"]),
     ("delete_namespace", &["200", "202"], &["Preference-Applied"]),

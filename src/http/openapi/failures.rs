@@ -26,6 +26,9 @@ const PRECONDITION: &[Code] = &[Code::InvalidPrecondition, Code::PreconditionFai
 /// A change of one entry can return these.
 const OUTDATED: &[Code] = &[Code::NewerVersionExists];
 
+/// A read with `Cache-Position` can return these.
+const POSITION: &[Code] = &[Code::InvalidPosition, Code::PositionLost];
+
 const SELECTION: &[Code] = &[Code::InvalidPattern, Code::InvalidTag];
 
 /// A call with a body can return these.
@@ -66,12 +69,12 @@ const PATCH: &[Code] = &[
 
 /// The errors of each call, in addition to [`ANY`].
 const CALLS: &[(&str, &[&[Code]])] = &[
-    ("get_entry", &[KEY, &[Code::KeyNotFound, Code::KnownAbsent, Code::NotInMemory], PRECONDITION, SHARD]),
+    ("get_entry", &[KEY, &[Code::KeyNotFound, Code::KnownAbsent, Code::NotInMemory], PRECONDITION, POSITION, SHARD]),
     ("put_entry", &[KEY, BODY, STORE, PRECONDITION, OUTDATED, &[Code::LeaseLost], SHARD, CHANGE]),
     ("patch_entry", &[KEY, BODY, PATCH, PRECONDITION, SHARD, CHANGE]),
     ("delete_entry", &[KEY, &[Code::ReservedKey, Code::KeyNotFound], PRECONDITION, OUTDATED, DELETE, SHARD, CHANGE]),
     ("release_lease", &[KEY, &[Code::ReservedKey, Code::InvalidPrecondition, Code::LeaseLost], SHARD, CHANGE]),
-    ("mget", &[NAMESPACE, BODY, &[Code::TooManyKeys]]),
+    ("mget", &[NAMESPACE, BODY, &[Code::InvalidPosition, Code::TooManyKeys]]),
     (
         "mset",
         &[NAMESPACE, BODY, STORE, &[Code::InvalidKey, Code::InvalidPrecondition, Code::TooManyKeys], SHARD, CHANGE],
@@ -110,6 +113,7 @@ fn detail(code: Code) -> Option<String> {
         Code::InvalidPattern => "a pattern must have 1 to 1024 bytes, this one has 0",
         Code::InvalidPolicy => "`eviction_policy` must be one of LRU, LFU, FIFO, TTL, NONE, not \"lru\"",
         Code::InvalidPrecondition => "If-Match: expected `*` or ETags such as \"17\", in quotes, not \"17\"",
+        Code::InvalidPosition => "Cache-Position: pass the value of an answer unchanged, not \"a=1\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => {
             "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version`, `absent` at line 1 column 18"
@@ -144,6 +148,7 @@ fn detail(code: Code) -> Option<String> {
         | Code::Internal
         | Code::MakingRoom
         | Code::RingMismatch
+        | Code::PositionLost
         | Code::OutcomeUnknown
         | Code::Overloaded
         | Code::Timeout

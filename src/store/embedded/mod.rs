@@ -21,13 +21,13 @@ use parking_lot::RwLock;
 
 use self::space::Space;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Patched, Presence, Reads, Removal,
-    RingCount, Role, Room, ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
+    Cursor, Deleted, Error, FlushFailure, FlushProgress, Leased, LivingInstance, Page, Patched, Presence, Reads,
+    Removal, RingCount, Role, Room, ShardHealth, ShardIndex, Store, Stored, Survey, Totals,
 };
 use crate::clock::Moment;
 use crate::model::{
-    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Selection, WantedLease,
-    Write,
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Position, Positions, Preconditions, Quota,
+    Selection, WantedLease, Write,
 };
 
 /// The name of the store's only shard.
@@ -49,12 +49,35 @@ pub struct Embedded {
     used: Arc<AtomicU64>,
     limit_bytes: u64,
     names: [String; 1],
+    /// Names this life of the store in positions. Nothing of an earlier life is left.
+    incarnation: u64,
+    /// The number of the last change.
+    changes: AtomicU64,
 }
 
 impl Embedded {
     /// A store that holds about `limit_bytes` of keys, values and bookkeeping.
     pub fn new(limit_bytes: u64) -> Self {
-        Self { spaces: RwLock::default(), used: Arc::default(), limit_bytes, names: [NAME.to_owned()] }
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the system provides random numbers");
+        Self {
+            spaces: RwLock::default(),
+            used: Arc::default(),
+            limit_bytes,
+            names: [NAME.to_owned()],
+            incarnation: u64::from_le_bytes(bytes),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a change that was made, and returns its position.
+    fn count_change(&self) -> Position {
+        let seq = self.changes.fetch_add(1, Relaxed) + 1;
+        Position { seq, ..self.present_position() }
+    }
+
+    fn present_position(&self) -> Position {
+        Position { incarnation: self.incarnation, ring: 1, seq: self.changes.load(Relaxed) }
     }
 
     fn space(&self, namespace: &str) -> Option<Arc<Space>> {
@@ -79,7 +102,7 @@ impl Embedded {
         }
         let stored = self.space_or_new(key.namespace()).set(key, write, quota);
         self.make_room(key);
-        stored
+        Ok(Stored { position: self.count_change(), ..stored? })
     }
 
     /// Sweeps a namespace in steps of up to [`BATCH`] entries, until nothing is left to do or for about `patience`.
@@ -152,6 +175,29 @@ impl Store for Embedded {
         keys.iter().map(read).collect()
     }
 
+    async fn get_many_at(
+        &self,
+        keys: &[EntryKey],
+        positions: &Positions,
+        room: Room<'_>,
+    ) -> Vec<Result<Option<Entry>, Error>> {
+        match self.reach(keys, positions).await {
+            Ok(()) => self.get_many(keys, room).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// Nothing of an earlier start is left.
+    async fn reach(&self, _keys: &[EntryKey], positions: &Positions) -> Result<(), Error> {
+        let present = self.present_position();
+        let has = |position: Position| position.incarnation == present.incarnation && position.seq <= present.seq;
+        if positions.of(NAME).all(has) { Ok(()) } else { Err(Error::PositionLost { shard: NAME.to_owned() }) }
+    }
+
+    async fn positions(&self) -> Vec<Option<Position>> {
+        vec![Some(self.present_position())]
+    }
+
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
         Ok(self.space(key.namespace()).and_then(|space| space.describe(key)))
     }
@@ -181,8 +227,9 @@ impl Store for Embedded {
         wanted.iter().map(get_or_lease).collect()
     }
 
-    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
-        Ok(self.space(key.namespace()).is_some_and(|space| space.release(key, token)))
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error> {
+        let stood = self.space(key.namespace()).is_some_and(|space| space.release(key, token));
+        Ok(stood.then(|| self.count_change()))
     }
 
     async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error> {
@@ -191,7 +238,7 @@ impl Store for Embedded {
         };
         let patched = space.patch(key, patch, quota, self.limit_bytes);
         self.make_room(key);
-        patched
+        Ok(patched?.map(|patched| Patched { position: self.count_change(), ..patched }))
     }
 
     async fn delete(
@@ -199,16 +246,17 @@ impl Store for Embedded {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         tombstone_ttl: Duration,
-    ) -> Result<bool, Error> {
-        if preconditions.is_some_and(|preconditions| preconditions.source_version.is_some()) {
-            let deleted = self.space_or_new(key.namespace()).delete(key, preconditions, tombstone_ttl);
-            self.make_room(key);
-            return deleted;
-        }
-        match self.space(key.namespace()) {
+    ) -> Result<Deleted, Error> {
+        let existed = match self.space(key.namespace()) {
+            _ if preconditions.is_some_and(|preconditions| preconditions.source_version.is_some()) => {
+                let existed = self.space_or_new(key.namespace()).delete(key, preconditions, tombstone_ttl);
+                self.make_room(key);
+                existed
+            }
             Some(space) => space.delete(key, preconditions, tombstone_ttl),
             None => refused_without_entry(preconditions).map_or(Ok(false), Err),
-        }
+        }?;
+        Ok(Deleted { existed, position: self.count_change() })
     }
 
     async fn mark(
@@ -216,12 +264,13 @@ impl Store for Embedded {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         removal: Removal,
-    ) -> Result<bool, Error> {
-        match self.space(key.namespace()) {
+    ) -> Result<Deleted, Error> {
+        let existed = match self.space(key.namespace()) {
             Some(space) => space.mark(key, preconditions, removal),
             None if preconditions.is_none_or(|preconditions| preconditions.allow(None)) => Ok(false),
             None => Err(Error::PreconditionFailed { present: None }),
-        }
+        }?;
+        Ok(Deleted { existed, position: self.count_change() })
     }
 
     async fn flush(

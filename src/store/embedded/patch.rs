@@ -4,7 +4,7 @@ use super::NAME;
 use super::entries::{Entries, cost};
 use super::space::{Space, check};
 use crate::clock::Moment;
-use crate::model::{EntryKey, Patch, Quota, Tags, TtlChange, charge};
+use crate::model::{EntryKey, Patch, Position, Quota, Tags, TtlChange, charge};
 use crate::store::{Error, Patched};
 
 impl Space {
@@ -37,6 +37,8 @@ impl Space {
             Ok(item.map(|(version, expires_at)| Patched {
                 version,
                 expires_in: expires_at.map(|expires_at| expires_at.since(now)),
+                // The store counts the change.
+                position: Position::default(),
             }))
         })
     }
@@ -142,7 +144,7 @@ mod tests {
         ] {
             let expires_in = expected.map(Duration::from_secs);
             let patched = patch(&space, 1, &Patch { ttl, ..Patch::default() }).unwrap();
-            assert_eq!(patched, Some(Patched { version, expires_in }), "{ttl:?}");
+            assert_eq!(patched, Some(Patched { version, expires_in, position: Position::default() }), "{ttl:?}");
         }
         assert_eq!(patch(&space, 1, &Patch::default()).unwrap().unwrap().expires_in.unwrap().as_secs(), 99);
         assert_eq!(space.last_version(), version);

@@ -12,8 +12,8 @@ use super::entries::{Entries, Item, cost};
 use super::leases::LeaseState;
 use crate::clock::{Moment, unix_micros, unix_millis};
 use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Preconditions, Quota, Selection, UnixMillis, Version,
-    WantedLease, Write, charge,
+    Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Position, Preconditions, Quota, Selection, UnixMillis,
+    Version, WantedLease, Write, charge,
 };
 use crate::store::{Error, Grant, Leased, Outcome, Reads, Removal, Stored, Totals};
 
@@ -172,7 +172,8 @@ impl Space {
             };
             inner.ranks.extend(item.rank(inner.policy));
             inner.by_use.put(key.clone(), item);
-            let stored = Stored { outcome, version };
+            // The store counts the change.
+            let stored = Stored { outcome, version, position: Position::default() };
             match fills_lease {
                 true => inner.leases.fill(key, stored),
                 false => inner.leases.end(key),

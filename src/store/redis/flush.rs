@@ -142,7 +142,9 @@ impl Flush<'_> {
     async fn delete_older(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(u64, Vec<String>), Error> {
         if let Some(windows) = self.removal.windows {
             let which = Marked { before: Some(before), tag: tag_of(self.selection), conditions: None };
-            return shard.mark_some(self.namespace.as_str(), keys, which, self.removal, windows).await;
+            let (marked, gone, _) =
+                shard.mark_some(self.namespace.as_str(), keys, which, self.removal, windows).await?;
+            return Ok((marked, gone));
         }
         let (before, tombstone_ttl) = (before.to_string(), self.removal.tombstone_ttl.as_millis().to_string());
         let arguments = |settled: &SettledRecord| {

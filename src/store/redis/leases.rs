@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::reply::{self, Unexpected};
 use super::ring_state::SettledRecord;
 use super::scripts;
-use super::shard::{Effect, Shard};
+use super::shard::{Effect, Sender, Shard};
 use super::verbs::{FoundEntry, found};
-use crate::model::{EntryKey, LeaseToken, Namespace, Part, Version, WantedLease};
+use crate::model::{EntryKey, LeaseToken, Namespace, Part, Position, Version, WantedLease};
 use crate::store::{Error, Grant, Leased, Room};
 
 /// Keys in one script: each may be a write. A script also stops once its answer is large.
@@ -70,13 +70,17 @@ impl Shard {
         self.ask(&scripts::LEASE, Effect::Write, arguments, read).await.map_err(Error::of_a_read)
     }
 
-    /// Ends a lease without a value; returns whether it stood.
-    pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+    /// Ends a lease without a value. Returns the shard's position after that; `None` if the lease did not stand.
+    pub async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error> {
         let arguments = |settled: &SettledRecord| {
             let run_id = Value::String(settled.identity.run_id.clone());
             [key.namespace(), key.key(), token.as_str()].into_iter().map(Value::from).chain([run_id]).collect()
         };
-        Ok(self.ask(&scripts::RELEASE, Effect::Write, arguments, reply::number).await? == 1)
+        let read = |frame, settled: &SettledRecord| {
+            let seq = reply::count(frame)?;
+            Ok((seq > 0).then(|| settled.position(seq)))
+        };
+        self.ask_settled(Sender::Alone, &scripts::RELEASE, Effect::Write, arguments, read).await
     }
 
     /// Ends all leases of a namespace on this shard.

@@ -5,11 +5,11 @@ use fred::types::{Resp3Frame as Frame, Value};
 use super::reply;
 use super::ring_state::SettledRecord;
 use super::scripts;
-use super::shard::{Effect, Shard};
+use super::shard::{Effect, Sender, Shard};
 use super::verbs::keys_and_places;
 use super::writes::{preconditions, refusal};
-use crate::model::{EntryKey, Preconditions};
-use crate::store::{Error, Removal, Windows};
+use crate::model::{EntryKey, Position, Preconditions};
+use crate::store::{Deleted, Error, Removal, Windows};
 
 /// Which of the given keys are marked.
 #[derive(Clone, Copy)]
@@ -23,20 +23,22 @@ pub struct Marked<'m> {
 }
 
 impl Shard {
-    /// Marks one entry if its preconditions are met. Returns whether it existed.
+    /// Marks one entry if its preconditions are met.
     pub async fn mark(
         &self,
         key: &EntryKey,
         conditions: Option<&Preconditions>,
         removal: Removal,
         windows: Windows,
-    ) -> Result<bool, Error> {
+    ) -> Result<Deleted, Error> {
         let which = Marked { before: None, tag: "", conditions };
         let keys = [key.key().to_owned()];
-        Ok(self.mark_some(key.namespace(), &keys, which, removal, windows).await?.0 > 0)
+        let (marked, _, position) = self.mark_some(key.namespace(), &keys, which, removal, windows).await?;
+        Ok(Deleted { existed: marked > 0, position })
     }
 
-    /// Marks entries in one script. Returns how many there were, and their keys.
+    /// Marks entries in one script. Returns how many there were, their keys, and the shard's position after
+    /// that.
     pub async fn mark_some(
         &self,
         namespace: &str,
@@ -44,7 +46,7 @@ impl Shard {
         which: Marked<'_>,
         removal: Removal,
         windows: Windows,
-    ) -> Result<(u64, Vec<String>), Error> {
+    ) -> Result<(u64, Vec<String>, Position), Error> {
         let arguments = |settled: &SettledRecord| {
             let ms = |duration: std::time::Duration| Value::from(duration.as_millis().to_string());
             let first = [
@@ -58,14 +60,14 @@ impl Shard {
             let keys = keys_and_places(settled, keys.iter().map(String::as_str));
             settled.arguments(namespace, first.into_iter().chain(keys))
         };
-        let marked = self.ask(&scripts::MARK, Effect::Write, arguments, |frame| match frame {
-            Frame::Array { data, .. } if data.len() == 1 => Ok(Err(refusal(data)?)),
-            frame => {
-                let [marked, keys, dropped] = reply::tuple(frame)?;
+        let read = |frame, settled: &SettledRecord| match <[Frame; 4]>::try_from(reply::array(frame)?) {
+            Ok([marked, keys, dropped, seq]) => {
                 self.count_dropped_tombstones(dropped)?;
-                Ok(Ok((reply::count(marked)?, reply::texts(keys)?)))
+                let position = settled.position(reply::count(seq)?);
+                Ok(Ok((reply::count(marked)?, reply::texts(keys)?, position)))
             }
-        });
-        marked.await?
+            Err(refused) => Ok(Err(refusal(refused)?)),
+        };
+        self.ask_settled(Sender::Alone, &scripts::MARK, Effect::Write, arguments, read).await?
     }
 }

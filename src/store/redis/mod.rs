@@ -25,6 +25,7 @@ mod moved_keys;
 mod patching;
 mod pending;
 mod place;
+mod positions;
 mod preflight;
 mod presence;
 mod pressure;
@@ -71,14 +72,14 @@ use self::ring_state::SettledRecord;
 use self::shard::{Effect, Shard};
 use self::subscriber::Subscriber;
 use super::{
-    Cursor, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page, Patched, Reads,
-    Removal, Room, ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
+    Cursor, Deleted, Error, FlushFailure, FlushProgress, InvalidationSink, KnownTotals, Leased, Outcome, Page,
+    Patched, Reads, Removal, Room, ShardHealth, ShardIndex, Store, Stored, Totals, entry_key,
 };
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::model::{
-    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Preconditions, Quota, Quotas, Selection,
-    WantedLease, Write,
+    Details, Entry, EntryKey, KeyRef, LeaseToken, Namespace, Patch, Position, Positions, Preconditions, Quota,
+    Quotas, Selection, WantedLease, Write,
 };
 use crate::workers::Workers;
 
@@ -247,9 +248,32 @@ impl Store for Redis {
         self.ask_each(loads, |shard, indices| async move {
             let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
             shard.clear(Effect::Read, &wanted).await?;
-            shard.get(&wanted, room).await
+            shard.get(&wanted, None, room).await
         })
         .await
+    }
+
+    async fn get_many_at(
+        &self,
+        keys: &[EntryKey],
+        positions: &Positions,
+        room: Room<'_>,
+    ) -> Vec<Result<Option<Entry>, Error>> {
+        let loads = keys.iter().map(|key| (key, Load::READ));
+        self.ask_each(loads, |shard, indices| async move {
+            let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
+            shard.clear(Effect::Read, &wanted).await?;
+            shard.get(&wanted, Some(positions), room).await
+        })
+        .await
+    }
+
+    async fn reach(&self, keys: &[EntryKey], positions: &Positions) -> Result<(), Error> {
+        self.reach_on_owners(keys, positions).await
+    }
+
+    async fn positions(&self) -> Vec<Option<Position>> {
+        self.present_positions().await
     }
 
     async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
@@ -314,7 +338,7 @@ impl Store for Redis {
         .await
     }
 
-    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<bool, Error> {
+    async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error> {
         let shard = self.owner(key.ring_hash());
         shard.admit()?;
         shard.release(key, token).await
@@ -332,7 +356,7 @@ impl Store for Redis {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         tombstone_ttl: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Deleted, Error> {
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Write, &[key]).await?;
         let deleted = shard.delete(key, preconditions, tombstone_ttl).await?;
@@ -345,7 +369,7 @@ impl Store for Redis {
         key: &EntryKey,
         preconditions: Option<&Preconditions>,
         removal: Removal,
-    ) -> Result<bool, Error> {
+    ) -> Result<Deleted, Error> {
         let Some(windows) = removal.windows else {
             return self.delete(key, preconditions, removal.tombstone_ttl).await;
         };

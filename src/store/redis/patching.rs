@@ -8,10 +8,10 @@ use super::pending::QuotaShare;
 use super::reply::{self, Unexpected};
 use super::ring_state::SettledRecord;
 use super::scripts;
-use super::shard::{Effect, Shard};
+use super::shard::{Effect, Sender, Shard};
 use super::verbs::{Foreign, foreign};
 use super::writes::preconditions;
-use crate::model::{EntryKey, Patch, Tags, TtlChange, Version};
+use crate::model::{EntryKey, Patch, Position, Tags, TtlChange, Version};
 use crate::store::{Error, Patched};
 
 /// What one script did.
@@ -66,26 +66,27 @@ impl Shard {
             ];
             settled.arguments(key.namespace(), rest)
         };
-        let read = |frame| {
-            let [what, one, other, taken_out] = reply::tuple(frame)?;
+        let read = |frame, settled: &SettledRecord| {
+            let [what, one, other, taken_out, seq] = reply::tuple(frame)?;
             if reply::number(taken_out)? > 0 {
                 self.accesses.mark_evicting();
             }
-            attempt(what, one, other)
+            attempt(what, one, other, settled.position(reply::count(seq)?))
         };
         // Only more tags need room.
         let needs_room = grant.limit_bytes > 0 && patch.tags.is_some();
         let script = if needs_room { &scripts::PATCH_WITHIN_QUOTA } else { &scripts::PATCH };
-        self.ask(script, Effect::Write, arguments, read).await
+        self.ask_settled(Sender::Alone, script, Effect::Write, arguments, read).await
     }
 }
 
 /// Parses what became of the change, and its two details.
-fn attempt(what: Frame, one: Frame, other: Frame) -> Result<Attempt, Unexpected> {
+fn attempt(what: Frame, one: Frame, other: Frame, position: Position) -> Result<Attempt, Unexpected> {
     Ok(match &*reply::text(what)? {
         "patched" => Attempt::Done(Some(Patched {
             version: Version(reply::count(one)?),
             expires_in: u64::try_from(reply::number(other)?).ok().map(Duration::from_millis),
+            position,
         })),
         "absent" => Attempt::Done(None),
         "again" => Attempt::MustRepeat,

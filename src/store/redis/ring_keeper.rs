@@ -7,7 +7,7 @@
 //!
 //! A record names the *incarnation* of the shard's data. The incarnation is renewed if there was no record, if the
 //! server's run id differs from the one that wrote the record (after a restart, a failover, or when an address leads
-//! to another server), and if the fence was lost. Every script passes the incarnation and the time at which the
+//! to another server), and if the fence or the count of changes was lost. Every script passes the incarnation and the time at which the
 //! record was written. So a server that an instance does not know refuses its scripts, and copies from before are
 //! void.
 //!
@@ -328,7 +328,7 @@ impl State {
             Self::Foreign
         } else if shard.ring_state.is_suspect() {
             Self::Suspect
-        } else if is_readable && written.identity.run_id == found.run_id {
+        } else if is_readable && written.has_count && written.identity.run_id == found.run_id {
             Self::Good
         } else {
             Self::Stale

@@ -11,7 +11,7 @@ use fred::types::{Resp3Frame as Frame, Value};
 use super::generations::{FIELDS, Record, Seen};
 use super::history::{History, Rings};
 use super::reply;
-use super::ring_state::{Identity, SettledRecord};
+use super::ring_state::{Identity, SettledRecord, earlier_incarnations};
 use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::store::Error;
@@ -36,6 +36,8 @@ pub struct Written {
     pub identity: Identity,
     /// Whether the fence holds the token of the record.
     pub is_fenced: bool,
+    /// Whether there is a count of changes.
+    pub has_count: bool,
 }
 
 /// The format of the stored data. A shard with another format is emptied of our keys. `docs/ARCHITECTURE.md` has the
@@ -85,6 +87,7 @@ impl Shard {
                     && record.shard == settled.record.shard
                     && written.form == FORM
                     && written.is_fenced
+                    && written.has_count
                     && written.identity.run_id == run_id
                     && written.at >= settled.written
                     && !self.ring_state.is_suspect() =>
@@ -109,7 +112,8 @@ impl Shard {
             let mut next = |expected| fields.next().ok_or(expected);
             let has_data = reply::count(next("whether the shard holds data")?)? > 0;
             let run_id = Str::from(reply::text(next("the server's run id")?)?);
-            let is_fenced = reply::count(next("whether the fence has the token")?)? > 0;
+            let fence = reply::count(next("whether the fence has the token")?)?;
+            let (is_fenced, has_count) = (fence > 0, fence > 1);
             let Some(at) = fields.next().map(reply::count).transpose()? else {
                 return Ok(StoredRecord { seen: Seen { record: None, has_data }, run_id, written: None });
             };
@@ -120,9 +124,10 @@ impl Shard {
                 incarnation: Str::from(next()?),
                 place_secret: Str::from(next()?),
                 run_id: Str::from(next()?),
+                earlier: earlier_incarnations(&next()?),
             };
             let values: Vec<String> = texts.collect();
-            let written = Some(Written { at, form, identity, is_fenced });
+            let written = Some(Written { at, form, identity, is_fenced, has_count });
             Ok(StoredRecord { seen: Seen { record: Record::parse(&values), has_data }, run_id, written })
         })
         .await

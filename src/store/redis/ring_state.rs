@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::generations::Record;
 use super::history::History;
 use super::place;
+use crate::model::{Position, Positions};
 
 const UNSETTLED: u8 = 0;
 const CLEAN: u8 = 1;
@@ -66,6 +67,22 @@ pub struct Identity {
     pub place_secret: Str,
     /// The run id of the server that wrote the record; empty if the user may not ask for it.
     pub run_id: Str,
+    /// Earlier incarnations, each with the last change that is known to be in the data, see `lua/write_ring.lua`.
+    pub earlier: Arc<[(u64, u64)]>,
+}
+
+/// The number of an incarnation in positions: the first half of its name.
+fn incarnation_number(name: &str) -> u64 {
+    name.get(..16).and_then(|half| u64::from_str_radix(half, 16).ok()).unwrap_or_default()
+}
+
+/// Parses the list of earlier incarnations of a record.
+pub fn earlier_incarnations(text: &str) -> Arc<[(u64, u64)]> {
+    let one = |part: &str| {
+        let (name, last) = part.split_once(':')?;
+        Some((incarnation_number(name), last.parse().ok()?))
+    };
+    text.split_whitespace().filter_map(one).collect()
 }
 
 impl SettledRecord {
@@ -83,6 +100,26 @@ impl SettledRecord {
     pub fn arguments(&self, namespace: &str, rest: impl IntoIterator<Item = Value>) -> Vec<Value> {
         let first = [Value::from(namespace), Value::String(self.identity.place_secret.clone())];
         first.into_iter().chain(rest).collect()
+    }
+
+    /// The position of the change with this number.
+    pub fn position(&self, seq: u64) -> Position {
+        let incarnation = incarnation_number(&self.identity.incarnation);
+        Position { incarnation, ring: self.record.current.number, seq }
+    }
+
+    /// Whether the shard, whose last change is `last`, is known to have every change up to the `positions` that are its
+    /// own.
+    pub fn has_reached(&self, positions: &Positions, last: u64) -> bool {
+        let here = self.position(last);
+        positions.of(&self.record.shard).all(|position| {
+            let of = |(incarnation, _): &&(u64, u64)| *incarnation == position.incarnation;
+            let last = match self.identity.earlier.iter().find(of) {
+                _ if position.incarnation == here.incarnation => Some(last),
+                earlier => earlier.map(|(_, last)| *last),
+            };
+            last.is_some_and(|last| position.seq <= last)
+        })
     }
 
     /// The place of a key in the index of its namespace.

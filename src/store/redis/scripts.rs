@@ -35,6 +35,13 @@ macro_rules! reading {
     };
 }
 
+/// A script that changes nothing, whose answer also says how far the shard has come.
+macro_rules! reading_at {
+    ($($file:literal),*) => {
+        reading!("lua/at_begin.lua", $($file,)* "lua/at_end.lua")
+    };
+}
+
 /// A script that writes, after the fence.
 macro_rules! writing {
     ($($file:literal),+) => {
@@ -45,20 +52,32 @@ macro_rules! writing {
 /// A script that adds or removes entries: first the files that this requires, then its own files.
 macro_rules! change {
     ($($file:literal),+) => {
-        writing!("lua/constants.lua", "lua/prelude.lua", "lua/index.lua", "lua/tags.lua", "lua/removal.lua", $($file),+)
+        writing!(
+            "lua/constants.lua",
+            "lua/count.lua",
+            "lua/prelude.lua",
+            "lua/index.lua",
+            "lua/tags.lua",
+            "lua/removal.lua",
+            $($file),+
+        )
     };
 }
 
 pub static GET: LazyLock<Script> = reading!("lua/get.lua");
+pub static GET_AT: LazyLock<Script> = reading_at!("lua/get.lua");
+pub static POSITION: LazyLock<Script> = reading_at!();
 pub static LEASE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/lease.lua");
-pub static RELEASE: LazyLock<Script> = writing!("lua/constants.lua", "lua/release.lua");
-pub static RAISE_LEASE_FLOOR: LazyLock<Script> = writing!("lua/constants.lua", "lua/raise_lease_floor.lua");
+pub static RELEASE: LazyLock<Script> = writing!("lua/constants.lua", "lua/count.lua", "lua/release.lua");
+pub static RAISE_LEASE_FLOOR: LazyLock<Script> =
+    writing!("lua/constants.lua", "lua/count.lua", "lua/raise_lease_floor.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
 pub static DESCRIBE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/describe.lua");
 pub static SET: LazyLock<Script> = writing!(
     "lua/constants.lua",
     "lua/precondition.lua",
     "lua/set_plain.lua",
+    "lua/count.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tombstones.lua",
@@ -73,6 +92,7 @@ pub static SET_WITHIN_QUOTA: LazyLock<Script> = writing!(
     "lua/constants.lua",
     "lua/precondition.lua",
     "lua/set_plain.lua",
+    "lua/count.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tombstones.lua",
@@ -88,6 +108,7 @@ pub static DELETE: LazyLock<Script> = writing!(
     "lua/constants.lua",
     "lua/precondition.lua",
     "lua/delete_plain.lua",
+    "lua/count.lua",
     "lua/prelude.lua",
     "lua/index.lua",
     "lua/tags.lua",

@@ -23,6 +23,9 @@
 //! which it was published. It counts only if this process serves under that record, and if the subscription leads to
 //! the server that wrote the record. So messages of another server prove nothing, and neither do messages of a
 //! primary if the subscription leads to its replica.
+//!
+//! A reading also says the number of the last change, so that a message that was lost on an unbroken connection is
+//! noticed (see `coherence`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +135,7 @@ impl Subscriber {
                 message = messages.recv() => match message {
                     Ok(message) if message.channel.as_bytes() == private_channel.as_bytes() => {
                         // Readings sent over the previous connection may still be in the queue.
-                        if let Some((moment, settled)) = self.proof(&message.value, asked_at, run_id) {
+                        if let Some((moment, last, settled)) = self.proof(&message.value, asked_at, run_id) {
                             if !is_subscribed || settled.identity.incarnation != incarnation {
                                 is_subscribed = true;
                                 incarnation = settled.identity.incarnation.clone();
@@ -145,7 +148,7 @@ impl Subscriber {
                                 self.sink.lost(self.index);
                             }
                             last_proof = Moment::now();
-                            self.sink.proven(self.index, moment);
+                            self.sink.proven(self.index, moment, settled.position(last));
                         }
                     }
                     Ok(message) => match message.value.as_bytes() {
@@ -197,16 +200,19 @@ impl Subscriber {
         });
     }
 
-    /// The moment that a reading proves, and the record under which it was published; `None` if it proves nothing.
-    fn proof(&self, value: &Value, asked_at: Moment, run_id: &str) -> Option<(Moment, Arc<SettledRecord>)> {
+    /// The moment that a reading proves, the number of the last change before it, and the record under which it was
+    /// published; `None` if it proves nothing.
+    fn proof(&self, value: &Value, asked_at: Moment, run_id: &str) -> Option<(Moment, u64, Arc<SettledRecord>)> {
         let text = std::str::from_utf8(value.as_bytes()?).ok()?;
-        let (token, nanos) = text.split_once(' ')?;
+        let (token, rest) = text.split_once(' ')?;
+        let (nanos, last) = rest.split_once(' ')?;
+        let last = last.parse().ok()?;
         let moment = Moment::from_nanos(nanos.parse().ok()?);
         let settled = self.shard.ring_state.settled()?;
         let expected = &*settled.identity.run_id;
         let is_of_this_server = run_id.is_empty() || expected.is_empty() || run_id == expected;
         // Readings sent over the previous connection may still be in the queue.
-        (moment > asked_at && settled.token == token && is_of_this_server).then_some((moment, settled))
+        (moment > asked_at && settled.token == token && is_of_this_server).then_some((moment, last, settled))
     }
 
     /// The run id of the server that the connection leads to; empty if the server does not report it.

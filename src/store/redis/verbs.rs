@@ -11,7 +11,8 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Refusal, Sender, Shard};
 use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, Extra, Namespace, Selection, SourceVersion, Tags, UnixMillis, Version,
+    Details, Entry, EntryKey, EvictionPolicy, Extra, Namespace, Positions, Selection, SourceVersion, Tags,
+    UnixMillis, Version,
 };
 use crate::store::{Error, Room, Totals};
 
@@ -48,6 +49,18 @@ impl Shard {
         arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
         read: impl FnOnce(Frame) -> Result<T, Unexpected>,
     ) -> Result<T, Error> {
+        self.ask_settled(party, script, effect, arguments, |frame, _| read(frame)).await
+    }
+
+    /// Like [`Self::ask_for`]. `read` also gets the record under which the script ran.
+    pub async fn ask_settled<T>(
+        &self,
+        party: Sender,
+        script: &scripts::Script,
+        effect: Effect,
+        arguments: impl Fn(&SettledRecord) -> Vec<Value> + Send + Sync,
+        read: impl FnOnce(Frame, &SettledRecord) -> Result<T, Unexpected>,
+    ) -> Result<T, Error> {
         let mut settled = self.ring_state.settled().ok_or_else(|| self.unsettled())?;
         let frame = match self.call(&settled, party, script, effect, &arguments).await {
             Err(Refusal::Fenced) => {
@@ -64,7 +77,7 @@ impl Shard {
             frame => frame,
         };
         let frame = frame.map_err(|refusal| self.error(refusal, effect))?;
-        read(frame).map_err(|expected| self.unexpected(expected))
+        read(frame, &settled).map_err(|expected| self.unexpected(expected))
     }
 
     /// Runs a script under this record; `None` if the shard has another record now.
@@ -106,8 +119,14 @@ impl Shard {
         Error::ForeignType { shard: self.name.clone(), name, found }
     }
 
-    /// Reads entries, with as many scripts as their size requires, as long as `room` allows more.
-    pub async fn get(&self, keys: &[&EntryKey], room: Room<'_>) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
+    /// Reads entries, with as many scripts as their size requires, as long as `room` allows more. With `positions`, the
+    /// shard must have every change up to them.
+    pub async fn get(
+        &self,
+        keys: &[&EntryKey],
+        positions: Option<&Positions>,
+        room: Room<'_>,
+    ) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         let mut bytes = 0;
         while entries.len() < keys.len() {
@@ -116,7 +135,10 @@ impl Shard {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
             let wanted = &keys[entries.len()..];
-            let found = self.get_some(Sender::Alone, wanted).await?;
+            let found = match positions {
+                None => self.get_some(Sender::Alone, wanted).await?,
+                Some(positions) => self.get_some_at(wanted, positions).await?,
+            };
             bytes = found.iter().map(FoundEntry::bytes).sum();
             for (key, found) in wanted.iter().zip(found) {
                 entries.push(match found {
@@ -142,19 +164,7 @@ impl Shard {
     /// Reads the first of `keys`, which may be of any namespaces: as many as one script returns, at least one.
     pub async fn get_some(&self, party: Sender, keys: &[&EntryKey]) -> Result<Vec<FoundEntry>, Error> {
         let arguments = |_: &SettledRecord| keys.iter().map(|key| Value::from(key.text())).collect();
-        let read = |frame| {
-            let mut fields = reply::array(frame)?.into_iter();
-            let mut given = Vec::with_capacity(keys.len());
-            while let Some(value) = fields.next() {
-                let (Some(version), Some(created_at), Some(remaining)) =
-                    (fields.next(), fields.next(), fields.next())
-                else {
-                    return Err("four fields per entry");
-                };
-                given.push(found([value, version, created_at, remaining])?);
-            }
-            if given.is_empty() || given.len() > keys.len() { Err("one entry per key") } else { Ok(given) }
-        };
+        let read = |frame| entries(frame, keys.len());
         self.ask_for(party, &scripts::GET, Effect::Read, arguments, read).await
     }
 
@@ -315,6 +325,19 @@ pub struct Foreign {
 pub fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
     let [name, found]: [Frame; 2] = fields.try_into().map_err(|_| "a name and a type")?;
     Ok(Foreign { name: reply::text(name)?, found: reply::text(found)? })
+}
+
+/// The entries in the answer of a script that reads: at least one, at most `most`.
+pub fn entries(frame: Frame, most: usize) -> Result<Vec<FoundEntry>, Unexpected> {
+    let mut fields = reply::array(frame)?.into_iter();
+    let mut given = Vec::with_capacity(most);
+    while let Some(value) = fields.next() {
+        let (Some(version), Some(created_at), Some(remaining)) = (fields.next(), fields.next(), fields.next()) else {
+            return Err("four fields per entry");
+        };
+        given.push(found([value, version, created_at, remaining])?);
+    }
+    if given.is_empty() || given.len() > most { Err("one entry per key") } else { Ok(given) }
 }
 
 /// What a shard holds for one key.

@@ -11,8 +11,8 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Sender, Shard};
 use super::verbs::{Foreign, foreign};
-use crate::model::{EntryKey, Extra, Preconditions, Version, Write};
-use crate::store::{Error, Outcome, Stored};
+use crate::model::{EntryKey, Extra, Position, Preconditions, Version, Write};
+use crate::store::{Deleted, Error, Outcome, Stored};
 
 /// The preconditions of a write, as a script argument.
 pub fn preconditions(preconditions: Option<&Preconditions>) -> Value {
@@ -79,8 +79,9 @@ impl Shard {
             }
             all
         };
-        let read = |frame| {
+        let read = |frame, settled: &SettledRecord| {
             let mut answers = reply::array(frame)?;
+            let seq = reply::count(answers.pop().ok_or("the number of the change")?)?;
             let taken_out = answers.pop().ok_or("the number of evicted entries")?;
             if reply::number(taken_out)? > 0 {
                 self.accesses.mark_evicting();
@@ -90,7 +91,7 @@ impl Shard {
             }
             let mut done = Vec::with_capacity(answers.len());
             for answer in answers {
-                done.push(match written(answer)? {
+                done.push(match written(answer, settled.position(seq))? {
                     Written::Stored(stored) => Ok(stored),
                     Written::NoRoom => Err(Error::QuotaUsedUp),
                     Written::Refused(error) => Err(error),
@@ -100,32 +101,30 @@ impl Shard {
             }
             Ok(done)
         };
-        self.ask_for(party, script, Effect::Write, arguments, read).await
+        self.ask_settled(party, script, Effect::Write, arguments, read).await
     }
 
-    /// Deletes an entry if its preconditions are met. Its source version stays for `tombstone_ttl`. Returns whether it
-    /// existed.
+    /// Deletes an entry if its preconditions are met. Its source version stays for `tombstone_ttl`.
     pub async fn delete(
         &self,
         key: &EntryKey,
         conditions: Option<&Preconditions>,
         tombstone_ttl: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Deleted, Error> {
         let arguments = |settled: &SettledRecord| {
             let place = Value::from(settled.place_of(key.key()).to_string());
             let ttl = Value::from(tombstone_ttl.as_millis().to_string());
             settled.arguments(key.namespace(), [Value::from(key.key()), place, preconditions(conditions), ttl])
         };
-        let deleted = self.ask(&scripts::DELETE, Effect::Write, arguments, |frame| match frame {
-            Frame::Array { data, .. } if data.len() == 1 => Ok(Err(refusal(data)?)),
-            frame @ Frame::Array { .. } => {
-                let [deleted, dropped] = reply::tuple(frame)?;
+        let read = |frame, settled: &SettledRecord| match <[Frame; 3]>::try_from(reply::array(frame)?) {
+            Ok([existed, seq, dropped]) => {
                 self.count_dropped_tombstones(dropped)?;
-                Ok(Ok(reply::number(deleted)? == 1))
+                let position = settled.position(reply::count(seq)?);
+                Ok(Ok(Deleted { existed: reply::number(existed)? == 1, position }))
             }
-            frame => Ok(Ok(reply::number(frame)? == 1)),
-        });
-        deleted.await?
+            Err(refused) => Ok(Err(refusal(refused)?)),
+        };
+        self.ask_settled(Sender::Alone, &scripts::DELETE, Effect::Write, arguments, read).await?
     }
 
     /// Counts the tombstones that a script dropped, by its answer.
@@ -159,7 +158,7 @@ enum Written {
     AskAgain,
 }
 
-fn written(frame: Frame) -> Result<Written, Unexpected> {
+fn written(frame: Frame, position: Position) -> Result<Written, Unexpected> {
     let number = match frame {
         Frame::Array { data, .. } if data.len() == 1 => return Ok(Written::Refused(refusal(data)?)),
         Frame::Array { data, .. } => return Ok(Written::Foreign(foreign(data)?)),
@@ -169,6 +168,6 @@ fn written(frame: Frame) -> Result<Written, Unexpected> {
     Ok(match number {
         0 => Written::AskAgain,
         -1 => Written::NoRoom,
-        number => Written::Stored(Stored { outcome, version: Version(number.unsigned_abs()) }),
+        number => Written::Stored(Stored { outcome, version: Version(number.unsigned_abs()), position }),
     })
 }

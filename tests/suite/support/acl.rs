@@ -6,7 +6,7 @@ use super::service::Settings;
 /// The fewest rights with which a shard works, the same line as in `docs/OPERATIONS.md`.
 pub const LEAST: &str = "ACL SETUSER sidecache on >password resetkeys ~cache:* ~cache_meta:* ~cache_stats:* \
     ~cache_index:* ~cache_due:* ~cache_tag:* ~cache_tags:* ~sidecache:* resetchannels &sidecache:* -@all +ping \
-    +info +eval +evalsha +publish +subscribe +get +set +del +unlink +exists +type +pttl +pexpireat +persist \
+    +info +eval +evalsha +publish +subscribe +get +set +incr +del +unlink +exists +type +pttl +pexpireat +persist \
     +scan +time +dbsize +hset +hget +hmget +hexists +hlen +hincrby +hdel +zadd +zcard +zcount +zrem +zscore +zrange +zrangebyscore \
     +zrevrange +zrevrangebyscore +zrandmember +sadd +srem +sscan +sismember +smove";
 

@@ -38,5 +38,5 @@ for i = 4, #ARGV, 2 do
 end
 save_books()
 -- These entries are gone, so copies of them are void.
-publish(removed)
+publish('evict', removed)
 return adopted

@@ -1,7 +1,7 @@
 -- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key,
 -- place, preconditions ('' for none), how long a tombstone stays in ms.
--- Returns 1 if there was something to delete, else 0, also if it deleted a known absence; {this number, how many
--- tombstones were dropped} if any was; {version of the present entry, or '0'} if the preconditions are not met, {'newer:'
+-- Returns {1 if there was something to delete, else 0, also if it deleted a known absence; the number of the change; how
+-- many tombstones were dropped}, or {version of the present entry, or '0'} if the preconditions are not met, {'newer:'
 -- and the same} if the source version is too old, and then nothing is deleted.
 
 local key = ARGV[4]
@@ -20,7 +20,11 @@ if ARGV[6] ~= '' then
   end
 end
 if not is_published then
-  publish({ key })
+  seq = count_change(true)
+  if type(seq) == 'table' then
+    return seq
+  end
+  publish('delete', { key }, seq)
 end
 if known[8] or not known[3] then
   redis.call('UNLINK', 'sidecache:lease:' .. id)
@@ -38,5 +42,4 @@ if alive or score or is_lost or has_new_scope or left then
   save_books()
 end
 save_tombstones()
-local deleted = alive and not is_absent and 1 or 0
-return tombs_dropped > 0 and { deleted, tombs_dropped } or deleted
+return { alive and not is_absent and 1 or 0, seq, tombs_dropped }

@@ -10,7 +10,8 @@ do
   local stats, id = 'cache_stats:' .. ns, ns .. ':' .. key
   local value_key, meta_key = 'cache:' .. id, 'cache_meta:' .. id
   local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'version', 'extra')
-  known = pcall('HMGET', stats, unpack(BOOKS))
+  known = pcall('HMGET', stats, 'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair',
+    'lease_floor', 'tombstones')
   local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
   local buckets = tonumber(known[4] or '')
   if keys and bytes and charged and known[3] and buckets and buckets >= 1 and not known[7] and not known[9]
@@ -22,7 +23,10 @@ do
         return { present }
       end
     end
-    call('PUBLISH', CHANNEL, ns .. '\n' .. key)
+    seq = pcall('INCR', 'sidecache:seq')
+  end
+  if type(seq) == 'number' and seq > 1 then
+    call('PUBLISH', CHANNEL, format('%d delete ', seq) .. ns .. '\n' .. key)
     is_published = true
     local _, exponent = math.frexp(buckets)
     local whole = 2 ^ (exponent - 1)
@@ -38,7 +42,7 @@ do
     end
     if not size then
       if call('EXISTS', value_key, meta_key) == 0 and pcall('ZSCORE', bucket, key) == false then
-        return 0
+        return { 0, seq, 0 }
       end
     -- A deletion first, see `removal.lua`.
     elseif call('EXISTS', value_key) == 1 and pcall('ZREM', bucket, key) == 1 then
@@ -46,7 +50,7 @@ do
       call('HSET', stats, 'total_keys', format('%d', keys - 1),
         'total_bytes', format('%d', math.max(bytes - size, 0)),
         'charged_bytes', format('%d', math.max(charged - size - #key - ENTRY_OVERHEAD, 0)))
-      return 1
+      return { 1, seq, 0 }
     end
   end
 end

@@ -30,6 +30,6 @@ while place < PLACES and looks > 0 and work < most and not is_lost do
 end
 if #lost > 0 or is_lost or has_new_scope then
   save_books()
-  publish(lost)
+  publish('evict', lost)
 end
 return integer(is_lost and PLACES or place)

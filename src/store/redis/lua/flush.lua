@@ -17,7 +17,7 @@ for i = 7, #ARGV, 2 do
     metas[#metas + 1] = meta
   end
 end
-publish(gone)
+publish('flush', gone)
 for i, key in ipairs(gone) do
   local alive, score = take_out(key, metas[i], places[i])
   if alive and not metas[i].err and metas[i][3] then

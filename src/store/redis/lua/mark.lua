@@ -5,8 +5,8 @@
 -- An entry is kept until it would have gone anyway, or until its window from now is over: its own grace, else that of the
 -- policy, and then it is answered while somebody refreshes it; else `stale_if_error`, and then it is answered only in
 -- place of errors. An entry without a window is deleted.
--- Returns {how many live entries are marked or deleted, their keys, how many tombstones were dropped}, or {version of the
--- present entry, or '0'} if the preconditions are not met, and then nothing changes.
+-- Returns {how many live entries are marked or deleted, their keys, how many tombstones were dropped, the number of the
+-- change}, or {version of the present entry, or '0'} if the preconditions are not met, and then nothing changes.
 
 local before, tag = tonumber(ARGV[4]), ARGV[5]
 local call, pcall = redis.call, redis.pcall
@@ -34,7 +34,14 @@ if #chosen > 0 then
   -- Changes nothing, but fails here, before the first change, if the user may not do it.
   call('PEXPIREAT', 'sidecache:none', now_text)
 end
-publish(#chosen > 0 and chosen or tag == '' and not before and { ARGV[10] } or {})
+local changed = #chosen > 0 and chosen or tag == '' and not before and { ARGV[10] } or {}
+if #changed > 0 then
+  seq = count_change(true)
+  if type(seq) == 'table' then
+    return seq
+  end
+  publish('mark', changed, seq)
+end
 -- A deletion first, see `removal.lua`. A change ends the lease of its key, also if there is no entry.
 call('UNLINK', 'sidecache:lease:' .. ns .. ':' .. (ARGV[10] or ''))
 for i, key in ipairs(chosen) do
@@ -73,4 +80,4 @@ if #chosen > 0 or is_lost or has_new_scope then
   save_books()
 end
 save_tombstones()
-return { #chosen, chosen, tombs_dropped }
+return { #chosen, chosen, tombs_dropped, seq or 0 }

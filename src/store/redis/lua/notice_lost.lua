@@ -18,6 +18,6 @@ for i = 4, #ARGV do
 end
 if count > 0 or has_new_scope then
   save_books()
-  publish(evicted)
+  publish('evict', evicted)
 end
 return count

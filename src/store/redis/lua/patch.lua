@@ -2,7 +2,7 @@
 -- Comes after `extra.lua`, and `quota.lua` or `no_quota.lua`. ARGV: token, ns, secret, the limit of charged bytes on this shard (0: none), the
 -- eviction policy, key, place, the new TTL in ms ('never': it does not expire; '': as before), 1 if the tags change,
 -- else 0; the new tags separated by line feeds, preconditions ('' for none).
--- Returns {what became of it, two details, how many entries were removed to make room}:
+-- Returns {what became of it, two details, how many entries were removed to make room, the number of the change}:
 --   'patched', the version, ms until the end of its freshness or -1; 'absent': there is no such entry;
 --   'refused', the version of the present entry, or '0': the preconditions are not met;
 --   'foreign', name, type: a key that the change needs holds another type;
@@ -20,9 +20,9 @@ local evicted = {}
 local function answer(what, one, other, has_changed)
   if has_changed or made_room > 0 or is_lost or has_new_scope then
     save_books()
-    publish(evicted)
+    publish('evict', evicted)
   end
-  return { what, one or '', other or '', made_room }
+  return { what, one or '', other or '', made_room, seq or 0 }
 end
 
 local meta = pcall('HMGET', meta_key, 'size_bytes', 'tags', 'expires_at', 'version', 'extra')
@@ -61,7 +61,7 @@ if not is_present then
   local is_left = not is_live and call('EXISTS', value_key, meta_key) > 0
   if is_left then
     -- It has expired, or Redis evicted a part of it.
-    publish({ key })
+    publish('evict', { key })
     local _, score = take_out(key, meta, place)
     if score then
       count_loss(score)
@@ -74,7 +74,11 @@ local had_tags, had_expiry, size = meta[2] or '', meta[3], tonumber(meta[1] or '
 tags = tags or had_tags
 local own, charge = charge_of(key, had_tags, size or 0), charge_of(key, tags, size or 0)
 -- Publish before the first write, because the user may lack the right to publish.
-publish({ key })
+seq = count_change(charge <= own)
+if type(seq) == 'table' then
+  return seq
+end
+publish('touch', { key }, seq)
 if make_room and charge > own then
   local room = make_room(limit, policy, key, charge, own, evicted)
   if room ~= 'fits' then

@@ -29,7 +29,8 @@ local function foreign_at(name)
   return { name, redis.call('TYPE', name).ok }
 end
 
-known = known or redis.pcall('HMGET', stats, unpack(BOOKS))
+known = known or redis.pcall('HMGET', stats, 'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair',
+  'lease_floor', 'tombstones')
 -- The name and type if the key of the totals holds another type: then nothing can be counted.
 local foreign_books
 if known.err then
@@ -86,8 +87,13 @@ end
 -- Tells all instances that copies of these keys are void. Scripts publish before they write where possible: if the
 -- right to publish is missing, the script then fails before anything has changed. Nobody sees the moment between the
 -- two, because Redis runs one script at a time.
-local function publish(keys)
+--
+-- The message is the number of the change, the kind of change and the namespace, and then the keys, one a line. `number`
+-- is absent if the script has not counted this change yet. The number 0 says that the count is lost.
+local function publish(kind, keys, number)
   if #keys > 0 then
-    redis.call('PUBLISH', CHANNEL, ns .. '\n' .. table.concat(keys, '\n'))
+    number = number or count_change(true)
+    number = type(number) == 'number' and number or 0
+    redis.call('PUBLISH', CHANNEL, integer(number) .. ' ' .. kind .. ' ' .. ns .. '\n' .. table.concat(keys, '\n'))
   end
 end

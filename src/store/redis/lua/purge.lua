@@ -14,7 +14,7 @@ for i = 6, #ARGV, 2 do
     metas[#metas + 1] = meta
   end
 end
-publish(gone)
+publish('purge', gone)
 for i, key in ipairs(gone) do
   local alive, score = take_out(key, metas[i], places[i])
   if not alive and score then

@@ -1,8 +1,8 @@
 -- Reads the shard's ring record, see `generations.rs`. ARGV: the names of its fields.
 -- Returns {1 if the shard holds keys other than `sidecache:*`, else 0; the server's run id, '' if INFO is forbidden;
--- 1 if the fence holds the record's token; when the record was written; the format of the stored data; the
--- incarnation; the secret for places; the run id of the server that wrote the record; the fields}. Without a record,
--- only the first three.
+-- 1 if the fence holds the record's token, 2 if there is also a count of changes; when the record was written; the format
+-- of the stored data; the incarnation; the secret for places; the run id of the server that wrote the record; the earlier
+-- incarnations, see `write_ring.lua`; the fields}. Without a record, only the first three.
 
 -- The most keys that are checked on a small shard.
 local MAX_KEYS = 1000
@@ -22,16 +22,17 @@ end
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 local record = redis.pcall('HMGET', 'sidecache:ring', 'written', 'token', 'form', 'incarnation', 'place_secret', 'run_id',
-  unpack(ARGV))
+  'earlier', unpack(ARGV))
 if record.err or not record[1] then
   return { has_data and 1 or 0, run_id, 0 }
 end
 local is_fenced = redis.pcall('SISMEMBER', 'sidecache:fence', record[2] or '') == 1
+local has_count = type(redis.pcall('GET', 'sidecache:seq')) == 'string'
 local answer = {
-  has_data and 1 or 0, run_id, is_fenced and 1 or 0, record[1], record[3] or '', record[4] or '', record[5] or '',
-  record[6] or '',
+  has_data and 1 or 0, run_id, is_fenced and (has_count and 2 or 1) or 0, record[1], record[3] or '', record[4] or '',
+  record[5] or '', record[6] or '', record[7] or '',
 }
-for i = 7, #record do
+for i = 8, #record do
   answer[i + 2] = record[i] or ''
 end
 return answer

@@ -1,5 +1,5 @@
 -- Ends a lease without a value. ARGV: token, ns, key, lease token, the server's run id according to the record. Returns
--- 1, or 0 if the lease is lost or filled.
+-- the number of the change, or 0 if the lease is lost or filled.
 
 local lease_key = 'sidecache:lease:' .. ARGV[2] .. ':' .. ARGV[3]
 local text = redis.pcall('GET', lease_key)
@@ -9,9 +9,13 @@ if rest and string.sub(rest, 1, #issuer) == issuer then
   local books = redis.pcall('HGET', 'cache_stats:' .. ARGV[2], 'lease_floor')
   local floor, epoch = string.match(type(books) == 'string' and books or '', '^(%d+):(%x+)$')
   local stands = floor and rest == issuer .. epoch and tonumber(number) > tonumber(floor)
+  seq = count_change(true)
+  if type(seq) == 'table' then
+    return seq
+  end
   -- Wakes those that wait for the lease.
-  redis.call('PUBLISH', CHANNEL, ARGV[2] .. '\n' .. ARGV[3])
+  redis.call('PUBLISH', CHANNEL, string.format('%d release ', seq) .. ARGV[2] .. '\n' .. ARGV[3])
   redis.call('UNLINK', lease_key)
-  return stands and 1 or 0
+  return stands and seq or 0
 end
 return 0

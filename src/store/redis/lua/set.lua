@@ -6,7 +6,7 @@
 -- {name, type} if a key that the entry needs holds another type, {version of the present entry, or '0'} if the
 -- preconditions are not met, {'newer:' and the same} if its source version is too old, {'lease'} if its lease is lost,
 -- and then nothing of the entry is stored.
--- The last element of the answer is how many entries were removed to make room.
+-- The last two elements of the answer are how many entries were removed to make room, and the number of the change.
 
 local limit, policy = tonumber(ARGV[4]), ARGV[5]
 local call, pcall, prefix = redis.call, redis.pcall, ns .. ':'
@@ -18,7 +18,11 @@ if not is_published then
   for i = FIRST, #ARGV, FIELDS do
     keys[#keys + 1] = ARGV[i]
   end
-  publish(keys)
+  seq = count_change()
+  if type(seq) == 'table' then
+    return seq
+  end
+  publish('set', keys, seq)
 end
 
 local has_stored = false
@@ -195,7 +199,8 @@ end
 if has_stored or is_lost then
   save_books()
   save_tombstones()
-  publish(evicted)
+  publish('evict', evicted)
 end
 answers[#answers + 1] = made_room
+answers[#answers + 1] = seq
 return answers

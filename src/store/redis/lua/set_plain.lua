@@ -15,7 +15,8 @@ do
   local call, pcall, format = redis.call, redis.pcall, string.format
   local ns, limit = ARGV[2], tonumber(ARGV[4])
   local stats = 'cache_stats:' .. ns
-  known = pcall('HMGET', stats, unpack(BOOKS))
+  known = pcall('HMGET', stats, 'total_keys', 'total_bytes', 'version', 'buckets', 'charged_bytes', 'scope', 'repair',
+    'lease_floor', 'tombstones')
   local keys, bytes, charged = tonumber(known[1] or ''), tonumber(known[2] or ''), tonumber(known[5] or '')
   local version, buckets = tonumber(known[3] or ''), tonumber(known[4] or '')
   local is_plain = keys and bytes and charged and version and buckets and buckets >= 1 and not known[7] and not known[9]
@@ -55,11 +56,20 @@ do
 
       -- Publish before the first write, because the user may lack the right to publish.
       if not is_published then
-        local names = {}
-        for j = FIRST, #ARGV, FIELDS do
-          names[#names + 1] = ARGV[j]
+        -- As `count.lua`, which continues if this fails: Redis accepts no writes at present, or the count is lost.
+        seq = pcall('INCR', 'sidecache:seq')
+        if type(seq) ~= 'number' or seq == 1 then
+          break
         end
-        call('PUBLISH', CHANNEL, ns .. '\n' .. table.concat(names, '\n'))
+        local names = key
+        if #ARGV >= FIRST + FIELDS then
+          local all = {}
+          for j = FIRST, #ARGV, FIELDS do
+            all[#all + 1] = ARGV[j]
+          end
+          names = table.concat(all, '\n')
+        end
+        call('PUBLISH', CHANNEL, format('%d set ', seq) .. ns .. '\n' .. names)
         is_published = true
       end
 
@@ -111,6 +121,8 @@ do
         keys = keys + 1
       elseif more == 0 and had_expiry == expires then
         call('HSET', meta_key, 'created_at', now_text, 'version', version_text)
+      elseif more == 0 then
+        call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'expires_at', expires)
       else
         call('HSET', meta_key, 'created_at', now_text, 'version', version_text, 'size_bytes', format('%d', #value),
           'expires_at', expires)
@@ -134,5 +146,6 @@ end
 
 if next_entry > #ARGV then
   answers[#answers + 1] = 0
+  answers[#answers + 1] = seq
   return answers
 end

@@ -26,7 +26,7 @@ if books.buckets > 0 and not redis.pcall('ZSCORE', due, MARK) then
 end
 if taken + #evicted > 0 or is_lost or has_new_scope then
   save_books()
-  publish(evicted)
+  publish('evict', evicted)
 end
 save_tombstones()
 return { more and 1 or 0, books.is_in_repair and 1 or 0, tombs_dropped }
