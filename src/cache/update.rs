@@ -3,6 +3,8 @@
 //! The entry is read from its shard, the caller decides, and the change is made only if the entry is still the one that
 //! was read: its version is the precondition. Otherwise all of this happens again. So the change is atomic on every
 //! store and needs no script of its own. Clients that change one key at the same time repeat each other's work.
+//!
+//! A change of the time to live alone makes no new version, so two such changes at the same time do not see each other.
 
 use bytes::Bytes;
 
@@ -10,7 +12,9 @@ use super::jitter::ttl_of_write;
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error};
 use crate::access_log::Subject;
-use crate::model::{Details, Entry, EntryKey, EtagList, Kind, Operation, Preconditions, Tags, Ttl, Version, Write};
+use crate::model::{
+    Details, Entry, EntryKey, EtagList, Kind, Operation, Patch, Preconditions, Tags, Ttl, TtlChange, Version, Write,
+};
 use crate::store;
 
 /// How often an entry is read again before the caller is told that it changes all the time.
@@ -21,6 +25,8 @@ const ATTEMPTS: usize = 100;
 pub enum Change {
     Nothing,
     Put(Put),
+    /// Another time to live; value and version stay.
+    Ttl(TtlChange),
     Delete,
 }
 
@@ -73,15 +79,17 @@ impl Cache {
         for _ in 0..ATTEMPTS {
             self.metrics.shard_reads.increment(1);
             let found = self.store.describe(key).await?;
+            // A known absence is no present entry for preconditions.
+            let found = found.filter(|(entry, _)| !entry.is_known_absent());
             let version = found.as_ref().map(|(entry, _)| entry.version);
-            let is_present =
-                |(entry, _): &&(Entry, Details)| entry.overdue.is_none() && entry.extra.kind != Kind::Absent;
+            let is_present = |(entry, _): &&(Entry, Details)| entry.overdue.is_none();
             let present = found.as_ref().filter(is_present).map(|(entry, details)| (entry, details));
             let (change, decided) = decide(present);
             let told = if present.is_some() { Reply::Done } else { Reply::Absent };
             let changed = match change {
                 Change::Nothing => return Ok((told, decided)),
                 Change::Put(put) => self.put(key, put, present.map(|(entry, _)| entry), version).await,
+                Change::Ttl(ttl) => self.set_ttl(key, ttl, version).await,
                 Change::Delete => self.remove(key, version).await,
             };
             match changed {
@@ -122,6 +130,19 @@ impl Cache {
             store::Outcome::Created => Reply::Created,
             store::Outcome::Replaced => Reply::Done,
         })
+    }
+
+    async fn set_ttl(
+        &self,
+        key: &EntryKey,
+        ttl: TtlChange,
+        version: Option<Version>,
+    ) -> Result<Reply<'static>, Error> {
+        let quota = self.registry.for_check(key.namespace())?.quota();
+        let patch = Patch { ttl, tags: None, preconditions: Some(Box::new(still(version))) };
+        let _void = self.void_when_over(key);
+        let patched = self.store.patch(key, &patch, quota).await?;
+        Ok(if patched.is_some() { Reply::Done } else { Reply::Absent })
     }
 
     async fn remove(&self, key: &EntryKey, version: Option<Version>) -> Result<Reply<'static>, Error> {

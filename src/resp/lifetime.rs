@@ -1,12 +1,12 @@
-//! Commands about the time to live of entries. A change of it stores the same value again, so it makes a new version.
+//! Commands about the time to live of entries. A change of it makes no new version.
 
 use super::command::Call;
 use super::expiry::{Expiry, Unit, expiry, positive};
 use super::failure::{Answer, Failure, SYNTAX, shown};
 use super::strings::{get, put_value, read};
-use crate::cache::{Change, Lifetime, Put};
+use crate::cache::Change;
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, Operation};
+use crate::model::{Details, Entry, Operation, Patch, TtlChange};
 
 pub async fn ttl(call: &mut Call<'_>) -> Answer {
     time_left(call, |millis| (millis + 500) / 1000).await
@@ -102,8 +102,14 @@ async fn set_expiry(call: &mut Call<'_>, unit: Unit, command: &str) -> Answer {
     let number = call.integer(2)?;
     let options = ExpireOptions::parse(call)?;
     let expiry = expiry(number, unit, command)?;
+    if let (Expiry::In(ttl), true) = (expiry, call.len() == 3) {
+        let patch = Patch { ttl: TtlChange::To(ttl), ..Patch::default() };
+        let patched = call.door.cache.patch(&call.key(1)?, &patch).await?;
+        call.reply.integer(patched.is_some().into());
+        return Ok(());
+    }
     let decide = |present: Option<(&Entry, &Details)>| {
-        let Some((entry, details)) = present else { return (Change::Nothing, false) };
+        let Some((entry, _)) = present else { return (Change::Nothing, false) };
         let old = entry.expires_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let new = match expiry {
             Expiry::In(ttl) => ttl.as_millis(),
@@ -113,24 +119,22 @@ async fn set_expiry(call: &mut Call<'_>, unit: Unit, command: &str) -> Answer {
             return (Change::Nothing, false);
         }
         let change = match expiry {
-            Expiry::In(ttl) => Change::Put(same(entry, details, Lifetime::For(ttl))),
+            Expiry::In(ttl) => Change::Ttl(TtlChange::To(ttl)),
             Expiry::Past => Change::Delete,
         };
         (change, true)
     };
-    let is_set = call.door.cache.update(&call.key(1)?, Operation::Set, decide).await?;
+    let is_set = call.door.cache.update(&call.key(1)?, Operation::Patch, decide).await?;
     call.reply.integer(is_set.into());
     Ok(())
 }
 
 pub async fn persist(call: &mut Call<'_>) -> Answer {
     let decide = |present: Option<(&Entry, &Details)>| match present {
-        Some((entry, details)) if entry.expires_in.is_some() => {
-            (Change::Put(same(entry, details, Lifetime::Forever)), true)
-        }
+        Some((entry, _)) if entry.expires_in.is_some() => (Change::Ttl(TtlChange::Never), true),
         _ => (Change::Nothing, false),
     };
-    let is_set = call.door.cache.update(&call.key(1)?, Operation::Set, decide).await?;
+    let is_set = call.door.cache.update(&call.key(1)?, Operation::Patch, decide).await?;
     call.reply.integer(is_set.into());
     Ok(())
 }
@@ -147,13 +151,11 @@ pub async fn getex(call: &mut Call<'_>) -> Answer {
         _ => return Err(SYNTAX),
     };
     let decide = |present: Option<(&Entry, &Details)>| {
-        let Some((entry, details)) = present else { return (Change::Nothing, None) };
+        let Some((entry, _)) = present else { return (Change::Nothing, None) };
         let change = match expiry {
-            Some(Expiry::In(ttl)) => Change::Put(same(entry, details, Lifetime::For(ttl))),
+            Some(Expiry::In(ttl)) => Change::Ttl(TtlChange::To(ttl)),
             Some(Expiry::Past) => Change::Delete,
-            None if is_persistent && entry.expires_in.is_some() => {
-                Change::Put(same(entry, details, Lifetime::Forever))
-            }
+            None if is_persistent && entry.expires_in.is_some() => Change::Ttl(TtlChange::Never),
             None => Change::Nothing,
         };
         (change, Some(entry.value.clone()))
@@ -161,13 +163,8 @@ pub async fn getex(call: &mut Call<'_>) -> Answer {
     if expiry.is_none() && !is_persistent {
         return get(call).await;
     }
-    let value = call.door.cache.update(&call.key(1)?, Operation::Set, decide).await?;
+    let value = call.door.cache.update(&call.key(1)?, Operation::Patch, decide).await?;
     put_value(call, value)
-}
-
-/// The same entry with another time to live.
-fn same(entry: &Entry, details: &Details, lifetime: Lifetime) -> Put {
-    Put { value: entry.value.clone(), kind: entry.extra.kind, lifetime, tags: details.tags.clone() }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ thread_local! {
 
 /// An entry as Redis clients see it: one that says that there is nothing is no entry.
 fn shown<V>(entry: Option<Entry<V>>) -> Option<Entry<V>> {
-    entry.filter(|entry| entry.extra.kind != Kind::Absent)
+    entry.filter(|entry| !entry.is_known_absent())
 }
 
 /// GET from memory: `None` if the entry must be fetched, or is large.
