@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -36,8 +37,11 @@ const SENT_BYTES: usize = 64 * 1024;
 /// The most buffers that a thread keeps.
 const KEPT_BUFFERS: usize = 8;
 
-/// Redis clients keep idle connections for ever. The operating system's keep-alive finds those that are dead.
+/// Redis clients keep idle connections for ever. The operating system finds those that are dead, see [`keep_alive`].
 const IDLE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// After this time without a packet, the operating system asks whether the client is still there; as in Redis.
+const ASKED_AFTER: Duration = Duration::from_secs(300);
 
 /// How long a client may take to read the last error before its connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -87,6 +91,7 @@ impl Input {
 
 impl<'d> Connection<'d> {
     pub fn new(door: &'d Door, commands: &'d Commands, stream: TcpStream, peer: SocketAddr) -> Self {
+        keep_alive(&stream);
         let timeouts = HeadTimeouts { header: door.request_timeout, idle: IDLE };
         let mut wire = Wire::new(stream, door.request_timeout, timeouts);
         // A client may connect long before its first command.
@@ -171,7 +176,7 @@ impl<'d> Connection<'d> {
                 }
             };
             let request = self.decoder.request(unused);
-            if request.len() > 0 {
+            if !request.is_empty() {
                 let (session, reply) = (&mut self.session, &mut self.reply);
                 let mut parts = Parts { door: self.door, commands: self.commands, session, reply };
                 if let Some(waiting) = parts.begin(request, now) {
@@ -253,6 +258,14 @@ impl<'d> Connection<'d> {
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
         self.door.clients.remove(self.session.client.id);
+    }
+}
+
+/// Lets the operating system end the connection of a client that is gone without a word.
+fn keep_alive(stream: &TcpStream) {
+    let set = set_socket_keepalive(stream, true).and_then(|()| set_tcp_keepidle(stream, ASKED_AFTER));
+    if let Err(error) = set {
+        tracing::debug!(%error, "cannot set SO_KEEPALIVE");
     }
 }
 

@@ -94,6 +94,10 @@ impl<'b> Request<'b> {
         self.arguments.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.arguments.is_empty()
+    }
+
     /// The argument at `index`, which must exist; 0 is the command's name.
     pub fn at(&self, index: usize) -> &'b [u8] {
         &self.bytes[self.arguments[index].clone()]
@@ -180,14 +184,6 @@ impl Decoder {
     /// The request that [`Decoder::decode`] found complete; `bytes` are the same as there.
     pub fn request<'b>(&'b self, bytes: &'b [u8]) -> Request<'b> {
         Request { bytes: if self.is_inline { &self.unquoted } else { bytes }, arguments: &self.arguments }
-    }
-
-    /// How many bytes the request has at least, as far as that is known.
-    pub fn expected_bytes(&self) -> usize {
-        match self.state {
-            State::Argument { len, .. } => self.at + len + 2,
-            State::Start | State::Length { .. } => self.at + 1,
-        }
     }
 
     /// Makes it ready for the next request.

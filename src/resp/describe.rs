@@ -117,6 +117,15 @@ pub fn config(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// `FUNCTION FLUSH`, which test suites send first. There are no functions.
+pub fn function(call: &mut Call<'_>) -> Answer {
+    match call.argument(1).to_ascii_lowercase().as_slice() {
+        b"flush" if call.len() <= 3 => call.reply.ok(),
+        _ => return Err(no_subcommand("FUNCTION", call.argument(1))),
+    }
+    Ok(())
+}
+
 /// What clients ask for, with values that mean to them what is true here.
 fn parameters(call: &Call<'_>) -> [(&'static str, String); 12] {
     [

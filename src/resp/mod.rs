@@ -40,7 +40,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 pub use self::client::Clients;
-pub use self::decode::{Decoder, ProtocolError};
+pub use self::decode::{Decoder, ProtocolError, Request};
 pub use self::door::Door;
 
 use self::command::Commands;

@@ -74,6 +74,8 @@ pub static COMMANDS: &[Command] = &[
         "Removes all keys from all databases."),
     row("flushdb", -1, WRITE, NONE, SERVER, "1.0.0", Wait(|call| Box::pin(keyspace::flushdb(call))),
         "Removes all keys from the current database."),
+    row("function", -2, WRITE, NONE, SERVER, "7.0.0", Now(describe::function),
+        "Deletes all libraries of functions, of which there are none: FLUSH."),
     row("get", 2, READ_FAST, FIRST, STRING, "1.0.0", NowOrWait(strings::get_now, |call| Box::pin(strings::get(call))),
         "Returns the string value of a key."),
     row("getdel", 2, WRITE_FAST, FIRST, STRING, "6.2.0", Wait(|call| Box::pin(strings::getdel(call))),
