@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 seconds=${1:-600}
 targets=${*:2}
-[ -n "$targets" ] || targets="path glob invalidation ring settings request"
+[ -n "$targets" ] || targets="path glob invalidation ring settings request resp"
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal" >&2

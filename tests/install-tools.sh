@@ -72,5 +72,6 @@ install() {
 [ -z "$missing" ] || install
 if [ "$environment" -ne 0 ]; then
     "$(dirname "$0")/openapi/install.sh"
+    "$(dirname "$0")/redis_clients/install.sh"
     "$(dirname "$0")/redis/install.sh"
 fi

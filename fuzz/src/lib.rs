@@ -6,6 +6,7 @@ pub mod glob;
 pub mod invalidation;
 pub mod path;
 pub mod request;
+pub mod resp;
 pub mod ring;
 pub mod settings;
 
@@ -15,11 +16,12 @@ use std::fmt::Write as _;
 pub type Check = fn(&[u8]);
 
 /// Every target with its name, which is also the name of its corpus.
-pub const TARGETS: [(&str, Check); 6] = [
+pub const TARGETS: [(&str, Check); 7] = [
     ("glob", glob::check),
     ("invalidation", invalidation::check),
     ("path", path::check),
     ("request", request::check),
+    ("resp", resp::check),
     ("ring", ring::check),
     ("settings", settings::check),
 ];
