@@ -37,6 +37,8 @@ pub struct RouterStream {
     /// How many bytes hyper may still get. After them, the next request is examined. `None`: all bytes until the end
     /// of the connection.
     bytes_left: Option<u64>,
+    /// Whether the next request is for the router whatever its head says, because the fast path did not answer it.
+    is_refused: bool,
     /// Whether the last write was blocked.
     is_blocked: bool,
     /// The waker of a read during a blocked write. It must be woken, because hyper does not read again by itself.
@@ -88,6 +90,7 @@ impl RouterStream {
         Self {
             wire,
             bytes_left,
+            is_refused: true,
             is_blocked: false,
             reader: None,
             state: StreamState::default(),
@@ -150,6 +153,12 @@ impl RouterStream {
                     Head::Partial => {}
                     Head::Router { len } => {
                         self.bytes_left = len;
+                        self.is_refused = false;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Head::Entry(request) if self.is_refused => {
+                        self.bytes_left = Some(request.len as u64);
+                        self.is_refused = false;
                         return Poll::Ready(Ok(()));
                     }
                     Head::Entry(_) => {
