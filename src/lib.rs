@@ -26,11 +26,10 @@
 //!          model                namespaces, keys, entries: no I/O
 //! ```
 //!
-//! The [`net`] accepts connections, whatever they speak. Each is served by one of the [`workers`], threads with one
-//! runtime each. Modules beside the path of a
-//! request: [`fleet`] (the other instances), [`namespaces`] (policies), [`access_log`] and [`audit`] (both write
-//! through the [`journal`]), [`stats`], [`trends`], [`metrics`], and [`jobs`] (flushes that take longer than their
-//! request). The [`database`] stores policies, jobs, access log and audit trail.
+//! [`net`] accepts the connections of both protocols. Each connection is served by one of the [`workers`], threads with
+//! one runtime each. Modules beside the path of a request: [`fleet`] (the other instances), [`namespaces`] (policies),
+//! [`access_log`] and [`audit`] (both write through the [`journal`]), [`stats`], [`trends`], [`metrics`], and [`jobs`]
+//! (flushes that take longer than their request). The [`database`] stores policies, jobs, access log and audit trail.
 
 pub mod app;
 pub mod cli;

@@ -74,7 +74,8 @@ impl Audit {
         (Self { journal, database }, writer)
     }
 
-    /// Call this when a flush begins. `is_mark`: it marks entries instead of deleting them. The returned note queues its record when it is dropped.
+    /// Call this when a flush begins. `is_mark`: the flush marks entries instead of deleting them. The returned note
+    /// queues its record when it is dropped.
     pub fn flush(&self, namespace: &Namespace, selection: &Selection, is_mark: bool, origin: &Origin) -> FlushNote {
         let flush = Change::Flush { selection: selection.clone(), is_mark, outcome: Outcome::Abandoned };
         FlushNote { journal: self.journal.clone(), record: Some(Record::new(namespace, origin, flush)) }

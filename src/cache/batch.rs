@@ -63,8 +63,8 @@ pub struct MsetAnswer {
 }
 
 impl Cache {
-    /// Reads many entries of one namespace, each on these terms. With `lease`, gets a lease of that duration on each key
-    /// without an entry. `room` says whether there is memory for the values.
+    /// Reads many entries of one namespace, each on these terms. With `lease`, gets a lease of that duration on each
+    /// key without an entry. `room` says whether there is memory for the values.
     ///
     /// # Errors
     /// The batch is too large, or there is no memory for its values. A failing shard affects only its own keys.

@@ -1,5 +1,5 @@
-//! Batch reads that ask for leases. Unlike a read of one entry (`lease.rs`), a batch neither waits for values nor for its
-//! turn: it asks the store about all missing keys at once.
+//! Batch reads that ask for leases. Unlike a read of one entry (`lease.rs`), a batch neither waits for values nor for
+//! its turn: it asks the store about all missing keys at once.
 
 use std::time::Duration;
 

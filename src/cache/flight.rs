@@ -77,8 +77,8 @@ impl Flights {
         Self { open: Arc::default(), next_id: AtomicU64::new(0), max_age }
     }
 
-    /// Joins the flight of `key` with the same `departure` if it started less than `max_age` ago, or starts one that runs
-    /// `load`. A flight older than the limit of [`Flights::new`] is never joined.
+    /// Joins the flight of `key` with the same `departure` if it started less than `max_age` ago, or starts one that
+    /// runs `load`. A flight older than the limit of [`Flights::new`] is never joined.
     pub fn join<F>(
         &self,
         key: &EntryKey,

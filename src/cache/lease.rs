@@ -6,14 +6,14 @@
 //!
 //! 1. a caller enters the key's *waiting room* and starts to listen, before it asks;
 //! 2. it waits for its turn, and looks whether L1 has the value by now;
-//! 3. it takes the answer that another caller got meanwhile, or learned earlier if that still holds; otherwise it asks
+//! 3. it takes the answer that another caller got meanwhile, or an earlier answer that still holds; otherwise it asks
 //!    the store;
 //! 4. if another caller has the lease, it leaves its turn to the next and waits for a change of the key, for the end of
 //!    the lease, or for the end of its patience.
 //!
-//! A wake-up may come without a reason, and it may be lost with the messages of a shard. While it is not proven that the
-//! messages arrive, one of the waiting callers asks the store again and again, a few times a second. These reads never
-//! join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
+//! A wake-up may come without a reason, and it may be lost with the messages of a shard. While it is not proven that
+//! the messages arrive, one of the waiting callers asks the store again and again, a few times a second. These reads
+//! never join plain reads (`flight.rs`), because the answer of a plain read gives no lease.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -38,7 +38,7 @@ const LONGEST_TURN: Duration = Duration::from_millis(250);
 /// How often callers that wait check whether the messages of their shard still arrive.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// How often one of them asks the store while the messages may not arrive.
+/// How often one waiting caller asks the store while it is not proven that messages arrive.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// An answered read that asked for a lease.
@@ -91,7 +91,7 @@ pub(super) struct StoreAnswer {
     pub won: Option<WonLease>,
 }
 
-/// A caller that waits for a value. It is counted until it is dropped, and its time then.
+/// Counts a caller that waits for a value. When it is dropped, it records how long the caller waited.
 struct Waiter<'c> {
     metrics: &'c Metrics,
     since: Moment,
@@ -190,8 +190,8 @@ impl Cache {
         }
     }
 
-    /// One turn of a caller: looks into L1, takes the latest answer of the room if that is good enough, or asks the store.
-    /// `changes` was read before, and the caller hears of every change since `listening_since`.
+    /// One turn of a caller: looks into L1, takes the latest answer of the room if that is good enough, or asks the
+    /// store. `changes` was read before, and the caller hears of every change since `listening_since`.
     async fn take_turn(
         &self,
         question: &Question<'_>,

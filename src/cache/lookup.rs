@@ -40,8 +40,8 @@ fn answerable(found: Option<Entry>, terms: &ReadTerms) -> Result<Option<Entry>, 
     Ok(found)
 }
 
-/// Whether an entry meets the terms of a read, see [`Candidate`]. `unproven` is the time since the end of its proof. Its
-/// age is by the clocks of the shard and of this machine.
+/// Whether an entry meets the terms of a read, see [`Candidate`]. `unproven` is the time since the end of its proof.
+/// Its age is by the clocks of the shard and of this machine.
 pub fn check(terms: &ReadTerms, entry: &Entry, unproven: Duration, staleness: Duration) -> Result<(), Unmet> {
     // Most reads have no terms.
     if terms.is_plain() {

@@ -1,4 +1,5 @@
-//! Soft deletion: ends the freshness of entries, so that one reader refreshes each of them while the others are answered.
+//! Soft deletion: ends the freshness of entries, so that one reader refreshes each of them while the others are
+//! answered.
 
 use super::observe::{Reply, StartedOperation};
 use super::{Cache, Error, RESERVED_KEY};

@@ -39,8 +39,8 @@ impl Near {
         Self { l1, coherence, flights, registry, metrics }
     }
 
-    /// Calls `serve` with the copy of `key`, and with its staleness, if it may be served at `now`; otherwise returns the
-    /// reason. No acknowledged write older than the staleness is missing from the copy.
+    /// Calls `serve` with the copy of `key`, and with its staleness, if it may be served at `now`; otherwise returns
+    /// the reason. No acknowledged write older than the staleness is missing from the copy.
     ///
     /// L1 holds a lock during the call, see [`L1::with`]. Counts nothing.
     pub fn with<R>(
@@ -60,8 +60,8 @@ impl Near {
         self.l1.with(key, now, look).unwrap_or(Err(L1SkipReason::Miss))
     }
 
-    /// The copy of `key` and its staleness (see [`Near::with`]) if it may be served at `now` to a read with these terms;
-    /// otherwise the reason.
+    /// The copy of `key` and its staleness (see [`Near::with`]) if it may be served at `now` to a read with these
+    /// terms; otherwise the reason.
     pub fn get(&self, key: &EntryKey, terms: &ReadTerms, now: Moment) -> Result<(Entry, Duration), L1SkipReason> {
         if terms.no_cache {
             return Err(L1SkipReason::Terms(Unmet::NoCache));
@@ -91,8 +91,8 @@ impl Near {
     }
 
     /// A stale copy of `key` (expired or unproven) that may be served instead of this error: the shard did not answer,
-    /// and the namespace's policy and the terms of the read allow it. A copy that was voided by an invalidation or by a write of this instance no longer exists, so
-    /// it is never served.
+    /// and the namespace's policy and the terms of the read allow it. A copy that was voided by an invalidation, or by
+    /// a write of this instance, does not exist any more, so it is never served.
     pub fn stand_in(&self, key: &EntryKey, terms: &ReadTerms, error: &Error) -> Option<Stale> {
         if terms.no_cache || !terms.positions.is_empty() || !error.is_unanswered() {
             return None;
@@ -122,8 +122,8 @@ impl Near {
         Departure { fence: self.l1.fence(key), stamp }
     }
 
-    /// Reads `key` from the store, shared with other requests for it, and keeps a copy. The answer is at most as stale as
-    /// the terms allow.
+    /// Reads `key` from the store, shared with other requests for it, and keeps a copy. The answer is at most as
+    /// stale as the terms allow.
     pub async fn load(&self, key: &EntryKey, terms: &ReadTerms, store: &SharedStore) -> (FlightResult, Role) {
         let departure = self.departure(key, store);
         let load = || {

@@ -7,8 +7,8 @@ use crate::model::{EntryKey, Operation, Patch};
 use crate::store::Patched;
 
 impl Cache {
-    /// Changes the TTL or the tags of an entry. Returns `None` if there is none. The policy's default TTL does not matter
-    /// here.
+    /// Changes the TTL or the tags of an entry. Returns `None` if there is none. The policy's default TTL does not
+    /// matter here.
     ///
     /// # Errors
     /// The key is reserved, a precondition is not met, there is no room for the tags, or the owning shard failed.

@@ -1,8 +1,8 @@
 //! Positions: what a change answers, and reads that are not older than a position.
 //!
-//! L1 answers such a read if this instance has applied every message up to the position, without a gap; else the shard
-//! does, in one script that reads and says how far the shard has come. Such a read joins no flight, because a flight may
-//! have begun too early.
+//! L1 answers such a read if this instance has applied every message up to the position, without a gap; else the
+//! shard does, in one script that reads and says how far the shard has come. Such a read joins no flight, because a
+//! flight may have begun too early.
 
 use super::Cache;
 use crate::model::{Entry, EntryKey, Positions, ReadTerms};
@@ -49,7 +49,8 @@ impl Cache {
         answers.pop().expect("one answer for one key")
     }
 
-    /// Checks that the shards of these keys have come as far as the positions of the terms, before another read of them.
+    /// Checks that the shards of these keys have come as far as the positions of the terms, before another read of
+    /// them.
     ///
     /// # Errors
     /// [`Error::PositionLost`], or a shard failed.

@@ -18,13 +18,13 @@ use crate::model::{Entry, EntryKey, EntryRef, KeyRef, LeaseRequest, Part, ReadTe
 use crate::store::{self, Grant};
 
 impl Cache {
-    /// The part of their TTL after which the entries of this key's namespace should be refreshed.
+    /// The part of its TTL after which an entry of this key's namespace should be refreshed.
     pub(super) fn refresh_after(&self, key: &EntryKey) -> Part {
         self.registry.policy(key.namespace()).refresh_after
     }
 
-    /// Answers a read that asks for a lease with the entry, if L1 or a store in this process has it. If the entry is due,
-    /// one caller asks its shard for the lease.
+    /// Answers a read that asks for a lease with the entry, if L1 or a store in this process has it. If the entry is
+    /// due, one caller asks its shard for the lease.
     ///
     /// # Errors
     /// The entry is not in memory, and no shard may be asked.
@@ -54,8 +54,8 @@ impl Cache {
         }
     }
 
-    /// Whether a read that asks for a lease might get one over this entry, which is in memory: it is due, and no caller of
-    /// this instance has asked.
+    /// Whether a read that asks for a lease might get one over this entry, which is in memory: it is due, and no
+    /// caller of this instance has asked.
     pub(super) fn may_refresh(&self, key: KeyRef<'_>, entry: EntryRef<'_>, now: Moment) -> bool {
         let refresh_after = self.registry.policy(key.namespace()).refresh_after;
         let is_due = entry.refresh_in(refresh_after, unix_millis()).is_some_and(|left| left.is_zero());

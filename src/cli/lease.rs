@@ -17,7 +17,7 @@ pub struct LeaseOptions {
     /// `held` if another program has that right
     #[arg(long, value_name = "TIME", value_parser = parse_lease)]
     lease: Option<u64>,
-    /// If another program has that right, wait so long for the value
+    /// If another program has that right, wait up to this long for the value
     #[arg(long, value_name = "TIME", value_parser = number::parse_seconds, requires = "lease")]
     wait: Option<u64>,
 }

@@ -99,7 +99,8 @@ impl Coherence {
         }
     }
 
-    /// Whether no change up to `positions` is missing from a copy with this stamp that L1 holds. False if that is unknown.
+    /// Whether no change up to `positions` is missing from a copy with this stamp that L1 holds. False if that is
+    /// unknown.
     pub fn has_reached(&self, stamp: Stamp, positions: &Positions) -> bool {
         let shard = usize::from(stamp.shard);
         let name = &self.names[shard];
@@ -194,8 +195,8 @@ impl Coherence {
     }
 }
 
-/// An invalidation message: the number of a change, a namespace, and the keys whose copies are void. The keys are parsed
-/// during iteration.
+/// An invalidation message: the number of a change, a namespace, and the keys whose copies are void. The keys are
+/// parsed during iteration.
 ///
 /// On the wire it is UTF-8 text: `number kind namespace\nkey\nkey...`. A namespace has no blanks, and neither namespace
 /// nor key has a line feed. The kind of change is a word such as `set`, for people and for later use.

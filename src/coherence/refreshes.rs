@@ -1,7 +1,7 @@
 //! Entries of L1 that should be refreshed: who of this instance asks their shard for the lease, and when.
 //!
-//! L1 may answer a hot entry thousands of times while it is due. Only one caller at a time asks the shard, and after its
-//! answer nobody does until the lease that the shard gave, here or elsewhere, has ended:
+//! L1 may answer a hot entry thousands of times while it is due. Only one caller at a time asks the shard, and after
+//! its answer nobody does until the lease that the shard gave, here or elsewhere, has ended:
 //!
 //! ```text
 //!  begin ──> asking ──learn──> paused until the lease ends ──> begin ...
@@ -23,7 +23,7 @@ const MAX_PAUSES: usize = 10_000;
 /// For how long a caller may ask before another one does.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
-/// The pauses of all keys. A struct of values: it is told the time.
+/// The pauses of all keys. Pure: callers pass the time.
 #[derive(Default)]
 pub struct Refreshes {
     pauses: HashMap<EntryKey, Pause, EntryKeyHasher>,
@@ -46,7 +46,7 @@ impl Refreshes {
         self.pauses.get(key).is_none_or(|pause| pause.until <= now)
     }
 
-    /// Whether the caller may ask the shard about this key now; if so, nobody else may.
+    /// The right to ask the shard about this key now; `None` if another caller asks, or if the pause is not over.
     pub fn begin(&mut self, key: &EntryKey, now: Moment) -> Option<Turn> {
         if !self.may_begin(key, now) {
             return None;

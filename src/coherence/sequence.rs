@@ -28,8 +28,8 @@ impl Sequence {
         true
     }
 
-    /// A reading arrived: `last` is the last change that was published before it. Returns whether messages before it are
-    /// missing.
+    /// A reading arrived: `last` is the last change that was published before it. Returns whether messages before it
+    /// are missing.
     #[must_use]
     pub fn reading(&mut self, last: Position) -> bool {
         let is_missing = match self {

@@ -1,4 +1,4 @@
-//! Callers that are interested in the changes of a key: they wait for it, or ask for the lease to refresh it.
+//! Callers that must hear when a key changes: they wait for its value, or ask for the lease to refresh its entry.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! The request header `Cache-Control` (RFC 9111, 5.2), with the directives of a read.
 //!
 //! A list of directives is separated by commas; a directive has a name and perhaps an argument, which is a token or a
-//! quoted string. Names do not depend on case. Several header lines are one list. If a directive occurs more than once,
-//! the strictest argument counts. Unknown directives are ignored. A number that is too large becomes the largest one.
-//! If an argument is not a number, the shard must answer: what cannot be read must not loosen anything (RFC 9111, 4.2.1).
+//! quoted string. Names do not depend on case. Several header lines are one list. If a directive occurs more than
+//! once, the strictest argument counts. Unknown directives are ignored. A number that is too large becomes the
+//! largest one. If an argument is not a number, the shard must answer: what cannot be read must not loosen anything
+//! (RFC 9111, 4.2.1).
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -38,7 +38,10 @@ pub struct GetQuery {
     summary = "Read the entry",
     params(GetQuery),
     responses(
-        (status = 200, description = "The entry. If `Accept` names `application/octet-stream`, the body is the bytes of the value alone.", body = ref("#/components/schemas/Entry")),
+        (
+            status = 200, body = ref("#/components/schemas/Entry"),
+            description = "The entry. If `Accept` names `application/octet-stream`, the body is only the bytes of the value.",
+        ),
         (status = 304, description = "The client already has this version (`If-None-Match`)."),
     )
 )]
@@ -173,7 +176,7 @@ pub async fn store(cache: &Cache, key: &EntryKey, write: Write) -> Result<Respon
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
-    /// The source's own count of this deletion: what it deleted is not stored again, see `newer_version_exists`.
+    /// The source's own count of this deletion. Later writes with a smaller count are refused: `newer_version_exists`.
     #[param(schema_with = schema::source_version_in_query)]
     source_version: Option<String>,
     /// `stale`: end the freshness of the entry instead of deleting it. Not with `source_version`.

@@ -25,8 +25,7 @@ pub struct Peer(pub IpAddr);
 /// The namespace in the path.
 pub struct NamespacePath(pub Namespace);
 
-/// The namespace and the key in the path. `mget`, `mset` and `mdelete` are valid keys for all methods
-/// but POST.
+/// The namespace and the key in the path. `mget`, `mset` and `mdelete` are valid keys for all methods except POST.
 pub struct EntryPath(pub EntryKey);
 
 /// The job id in the path.
@@ -96,7 +95,7 @@ pub fn is_stale_mode(mode: Option<&str>) -> Result<bool, Error> {
     match mode {
         None => Ok(false),
         Some("stale") => Ok(true),
-        Some(other) => Err(Error::InvalidQuery(format!("`mode` must be stale or absent, not {other:?}"))),
+        Some(other) => Err(Error::InvalidQuery(format!("`mode` must be `stale` or absent, not {other:?}"))),
     }
 }
 

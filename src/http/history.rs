@@ -172,9 +172,9 @@ pub struct LineAnswer {
     /// The trace id in the request's `traceparent`.
     #[schema(required)]
     trace_id: Option<String>,
-    /// The result: `hit`, `miss` or `stale` for reads, `won` or `held` for a miss that asked for a lease, `done` for other
-    /// operations, `filled` for a write with a lease, `refused` or `failed`. Rows of an older release have null here and
-    /// in the fields below.
+    /// The result: `hit`, `miss` or `stale` for reads, `won` or `held` for a miss that asked for a lease, `done` for
+    /// other operations, `filled` for a write with a lease, `refused` or `failed`. Rows of an older release have null
+    /// here and in the fields below.
     #[schema(required)]
     outcome: Option<String>,
     /// The status of the response. Also 200 for a read that was answered 304, and for a flush that continued as a

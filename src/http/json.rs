@@ -1,6 +1,6 @@
-//! Reads the JSON of small bodies and of writes. A value is checked to be valid JSON, but never converted: it is a slice
-//! of the request body, and responses contain the same bytes. The dates of entries are written by hand, because every
-//! hit has one.
+//! Reads the JSON of small bodies and of writes. A value is checked to be valid JSON, but never converted: it is a
+//! slice of the request body, and responses contain the same bytes. The dates of entries are written by hand, because
+//! every hit has one.
 
 use std::cell::Cell;
 

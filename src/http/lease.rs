@@ -63,8 +63,8 @@ pub fn duration(reader: &mut Reader<'_>) -> Result<Option<Duration>, Error> {
     duration.map(Some).ok_or_else(invalid)
 }
 
-/// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the answer
-/// is not sent.
+/// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the
+/// answer is not sent.
 pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lease>) -> Response {
     let headers = response.headers_mut();
     // The fast path writes the same line.
@@ -115,8 +115,8 @@ fn deliver(response: Response, leases: impl IntoIterator<Item = Lease>) -> Respo
     if won.is_empty() { response } else { response.map(|body| Body::new(Delivery { body, won })) }
 }
 
-/// A body with the leases that its answer gives. The connection takes the bytes of the body when it writes the answer; if
-/// it is closed before, the leases are given back.
+/// A body with the leases that its answer gives. The connection takes the bytes of the body when it writes the
+/// answer; if it is closed before, the leases are given back.
 struct Delivery {
     body: Body,
     won: Vec<WonLease>,

@@ -163,8 +163,8 @@ impl<'a> ReadAnswer<'a> {
         put_text(out, format_args!("; {name}, sidecache-l1; fwd={why}{collapsed}{reason}"));
     }
 
-    /// Writes `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and
-    /// `Cache-Status` of a stale answer.
+    /// Writes `Warning` (RFC 7234, 5.5.2: obsolete, but clients still look for it) and `Cache-Status` of a stale
+    /// answer.
     fn put_stale(&self, out: &mut Vec<u8>) {
         let AnsweredBy::Stale { shard, ref error, overdue, staleness } = *self.trail else { return };
         let overdue = whole_seconds(overdue);

@@ -112,8 +112,8 @@ impl L1 {
         &self.stripes[Self::stripe_index(key)].0
     }
 
-    /// Calls `look` with the copy of `key` if it is fresh, or may be stale while somebody refreshes the entry. It becomes
-    /// the most recently used copy of its stripe.
+    /// Calls `look` with the copy of `key` if it is fresh, or may be stale while somebody refreshes the entry. It
+    /// becomes the most recently used copy of its stripe.
     ///
     /// The stripe is locked during the call, so `look` may copy a small value but must not wait.
     pub fn with<R>(&self, key: KeyRef<'_>, now: Moment, look: impl FnOnce(CopyRef<'_>) -> R) -> Option<R> {

@@ -19,8 +19,8 @@ const SHARING_BYTES: u64 = 120;
 /// Means `None`; 584 years after boot.
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
-/// The bits of [`Node::text_len`] that are the length of the text, which is at most 613. The bits above are the kind and
-/// the mark.
+/// The bits of [`Node::text_len`] that are the length of the text, which is at most 613. The bits above are the kind
+/// and the mark.
 const LEN_MASK: u16 = 0x3ff;
 const ABSENT: u16 = 0x400;
 const MARKED: u16 = 0x800;

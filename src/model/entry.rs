@@ -20,7 +20,7 @@ pub struct Version(pub u64);
 /// A live entry, as a store returns it: it is fresh, or its grace is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<V = Bytes> {
-    /// The JSON bytes exactly as the client sent them.
+    /// The bytes exactly as the client sent them: JSON, unless its kind is `Bytes`.
     pub value: V,
     pub version: Version,
     /// When this value was written.
@@ -64,8 +64,8 @@ impl<V> Entry<V> {
         self.extra.kind == Kind::Absent
     }
 
-    /// The time until the part `refresh_after` of its TTL is over, so that it should be refreshed: zero once that is so,
-    /// `None` if it never expires. `now` is the date by the clock of its shard.
+    /// The time until the entry should be refreshed, which is when the part `refresh_after` of its TTL is over: zero
+    /// from then on, `None` if it never expires. `now` is the date by the clock of its shard.
     pub fn refresh_in(&self, refresh_after: Part, now: UnixMillis) -> Option<Duration> {
         let left = self.expires_in?;
         if self.overdue.is_some() || refresh_after == Part::ALL {

@@ -1,7 +1,7 @@
 //! What an entry can have besides its value and its times: its kind, its grace and its mark.
 //!
-//! Ordinary entries have none of it. In the metadata of a shard it is the field `extra`: words that each are a letter,
-//! some with a number after it, separated by spaces. `lua/extra.lua` has the same definition for the scripts.
+//! Ordinary entries have none of these. In the metadata of a shard they are the field `extra`: words separated by
+//! spaces, each of them a letter, perhaps followed by a number. `lua/extra.lua` reads the same field in scripts.
 //!
 //! | word | meaning |
 //! |---|---|

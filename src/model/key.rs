@@ -12,8 +12,8 @@ use super::invalid::Invalid;
 use super::key_bytes::{MAX_KEY_BYTES, check_key, push_key};
 use super::namespace::Namespace;
 
-/// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters. One that begins with `%:` stands for
-/// other bytes, see [`key_bytes`](super::key_bytes).
+/// A key as the client gave it: 1 to 512 bytes of UTF-8 without control characters. One that begins with `%:` stands
+/// for other bytes, see [`key_bytes`](super::key_bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 

@@ -1,9 +1,9 @@
 //! How far a shard has come: its changes are numbered.
 //!
-//! A client that has a position of its own write, or of another program's, sends it with a read, and gets nothing older.
-//! As a header it is a structured dictionary (RFC 9651, 3.2), `a="<position>", b="<position>"`, whose keys are the names
-//! of shards. Such a key has no capitals and begins with a letter or `*`, so in a name a capital is written as `*` and the
-//! small letter, and another first character gets a `*` in front.
+//! A client that has a position of its own write, or of another program's, sends it with a read, and gets nothing
+//! older. As a header it is a structured dictionary (RFC 9651, 3.2), `a="<position>", b="<position>"`, whose keys are
+//! the names of shards. Such a key has no capitals and begins with a letter or `*`, so in a name a capital is written
+//! as `*` and the small letter, and another first character gets a `*` in front.
 
 use std::fmt::{self, Display, Formatter};
 

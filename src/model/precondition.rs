@@ -110,8 +110,8 @@ impl Preconditions {
     }
 
     /// The form in which scripts take preconditions: `m` for `If-Match` and `n` for `If-None-Match`, each followed by
-    /// `*` or by versions with commas between them; `l` for a lease, followed by its token; and `s` for a source version;
-    /// with spaces between them. For example `m17,18` or `n* s3`.
+    /// `*` or by versions with commas between them; `l` for a lease, followed by its token; and `s` for a source
+    /// version; with spaces between them. For example `m17,18` or `n* s3`.
     pub fn to_script(&self) -> String {
         let mut text = String::new();
         for (kind, list) in [('m', &self.if_match), ('n', &self.if_none_match)] {

@@ -1,5 +1,5 @@
-//! The terms of a read: how fresh its answer must be, and who may give it. [`ReadTerms::check`] decides whether an entry
-//! meets them, without a clock or a store.
+//! The terms of a read: how fresh its answer must be, and who may give it. [`ReadTerms::check`] decides whether an
+//! entry meets them, without a clock or a store.
 //!
 //! Terms only narrow what the settings and the policy of the namespace allow.
 

@@ -1,5 +1,5 @@
-//! Source versions: a program's own count of the changes at its source, so that the cache keeps the newest state although
-//! writes to the cache overtake each other.
+//! Source versions: a program's own count of the changes at its source, so that the cache keeps the newest state
+//! although writes to the cache overtake each other.
 
 /// A source's own count, 0 to 2^63 - 1. A write with a smaller one never replaces a larger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

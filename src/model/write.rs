@@ -12,7 +12,7 @@ use super::ttl::Ttl;
 /// What a write stores under a key.
 #[derive(Clone, Debug, Default)]
 pub struct Write {
-    /// Valid JSON, stored byte for byte.
+    /// Stored byte for byte: valid JSON, unless the kind is `Bytes`.
     pub value: Bytes,
     pub kind: Kind,
     pub ttl: Option<Ttl>,

@@ -1,7 +1,7 @@
-//! Connections of clients, whatever they speak: accepting them up to a limit, giving them to workers, detecting slow and
-//! idle ones, draining them at the end, and memory budgets for what they send and receive.
+//! Connections of clients of any protocol: accepting them up to a limit, giving them to workers, detecting slow and
+//! idle clients, draining connections at the end, and memory budgets for what clients send and receive.
 //!
-//! What the bytes mean is decided by the rooms of the protocols, such as `http`.
+//! The rooms of the protocols, such as `http`, decide what the bytes mean.
 
 mod budget;
 mod connection_limit;

@@ -84,7 +84,7 @@ impl Clients {
 }
 
 impl Client {
-    /// Records that it sent the command with this number.
+    /// Records that the client sent the command with this number.
     pub fn active(&self, now: Moment, command: usize) {
         self.last_active.store(now.as_nanos(), Relaxed);
         self.last_command.store(command, Relaxed);

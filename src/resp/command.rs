@@ -20,10 +20,11 @@ pub struct Command {
     pub arity: i32,
     /// The flags that `COMMAND` shows.
     pub flags: &'static [&'static str],
-    /// The first and the last argument that is a key, and the distance of two keys; a negative last counts from the end.
+    /// The first and the last argument that is a key, and the distance of two keys; a negative last counts from the
+    /// end.
     pub keys: (i32, i32, i32),
     pub group: &'static str,
-    /// The release of Redis that brought it.
+    /// The release of Redis in which the command first appeared.
     pub since: &'static str,
     pub summary: &'static str,
     pub handler: Handler,
@@ -37,11 +38,11 @@ pub enum Handler {
     /// Never waits.
     Now(fn(&mut Call<'_>) -> Answer),
     Wait(for<'c> fn(&'c mut Call<'_>) -> Work<'c>),
-    /// Tries without waiting first; `None`: nothing has happened, so call the other one.
+    /// The first function tries without waiting; if it returns `None`, nothing has happened, so call the second.
     NowOrWait(fn(&mut Call<'_>) -> Option<Answer>, for<'c> fn(&'c mut Call<'_>) -> Work<'c>),
     /// Begins, ends or runs a queue of commands.
     Transaction(Transaction),
-    /// What a browser sends that was tricked into speaking to this port. The connection is closed.
+    /// A line of HTTP: a web page made a browser send it to this port. The connection is closed.
     CrossProtocol,
 }
 

@@ -6,7 +6,7 @@ use super::failure::{Answer, Failure, NOT_AN_INTEGER, SYNTAX, shown};
 use super::reply::Version;
 use super::session::{Refused, ReplyMode};
 
-/// The release of Redis whose commands and options are there. Clients decide by it which ones they use.
+/// The release of Redis whose commands and options this service has. Clients choose what they use by this number.
 pub const REDIS_VERSION: &str = "7.4.0";
 
 /// How many bytes of an argument an error shows.

@@ -58,7 +58,7 @@ pub enum End {
     Closed,
     /// A request did not arrive completely in time.
     Slow,
-    /// The client sent something that is not a request, or too much; it has been told.
+    /// The client sent something that is not a request, or too much, and got an error reply.
     Refused,
 }
 

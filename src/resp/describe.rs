@@ -126,7 +126,7 @@ pub fn function(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-/// What clients ask for, with values that mean to them what is true here.
+/// The settings that clients ask for, with the values of Redis that describe this service best.
 fn parameters(call: &Call<'_>) -> [(&'static str, String); 12] {
     [
         ("appendonly", "no".to_owned()),

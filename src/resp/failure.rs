@@ -1,7 +1,7 @@
 //! Errors as Redis clients see them: the only place where an error of the cache becomes an error reply.
 //!
-//! Clients decide by the first word. `OOM` has the words of Redis. `TRYAGAIN` means that nothing was done, so the client
-//! may send the command again; several clients do that by themselves. All other errors are `ERR`.
+//! Clients decide by the first word. `OOM` has the words of Redis. `TRYAGAIN` means that nothing was done, so the
+//! client may send the command again; several clients do that by themselves. All other errors are `ERR`.
 
 use std::borrow::Cow;
 

@@ -26,7 +26,7 @@ thread_local! {
     static KEY: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// An entry as Redis clients see it: one that says that there is nothing is no entry.
+/// An entry as Redis clients see it: a known absence is no entry.
 fn shown<V>(entry: Option<Entry<V>>) -> Option<Entry<V>> {
     entry.filter(|entry| !entry.is_known_absent())
 }

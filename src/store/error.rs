@@ -26,15 +26,15 @@ pub enum Error {
     /// A precondition of the write was not met, and nothing was changed. `present` is the version of the present entry.
     #[error("the precondition is not met: {}", shown(*present))]
     PreconditionFailed { present: Option<Version> },
-    /// The entry, or the tombstone of a deleted one, has a larger source version than the change, and nothing was changed.
-    /// `present` is the version of the present entry.
+    /// The entry, or the tombstone of a deleted one, has a larger source version than the change, and nothing was
+    /// changed. `present` is the version of the present entry.
     #[error("a newer source version is known: {}", shown(*present))]
     NewerVersionExists { present: Option<Version> },
     /// The lease that a write names does not stand any more, and nothing was changed.
     #[error("the lease is lost: it has ended, or the key was changed after it was given")]
     LeaseLost,
     /// A read wanted an answer from memory alone, and there is none. No shard was asked.
-    #[error("the entry is not in this instance's memory, and `only-if-cached` does not allow to ask its shard")]
+    #[error("the entry is not in this instance's memory, and `only-if-cached` does not allow asking its shard")]
     NotInMemory,
     /// One of sidecache's Redis keys holds a value of another type.
     #[error("on shard {shard} the key {name} is a {found} that sidecache did not write: {}", remedy(name))]

@@ -261,8 +261,9 @@ pub trait Store: Presence {
     /// answers are in the order of `writes`.
     async fn set_many(&self, writes: Vec<(EntryKey, Write)>, quota: Quota) -> Vec<Result<Stored, Error>>;
 
-    /// Reads many entries of one namespace. For each key without an entry, with one that counts as missing, or with one
-    /// that should be refreshed, it gives the lease, unless another caller has a lease on the key. The answers are in the order of `wanted`.
+    /// Reads many entries of one namespace. Gives the lease on each key that has no entry, whose entry counts as
+    /// missing, or whose entry should be refreshed, unless another caller has a lease on the key. The answers are in
+    /// the order of `wanted`.
     async fn get_or_lease(
         &self,
         wanted: &[WantedLease],
@@ -273,16 +274,15 @@ pub trait Store: Presence {
     /// Ends a lease without a value. Returns the position of the shard after that; `None` if the lease did not stand.
     async fn release(&self, key: &EntryKey, token: &LeaseToken) -> Result<Option<Position>, Error>;
 
-    /// Changes the TTL or the tags of an entry, after making room within `quota` for more tags. Its value and its version
-    /// stay. Returns `None` if there is no live entry. Ends no lease, because the value is the same.
+    /// Changes the TTL or the tags of an entry, after making room within `quota` for more tags. Its value and its
+    /// version stay. Returns `None` if there is no live entry. Ends no lease, because the value is the same.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`], [`Error::Full`] or [`Error::QuotaUsedUp`] when there is no room for the tags. The
     /// entry then stays as it was.
     async fn patch(&self, key: &EntryKey, patch: &Patch, quota: Quota) -> Result<Option<Patched>, Error>;
 
-    /// Deletes an entry. Its source version, or the one in `preconditions`, stays as a
-    /// tombstone for `tombstone_ttl`.
+    /// Deletes an entry. Its source version, or the one in `preconditions`, stays as a tombstone for `tombstone_ttl`.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`], [`Error::NewerVersionExists`], and others if the shard failed.
@@ -305,10 +305,10 @@ pub trait Store: Presence {
         removal: Removal,
     ) -> Result<Deleted, Error>;
 
-    /// Ends all leases of the namespace, and then removes, as `removal` says, the entries that `selection` matches and that were written
-    /// before the call. Returns how many live
-    /// entries were deleted. Source versions of entries stay as in [`Store::delete`]. A remote store reports the deleted keys to `on_deleted`, batch by batch. The flush
-    /// updates `progress`; if it is cancelled there, it stops within one step and returns no error.
+    /// Ends all leases of the namespace, and then deletes or marks, as `removal` says, the entries that `selection`
+    /// matches and that were written before the call. Returns how many live entries that were. Source versions of
+    /// deleted entries stay as in [`Store::delete`]. A remote store reports the keys to `on_deleted`, batch by batch.
+    /// The flush updates `progress`; if it is cancelled there, it stops within one step and returns no error.
     ///
     /// # Errors
     /// [`FlushFailure`] when a shard failed. The other shards are flushed nevertheless.

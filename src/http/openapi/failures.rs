@@ -116,7 +116,8 @@ fn detail(code: Code) -> Option<String> {
         Code::InvalidPosition => "Cache-Position: pass the value of an answer unchanged, not \"a=1\"",
         Code::InvalidCursor => "pass the `cursor` of the previous page unchanged",
         Code::InvalidBody => {
-            "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version`, `absent` at line 1 column 18"
+            "`tll`: unknown field `tll`, expected one of `value`, `ttl`, `tags`, `source_version`, `absent`, \
+             `stale_while_revalidate` at line 1 column 18"
         }
         Code::InvalidQuery => "`limit` must be a whole number from 1 to 1000, not \"0\"",
         Code::ReservedKey => "the key `stats` is reserved",

@@ -214,7 +214,7 @@ fn source_version_number() -> Value {
     json!({
         "type": "integer", "minimum": 0, "maximum": SourceVersion::MAX,
         "description": "The source's own count of its changes. A change with a smaller number than the present entry, or \
-                        than a deletion of the last time, is refused with `newer_version_exists`.",
+                        than a recent deletion (`tombstone_ttl`), is refused with `newer_version_exists`.",
     })
 }
 

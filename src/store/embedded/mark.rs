@@ -31,8 +31,8 @@ impl Space {
 }
 
 impl Entries {
-    /// Ends the freshness of an entry and shortens its life to its window. Returns false if there is no such entry, or if
-    /// it has no window and must be deleted.
+    /// Ends the freshness of an entry and shortens its life to its window. Returns false if there is no such entry,
+    /// or if it has no window and must be deleted.
     pub(super) fn mark(&mut self, key: &EntryKey, windows: Option<Windows>, now: Moment) -> bool {
         let (Some(windows), Some(item)) = (windows, self.by_use.peek_mut(key)) else { return false };
         if item.extra.is_marked() {

@@ -73,8 +73,8 @@ impl Entries {
         Ok(())
     }
 
-    /// Changes when the freshness of an entry ends. Its grace stays. If its freshness was ended before its time, it stays
-    /// ended, and the entry can only go earlier than it would.
+    /// Changes when the freshness of an entry ends. Its grace stays. If its freshness was ended before its time, it
+    /// stays ended, and the entry can only go earlier than it would.
     fn change_ttl(&mut self, key: &EntryKey, ttl: TtlChange, now: Moment) {
         let Some(item) = self.by_use.peek_mut(key) else { return };
         let end = match ttl {

@@ -182,7 +182,7 @@ impl Space {
         })
     }
 
-    /// Deletes an entry; returns whether it was there. A known absence was not. Its source version, or the one in
+    /// Deletes an entry; returns whether there was one, not counting a known absence. Its source version, or the one in
     /// `preconditions`, stays as a tombstone for `tombstone_ttl`.
     ///
     /// # Errors
@@ -223,8 +223,8 @@ impl Space {
         })
     }
 
-    /// Removes up to `limit` tombstones and entries that are expired, or that are evicted because the namespace is over `quota`.
-    /// Without a quota only what has expired is removed. Returns how many were removed.
+    /// Removes up to `limit` tombstones and entries: those that have expired, and entries that are evicted because the
+    /// namespace is over `quota`. Without a quota only what has expired is removed. Returns how many were removed.
     pub fn sweep(&self, limit: usize, quota: Option<Quota>) -> usize {
         let now = Moment::now();
         self.change(|inner| {
@@ -252,8 +252,8 @@ impl Space {
         Version(self.inner.lock().last_version)
     }
 
-    /// Looks at up to `limit` entries whose birth is `from` or later. Deletes those that are selected and were not
-    /// written after `before`; their source versions stay. Returns how many live entries were
+    /// Looks at up to `limit` entries whose birth is `from` or later. Deletes or marks those that are selected and were
+    /// not written after `before`; the source versions of deleted entries stay. Returns how many live entries were
     /// deleted or marked, and the birth at which the next step begins, `None` at the end.
     pub fn flush(
         &self,

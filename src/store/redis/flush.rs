@@ -137,8 +137,8 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// Deletes, or marks, those of `keys` that are selected and whose version is at most `before`, in one script. Returns how many
-    /// were alive, and which are gone.
+    /// Deletes or marks those of `keys` that are selected and whose version is at most `before`, in one script. Returns
+    /// how many were alive, and the keys whose copies are void.
     async fn delete_older(&self, shard: &Shard, keys: &[String], before: u64) -> Result<(u64, Vec<String>), Error> {
         if let Some(windows) = self.removal.windows {
             let which = Marked { before: Some(before), tag: tag_of(self.selection), conditions: None };

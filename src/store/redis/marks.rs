@@ -37,8 +37,8 @@ impl Shard {
         Ok(Deleted { existed: marked > 0, position })
     }
 
-    /// Marks entries in one script. Returns how many there were, their keys, and the shard's position after
-    /// that.
+    /// Marks entries in one script. Returns how many live entries were marked or deleted, their keys, and the shard's
+    /// position after that.
     pub async fn mark_some(
         &self,
         namespace: &str,

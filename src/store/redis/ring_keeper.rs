@@ -7,9 +7,9 @@
 //!
 //! A record names the *incarnation* of the shard's data. The incarnation is renewed if there was no record, if the
 //! server's run id differs from the one that wrote the record (after a restart, a failover, or when an address leads
-//! to another server), and if the fence or the count of changes was lost. Every script passes the incarnation and the time at which the
-//! record was written. So a server that an instance does not know refuses its scripts, and copies from before are
-//! void.
+//! to another server), and if the fence or the count of changes was lost. Every script passes the incarnation and the
+//! time at which the record was written. So a server that an instance does not know refuses its scripts, and copies
+//! from before are void.
 //!
 //! A shard whose data has another format is emptied of our keys first. Its record is marked meanwhile, so that no
 //! instance uses it. The whole fleet uses one secret for places, but a shard that comes from another fleet keeps its

@@ -1,3 +1,4 @@
--- The part before a script that reads, if the answer must also say how far the shard has come; `at_end.lua` follows.
+-- Comes before a script that reads, if its answer must also have the number of the last change. `at_end.lua` comes
+-- after.
 
 local function read()

@@ -9,8 +9,8 @@ local ENTRY_OVERHEAD = 384
 -- The channel of the invalidations, see `scripts.rs`.
 local CHANNEL = 'sidecache:invalidations'
 
--- The fields of `cache_stats:{ns}` that a script needs (listed where they are read: a table of them would cost each write
--- 0.4 %) and the time, once the script has read them.
+-- The fields of `cache_stats:{ns}` that a script needs (listed where they are read: a table of them would cost each
+-- write 0.4 %) and the time, once the script has read them.
 local known, time
 -- The number of this script's change, once it is counted, see `count.lua`.
 local seq

@@ -1,13 +1,13 @@
--- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key,
--- place, preconditions ('' for none), how long a tombstone stays in ms.
--- Returns {1 if there was something to delete, else 0, also if it deleted a known absence; the number of the change; how
--- many tombstones were dropped}, or {version of the present entry, or '0'} if the preconditions are not met, {'newer:'
--- and the same} if the source version is too old, and then nothing is deleted.
+-- Deletes one entry, even if one of its keys holds another type. ARGV: token, ns, secret, key, place, preconditions
+-- ('' for none), how long a tombstone stays in ms.
+-- Returns {1 if there was something to delete, else 0, also if it deleted a known absence; the number of the change;
+-- how many tombstones were dropped}, or {version of the present entry, or '0'} if the preconditions are not met,
+-- {'newer:' and the same} if the source version is too old, and then nothing is deleted.
 
 local key = ARGV[4]
 local id = ns .. ':' .. key
 local meta = redis.pcall('HMGET', 'cache_meta:' .. id, 'size_bytes', 'tags', 'version', 'source_version', 'extra')
-local is_absent = not meta.err and is_known_absent(meta[5])
+local is_absent = not meta.err and counts_as_absent(meta[5])
 local source_version = version_of(ARGV[6])
 if ARGV[6] ~= '' then
   local refused, answer = is_refused(ARGV[6], not is_absent and meta[3], 'cache:' .. id)

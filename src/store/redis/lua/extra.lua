@@ -1,10 +1,10 @@
 -- The field `extra` of the metadata, absent for ordinary entries; `model/extra.rs` has its form. `expires_at` is the
--- end of an entry's freshness; the entry itself goes when its grace is over, too. Redis' TTL, the index, and the books go
--- by that.
+-- end of an entry's freshness. The entry goes at the end of its grace, which is also the time for Redis' TTL, the index
+-- and the books.
 
--- Whether an entry says that the source has no such thing, or is kept only in place of errors. It is no present entry
--- for preconditions.
-local function is_known_absent(extra)
+-- Whether an entry counts as absent for changes: it says that the source has no such thing, or it is kept only in place
+-- of errors.
+local function counts_as_absent(extra)
   local words = extra and ' ' .. extra .. ' '
   return words and (string.find(words, ' a ', 1, true) or string.find(words, ' m0 ', 1, true)) and true or false
 end

@@ -1,6 +1,7 @@
 -- Deletes entries, except those with a version above `before`, which were written after the flush began. ARGV: token,
--- ns, secret, before, the tag that an entry must have ('' for any), how long tombstones stay in ms, then key and place
--- of each entry. Returns {how many live entries were deleted, the keys that are gone, how many tombstones were dropped}.
+-- ns, secret, before, the tag that an entry must have ('' for any), how long tombstones stay in ms, then key and
+-- place of each entry. Returns {how many live entries were deleted, the keys that are gone, how many tombstones were
+-- dropped}.
 
 local before, tag = tonumber(ARGV[4]), ARGV[5]
 local deleted, gone, places, metas = 0, {}, {}, {}

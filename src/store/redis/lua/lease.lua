@@ -1,16 +1,17 @@
--- Reads entries, and gives a lease on each key without a lease that has no entry, or one that counts as missing or should
--- be refreshed. ARGV: token, ns, lease in ms, the server's run id according to the record, then for each key: the key, a
--- lease token, the version of an entry that counts as missing because the reader knows it and does not want it, and the
--- thousandths of its TTL after which an entry should be refreshed (1000: when its freshness ends; '': never).
--- Returns six fields for each key. The first four are as in `get.lua` for an entry and for a key that holds another type,
--- else {false, 3, '', ''}. The other two are the state of the lease: 'won', 'held', or 'none' if no lease can be given,
--- and the ms until it ends; 'early' and the ms until the entry should be refreshed; or '' and 0.
+-- Reads entries, and gives a lease on each key without a lease that has no entry, or one that counts as missing or
+-- should be refreshed. ARGV: token, ns, lease in ms, the server's run id according to the record, then for each key:
+-- the key, a lease token, the version of an entry that counts as missing because the reader knows it and does not
+-- want it, and the thousandths of its TTL after which an entry should be refreshed (1000: when its freshness ends;
+-- '': never).
+-- Returns six fields for each key. The first four are as in `get.lua` for an entry and for a key that holds another
+-- type, else {false, 3, '', ''}. The other two are the state of the lease: 'won', 'held', or 'none' if no lease can
+-- be given, and the ms until it ends; 'early' and the ms until the entry should be refreshed; or '' and 0.
 --
--- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id:epoch`, and Redis removes
--- it at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose value is
--- stored. The numbers of a namespace's leases grow. The field `lease_floor` is `number:epoch`: leases up to this number
--- are lost, because a flush raises it without knowing all keys that a lease may be on; and leases of another epoch are
--- lost, because a new epoch begins when the totals were lost.
+-- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id:epoch`, and Redis
+-- removes it at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose
+-- value is stored. The numbers of a namespace's leases grow. The field `lease_floor` is `number:epoch`: leases up to
+-- this number are lost, because a flush raises it without knowing all keys that a lease may be on; and leases of
+-- another epoch are lost, because a new epoch begins when the totals were lost.
 
 local ENOUGH_BYTES = 1048576
 

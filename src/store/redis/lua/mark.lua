@@ -1,12 +1,12 @@
 -- Ends the freshness of entries now, except those with a version above `before`, which were written after the flush
--- began. ARGV: token, ns, secret, before ('' for any), the tag that an entry must have ('' for any), how long a tombstone
--- stays in ms, `stale_while_revalidate` and `stale_if_error` of the policy in ms, preconditions of the only entry ('' for
--- none), then key and place of each entry.
--- An entry is kept until it would have gone anyway, or until its window from now is over: its own grace, else that of the
--- policy, and then it is answered while somebody refreshes it; else `stale_if_error`, and then it is answered only in
--- place of errors. An entry without a window is deleted.
--- Returns {how many live entries are marked or deleted, their keys, how many tombstones were dropped, the number of the
--- change}, or {version of the present entry, or '0'} if the preconditions are not met, and then nothing changes.
+-- began. ARGV: token, ns, secret, before ('' for any), the tag that an entry must have ('' for any), how long a
+-- tombstone stays in ms, `stale_while_revalidate` and `stale_if_error` of the policy in ms, preconditions of the only
+-- entry ('' for none), then key and place of each entry.
+-- An entry is kept until it would have gone anyway, or until its window from now is over: its own grace, else that of
+-- the policy, and then it is answered while somebody refreshes it; else `stale_if_error`, and then it is answered
+-- only in place of errors. An entry without a window is deleted.
+-- Returns {how many live entries are marked or deleted, their keys, how many tombstones were dropped, the number of
+-- the change}, or {version of the present entry, or '0'} if the preconditions are not met, and then nothing changes.
 
 local before, tag = tonumber(ARGV[4]), ARGV[5]
 local call, pcall = redis.call, redis.pcall
@@ -19,7 +19,7 @@ for i = 10, #ARGV, 2 do
     and string.find('\n' .. meta[2] .. '\n', '\n' .. tag .. '\n', 1, true))
   local version = not meta.err and tonumber(meta[3] or '')
   if ARGV[9] ~= '' then
-    local refused, present = is_refused(ARGV[9], version and not is_known_absent(meta[6]) and meta[3], 'cache:' .. id)
+    local refused, present = is_refused(ARGV[9], version and not counts_as_absent(meta[6]) and meta[3], 'cache:' .. id)
     if refused then
       return { present }
     end

@@ -1,12 +1,13 @@
 -- Changes the TTL or the tags of an entry. Its value, its version and its grace stay, and so does a lease on its key.
--- Comes after `extra.lua`, and `quota.lua` or `no_quota.lua`. ARGV: token, ns, secret, the limit of charged bytes on this shard (0: none), the
--- eviction policy, key, place, the new TTL in ms ('never': it does not expire; '': as before), 1 if the tags change,
--- else 0; the new tags separated by line feeds, preconditions ('' for none).
+-- Comes after `extra.lua`, and `quota.lua` or `no_quota.lua`. ARGV: token, ns, secret, the limit of charged bytes on
+-- this shard (0: none), the eviction policy, key, place, the new TTL in ms ('never': it does not expire; '': as
+-- before), 1 if the tags change, else 0; the new tags separated by line feeds, preconditions ('' for none).
 -- Returns {what became of it, two details, how many entries were removed to make room, the number of the change}:
 --   'patched', the version, ms until the end of its freshness or -1; 'absent': there is no such entry;
 --   'refused', the version of the present entry, or '0': the preconditions are not met;
 --   'foreign', name, type: a key that the change needs holds another type;
---   'full': there is no room for the tags; 'again': send the script again, because making room is done in bounded steps.
+--   'full': there is no room for the tags;
+--   'again': send the script again, because making room is done in bounded steps.
 -- Only 'patched' changes the entry.
 
 local limit, policy, key, place = tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
@@ -30,7 +31,7 @@ local found = call('TYPE', value_key).ok
 local is_live = found == 'string' and not meta.err and meta[4]
 local extra = is_live and meta[5] or ''
 -- An entry which says that there is no such thing is not changed.
-local is_present = is_live and not is_known_absent(extra) and meta[4]
+local is_present = is_live and not counts_as_absent(extra) and meta[4]
 
 -- The first key of another type that the change needs; nil if there is none.
 local function foreign_key()

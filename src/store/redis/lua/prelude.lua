@@ -88,8 +88,8 @@ end
 -- right to publish is missing, the script then fails before anything has changed. Nobody sees the moment between the
 -- two, because Redis runs one script at a time.
 --
--- The message is the number of the change, the kind of change and the namespace, and then the keys, one a line. `number`
--- is absent if the script has not counted this change yet. The number 0 says that the count is lost.
+-- The message is the number of the change, the kind of change and the namespace, and then the keys, one a line.
+-- `number` is absent if the script has not counted this change yet. The number 0 says that the count is lost.
 local function publish(kind, keys, number)
   if #keys > 0 then
     number = number or count_change(true)

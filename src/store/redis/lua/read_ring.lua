@@ -1,8 +1,8 @@
 -- Reads the shard's ring record, see `generations.rs`. ARGV: the names of its fields.
 -- Returns {1 if the shard holds keys other than `sidecache:*`, else 0; the server's run id, '' if INFO is forbidden;
--- 1 if the fence holds the record's token, 2 if there is also a count of changes; when the record was written; the format
--- of the stored data; the incarnation; the secret for places; the run id of the server that wrote the record; the earlier
--- incarnations, see `write_ring.lua`; the fields}. Without a record, only the first three.
+-- 1 if the fence holds the record's token, 2 if there is also a count of changes; when the record was written; the
+-- format of the stored data; the incarnation; the secret for places; the run id of the server that wrote the record;
+-- the earlier incarnations, see `write_ring.lua`; the fields}. Without a record, only the first three.
 
 -- The most keys that are checked on a small shard.
 local MAX_KEYS = 1000

@@ -50,7 +50,7 @@ for i = next_entry, #ARGV, FIELDS do
     filled, lease_number = state == 'filled' and detail, state == 'stands' and detail
   end
   if not foreign and not refused and not filled and ARGV[i + 5] ~= '' then
-    local is_absent = is_known_absent(previous[5])
+    local is_absent = counts_as_absent(previous[5])
     refused, answer = is_refused(ARGV[i + 5], not is_absent and previous[4], value_key)
     if source_version and not refused then
       refused, answer = is_outdated(source_version, key, { previous[4], had_source_version })
@@ -185,7 +185,7 @@ for i = next_entry, #ARGV, FIELDS do
         is_lost = true
       end
       -- What is written over a known absence is new.
-      local is_replaced = alive and not is_known_absent(previous[5])
+      local is_replaced = alive and not counts_as_absent(previous[5])
       answers[#answers + 1] = is_replaced and -version or version
       if lease then
         local done = lease_number .. ':' .. lease .. ':' .. (is_replaced and '-' or '') .. version_text

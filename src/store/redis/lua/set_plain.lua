@@ -1,11 +1,12 @@
 -- The common case of `set.lua` without the functions that the other cases need: Redis creates all functions of a script
 -- at every call, and they cost more than the commands of a write. Comes after `constants.lua` and before `prelude.lua`.
 --
--- Stores entries in their order for as long as each is plain: its preconditions are met, it fills no lease, neither it
--- nor the entry before it has the field `extra`, there are no source versions in its namespace, its tags do not change (a
--- new entry has none), its namespace is complete and not in repair, it fits into the quota and into the buckets of the
--- index, and none of its keys is lost or holds another type. At the first entry that is not plain, this part saves the totals and leaves that entry unchanged, and
--- `set.lua` continues there. `index.lua` explains buckets, marks and scopes.
+-- Stores entries in their order for as long as each is plain: its preconditions are met, it fills no lease, neither
+-- it nor the entry before it has the field `extra`, there are no source versions in its namespace, its tags do not
+-- change (a new entry has none), its namespace is complete and not in repair, it fits into the quota and into the
+-- buckets of the index, and none of its keys is lost or holds another type. At the first entry that is not plain,
+-- this part saves the totals and leaves that entry unchanged, and `set.lua` continues there. `index.lua` explains
+-- buckets, marks and scopes.
 
 local FIRST, FIELDS = 6, 7
 -- The answers for the entries before `next_entry`, which are stored; whether all keys of the script are published.
