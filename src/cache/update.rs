@@ -4,16 +4,22 @@
 //! was read: its version is the precondition. Otherwise all of this happens again. So the change is atomic on every
 //! store and needs no script of its own. Clients that change one key at the same time repeat each other's work.
 //!
+//! What a read is answered with exists for the caller: an entry whose freshness is over, too, if it is still answered while
+//! somebody refreshes it. A known absence, and an entry that is kept only in place of errors, do not exist.
+//!
 //! A change of the time to live alone makes no new version, so two such changes at the same time do not see each other.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::jitter::ttl_of_write;
 use super::observe::{Reply, StartedOperation};
+use super::write::completed;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::model::{
-    Details, Entry, EntryKey, EtagList, Kind, Operation, Patch, Preconditions, Tags, Ttl, TtlChange, Version, Write,
+    Details, Entry, EntryKey, EtagList, Kind, Operation, Patch, Policy, Preconditions, Tags, Ttl, TtlChange, Version,
+    Write,
 };
 use crate::store;
 
@@ -44,10 +50,9 @@ pub struct Put {
 pub enum Lifetime {
     /// As the policy of the namespace says.
     Default,
-    /// As long as the present entry would have lived; as the policy says if there is none.
+    /// As the present entry: fresh as long, with the same grace; as the policy says if there is none.
     Keep,
     For(Ttl),
-    Forever,
 }
 
 impl Cache {
@@ -79,11 +84,9 @@ impl Cache {
         for _ in 0..ATTEMPTS {
             self.metrics.shard_reads.increment(1);
             let found = self.store.describe(key).await?;
-            // A known absence is no present entry for preconditions.
-            let found = found.filter(|(entry, _)| !entry.is_known_absent());
-            let version = found.as_ref().map(|(entry, _)| entry.version);
-            let is_present = |(entry, _): &&(Entry, Details)| entry.overdue.is_none();
-            let present = found.as_ref().filter(is_present).map(|(entry, details)| (entry, details));
+            let version = found.as_ref().and_then(|(entry, _)| version_for_preconditions(entry));
+            let present =
+                found.as_ref().filter(|(entry, _)| is_shown(entry)).map(|(entry, details)| (entry, details));
             let (change, decided) = decide(present);
             let told = if present.is_some() { Reply::Done } else { Reply::Absent };
             let changed = match change {
@@ -114,18 +117,9 @@ impl Cache {
         let write = Write { value, kind, tags, preconditions, ..Write::default() };
         self.check_write(key, &write, self.registry.for_check(key.namespace())?.quota())?;
         let policy = self.registry.for_write(key.namespace())?;
-        let ttl = match (lifetime, present) {
-            (Lifetime::For(ttl), _) => Some(ttl),
-            (Lifetime::Forever, _) => None,
-            // Less than a millisecond is left: the entry is about to expire.
-            (Lifetime::Keep, Some(Entry { expires_in: Some(left), .. })) => {
-                Ttl::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1))
-            }
-            (Lifetime::Keep, Some(_)) => None,
-            (Lifetime::Default | Lifetime::Keep, _) => ttl_of_write(None, &policy),
-        };
+        let write = with_lifetime(write, lifetime, present, &policy);
         let _void = self.void_when_over(key);
-        let stored = self.store.set(key, Write { ttl, ..write }, policy.quota()).await?;
+        let stored = self.store.set(key, write, policy.quota()).await?;
         Ok(match stored.outcome {
             store::Outcome::Created => Reply::Created,
             store::Outcome::Replaced => Reply::Done,
@@ -146,12 +140,41 @@ impl Cache {
     }
 
     async fn remove(&self, key: &EntryKey, version: Option<Version>) -> Result<Reply<'static>, Error> {
-        if version.is_none() {
-            return Ok(Reply::Absent);
-        }
         let _void = self.void_when_over(key);
         let deleted = self.store.delete(key, Some(&still(version)), self.tombstone_ttl(key.namespace())).await?;
         Ok(if deleted.existed { Reply::Done } else { Reply::Absent })
+    }
+}
+
+/// Whether a read is answered with this entry, so that it exists for operations that read and write.
+fn is_shown(entry: &Entry) -> bool {
+    entry.is_answerable() && !entry.is_known_absent()
+}
+
+/// The version by which preconditions know this entry; `None` if it is no present entry for them. An entry that is shown
+/// is present.
+fn version_for_preconditions(entry: &Entry) -> Option<Version> {
+    entry.extra.is_present().then_some(entry.version)
+}
+
+/// The write with the end of its freshness and its grace.
+fn with_lifetime(write: Write, lifetime: Lifetime, present: Option<&Entry>, policy: &Policy) -> Write {
+    match (lifetime, present) {
+        (Lifetime::Keep, Some(entry)) => with_ends_of(entry, write),
+        (Lifetime::For(ttl), _) => completed(Write { ttl: Some(ttl), ..write }, policy),
+        (Lifetime::Default | Lifetime::Keep, _) => completed(write, policy),
+    }
+}
+
+/// The write such that its entry is fresh, and goes, when `entry` would be. If the freshness of `entry` is over, that of
+/// the new entry is over at once, because its value may depend on the stale one.
+fn with_ends_of(entry: &Entry, write: Write) -> Write {
+    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    let grace = entry.extra.grace().saturating_sub(entry.overdue.unwrap_or_default());
+    Write {
+        ttl: entry.expires_in.and_then(|left| Ttl::from_millis(millis(left))),
+        stale_while_revalidate: Some(grace),
+        ..write
     }
 }
 

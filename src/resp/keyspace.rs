@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::command::Call;
 use super::connect::{no_subcommand, unsigned};
 use super::failure::{Answer, Failure, NO_MEMORY_FOR_REPLY, NO_SUCH_KEY, SYNTAX};
-use super::strings::read;
+use super::strings::{read, shown};
 use crate::cache::{Flushed, Listing};
 use crate::clock::unix_millis;
 use crate::jobs::{Flush, Kind as JobKind, Patience};
@@ -57,7 +57,7 @@ pub async fn object(call: &mut Call<'_>) -> Answer {
         return Err(no_subcommand("OBJECT", call.argument(1)));
     }
     let (lookup, details) = call.door.cache.describe(&call.key(2)?, &ReadTerms::default(), Operation::Head).await?;
-    let (Some(entry), Some(details)) = (lookup.entry, details) else {
+    let (Some(entry), Some(details)) = (shown(lookup.entry), details) else {
         return Err(NO_SUCH_KEY);
     };
     match &*word {

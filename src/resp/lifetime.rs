@@ -3,7 +3,7 @@
 use super::command::Call;
 use super::expiry::{Expiry, Unit, expiry, positive};
 use super::failure::{Answer, Failure, SYNTAX, shown};
-use super::strings::{get, put_value, read};
+use super::strings::{get, put_old_value, read};
 use crate::cache::Change;
 use crate::clock::unix_millis;
 use crate::model::{Details, Entry, Operation, Patch, TtlChange};
@@ -131,12 +131,17 @@ async fn set_expiry(call: &mut Call<'_>, unit: Unit, command: &str) -> Answer {
 
 pub async fn persist(call: &mut Call<'_>) -> Answer {
     let decide = |present: Option<(&Entry, &Details)>| match present {
-        Some((entry, _)) if entry.expires_in.is_some() => (Change::Ttl(TtlChange::Never), true),
+        Some((entry, _)) if can_persist(entry) => (Change::Ttl(TtlChange::Never), true),
         _ => (Change::Nothing, false),
     };
     let is_set = call.door.cache.update(&call.key(1)?, Operation::Patch, decide).await?;
     call.reply.integer(is_set.into());
     Ok(())
+}
+
+/// Whether an entry expires and may live for ever. A mark as stale is never lifted without a new value.
+fn can_persist(entry: &Entry) -> bool {
+    entry.expires_in.is_some() && !entry.extra.is_marked()
 }
 
 /// GETEX: reads a value and changes how long it lives.
@@ -155,7 +160,7 @@ pub async fn getex(call: &mut Call<'_>) -> Answer {
         let change = match expiry {
             Some(Expiry::In(ttl)) => Change::Ttl(TtlChange::To(ttl)),
             Some(Expiry::Past) => Change::Delete,
-            None if is_persistent && entry.expires_in.is_some() => Change::Ttl(TtlChange::Never),
+            None if is_persistent && can_persist(entry) => Change::Ttl(TtlChange::Never),
             None => Change::Nothing,
         };
         (change, Some(entry.value.clone()))
@@ -164,7 +169,7 @@ pub async fn getex(call: &mut Call<'_>) -> Answer {
         return get(call).await;
     }
     let value = call.door.cache.update(&call.key(1)?, Operation::Patch, decide).await?;
-    put_value(call, value)
+    put_old_value(call, value)
 }
 
 #[cfg(test)]

@@ -59,7 +59,10 @@ pub async fn append(call: &mut Call<'_>) -> Answer {
 
 pub async fn setrange(call: &mut Call<'_>) -> Answer {
     let (start, more) = (offset(call, 2)?, call.argument(3));
-    let end = start.checked_add(more.len()).filter(|end| *end <= call.door.max_value_bytes).ok_or(TOO_LONG)?;
+    let end = start.saturating_add(more.len());
+    if end > call.door.max_value_bytes && !more.is_empty() {
+        return Err(TOO_LONG);
+    }
     let decide = |present: Option<(&Entry, &Details)>| {
         let old = present.map_or(b"".as_slice(), |(entry, _)| &entry.value);
         if more.is_empty() {

@@ -4,7 +4,7 @@
 //! whoever wrote it. What reads and writes in one step goes through [`crate::cache::Cache::update`].
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
@@ -26,8 +26,8 @@ thread_local! {
     static KEY: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// An entry as Redis clients see it: a known absence is no entry.
-fn shown<V>(entry: Option<Entry<V>>) -> Option<Entry<V>> {
+/// An entry that was read, as Redis clients see it: a known absence is no entry.
+pub fn shown<V>(entry: Option<Entry<V>>) -> Option<Entry<V>> {
     entry.filter(|entry| !entry.is_known_absent())
 }
 
@@ -73,6 +73,15 @@ pub fn put_value(call: &mut Call<'_>, value: Option<Bytes>) -> Answer {
     Ok(())
 }
 
+/// Replies with the value before a change. Memory is not asked for, because the change is done.
+pub fn put_old_value(call: &mut Call<'_>, value: Option<Bytes>) -> Answer {
+    match value {
+        Some(value) => call.reply.bulk(&value),
+        None => call.reply.null(),
+    }
+    Ok(())
+}
+
 pub async fn mget(call: &mut Call<'_>) -> Answer {
     let namespace = call.session.namespace().clone();
     let keys = call.request.from(1).map(|key| call.key_of(key)).collect::<Result<Vec<EntryKey>, Failure>>()?;
@@ -95,9 +104,15 @@ pub async fn mget(call: &mut Call<'_>) -> Answer {
             };
             found.insert(key, entry);
         }
+        let mut has_memory = HashSet::with_capacity(found.len());
         for key in keys {
-            match found.get(key).and_then(Option::as_ref) {
-                Some(entry) => call.reply.bulk(&entry.value),
+            let value = found.get(key).and_then(Option::as_ref).map(|entry| &entry.value);
+            // A key that is named again was read once.
+            if !has_memory.insert(key) {
+                call.session.memory.take(value.map_or(0, Bytes::len)).map_err(|_| NO_MEMORY_FOR_REPLY)?;
+            }
+            match value {
+                Some(value) => call.reply.bulk(value),
                 None => call.reply.null(),
             }
         }
@@ -151,13 +166,13 @@ impl SetOptions {
         let (mut options, mut at) = (Self::default(), 3);
         while at < call.len() {
             let has_ttl = options.keeps_ttl || options.expiry.is_some();
-            if call.is(at, "NX") && options.condition.is_none() {
+            if call.is(at, "NX") && options.condition != Some(Condition::Present) {
                 options.condition = Some(Condition::Absent);
-            } else if call.is(at, "XX") && options.condition.is_none() {
+            } else if call.is(at, "XX") && options.condition != Some(Condition::Absent) {
                 options.condition = Some(Condition::Present);
             } else if call.is(at, "GET") {
                 options.gets = true;
-            } else if call.is(at, "KEEPTTL") && !has_ttl {
+            } else if call.is(at, "KEEPTTL") && options.expiry.is_none() {
                 options.keeps_ttl = true;
             } else if let Some(unit) = Unit::of_option(call.argument(at)).filter(|_| !has_ttl && at + 1 < call.len())
             {
@@ -189,7 +204,7 @@ pub async fn set(call: &mut Call<'_>) -> Answer {
         SetResult { is_set: set_plainly(call, &key, value, options).await?, old: None }
     };
     if options.gets {
-        return put_value(call, old.old);
+        return put_old_value(call, old.old);
     }
     if old.is_set {
         call.reply.ok();
@@ -281,7 +296,7 @@ async fn set_with_ttl(call: &mut Call<'_>, unit: Unit, command: &str) -> Answer 
 pub async fn getset(call: &mut Call<'_>) -> Answer {
     let key = call.key(1)?;
     let old = set_with_old(call, &key, call.argument(2), SetOptions::default()).await?.old;
-    put_value(call, old)
+    put_old_value(call, old)
 }
 
 pub async fn getdel(call: &mut Call<'_>) -> Answer {
@@ -291,7 +306,7 @@ pub async fn getdel(call: &mut Call<'_>) -> Answer {
         None => (Change::Nothing, None),
     };
     let old = call.door.cache.update(&key, Operation::Delete, decide).await?;
-    put_value(call, old)
+    put_old_value(call, old)
 }
 
 pub async fn strlen(call: &mut Call<'_>) -> Answer {
