@@ -43,6 +43,11 @@ impl<B: Deref<Target = Budget>> Share<B> {
         Self { budget, bytes: AtomicUsize::new(0) }
     }
 
+    /// The bytes of this share.
+    pub fn held(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
     pub fn left_for_all(&self) -> usize {
         self.budget.max.saturating_sub(self.budget.used())
     }
@@ -98,7 +103,7 @@ mod tests {
         let (one, other) = (budget.share(), budget.share());
         assert_eq!((one.take(60), other.take(41)), (Ok(()), Err(BudgetExceeded)));
         assert_eq!((other.take(40), one.resize(61)), (Ok(()), Err(BudgetExceeded)));
-        assert_eq!((one.resize(10), budget.used()), (Ok(()), 50));
+        assert_eq!((one.resize(10), one.held(), budget.used()), (Ok(()), 10, 50));
         drop(one);
         assert_eq!(budget.used(), 40);
         drop(other);

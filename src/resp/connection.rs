@@ -163,7 +163,7 @@ impl<'d> Connection<'d> {
     /// Executes all complete requests and sends the replies. Returns false if the rest cannot be decoded; then the
     /// reply says so and is not sent yet.
     async fn execute_all(&mut self) -> io::Result<bool> {
-        let now = Moment::now();
+        let (now, begun) = (Moment::now(), self.input.start);
         self.reply.bytes = OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_default();
         loop {
             let unused = &self.input.buffer[self.input.start..self.input.end];
@@ -194,9 +194,12 @@ impl<'d> Connection<'d> {
         }
         self.send().await?;
         put_back(&OUTPUTS, mem::take(&mut self.reply.bytes), 4 * SENT_BYTES);
+        if self.input.start > begun {
+            // The time of the next request begins now, also if a part of it has arrived with this one.
+            self.wire.timer.await_request(now);
+        }
         if self.input.unused().is_empty() {
             (self.input.start, self.input.end) = (0, 0);
-            self.wire.timer.await_request(now);
         }
         Ok(true)
     }

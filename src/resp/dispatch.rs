@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::command::{Call, Command, Commands, Handler, Transaction};
 use super::decode::Request;
 use super::door::Door;
-use super::failure::{Answer, Failure, shown};
+use super::failure::{Answer, Failure, NO_MEMORY_FOR_REPLY, shown};
 use super::reply::Reply;
 use super::session::{Queue, ReplyMode, Session};
 use crate::clock::Moment;
@@ -168,12 +168,14 @@ impl Parts<'_> {
             return Err(Failure("EXECABORT Transaction discarded because of previous errors.".into()));
         }
         self.reply.array(queue.commands.len());
+        let mut has_memory = true;
         for arguments in queue.commands {
             let bytes = arguments.concat();
             let ranges = ranges(&arguments);
             let request = Request::of(&bytes, &ranges);
-            let begun = self.reply.bytes.len();
+            let (begun, held) = (self.reply.bytes.len(), self.session.memory.held());
             let answer = match self.find(request) {
+                _ if !has_memory => Err(NO_MEMORY_FOR_REPLY),
                 Ok(command) => self.run(&self.commands.all()[command], request, now).await,
                 Err(failure) => Err(failure),
             };
@@ -181,6 +183,10 @@ impl Parts<'_> {
                 self.reply.bytes.truncate(begun);
                 self.reply.error(&text);
             }
+            // All replies are kept until the last command is done. Many small ones take memory, too.
+            let counted = self.session.memory.held().saturating_sub(held);
+            let more = (self.reply.bytes.len() - begun).saturating_sub(counted);
+            has_memory = has_memory && self.session.memory.take(more).is_ok();
         }
         Ok(())
     }

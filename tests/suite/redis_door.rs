@@ -92,6 +92,8 @@ async fn set_has_the_options_of_redis(service: &Service) {
     .await;
     for wrong in [
         &["SET", "k", "1", "NX", "XX"][..],
+        &["SET", "k", "1", "NX", "NX", "XX"],
+        &["SET", "k", "1", "EX", "1", "KEEPTTL"],
         &["SET", "k", "1", "EX"],
         &["SET", "k", "1", "EX", "1", "PX", "1"],
         &["SET", "k", "1", "KEEPTTL", "EX", "1"],
@@ -125,6 +127,14 @@ async fn counters_and_parts_of_values_change_in_one_step(service: &Service) {
     assert_eq!(redis.call(&["SETRANGE", "a", "6", "x"]).await.integer(), 7);
     assert_eq!(redis.call(&["GET", "a"]).await, bulk("abcd\0\0x"));
     assert_eq!(redis.call(&["SETRANGE", "none", "6", ""]).await.integer(), 0);
+    assert_eq!(redis.call(&["SETRANGE", "a", "99999999", ""]).await.integer(), 7);
+    assert_eq!(
+        redis.call(&["SETRANGE", "a", "99999999", "x"]).await.error(),
+        "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
+    );
+    redis.call(&["SET", "n", ""]).await;
+    assert_eq!(redis.call(&["INCR", "n"]).await.error(), "ERR value is not an integer or out of range");
+    assert_eq!(redis.call(&["DECRBY", "n", &i64::MIN.to_string()]).await.error(), "ERR decrement would overflow");
     assert_eq!(redis.call(&["SETRANGE", "a", "-1", "x"]).await.error(), "ERR offset is out of range");
 }
 
@@ -401,6 +411,45 @@ async fn what_is_not_the_protocol_ends_the_connection() {
     let mut redis = Connection::open(address(&service)).await;
     redis.send(b"*0\r\n*-1\r\n\r\nSET k \"a\\x00b\"\r\nGET k\r\n").await;
     assert_eq!((redis.reply().await, redis.reply().await), (ok(), bulk("a\0b")));
+}
+
+/// A busy client always has a part of its next command on the way: the time of a command begins with that command.
+#[tokio::test]
+async fn regression_a_pipeline_whose_pieces_end_within_commands_is_not_slow() {
+    let settings = Settings::embedded().set("request_timeout_ms", 1000).set("redis_timeout_ms", 500);
+    let service = Service::start(settings);
+    let mut redis = Connection::open(address(&service)).await;
+    let set = command(&["SET", "k", "v"]);
+    let (head, tail) = set.split_at(10);
+    redis.send(head).await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        redis.send(&[tail, head].concat()).await;
+        assert_eq!(redis.reply().await, ok());
+    }
+    // The rest of this command never comes.
+    assert_eq!(redis.rest().await, b"");
+}
+
+/// The replies of EXEC, and those of a key that MGET names often, take memory from the budget for answers.
+#[tokio::test]
+async fn regression_small_commands_with_large_replies_do_not_fill_the_memory() {
+    let service = Service::start(Settings::embedded().set("max_answers_mb", 1).set("max_value_bytes", 100_000));
+    let mut redis = Connection::open(address(&service)).await;
+    assert_eq!(redis.call(&["SET", "k", &"x".repeat(10_000)]).await, ok());
+    let full = "TRYAGAIN other answers use all the memory for answers";
+    let mget = redis.call(&[&["MGET"][..], &["k"; 1000]].concat()).await;
+    assert_eq!(mget.error(), full);
+    let commands = [&["MULTI"][..]].into_iter().chain(std::iter::repeat_n(&["GET", "k"][..], 1000));
+    redis.send(&commands.map(command).collect::<Vec<_>>().concat()).await;
+    for _ in 0..=1000 {
+        redis.reply().await;
+    }
+    let done = redis.call(&["EXEC"]).await;
+    let refused = done.array().iter().filter(|reply| **reply == Reply::Error(full.to_owned())).count();
+    assert!((890..900).contains(&refused), "{refused} of 1000");
+    let read = redis.call(&[&["MGET"][..], &["k"; 50]].concat()).await;
+    assert_eq!(read.array().len(), 50, "the memory was given back");
 }
 
 /// A client that sends without reading must not make the service collect its replies.
