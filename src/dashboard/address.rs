@@ -138,7 +138,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_leads_back_to_its_key(name in "[A-Za-z0-9_.-]{1,20}", text in "\\PC{1,40}|\\.{1,3}") {
-            if !matches!(name.as_str(), "." | "..") {
+            if !matches!(name.as_str(), "." | "..") && Key::parse(text.as_str()).is_ok() {
                 let found = entry_of(&entry(&name, &text).parse().unwrap()).unwrap();
                 prop_assert_eq!((found.namespace(), found.key()), (name.as_str(), text.as_str()));
             }
