@@ -53,7 +53,20 @@ fn is_namespace(text: &str) -> bool {
 
 fn is_key(text: &str) -> bool {
     let is_control = |letter| matches!(letter, '\0'..='\x1f' | '\x7f'..='\u{9f}');
-    (1..=512).contains(&text.len()) && !text.chars().any(is_control)
+    (1..=512).contains(&text.len())
+        && !text.chars().any(is_control)
+        && (!text.starts_with("%:") || is_percent_form(text))
+}
+
+/// Whether a key that begins with `%:` is the percent form of bytes that are not a key themselves.
+fn is_percent_form(text: &str) -> bool {
+    let bytes = decoded(&text[2..]);
+    let is_plain = |text: &str| text != "stats" && !text.starts_with("%:") && is_key(text);
+    let encoded: String = bytes
+        .iter()
+        .map(|byte| if is_unreserved(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    text[2..] == encoded && !str::from_utf8(&bytes).is_ok_and(is_plain)
 }
 
 fn every_key_survives_its_encoding(text: &str) {
