@@ -1,40 +1,49 @@
 //! Commands about the time to live of entries. A change of it makes no new version.
 
+use std::time::Duration;
+
 use super::command::Call;
 use super::expiry::{Expiry, Unit, expiry, positive};
 use super::failure::{Answer, Failure, SYNTAX, shown};
 use super::strings::{get, put_old_value, read};
 use crate::cache::Change;
-use crate::clock::unix_millis;
+use crate::clock::unix_micros;
 use crate::model::{Details, Entry, Operation, Patch, TtlChange};
 
 pub async fn ttl(call: &mut Call<'_>) -> Answer {
-    time_left(call, |millis| (millis + 500) / 1000).await
+    time_left(call, |left| (millis(left) + 500) / 1000).await
 }
 
 pub async fn pttl(call: &mut Call<'_>) -> Answer {
-    time_left(call, |millis| millis).await
+    time_left(call, millis).await
 }
 
 pub async fn expiretime(call: &mut Call<'_>) -> Answer {
-    time_left(call, |millis| (millis + now_millis() + 500) / 1000).await
+    time_left(call, |left| (end(left) + 500) / 1000).await
 }
 
 pub async fn pexpiretime(call: &mut Call<'_>) -> Answer {
-    time_left(call, |millis| millis + now_millis()).await
+    time_left(call, end).await
 }
 
-fn now_millis() -> i64 {
-    i64::try_from(unix_millis().0).unwrap_or(i64::MAX)
+fn millis(left: Duration) -> i64 {
+    i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+/// The date in ms at which this time is over. Both parts are added in µs: rounded before, the same end would be shown
+/// as one of two numbers.
+fn end(left: Duration) -> i64 {
+    let micros = u128::from(unix_micros()) + left.as_micros();
+    i64::try_from(micros / 1000).unwrap_or(i64::MAX / 2)
 }
 
 /// -2 if there is no entry, -1 if it never expires.
-async fn time_left(call: &mut Call<'_>, show: fn(i64) -> i64) -> Answer {
+async fn time_left(call: &mut Call<'_>, show: fn(Duration) -> i64) -> Answer {
     let entry = read(call, 1, Operation::Head).await?;
     call.reply.integer(match entry.map(|entry| entry.expires_in) {
         None => -2,
         Some(None) => -1,
-        Some(Some(left)) => show(i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 4)),
+        Some(Some(left)) => show(left),
     });
     Ok(())
 }
