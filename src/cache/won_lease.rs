@@ -16,8 +16,8 @@ pub enum Lease {
     Held { left: Duration },
 }
 
-/// A lease that this caller has, or has asked for. Dropped before [`WonLease::settle`], it is given back: the caller is
-/// gone, or never learned whether it has the lease, and cannot store the value.
+/// A lease that this caller has, or has asked for. Dropped before it is settled, it is given back: the caller is gone,
+/// or never learned whether it has the lease, and cannot store the value.
 pub struct WonLease {
     token: LeaseToken,
     lease: Duration,
@@ -47,9 +47,14 @@ impl WonLease {
         WantedLease { key: self.key.clone(), token: self.token.clone(), beyond, refresh_after }
     }
 
-    /// There is nothing to give back: the caller has the token now, or the store did not give the lease.
-    pub fn settle(&mut self) {
+    /// There is nothing to give back: the store did not give the lease, or the caller has the token now.
+    pub(super) fn settle(&mut self) {
         self.is_settled = true;
+    }
+
+    /// The caller has the token now.
+    pub fn delivered(mut self) {
+        self.settle();
     }
 }
 

@@ -1,17 +1,12 @@
 //! Leases over HTTP: the headers of a read that asks for one, of its answer, and of the write that fills it.
 
 use std::ops::RangeInclusive;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,8 +15,8 @@ use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::prefer::{PREFERENCE_APPLIED, preference, preference_in};
 use super::reader::Reader;
 use super::state::SharedApp;
-use super::{answer, positions};
-use crate::cache::{self, Lease, WonLease};
+use super::{answer, delivery, positions};
+use crate::cache::{self, Lease};
 use crate::model::{Invalid, LeaseRequest, LeaseToken};
 use crate::store;
 
@@ -64,7 +59,7 @@ pub fn duration(reader: &mut Reader<'_>) -> Result<Option<Duration>, Error> {
 }
 
 /// Completes the answer of a read that asked for a lease: adds what became of the lease, and gives it back if the
-/// answer is not sent.
+/// answer is not written to the client.
 pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lease>) -> Response {
     let headers = response.headers_mut();
     // The fast path writes the same line.
@@ -82,18 +77,7 @@ pub fn complete(mut response: Response, request: LeaseRequest, lease: Option<Lea
     headers.insert(PREFERENCE_APPLIED, text(format!("lease={}", request.lease.as_secs())));
     // A token must reach one client only.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if response.status() == StatusCode::NOT_MODIFIED {
-        // It has no body that could show that the answer is sent.
-        lease.into_iter().for_each(settle);
-        return response;
-    }
     deliver(response, lease)
-}
-
-fn settle(lease: Lease) {
-    if let Lease::Won(mut won) = lease {
-        won.settle();
-    }
 }
 
 /// Completes the answer of a batch that asked for leases.
@@ -105,45 +89,14 @@ pub fn complete_batch(mut response: Response, leases: impl Iterator<Item = Lease
     deliver(response, leases)
 }
 
-/// Gives the leases back if the answer is not sent.
-fn deliver(response: Response, leases: impl IntoIterator<Item = Lease>) -> Response {
+/// Gives the leases back if the answer is not written to the client.
+fn deliver(mut response: Response, leases: impl IntoIterator<Item = Lease>) -> Response {
     let won = leases.into_iter().filter_map(|lease| match lease {
         Lease::Won(won) => Some(won),
         Lease::Held { .. } => None,
     });
-    let won: Vec<WonLease> = won.collect();
-    if won.is_empty() { response } else { response.map(|body| Body::new(Delivery { body, won })) }
-}
-
-/// A body with the leases that its answer gives. The connection takes the bytes of the body when it writes the
-/// answer; if it is closed before, the leases are given back.
-struct Delivery {
-    body: Body,
-    won: Vec<WonLease>,
-}
-
-impl hyper::body::Body for Delivery {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
-            self.won.iter_mut().for_each(WonLease::settle);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    delivery::attach(&mut response, won.collect());
+    response
 }
 
 #[derive(Serialize, ToSchema)]

@@ -12,6 +12,7 @@ mod change_guard;
 mod cluster;
 mod conditions;
 mod connection;
+mod delivery;
 mod docs;
 mod entry;
 mod error;

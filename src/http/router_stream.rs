@@ -7,6 +7,9 @@
 //! buffer and flushes the buffer before it reads the head of the next request. If the flush is blocked, this stream
 //! gives hyper no input until a write succeeds again.
 //!
+//! **A lease is delivered when the response that names it is written.** The leases of a response wait here until hyper
+//! flushes it. If the write fails, or the client has closed its side by then, they are given back.
+//!
 //! Hyper has no deadline for heads, because it cannot tell an idle connection from one on which a request has begun.
 //! This stream can: a request has begun if bytes have arrived while no request is being answered. This also works
 //! when hyper gets all bytes until the end of the connection.
@@ -17,10 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 
+use axum::response::Response;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::delivery;
 use super::fast_path::{Head, parse};
 use super::hosts::Hosts;
+use crate::cache::WonLease;
 use crate::clock::Moment;
 use crate::net::{Awaited, Wire};
 
@@ -62,6 +69,8 @@ struct Flags {
     is_serving: AtomicBool,
     /// A request was answered, and the timer has not been reset yet.
     is_served: AtomicBool,
+    /// The leases that responses give which are not written yet.
+    leases: Mutex<Vec<WonLease>>,
 }
 
 impl StreamState {
@@ -70,11 +79,17 @@ impl StreamState {
     }
 
     /// Marks a request as being answered until `answer` is ready.
-    pub fn serve<F: Future>(&self, answer: F) -> impl Future<Output = F::Output> + use<F> {
+    pub fn serve<F, E>(&self, answer: F) -> impl Future<Output = F::Output> + use<F, E>
+    where
+        F: Future<Output = Result<Response, E>>,
+    {
         self.0.is_serving.store(true, Relaxed);
         let flags = self.0.clone();
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            if let Ok(response) = &mut answer {
+                flags.leases.lock().extend(delivery::take(response));
+            }
             flags.is_served.store(true, Relaxed);
             flags.is_serving.store(false, Relaxed);
             answer
@@ -229,7 +244,13 @@ impl AsyncWrite for RouterStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire.stream.as_mut().poll_flush(cx)
+        ready!(self.wire.stream.as_mut().poll_flush(cx))?;
+        // Hyper flushes this stream when it has written all that it has.
+        let leases = std::mem::take(&mut *self.state.0.leases.lock());
+        if !leases.is_empty() && !self.wire.is_client_gone(cx) {
+            leases.into_iter().for_each(WonLease::delivered);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -42,6 +42,14 @@ impl Wire {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
+    /// Whether the client has closed its sending side, or the connection is broken. Unread bytes hide both.
+    pub fn is_client_gone(&self, cx: &mut Context<'_>) -> bool {
+        match self.stream.get_ref().poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(peeked) => peeked.map_or(true, |bytes| bytes == 0),
+            Poll::Pending => false,
+        }
+    }
+
     /// Writes `bytes`. The part that the system does not accept now is kept in `output`, which must be empty before.
     pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(self.output.is_empty(), "earlier output must be written first");

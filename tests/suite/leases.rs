@@ -7,6 +7,8 @@ use anyhow::ensure;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::support::answer::Answer;
@@ -362,20 +364,59 @@ async fn a_caller_that_is_gone_gives_its_lease_back() {
     let service = Service::start(Settings::on(&redis));
     let (cache, ns) = (service.client(), namespace("lease-gone"));
     let token = win(&cache, &ns, "k").await;
-    // This caller waits for the lease and goes away; nothing is left behind.
-    let waiting = cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=4")]);
-    tokio::select! {
-        answer = waiting => panic!("it does not wait: {answer:?}"),
-        () = until_waiting(&cache, 1) => {}
-    }
+    // This caller waits for the lease and goes away.
+    let waiting = send_unread(&service, &ns, &[("prefer", "lease=60, wait=4")]).await;
+    until_waiting(&cache, 1).await;
+    drop(waiting);
     let path = format!("{}/lease", key_path(&ns, "k"));
     cache.send(Method::DELETE, &path, &[("cache-lease", &token)], None).await.expect(200);
+    until_given_back(&cache, &ns, 404).await;
+}
+
+/// The bug: the lease of a 304 counted as delivered before the 304 was written, because a 304 has no body.
+#[tokio::test]
+async fn regression_a_304_that_nobody_reads_gives_its_lease_back() {
+    let redis = Redis::start();
+    let proxy = Proxy::in_front_of(&redis);
+    let service = Service::start(Settings::none().set("redis_shards", format!("a={}", proxy.url())));
+    let (cache, ns) = (service.client(), namespace("lease-304"));
+    let body = r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#;
+    let known = etag(&cache.put(&ns, "k", body).await.expect(201));
+    let path = format!("{}?mode=stale", key_path(&ns, "k"));
+    cache.send(Method::DELETE, &path, &[], None).await.expect(200);
+    cache.get(&ns, "k").await.expect(200);
+    // The client goes away while the shard is asked for a lease of 60,000 ms.
+    proxy.hold("$5\r\n60000\r\n");
+    let asking = send_unread(&service, &ns, &[("prefer", "lease=60"), ("if-none-match", &known)]).await;
     eventually(SOON, async || {
-        let answer = cache.get_with(&ns, "k", NO_WAIT).await;
+        ensure!(proxy.held() > 0, "the shard is not asked");
+        Ok(())
+    })
+    .await;
+    drop(asking);
+    proxy.release();
+    until_given_back(&cache, &ns, 200).await;
+}
+
+/// Sends a GET of the entry `k` on a connection of its own.
+async fn send_unread(service: &Service, ns: &str, headers: &[(&str, &str)]) -> TcpStream {
+    let mut stream = TcpStream::connect(service.address()).await.expect("the service accepts connections");
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n", key_path(ns, "k"));
+    stream.write_all(request.as_bytes()).await.expect("the service reads");
+    stream
+}
+
+/// Returns when the lease of a caller that was gone is given back, and the next caller gets it.
+async fn until_given_back(cache: &Client, ns: &str, status: u16) {
+    eventually(SOON, async || {
+        let answer = cache.get_with(ns, "k", NO_WAIT).await.expect(status);
         ensure!(state(&answer) == "won", "the lease is still held");
         Ok(())
     })
     .await;
+    let metrics = cache.metrics().await;
+    assert_eq!(metrics.total_with("sidecache_leases_total", &[("outcome", "returned")]), 1.0);
 }
 
 /// The bug: the fill's message was lost with the subscription of the waiter's instance, and the waiter slept until the
