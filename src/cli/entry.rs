@@ -109,13 +109,14 @@ fn source_version() -> RangedU64ValueParser {
     RangedU64ValueParser::new().range(..=i64::MAX.unsigned_abs())
 }
 
-/// Delete entries; exit code 1 if one of them does not exist
+/// Delete entries, or mark them as stale; exit code 1 if one of them does not exist
 #[derive(Args)]
 #[command(alias = "delete")]
 #[command(after_help = "\
 Examples:
   sidecache del users user_1 user_2
   sidecache del prices mug --source-version 8
+  sidecache del prices mug --stale
 
 To delete many entries, use `sidecache flush`.")]
 pub struct Del {
@@ -128,6 +129,9 @@ pub struct Del {
     /// The source's own count of the deletion: older states are not stored again for a while
     #[arg(long, value_name = "NUMBER", value_parser = source_version())]
     source_version: Option<u64>,
+    /// Mark the entries as stale instead of deleting them: they are answered while one client refreshes them
+    #[arg(long, conflicts_with = "source_version")]
+    stale: bool,
 }
 
 #[derive(Deserialize)]
@@ -212,10 +216,14 @@ impl Get {
             answer => answer?,
         };
         let Entry { value, metadata } = answer.parse(service)?;
+        let lease = answer.lease.as_deref().and_then(GivenLease::parse);
         if screen.json {
             let (value, metadata) = (Some(value), Some(metadata));
             let stale = answer.is_stale;
-            return screen.document(&EntryDocument { found: true, stale, value, metadata, ..absent_entry });
+            return screen.document(&EntryDocument { found: true, stale, value, metadata, lease, ..absent_entry });
+        }
+        if let Some(lease) = lease {
+            message(&format!("sidecache: {}", lease.advice()));
         }
         if answer.is_stale {
             message(
@@ -346,7 +354,12 @@ fn standard_input() -> Result<String, Failure> {
 /// The result of `del` for one key.
 #[derive(Serialize)]
 struct Deleted {
-    deleted: bool,
+    /// With `--stale`: whether the entry was marked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked: Option<bool>,
+    /// Otherwise: whether it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<bool>,
     /// The service's error code, or `no_answer`, or `not_tried`.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -365,11 +378,20 @@ impl<T: Serialize> Serialize for InOrder<'_, T> {
     }
 }
 
+impl Deleted {
+    fn is_done(&self) -> bool {
+        self.marked == Some(true) || self.deleted == Some(true)
+    }
+}
+
 #[derive(Serialize)]
 struct DeletedDocument<'a> {
     namespace: &'a str,
     results: InOrder<'a, Deleted>,
-    deleted: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<usize>,
     not_found: usize,
     errors: usize,
 }
@@ -381,24 +403,28 @@ pub(super) fn distinct(keys: &[String]) -> Vec<&str> {
 }
 
 impl Del {
+    /// The result for one key.
+    fn result(&self, is_done: bool, error: Option<String>) -> Deleted {
+        Deleted { marked: self.stale.then_some(is_done), deleted: (!self.stale).then_some(is_done), error }
+    }
+
     pub fn run(self, service: &Service, screen: &mut Screen) -> Result<(), Failure> {
         let namespace = &*self.namespace;
         let mut results = Vec::new();
         let mut worst: Option<Failure> = None;
         let mut keys = distinct(&self.keys).into_iter();
         let version = self.source_version.map(|version| version.to_string());
-        let query: Vec<(&str, &str)> = version.iter().map(|version| ("source_version", version.as_str())).collect();
+        let version = version.iter().map(|version| ("source_version", version.as_str()));
+        let query: Vec<(&str, &str)> = version.chain(self.stale.then_some(("mode", "stale"))).collect();
         for key in keys.by_ref() {
             let path = with_query(&entry_path(namespace, key), &query);
             match service.send(&Method::DELETE, &path, &[], Vec::new()) {
-                Ok(_) => results.push((key, Deleted { deleted: true, error: None })),
-                Err(failure) if failure.is("key_not_found") => {
-                    results.push((key, Deleted { deleted: false, error: None }));
-                }
+                Ok(_) => results.push((key, self.result(true, None))),
+                Err(failure) if failure.is("key_not_found") => results.push((key, self.result(false, None))),
                 Err(failure) => {
                     let is_answered = failure.code.is_some();
                     let error = failure.code.clone().unwrap_or_else(|| "no_answer".to_owned());
-                    results.push((key, Deleted { deleted: false, error: Some(error) }));
+                    results.push((key, self.result(false, Some(error))));
                     if worst.as_ref().is_none_or(|worst| worst.exit < failure.exit) {
                         worst = Some(failure);
                     }
@@ -410,12 +436,14 @@ impl Del {
             }
         }
         let tried = results.len();
-        results.extend(keys.map(|key| (key, Deleted { deleted: false, error: Some("not_tried".to_owned()) })));
-        let deleted = results.iter().filter(|(_, result)| result.deleted).count();
+        results.extend(keys.map(|key| (key, self.result(false, Some("not_tried".to_owned())))));
+        let done = results.iter().filter(|(_, result)| result.is_done()).count();
         let errors = results.iter().filter(|(_, result)| result.error.is_some()).count();
-        let not_found = results.len() - deleted - errors;
-        let document = DeletedDocument { namespace, results: InOrder(&results), deleted, not_found, errors };
-        let line = format!("deleted {}", number::of(deleted as u64, "entry", "entries"));
+        let not_found = results.len() - done - errors;
+        let (marked, deleted) = (self.stale.then_some(done), (!self.stale).then_some(done));
+        let document = DeletedDocument { namespace, results: InOrder(&results), marked, deleted, not_found, errors };
+        let entries = number::of(done as u64, "entry", "entries");
+        let line = if self.stale { format!("marked {entries} as stale") } else { format!("deleted {entries}") };
         let written = screen.result(&document, &line);
         if let Some(failure) = worst {
             return Err(match results.len() - tried {
@@ -425,7 +453,8 @@ impl Del {
             });
         }
         written?;
-        let missing: Vec<&str> = results.iter().filter(|(_, result)| !result.deleted).map(|(key, _)| *key).collect();
+        let missing: Vec<&str> =
+            results.iter().filter(|(_, result)| !result.is_done()).map(|(key, _)| *key).collect();
         match missing[..] {
             [] => Ok(()),
             [key] => Err(absent(namespace, key)),

@@ -79,8 +79,8 @@ impl Failure {
         Self { request_id: Some(id.to_owned()), ..self }
     }
 
-    pub fn with_lease(self, lease: Option<&str>) -> Self {
-        Self { lease: lease.map(str::to_owned), ..self }
+    pub fn with_lease(self, lease: Option<String>) -> Self {
+        Self { lease, ..self }
     }
 
     /// Adds something to the message.

@@ -14,7 +14,7 @@ use crate::number;
 #[derive(Args)]
 pub struct LeaseOptions {
     /// If there is no entry, ask for the right to store it, for 1 to 60 seconds: prints the token for `set --lease`, or
-    /// `held` if another program has that right
+    /// `held` if another program has that right. If the entry should be refreshed, the token goes to stderr
     #[arg(long, value_name = "TIME", value_parser = parse_lease)]
     lease: Option<u64>,
     /// If another program has that right, wait up to this long for the value
@@ -44,7 +44,7 @@ pub fn lease_header(token: &str) -> (&'static str, &str) {
     ("cache-lease", token)
 }
 
-/// A lease on a key without an entry.
+/// A lease on a key.
 #[derive(Serialize)]
 pub struct GivenLease {
     /// `won` or `held`.
@@ -74,6 +74,12 @@ impl GivenLease {
     /// The token of a lease that was won, otherwise the state.
     pub fn word(&self) -> &str {
         self.token.as_deref().unwrap_or(&self.state)
+    }
+
+    /// What a person or a script does with a lease that was given together with an entry.
+    pub fn advice(&self) -> String {
+        let word = self.word();
+        format!("the entry should be refreshed: load it, and store it with --lease {word}")
     }
 }
 

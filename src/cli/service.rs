@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
-use ureq::http::{Method, Request, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
@@ -44,6 +44,8 @@ pub struct Answer {
     pub is_stale: bool,
     /// Whether the work goes on as a job after the response (202).
     pub is_accepted: bool,
+    /// The header `Cache-Lease`.
+    pub lease: Option<String>,
     etag: Option<String>,
 }
 
@@ -150,19 +152,19 @@ impl Service {
             let body = response.body_mut().with_config().limit(MAX_BYTES).read_to_vec()?;
             Ok((response, body))
         });
+        let header = |response: &Response<_>, name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         match received {
             Ok((response, body)) if response.status().is_success() => {
-                let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                let (etag, lease) = (header(&response, "etag"), header(&response, "cache-lease"));
                 // Warning 111, "Revalidation Failed": the server could not check its copy (RFC 7234, 5.5.2).
                 let is_stale =
                     response.headers().get_all("warning").iter().any(|one| one.as_bytes().starts_with(b"111 "));
                 let is_accepted = response.status() == StatusCode::ACCEPTED;
-                Ok(Answer { body, request_id, is_stale, is_accepted, etag })
+                Ok(Answer { body, request_id, is_stale, is_accepted, lease, etag })
             }
             Ok((response, body)) => {
-                let lease = response.headers().get("cache-lease").and_then(|lease| lease.to_str().ok());
                 let failure = self.refused(response.status(), &body, may_change, &request_id);
-                Err(failure.with_lease(lease))
+                Err(failure.with_lease(header(&response, "cache-lease")))
             }
             Err(error) => Err(self.broken(&error, may_change, &request_id)),
         }

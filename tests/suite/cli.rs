@@ -36,6 +36,7 @@ on_both_stores! {
     a_touch_changes_the_ttl_and_the_tags,
     a_miss_is_exit_code_1,
     a_lease_is_printed_filled_and_released,
+    regression_the_lease_of_an_entry_that_is_due_is_printed,
     del_names_the_keys_that_did_not_exist,
     mget_keeps_the_order_and_the_bytes,
     flush_needs_yes_without_a_terminal,
@@ -329,6 +330,28 @@ async fn a_lease_is_printed_filled_and_released(service: &Service) {
     }
 }
 
+/// The bug: the command dropped the token that came with an entry, so nobody refreshed it until the lease ended.
+async fn regression_the_lease_of_an_entry_that_is_due_is_printed(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("cli"));
+    cache.put(&ns, "k", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    assert_eq!(ask(service, &["del", &ns, "k", "--stale"]).expect(0).text(), "marked 1 entry as stale\n");
+    let get = ["get", &ns, "k", "--lease", "60s"];
+    let won = ask(service, &get);
+    assert_eq!((won.code, won.text().as_str()), (Some(0), "1"), "{}", won.err);
+    assert!(won.err.starts_with("sidecache: the entry should be refreshed"), "{}", won.err);
+    let token = won.err.trim_end().rsplit(' ').next().expect("a word");
+    assert_eq!(ask(service, &get).expect(0).text(), "1", "the others are answered");
+    ask(service, &["release", &ns, "k", token]).expect(0);
+    let token = eventually(SOON, async || {
+        let mut found = ask(service, &[&get[..], &["--json"]].concat()).expect(0).json();
+        assert_eq!(found["value"], 1);
+        let token = found["lease"]["token"].take().as_str().map(str::to_owned);
+        token.ok_or_else(|| anyhow::anyhow!("{found}"))
+    })
+    .await;
+    assert_eq!(ask(service, &["set", &ns, "k", "2", "--lease", &token]).expect(0).text(), "replaced\n");
+}
+
 async fn del_names_the_keys_that_did_not_exist(service: &Service) {
     let (cache, ns) = (service.client(), namespace("cli"));
     cache.fill(&ns, &json!([{"key": "a", "value": 1}, {"key": "b", "value": 1}, {"key": "c", "value": 1}])).await;
@@ -339,6 +362,13 @@ async fn del_names_the_keys_that_did_not_exist(service: &Service) {
     let results = json!({"c": {"deleted": true}, "x": {"deleted": false}});
     let expected = json!({"namespace": ns, "results": results, "deleted": 1, "not_found": 1, "errors": 0});
     assert_eq!(ask(service, &["del", &ns, "c", "x", "--json"]).expect(1).json(), expected);
+    // Marked as stale, not deleted.
+    cache.put(&ns, "d", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    let results = json!({"d": {"marked": true}, "x": {"marked": false}});
+    let expected = json!({"namespace": ns, "results": results, "marked": 1, "not_found": 1, "errors": 0});
+    assert_eq!(ask(service, &["del", &ns, "d", "x", "--stale", "--json"]).expect(1).json(), expected);
+    assert_eq!(cache.get(&ns, "d").await.expect(200).header("x-cache-ttl"), Some("0"));
+    ask(service, &["del", &ns, "d", "--stale", "--source-version", "1"]).expect(2);
 }
 
 async fn mget_keeps_the_order_and_the_bytes(service: &Service) {
