@@ -122,6 +122,11 @@ impl Fetched {
         matches!(self, Self::Hit(_) | Self::Stale(_))
     }
 
+    /// Whether the entry is past the end of its freshness, while its shard works.
+    pub(super) fn is_overdue(&self) -> bool {
+        matches!(self, Self::Hit(entry) if entry.overdue.is_some())
+    }
+
     /// Whether the entry says that the source has no such thing.
     pub fn is_known_absent(&self) -> bool {
         matches!(self, Self::Hit(entry) | Self::Stale(entry) if entry.is_known_absent())

@@ -156,6 +156,8 @@ impl Cache {
         let count = |wanted: fn(&Fetched) -> bool| fetched.iter().filter(|fetched| wanted(fetched)).count() as u64;
         let reads = Reads { hits: count(Fetched::is_hit), misses: count(Fetched::is_miss) };
         self.metrics.known_absent_hits.increment(count(Fetched::is_known_absent));
+        let overdue = count(Fetched::is_overdue);
+        self.metrics.overdue_answers.increment(overdue);
         let failure = fetched.iter().find_map(|fetched| match fetched {
             Fetched::Failed(error) => Some(error),
             _ => None,
@@ -167,7 +169,7 @@ impl Cache {
             (None, true) => Answer::Hit,
             (None, false) => Answer::Miss,
         };
-        let is_any_stale = fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_)));
+        let is_any_stale = overdue > 0 || fetched.iter().any(|fetched| matches!(fetched, Fetched::Stale(_)));
         let ended = EndedOperation {
             answer,
             told: failure.map_or(Reply::Done, Reply::InPart),

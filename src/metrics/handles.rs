@@ -66,7 +66,7 @@ table! {
         l1_unproven: Counter, "sidecache_l1_unproven_total", "Reads that skipped L1 because the watermark of the shard was too old.";
         l1_void: Counter, "sidecache_l1_void_total", "Reads that skipped L1 because the copy was made before messages were lost.";
         refreshes: Counter, "sidecache_refreshes_total", "Leases given to refresh an entry that is still answered.";
-        overdue_answers: Counter, "sidecache_stale_while_revalidate_total", "Reads answered with an entry past the end of its freshness, while it is refreshed.";
+        overdue_answers: Counter, "sidecache_stale_while_revalidate_total", "Keys whose read was answered with an entry past the end of its freshness, while it is refreshed.";
         stale_answers: Counter, "sidecache_stale_answers_total", "Reads answered with a stale copy because the shard did not answer and the policy allows it.";
         shard_reads: Tally, "sidecache_shard_reads_total", "Keys read from the store.";
         coalesced_reads: Counter, "sidecache_coalesced_reads_total", "Reads that shared one read of the store with another request.";

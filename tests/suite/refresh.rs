@@ -238,6 +238,19 @@ async fn the_books_of_entries_in_their_grace_are_exact() {
     assert_eq!((walk.books.keys, walk.books.bytes, walk.names), (0, 0, Vec::new()));
 }
 
+#[tokio::test]
+async fn every_key_of_an_mget_counts_as_an_answer_past_its_freshness() {
+    let service = Service::start(Settings::embedded());
+    let (cache, ns) = (service.client(), namespace("grace-counted"));
+    let entry = |key: &str| json!({"key": key, "value": 1, "ttl": 600, "stale_while_revalidate": 60, "tags": [key]});
+    cache.fill(&ns, &json!([entry("a"), entry("b"), entry("fresh")])).await;
+    for tag in ["a", "b"] {
+        cache.flush(&ns, &[("tag", tag), ("mode", "stale")]).await.expect(200);
+    }
+    assert_eq!(cache.mget(&ns, &["a", "b", "fresh", "missing"]).await.expect(200).number("hits"), 3);
+    assert_eq!(cache.metrics().await.total("sidecache_stale_while_revalidate_total"), 2.0);
+}
+
 /// What the readers of one hot key share.
 struct HotKey {
     ns: String,
