@@ -46,6 +46,8 @@ impl Cache {
         let is_wanted = |found: Option<EntryRef<'_>>| {
             wanted == Wanted::Any || found.is_some_and(|entry| !self.may_refresh(key, entry, started))
         };
+        // An embedded store counts each read, so look first whether this will be one.
+        let is_refused = || wanted != Wanted::Any && !is_wanted(self.store.peek(key).as_ref().map(Entry::borrowed));
         let (end, shown) = match &self.near {
             Some(near) => {
                 let look = |copy: CopyRef<'_>, staleness| {
@@ -58,6 +60,7 @@ impl Cache {
                 self.metrics.l1_hits.increment(1);
                 answered
             }
+            None if is_refused() => return None,
             None => {
                 let entry = self.store.get_without_waiting(key)?.filter(Entry::is_answerable);
                 if !is_wanted(entry.as_ref().map(Entry::borrowed)) {

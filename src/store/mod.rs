@@ -214,6 +214,11 @@ pub trait Store: Presence {
         None
     }
 
+    /// The entry, if the store is in this process. The read is not counted.
+    fn peek(&self, _key: KeyRef<'_>) -> Option<Entry> {
+        None
+    }
+
     /// Reads many entries; the answers are in the order of `keys`. As soon as `room` returns false, nothing more is
     /// read and the remaining keys fail.
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;

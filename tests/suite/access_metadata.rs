@@ -18,6 +18,7 @@ on_both_stores! {
     gets_heads_and_mgets_count_and_misses_do_not,
     overwriting_keeps_the_count_and_moves_the_date,
     a_recreated_entry_starts_with_a_count_of_zero,
+    regression_a_read_of_an_entry_that_is_due_counts_once,
     other_values_of_the_parameter_are_refused,
 }
 
@@ -131,6 +132,17 @@ async fn gets_heads_and_mgets_count_and_misses_do_not(service: &Service) {
         Ok(())
     })
     .await;
+}
+
+/// The bug: the embedded store counted a read with `Prefer: lease` on the fast path, which refused it, and again on the
+/// router.
+async fn regression_a_read_of_an_entry_that_is_due_counts_once(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("metadata"));
+    cache.put(&ns, "k", r#"{"value":1,"ttl":600,"stale_while_revalidate":60}"#).await.expect(201);
+    let path = format!("{}?mode=stale", key_path(&ns, "k"));
+    cache.send(Method::DELETE, &path, &[], None).await.expect(200);
+    cache.get_with(&ns, "k", &[("prefer", "lease=10")]).await.expect(200);
+    counted(&cache, &ns, "k", 1).await;
 }
 
 async fn overwriting_keeps_the_count_and_moves_the_date(service: &Service) {

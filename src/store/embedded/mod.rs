@@ -164,6 +164,10 @@ impl Store for Embedded {
         self.read(&key.to_key(), LARGEST_WITHOUT_WAITING)
     }
 
+    fn peek(&self, key: KeyRef<'_>) -> Option<Entry> {
+        self.space(key.namespace())?.peek(&key.to_key())
+    }
+
     async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
         let overloaded = || Error::Overloaded { shard: NAME.to_owned() };
         let mut has_room = true;

@@ -66,6 +66,13 @@ impl Space {
         self.change(|inner| Some(inner.access(key, now, most)?.map(|item| item.entry(now))))
     }
 
+    /// Reads an entry without counting the read.
+    pub fn peek(&self, key: &EntryKey) -> Option<Entry> {
+        let now = Moment::now();
+        let inner = self.inner.lock();
+        inner.by_use.peek(key).filter(|item| !item.is_expired(now)).map(|item| item.entry(now))
+    }
+
     /// Reads an entry. If the key has no entry, or one that counts as missing or should be refreshed, gives a lease on
     /// the key.
     pub fn get_or_lease(&self, wanted: &WantedLease, lease: Duration) -> Leased {
