@@ -17,7 +17,7 @@ use super::reader::Reader;
 use super::state::SharedApp;
 use super::{answer, delivery, positions};
 use crate::cache::{self, Lease};
-use crate::model::{Invalid, LeaseRequest, LeaseToken};
+use crate::model::{Invalid, LeaseRequest, LeaseToken, whole_number};
 use crate::store;
 
 const CACHE_LEASE: HeaderName = HeaderName::from_static("cache-lease");
@@ -53,7 +53,7 @@ pub fn token(headers: &HeaderMap) -> Option<LeaseToken> {
 pub fn duration(reader: &mut Reader<'_>) -> Result<Option<Duration>, Error> {
     const LIMITS: RangeInclusive<Duration> = LeaseRequest::SHORTEST..=LeaseRequest::LONGEST;
     let Some(value) = reader.optional()? else { return Ok(None) };
-    let duration = value.get().parse().ok().map(Duration::from_secs).filter(|duration| LIMITS.contains(duration));
+    let duration = whole_number(value.get()).map(Duration::from_secs).filter(|duration| LIMITS.contains(duration));
     let invalid = || Error::InvalidBody("expected a whole number of seconds from 1 to 60".to_owned());
     duration.map(Some).ok_or_else(invalid)
 }

@@ -203,7 +203,7 @@ async fn versions_are_compared_exactly(service: &Service) {
 
 async fn anything_but_a_whole_number_is_refused(service: &Service) {
     let (cache, ns) = (service.client(), namespace("versions-wrong"));
-    for wrong in ["-1", "1.5", "1.0", "1e3", "\"1\"", "true", "[]", "9223372036854775808", "99999999999999999999"] {
+    for wrong in ["-1", "1.5", "1e3", "\"1\"", "true", "[]", "9223372036854775808", "99999999999999999999"] {
         let body = format!("{{\"value\": 1, \"source_version\": {wrong}}}");
         let detail = cache.put(&ns, "k", body).await.expect_error(400, "invalid_body");
         assert!(detail.contains("`source_version`"), "{detail}");
