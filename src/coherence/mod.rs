@@ -13,7 +13,7 @@ mod watermark;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::sequence::Sequence;
+use self::sequence::{Before, Sequence};
 use self::watermark::ShardState;
 use crate::clock::Moment;
 use crate::l1::{L1, Stamp};
@@ -156,9 +156,7 @@ impl InvalidationSink for Coherence {
             self.metrics.invalidations_received.increment(1);
         }
         // After the copies are void: a reader that sees the number must not find an old copy.
-        if self.shards[usize::from(shard)].sequence.lock().message(invalidation.seq) {
-            self.gap(shard, invalidation.seq);
-        }
+        self.number(shard, invalidation.seq, |sequence| sequence.message(invalidation.seq));
     }
 
     fn lost(&self, shard: ShardIndex) {
@@ -170,28 +168,29 @@ impl InvalidationSink for Coherence {
     }
 
     fn proven(&self, shard: ShardIndex, moment: Moment, last: Position) {
-        let state = &self.shards[usize::from(shard)];
-        let mut sequence = state.sequence.lock();
-        let before = *sequence;
-        if sequence.reading(last) {
-            // A new epoch first: a reader that sees the number must not find an old copy. The lock is not held
-            // meanwhile, and until then the earlier number is true.
-            *sequence = before;
-            drop(sequence);
-            self.gap(shard, last.seq);
-            *state.sequence.lock() = Sequence::Reached(last);
-        } else {
-            drop(sequence);
-        }
-        state.raise_watermark(moment);
+        self.number(shard, last.seq, |sequence| sequence.reading(last));
+        self.shards[usize::from(shard)].raise_watermark(moment);
     }
 }
 
 impl Coherence {
-    /// Messages before the change `seq` are missing, although the subscription did not break.
-    fn gap(&self, shard: ShardIndex, seq: u64) {
-        tracing::warn!(shard, seq, "invalidations were lost: numbers are missing");
-        self.lost(shard);
+    /// The number `seq` arrived, and `advance` adds it to the sequence. Voids all copies of the shard, unless every
+    /// message before the number is applied.
+    fn number(&self, shard: ShardIndex, seq: u64, advance: impl FnOnce(&mut Sequence) -> Before) {
+        let state = &self.shards[usize::from(shard)];
+        let mut sequence = state.sequence.lock();
+        let before = advance(&mut sequence);
+        if before == Before::Applied {
+            return;
+        }
+        // Under the lock: a reader that sees the number must not find an old copy.
+        state.begin_epoch();
+        drop(sequence);
+        self.waiting.all_changed();
+        if before == Before::Missing {
+            tracing::warn!(shard, seq, "invalidations were lost: numbers are missing");
+            self.metrics.subscription_losses.increment(1);
+        }
     }
 }
 
@@ -264,11 +263,12 @@ mod tests {
     #[test]
     fn a_copy_is_fresh_only_within_the_bound_of_its_own_shards_watermark() {
         let coherence = coherence();
-        let (stamp, now) = (coherence.stamp(0), Moment::now());
-        assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "before the first proof");
+        let now = Moment::now();
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Unproven, "before the first proof");
         coherence.proven(1, now, Position::default());
-        assert_eq!(coherence.freshness(stamp, now), Freshness::Unproven, "another shard's proof");
+        assert_eq!(coherence.freshness(coherence.stamp(0), now), Freshness::Unproven, "another shard's proof");
         coherence.proven(0, now, Position::default());
+        let stamp = coherence.stamp(0);
         let staleness = Duration::from_millis(1000);
         assert_eq!(coherence.freshness(stamp, now + staleness), Freshness::Fresh { staleness });
         assert_eq!(coherence.freshness(stamp, now + Duration::from_millis(1001)), Freshness::Unproven);
@@ -306,9 +306,10 @@ mod tests {
     #[test]
     fn a_loss_voids_the_copies_of_its_shard_alone() {
         let coherence = coherence();
-        let (first, second, now) = (coherence.stamp(0), coherence.stamp(1), Moment::now());
+        let now = Moment::now();
         coherence.proven(0, now, Position::default());
         coherence.proven(1, now, Position::default());
+        let (first, second) = (coherence.stamp(0), coherence.stamp(1));
         coherence.lost(0);
         assert_eq!(coherence.freshness(first, now), Freshness::Void);
         let fresh = Freshness::Fresh { staleness: Duration::ZERO };
@@ -317,11 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn regression_a_copy_made_after_a_gap_is_void_once_its_own_message_is_missing() {
+        // After a gap every number was accepted until the next reading, so a second loss went unnoticed.
+        let (coherence, now) = (coherence(), Moment::now());
+        let last = |seq| Position { seq, ..Position::default() };
+        coherence.proven(0, now, last(4));
+        let old = coherence.stamp(0);
+        coherence.apply(0, b"6 set users\nk");
+        assert_eq!(coherence.freshness(old, now), Freshness::Void, "5 is missing");
+        let copy = coherence.stamp(0);
+        coherence.proven(0, now, last(7));
+        assert_eq!(coherence.freshness(copy, now), Freshness::Void, "7 is missing");
+    }
+
+    #[test]
     fn the_last_watermark_of_a_copy_is_that_of_its_epoch() {
         let coherence = coherence();
-        let (old, now) = (coherence.stamp(0), Moment::from_nanos(1_000));
-        assert_eq!(coherence.last_watermark(old), None);
+        let now = Moment::from_nanos(1_000);
+        assert_eq!(coherence.last_watermark(coherence.stamp(0)), None);
         coherence.proven(0, now, Position::default());
+        let old = coherence.stamp(0);
         assert_eq!(coherence.last_watermark(old), Some(now));
         coherence.lost(0);
         let later = Moment::from_nanos(2_000);
