@@ -28,7 +28,7 @@ use super::{Cache, Error, RESERVED_KEY};
 use crate::clock::Moment;
 use crate::coherence::{LastAnswer, SharedAnswer};
 use crate::metrics::Metrics;
-use crate::model::{EntryKey, LeaseRequest, LeaseToken, Operation, Position, ReadTerms, Unmet, Version};
+use crate::model::{Entry, EntryKey, LeaseRequest, LeaseToken, Operation, Position, ReadTerms, Unmet, Version};
 use crate::stats::LeaseCounts;
 use crate::store::{self, Grant, Leased};
 
@@ -283,7 +283,8 @@ impl Cache {
         if let (Some(near), Some(departure), true) = (&self.near, departure, is_known) {
             near.learn(key, entry.as_ref(), asked, departure);
         }
-        let answer = match (entry, grant) {
+        // What may not be answered counts as missing: one caller loads, and the others wait.
+        let answer = match (entry.filter(Entry::is_answerable), grant) {
             (Some(entry), _) => SharedAnswer::Entry(entry),
             (None, Grant::Won) => SharedAnswer::Held { until: asked + lease },
             (None, Grant::Held { left }) => SharedAnswer::Held { until: asked + left },

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `a` | the entry says that the source has no such thing; its value is the JSON `null` |
 //! | `b` | the value is any bytes, not JSON |
-//! | `g30000` | the grace: the entry goes 30,000 ms after the end of its freshness |
+//! | `g30000` | the grace: the entry goes 30,000 ms after the end of its freshness; `g0`: the write asked for none |
 //! | `m1` | marked stale, and answered during its grace while somebody refreshes it |
 //! | `m0` | marked stale, and answered only in place of an error |
 
@@ -42,13 +42,21 @@ pub enum Mark {
 pub struct Extra {
     pub kind: Kind,
     pub mark: Mark,
-    /// The time between the end of freshness and the time at which the entry goes, in ms.
-    grace_ms: u64,
+    /// The time between the end of freshness and the time at which the entry goes, in ms; `None`: none, because neither
+    /// the write nor the policy said so.
+    grace_ms: Option<u64>,
 }
 
 impl Extra {
     pub fn new(kind: Kind, mark: Mark, grace: Duration) -> Self {
-        Self { kind, mark, grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) }
+        let grace = Some(grace).filter(|grace| !grace.is_zero());
+        Self { mark, ..Self::of_write(kind, grace) }
+    }
+
+    /// For a new value. A grace of zero is remembered: a mark then does not use that of the policy.
+    pub fn of_write(kind: Kind, grace: Option<Duration>) -> Self {
+        let ms = |grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        Self { kind, mark: Mark::Unmarked, grace_ms: grace.map(ms) }
     }
 
     /// Parses the words. Unknown words are ignored; `None` if a number is wrong.
@@ -58,7 +66,7 @@ impl Extra {
             match word.split_at_checked(1)? {
                 ("a", "") => extra.kind = Kind::Absent,
                 ("b", "") => extra.kind = Kind::Bytes,
-                ("g", ms) => extra.grace_ms = ms.parse().ok()?,
+                ("g", ms) => extra.grace_ms = Some(ms.parse().ok()?),
                 ("m", "1") => extra.mark = Mark::WhileRevalidating,
                 ("m", _) => extra.mark = Mark::IfError,
                 _ => {}
@@ -75,8 +83,8 @@ impl Extra {
             Kind::Absent => "a ",
             Kind::Bytes => "b ",
         });
-        if self.grace_ms > 0 {
-            write!(text, "g{} ", self.grace_ms).expect("writing to memory does not fail");
+        if let Some(ms) = self.grace_ms {
+            write!(text, "g{ms} ").expect("writing to memory does not fail");
         }
         text.push_str(match self.mark {
             Mark::Unmarked => "",
@@ -89,7 +97,12 @@ impl Extra {
 
     /// The time between the end of freshness and the time at which the entry goes.
     pub fn grace(self) -> Duration {
-        Duration::from_millis(self.grace_ms)
+        self.own_grace().unwrap_or_default()
+    }
+
+    /// The grace that its write had, perhaps zero; `None` if the write did not say.
+    pub fn own_grace(self) -> Option<Duration> {
+        self.grace_ms.map(Duration::from_millis)
     }
 
     /// For how long after the end of its freshness the entry is answered while somebody refreshes it.
@@ -121,6 +134,7 @@ mod tests {
             (Extra::new(Kind::Bytes, Mark::Unmarked, Duration::ZERO), "b"),
             (Extra::new(Kind::Bytes, Mark::IfError, grace), "b g1234 m0"),
             (Extra::new(Kind::Json, Mark::Unmarked, grace), "g1234"),
+            (Extra::of_write(Kind::Bytes, Some(Duration::ZERO)), "b g0"),
             (Extra::new(Kind::Absent, Mark::WhileRevalidating, grace), "a g1234 m1"),
             (Extra::new(Kind::Json, Mark::IfError, grace), "g1234 m0"),
         ] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::extra::{Extra, Kind, Mark};
+use super::extra::{Extra, Kind};
 use super::precondition::Preconditions;
 use super::tag::Tags;
 use super::ttl::Ttl;
@@ -30,6 +30,6 @@ impl Write {
 
     /// What the entry has besides value and times.
     pub fn extra(&self) -> Extra {
-        Extra::new(self.kind, Mark::Unmarked, self.stale_while_revalidate.unwrap_or_default())
+        Extra::of_write(self.kind, self.stale_while_revalidate)
     }
 }

@@ -31,8 +31,7 @@ impl Windows {
     /// The mark of an entry, and for how long from now it is kept; `None` if it must be deleted. `lua/mark.lua` decides
     /// the same.
     pub fn mark(&self, extra: Extra) -> Option<(Mark, Duration)> {
-        let own = extra.grace();
-        let grace = if own.is_zero() { self.stale_while_revalidate } else { own };
+        let grace = extra.own_grace().unwrap_or(self.stale_while_revalidate);
         let mark =
             if grace.is_zero() { (Mark::IfError, self.stale_if_error) } else { (Mark::WhileRevalidating, grace) };
         Some(mark).filter(|(_, window)| !window.is_zero())
@@ -58,5 +57,16 @@ mod tests {
         assert_eq!(marked(0, 10, 20), Some((Mark::WhileRevalidating, seconds(10))));
         assert_eq!(marked(0, 0, 20), Some((Mark::IfError, seconds(20))));
         assert_eq!(marked(0, 0, 0), None);
+    }
+
+    #[test]
+    fn a_grace_of_zero_that_was_asked_for_overrules_the_policy() {
+        let asked = Extra::of_write(Kind::Json, Some(Duration::ZERO));
+        let stale_while_revalidate = Duration::from_secs(10);
+        let windows = Windows { stale_while_revalidate, stale_if_error: Duration::ZERO };
+        assert_eq!(windows.mark(asked), None);
+        assert_eq!(windows.mark(Extra::default()), Some((Mark::WhileRevalidating, stale_while_revalidate)));
+        let stale_if_error = Duration::from_secs(20);
+        assert_eq!(Windows { stale_if_error, ..windows }.mark(asked), Some((Mark::IfError, stale_if_error)));
     }
 }

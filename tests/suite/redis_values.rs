@@ -20,6 +20,7 @@ on_both_stores! {
     a_marked_entry_that_is_answered_exists,
     an_entry_past_its_ttl_that_is_answered_exists,
     a_new_expiry_and_a_counter_keep_the_grace,
+    regression_a_mark_keeps_the_kind_of_a_value,
 }
 
 const OCTETS: &[(&str, &str)] = &[("accept", "application/octet-stream")];
@@ -238,4 +239,28 @@ async fn a_new_expiry_and_a_counter_keep_the_grace(service: &Service) {
         is_answered_as_stale(&cache, &ns, key).await;
         assert_eq!(redis.call(&["GET", key]).await, bulk(value));
     }
+}
+
+/// The bug: after a mark, the bytes of a Redis client were answered as JSON, which they are not.
+async fn regression_a_mark_keeps_the_kind_of_a_value(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("doors"));
+    cache.put_policy(&ns, r#"{"stale_while_revalidate":60}"#).await.expect(201);
+    let mut redis = Connection::to(service.redis_address(), &ns).await;
+    assert_eq!(redis.call(&["SET", "bytes", "no JSON", "EX", "600"]).await, ok());
+    cache.set(&ns, "json", "[1]").await.expect(201);
+    cache.put(&ns, "absent", r#"{"absent":true}"#).await.expect(201);
+    for key in ["bytes", "json", "absent"] {
+        cache.send(Method::DELETE, &format!("{}?mode=stale", key_path(&ns, key)), &[], None).await.expect(200);
+    }
+    // From the shard, and then from L1.
+    for _ in 0..2 {
+        let bytes = cache.get(&ns, "bytes").await.expect(200);
+        assert_eq!(bytes.header("x-cache-ttl"), Some("0"));
+        let bytes = bytes.json();
+        assert_eq!((&bytes["value"], &bytes["encoding"]), (&json!("bm8gSlNPTg=="), &json!("base64")));
+        let found = cache.get(&ns, "json").await.expect(200).json();
+        assert_eq!((&found["value"], found.get("encoding")), (&json!([1]), None));
+        cache.get(&ns, "absent").await.expect_error(404, "known_absent");
+    }
+    assert_eq!(redis.call(&["GET", "bytes"]).await, bulk("no JSON"));
 }

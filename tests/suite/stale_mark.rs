@@ -1,6 +1,8 @@
 //! Soft deletion: `mode=stale` ends the freshness of entries. They are answered while somebody refreshes them, or while
 //! their shard is down, and deleted if neither is allowed.
 
+use std::time::{Duration, Instant};
+
 use anyhow::ensure;
 use reqwest::Method;
 use serde_json::json;
@@ -21,6 +23,8 @@ on_every_release! {
     a_mark_ends_the_lease_of_its_key,
     a_mark_obeys_preconditions,
     other_modes_are_refused,
+    regression_one_caller_loads_what_is_kept_for_errors_and_the_others_wait,
+    regression_a_grace_of_zero_overrules_the_policy,
 }
 
 mod least_rights {
@@ -181,6 +185,81 @@ async fn other_modes_are_refused(service: &Service) {
         cache.send(Method::DELETE, &path, &[], None).await.expect_error(400, "invalid_query");
     }
     cache.get(&ns, "k").await.expect(200);
+}
+
+/// The bug: only the first reader got an answer about the lease. The others got a plain 404 at once, and an mget never got
+/// a lease.
+async fn regression_one_caller_loads_what_is_kept_for_errors_and_the_others_wait(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-m0"));
+    cache.put_policy(&ns, r#"{"stale_if_error":60}"#).await.expect(201);
+    for key in ["k", "many"] {
+        cache.put(&ns, key, r#"{"value":"old","ttl":600}"#).await.expect(201);
+        mark(&cache, &ns, key, &[]).await.expect(200);
+    }
+    let token = token_of(&cache.get_with(&ns, "k", LEASE).await.expect(404)).expect("the lease");
+    let held = cache.get_with(&ns, "k", LEASE).await.expect(404);
+    assert_eq!(held.header("retry-after"), Some("1"));
+    assert!(held.header("cache-lease").is_some_and(|lease| lease.starts_with("held")), "{:?}", held.headers);
+    let began = Instant::now();
+    let held = cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=1")]).await.expect(404);
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(held.header("cache-lease").is_some_and(|lease| lease.starts_with("held")), "{:?}", held.headers);
+    let waits = tokio::spawn({
+        let (cache, ns) = (cache.clone(), ns.clone());
+        async move { cache.get_with(&ns, "k", &[("prefer", "lease=10, wait=20")]).await }
+    });
+    let fill = [("cache-lease", token.as_str())];
+    cache.send(Method::PUT, &key_path(&ns, "k"), &fill, Some(b"{\"value\":\"new\"}".to_vec())).await.expect(201);
+    assert_eq!(waits.await.expect("it is answered").expect(200).value(), "\"new\"");
+    for state in ["won", "held"] {
+        let answer = cache.mget_or_lease(&ns, &["many"], 10).await.expect(200).json();
+        assert_eq!(answer["results"]["many"]["lease"]["state"], state, "{answer}");
+        assert_eq!(answer["results"]["many"]["found"], false);
+    }
+}
+
+/// The bug: a mark used the window of the policy although the write had asked for none.
+async fn regression_a_grace_of_zero_overrules_the_policy(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("mark-zero"));
+    cache.put_policy(&ns, r#"{"stale_while_revalidate":60}"#).await.expect(201);
+    cache.put(&ns, "none", r#"{"value":1,"ttl":600,"stale_while_revalidate":0}"#).await.expect(201);
+    cache.put(&ns, "policy", r#"{"value":1,"ttl":600}"#).await.expect(201);
+    cache.patch(&ns, "none", &json!({"ttl": 700})).await.expect(200);
+    assert_ne!(cache.get(&ns, "none").await.expect(200).header("x-cache-ttl"), Some("0"));
+    cache.flush(&ns, &[("mode", "stale")]).await.expect_json(200, &json!({"success": true, "marked_count": 2}));
+    cache.get(&ns, "none").await.expect(404);
+    stale(&cache, &ns, "policy", &[]).await;
+    assert_eq!(Books::said(&cache, &ns).await, Books { keys: 1, bytes: 1, evictions: 0, expirations: 0 });
+}
+
+/// The bug: only plain reads noticed that Redis had evicted an entry.
+#[tokio::test]
+async fn regression_leased_reads_and_marks_notice_evicted_entries() {
+    let servers = Redis::three();
+    let service = Service::start(Settings::on(&servers).set("l1_max_mb", 0));
+    let cache = service.client();
+    for change in ["get", "mget", "mark", "mark all", "mark a tag"] {
+        let ns = namespace("mark-evicted");
+        let entry =
+            |key: &str| json!({"key": key, "value": 1, "ttl": 600, "stale_while_revalidate": 60, "tags": ["t"]});
+        cache.fill(&ns, &json!([entry("gone"), entry("stays")])).await;
+        // For the service, UNLINK looks like an eviction.
+        let name = format!("cache:{ns}:gone");
+        let dropped: i64 = servers.iter().map(|s| s.connect().command(&["UNLINK", &name]).integer()).sum();
+        assert_eq!(dropped, 1);
+        match change {
+            "get" => drop(cache.get_with(&ns, "gone", LEASE).await.expect(404)),
+            "mget" => drop(cache.mget_or_lease(&ns, &["gone", "stays"], 5).await.expect(200)),
+            "mark" => drop(mark(&cache, &ns, "gone", &[]).await.expect(404)),
+            "mark all" => assert_eq!(cache.flush(&ns, &[("mode", "stale")]).await.number("marked_count"), 1),
+            _ => {
+                let marked = cache.flush(&ns, &[("mode", "stale"), ("tag", "t")]).await;
+                assert_eq!(marked.number("marked_count"), 1);
+            }
+        }
+        let books = eventually(SOON, async || Ok(agreed(&[&cache], &servers, &ns).await?.books)).await;
+        assert_eq!(books, Books { keys: 1, bytes: 1, evictions: 1, expirations: 0 }, "{change}");
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ impl Space {
         let (now, today) = (Moment::now(), unix_millis());
         self.change(|inner| {
             let found = inner.access(key, now, usize::MAX).flatten().map(|item| item.entry(now));
-            let entry = found.filter(|entry| *beyond != Some(entry.version));
+            let entry = found.filter(|entry| entry.is_answerable() && *beyond != Some(entry.version));
             let refresh_in = |entry: &Entry| refresh_after.and_then(|part| entry.refresh_in(part, today));
             let lease = match entry.as_ref().map(refresh_in) {
                 None | Some(Some(Duration::ZERO)) => inner.leases.grant(key, token, lease, now),

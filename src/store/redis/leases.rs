@@ -32,19 +32,27 @@ impl Shard {
         lease: Duration,
         room: Room<'_>,
     ) -> Result<Vec<Result<Leased, Error>>, Error> {
-        let mut answers = Vec::with_capacity(keys.len());
+        let (mut answers, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         let mut rest = keys;
         while !rest.is_empty() {
             let given = self.get_or_lease_some(&rest[..rest.len().min(KEYS_PER_SCRIPT)], lease).await?;
-            rest = &rest[given.len()..];
+            let (asked, unasked) = rest.split_at(given.len());
+            rest = unasked;
             if !room(given.iter().map(|given| given.found.bytes()).sum()) {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
-            answers.extend(given.into_iter().map(|Given { found, lease }| match found {
+            answers.extend(asked.iter().zip(given).map(|(wanted, Given { found, lease })| match found {
                 FoundEntry::Entry(entry) => Ok(Leased { entry: Some(entry), lease }),
                 FoundEntry::Foreign(foreign) => Err(self.foreign(foreign)),
-                FoundEntry::Nothing | FoundEntry::Lost => Ok(Leased { entry: None, lease }),
+                FoundEntry::Nothing => Ok(Leased { entry: None, lease }),
+                FoundEntry::Lost => {
+                    lost.push(&wanted.key);
+                    Ok(Leased { entry: None, lease })
+                }
             }));
+        }
+        if !lost.is_empty() {
+            self.notice_lost(&lost).await;
         }
         Ok(answers)
     }

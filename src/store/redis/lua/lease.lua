@@ -4,8 +4,10 @@
 -- want it, and the thousandths of its TTL after which an entry should be refreshed (1000: when its freshness ends;
 -- '': never).
 -- Returns six fields for each key. The first four are as in `get.lua` for an entry and for a key that holds another
--- type, else {false, 3, '', ''}. The other two are the state of the lease: 'won', 'held', or 'none' if no lease can
--- be given, and the ms until it ends; 'early' and the ms until the entry should be refreshed; or '' and 0.
+-- type; {false, 1, '', ''} if value or metadata is gone but index and totals still count the entry; else
+-- {false, 3, '', ''}. An entry that is kept only in place of errors is returned, but counts as missing. The other two
+-- are the state of the lease: 'won', 'held', or 'none' if no lease can be given, and the ms until it ends; 'early' and
+-- the ms until the entry should be refreshed; or '' and 0.
 --
 -- A lease is `sidecache:lease:{ns}:{key}` with the text `number:lease token:fence token:run id:epoch`, and Redis
 -- removes it at its end. A change of the key removes it earlier. `filled:number:lease token:answer` is a lease whose
@@ -89,15 +91,21 @@ for i = 5, #ARGV, 4 do
     entry = { false, 2, name, call('TYPE', name).ok }
   elseif value and meta[1] and meta[1] ~= ARGV[i + 2] then
     entry = { value, meta[1], meta[2] or '0', remaining_of(value_key, meta[3], meta[4]) }
-    local at = refresh_at(meta[2], meta[3], ARGV[i + 3])
+    local is_for_errors = meta[4] and string.find(' ' .. meta[4] .. ' ', ' m0 ', 1, true)
+    local at = is_for_errors and 0 or refresh_at(meta[2], meta[3], ARGV[i + 3])
     if at and at <= now() then
       state, left = give(lease_key, lease)
     elseif at then
       state, left = 'early', at - now()
     end
   else
-    entry = { false, 3, '', '' }
-    state, left = give(lease_key, lease)
+    local found = not (value and meta[1]) and call('TYPE', meta_key).ok
+    if not value and found ~= 'hash' and found ~= 'none' then
+      entry = { false, 2, meta_key, found }
+    else
+      entry = { false, (found and value or found == 'hash') and 1 or 3, '', '' }
+      state, left = give(lease_key, lease)
+    end
   end
   if replica then
     return replica

@@ -10,7 +10,7 @@
 
 local before, tag = tonumber(ARGV[4]), ARGV[5]
 local call, pcall = redis.call, redis.pcall
-local chosen, places, metas = {}, {}, {}
+local chosen, places, metas, lost = {}, {}, {}, {}
 for i = 10, #ARGV, 2 do
   local key = ARGV[i]
   local id = ns .. ':' .. key
@@ -24,9 +24,13 @@ for i = 10, #ARGV, 2 do
       return { present }
     end
   end
-  if version and has_tag and (not before or version <= before) and call('EXISTS', 'cache:' .. id) == 1 then
+  local is_selected = version and has_tag and (not before or version <= before)
+  if is_selected and call('EXISTS', 'cache:' .. id) == 1 then
     local last = #chosen + 1
     chosen[last], places[last], metas[last] = key, tonumber(ARGV[i + 1]), meta
+  elseif is_selected or (not version and not meta.err) then
+    -- It has expired, or Redis evicted a part of it; or there is no such entry.
+    lost[#lost + 1] = { key, meta, tonumber(ARGV[i + 1]) }
   end
 end
 
@@ -48,8 +52,9 @@ for i, key in ipairs(chosen) do
   local id, meta = ns .. ':' .. key, metas[i]
   call('UNLINK', 'sidecache:lease:' .. id)
   local extra, expires = meta[6] or '', tonumber(meta[5] or '0') or 0
-  local own = tonumber(string.match(extra, 'g(%d+)') or '0')
-  local window, mark = own > 0 and own or tonumber(ARGV[7]), 'm1'
+  -- A grace of 0 was asked for, too.
+  local own = tonumber(string.match(extra, 'g(%d+)') or '')
+  local window, mark = own or tonumber(ARGV[7]), 'm1'
   if window == 0 then
     window, mark = tonumber(ARGV[8]), 'm0'
   end
@@ -64,20 +69,32 @@ for i, key in ipairs(chosen) do
     local ends = expires == 0 and now_ms or math.min(expires, now_ms)
     local goes = now_ms + window
     if expires ~= 0 then
-      goes = math.min(goes, expires + own)
+      goes = math.min(goes, expires + (own or 0))
     end
     local goes_text = integer(goes)
     local start = text_of(bucket_at(places[i]))
     pcall('ZADD', index .. start, 'XX', goes_text, key)
     pcall('ZADD', due, 'LT', goes_text, start)
     call('PEXPIREAT', 'cache:' .. id, goes_text)
-    local kind = string.find(' ' .. extra .. ' ', ' a ', 1, true) and 'a ' or ''
+    local kind = string.match(' ' .. extra .. ' ', ' ([ab] )') or ''
     call('HSET', 'cache_meta:' .. id, 'expires_at', integer(ends),
       'extra', kind .. 'g' .. integer(goes - ends) .. ' ' .. mark)
   end
 end
-if #chosen > 0 or is_lost or has_new_scope then
+local removed = {}
+for _, one in ipairs(lost) do
+  local key, meta, place = unpack(one)
+  local is_left, score = take_out(key, meta, place)
+  if score then
+    count_loss(score)
+  end
+  if is_left or score or meta[3] then
+    removed[#removed + 1] = key
+  end
+end
+if #chosen > 0 or #removed > 0 or is_lost or has_new_scope then
   save_books()
+  publish('evict', removed)
 end
 save_tombstones()
 return { #chosen, chosen, tombs_dropped, seq or 0 }
