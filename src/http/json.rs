@@ -162,9 +162,14 @@ fn short_text<'b>(reader: &mut Reader<'b>, name: &str) -> Result<Option<Text<'b>
 /// # Errors
 /// A tag is invalid, or there are too many.
 pub fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
-    if reader.null() {
-        return Ok(None);
-    }
+    if reader.null() { Ok(None) } else { tag_list(reader).map(Some) }
+}
+
+/// Parses a list of tags.
+///
+/// # Errors
+/// It is no list, a tag is invalid, or there are too many.
+pub fn tag_list(reader: &mut Reader<'_>) -> Result<Vec<Tag>, Error> {
     let mut tags = Vec::new();
     reader.array(|index, reader| {
         if tags.len() == Tags::MAX {
@@ -182,7 +187,7 @@ pub fn tags(reader: &mut Reader<'_>) -> Result<Option<Vec<Tag>>, Error> {
         }
         Ok(())
     })?;
-    Ok(Some(tags))
+    Ok(tags)
 }
 
 thread_local! {

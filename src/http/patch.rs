@@ -11,9 +11,10 @@ use utoipa::ToSchema;
 use super::error::{Error, key_not_found};
 use super::extract::{EntryPath, NoParameters, StrictQuery};
 use super::openapi::schema;
+use super::reader::Reader;
 use super::state::SharedApp;
 use super::{answer, conditions, json, positions, reader};
-use crate::model::{Patch, Tags, Ttl, TtlChange};
+use crate::model::{Patch, Tag, Tags, Ttl, TtlChange};
 
 /// The body of a `PATCH` of an entry: at least one field.
 // Only for the OpenAPI document: `patch_body` parses the body.
@@ -28,7 +29,8 @@ pub struct PatchBody {
     tags: Option<Vec<String>>,
 }
 
-/// Parses the body of a `PATCH`. An absent field changes nothing, and null takes away what the entry has.
+/// Parses the body of a `PATCH`. An absent field changes nothing. A TTL of null takes it away; to take tags away, the body
+/// has an empty list.
 ///
 /// # Errors
 /// [`Error::InvalidBody`], also if the body has no field; or the TTL or a tag is invalid.
@@ -42,7 +44,7 @@ pub fn patch_body(body: &[u8]) -> Result<Patch, Error> {
                     None => TtlChange::Never,
                 }
             }
-            _ => patch.tags = Some(Tags::of(json::tags(reader)?.unwrap_or_default())),
+            _ => patch.tags = Some(Tags::of(tags(reader)?)),
         }
         Ok(())
     })?;
@@ -50,6 +52,15 @@ pub fn patch_body(body: &[u8]) -> Result<Patch, Error> {
         return Err(Error::InvalidBody("the body changes nothing: it needs `ttl`, `tags` or both".to_owned()));
     }
     Ok(patch)
+}
+
+/// # Errors
+/// [`Error::InvalidBody`], also for null: it could mean no change as well as no tags. Or a tag is invalid.
+fn tags(reader: &mut Reader<'_>) -> Result<Vec<Tag>, Error> {
+    if reader.null() {
+        return Err(Error::InvalidBody("`tags` must be a list; an empty one takes all tags away".to_owned()));
+    }
+    json::tag_list(reader)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -101,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn absent_fields_change_nothing_and_null_takes_away() {
+    fn absent_fields_change_nothing_and_a_ttl_of_null_takes_it_away() {
         let to = |seconds| TtlChange::To(Ttl::from_seconds(seconds).unwrap());
         for (body, ttl, tags) in [
             (r#"{"ttl": 600}"#, to(600), None),
             (r#"{"ttl": null}"#, TtlChange::Never, None),
             (r#"{"tags": ["b", "a", "b"]}"#, TtlChange::Keep, Some("a\nb")),
             (r#"{"tags": []}"#, TtlChange::Keep, Some("")),
-            (r#"{"tags": null, "ttl": 1}"#, to(1), Some("")),
+            (r#"{"tags": [], "ttl": 1}"#, to(1), Some("")),
         ] {
             assert_eq!(parsed(body).unwrap(), (ttl, tags.map(str::to_owned)), "{body}");
         }
@@ -121,6 +132,9 @@ mod tests {
             other => panic!("{body}: {other:?}"),
         };
         assert!(detail("{}").contains("`ttl`, `tags` or both"));
+        for body in [r#"{"tags": null}"#, r#"{"tags": null, "ttl": 1}"#] {
+            assert!(detail(body).contains("`tags`"), "{body}");
+        }
         assert!(detail(r#"{"value": 1, "ttl": 1}"#).contains("unknown field `value`"));
         for body in ["", "[]", r#"{"ttl": 1, "ttl": 2}"#, r#"{"tags": "a"}"#, r#"{"tags": [1]}"#] {
             detail(body);

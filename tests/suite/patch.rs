@@ -214,6 +214,7 @@ async fn a_wrong_body_changes_nothing(service: &Service) {
         (json!({"ttl": 3_153_600_001_u64}), "invalid_ttl", "ttl"),
         (json!({"ttl": "60"}), "invalid_ttl", "ttl"),
         (json!({"tags": "a"}), "invalid_body", "tags"),
+        (json!({"tags": null}), "invalid_body", "tags"),
         (json!({"ttl": 60, "tags": [""]}), "invalid_tag", ""),
         (json!({"tags": ["a\nb"]}), "invalid_tag", ""),
         (json!({"tags": long}), "invalid_tag", "32"),

@@ -68,10 +68,10 @@ schemas! {
     stale_while_revalidate: or_null(seconds(0, "For how many seconds after its TTL the entry is still answered, while one \
         of the clients that ask for a lease refreshes it. Absent or null: as the namespace's policy says."));
     new_ttl: or_null(seconds(1, "The new TTL in seconds, from now on; null: the entry never expires."));
-    new_tags: or_null(json!({
+    new_tags: json!({
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,
-        "description": "All tags that the entry has from now on; null or an empty list: none.",
-    }));
+        "description": "All tags that the entry has from now on; an empty list: none.",
+    });
     tag: text(Tag::MAX_LEN, "sidecache-tag", "A tag");
     tags: or_null(json!({
         "type": "array", "items": text(Tag::MAX_LEN, "sidecache-tag", "A tag"), "maxItems": Tags::MAX,
