@@ -17,7 +17,7 @@ use super::json::object;
 use super::openapi::schema;
 use super::state::SharedApp;
 use super::{answer, jobs};
-use crate::model::{Invalid, Policy, PolicyChange, PolicyFields, SomePolicyFields, whole_number};
+use crate::model::{Invalid, Policy, PolicyChange, PolicyFields, SomePolicyFields, Ttl, whole_number};
 use crate::namespaces::Record;
 
 #[derive(Serialize, ToSchema)]
@@ -141,18 +141,19 @@ impl PolicyBody<'_> {
     fn fields(self, default: &PolicyFields) -> Result<SomePolicyFields, Invalid> {
         let eviction = |named: Option<String>| named.unwrap_or_else(|| default.eviction_policy.clone());
         Ok(SomePolicyFields {
-            default_ttl: number("default_ttl", self.default_ttl, default.default_ttl)?,
-            max_size_mb: number("max_size_mb", self.max_size_mb, default.max_size_mb)?,
+            default_ttl: number("default_ttl", SECONDS, self.default_ttl, default.default_ttl)?,
+            max_size_mb: number("max_size_mb", 0..=Policy::MAX_SIZE_MB, self.max_size_mb, default.max_size_mb)?,
             eviction_policy: self.eviction_policy.map(eviction),
-            stale_if_error: number("stale_if_error", self.stale_if_error, default.stale_if_error)?,
+            stale_if_error: number("stale_if_error", SECONDS, self.stale_if_error, default.stale_if_error)?,
             ttl_jitter: part("ttl_jitter", Policy::TTL_JITTER, self.ttl_jitter, default.ttl_jitter)?,
             refresh_after: part("refresh_after", Policy::REFRESH_AFTER, self.refresh_after, default.refresh_after)?,
             stale_while_revalidate: number(
                 "stale_while_revalidate",
+                SECONDS,
                 self.stale_while_revalidate,
                 default.stale_while_revalidate,
             )?,
-            tombstone_ttl: number("tombstone_ttl", self.tombstone_ttl, default.tombstone_ttl)?,
+            tombstone_ttl: number("tombstone_ttl", 1..=Ttl::MAX_SECONDS, self.tombstone_ttl, default.tombstone_ttl)?,
         })
     }
 }
@@ -207,10 +208,21 @@ pub async fn patch(
     Ok(answer::json(StatusCode::OK, &NamespaceAnswer::from(record)))
 }
 
-/// Parses a whole number that a body names; `null` means `default`. The error names the field.
-fn number(field: &str, named: Option<Option<&RawValue>>, default: u64) -> Result<Option<u64>, Invalid> {
+/// The range of fields that are seconds and can be 0.
+const SECONDS: RangeInclusive<u64> = 0..=Ttl::MAX_SECONDS;
+
+/// Parses a whole number that a body names; `null` means `default`. The error names the field and its range, which
+/// [`Policy::parse`] checks.
+fn number(
+    field: &str,
+    range: RangeInclusive<u64>,
+    named: Option<Option<&RawValue>>,
+    default: u64,
+) -> Result<Option<u64>, Invalid> {
     let parse = |text: &RawValue| {
-        let wrong = || Invalid::Policy(format!("`{field}` must be a whole number of at least 0, not {text}"));
+        let (least, most) = (range.start(), range.end());
+        let wrong =
+            || Invalid::Policy(format!("`{field}` must be a whole number from {least} to {most}, not {text}"));
         whole_number(text.get()).ok_or_else(wrong)
     };
     named.map(|text| text.map_or(Ok(default), parse)).transpose()

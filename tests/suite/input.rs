@@ -19,6 +19,7 @@ on_both_stores! {
     a_ttl_is_a_whole_number_from_1_to_a_hundred_years,
     regression_a_whole_number_may_have_a_fraction_of_zeros,
     regression_a_date_before_1970_is_valid,
+    regression_a_policys_number_that_is_too_large_names_the_limit,
     tags_are_a_list_of_names,
     a_body_needs_no_content_type,
     an_mget_without_proper_keys_is_refused,
@@ -128,6 +129,23 @@ async fn regression_a_whole_number_may_have_a_fraction_of_zeros(service: &Servic
     let stored = cache.put_policy(&ns, policy).await;
     assert_eq!((stored.number("default_ttl"), stored.number("max_size_mb")), (30, 1));
     cache.put_policy(&ns, r#"{"default_ttl":30.5}"#).await.expect_error(400, "invalid_policy");
+}
+
+/// The bug: a policy's number that is far too large was called "not at least 0".
+async fn regression_a_policys_number_that_is_too_large_names_the_limit(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("input"));
+    for (field, limit) in [
+        ("stale_while_revalidate", "3153600000"),
+        ("default_ttl", "3153600000"),
+        ("tombstone_ttl", "3153600000"),
+        ("max_size_mb", "1073741824"),
+    ] {
+        for number in ["100000000000000000000", "3153600001"] {
+            let refused = cache.put_policy(&ns, &format!("{{\"{field}\":{number}}}")).await;
+            let said = refused.expect_error(400, "invalid_policy");
+            assert!(said.contains(field) && said.contains(limit), "{said}");
+        }
+    }
 }
 
 /// The bug: such a date was refused. It is valid, and selects everything.
