@@ -3,7 +3,7 @@
 use crate::database;
 use crate::model::Invalid;
 use crate::namespaces::Refusal;
-use crate::store;
+use crate::store::{self, Removal};
 
 /// An error of the cache, the same for every protocol.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Error {
     /// A flush that failed on some shards.
     #[error("{deleted} entries were deleted before this error: {error}")]
     PartlyFlushed { deleted: u64, error: store::Error },
+    /// A flush that marks entries as stale, and failed on some shards.
+    #[error("{marked} entries were marked as stale before this error: {error}")]
+    PartlyMarked { marked: u64, error: store::Error },
     #[error("too many flushes are running")]
     TooManyFlushes,
     #[error("the flush ended with a panic")]
@@ -54,6 +57,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_refusal(),
             Self::PartlyFlushed { .. }
+            | Self::PartlyMarked { .. }
             | Self::TooManyFlushes
             | Self::Panicked
             | Self::Database(_)
@@ -74,12 +78,15 @@ impl From<Refusal> for Error {
     }
 }
 
-impl From<store::FlushFailure> for Error {
-    fn from(failure: store::FlushFailure) -> Self {
-        match failure.error {
+impl Error {
+    /// The error of a flush that removed entries like this.
+    pub(super) fn of_flush(failure: store::FlushFailure, removal: Removal) -> Self {
+        let store::FlushFailure { deleted: done, error } = failure;
+        match (error, removal.windows) {
             // No shard was asked.
-            error @ store::Error::RingMismatch => Self::Store(error),
-            error => Self::PartlyFlushed { deleted: failure.deleted, error },
+            (error @ store::Error::RingMismatch, _) => Self::Store(error),
+            (error, None) => Self::PartlyFlushed { deleted: done, error },
+            (error, Some(_)) => Self::PartlyMarked { marked: done, error },
         }
     }
 }

@@ -83,8 +83,8 @@ impl Cache {
                 near.void(&EntryKey::new(namespace, &key));
             }
         };
-        let result =
-            self.store.flush(namespace, selection, &on_deleted, progress, removal).await.map_err(Error::from);
+        let result = self.store.flush(namespace, selection, &on_deleted, progress, removal).await;
+        let result = result.map_err(|failure| Error::of_flush(failure, removal));
         // The flush ended all leases of the namespace.
         self.waiting.all_changed();
         if let (Err(_), Some(near)) = (&result, &self.near) {

@@ -238,7 +238,8 @@ impl Cache {
         if matches!(error, Error::Store(store::Error::NotInMemory)) {
             return Some(Tier::L1);
         }
-        matches!(error, Error::Store(_) | Error::PartlyFlushed { .. }).then(|| self.tier())
+        let is_of_store = matches!(error, Error::Store(_) | Error::PartlyFlushed { .. } | Error::PartlyMarked { .. });
+        is_of_store.then(|| self.tier())
     }
 
     fn record(&self, begun: &StartedOperation<'_>, ended: &EndedOperation<'_>, subject: impl FnOnce() -> Subject) {

@@ -56,7 +56,8 @@ struct FlushDocument<'a> {
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     matched_count: Option<u64>,
-    deleted_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     marked_count: Option<u64>,
 }
@@ -70,21 +71,22 @@ impl Flush {
             tag: self.selection.tag.as_deref(),
             dry_run: self.dry_run,
             matched_count: None,
-            deleted_count: 0,
-            marked_count: None,
+            deleted_count: (!self.stale).then_some(0),
+            marked_count: self.stale.then_some(0),
         };
+        let done = if self.stale { "marked as stale" } else { "deleted" };
         if self.dry_run {
             let matched = self.count(service)?;
             document.matched_count = Some(matched);
-            let line = format!("{} of {what} would be deleted", number::of(matched, "entry", "entries"));
+            let line = format!("{} of {what} would be {done}", number::of(matched, "entry", "entries"));
             return screen.result(&document, &line);
         }
         if !self.confirmation.yes {
             require_terminal("count the entries first with --dry-run")?;
             let matched = self.count(service)?;
             if matched == 0 {
-                // There is nothing to delete, so do not ask.
-                return screen.result(&document, &format!("there are no entries of {what}; nothing was deleted"));
+                // There is nothing to do, so do not ask.
+                return screen.result(&document, &format!("there are no entries of {what}; nothing was {done}"));
             }
             let matched = number::of(matched, "entry", "entries");
             confirm(&match self.stale {
@@ -101,8 +103,9 @@ impl Flush {
             return screen.result(&document, &line);
         }
         let path = with_query(&cache_path(&self.namespace), &query);
-        document.deleted_count = jobs::delete(service, &path)?;
-        let line = format!("deleted {} of {what}", number::of(document.deleted_count, "entry", "entries"));
+        let deleted = jobs::delete(service, &path)?;
+        document.deleted_count = Some(deleted);
+        let line = format!("deleted {} of {what}", number::of(deleted, "entry", "entries"));
         screen.result(&document, &line)
     }
 

@@ -76,7 +76,10 @@ struct Job {
 #[derive(Deserialize, Serialize)]
 struct JobResult {
     success: bool,
-    deleted_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marked_count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,15 +113,16 @@ fn list(service: &Service, screen: &mut Screen) -> Result<(), Failure> {
     let columns = [
         ("job", Left),
         ("state", Left),
-        ("deletes", Left),
-        ("deleted", Right),
+        ("kind", Left),
+        ("entries", Left),
+        ("done", Right),
         ("estimate", Right),
         ("started", Left),
     ];
     let rows = listed.jobs.into_iter().map(|job| {
         let estimate = job.estimate.map_or("-".to_owned(), number::count);
         let target = job.target();
-        vec![job.id, job.state, target, number::count(job.done), estimate, job.started_at]
+        vec![job.id, job.state, job.kind, target, number::count(job.done), estimate, job.started_at]
     });
     screen.table(&columns, rows.collect())
 }
@@ -129,8 +133,9 @@ fn show(service: &Service, screen: &mut Screen, id: &str, is_waiting: bool) -> R
         return screen.document(&job);
     }
     let target = job.target();
-    let mut fields = vec![("job", job.id), ("state", job.state), ("deletes", target)];
-    fields.push(("deleted", number::count(job.done)));
+    let (does, done) = if job.is_mark() { ("marks", "marked") } else { ("deletes", "deleted") };
+    let mut fields = vec![("job", job.id), ("state", job.state), (does, target)];
+    fields.push((done, number::count(job.done)));
     fields.extend(job.estimate.map(|estimate| ("estimate", number::count(estimate))));
     fields.push(("started", job.started_at));
     fields.extend(job.ended_at.map(|ended| ("ended", ended)));
@@ -141,10 +146,10 @@ fn show(service: &Service, screen: &mut Screen, id: &str, is_waiting: bool) -> R
 
 fn cancel(service: &Service, screen: &mut Screen, id: &str) -> Result<(), Failure> {
     let job: Job = service.send(&Method::DELETE, &path(id), &[], Vec::new())?.parse(service)?;
-    let deleted = number::of(job.done, "entry", "entries");
+    let done = format!("{} {}", number::of(job.done, "entry", "entries"), job.done_to_entries());
     let line = match &*job.state {
-        "running" => format!("{id} is being cancelled; {deleted} deleted so far"),
-        state => format!("{id} is {state}; {deleted} deleted"),
+        "running" => format!("{id} is being cancelled; {done} so far"),
+        state => format!("{id} is {state}; {done}"),
     };
     screen.result(&job, &line)
 }
@@ -160,10 +165,10 @@ pub fn delete(service: &Service, path: &str) -> Result<u64, Failure> {
         deleted_count: Option<u64>,
         marked_count: Option<u64>,
     }
-    let answer = with_spinner("deleting", || service.send(&Method::DELETE, path, &[], Vec::new()))?;
+    let answer = with_spinner("working", || service.send(&Method::DELETE, path, &[], Vec::new()))?;
     if answer.is_accepted {
         let job: Job = answer.parse(service)?;
-        return wait(service, &job.id)?.deleted();
+        return wait(service, &job.id)?.count();
     }
     let Deleted { deleted_count, marked_count } = answer.parse(service)?;
     Ok(deleted_count.or(marked_count).unwrap_or(0))
@@ -176,7 +181,7 @@ pub fn delete(service: &Service, path: &str) -> Result<u64, Failure> {
 fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
     let later = || format!("`sidecache jobs show {id} --wait` waits for it, `sidecache jobs cancel {id}` cancels it");
     let interrupts = interrupts()?;
-    let (mut shown, mut has_estimate, mut failures) = (bar("deleting", None, true), false, 0);
+    let (mut shown, mut has_estimate, mut failures) = (bar("working", None, true), false, 0);
     let ended = loop {
         match service.fetch::<Job>(&path(id)) {
             Ok(job) if job.state != "running" => break Ok(job),
@@ -185,7 +190,7 @@ fn wait(service: &Service, id: &str) -> Result<Job, Failure> {
                 if let Some(estimate) = job.estimate {
                     if !has_estimate {
                         shown.finish_and_clear();
-                        (shown, has_estimate) = (bar("deleting", Some(estimate), true), true);
+                        (shown, has_estimate) = (bar("working", Some(estimate), true), true);
                     }
                     shown.set_length(estimate);
                 }
@@ -219,19 +224,31 @@ impl Job {
         }
     }
 
-    /// How many entries the job deleted.
+    /// Whether it marks entries as stale, and does not delete them.
+    fn is_mark(&self) -> bool {
+        self.kind == "mark_stale"
+    }
+
+    /// What the job does to entries, as a participle.
+    fn done_to_entries(&self) -> &'static str {
+        if self.is_mark() { "marked as stale" } else { "deleted" }
+    }
+
+    /// How many entries the job deleted or marked.
     ///
     /// # Errors
     /// The job failed, was cancelled, or has not ended.
-    fn deleted(self) -> Result<u64, Failure> {
-        let Some(JobResult { success, deleted_count, error, code }) = self.result else {
+    fn count(self) -> Result<u64, Failure> {
+        let done = self.done_to_entries();
+        let Some(JobResult { success, deleted_count, marked_count, error, code }) = self.result else {
             return Err(Failure::new(Exit::Unknown, format!("the job {} has not ended", self.id)));
         };
+        let count = marked_count.or(deleted_count).unwrap_or(self.done);
         if success {
-            return Ok(deleted_count);
+            return Ok(count);
         }
         let what = error.unwrap_or_else(|| "The job was cancelled".to_owned());
-        let text = format!("{what}; {} had been deleted by then", number::of(deleted_count, "entry", "entries"));
+        let text = format!("{what}; {} had been {done} by then", number::of(count, "entry", "entries"));
         let exit = if code.as_deref() == Some("outcome_unknown") { Exit::Unknown } else { Exit::Failed };
         let mut failure = Failure::new(exit, text);
         failure.code = code;

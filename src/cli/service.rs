@@ -70,6 +70,7 @@ struct Problem {
     code: Option<String>,
     detail: Option<String>,
     deleted_count: Option<u64>,
+    marked_count: Option<u64>,
 }
 
 impl Service {
@@ -188,6 +189,9 @@ impl Service {
         }
         if let Some(deleted) = problem.deleted_count {
             text = format!("{text}; entries deleted before the error: {deleted}");
+        }
+        if let Some(marked) = problem.marked_count {
+            text = format!("{text}; entries marked as stale before the error: {marked}");
         }
         let without_path = self.without_path();
         let advice = match &*code {

@@ -27,6 +27,7 @@ pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) 
     let (job, snapshot) = tokio::join!(job, dashboard.snapshot());
     let job = job?;
     let (name, token) = (job.flush.namespace.as_str(), form::token(&headers));
+    let done = done(job.flush.kind);
     let main = html! {
         section.card.narrow {
             (shown(&job))
@@ -34,7 +35,7 @@ pub async fn get(State(dashboard): State<Shared>, uri: Uri, headers: HeaderMap) 
             form.actions #cancel method="post" action={ (address::job(&id)) "/cancel" } {
                 input type="hidden" name="token" value=(token);
                 button.danger type="submit" { "Cancel the job" }
-                p.muted { "Entries that it has deleted stay deleted." }
+                p.muted { "Entries that it has " (done) " stay " (done) "." }
             }
             p { a.button href=(address::namespace(name)) { "Back to the namespace" } }
         }
@@ -75,12 +76,12 @@ pub async fn regions(dashboard: &Dashboard, id: &Id) -> Vec<Region> {
 }
 
 fn shown(job: &Job) -> Markup {
-    let state = job.state.as_str();
+    let (state, is_mark) = (job.state.as_str(), job.flush.kind == Kind::MarkStale);
     html! {
         div #job data-state=(state) data-done=(job.done) {
             h1 { (heading(job.flush.kind, &job.state)) }
             p.figure { (number::of(job.done, "entry", "entries")) }
-            p { "deleted from " strong { (job.flush.namespace.as_str()) } ": " (flush::selected(&job.flush.selection)) "." }
+            p { (done(job.flush.kind)) @if is_mark { " in " } @else { " from " } strong { (job.flush.namespace.as_str()) } ": " (flush::selected(&job.flush.selection)) "." }
             @if job.state.is_running() {
                 @match job.estimate {
                     Some(estimate) => {
@@ -94,10 +95,18 @@ fn shown(job: &Job) -> Markup {
             @if let JobState::Failed(failure) = &job.state {
                 p.notice {
                     (failure.error) " (" code { (failure.code) } "). "
-                    "To delete the rest, start again. The entries are then counted again."
+                    "For the rest, start again. The entries are then counted again."
                 }
             }
         }
+    }
+}
+
+/// What a job of this kind does to entries, as a participle.
+fn done(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flush | Kind::DeleteNamespace => "deleted",
+        Kind::MarkStale => "marked as stale",
     }
 }
 

@@ -171,6 +171,10 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     deleted_count: Option<u64>,
+    /// How many entries a flush with `mode=stale` marked before it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    marked_count: Option<u64>,
 }
 
 /// Within this time the service itself tries a shard again that failed or was overloaded, see `store::redis`.
@@ -230,7 +234,7 @@ pub fn cache_code(error: &cache::Error) -> Code {
         E::NamespaceNotFound => Code::NamespaceNotFound,
         E::TooManyFlushes => Code::Overloaded,
         E::Panicked => Code::Internal,
-        E::Store(error) | E::PartlyFlushed { error, .. } => store_code(error),
+        E::Store(error) | E::PartlyFlushed { error, .. } | E::PartlyMarked { error, .. } => store_code(error),
         E::Database(database::Error::OutcomeUnknown(_)) => Code::OutcomeUnknown,
         E::Database(_) => Code::DatabaseUnavailable,
         E::PoliciesUnknown => Code::PoliciesUnknown,
@@ -277,12 +281,13 @@ impl IntoResponse for Error {
         let status = code.status();
         let is_clients = matches!(code, Code::StorageFull | Code::NotImplemented | Code::NotInMemory);
         let is_server_error = status.is_server_error() && !is_clients;
-        let deleted_count = match &self {
-            Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => Some(*deleted),
-            _ => None,
+        let (deleted_count, marked_count) = match &self {
+            Self::Cache(cache::Error::PartlyFlushed { deleted, .. }) => (Some(*deleted), None),
+            Self::Cache(cache::Error::PartlyMarked { marked, .. }) => (None, Some(*marked)),
+            _ => (None, None),
         };
         let detail = (!is_server_error).then(|| self.to_string());
-        let mut response = answer::json(status, &Answer { detail, deleted_count, ..Answer::of(code) });
+        let mut response = answer::json(status, &Answer { detail, deleted_count, marked_count, ..Answer::of(code) });
         // Do not suggest a retry after a write that may have happened, nor with a position that is lost for ever.
         let is_retried = !matches!(code, Code::OutcomeUnknown | Code::PositionLost);
         if status == StatusCode::SERVICE_UNAVAILABLE && is_retried {
@@ -303,7 +308,7 @@ impl IntoResponse for Error {
 
 impl Answer {
     fn of(code: Code) -> Self {
-        Self { error: code.text(), code, detail: None, deleted_count: None }
+        Self { error: code.text(), code, detail: None, deleted_count: None, marked_count: None }
     }
 }
 

@@ -54,7 +54,7 @@ pub struct FlushQuery {
     /// Only entries that have this tag.
     #[param(schema_with = schema::tag)]
     tag: Option<String>,
-    /// `true`: only count the entries, delete nothing.
+    /// `true`: only count the entries, change nothing.
     #[param(schema_with = schema::dry_run)]
     dry_run: Option<String>,
     /// `stale`: end the freshness of the entries instead of deleting them.
@@ -68,8 +68,10 @@ pub enum FlushMode {
     Delete,
     /// Ends the freshness of entries.
     MarkStale,
-    /// Counts, deletes nothing.
-    DryRun,
+    /// Counts, and changes nothing. `is_mark`: what would be marked, not deleted.
+    DryRun {
+        is_mark: bool,
+    },
 }
 
 impl FlushQuery {
@@ -79,7 +81,7 @@ impl FlushQuery {
         let is_dry_run = flag("dry_run", self.dry_run.as_deref())?;
         let is_mark = is_stale_mode(self.mode.as_deref())?;
         let mode = match (is_dry_run, is_mark) {
-            (true, _) => FlushMode::DryRun,
+            (true, is_mark) => FlushMode::DryRun { is_mark },
             (false, true) => FlushMode::MarkStale,
             (false, false) => FlushMode::Delete,
         };

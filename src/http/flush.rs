@@ -73,15 +73,15 @@ impl<S: Sync> FromRequestParts<S> for ClientPatience {
 #[derive(Serialize, ToSchema)]
 pub struct FlushAnswer {
     success: bool,
-    /// How many entries were deleted: 0 with `dry_run=true`.
+    /// How many entries were deleted: 0 with `dry_run=true`. Absent with `mode=stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     deleted_count: Option<u64>,
-    /// Only with `mode=stale`: how many entries were marked; entries that may not be answered stale were deleted.
+    /// Only with `mode=stale`: how many entries were marked, 0 with `dry_run=true`; entries that may not be answered stale were deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     marked_count: Option<u64>,
-    /// Only with `dry_run=true`: how many entries the flush would delete.
+    /// Only with `dry_run=true`: how many entries the flush would delete or mark.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     matched_count: Option<u64>,
@@ -127,10 +127,13 @@ pub async fn flush(
             let flushed = app.cache.flush(flush, client.patience, jobs::failure).await?;
             Ok(client.answer_marked(&flushed))
         }
-        (selection, FlushMode::DryRun) => {
+        (selection, FlushMode::DryRun { is_mark }) => {
             let matched_count = Some(app.cache.count(&namespace, &selection, None).await?.count);
-            let counted = FlushAnswer { deleted_count: Some(0), matched_count, ..FlushAnswer::SUCCESS };
-            Ok(answer::json(StatusCode::OK, &counted))
+            let nothing = match is_mark {
+                false => FlushAnswer { deleted_count: Some(0), ..FlushAnswer::SUCCESS },
+                true => FlushAnswer::marked(0),
+            };
+            Ok(answer::json(StatusCode::OK, &FlushAnswer { matched_count, ..nothing }))
         }
     }
 }

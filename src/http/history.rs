@@ -55,7 +55,7 @@ pub struct ChangeAnswer {
     pattern: Option<String>,
     #[schema(required)]
     tag: Option<String>,
-    /// How many entries the flush or the deletion of the namespace removed. Null for other changes, and for a flush
+    /// How many entries the flush or the deletion of the namespace removed, or `mark_stale` marked. Null for other changes, and for a flush
     /// that was given up.
     #[schema(required)]
     deleted_count: Option<u64>,

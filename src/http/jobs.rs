@@ -13,7 +13,7 @@ use super::extract::{JobPath, NoParameters, StrictQuery};
 use super::openapi::schema;
 use super::state::SharedApp;
 use crate::cache;
-use crate::jobs::{Failure, Job, State as JobState};
+use crate::jobs::{Failure, Job, Kind, State as JobState};
 use crate::model::UnixMillis;
 
 /// A job.
@@ -29,9 +29,9 @@ pub struct JobAnswer {
     /// The pattern of the flush. If `pattern` and `tag` are null, the job deletes all entries.
     pattern: Option<String>,
     tag: Option<String>,
-    /// How many entries are deleted so far.
+    /// How many entries are deleted, or marked as stale, so far.
     done: u64,
-    /// About how many entries will be deleted in total; null while that is unknown.
+    /// About how many entries will be deleted or marked in total; null while that is unknown.
     estimate: Option<u64>,
     #[schema(schema_with = schema::date)]
     started_at: String,
@@ -46,8 +46,14 @@ pub struct JobAnswer {
 pub struct JobResult {
     /// False if the job failed or was cancelled.
     success: bool,
-    /// How many entries were deleted, also if the job failed or was cancelled.
-    deleted_count: u64,
+    /// How many entries were deleted, also if the job failed or was cancelled. Absent for the kind `mark_stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    deleted_count: Option<u64>,
+    /// Only for the kind `mark_stale`: how many entries were marked, also if the job failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    marked_count: Option<u64>,
     /// Why the job failed, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -72,7 +78,11 @@ impl From<&Job> for JobAnswer {
             JobState::Running | JobState::Done | JobState::Cancelled => (None, None),
         };
         let success = job.state == JobState::Done;
-        let result = JobResult { success, deleted_count: job.done, error, code };
+        let (deleted_count, marked_count) = match job.flush.kind {
+            Kind::MarkStale => (None, Some(job.done)),
+            Kind::Flush | Kind::DeleteNamespace => (Some(job.done), None),
+        };
+        let result = JobResult { success, deleted_count, marked_count, error, code };
         Self {
             id: job.id.to_string(),
             kind: job.flush.kind.as_str(),
@@ -147,8 +157,8 @@ pub async fn show(
     operation_id = "cancel_job",
     tag = "jobs",
     summary = "Cancel a job",
-    description = "Entries that the job has deleted stay deleted. A job on another instance stops within about a \
-                   second, so the response may still say `running`. A job that has ended does not change.",
+    description = "Entries that the job has deleted stay deleted, and those that it has marked stay marked. A job on \
+                   another instance stops within about a second, so the response may still say `running`. A job that has ended does not change.",
     responses((status = 200, description = "The current state of the job.", body = JobAnswer))
 )]
 pub async fn cancel(

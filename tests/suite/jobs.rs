@@ -17,11 +17,13 @@ use crate::support::database::{self, Database};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::postgres::Postgres;
 use crate::support::process::{self, Process, Signal};
+use crate::support::redis::Redis;
 use crate::support::service::{Service, Settings};
 use crate::support::slow_shard::{ENTRIES, SlowShard};
 
 on_both_stores! {
     a_flush_with_respond_async_becomes_a_job,
+    regression_a_job_that_marks_says_how_many_it_marked,
     a_job_shows_its_selection,
     an_unknown_job_is_a_404,
 }
@@ -478,4 +480,42 @@ async fn ctrl_c_leaves_a_job_running_and_says_how_to_show_it() {
     assert_eq!(shown["result"], json!({"success": true, "deleted_count": ENTRIES}));
     let gone = command(&service, &["jobs", "cancel", "x-1"]).output().expect("the program runs");
     assert_eq!(gone.status.code(), Some(1));
+}
+
+/// The bug: the result of a job of the kind `mark_stale` was `deleted_count`.
+async fn regression_a_job_that_marks_says_how_many_it_marked(service: &Service) {
+    let (cache, ns) = (service.client(), namespace("jobs-mark"));
+    let entry = |key: &str| json!({"key": key, "value": 1, "ttl": 600, "stale_while_revalidate": 60});
+    cache.fill(&ns, &json!([entry("a"), entry("b")])).await;
+    let counted = cache.flush(&ns, &[("mode", "stale"), ("dry_run", "true")]).await;
+    counted.expect_json(200, &json!({"success": true, "marked_count": 0, "matched_count": 2}));
+    let path = format!("{}?mode=stale", cache_path(&ns));
+    let job_path = job_path(cache.send(Method::DELETE, &path, &[("prefer", "respond-async")], None).await);
+    let job = in_state(&cache, &job_path, "done", SOON).await;
+    assert_eq!(job["kind"], "mark_stale");
+    assert_eq!(job["result"], json!({"success": true, "marked_count": 2}));
+    let id = job["id"].as_str().expect("a text").to_owned();
+    let shown = command(service, &["jobs", "show", &id]).output().expect("the program runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("marked") && !shown.contains("delete"), "{shown}");
+    let counted = command(service, &["flush", &ns, "--stale", "--dry-run"]).output().expect("the program runs");
+    let counted = String::from_utf8_lossy(&counted.stdout).into_owned();
+    assert_eq!(counted, format!("2 entries of {ns} would be marked as stale\n"));
+}
+
+/// The bug: such an answer had `deleted_count`, and the command line spoke of deleted entries.
+#[tokio::test]
+async fn regression_a_mark_that_fails_on_a_shard_says_how_many_entries_are_marked() {
+    let mut servers = Redis::three();
+    let service = Service::start(Settings::on(&servers));
+    let (cache, ns) = (service.client(), namespace("jobs-mark"));
+    let entry = |number: usize| json!({"key": format!("k{number}"), "value": 1, "stale_while_revalidate": 600});
+    cache.fill(&ns, &json!((0..60).map(entry).collect::<Vec<_>>())).await;
+    servers[0].kill();
+    let failed = cache.flush(&ns, &[("mode", "stale")]).await.expect(503);
+    assert!((1..60).contains(&failed.number("marked_count")), "{}", failed.json());
+    assert_eq!(failed.json().get("deleted_count"), None);
+    let told = command(&service, &["flush", &ns, "--stale", "--yes"]).output().expect("the program runs");
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("marked as stale before the error") && !told.contains("deleted"), "{told}");
 }
