@@ -170,10 +170,10 @@ fn with_lifetime(write: Write, lifetime: Lifetime, present: Option<&Entry>, poli
 /// the new entry is over at once, because its value may depend on the stale one.
 fn with_ends_of(entry: &Entry, write: Write) -> Write {
     let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-    let grace = entry.extra.grace().saturating_sub(entry.overdue.unwrap_or_default());
+    let left_of = |grace: Duration| grace.saturating_sub(entry.overdue.unwrap_or_default());
     Write {
         ttl: entry.expires_in.and_then(|left| Ttl::from_millis(millis(left))),
-        stale_while_revalidate: Some(grace),
+        stale_while_revalidate: entry.extra.own_grace().map(left_of),
         ..write
     }
 }
