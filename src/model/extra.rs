@@ -42,9 +42,11 @@ pub enum Mark {
 pub struct Extra {
     pub kind: Kind,
     pub mark: Mark,
-    /// The time between the end of freshness and the time at which the entry goes, in ms; `None`: none, because neither
-    /// the write nor the policy said so.
-    grace_ms: Option<u64>,
+    /// Whether the write or the policy gave the entry a grace, perhaps of zero. Not an `Option`, which would make every
+    /// copy larger.
+    has_grace: bool,
+    /// The time between the end of freshness and the time at which the entry goes, in ms.
+    grace_ms: u64,
 }
 
 impl Extra {
@@ -56,7 +58,7 @@ impl Extra {
     /// For a new value. A grace of zero is remembered: a mark then does not use that of the policy.
     pub fn of_write(kind: Kind, grace: Option<Duration>) -> Self {
         let ms = |grace: Duration| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        Self { kind, mark: Mark::Unmarked, grace_ms: grace.map(ms) }
+        Self { kind, mark: Mark::Unmarked, has_grace: grace.is_some(), grace_ms: grace.map_or(0, ms) }
     }
 
     /// Parses the words. Unknown words are ignored; `None` if a number is wrong.
@@ -66,7 +68,7 @@ impl Extra {
             match word.split_at_checked(1)? {
                 ("a", "") => extra.kind = Kind::Absent,
                 ("b", "") => extra.kind = Kind::Bytes,
-                ("g", ms) => extra.grace_ms = Some(ms.parse().ok()?),
+                ("g", ms) => (extra.has_grace, extra.grace_ms) = (true, ms.parse().ok()?),
                 ("m", "1") => extra.mark = Mark::WhileRevalidating,
                 ("m", _) => extra.mark = Mark::IfError,
                 _ => {}
@@ -83,8 +85,8 @@ impl Extra {
             Kind::Absent => "a ",
             Kind::Bytes => "b ",
         });
-        if let Some(ms) = self.grace_ms {
-            write!(text, "g{ms} ").expect("writing to memory does not fail");
+        if self.has_grace {
+            write!(text, "g{} ", self.grace_ms).expect("writing to memory does not fail");
         }
         text.push_str(match self.mark {
             Mark::Unmarked => "",
@@ -97,12 +99,12 @@ impl Extra {
 
     /// The time between the end of freshness and the time at which the entry goes.
     pub fn grace(self) -> Duration {
-        self.own_grace().unwrap_or_default()
+        Duration::from_millis(self.grace_ms)
     }
 
     /// The grace that its write had, perhaps zero; `None` if the write did not say.
     pub fn own_grace(self) -> Option<Duration> {
-        self.grace_ms.map(Duration::from_millis)
+        self.has_grace.then(|| self.grace())
     }
 
     /// For how long after the end of its freshness the entry is answered while somebody refreshes it.
