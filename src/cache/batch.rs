@@ -127,10 +127,7 @@ impl Cache {
                 absent.iter().map(|_| Fetched::Failed(store::Error::NotInMemory)).collect()
             }
             None => self.fetch(&absent, terms, room).await,
-            Some(lease) => match self.check_positions(&absent, terms).await {
-                Ok(()) => self.fetch_or_lease(&absent, terms, lease, room).await,
-                Err(error) => absent.iter().map(|_| Fetched::Failed(error.clone())).collect(),
-            },
+            Some(lease) => self.fetch_or_lease(&absent, terms, lease, room).await,
         };
         let mut fetched = fetched.into_iter();
         // `room` may have refused bytes during the fetch, and then it also refuses 0 bytes.
@@ -149,7 +146,8 @@ impl Cache {
         let departures: Vec<_> = keys.iter().map(departure).collect();
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(keys.len() as u64);
-        let answers = self.read_stored(keys, terms, room).await;
+        let answers = self.store.get_many(keys, &terms.positions, room).await;
+        self.count_position_reads(terms, &answers);
         let fetched = keys.iter().zip(departures).zip(answers).map(|((key, departure), answer)| {
             if let (Ok(found), Some(near), Some(departure)) = (&answer, &self.near, departure) {
                 near.learn(key, found.as_ref(), asked_at, departure);

@@ -26,7 +26,8 @@ impl Cache {
         let wanted: Vec<WantedLease> = asked.iter().map(|asked| asked.wanted(None, None)).collect();
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(keys.len() as u64);
-        let answers = self.store.get_or_lease(&wanted, lease, room).await;
+        let answers = self.store.get_or_lease(&wanted, lease, &terms.positions, room).await;
+        self.count_position_reads(terms, &answers);
         let fetched = asked.into_iter().zip(departures).zip(answers).map(|((asked, departure), answer)| {
             if let (Ok(leased), Some(near), Some(departure)) = (&answer, &self.near, departure) {
                 near.learn(asked.key(), leased.entry.as_ref(), asked_at, departure);

@@ -128,6 +128,8 @@ impl Cache {
             Ok(LeasedLookup { lookup, lease }) => (Ok(lookup), lease),
             Err(error) => (Err(error), None),
         };
+        self.count_position_read(terms, result.as_ref());
+        let result = result.map_err(Error::from);
         let end = match (ReadEnd::of(&result), &lease) {
             (ReadEnd::Miss(tier), Some(lease)) => ReadEnd::Leased(tier, lease),
             (end, _) => end,
@@ -143,14 +145,12 @@ impl Cache {
         terms: &ReadTerms,
         request: LeaseRequest,
         started: Moment,
-    ) -> Result<LeasedLookup, Error> {
+    ) -> Result<LeasedLookup, store::Error> {
         // Most reads find the entry, and need no room.
         let mut question = Question { key, terms, lease: request.lease, unwanted: None };
         if let Some(found) = self.find_or_refresh(&question).await? {
             return Ok(found);
         }
-        // The reads of the shard from here on come later.
-        self.check_positions(std::slice::from_ref(key), terms).await?;
         let Some(place) = self.waiting.enter(key) else {
             return self.look_up_without_turn(key, terms, started).await;
         };
@@ -205,8 +205,9 @@ impl Cache {
             return Ok(answered(lookup, None));
         }
         let is_usable = |last: &&LastAnswer| {
-            let is_same = last.beyond == question.beyond();
-            is_same && (last.asked >= listening_since || self.still_holds(key, terms, last, changes))
+            // A read with positions asks for itself: nobody else had the shard check them.
+            let may_share = terms.positions.is_empty() && last.beyond == question.beyond();
+            may_share && (last.asked >= listening_since || self.still_holds(key, terms, last, changes))
         };
         let known = last.as_ref().filter(is_usable).map(|last| last.answer.clone());
         let miss = self.miss(question, known.is_some());
@@ -248,7 +249,7 @@ impl Cache {
         key: &EntryKey,
         terms: &ReadTerms,
         started: Moment,
-    ) -> Result<LeasedLookup, Error> {
+    ) -> Result<LeasedLookup, store::Error> {
         let lookup = self.look_up(key, terms, started).await?;
         let lease = lookup.entry.is_none().then_some(Lease::Held { left: LeaseRequest::SHORTEST });
         Ok(LeasedLookup { lookup, lease })
@@ -258,7 +259,7 @@ impl Cache {
     fn still_holds(&self, key: &EntryKey, terms: &ReadTerms, last: &LastAnswer, changes: u64) -> bool {
         let now = Moment::now();
         // Such a read wants to know what the shard says now.
-        let may_be_known = !terms.no_cache && terms.max_staleness.is_none() && terms.positions.is_empty();
+        let may_be_known = !terms.no_cache && terms.max_staleness.is_none();
         let is_held = matches!(last.answer, SharedAnswer::Held { until } if until > now) && last.changes == changes;
         let is_recent =
             || self.near.as_ref().is_some_and(|near| now.since(last.asked) < near.max_staleness().min(ASK_AGAIN));
@@ -271,12 +272,12 @@ impl Cache {
         question: &Question<'_>,
         asked: Moment,
     ) -> Result<StoreAnswer, store::Error> {
-        let Question { key, lease, .. } = *question;
+        let Question { key, terms, lease, .. } = *question;
         let mut asking = self.new_lease(key, lease);
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         self.metrics.shard_reads.increment(1);
         let wanted = asking.wanted(question.beyond(), Some(self.refresh_after(key)));
-        let mut answers = self.store.get_or_lease(&[wanted], lease, &|_| true).await;
+        let mut answers = self.store.get_or_lease(&[wanted], lease, &terms.positions, &|_| true).await;
         let Leased { entry, lease: grant } = answers.pop().expect("one answer for one key")?;
         // Without an entry in the answer it is unknown whether the unwanted one is still there.
         let is_known = entry.is_some() || question.unwanted.is_none();

@@ -26,7 +26,9 @@ impl Cache {
     /// The owning shard failed, or the terms want an answer from memory and there is none.
     pub async fn get(&self, key: &EntryKey, terms: &ReadTerms, operation: Operation) -> Result<Lookup, Error> {
         let started = Moment::now();
-        let result = self.look_up(key, terms, started).await.map_err(Error::from);
+        let result = self.look_up(key, terms, started).await;
+        self.count_position_read(terms, result.as_ref());
+        let result = result.map_err(Error::from);
         self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result
     }
@@ -87,11 +89,12 @@ impl Cache {
         operation: Operation,
     ) -> Result<(Lookup, Option<Details>), Error> {
         let started = Moment::now();
-        let result = self.look_up_details(key, terms).await.map_err(Error::from);
-        let (result, details) = match result {
+        let (result, details) = match self.look_up_details(key, terms).await {
             Ok((lookup, details)) => (Ok(lookup), details),
             Err(error) => (Err(error), None),
         };
+        self.count_position_read(terms, result.as_ref());
+        let result = result.map_err(Error::from);
         self.observe_read(operation, key.borrowed(), &ReadEnd::of(&result), started);
         result.map(|lookup| (lookup, details))
     }
@@ -104,11 +107,10 @@ impl Cache {
         if terms.only_if_cached && self.near.is_some() {
             return Err(store::Error::NotInMemory);
         }
-        self.check_positions(std::slice::from_ref(key), terms).await?;
         let departure = self.near.as_ref().map(|near| near.departure(key, &self.store));
         let asked_at = Moment::now();
         self.metrics.shard_reads.increment(1);
-        let (entry, details) = self.store.describe(key).await?.unzip();
+        let (entry, details) = self.store.describe(key, &terms.positions).await?.unzip();
         let mut trail = AnsweredBy::Embedded;
         if let (Some(near), Some(departure)) = (&self.near, departure) {
             near.learn(key, entry.as_ref(), asked_at, departure);

@@ -27,14 +27,14 @@ impl Cache {
     /// due, one caller asks its shard for the lease.
     ///
     /// # Errors
-    /// The entry is not in memory, and no shard may be asked; or the store lost changes up to the positions.
+    /// The entry is not in memory, and no shard may be asked; or the store in this process lost changes up to the
+    /// positions.
     pub(super) async fn find_or_refresh(
         &self,
         question: &Question<'_>,
     ) -> Result<Option<LeasedLookup>, store::Error> {
         let Question { key, terms, lease, .. } = *question;
         if self.near.is_none() {
-            self.check_positions(std::slice::from_ref(key), terms).await?;
             let answer = self.ask_for_lease(question, Moment::now()).await?;
             return Ok(self.take_found(question, answer));
         }

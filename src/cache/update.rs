@@ -18,8 +18,8 @@ use super::write::completed;
 use super::{Cache, Error};
 use crate::access_log::Subject;
 use crate::model::{
-    Details, Entry, EntryKey, EtagList, Kind, Operation, Patch, Policy, Preconditions, Tags, Ttl, TtlChange, Version,
-    Write,
+    Details, Entry, EntryKey, EtagList, Kind, Operation, Patch, Policy, Positions, Preconditions, Tags, Ttl,
+    TtlChange, Version, Write,
 };
 use crate::store;
 
@@ -83,7 +83,7 @@ impl Cache {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             self.metrics.shard_reads.increment(1);
-            let found = self.store.describe(key).await?;
+            let found = self.store.describe(key, &Positions::default()).await?;
             let version = found.as_ref().and_then(|(entry, _)| version_for_preconditions(entry));
             let present =
                 found.as_ref().filter(|(entry, _)| is_shown(entry)).map(|(entry, details)| (entry, details));

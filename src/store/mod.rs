@@ -219,32 +219,27 @@ pub trait Store: Presence {
         None
     }
 
-    /// Reads many entries; the answers are in the order of `keys`. As soon as `room` returns false, nothing more is
-    /// read and the remaining keys fail.
-    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>>;
-
-    /// Like [`Store::get_many`], but no change up to `positions` is missing from the answers.
+    /// Reads many entries; the answers are in the order of `keys`. No change up to `positions` is missing from them. As
+    /// soon as `room` returns false, nothing more is read and the remaining keys fail.
     ///
     /// # Errors
-    /// [`Error::PositionLost`]: the shard does not have every change up to its positions.
-    async fn get_many_at(
+    /// [`Error::PositionLost`]: the key's shard does not have every change up to its positions.
+    async fn get_many(
         &self,
         keys: &[EntryKey],
         positions: &Positions,
         room: Room<'_>,
     ) -> Vec<Result<Option<Entry>, Error>>;
 
-    /// Checks that the shards that own `keys` have every change up to `positions`.
-    ///
-    /// # Errors
-    /// [`Error::PositionLost`], or a shard failed.
-    async fn reach(&self, keys: &[EntryKey], positions: &Positions) -> Result<(), Error>;
-
     /// The position of each shard now, by index; `None` for a shard that does not answer.
     async fn positions(&self) -> Vec<Option<Position>>;
 
-    /// Reads an entry with its details. The details include this process's reads so far, but not this read.
-    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error>;
+    /// Reads an entry with its details. The details include this process's reads so far, but not this read. No change
+    /// up to `positions` is missing.
+    ///
+    /// # Errors
+    /// [`Error::PositionLost`], or the shard failed.
+    async fn describe(&self, key: &EntryKey, positions: &Positions) -> Result<Option<(Entry, Details)>, Error>;
 
     /// Whether a listing of this store can have issued `cursor`.
     fn may_have_issued(&self, _cursor: &Cursor) -> bool {
@@ -268,11 +263,13 @@ pub trait Store: Presence {
 
     /// Reads many entries of one namespace. Gives the lease on each key that has no entry, whose entry counts as
     /// missing, or whose entry should be refreshed, unless another caller has a lease on the key. The answers are in
-    /// the order of `wanted`.
+    /// the order of `wanted`, and no change up to `positions` is missing from them. A lease may be given although the
+    /// answer for its key is an error.
     async fn get_or_lease(
         &self,
         wanted: &[WantedLease],
         lease: Duration,
+        positions: &Positions,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>>;
 

@@ -157,8 +157,60 @@ async fn a_position_that_the_shard_does_not_have_is_lost(service: &Service) {
         assert_eq!(answer.json()["results"]["k"]["error"], "position_lost", "{}", answer.text());
         let full = format!("{}?metadata=full", key_path(&ns, "k"));
         cache.send(Method::GET, &full, &header, None).await.expect_error(503, "position_lost");
-        let leased = [(HEADER, &*lost), ("prefer", "lease=1")];
-        cache.get_with(&ns, "k", &leased).await.expect_error(503, "position_lost");
+        for key in ["k", "missing"] {
+            expect_lost_with_lease(&cache, &ns, key, &lost).await;
+        }
+    }
+}
+
+/// Reads that ask for a lease are refused because of the position, and nobody keeps the lease, which would last longer
+/// than the wait here.
+async fn expect_lost_with_lease(cache: &Client, ns: &str, key: &str, lost: &str) {
+    let header = [(HEADER, lost), ("prefer", "lease=60")];
+    cache.get_with(ns, key, &header).await.expect_error(503, "position_lost");
+    let body = json!({"keys": [key], "lease": 60}).to_string().into_bytes();
+    let path = format!("{}/mget", cache_path(ns));
+    let answer = cache.send(Method::POST, &path, &header[..1], Some(body)).await.expect(200);
+    assert_eq!(answer.json()["results"][key]["error"], "position_lost", "{}", answer.text());
+    eventually(LATER, async || {
+        let answer = cache.get_with(ns, key, &[("prefer", "lease=1")]).await;
+        let lease = answer.header("cache-lease").unwrap_or("");
+        ensure!(answer.status == 200 || !lease.starts_with("held"), "{lease}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_mget_fails_only_for_the_keys_of_the_shard_that_lost_a_position() {
+    let service = Service::start(Settings::shards());
+    let (cache, ns) = (service.client(), namespace("positions"));
+    let mut keys = Vec::new();
+    for number in 0..40 {
+        let key = format!("k{number}");
+        let (shard, before, seq) = position(&cache.set(&ns, &key, "1").await.expect(201));
+        keys.push((key, shard, format!("{before}.{}", seq + 1_000_000)));
+    }
+    let (_, lost, far) = keys[0].clone();
+    let header = format!("{lost}=\"{far}\"");
+    let of_lost = keys.iter().filter(|(_, shard, _)| *shard == lost).count();
+    assert!(of_lost < keys.len(), "one shard has all keys");
+    let names: Vec<&str> = keys.iter().map(|(key, _, _)| &**key).collect();
+    for body in [json!({"keys": names}), json!({"keys": names, "lease": 5})] {
+        let before = cache.metrics().await.total_with("sidecache_position_reads_total", &[("outcome", "lost")]);
+        let path = format!("{}/mget", cache_path(&ns));
+        let body = Some(body.to_string().into_bytes());
+        let answer = cache.send(Method::POST, &path, &[(HEADER, &*header)], body).await.expect(200).json();
+        for (key, shard, _) in &keys {
+            let result = &answer["results"][key];
+            if *shard == lost {
+                assert_eq!(result["error"], "position_lost", "{key}: {answer}");
+            } else {
+                assert_eq!(result["value"], 1, "{key}: {answer}");
+            }
+        }
+        let after = cache.metrics().await.total_with("sidecache_position_reads_total", &[("outcome", "lost")]);
+        assert_eq!(after - before, of_lost as f64, "keys are counted");
     }
 }
 
@@ -215,6 +267,44 @@ async fn a_message_that_is_lost_on_an_unbroken_connection_voids_the_copies() {
     in_memory(&cache, &ns, "other").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(cache.metrics().await.total("sidecache_subscription_losses_total"), losses);
+}
+
+/// Changes an entry on the shard without the message.
+fn change_silently(server: &Redis, ns: &str, key: &str, value: &str) {
+    let mut redis = server.connect();
+    redis.command(&["SET", &format!("cache:{ns}:{key}"), value, "KEEPTTL"]);
+    redis.command(&["INCR", SEQ]);
+}
+
+#[tokio::test]
+async fn regression_a_burst_of_lost_messages_is_noticed() {
+    // After a gap every number was accepted until the next reading, so a copy that was made in between, and whose own
+    // message was lost, was served until its TTL.
+    let server = Redis::start();
+    let settings = Settings::on(std::slice::from_ref(&server));
+    // Readings are rare, so that all of this happens between two of them.
+    let service = Service::start(settings.set("max_staleness_ms", 16_000));
+    let (cache, ns) = (service.client(), namespace("positions"));
+    for _ in 0..3 {
+        cache.set(&ns, "k", "\"old\"").await;
+        in_memory(&cache, &ns, "k").await;
+        change_silently(&server, &ns, "k", "\"new\"");
+        // The message of this change shows the loss, and a copy is made.
+        cache.set(&ns, "other", "1").await;
+        eventually(LATER, async || {
+            let answer = cache.get(&ns, "k").await.expect(200);
+            ensure!(answer.value() == "\"new\"" && answer.is_l1_hit(), "{}", answer.value());
+            Ok(())
+        })
+        .await;
+        change_silently(&server, &ns, "k", "\"newest\"");
+        eventually(LATER, async || {
+            let answer = cache.get(&ns, "k").await.expect(200);
+            ensure!(answer.value() == "\"newest\"", "{}", answer.value());
+            Ok(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -405,7 +495,14 @@ async fn after_a_failover_positions_of_lost_writes_are_lost_and_others_are_not()
             Ok(())
         })
         .await;
+        for key in ["k", "missing"] {
+            expect_lost_with_lease(cache, &ns, key, &lost).await;
+        }
+        let full = format!("{}?metadata=full", key_path(&ns, "k"));
+        cache.send(Method::GET, &full, &[(HEADER, &*lost)], None).await.expect_error(503, "position_lost");
         assert_eq!(cache.get_with(&ns, "k", &[(HEADER, &kept)]).await.expect(200).value(), "\"kept\"");
+        let kept = [(HEADER, &*kept), ("prefer", "lease=1")];
+        assert_eq!(cache.get_with(&ns, "k", &kept).await.expect(200).value(), "\"kept\"");
     }
 }
 
@@ -420,4 +517,10 @@ async fn positions_of_an_embedded_store_that_started_again_are_lost() {
     let cache = service.client();
     cache.set("n", "k", "2").await.expect(201);
     cache.get_with("n", "k", &[(HEADER, &before)]).await.expect_error(503, "position_lost");
+    // A read that asks for a lease was answered before the position was compared.
+    for key in ["k", "missing"] {
+        expect_lost_with_lease(&cache, "n", key, &before).await;
+    }
+    let full = format!("{}?metadata=full", key_path("n", "k"));
+    cache.send(Method::GET, &full, &[(HEADER, &*before)], None).await.expect_error(503, "position_lost");
 }

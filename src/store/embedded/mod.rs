@@ -80,6 +80,13 @@ impl Embedded {
         Position { incarnation: self.incarnation, ring: 1, seq: self.changes.load(Relaxed) }
     }
 
+    /// Checks that the store has every change up to its own `positions`. Nothing of an earlier start is left.
+    fn check(&self, positions: &Positions) -> Result<(), Error> {
+        let present = self.present_position();
+        let has = |position: Position| position.incarnation == present.incarnation && position.seq <= present.seq;
+        if positions.of(NAME).all(has) { Ok(()) } else { Err(Error::PositionLost { shard: NAME.to_owned() }) }
+    }
+
     fn space(&self, namespace: &str) -> Option<Arc<Space>> {
         self.spaces.read().get(namespace).cloned()
     }
@@ -168,7 +175,15 @@ impl Store for Embedded {
         self.space(key.namespace())?.peek(&key.to_key())
     }
 
-    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
+    async fn get_many(
+        &self,
+        keys: &[EntryKey],
+        positions: &Positions,
+        room: Room<'_>,
+    ) -> Vec<Result<Option<Entry>, Error>> {
+        if let Err(error) = self.check(positions) {
+            return keys.iter().map(|_| Err(error.clone())).collect();
+        }
         let overloaded = || Error::Overloaded { shard: NAME.to_owned() };
         let mut has_room = true;
         let read = |key| {
@@ -179,30 +194,12 @@ impl Store for Embedded {
         keys.iter().map(read).collect()
     }
 
-    async fn get_many_at(
-        &self,
-        keys: &[EntryKey],
-        positions: &Positions,
-        room: Room<'_>,
-    ) -> Vec<Result<Option<Entry>, Error>> {
-        match self.reach(keys, positions).await {
-            Ok(()) => self.get_many(keys, room).await,
-            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    /// Nothing of an earlier start is left.
-    async fn reach(&self, _keys: &[EntryKey], positions: &Positions) -> Result<(), Error> {
-        let present = self.present_position();
-        let has = |position: Position| position.incarnation == present.incarnation && position.seq <= present.seq;
-        if positions.of(NAME).all(has) { Ok(()) } else { Err(Error::PositionLost { shard: NAME.to_owned() }) }
-    }
-
     async fn positions(&self) -> Vec<Option<Position>> {
         vec![Some(self.present_position())]
     }
 
-    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+    async fn describe(&self, key: &EntryKey, positions: &Positions) -> Result<Option<(Entry, Details)>, Error> {
+        self.check(positions)?;
         Ok(self.space(key.namespace()).and_then(|space| space.describe(key)))
     }
 
@@ -218,8 +215,12 @@ impl Store for Embedded {
         &self,
         wanted: &[WantedLease],
         lease: Duration,
+        positions: &Positions,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>> {
+        if let Err(error) = self.check(positions) {
+            return wanted.iter().map(|_| Err(error.clone())).collect();
+        }
         let mut has_room = true;
         let get_or_lease = |wanted: &WantedLease| {
             let leased = has_room.then(|| self.space_or_new(wanted.key.namespace()).get_or_lease(wanted, lease));

@@ -20,7 +20,7 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Shard};
 use crate::clock::unix_millis;
-use crate::model::{Details, Entry, EntryKey};
+use crate::model::{Details, Entry, EntryKey, Positions};
 use crate::store::Error;
 
 /// Entries that one script writes to.
@@ -45,12 +45,13 @@ impl Shard {
         }
     }
 
-    /// Reads an entry with its details, including the pending reads.
-    pub async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+    /// Reads an entry with its details, including the pending reads. The shard must have every change up to its own
+    /// `positions`.
+    pub async fn describe(&self, key: &EntryKey, positions: &Positions) -> Result<Option<(Entry, Details)>, Error> {
         // While a batch is being written, its reads are no longer pending and not certainly stored.
         let _quiet = self.accesses.writing.lock().await;
         let pending = self.accesses.of(key);
-        let mut described = self.describe_stored(key).await?;
+        let mut described = self.describe_stored(key, positions).await?;
         if let (Some((_, details)), Some(access)) = (&mut described, pending) {
             details.access_count += access.reads;
             details.last_accessed = details.last_accessed.max(access.last);

@@ -8,7 +8,7 @@ use super::ring_state::SettledRecord;
 use super::scripts;
 use super::shard::{Effect, Sender, Shard};
 use super::verbs::{FoundEntry, found};
-use crate::model::{EntryKey, LeaseToken, Namespace, Part, Position, Version, WantedLease};
+use crate::model::{EntryKey, LeaseToken, Namespace, Part, Position, Positions, Version, WantedLease};
 use crate::store::{Error, Grant, Leased, Room};
 
 /// Keys in one script: each may be a write. A script also stops once its answer is large.
@@ -25,17 +25,19 @@ struct Given {
 
 impl Shard {
     /// Reads entries of one namespace, and gives a lease on each key without a lease that has no entry, or one that
-    /// counts as missing or should be refreshed.
+    /// counts as missing or should be refreshed. The shard must have every change up to its own `positions`.
     pub async fn get_or_lease(
         &self,
         keys: &[&WantedLease],
         lease: Duration,
+        positions: &Positions,
         room: Room<'_>,
     ) -> Result<Vec<Result<Leased, Error>>, Error> {
         let (mut answers, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
         let mut rest = keys;
         while !rest.is_empty() {
-            let given = self.get_or_lease_some(&rest[..rest.len().min(KEYS_PER_SCRIPT)], lease).await?;
+            let some = &rest[..rest.len().min(KEYS_PER_SCRIPT)];
+            let given = self.get_or_lease_some(some, lease, positions).await?;
             let (asked, unasked) = rest.split_at(given.len());
             rest = unasked;
             if !room(given.iter().map(|given| given.found.bytes()).sum()) {
@@ -58,7 +60,12 @@ impl Shard {
     }
 
     /// The answers for at least the first of the keys.
-    async fn get_or_lease_some(&self, keys: &[&WantedLease], lease: Duration) -> Result<Vec<Given>, Error> {
+    async fn get_or_lease_some(
+        &self,
+        keys: &[&WantedLease],
+        lease: Duration,
+        positions: &Positions,
+    ) -> Result<Vec<Given>, Error> {
         let arguments = |settled: &SettledRecord| {
             let namespace = keys.first().map_or("", |wanted| wanted.key.namespace());
             let first = [Value::from(namespace), Value::from(lease.as_millis().to_string())];
@@ -74,8 +81,10 @@ impl Shard {
             let given = reply::rows(frame)?.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
             if (1..=keys.len()).contains(&given.len()) { Ok(given) } else { Err("at most one answer per key") }
         };
-        // For the caller this is a read: a lease that was given without an answer is given back.
-        self.ask(&scripts::LEASE, Effect::Write, arguments, read).await.map_err(Error::of_a_read)
+        let scripts = [&scripts::LEASE, &scripts::LEASE_AT];
+        // For the caller this is a read: a lease that was given without an answer, or on a shard that lost a position,
+        // is given back.
+        self.ask_at(scripts, Effect::Write, positions, arguments, read).await.map_err(Error::of_a_read)
     }
 
     /// Ends a lease without a value. Returns the shard's position after that; `None` if the lease did not stand.

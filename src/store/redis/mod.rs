@@ -243,17 +243,7 @@ impl Store for Redis {
         shard.get_batched(key).await
     }
 
-    async fn get_many(&self, keys: &[EntryKey], room: Room<'_>) -> Vec<Result<Option<Entry>, Error>> {
-        let loads = keys.iter().map(|key| (key, Load::READ));
-        self.ask_each(loads, |shard, indices| async move {
-            let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
-            shard.clear(Effect::Read, &wanted).await?;
-            shard.get(&wanted, None, room).await
-        })
-        .await
-    }
-
-    async fn get_many_at(
+    async fn get_many(
         &self,
         keys: &[EntryKey],
         positions: &Positions,
@@ -263,23 +253,19 @@ impl Store for Redis {
         self.ask_each(loads, |shard, indices| async move {
             let wanted: Vec<&EntryKey> = indices.iter().map(|i| &keys[*i]).collect();
             shard.clear(Effect::Read, &wanted).await?;
-            shard.get(&wanted, Some(positions), room).await
+            shard.get(&wanted, positions, room).await
         })
         .await
-    }
-
-    async fn reach(&self, keys: &[EntryKey], positions: &Positions) -> Result<(), Error> {
-        self.reach_on_owners(keys, positions).await
     }
 
     async fn positions(&self) -> Vec<Option<Position>> {
         self.present_positions().await
     }
 
-    async fn describe(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+    async fn describe(&self, key: &EntryKey, positions: &Positions) -> Result<Option<(Entry, Details)>, Error> {
         let shard = self.owner(key.ring_hash());
         shard.clear(Effect::Read, &[key]).await?;
-        shard.describe(key).await
+        shard.describe(key, positions).await
     }
 
     fn may_have_issued(&self, cursor: &Cursor) -> bool {
@@ -326,6 +312,7 @@ impl Store for Redis {
         &self,
         wanted: &[WantedLease],
         lease: Duration,
+        positions: &Positions,
         room: Room<'_>,
     ) -> Vec<Result<Leased, Error>> {
         let loads = wanted.iter().map(|wanted| (&wanted.key, Load::READ));
@@ -333,7 +320,7 @@ impl Store for Redis {
             let wanted: Vec<&WantedLease> = indices.iter().map(|i| &wanted[*i]).collect();
             let names: Vec<&EntryKey> = wanted.iter().map(|wanted| &wanted.key).collect();
             shard.clear(Effect::Read, &names).await?;
-            shard.get_or_lease(&wanted, lease, room).await
+            shard.get_or_lease(&wanted, lease, positions, room).await
         })
         .await
     }

@@ -35,7 +35,7 @@ macro_rules! reading {
     };
 }
 
-/// A script that changes nothing, whose answer also says how far the shard has come.
+/// Such a script, whose answer also says how far the shard has come. Call it through `Shard::ask_at`.
 macro_rules! reading_at {
     ($($file:literal),*) => {
         reading!("lua/at_begin.lua", $($file,)* "lua/at_end.lua")
@@ -68,11 +68,13 @@ pub static GET: LazyLock<Script> = reading!("lua/get.lua");
 pub static GET_AT: LazyLock<Script> = reading_at!("lua/get.lua");
 pub static POSITION: LazyLock<Script> = reading_at!();
 pub static LEASE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/lease.lua");
+pub static LEASE_AT: LazyLock<Script> = reading_at!("lua/remaining.lua", "lua/lease.lua");
 pub static RELEASE: LazyLock<Script> = writing!("lua/constants.lua", "lua/count.lua", "lua/release.lua");
 pub static RAISE_LEASE_FLOOR: LazyLock<Script> =
     writing!("lua/constants.lua", "lua/count.lua", "lua/raise_lease_floor.lua");
 pub static NOTICE_LOST: LazyLock<Script> = change!("lua/notice_lost.lua");
 pub static DESCRIBE: LazyLock<Script> = reading!("lua/remaining.lua", "lua/describe.lua");
+pub static DESCRIBE_AT: LazyLock<Script> = reading_at!("lua/remaining.lua", "lua/describe.lua");
 pub static SET: LazyLock<Script> = writing!(
     "lua/constants.lua",
     "lua/precondition.lua",

@@ -119,12 +119,12 @@ impl Shard {
         Error::ForeignType { shard: self.name.clone(), name, found }
     }
 
-    /// Reads entries, with as many scripts as their size requires, as long as `room` allows more. With `positions`, the
-    /// shard must have every change up to them.
+    /// Reads entries, with as many scripts as their size requires, as long as `room` allows more. The shard must have
+    /// every change up to its own `positions`.
     pub async fn get(
         &self,
         keys: &[&EntryKey],
-        positions: Option<&Positions>,
+        positions: &Positions,
         room: Room<'_>,
     ) -> Result<Vec<Result<Option<Entry>, Error>>, Error> {
         let (mut entries, mut lost) = (Vec::with_capacity(keys.len()), Vec::new());
@@ -135,10 +135,7 @@ impl Shard {
                 return Err(Error::Overloaded { shard: self.name.clone() });
             }
             let wanted = &keys[entries.len()..];
-            let found = match positions {
-                None => self.get_some(Sender::Alone, wanted).await?,
-                Some(positions) => self.get_some_at(wanted, positions).await?,
-            };
+            let found = self.get_some_at(wanted, positions).await?;
             bytes = found.iter().map(FoundEntry::bytes).sum();
             for (key, found) in wanted.iter().zip(found) {
                 entries.push(match found {
@@ -168,6 +165,13 @@ impl Shard {
         self.ask_for(party, &scripts::GET, Effect::Read, arguments, read).await
     }
 
+    /// Like [`Shard::get_some`], but the shard must have every change up to its own `positions`.
+    async fn get_some_at(&self, keys: &[&EntryKey], positions: &Positions) -> Result<Vec<FoundEntry>, Error> {
+        let arguments = |_: &SettledRecord| keys.iter().map(|key| Value::from(key.text())).collect();
+        let read = |frame| entries(frame, keys.len());
+        self.ask_at([&scripts::GET, &scripts::GET_AT], Effect::Read, positions, arguments, read).await
+    }
+
     /// Updates index and totals for entries that a read found missing. An error does not affect the read.
     pub async fn notice_lost(&self, keys: &[&EntryKey]) {
         let mut by_namespace: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -184,10 +188,16 @@ impl Shard {
         join_all(noticed).await;
     }
 
-    /// Reads an entry with its metadata as stored on the shard.
-    pub async fn describe_stored(&self, key: &EntryKey) -> Result<Option<(Entry, Details)>, Error> {
+    /// Reads an entry with its metadata as stored on the shard, which must have every change up to its own
+    /// `positions`.
+    pub async fn describe_stored(
+        &self,
+        key: &EntryKey,
+        positions: &Positions,
+    ) -> Result<Option<(Entry, Details)>, Error> {
         let arguments = |_: &SettledRecord| vec![Value::from(key.namespace()), Value::from(key.key())];
-        match self.ask(&scripts::DESCRIBE, Effect::Read, arguments, described).await? {
+        let scripts = [&scripts::DESCRIBE, &scripts::DESCRIBE_AT];
+        match self.ask_at(scripts, Effect::Read, positions, arguments, described).await? {
             Described::Entry(entry, details) => Ok(Some((entry, details))),
             Described::Nothing => Ok(None),
             Described::Foreign(foreign) => Err(self.foreign(foreign)),
@@ -328,7 +338,7 @@ pub fn foreign(fields: Vec<Frame>) -> Result<Foreign, Unexpected> {
 }
 
 /// The entries in the answer of a script that reads: at least one, at most `most`.
-pub fn entries(frame: Frame, most: usize) -> Result<Vec<FoundEntry>, Unexpected> {
+fn entries(frame: Frame, most: usize) -> Result<Vec<FoundEntry>, Unexpected> {
     let mut fields = reply::array(frame)?.into_iter();
     let mut given = Vec::with_capacity(most);
     while let Some(value) = fields.next() {

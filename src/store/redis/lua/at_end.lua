@@ -12,4 +12,8 @@ local last = redis.pcall('GET', 'sidecache:seq')
 if type(last) ~= 'string' then
   return redis.error_reply('FENCED the count of changes is lost')
 end
-return { last, read() }
+local found = read()
+if type(found) == 'table' and found.err then
+  return found
+end
+return { last, found }
