@@ -5,6 +5,7 @@
 //! entries by its policy, so a small namespace never pays for a large one.
 
 mod entries;
+mod leased_reads;
 mod leases;
 mod mark;
 mod patch;

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 use super::entries::{Entries, Item, cost};
 use super::leases::LeaseState;
-use crate::clock::{Moment, unix_micros, unix_millis};
+use crate::clock::{Moment, unix_micros};
 use crate::model::{
-    Details, Entry, EntryKey, EvictionPolicy, LeaseToken, Position, Preconditions, Quota, Selection, UnixMillis,
-    Version, WantedLease, Write, charge,
+    Details, Entry, EntryKey, EvictionPolicy, Position, Preconditions, Quota, Selection, UnixMillis, Version, Write,
+    charge,
 };
-use crate::store::{Error, Grant, Leased, Outcome, Reads, Removal, Stored, Totals};
+use crate::store::{Error, Outcome, Reads, Removal, Stored, Totals};
 
 /// The most expired entries that are counted for the totals.
 const MAX_COUNTED: usize = 100_000;
@@ -71,40 +71,6 @@ impl Space {
         let now = Moment::now();
         let inner = self.inner.lock();
         inner.by_use.peek(key).filter(|item| !item.is_expired(now)).map(|item| item.entry(now))
-    }
-
-    /// Reads an entry. If the key has no entry, or one that counts as missing or should be refreshed, gives a lease on
-    /// the key.
-    pub fn get_or_lease(&self, wanted: &WantedLease, lease: Duration) -> Leased {
-        let WantedLease { key, token, beyond, refresh_after } = wanted;
-        let (now, today) = (Moment::now(), unix_millis());
-        self.change(|inner| {
-            let found = inner.access(key, now, usize::MAX).flatten().map(|item| item.entry(now));
-            let entry = found.filter(|entry| entry.is_answerable() && *beyond != Some(entry.version));
-            let refresh_in = |entry: &Entry| refresh_after.and_then(|part| entry.refresh_in(part, today));
-            let lease = match entry.as_ref().map(refresh_in) {
-                None | Some(Some(Duration::ZERO)) => inner.leases.grant(key, token, lease, now),
-                Some(left) => Grant::NotDue { left },
-            };
-            Leased { entry, lease }
-        })
-    }
-
-    /// Ends a lease without a value; returns whether it stood.
-    pub fn release(&self, key: &EntryKey, token: &LeaseToken) -> bool {
-        let now = Moment::now();
-        self.change(|inner| {
-            let stands = inner.leases.state(key, token, now) == LeaseState::Stands;
-            if stands {
-                inner.leases.end(key);
-            }
-            stands
-        })
-    }
-
-    /// Ends all leases.
-    pub fn end_leases(&self) {
-        self.change(|inner| inner.leases.end_all());
     }
 
     /// Reads an entry with its details. The details do not include this read.
