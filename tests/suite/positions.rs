@@ -146,6 +146,15 @@ async fn a_malformed_position_is_refused(service: &Service) {
 async fn a_position_that_the_shard_does_not_have_is_lost(service: &Service) {
     let (cache, ns) = (service.client(), namespace("positions"));
     let (name, before, seq) = position(&cache.set(&ns, "k", "1").await.expect(201));
+    // A key without an entry on the same shard.
+    let mut number = 0;
+    let missing = loop {
+        let key = format!("missing{number}");
+        if position(&cache.delete(&ns, &key).await.expect(404)).0 == name {
+            break key;
+        }
+        number += 1;
+    };
     let other = format!("{name}=\"8f14e45fceea167a.1.1\"");
     for lost in [format!("{name}=\"{before}.{}\"", seq + 1_000_000), other] {
         let header = [(HEADER, &*lost)];
@@ -157,7 +166,7 @@ async fn a_position_that_the_shard_does_not_have_is_lost(service: &Service) {
         assert_eq!(answer.json()["results"]["k"]["error"], "position_lost", "{}", answer.text());
         let full = format!("{}?metadata=full", key_path(&ns, "k"));
         cache.send(Method::GET, &full, &header, None).await.expect_error(503, "position_lost");
-        for key in ["k", "missing"] {
+        for key in ["k", &missing] {
             expect_lost_with_lease(&cache, &ns, key, &lost).await;
         }
     }
