@@ -313,9 +313,19 @@ async fn other_instances_see_a_mark_and_serve_it_in_place_of_errors_only() {
         Ok(())
     })
     .await;
-    here.send(Method::PUT, &key_path(&ns, "k2"), &[("if-none-match", "*")], Some(b"{\"value\":1}".to_vec()))
+    let stored = here
+        .send(Method::PUT, &key_path(&ns, "k2"), &[("if-none-match", "*")], Some(b"{\"value\":1}".to_vec()))
         .await
         .expect(201);
+    // The message of the mark may arrive after the other instance has found the mark, and then removes its copy.
+    let position = stored.header("cache-position").expect("a position").to_owned();
+    eventually(SOON, async || {
+        let answer = there.get_with(&ns, "k2", &[("cache-position", &position)]).await.expect(200);
+        ensure!(answer.is_l1_hit(), "{:?}", answer.headers);
+        Ok(())
+    })
+    .await;
+    there.get(&ns, "k").await.expect(404);
     servers[0].kill();
     eventually(LATER, async || {
         let answer = there.get(&ns, "k").await;
