@@ -99,7 +99,7 @@ pub enum Fetched {
     /// A stale copy, because the key's shard failed.
     Stale(Entry),
     Miss,
-    /// A miss, and who has the lease on the key.
+    /// A miss, and whether this caller or another one has the lease on the key.
     Leased(Lease),
     Failed(store::Error),
 }

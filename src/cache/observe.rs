@@ -63,7 +63,7 @@ pub(super) enum ReadEnd<'e> {
     /// A stale copy, because the shard failed.
     Stale(Kind),
     Miss(Tier),
-    /// A miss, and who has the lease on the key.
+    /// A miss, and whether this caller or another one has the lease on the key.
     Leased(Tier, &'e Lease),
     Failed(&'e Error),
 }

@@ -7,7 +7,7 @@ use crate::model::{EntryKey, Operation, Patch};
 use crate::store::Patched;
 
 impl Cache {
-    /// Changes the TTL or the tags of an entry. Returns `None` if there is none. The policy's default TTL does not
+    /// Changes the TTL or the tags of an entry. Returns `None` if there is no entry. The policy's default TTL does not
     /// matter here.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ impl Cache {
     /// Reads an entry; `operation` is GET or HEAD.
     ///
     /// # Errors
-    /// The owning shard failed, or the terms want an answer from memory and there is none.
+    /// The owning shard failed, or the terms want an answer from memory, and the entry is not in memory.
     pub async fn get(&self, key: &EntryKey, terms: &ReadTerms, operation: Operation) -> Result<Lookup, Error> {
         let started = Moment::now();
         let result = self.look_up(key, terms, started).await;

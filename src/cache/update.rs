@@ -50,7 +50,7 @@ pub struct Put {
 pub enum Lifetime {
     /// As the policy of the namespace says.
     Default,
-    /// As the present entry: fresh as long, with the same grace; as the policy says if there is none.
+    /// The same end of freshness and the same grace as the present entry. Without a present entry, what the policy says.
     Keep,
     For(Ttl),
 }

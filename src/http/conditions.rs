@@ -20,7 +20,7 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Box<Preconditions>>, Invalid> {
     Ok(boxed(Preconditions { if_match, if_none_match, ..Preconditions::default() }))
 }
 
-/// The preconditions of a write, some of which may be in its body; `None` if there are none.
+/// The preconditions of a write, some of which may be in its body; `None` if it has no preconditions.
 ///
 /// # Errors
 /// [`Invalid::Precondition`] names the header that is wrong.
@@ -33,7 +33,7 @@ pub fn of_write(
     Ok(boxed(Preconditions { lease: lease::token(headers), source_version, ..preconditions }))
 }
 
-/// The preconditions of a deletion; `None` if there are none.
+/// The preconditions of a deletion; `None` if it has no preconditions.
 ///
 /// # Errors
 /// [`Invalid::Precondition`] names the header that is wrong.

@@ -33,7 +33,7 @@ pub enum Error {
     /// The lease that a write names does not stand any more, and nothing was changed.
     #[error("the lease is lost: it has ended, or the key was changed after it was given")]
     LeaseLost,
-    /// A read wanted an answer from memory alone, and there is none. No shard was asked.
+    /// A read wanted an answer from memory alone, and the entry is not in memory. No shard was asked.
     #[error("the entry is not in this instance's memory, and `only-if-cached` does not allow asking its shard")]
     NotInMemory,
     /// One of sidecache's Redis keys holds a value of another type.
