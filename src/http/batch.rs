@@ -425,18 +425,12 @@ fn failures(failed: &[(EntryKey, store::Error)]) -> (BTreeMap<&str, Code>, BTree
 
 fn mset_entry<'b>(namespace: &Namespace, reader: &mut Reader<'b>, body: &Bytes) -> Result<(EntryKey, Write), Error> {
     const KEY: usize = WriteFields::NAMES_IN_BATCH.len();
-    const NAMES: [&str; KEY + 1] = [
-        "value",
-        "ttl",
-        "tags",
-        "source_version",
-        "absent",
-        "stale_while_revalidate",
-        "if_match",
-        "if_none_match",
-        "lease",
-        "key",
-    ];
+    const NAMES: [&str; KEY + 1] = {
+        let mut names = ["key"; KEY + 1];
+        let (fields, _) = names.split_at_mut(KEY);
+        fields.copy_from_slice(&WriteFields::NAMES_IN_BATCH);
+        names
+    };
     let (mut key, mut fields) = (None, WriteFields::default());
     reader.object(&NAMES, |index, reader| {
         if index == KEY {
