@@ -71,7 +71,7 @@ install() {
 
 [ -z "$missing" ] || install
 if [ "$environment" -ne 0 ]; then
-    "$(dirname "$0")/openapi/install.sh"
-    "$(dirname "$0")/redis_clients/install.sh"
+    "$(dirname "$0")/install-python.sh" openapi
+    "$(dirname "$0")/install-python.sh" redis_clients
     "$(dirname "$0")/redis/install.sh"
 fi

@@ -50,7 +50,8 @@ pub struct Put {
 pub enum Lifetime {
     /// As the policy of the namespace says.
     Default,
-    /// The same end of freshness and the same grace as the present entry. Without a present entry, what the policy says.
+    /// The same end of freshness and the same grace as the present entry. Without a present entry, what the policy
+    /// says.
     Keep,
     For(Ttl),
 }

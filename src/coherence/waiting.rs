@@ -45,7 +45,8 @@ pub struct LastAnswer {
     pub asked: Moment,
     /// The value of [`Room::changes`] before the store was asked.
     pub changes: u64,
-    /// The version of the entry that counted as missing for the caller that asked; `None` if the caller wanted any entry.
+    /// The version of the entry that counted as missing for the caller that asked; `None` if the caller wanted any
+    /// entry.
     pub beyond: Option<Version>,
     pub answer: SharedAnswer,
 }

@@ -25,7 +25,8 @@ enum Attempt {
 }
 
 impl Shard {
-    /// Changes an entry, with as many scripts as making room for its tags requires. Returns `None` if there is no entry.
+    /// Changes an entry, with as many scripts as making room for its tags requires. Returns `None` if there is no
+    /// entry.
     pub async fn patch(
         &self,
         grant: QuotaShare<'_>,
